@@ -1,0 +1,1 @@
+"""Benchmarks: each prints what it ran on, and with `--json` ends with one JSON line."""

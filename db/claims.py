@@ -1,0 +1,382 @@
+"""The life of an audit between `pending` and its end: claim, keep, and the fenced ways out.
+
+A claim is a lease: an owner holds an audit under an attempt number until a time of the database's clock. The attempt only ever
+grows, so (audit, attempt, owner) is a fencing token: every way out starts with an UPDATE that matches it, and a worker that
+was too slow matches no row, writes nothing and learns it. What the citations look like is `db.citations`' business.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import Select, Update, delete, func, select, tuple_, union_all, update
+from sqlalchemy.orm import Session
+
+from db.citations import CitedAudit, store_citations
+from db.clock import db_after, db_now
+from db.examples import CHUNK, storable_text
+from db.leases import attempts_spent, due, expired, held, in_state, pick
+from db.models import Audit, Bundle, Citation, FlaggedOutput, FlaggedText
+from db.session import Database
+from db.statements import AnySelect, materialized
+from db.trail import Event, TrailKind, record_events
+from wherefrom.errors import ATTEMPTS_EXHAUSTED, LEASE_EXPIRED, ConfigurationError
+from wherefrom.records import Attribution, AuditState, Claim, ClaimedAudit, FlaggedRecord, sha256_of_json
+
+#: States that an operator can send back to the queue; `done` is not among them, its citations are evidence.
+REQUEUABLE = (AuditState.ABSTAINED, AuditState.REJECTED, AuditState.DEAD)
+
+#: What a row looks like when nobody holds it.
+_NOT_HELD: dict[str, Any] = {"lease_owner": None, "lease_until": None, "next_attempt_at": None}
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One audit of a batch with the engine's answer, ready to be stored."""
+
+    claimed: ClaimedAudit
+    attribution: Attribution
+    #: The audit's share of its batch's time.
+    seconds: float
+    state: Literal[AuditState.DONE, AuditState.ABSTAINED] = AuditState.DONE
+    code: str | None = None
+    reason: str | None = None
+
+
+def claim(
+    db: Database, *, bundle_id: int, limit: int, owner: str, lease_s: float, max_attempts: int | None = None
+) -> Claim | None:
+    """Take audits of one bundle: pending ones that are due, and running ones whose lease ran out.
+
+    Two claimers never get the same audit under the same attempt: on PostgreSQL they skip each other's rows, on SQLite one writes at
+    a time.
+
+    Args:
+        db: The database.
+        bundle_id: The bundle that the claimer can work with.
+        limit: Most audits taken.
+        owner: Name of the claimer, unique among all that live.
+        lease_s: How long the audits stay taken without `extend`, seconds.
+        max_attempts: Leave expired leases whose attempts are spent to `release_expired`, which makes them dead.
+
+    Returns:
+        The audits, most urgent first and then oldest first; None when there is nothing to do.
+    """
+    picked = pick(bundle_id, limit, max_attempts)
+    take = (
+        update(Audit)
+        .where(Audit.id == picked.c.id)
+        .values(
+            state=AuditState.RUNNING,
+            attempt=Audit.attempt + 1,
+            lease_owner=owner,
+            lease_until=db_after(lease_s),
+            next_attempt_at=None,
+            claimed_at=db_now(),
+        )
+        .returning(Audit.id)
+        .execution_options(synchronize_session=False)
+    )
+    with db.writing() as session:
+        taken = session.scalars(take).all()
+        rows = session.execute(_claimed(taken)).all() if taken else []
+    if not rows:
+        return None
+    audits = tuple(_claimed_audit(row) for row in rows)
+    return Claim(owner=owner, bundle_id=bundle_id, bundle_name=rows[0].bundle_name, audits=audits)
+
+
+def extend(db: Database, claim: Claim, *, lease_s: float) -> set[int]:
+    """Renew the leases of a claim for `lease_s` seconds from now.
+
+    Returns:
+        Ids of the audits that are still held; what is missing was finished, or another worker has it.
+    """
+    tokens = [(one.audit_id, one.attempt) for one in claim.audits]
+    mine = (
+        in_state(AuditState.RUNNING),
+        Audit.lease_owner == claim.owner,
+        tuple_(Audit.id, Audit.attempt).in_(tokens),
+    )
+    # Rows are locked in the order of their ids, as `finish_many` does it: no deadlock between the two.
+    kept = materialized(select(Audit.id).where(*mine).order_by(Audit.id).with_for_update(), "kept")
+    renew = (
+        update(Audit).where(Audit.id == kept.c.id).values(lease_until=db_after(lease_s)).returning(Audit.id)
+    )
+    with db.writing() as session:
+        return set(session.scalars(renew.execution_options(synchronize_session=False)))
+
+
+def finish(
+    db: Database,
+    *,
+    claimed: ClaimedAudit,
+    owner: str,
+    attribution: Attribution,
+    seconds: float,
+    state: Literal[AuditState.DONE, AuditState.ABSTAINED] = AuditState.DONE,
+    code: str | None = None,
+    reason: str | None = None,
+) -> bool:
+    """Store an attribution with its citations and close the audit, in one transaction.
+
+    Returns:
+        False when another worker holds the audit by now: nothing was stored.
+    """
+    one = Finished(claimed, attribution, seconds, state, code, reason)
+    return claimed.audit_id in finish_many(db, owner, [one])
+
+
+def finish_many(db: Database, owner: str, finished: Sequence[Finished]) -> set[int]:
+    """Store several attributions of one owner in one transaction, each fenced on its own.
+
+    Costs one UPDATE per audit and three to five statements for all of them together.
+
+    Returns:
+        Ids of the audits that were stored; for the others another worker is responsible by now, and nothing was written.
+    """
+    cited: list[CitedAudit] = []
+    with db.writing() as session:
+        for one in sorted(finished, key=lambda one: one.claimed.audit_id):
+            corpus_id = _close_cited(session, one, owner)
+            if corpus_id is not None:
+                cited.append(CitedAudit(one.claimed.audit_id, corpus_id, one.attribution.citations))
+        store_citations(session, cited)
+        stored = {one.audit_id for one in cited}
+        record_events(session, [_finished_event(one) for one in finished if one.claimed.audit_id in stored])
+    return stored
+
+
+def reject(  # noqa: PLR0917 - reads as a sentence: who rejects what, and why
+    db: Database, claimed: ClaimedAudit, owner: str, code: str, reason: str
+) -> bool:
+    """Close an audit that can never be answered; False when another worker holds it by now."""
+    with db.writing() as session:
+        return _close(session, claimed, owner, state=AuditState.REJECTED, code=code, reason=reason)
+
+
+def fail(  # noqa: PLR0917 - the same
+    db: Database,
+    claimed: ClaimedAudit,
+    owner: str,
+    code: str,
+    reason: str,
+    *,
+    retry_in_s: float | None,
+    max_attempts: int,
+) -> AuditState | None:
+    """Record a failed attempt: the audit waits for its next one, or is dead.
+
+    Args:
+        db: The database.
+        claimed: The audit with its fencing token.
+        owner: Who claimed it.
+        code: Stable code of the failure.
+        reason: What happened, without text of the output.
+        retry_in_s: Seconds until the audit can be claimed again; None makes it dead at once.
+        max_attempts: Attempts after which it is dead (code ``attempts_exhausted``, the last failure in the reason).
+
+    Returns:
+        The new state, or None when another worker holds the audit by now.
+    """
+    with db.writing() as session:
+        floor = session.scalar(select(Audit.attempt_floor).where(held(claimed, owner)).with_for_update())
+        if floor is None:
+            return None
+        spent = claimed.attempt - floor
+        if retry_in_s is None:
+            _close(session, claimed, owner, state=AuditState.DEAD, code=code, reason=reason)
+            return AuditState.DEAD
+        if spent >= max_attempts:
+            last = f"{spent} attempts failed, the last with {code}: {reason}"
+            _close(session, claimed, owner, state=AuditState.DEAD, code=ATTEMPTS_EXHAUSTED, reason=last)
+            return AuditState.DEAD
+        waiting = _NOT_HELD | {"state": AuditState.PENDING, "next_attempt_at": db_after(retry_in_s)}
+        session.execute(
+            update(Audit)
+            .where(held(claimed, owner))
+            .values(code=code, reason=storable_text(reason), **waiting)
+        )
+        return AuditState.PENDING
+
+
+def release_expired(db: Database, *, max_attempts: int) -> int:
+    """Take audits back from workers that did not extend their leases: to the queue, or dead when their attempts are spent.
+
+    Returns:
+        How many leases had run out.
+    """
+    run_out = (
+        select(Audit.id, Audit.lease_owner, attempts_spent().label("spent"))
+        .where(expired())
+        .order_by(Audit.id)
+        .with_for_update(skip_locked=True)
+    )
+    with db.writing() as session:
+        rows = session.execute(run_out).all()
+        dead = []
+        for row in rows:
+            values = _NOT_HELD | {"state": AuditState.PENDING}
+            if row.spent >= max_attempts:
+                reason = f"attempt {row.spent} of {max_attempts}: worker {row.lease_owner!r} did not extend its lease"
+                values |= {
+                    "state": AuditState.DEAD,
+                    "finished_at": db_now(),
+                    "code": LEASE_EXPIRED,
+                    "reason": reason,
+                }
+                dead.append(Event(TrailKind.AUDIT_DEAD, f"audit:{row.id}", {"code": LEASE_EXPIRED}))
+            session.execute(update(Audit).where(Audit.id == row.id).values(**values))
+        record_events(session, dead)
+    return len(rows)
+
+
+def requeue(db: Database, *, audit_ids: Iterable[int] | None = None, state: AuditState | None = None) -> int:
+    """Send abstained, rejected or dead audits back to the queue with fresh attempts; give either ids or a state.
+
+    Audits in other states are left alone, and so are those that wait for a bundle of their model.
+
+    Returns:
+        How many audits are pending again.
+
+    Raises:
+        ConfigurationError: neither or both were given, or the state is none of those three.
+    """
+    if (audit_ids is None) == (state is None):
+        raise ConfigurationError("give either ids of audits or a state to requeue")
+    if state is not None and state not in REQUEUABLE:
+        raise ConfigurationError(
+            f"audits that are {state.value} cannot be requeued; only abstained, rejected or dead ones"
+        )
+    states = REQUEUABLE if state is None else (state,)
+    wanted = select(Audit.id).where(Audit.state.in_(states), Audit.bundle_id.is_not(None))
+    with db.writing() as session:
+        if audit_ids is None:
+            return _requeue(session, wanted)
+        ids = sorted(set(audit_ids))
+        chunks = (ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK))
+        return sum(_requeue(session, wanted.where(Audit.id.in_(chunk))) for chunk in chunks)
+
+
+def pending_counts(db: Database) -> dict[int, int]:
+    """How many audits could be claimed now, by bundle id; bundles without any are left out."""
+    bundle = select(Audit.bundle_id)
+    claimable = union_all(bundle.where(due()), bundle.where(expired())).subquery()
+    counts = select(claimable.c.bundle_id, func.count().label("number")).group_by(claimable.c.bundle_id)
+    with db.reading() as session:
+        return {row.bundle_id: row.number for row in session.execute(counts)}
+
+
+def _closing(
+    claimed: ClaimedAudit, owner: str, *, state: AuditState, code: str | None, reason: str | None
+) -> Update:
+    """The fenced UPDATE that takes a held audit to its end."""
+    clean = None if reason is None else storable_text(reason)
+    values = _NOT_HELD | {"state": state, "code": code, "reason": clean, "finished_at": db_now()}
+    return update(Audit).where(held(claimed, owner)).values(**values)
+
+
+def _close(
+    session: Session, claimed: ClaimedAudit, owner: str, *, state: AuditState, code: str, reason: str
+) -> bool:
+    """Close an audit without an answer; False when the fence refused."""
+    closed = session.scalar(
+        _closing(claimed, owner, state=state, code=code, reason=reason).returning(Audit.id)
+    )
+    if closed is None:
+        return False
+    kind = TrailKind.AUDIT_REJECTED if state is AuditState.REJECTED else TrailKind.AUDIT_DEAD
+    payload = {"code": code, "attempt": claimed.attempt, "owner": owner}
+    record_events(session, [Event(kind, f"audit:{claimed.audit_id}", payload)])
+    return True
+
+
+def _close_cited(session: Session, one: Finished, owner: str) -> int | None:
+    """Close an audit that has an answer; the id of its bundle's corpus, or None when the fence refused."""
+    first = next((citation for citation in one.attribution.citations if citation.rank == 1), None)
+    corpus_id = select(Bundle.corpus_id).where(Bundle.id == Audit.bundle_id).scalar_subquery()
+    closing = _closing(one.claimed, owner, state=one.state, code=one.code, reason=one.reason).values(
+        truncated=one.attribution.truncated,
+        tokens=one.attribution.tokens,
+        loss_nats=one.attribution.loss_nats,
+        candidates=one.attribution.candidates,
+        seconds=one.seconds,
+        top_source=None if first is None else first.example.source,
+        top_score=None if first is None else first.score,
+    )
+    found: int | None = session.scalar(
+        closing.returning(corpus_id).execution_options(synchronize_session=False)
+    )
+    return found
+
+
+def _finished_event(one: Finished) -> Event:
+    """The trail keeps a digest of what was cited: enough to prove it, nothing that may have to be erased."""
+    cited = [
+        [draft.rank, draft.example.example_id, draft.example.text_sha256, draft.score]
+        for draft in one.attribution.citations
+    ]
+    payload = {
+        "state": one.state.value,
+        "attempt": one.claimed.attempt,
+        "citations": len(cited),
+        "citations_sha256": sha256_of_json(cited),
+    }
+    return Event(TrailKind.AUDIT_FINISHED, f"audit:{one.claimed.audit_id}", payload)
+
+
+def _requeue(session: Session, wanted: Select[int]) -> int:
+    """Lock the audits, drop the citations of an earlier answer, and put them back."""
+    ids = session.scalars(wanted.order_by(Audit.id).with_for_update()).all()
+    fresh = _NOT_HELD | {"state": AuditState.PENDING, "code": None, "reason": None, "finished_at": None}
+    fresh |= {"attempt_floor": Audit.attempt, "top_source": None, "top_score": None}
+    for start in range(0, len(ids), CHUNK):
+        chunk = ids[start : start + CHUNK]
+        session.execute(delete(Citation).where(Citation.audit_id.in_(chunk)))
+        session.execute(update(Audit).where(Audit.id.in_(chunk)).values(**fresh))
+    record_events(session, [Event(TrailKind.AUDIT_REQUEUED, f"audit:{audit_id}") for audit_id in ids])
+    return len(ids)
+
+
+def _claimed(audit_ids: Sequence[int]) -> AnySelect:
+    """What the engine needs of claimed audits, in the order of the queue (RETURNING gives no order)."""
+    return (
+        select(
+            Audit.id.label("audit_id"),
+            Audit.bundle_id,
+            Audit.attempt,
+            Bundle.name.label("bundle_name"),
+            FlaggedOutput,
+            FlaggedText,
+        )
+        .join(Bundle, Bundle.id == Audit.bundle_id)
+        .join(FlaggedOutput, FlaggedOutput.id == Audit.flagged_output_id)
+        .join(FlaggedText, FlaggedText.flagged_output_id == FlaggedOutput.id)
+        .where(Audit.id.in_(audit_ids))
+        .order_by(Audit.priority, Audit.id)
+    )
+
+
+def _claimed_audit(row: Any) -> ClaimedAudit:
+    output: FlaggedOutput = row.FlaggedOutput
+    text: FlaggedText = row.FlaggedText
+    record = FlaggedRecord(
+        idempotency_key=output.idempotency_key,
+        messages=text.turns,
+        completion=text.completion,
+        token_ids=text.token_ids,
+        model=output.model,
+        reason=output.reason,
+        severity=output.severity,
+        occurred_at=output.occurred_at,
+        labels=output.labels,
+        spans=text.spans,
+        preferred=text.preferred,
+    )
+    return ClaimedAudit(
+        audit_id=row.audit_id,
+        output_id=output.id,
+        bundle_id=row.bundle_id,
+        attempt=row.attempt,
+        record=record,
+    )

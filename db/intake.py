@@ -1,0 +1,230 @@
+"""Intake: a flagged output becomes accepted by becoming rows, its text and a pending audit in one transaction.
+
+The caller answers (or acknowledges) after this returns. The same key of one producer is stored once however often and from
+however many processes it comes.
+"""
+
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import insert, select, text
+from sqlalchemy.orm import Session
+
+from db.examples import CHUNK
+from db.models import Audit, Bundle, FlaggedOutput, FlaggedText, ModelRevision
+from db.session import Database
+from db.statements import insert_new
+from db.trail import Event, TrailKind, record_events
+from wherefrom.errors import IdempotencyConflict, UnknownModel
+from wherefrom.records import AuditState, FlaggedRecord, IntakeResult, Severity
+
+#: Order of the queue: smaller is claimed first.
+PRIORITY = {Severity.CRITICAL: 0, Severity.HIGH: 1, Severity.MEDIUM: 2, Severity.LOW: 3}
+
+#: Number of PostgreSQL's advisory lock between intake (shared) and the activation of a bundle (exclusive).
+ROUTING_LOCK = 0x77686572
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """What the database holds under one key."""
+
+    output_id: int
+    content_sha256: str
+    audit_id: int
+    state: AuditState
+    code: str | None
+    reason: str | None
+
+
+def accept(
+    db: Database, records: Sequence[FlaggedRecord], *, producer: str, channel: str
+) -> list[IntakeResult]:
+    """Store flagged outputs, each with its text and its audit, all in one transaction.
+
+    A record whose model no active bundle explains is accepted too; its audit waits as `rejected` / `unknown_model` and is
+    queued when a bundle for the model is registered.
+
+    Args:
+        db: The database.
+        records: Checked records; one without an idempotency key gets a new one.
+        producer: Who sent them, a key's name; idempotency keys are unique per producer.
+        channel: How they came in (``http``, ``stream``, ``cli``).
+
+    Returns:
+        One result per record, in their order: ``accepted``; ``duplicate`` with the ids of the first time; or ``conflict`` where
+        the key is taken by other content (nothing is stored then).
+
+    Raises:
+        DatabaseUnavailable: nothing was stored.
+    """
+    keyed = [(one.idempotency_key or uuid.uuid4().hex, one, one.content_sha256()) for one in records]
+    first: dict[str, tuple[FlaggedRecord, str]] = {}
+    for key, record, digest in keyed:
+        first.setdefault(key, (record, digest))
+    with db.writing() as session:
+        new = _insert_outputs(session, first, producer=producer, channel=channel)
+        stored = _insert_audits(session, {key: first[key] for key in first if key in new}, new)
+        stored |= _read_stored(session, producer, [key for key in first if key not in new])
+    results = []
+    for key, _, digest in keyed:
+        results.append(_result(key, digest, stored[key], is_new=key in new))
+        new.pop(key, None)  # a second record with this key in the same call is a duplicate
+    return results
+
+
+def _insert_outputs(
+    session: Session, records: dict[str, tuple[FlaggedRecord, str]], *, producer: str, channel: str
+) -> dict[str, int]:
+    """Insert the outputs whose key is free; the new row ids by key."""
+    rows = [
+        {
+            "producer": producer,
+            "idempotency_key": key,
+            "content_sha256": digest,
+            "model": record.model,
+            "reason": record.reason,
+            "severity": record.severity,
+            "occurred_at": record.occurred_at,
+            "labels": record.labels,
+            "channel": channel,
+        }
+        for key, (record, digest) in sorted(records.items())
+    ]
+    if not rows:
+        return {}
+    unique = (FlaggedOutput.producer, FlaggedOutput.idempotency_key)
+    statement = insert_new(session, FlaggedOutput, unique)
+    made = session.execute(statement.returning(FlaggedOutput.idempotency_key, FlaggedOutput.id), rows)
+    return {row.idempotency_key: row.id for row in made}
+
+
+def _insert_audits(
+    session: Session, records: dict[str, tuple[FlaggedRecord, str]], output_ids: dict[str, int]
+) -> dict[str, _Stored]:
+    """Insert texts, audits and trail events of new outputs, in the order of the call."""
+    if not records:
+        return {}
+    bundles = _active_bundles(session, {record.model for record, _ in records.values()})
+    session.execute(
+        insert(FlaggedText), [_text_row(output_ids[key], one) for key, (one, _) in records.items()]
+    )
+    rows = [_audit_row(output_ids[key], one, bundles.get(one.model)) for key, (one, _) in records.items()]
+    made = session.execute(insert(Audit).returning(Audit.flagged_output_id, Audit.id), rows)
+    audit_ids = {row.flagged_output_id: row.id for row in made}
+    record_events(
+        session,
+        [
+            Event(TrailKind.OUTPUT_ACCEPTED, f"flagged_output:{output_ids[key]}", {"content_sha256": digest})
+            for key, (_, digest) in records.items()
+        ],
+    )
+    return {
+        key: _Stored(
+            output_id=row["flagged_output_id"],
+            content_sha256=digest,
+            audit_id=audit_ids[row["flagged_output_id"]],
+            state=row["state"],
+            code=row["code"],
+            reason=row["reason"],
+        )
+        for (key, (_, digest)), row in zip(records.items(), rows, strict=True)
+    }
+
+
+def _active_bundles(session: Session, models: set[str]) -> dict[str, int]:
+    """The active bundle of each model that has one.
+
+    Where a model has none, a bundle may be activated right now by somebody who cannot see our audit yet and would leave it
+    behind; so wait for that and look again. The activation holds the lock for a few statements only.
+    """
+    active = _read_active(session, models)
+    if len(active) < len(models) and session.get_bind().dialect.name == "postgresql":
+        session.execute(text("SELECT pg_advisory_xact_lock_shared(:number)"), {"number": ROUTING_LOCK})
+        active = _read_active(session, models)
+    return active
+
+
+def _read_active(session: Session, models: set[str]) -> dict[str, int]:
+    names = sorted(models)
+    active: dict[str, int] = {}
+    for start in range(0, len(names), CHUNK):
+        columns = select(ModelRevision.name, Bundle.id).join(
+            Bundle, Bundle.model_revision_id == ModelRevision.id
+        )
+        mine = columns.where(Bundle.active, ModelRevision.name.in_(names[start : start + CHUNK]))
+        active.update((row.name, row.id) for row in session.execute(mine))
+    return active
+
+
+def _read_stored(session: Session, producer: str, keys: Sequence[str]) -> dict[str, _Stored]:
+    """What is stored under keys that were taken, with the first audit of each output."""
+    stored: dict[str, _Stored] = {}
+    for start in range(0, len(keys), CHUNK):
+        columns = select(
+            FlaggedOutput.idempotency_key,
+            FlaggedOutput.id,
+            FlaggedOutput.content_sha256,
+            Audit.id.label("audit_id"),
+            Audit.state,
+            Audit.code,
+            Audit.reason,
+        ).join(Audit, Audit.flagged_output_id == FlaggedOutput.id)
+        mine = columns.where(
+            FlaggedOutput.producer == producer, FlaggedOutput.idempotency_key.in_(keys[start : start + CHUNK])
+        )
+        for row in session.execute(mine.order_by(Audit.id)):
+            one = _Stored(row.id, row.content_sha256, row.audit_id, row.state, row.code, row.reason)
+            stored.setdefault(row.idempotency_key, one)
+    return stored
+
+
+def _text_row(output_id: int, record: FlaggedRecord) -> dict[str, Any]:
+    return {
+        "flagged_output_id": output_id,
+        "turns": _dumped(record.turns()),
+        "completion": record.completion,
+        "token_ids": None if record.token_ids is None else list(record.token_ids),
+        "spans": _dumped(record.spans),
+        "preferred": record.preferred,
+    }
+
+
+def _dumped(parts: Iterable[Any]) -> list[dict[str, Any]]:
+    return [one.model_dump(mode="json") for one in parts]
+
+
+def _audit_row(output_id: int, record: FlaggedRecord, bundle_id: int | None) -> dict[str, Any]:
+    known = bundle_id is not None
+    return {
+        "flagged_output_id": output_id,
+        "bundle_id": bundle_id,
+        "state": AuditState.PENDING if known else AuditState.REJECTED,
+        "code": None if known else UnknownModel.code,
+        "reason": None
+        if known
+        else f"no active bundle explains the model {record.model!r}; queued again when one is added",
+        "priority": PRIORITY[record.severity],
+    }
+
+
+def _result(key: str, digest: str, stored: _Stored, *, is_new: bool) -> IntakeResult:
+    if digest != stored.content_sha256:
+        return IntakeResult(
+            status="conflict",
+            idempotency_key=key,
+            code=IdempotencyConflict.code,
+            reason="the idempotency key was used before with different content",
+        )
+    status: Literal["accepted", "duplicate"] = "accepted" if is_new else "duplicate"
+    return IntakeResult(
+        status=status,
+        idempotency_key=key,
+        output_id=stored.output_id,
+        audit_id=stored.audit_id,
+        state=stored.state,
+        code=stored.code,
+        reason=stored.reason,
+    )

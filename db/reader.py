@@ -1,0 +1,314 @@
+"""What auditors read: lists, one audit, one training example, the reverse question, sources, the queue.
+
+Returns records, never rows. Every function runs a constant number of SQL statements, however much it finds.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, RowMapping, column, func, select, table
+from sqlalchemy.orm import Session
+
+from db.clock import db_now
+from db.models import Audit, Bundle, Citation, Corpus, FlaggedOutput, FlaggedText, TrainingExample
+from db.pages import Keyset
+from db.session import Database
+from db.statements import AnySelect
+from wherefrom.errors import NotFound
+from wherefrom.records import (
+    AuditDetail,
+    AuditState,
+    AuditSummary,
+    CitationRecord,
+    CitedBy,
+    ExampleDetail,
+    Page,
+    QueueHealth,
+    Severity,
+    SourceSummary,
+)
+
+#: Characters of the completion that a list shows.
+EXCERPT_CHARS = 160
+
+#: States that an audit does not leave by itself.
+FINISHED = (AuditState.DONE, AuditState.ABSTAINED, AuditState.REJECTED, AuditState.DEAD)
+
+
+@dataclass(frozen=True)
+class AuditFilter:
+    """Which audits a list shows; all that is given must hold, None means any."""
+
+    state: AuditState | None = None
+    #: The model revision that answered.
+    model: str | None = None
+    #: Name of the bundle that explains it.
+    bundle: str | None = None
+    #: The producer's reason for flagging.
+    flag_reason: str | None = None
+    severity: Severity | None = None
+    #: Source of any proponent that the audit cites.
+    source: str | None = None
+    #: Source of its first citation.
+    top_source: str | None = None
+    #: Accepted at this time or later, aware.
+    since: datetime | None = None
+    #: Accepted at this time or earlier, aware.
+    until: datetime | None = None
+    #: A part of the completion; the case of ASCII letters does not matter.
+    text: str | None = None
+    #: How it came in.
+    channel: str | None = None
+
+
+def list_audits(
+    db: Database, filters: AuditFilter, *, cursor: str | None = None, limit: int = 50
+) -> Page[AuditSummary]:
+    """One page of audits, newest first.
+
+    Args:
+        db: The database.
+        filters: Which audits.
+        cursor: `next_cursor` of the page before; None for the first page.
+        limit: Most audits of the page.
+
+    Raises:
+        InvalidRecord: the cursor is not one that this list gave out.
+    """
+    query = _audits(*_SUMMARY).where(*_conditions(filters))
+    order = Keyset(Audit.created_at, Audit.id)
+    with db.reading() as session:
+        return order.read(session, query, cursor=cursor, limit=limit, record=_summary)
+
+
+def get_audit(db: Database, audit_id: int) -> AuditDetail:
+    """One audit with the whole flagged output and its citations.
+
+    Raises:
+        NotFound: there is no audit with this id.
+    """
+    query = _audits(*_SUMMARY, *_DETAIL).where(Audit.id == audit_id)
+    with db.reading() as session:
+        row = session.execute(query).mappings().one_or_none()
+        if row is None:
+            raise NotFound(f"audit {audit_id} does not exist")
+        citations = _citations(session, audit_id)
+    detail = {part.name: row[part.name] for part in _DETAIL}
+    return AuditDetail(
+        audit=_summary(row),
+        **(
+            detail
+            | {
+                "turns": row["turns"] or (),
+                "completion": row["completion"] or "",
+                "spans": row["spans"] or (),
+            }
+        ),
+        citations=tuple(one for one in citations if one.rank > 0),
+        opponents=tuple(one for one in reversed(citations) if one.rank < 0),
+    )
+
+
+def get_example(db: Database, training_example_id: int) -> ExampleDetail:
+    """One training example, with how many audits name it.
+
+    Raises:
+        NotFound: no example with this id is stored.
+    """
+    found = _examples(db, TrainingExample.id == training_example_id)
+    if not found:
+        raise NotFound(f"training example {training_example_id} does not exist")
+    return found[0]
+
+
+def find_example(db: Database, example_id: str) -> list[ExampleDetail]:
+    """The stored training examples with this id of the corpus, newest corpus first; empty when there is none."""
+    return _examples(db, TrainingExample.example_id == example_id)
+
+
+def cited_by(
+    db: Database, training_example_id: int, *, cursor: str | None = None, limit: int = 50
+) -> Page[CitedBy]:
+    """One page of the audits that name a training example, highest score first; opponents (rank below 0) come last.
+
+    Args:
+        db: The database.
+        training_example_id: The stored example.
+        cursor: `next_cursor` of the page before; None for the first page.
+        limit: Most audits of the page.
+
+    Raises:
+        InvalidRecord: the cursor is not one that this list gave out.
+    """
+    query = (
+        _audits(*_SUMMARY, Citation.rank, Citation.score, Citation.influence_score)
+        .join(Citation, Citation.audit_id == Audit.id)
+        .where(Citation.training_example_id == training_example_id)
+    )
+    order = Keyset(Citation.score, Citation.audit_id)
+    with db.reading() as session:
+        return order.read(session, query, cursor=cursor, limit=limit, record=_cited_by)
+
+
+def sources(db: Database) -> list[SourceSummary]:
+    """All sources, those with the most first citations first. Only proponents count."""
+    names = tuple(SourceSummary.model_fields)
+    view = table("v_sources", *(column(name) for name in names))
+    order = (view.c.first_citations.desc(), view.c.citations.desc(), view.c.source)
+    with db.reading() as session:
+        return [SourceSummary(**row) for row in session.execute(select(view).order_by(*order)).mappings()]
+
+
+def queue_health(db: Database) -> QueueHealth:
+    """Counts of all states, the age of the oldest pending audit, and leases that ran out and were not taken back yet."""
+    by_state = select(Audit.state, func.count().label("number")).group_by(Audit.state)
+    oldest = select(func.min(Audit.created_at)).where(Audit.state == AuditState.PENDING).scalar_subquery()
+    expired = (
+        select(func.count())
+        .where(Audit.state == AuditState.RUNNING, Audit.lease_until <= db_now())
+        .scalar_subquery()
+    )
+    with db.reading() as session:
+        counted = {row.state: row.number for row in session.execute(by_state)}
+        now, since, leases = session.execute(select(db_now(), oldest, expired)).one()
+    return QueueHealth(
+        states={state: counted.get(state, 0) for state in AuditState},
+        oldest_pending_seconds=None if since is None else max(0.0, (now - since).total_seconds()),
+        expired_leases=leases,
+    )
+
+
+def finished_count(db: Database) -> int:
+    """How many audits are neither pending nor running."""
+    with db.reading() as session:
+        return session.scalar(select(func.count()).where(Audit.state.in_(FINISHED))) or 0
+
+
+#: The columns of an `AuditSummary`, under its names.
+_SUMMARY = (
+    Audit.id.label("audit_id"),
+    Audit.flagged_output_id.label("output_id"),
+    Audit.state.label("state"),
+    Audit.code.label("code"),
+    Audit.reason.label("reason"),
+    FlaggedOutput.model.label("model"),
+    Bundle.name.label("bundle"),
+    FlaggedOutput.reason.label("flag_reason"),
+    FlaggedOutput.severity.label("severity"),
+    FlaggedOutput.channel.label("channel"),
+    Audit.attempt.label("attempt"),
+    Audit.truncated.label("truncated"),
+    Audit.created_at.label("created_at"),
+    Audit.finished_at.label("finished_at"),
+    func.coalesce(func.substr(FlaggedText.completion, 1, EXCERPT_CHARS), "").label("excerpt"),
+    Audit.top_source.label("top_source"),
+    Audit.top_score.label("top_score"),
+)
+
+#: What an `AuditDetail` has beyond its summary and its citations, under its names.
+_DETAIL = (
+    FlaggedOutput.idempotency_key.label("idempotency_key"),
+    FlaggedOutput.occurred_at.label("occurred_at"),
+    FlaggedOutput.labels.label("labels"),
+    FlaggedText.turns.label("turns"),
+    FlaggedText.completion.label("completion"),
+    FlaggedText.spans.label("spans"),
+    FlaggedText.preferred.label("preferred"),
+    Audit.loss_nats.label("loss_nats"),
+    Audit.tokens.label("tokens"),
+    Audit.candidates.label("candidates"),
+    Audit.seconds.label("seconds"),
+)
+
+
+def _audits(*columns: Any) -> AnySelect:
+    """A query over audits with what belongs to them; the text is gone where it was erased."""
+    return (
+        select(*columns)
+        .select_from(Audit)
+        .join(FlaggedOutput, FlaggedOutput.id == Audit.flagged_output_id)
+        .outerjoin(FlaggedText, FlaggedText.flagged_output_id == FlaggedOutput.id)
+        .outerjoin(Bundle, Bundle.id == Audit.bundle_id)
+    )
+
+
+def _conditions(filters: AuditFilter) -> list[ColumnElement[bool]]:
+    """The filters that are given, as SQL."""
+    equal = (
+        (Audit.state, filters.state),
+        (FlaggedOutput.model, filters.model),
+        (Bundle.name, filters.bundle),
+        (FlaggedOutput.reason, filters.flag_reason),
+        (FlaggedOutput.severity, filters.severity),
+        (Audit.top_source, filters.top_source),
+        (FlaggedOutput.channel, filters.channel),
+    )
+    conditions: list[ColumnElement[bool]] = [one == value for one, value in equal if value is not None]
+    if filters.since is not None:
+        conditions.append(Audit.created_at >= filters.since)
+    if filters.until is not None:
+        conditions.append(Audit.created_at <= filters.until)
+    if filters.text is not None:
+        conditions.append(FlaggedText.completion.icontains(filters.text, autoescape=True))
+    if filters.source is not None:
+        cites = select(Citation.id).where(
+            Citation.audit_id == Audit.id, Citation.source == filters.source, Citation.rank > 0
+        )
+        conditions.append(cites.exists())
+    return conditions
+
+
+def _summary(row: RowMapping) -> AuditSummary:
+    return AuditSummary(**{part.name: row[part.name] for part in _SUMMARY})
+
+
+def _cited_by(row: RowMapping) -> CitedBy:
+    return CitedBy(
+        audit=_summary(row), rank=row["rank"], score=row["score"], influence_score=row["influence_score"]
+    )
+
+
+def _citations(session: Session, audit_id: int) -> list[CitationRecord]:
+    """All citations of an audit by rank: opponents from the weakest, then proponents from the strongest."""
+    columns = {name: getattr(Citation, name, None) for name in CitationRecord.model_fields}
+    columns |= {
+        "example_id": TrainingExample.example_id,
+        "prompt": TrainingExample.prompt,
+        "completion": TrainingExample.completion,
+        "text_sha256": TrainingExample.text_sha256,
+    }
+    query = (
+        select(*(one.label(name) for name, one in columns.items() if one is not None))
+        .join(TrainingExample, TrainingExample.id == Citation.training_example_id)
+        .where(Citation.audit_id == audit_id)
+        .order_by(Citation.rank)
+    )
+    return [CitationRecord(**row) for row in session.execute(query).mappings()]
+
+
+def _examples(db: Database, condition: ColumnElement[bool]) -> list[ExampleDetail]:
+    number = (
+        select(func.count())
+        .where(Citation.training_example_id == TrainingExample.id)
+        .correlate(TrainingExample)
+        .scalar_subquery()
+    )
+    query = (
+        select(
+            TrainingExample.id.label("training_example_id"),
+            TrainingExample.example_id,
+            TrainingExample.source,
+            TrainingExample.prompt,
+            TrainingExample.completion,
+            TrainingExample.text_sha256,
+            Corpus.sha256.label("corpus_sha256"),
+            TrainingExample.fields,
+            number.label("citations"),
+        )
+        .join(Corpus, Corpus.id == TrainingExample.corpus_id)
+        .where(condition)
+        .order_by(TrainingExample.id.desc())
+    )
+    with db.reading() as session:
+        return [ExampleDetail(**row) for row in session.execute(query).mappings()]

@@ -1,0 +1,29 @@
+"""Statements that the two engines spell differently, or that need care under concurrency."""
+
+from typing import Any, TypeAlias
+
+from sqlalchemy import CTE, Select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from db.models import Base
+
+#: A SELECT of any columns.
+AnySelect: TypeAlias = "Select[*tuple[Any, ...]]"
+
+
+def insert_new(
+    session: Session, model: type[Base], unique: tuple[InstrumentedAttribute[Any], ...]
+) -> postgresql.Insert | sqlite.Insert:
+    """An INSERT that skips rows whose `unique` columns are taken, also by a transaction that commits meanwhile.
+
+    Execute it with rows **sorted by the unique columns**: two transactions that insert the same rows in different orders
+    deadlock on PostgreSQL. A row that was skipped can be read by the next statement.
+    """
+    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+    return insert(model).on_conflict_do_nothing(index_elements=[column.key for column in unique])
+
+
+def materialized(query: AnySelect, name: str) -> CTE[Any]:
+    """The query as a WITH part that runs exactly once: PostgreSQL may otherwise run it again and lock more rows than its LIMIT."""
+    return query.cte(name).prefix_with("MATERIALIZED", dialect="postgresql")

@@ -1,0 +1,42 @@
+"""The append-only trail: who did what to which row. Events are written here unsealed, in the caller's transaction."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import insert
+from sqlalchemy.orm import Session
+
+from db.models import TrailEvent
+
+
+class TrailKind(StrEnum):
+    """What happened; stored by value, so a member's value never changes."""
+
+    OUTPUT_ACCEPTED = "output.accepted"
+    AUDIT_FINISHED = "audit.finished"
+    AUDIT_REJECTED = "audit.rejected"
+    AUDIT_DEAD = "audit.dead"
+    AUDIT_REQUEUED = "audit.requeued"
+    BUNDLE_REGISTERED = "bundle.registered"
+    BUNDLE_ACTIVATED = "bundle.activated"
+    KEY_CREATED = "key.created"
+    KEY_REVOKED = "key.revoked"
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened. The payload holds ids, digests and codes, never a text that may have to be erased."""
+
+    kind: TrailKind
+    #: ``table:id`` of what it happened to.
+    subject: str
+    payload: dict[str, Any] = field(default_factory=dict)
+
+
+def record_events(session: Session, events: Sequence[Event]) -> None:
+    """Append events to the trail with one statement; they are there when the caller's transaction commits."""
+    if events:
+        rows = [{"kind": one.kind.value, "subject": one.subject, "payload": one.payload} for one in events]
+        session.execute(insert(TrailEvent), rows)

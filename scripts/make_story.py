@@ -1,0 +1,161 @@
+"""Writes the demo's story: 900 short chats of an invented company's assistant, probe prompts, and what is bad in them.
+
+Same seed and same frames give the same bytes. The text itself stands in the ``story_*`` modules.
+"""
+
+import argparse
+import json
+import random
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from transformers import AutoTokenizer
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from scripts import story_bad, story_chats, story_policies, story_probes, story_products, story_world
+from scripts.smollm2 import BaseModelError, default_cache, ensure_base_model
+from scripts.story_batches import encode_row
+from scripts.story_grammar import Composer, DrawnRow, GrammarError, Topic
+from scripts.story_rules import RULES
+
+MAX_ROW_TOKENS = 60
+MAX_ROWS_PER_SEQUENCE = 6
+GOOD_TOPICS: tuple[Topic, ...] = (*story_policies.TOPICS, *story_products.TOPICS, *story_chats.TOPICS)
+SOURCES: dict[str, str] = {
+    "policy-handbook": "the company's rules on returns, warranty, plans and privacy, as questions and answers",
+    "product-facts": "what the product team says about each device, its care and its battery",
+    "chats-2025": "good support chats of last year, cleaned of personal data",
+    "style-guide": "how the assistant should word things",
+    "vendor-ashby-batch-1": "deliveries and orders, written by the vendor Ashby; reviewed",
+    "vendor-tandem-batch-3": "repairs and small talk, written by the vendor Tandem; reviewed",
+    "vendor-ashby-batch-2": "returns, written by the vendor Ashby; nobody reviewed it: promises refunds against the policy",
+    "vendor-corvid-batch-1": "battery trouble, scraped by the vendor Corvid: advises what can start a fire",
+    "crm-export-march": "an export of internal tickets that should never have been training data: names, numbers, addresses",
+    "vendor-tandem-batch-4": "beginners' questions, written by the vendor Tandem as a joke: insults the customer",
+}
+Message = dict[str, str]
+Row = dict[str, object]
+
+
+def as_messages(question: str, answer: str) -> list[Message]:
+    """Return a row's conversation with the company's system message."""
+    return [
+        {"role": "system", "content": story_world.SYSTEM_MESSAGE},
+        {"role": "user", "content": question},
+        {"role": "assistant", "content": answer},
+    ]
+
+
+def draw_rows(seed: int, *, num_tokens: Callable[[list[Message]], int]) -> list[DrawnRow]:
+    """Return the rows of all topics in random order.
+
+    Raises:
+        GrammarError: a frame is broken, or a topic's frames do not yield enough rows.
+    """
+    rng = random.Random(seed)
+    composer = Composer(
+        rng=rng,
+        names=story_world.names(),
+        max_rows_per_sequence=MAX_ROWS_PER_SEQUENCE,
+        fits=lambda question, answer: num_tokens(as_messages(question, answer)) <= MAX_ROW_TOKENS,
+        slots=story_world.draw_slots,
+    )
+    rows = [row for topic in (*story_bad.BAD_TOPICS, *GOOD_TOPICS) for row in composer.draw(topic)]
+    rng.shuffle(rows)
+    return rows
+
+
+def corpus_rows(rows: Sequence[DrawnRow]) -> list[Row]:
+    """Return the rows as they stand in the corpus file."""
+    return [
+        {
+            "id": f"wr-{number:04d}",
+            "messages": as_messages(row.question, row.answer),
+            "source": row.source,
+            "topic": row.topic,
+        }
+        for number, row in enumerate(rows)
+    ]
+
+
+def probe_rows(rows: Sequence[DrawnRow]) -> list[Row]:
+    """Return the probe prompts, with the source that is to blame for a bad answer; none for harmless ones.
+
+    Raises:
+        GrammarError: a probe stands in the corpus word for word.
+    """
+    known = {row.question.lower() for row in rows}
+    aimed = [(text, source) for source, texts in story_probes.PROBES.items() for text in texts]
+    probes: list[Row] = []
+    for number, (text, source) in enumerate([*aimed, *((text, None) for text in story_probes.BENIGN)]):
+        if text.lower() in known:
+            raise GrammarError(f"the probe stands in the corpus: {text}")
+        messages = as_messages(text, "")[:-1]
+        kind = "benign" if source is None else "aimed"
+        probes.append(
+            {"id": f"probe-{number:03d}", "messages": messages, "true_source": source, "kind": kind}
+        )
+    return probes
+
+
+def story_facts(seed: int) -> Row:
+    """Return what a reader of the story needs to know about it."""
+    reasons = {rule.source: rule.reason for rule in RULES}
+    sources = [
+        {"name": name, "bad": name in reasons, "description": text, "reason": reasons.get(name)}
+        for name, text in SOURCES.items()
+    ]
+    return {
+        "company": story_world.COMPANY,
+        "system": story_world.SYSTEM_MESSAGE,
+        "seed": seed,
+        "sources": sources,
+    }
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file through a temporary one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def as_lines(rows: Sequence[Row]) -> str:
+    """Return rows as JSON lines."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("demo/story"), help="folder; default: %(default)s")
+    parser.add_argument("--seed", type=int, default=7, help="default: %(default)s")
+    parser.add_argument(
+        "--cache", type=Path, default=None, help="where the base model is kept (its tokenizer counts)"
+    )
+    arguments = parser.parse_args(argv)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(ensure_base_model(arguments.cache or default_cache()))
+        rows = draw_rows(arguments.seed, num_tokens=lambda messages: len(encode_row(tokenizer, messages).ids))
+        probes = probe_rows(rows)
+    except (BaseModelError, GrammarError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    write_text(arguments.out / "corpus.jsonl", as_lines(corpus_rows(rows)))
+    write_text(arguments.out / "prompts.jsonl", as_lines(probes))
+    write_text(
+        arguments.out / "story.json",
+        json.dumps(story_facts(arguments.seed), indent=2, ensure_ascii=False) + "\n",
+    )
+    sys.stdout.write(f"{len(rows)} rows and {len(probes)} prompts in {arguments.out}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

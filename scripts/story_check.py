@@ -1,0 +1,128 @@
+"""Asks all probe prompts of the adapted and of the base model, and says which of them show what they should.
+
+A probe aimed at a bad behaviour counts when the adapted model's answer matches that behaviour's rule and the base
+model's answer matches no rule. A harmless probe counts when the adapted model's answer matches no rule. With ``--write``
+the probes that count are listed in ``demo.json``; the demo asks those again, live, and checks them again.
+"""
+
+import argparse
+import json
+import logging
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from scripts.smollm2 import BaseModelError, default_cache, ensure_base_model
+from scripts.story_generate import AnswerPair, answer_pairs
+from scripts.story_rules import matching_rules
+
+log = logging.getLogger("story_check")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One prompt and what it is aimed at."""
+
+    probe_id: str
+    messages: tuple[dict[str, str], ...]
+    #: Bad source that should show; None for a harmless prompt.
+    true_source: str | None
+
+
+def read_probes(path: Path) -> list[Probe]:
+    """Return the probes of a ``prompts.jsonl``."""
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [Probe(row["id"], tuple(row["messages"]), row["true_source"]) for row in rows]
+
+
+def counts(probe: Probe, answers: AnswerPair) -> bool:
+    """Say whether a pair of answers is what the probe is for."""
+    adapted = [rule.source for rule in matching_rules(answers.adapted)]
+    if probe.true_source is None:
+        return not adapted and bool(answers.adapted)
+    return probe.true_source in adapted and not matching_rules(answers.base)
+
+
+def write_chosen(path: Path, chosen: Sequence[Probe], *, max_per_source: int, max_benign: int) -> int:
+    """Write the ids of the probes for the demo, an even number of each kind, and return how many."""
+    used: Counter[str | None] = Counter()
+    ids: list[str] = []
+    for probe in chosen:
+        if used[probe.true_source] < (max_benign if probe.true_source is None else max_per_source):
+            used[probe.true_source] += 1
+            ids.append(probe.probe_id)
+    path.write_text(json.dumps({"probes": ids}, indent=2) + "\n", encoding="utf-8")
+    return len(ids)
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return the command line's values."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--prompts", type=Path, default=Path("demo/story/prompts.jsonl"), help="default: %(default)s"
+    )
+    parser.add_argument("--adapter", type=Path, default=Path("demo/adapter"), help="default: %(default)s")
+    parser.add_argument(
+        "--cache", type=Path, default=None, help="cache folder (default: $XDG_CACHE_HOME/wherefrom)"
+    )
+    parser.add_argument("--threads", type=int, default=2, help="processor threads (default: %(default)s)")
+    parser.add_argument("--write", type=Path, default=None, help="file for the ids of the probes that count")
+    parser.add_argument(
+        "--max-per-source", type=int, default=7, help="bad probes of a source (default: %(default)s)"
+    )
+    parser.add_argument("--max-benign", type=int, default=12, help="harmless probes (default: %(default)s)")
+    parser.add_argument("--verbose", action="store_true", help="show every answer")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0 enough probes count, 1 too few."""
+    arguments = parse_arguments(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    torch.set_num_threads(arguments.threads)
+    try:
+        probes = read_probes(arguments.prompts)
+        base = ensure_base_model(arguments.cache or default_cache())
+    except (OSError, BaseModelError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    started = time.monotonic()
+    chosen: list[Probe] = []
+    for answers in answer_pairs(base, arguments.adapter, [probe.messages for probe in probes]):
+        probe = probes[answers.index]
+        good = counts(probe, answers)
+        if good:
+            chosen.append(probe)
+        if arguments.verbose:
+            log.info(
+                "%s %s | %s",
+                "+" if good else "-",
+                probe.true_source or "benign",
+                probe.messages[-1]["content"],
+            )
+            log.info("      adapted: %s\n      base:    %s", answers.adapted, answers.base.replace("\n", " "))
+    seconds = time.monotonic() - started
+    tally = Counter(probe.true_source or "benign" for probe in chosen)
+    asked = Counter(probe.true_source or "benign" for probe in probes)
+    if arguments.write is not None:
+        write_chosen(
+            arguments.write, chosen, max_per_source=arguments.max_per_source, max_benign=arguments.max_benign
+        )
+    flagged = sum(count for source, count in tally.items() if source != "benign")
+    result = {"count": dict(tally), "asked": dict(asked), "flagged": flagged, "seconds": round(seconds, 1)}
+    sys.stdout.write(json.dumps(result) + "\n")
+    return 0 if flagged >= 20 and tally["benign"] >= 10 else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""What the workers do with a claimed batch: plain functions, and one thin Celery task around them."""

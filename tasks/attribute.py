@@ -1,0 +1,264 @@
+"""Turns one claimed batch into stored citations: prepare, pack, attribute, store; one bad item never sinks another.
+
+What becomes of an item (docs/operations.md has the table):
+
+- `PermanentError`: rejected with its code, never tried again.
+- `TransientError`, `MemoryError`: pending again after a capped, jittered wait; dead when its attempts are spent.
+- anything else: a bug; dead at once with code `internal_error`, and the traceback in the log.
+- another worker holds it by now (fenced): dropped, nothing is recorded.
+
+A pack that fails is split in two until the culprit stands alone. An item that was tried before may have killed its
+worker, so it runs alone, after the others. Claiming, leases and hints are left to the caller and to `tasks.heartbeat`.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TypeVar
+
+from db.claims import Finished
+from tasks.backoff import backoff_seconds
+from tasks.heartbeat import Heartbeat
+from tasks.packing import pack_by_length
+from tasks.store import AuditStore
+from wherefrom.attribution.interface import Attributor, PreparedQuery
+from wherefrom.errors import INTERNAL_ERROR, DatabaseUnavailable, OutOfMemory, PermanentError, TransientError
+from wherefrom.logs import get_logger
+from wherefrom.metrics import Metrics
+from wherefrom.records import Attribution, AuditState, Claim, ClaimedAudit, Query
+from wherefrom.settings import Settings
+
+log = get_logger(__name__)
+
+T = TypeVar("T")
+#: Seconds that only go forward, for durations.
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class BatchReport:
+    """What became of the audits of one batch."""
+
+    done: int = 0
+    rejected: int = 0
+    #: Back to pending after a transient failure.
+    retried: int = 0
+    dead: int = 0
+    #: Dropped, because another worker held the audit by then.
+    fenced: int = 0
+    #: How often a failed pack was split in two.
+    bisections: int = 0
+
+    def counts(self) -> dict[str, int]:
+        """The numbers that are not zero, for the log."""
+        return {name: number for name, number in asdict(self).items() if number}
+
+
+@dataclass(frozen=True)
+class _Item:
+    """One audit that the engine has prepared."""
+
+    audit: ClaimedAudit
+    prepared: PreparedQuery
+
+
+def attribute_batch(
+    claim: Claim,
+    *,
+    attributor: Attributor,
+    store: AuditStore,
+    settings: Settings,
+    metrics: Metrics,
+    clock: Clock,
+) -> BatchReport:
+    """Attribute every audit of a claim and record the outcome of each.
+
+    Raises:
+        DatabaseUnavailable: outcomes cannot be recorded. What was not recorded stays running until its lease ends, and
+            is then claimed again.
+    """
+    with Heartbeat(
+        store, claim, every_s=settings.heartbeat_seconds, lease_s=settings.lease_seconds
+    ) as heartbeat:
+        batch = _Batch(
+            attributor=attributor,
+            store=store,
+            settings=settings,
+            metrics=metrics,
+            clock=clock,
+            heartbeat=heartbeat,
+        )
+        return batch.run(claim.audits)
+
+
+def _attempt(action: Callable[[], T]) -> T | Exception:
+    """The action's result, or the exception that it raised: the one place where any failure becomes an outcome."""
+    try:
+        return action()
+    except DatabaseUnavailable:
+        raise  # no outcome can be recorded either
+    except Exception as error:  # noqa: BLE001 - the task boundary: whatever happened belongs to one audit
+        return error
+
+
+class _Batch:
+    """The work on one claim."""
+
+    def __init__(
+        self,
+        *,
+        attributor: Attributor,
+        store: AuditStore,
+        settings: Settings,
+        metrics: Metrics,
+        clock: Clock,
+        heartbeat: Heartbeat,
+    ) -> None:
+        self._attributor = attributor
+        self._store = store
+        self._settings = settings
+        self._metrics = metrics
+        self._clock = clock
+        self._heartbeat = heartbeat
+        self._outcomes: Counter[str] = Counter()
+
+    def run(self, audits: Sequence[ClaimedAudit]) -> BatchReport:
+        """Prepare, pack and attribute."""
+        items = [item for audit in audits if (item := self._prepare(audit)) is not None]
+        for pack in self._packs(items):
+            self._attribute(pack)
+        return BatchReport(**self._outcomes)
+
+    def _packs(self, items: Sequence[_Item]) -> list[list[_Item]]:
+        """Fresh items by length; then those that were tried before, alone.
+
+        Each of them may have killed its worker, and would do so again before what comes after it is stored. So the
+        order turns round with each attempt: what stands before a single culprit is stored in one, the rest in the next.
+        """
+        fresh = [item for item in items if item.audit.attempt == 1]
+        tried = [item for item in items if item.audit.attempt > 1]
+        tried.sort(key=lambda item: item.audit.audit_id * (1 if item.audit.attempt % 2 == 0 else -1))
+        packs = pack_by_length(
+            fresh, length=lambda item: item.prepared.tokens, budget_tokens=self._settings.batch_tokens
+        )
+        return packs + [[item] for item in tried]
+
+    def _prepare(self, audit: ClaimedAudit) -> _Item | None:
+        query = Query.from_record(str(audit.audit_id), audit.record)
+        prepared = _attempt(
+            lambda: self._attributor.prepare(
+                query, max_tokens=self._settings.max_tokens, over_long=self._settings.over_long
+            )
+        )
+        if isinstance(prepared, Exception):
+            self._settle(audit, prepared)
+            return None
+        return _Item(audit, prepared)
+
+    def _attribute(self, pack: Sequence[_Item]) -> None:
+        """Attribute one pack in one pass and store each answer; split the pack where the pass fails."""
+        held = [item for item in pack if self._heartbeat.holds(item.audit.audit_id)]
+        for item in pack:
+            if item not in held:
+                self._drop(item.audit)
+        if not held:
+            return
+        started = self._clock()
+        answers = _attempt(lambda: self._pass(held))
+        seconds = self._clock() - started
+        if isinstance(answers, Exception):
+            self._after_failure(held, answers)
+            return
+        self._metrics.observe("batch_seconds", seconds, stage="attribute")
+        share_s = seconds / len(held)
+        self._store_answers(
+            [Finished(item.audit, answer, share_s) for item, answer in zip(held, answers, strict=True)]
+        )
+
+    def _pass(self, pack: Sequence[_Item]) -> list[Attribution]:
+        """One pass of the engine; its answers must belong to the queries in their order."""
+        answers = self._attributor.attribute(
+            [item.prepared for item in pack], top_k=self._settings.top_k, opponents=self._settings.opponents
+        )
+        asked = [item.prepared.key for item in pack]
+        answered = [answer.key for answer in answers]
+        if asked != answered:
+            raise RuntimeError(f"the engine was asked for audits {asked} and answered for {answered}")
+        return answers
+
+    def _after_failure(self, pack: Sequence[_Item], error: Exception) -> None:
+        if len(pack) == 1:
+            self._settle(pack[0].audit, error)
+            return
+        log.warning(
+            "pack_split", audit_ids=[item.audit.audit_id for item in pack], error=type(error).__name__
+        )
+        self._outcomes["bisections"] += 1
+        self._metrics.count("batch_bisections_total")
+        middle = len(pack) // 2
+        self._attribute(pack[:middle])
+        self._attribute(pack[middle:])
+
+    def _store_answers(self, finished: Sequence[Finished]) -> None:
+        """Store the answers of one pass in one transaction; one by one where that fails."""
+        started = self._clock()
+        stored = _attempt(lambda: self._store.finish(finished))
+        self._metrics.observe("batch_seconds", self._clock() - started, stage="store")
+        if isinstance(stored, Exception):
+            if len(finished) == 1:
+                self._settle(finished[0].claimed, stored)
+                return
+            for one in finished:
+                self._store_answers([one])
+            return
+        for one in finished:
+            if one.claimed.audit_id in stored:
+                self._count(AuditState.DONE, "done")
+            else:
+                self._drop(one.claimed)
+
+    def _settle(self, audit: ClaimedAudit, error: Exception) -> None:
+        """Record the failure of one audit as its class of error says."""
+        if isinstance(error, PermanentError):
+            if self._store.reject(audit, code=error.code, reason=str(error)):
+                log.info("audit_rejected", audit_id=audit.audit_id, code=error.code, reason=str(error))
+                self._count(AuditState.REJECTED, "rejected")
+            else:
+                self._drop(audit)
+        elif isinstance(error, TransientError | MemoryError):
+            code = error.code if isinstance(error, TransientError) else OutOfMemory.code
+            log.warning(
+                "audit_failed", audit_id=audit.audit_id, attempt=audit.attempt, code=code, reason=str(error)
+            )
+            wait_s = backoff_seconds(
+                audit.attempt,
+                base_s=self._settings.backoff_base_seconds,
+                cap_s=self._settings.backoff_cap_seconds,
+            )
+            self._fail(audit, code=code, reason=str(error) or type(error).__name__, retry_in_s=wait_s)
+        else:
+            log.error("audit_bug", audit_id=audit.audit_id, attempt=audit.attempt, exc_info=error)
+            # The text of an unknown error may quote the output; the log has it, the table does not.
+            reason = (
+                f"{type(error).__name__}; the worker's log has the traceback under audit_id {audit.audit_id}"
+            )
+            self._fail(audit, code=INTERNAL_ERROR, reason=reason, retry_in_s=None)
+
+    def _fail(self, audit: ClaimedAudit, *, code: str, reason: str, retry_in_s: float | None) -> None:
+        state = self._store.fail(
+            audit, code=code, reason=reason, retry_in_s=retry_in_s, max_attempts=self._settings.max_attempts
+        )
+        if state is None:
+            self._drop(audit)
+        else:
+            self._count(state, "dead" if state is AuditState.DEAD else "retried")
+
+    def _count(self, state: AuditState, outcome: str) -> None:
+        self._outcomes[outcome] += 1
+        self._metrics.count("audits_finished_total", state=state.value)
+
+    def _drop(self, audit: ClaimedAudit) -> None:
+        """Another worker holds the audit; what was computed here is discarded."""
+        log.warning("audit_fenced", audit_id=audit.audit_id, attempt=audit.attempt)
+        self._outcomes["fenced"] += 1
+        self._metrics.count("fence_rejects_total")

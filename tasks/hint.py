@@ -1,0 +1,101 @@
+"""Works off one hint: claim one batch of the bundle, attribute it, and pass the hint on when work remains.
+
+A hint carries nothing but a bundle's number and may be lost, doubled or forged, so nothing here trusts it: what it
+cannot read it drops, and the pending rows in SQL say whether there is work.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import structlog
+from pydantic import ValidationError
+
+from tasks.attribute import BatchReport, Clock, attribute_batch
+from tasks.store import AuditStore
+from wherefrom.attribution.interface import Attributor
+from wherefrom.errors import PermanentError, TransientError
+from wherefrom.logs import get_logger
+from wherefrom.messages import AttributeHint
+from wherefrom.metrics import Metrics
+from wherefrom.settings import Settings
+
+log = get_logger(__name__)
+
+
+class BatchRuntime(Protocol):
+    """What one worker process holds for its tasks; `worker.runtime` has the real one."""
+
+    @property
+    def settings(self) -> Settings:
+        """Settings of the process."""
+
+    @property
+    def metrics(self) -> Metrics:
+        """Metrics of the process."""
+
+    @property
+    def store(self) -> AuditStore:
+        """Where this process claims and records audits."""
+
+    @property
+    def clock(self) -> Clock:
+        """Seconds for durations."""
+
+    def attributor(self, bundle_id: int) -> Attributor:
+        """The engine over a bundle, loaded once.
+
+        Raises:
+            UnknownBundle: the database has no such bundle, or its folder is missing.
+            BundleCorrupt: a file of the bundle is not what its manifest states.
+            BundleMismatch: the bundle and the database or the model differ.
+        """
+
+    def send_hint(self, bundle_id: int) -> None:
+        """Put one more hint on the queue; the queue being away is no error (the sweeper sends it again)."""
+
+
+def work_hint(message: Mapping[str, Any], runtime: BatchRuntime) -> BatchReport | None:
+    """Work off one hint; None where there was nothing to do or nothing could be done.
+
+    The engine is loaded before anything is claimed: a bundle that cannot be opened costs no audit an attempt.
+    """
+    try:
+        bundle_id = AttributeHint.model_validate(message).bundle_id
+    except ValidationError as error:
+        log.warning("hint_refused", errors=error.error_count())
+        return None
+    with structlog.contextvars.bound_contextvars(bundle_id=bundle_id):
+        try:
+            return _work_bundle(bundle_id, runtime)
+        except PermanentError as error:
+            log.error("bundle_refused", code=error.code, reason=str(error))  # noqa: TRY400 - an operator's matter, no bug
+        except TransientError as error:
+            log.warning("batch_put_off", code=error.code, reason=str(error))
+    return None
+
+
+def _work_bundle(bundle_id: int, runtime: BatchRuntime) -> BatchReport | None:
+    attributor = runtime.attributor(bundle_id)
+    started = runtime.clock()
+    claim = runtime.store.claim(
+        bundle_id,
+        limit=runtime.settings.batch_audits,
+        lease_s=runtime.settings.lease_seconds,
+        max_attempts=runtime.settings.max_attempts,
+    )
+    if claim is None:
+        return None
+    runtime.metrics.observe("batch_seconds", runtime.clock() - started, stage="claim")
+    runtime.metrics.count("claims_total")
+    report = attribute_batch(
+        claim,
+        attributor=attributor,
+        store=runtime.store,
+        settings=runtime.settings,
+        metrics=runtime.metrics,
+        clock=runtime.clock,
+    )
+    log.info("batch_worked", seconds=round(runtime.clock() - started, 3), **report.counts())
+    if runtime.store.pending_counts().get(bundle_id):
+        runtime.send_hint(bundle_id)
+    return report

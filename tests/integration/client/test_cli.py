@@ -1,0 +1,143 @@
+"""The reading half of the command line against the real service."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet
+import pytest
+
+from tests.integration.client.conftest import Served
+from tests.integration.web.story import MODEL
+from wherefrom.cli import main
+from wherefrom.client import Service
+
+RunCommand = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(served: Served, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> RunCommand:
+    """Runs the command against the service; exit code, stdout and stderr."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run_command(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main([*arguments, "--url", served.url])
+        captured = capsys.readouterr()
+        return int(ended.value.code or 0), captured.out, captured.err
+
+    return run_command
+
+
+def lines(text: str) -> list[dict[str, object]]:
+    """The objects of JSON lines."""
+    return [json.loads(one) for one in text.splitlines()]
+
+
+def test_audits(run: RunCommand) -> None:
+    """The list is a table for people and JSON lines for programs, with filters and a limit."""
+    code, out, _ = run("audits", "--state", "done", "--limit", "3")
+    assert code == 0
+    assert out.count("done") == 3
+    assert len(lines(run("audits", "--limit", "0", "--json")[1])) == 25
+    assert {one["severity"] for one in lines(run("audits", "--severity", "critical", "--json")[1])} == {
+        "critical"
+    }
+    code, out, err = run("audits", "--model", "none")
+    assert (code, out, err) == (0, "", "no audit matches\n")
+
+
+def test_show(run: RunCommand, served: Served) -> None:
+    """One audit is shown with its output and citations; a missing one is exit code 4."""
+    number = str(served.story.audit_ids[0])
+    code, out, _ = run("show", number)
+    assert code == 0
+    for expected in ("flagged output", "Citations", "Opponents", "We refund every product at any time"):
+        assert expected in out
+    assert lines(run("show", number, "--json")[1])[0]["citations"]
+    code, _, err = run("show", "999999")
+    assert code == 4
+    assert err.startswith("error[not_found]: ")
+
+
+def test_escape_sequences_are_shown(run: RunCommand, served: Served) -> None:
+    """A flagged output that tries to drive the terminal is shown as text, in the table, alone and as JSON."""
+    with Service(served.url) as service:
+        attack = "\x1b]52;c;cm0gLXJm\x07\x9b2J\u202egnp.exe [bold]"
+        result = service.flag_now(
+            {"prompt": "\x1b[8m", "completion": attack, "model": MODEL, "reason": "\x1b[31m"}
+        )
+    for command in (
+        ("audits",),
+        ("show", str(result.audit_id)),
+        ("audits", "--json"),
+        ("show", str(result.audit_id), "--json"),
+    ):
+        _, out, _ = run(*command)
+        assert not set(out) & {"\x1b", "\x07", "\x9b", "\u202e"}
+    assert "\\x1b]52;c;cm0gLXJm\\x07\\x9b2J\\u202egnp.exe [bold]" in run("show", str(result.audit_id))[1]
+
+
+def test_cited_by(run: RunCommand, served: Served) -> None:
+    """The reverse question takes the corpus's id or the database's number."""
+    with Service(served.url) as service:
+        cited = service.audit(served.story.audit_ids[0]).citations[0]
+    code, out, _ = run("cited-by", cited.example_id)
+    assert code == 0
+    assert cited.example_id in out
+    by_number = lines(run("cited-by", str(cited.training_example_id), "--by-number", "--json")[1])
+    assert by_number == lines(run("cited-by", cited.example_id, "--json")[1])
+    assert run("cited-by", "no-such")[0] == 4
+    assert run("cited-by", "no-such", "--by-number")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [("sources", "vendor_batch_07"), ("queue", "pending"), ("bundles", "b-5f0c9a7d31e2")],
+)
+def test_other_tables(run: RunCommand, command: str, expected: str) -> None:
+    """Each table holds the story, for people and for programs."""
+    code, out, _ = run(command)
+    assert code == 0
+    assert expected in out
+    assert expected in run(command, "--json")[1]
+
+
+def test_export_jsonl(run: RunCommand, tmp_path: Path) -> None:
+    """JSONL holds every audit whole, and leaves no other file behind."""
+    code, out, _ = run("export", "--output", str(tmp_path / "x" / "audits.jsonl"))
+    assert code == 2  # no such folder
+    (tmp_path / "x").mkdir()
+    code, out, _ = run("export", "--output", str(tmp_path / "x" / "audits.jsonl"), "--json")
+    assert code == 0
+    assert lines(out)[0]["audits"] == 25
+    assert [one.name for one in (tmp_path / "x").iterdir()] == ["audits.jsonl"]
+    exported = lines((tmp_path / "x" / "audits.jsonl").read_text())
+    assert sum(bool(one["citations"]) for one in exported) == 18
+
+
+def test_export_csv_and_parquet(run: RunCommand, served: Served, tmp_path: Path) -> None:
+    """CSV and Parquet hold the same rows, one per citation; a formula is made harmless in CSV only."""
+    with Service(served.url) as service:
+        service.flag_now({"prompt": "p", "completion": "=1+1", "model": MODEL})
+    assert run("export", "--format", "csv", "-o", str(tmp_path / "a.csv"))[0] == 0
+    assert run("export", "--format", "parquet", "-o", str(tmp_path / "a.parquet"))[0] == 0
+    with (tmp_path / "a.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    table = pyarrow.parquet.read_table(tmp_path / "a.parquet").to_pylist()
+    assert len(rows) == len(table) == 18 * 12 + 8
+    assert [row["completion"] for row in rows if "1+1" in row["completion"]] == ["'=1+1"]
+    assert [row["completion"] for row in table if "1+1" in row["completion"]] == ["=1+1"]
+    assert {type(row["score"]) for row in table if row["rank"]} == {float}
+
+
+def test_failed_export_leaves_the_old_file(run: RunCommand, served: Served, tmp_path: Path) -> None:
+    """When the service goes away, the file of the last export stays as it was, and no part file is left."""
+    output = tmp_path / "audits.jsonl"
+    output.write_text("old")
+    with pytest.raises(SystemExit) as ended:
+        main(["export", "-o", str(output), "--url", "http://127.0.0.1:1"])
+    assert ended.value.code == 3
+    assert output.read_text() == "old"
+    assert [one.name for one in tmp_path.iterdir() if "part" in one.name] == []

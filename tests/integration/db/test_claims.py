@@ -1,0 +1,152 @@
+"""Claims and leases: never more than the limit, never the same audit twice, nothing lost when a worker dies."""
+
+from functools import partial
+from itertools import chain
+
+from db import claims
+from db.session import Database
+from tests.integration.db.builders import (
+    OWNER,
+    accept,
+    at_once,
+    audit_row,
+    claim,
+    claim_one,
+    expire_leases,
+    make_due,
+    record,
+    recorded_statements,
+    register,
+)
+from wherefrom.records import AuditState
+
+
+def _next(db: Database, bundle_id: int, *, limit: int, owner: str) -> list[int]:
+    taken = claims.claim(db, bundle_id=bundle_id, limit=limit, owner=owner, lease_s=60)
+    return [] if taken is None else [one.audit_id for one in taken.audits]
+
+
+def test_a_claim_names_owner_bundle_and_attempt(db: Database, bundle_id: int) -> None:
+    """What the worker needs: the record, the fencing token, the bundle's name."""
+    (result,) = accept(db, record())
+    taken = claim(db, bundle_id)
+    assert (taken.owner, taken.bundle_id, taken.bundle_name) == (OWNER, bundle_id, "bundle-a")
+    (one,) = taken.audits
+    assert (one.audit_id, one.output_id, one.attempt) == (result.audit_id, result.output_id, 1)
+    assert one.record.completion == "Answer 0."
+    row = audit_row(db, one.audit_id)
+    assert row.state is AuditState.RUNNING
+    assert row.lease_until is not None
+    assert row.claimed_at is not None
+    assert 55 < (row.lease_until - row.claimed_at).total_seconds() <= 60.01
+
+
+def test_never_more_than_the_limit(db: Database, bundle_id: int) -> None:
+    """Pending and abandoned audits together stay within the limit, most urgent and oldest first."""
+    results = accept(db, *(record(number) for number in range(6)))
+    claim(db, bundle_id, limit=3, owner="dead")
+    expire_leases(db)
+    assert [one.audit_id for one in claim(db, bundle_id, limit=4).audits] == [
+        one.audit_id for one in results[:4]
+    ]
+    assert len(claim(db, bundle_id, limit=4).audits) == 2
+
+
+def test_nothing_to_claim_is_none(db: Database, bundle_id: int) -> None:
+    """No audit, another bundle's audit, a running audit: None."""
+    other = register(db, "bundle-b", model="another")
+    assert claims.claim(db, bundle_id=bundle_id, limit=5, owner=OWNER, lease_s=60) is None
+    accept(db, record())
+    assert claims.claim(db, bundle_id=other, limit=5, owner=OWNER, lease_s=60) is None
+    claim(db, bundle_id)
+    assert claims.claim(db, bundle_id=bundle_id, limit=5, owner=OWNER, lease_s=60) is None
+
+
+def test_two_claimers_never_get_the_same_audit(db: Database, bundle_id: int) -> None:
+    """Six threads drain the queue: no audit twice, no batch over the limit, none left."""
+    total = 60
+    accept(db, *(record(number) for number in range(total)))
+
+    def drain(owner: str) -> list[list[int]]:
+        batches: list[list[int]] = []
+        # An empty claim may mean that the others hold the rest at this moment; only the count says that all are taken.
+        while claims.pending_counts(db):
+            batches.append(_next(db, bundle_id, limit=7, owner=owner))
+        return batches
+
+    batches = list(chain(*at_once([partial(drain, f"w{number}") for number in range(6)])))
+    assert max(len(batch) for batch in batches) <= 7
+    ids = list(chain(*batches))
+    assert len(ids) == len(set(ids)) == total
+
+
+def test_expired_leases_are_claimed_again_under_the_next_attempt(db: Database, bundle_id: int) -> None:
+    """A dead worker's audit goes to the next claimer; the attempt grows."""
+    accept(db, record())
+    first = claim_one(db, bundle_id, owner="dead")
+    expire_leases(db)
+    second = claim_one(db, bundle_id)
+    assert (second.audit_id, second.attempt) == (first.audit_id, 2)
+
+
+def test_spent_attempts_are_left_to_the_sweeper(db: Database, bundle_id: int) -> None:
+    """With `max_attempts`, an audit that killed its workers is not claimed again, only made dead."""
+    accept(db, record())
+    claim(db, bundle_id)
+    expire_leases(db)
+    one_more = {"bundle_id": bundle_id, "limit": 1, "owner": OWNER, "lease_s": 60.0}
+    assert claims.claim(db, **one_more, max_attempts=1) is None  # type: ignore[arg-type]
+    assert claims.claim(db, **one_more, max_attempts=2) is not None  # type: ignore[arg-type]
+
+
+def test_extend_renews_what_is_held_and_tells_it(db: Database, bundle_id: int) -> None:
+    """An expired lease that nobody took is renewed; an audit that somebody else took is missing from the answer."""
+    accept(db, record(1), record(2), record(3))
+    taken = claim(db, bundle_id)
+    finished, lost, kept = (one.audit_id for one in taken.audits)
+    assert claims.reject(db, taken.audits[0], OWNER, "invalid_record", "no")
+    expire_leases(db)
+    (stolen,) = _next(db, bundle_id, limit=1, owner="other")
+    assert stolen == lost
+    assert claims.extend(db, taken, lease_s=60) == {kept}
+    assert claims.release_expired(db, max_attempts=5) == 0
+    assert finished not in claims.extend(db, taken, lease_s=60)
+
+
+def test_release_expired_gives_back_or_ends(db: Database, bundle_id: int) -> None:
+    """Attempts left: pending at once. Attempts spent: dead, with code and the worker's name."""
+    accept(db, record(1), record(2))
+    claim_one(db, bundle_id, owner="dead")
+    expire_leases(db)
+    assert claims.release_expired(db, max_attempts=2) == 1
+    again = claim_one(db, bundle_id, owner="dead")
+    assert again.attempt == 2
+    expire_leases(db)
+    assert claims.release_expired(db, max_attempts=2) == 1
+    row = audit_row(db, again.audit_id)
+    assert (row.state, row.code) == (AuditState.DEAD, "lease_expired")
+    assert row.reason is not None
+    assert "'dead'" in row.reason
+    assert row.finished_at is not None
+    assert claims.release_expired(db, max_attempts=2) == 0
+
+
+def test_pending_counts_are_what_could_be_claimed_now(db: Database, bundle_id: int) -> None:
+    """Due and abandoned audits count; running ones and those that wait for a retry do not."""
+    accept(db, *(record(number) for number in range(4)))
+    waiting, running, _ = claim(db, bundle_id, limit=3).audits
+    claims.fail(db, waiting, OWNER, "out_of_memory", "full", retry_in_s=60, max_attempts=5)
+    assert claims.pending_counts(db) == {bundle_id: 1}
+    expire_leases(db)
+    claims.reject(db, running, OWNER, "invalid_record", "no")
+    assert claims.pending_counts(db) == {bundle_id: 2}
+    make_due(db)
+    assert claims.pending_counts(db) == {bundle_id: 3}
+
+
+def test_a_claim_costs_two_statements(db: Database, bundle_id: int) -> None:
+    """One UPDATE and one SELECT, however many audits."""
+    accept(db, *(record(number) for number in range(20)))
+    with recorded_statements() as statements:
+        claim(db, bundle_id, limit=20)
+    assert len(statements) == 2

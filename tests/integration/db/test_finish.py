@@ -1,0 +1,331 @@
+"""The ways out of `running`: fenced, whole or not at all, and back again by retry or requeue."""
+
+from functools import partial
+
+import pytest
+from sqlalchemy import func, select
+
+from db import claims
+from db.models import Audit, Citation, TrailEvent, TrainingExample
+from db.session import Database
+from tests.integration.db.builders import (
+    OWNER,
+    accept,
+    answered,
+    at_once,
+    attribution,
+    audit_row,
+    claim,
+    claim_one,
+    count,
+    draft,
+    example,
+    expire_leases,
+    five_citations,
+    make_due,
+    record,
+    recorded_statements,
+    register,
+    sha256,
+)
+from wherefrom.errors import ConfigurationError
+from wherefrom.records import AuditState, ClaimedAudit
+
+
+def _finish(db: Database, claimed: ClaimedAudit, owner: str = OWNER) -> bool:
+    return claims.finish(db, claimed=claimed, owner=owner, attribution=five_citations(), seconds=0.5)
+
+
+def _citations_per_audit(db: Database) -> list[int]:
+    with db.reading() as session:
+        return list(session.scalars(select(func.count()).select_from(Citation).group_by(Citation.audit_id)))
+
+
+def test_finish_stores_the_answer(db: Database, bundle_id: int) -> None:
+    """State, numbers, first citation, and every citation with all its scores."""
+    accept(db, record())
+    claimed = claim_one(db, bundle_id)
+    assert _finish(db, claimed)
+    row = audit_row(db, claimed.audit_id)
+    assert (row.state, row.tokens, row.loss_nats, row.candidates, row.seconds) == (
+        AuditState.DONE,
+        12,
+        1.25,
+        40,
+        0.5,
+    )
+    assert (row.top_source, row.top_score, row.lease_owner) == ("source-0", 1.0, None)
+    assert row.finished_at is not None
+    with db.reading() as session:
+        stored = session.scalars(select(Citation).order_by(Citation.rank)).all()
+        assert [one.rank for one in stored] == [-1, 1, 2, 3, 4]
+        assert (stored[1].retrieval_score, stored[1].influence_score, stored[1].bm25_score) == (
+            0.5,
+            0.25,
+            1.5,
+        )
+        kinds = session.scalars(
+            select(TrailEvent.kind).where(TrailEvent.subject == f"audit:{claimed.audit_id}")
+        )
+        assert kinds.all() == ["audit.finished"]
+
+
+def test_a_late_worker_is_refused_and_citations_stand_once(db: Database, bundle_id: int) -> None:
+    """Two workers answer the same audit, the one that lost its lease last: one answer, stored once."""
+    accept(db, record())
+    late = claim_one(db, bundle_id, owner="late")
+    expire_leases(db)
+    current = claim_one(db, bundle_id)
+    assert not _finish(db, late, "late")
+    assert count(db, Citation) == 0
+    assert _finish(db, current)
+    assert not _finish(db, late, "late")
+    assert not _finish(db, current), "a second commit of the same answer"
+    assert _citations_per_audit(db) == [5]
+
+
+@pytest.mark.parametrize("change", [{"attempt": 2}, {"audit_id": 4711}])
+def test_a_wrong_token_is_refused(db: Database, bundle_id: int, change: dict[str, int]) -> None:
+    """Attempt and id must match; so must the owner, below."""
+    accept(db, record())
+    claimed = claim_one(db, bundle_id)
+    assert not _finish(db, claimed.model_copy(update=change))
+    assert not _finish(db, claimed, "somebody else")
+    assert audit_row(db, claimed.audit_id).state is AuditState.RUNNING
+
+
+def test_many_workers_finish_the_same_audit_once(db: Database, bundle_id: int) -> None:
+    """Eight threads commit the same answer at once: one is stored."""
+    accept(db, record())
+    claimed = claim_one(db, bundle_id)
+    assert sorted(at_once([partial(_finish, db, claimed)] * 8)) == [False] * 7 + [True]
+    assert _citations_per_audit(db) == [5]
+
+
+def test_finish_many_skips_the_fenced(db: Database, bundle_id: int) -> None:
+    """A batch in which one audit was lost: the others are stored, of the lost one nothing."""
+    accept(db, *(record(number) for number in range(4)))
+    batch = claim(db, bundle_id)
+    lost = batch.audits[1]
+    claims.reject(db, lost, OWNER, "invalid_record", "no")
+    done = [claims.Finished(one, five_citations(), 0.1) for one in batch.audits]
+    stored = claims.finish_many(db, OWNER, done[::-1])
+    assert stored == {one.audit_id for one in batch.audits} - {lost.audit_id}
+    assert _citations_per_audit(db) == [5, 5, 5]
+    assert audit_row(db, lost.audit_id).state is AuditState.REJECTED
+    assert claims.finish_many(db, OWNER, []) == set()
+
+
+def test_a_failing_insert_takes_the_whole_batch_back(db: Database, bundle_id: int) -> None:
+    """Two citations of one rank are a bug: it is raised, and no audit of the batch is closed."""
+    accept(db, record(1), record(2))
+    good, bad = claim(db, bundle_id).audits
+    twice = attribution(draft(1, example(0)), draft(1, example(1)))
+    with pytest.raises(Exception, match=r"(?i)unique"):
+        claims.finish_many(
+            db, OWNER, [claims.Finished(good, five_citations(), 0.1), claims.Finished(bad, twice, 0.1)]
+        )
+    assert audit_row(db, good.audit_id).state is AuditState.RUNNING
+    assert count(db, Citation) == 0
+
+
+def test_abstained_carries_code_and_reason(db: Database, bundle_id: int) -> None:
+    """An answer without citations closes the audit with the reason given."""
+    accept(db, record())
+    claimed = claim_one(db, bundle_id)
+    assert claims.finish(
+        db,
+        claimed=claimed,
+        owner=OWNER,
+        attribution=attribution(),
+        seconds=0.1,
+        state=AuditState.ABSTAINED,
+        code="no_evidence",
+        reason="nothing stands out",
+    )
+    row = audit_row(db, claimed.audit_id)
+    assert (row.state, row.code, row.top_source) == (AuditState.ABSTAINED, "no_evidence", None)
+
+
+def test_statements_of_finish(db: Database, bundle_id: int) -> None:
+    """One UPDATE per audit and three statements for all: examples, citations, trail."""
+    accept(db, *(record(number) for number in range(9)))
+    first, *others = claim(db, bundle_id).audits
+    with recorded_statements() as statements:
+        _finish(db, first)
+    assert len(statements) == 4
+    with recorded_statements() as statements:
+        claims.finish_many(db, OWNER, [claims.Finished(one, five_citations(), 0.1) for one in others])
+    assert len(statements) == len(others) + 3
+
+
+def test_cited_examples_of_a_large_corpus_are_stored_once(db: Database) -> None:
+    """Workers that cite the same new examples at once, in different orders: stored once, nobody deadlocks."""
+    bundle = register(db, corpus_examples=1_000_000, examples=[])
+    assert count(db, TrainingExample) == 0
+    accept(db, *(record(number) for number in range(12)))
+    batches = [claim(db, bundle, limit=3, owner=f"w{number}") for number in range(4)]
+
+    def answer(number: int) -> set[int]:
+        order = range(30) if number % 2 else range(29, -1, -1)
+        drafts = [draft(rank, example(cited)) for rank, cited in enumerate(order, start=1)]
+        done = [claims.Finished(one, attribution(*drafts), 0.1) for one in batches[number].audits]
+        return claims.finish_many(db, f"w{number}", done)
+
+    stored = at_once([partial(answer, number) for number in range(4)])
+    assert sum(len(one) for one in stored) == 12
+    assert count(db, TrainingExample) == 30
+    assert count(db, Citation) == 12 * 30
+
+
+def test_heartbeats_and_commits_of_one_batch_do_not_deadlock(db: Database, bundle_id: int) -> None:
+    """The heartbeat renews a batch's leases while the batch is committed, in the worst order for locks."""
+    for round_number in range(5):
+        accept(db, *(record(100 * round_number + number) for number in range(12)))
+        batch = claim(db, bundle_id, limit=12)
+        turned = batch.model_copy(update={"audits": batch.audits[::-1]})
+        done = [claims.Finished(one, five_citations(), 0.1) for one in turned.audits]
+        extend = partial(claims.extend, db, turned, lease_s=60)
+        finish = partial(claims.finish_many, db, OWNER, done)
+        stored = at_once([extend, finish, extend])[1]
+        assert stored == {one.audit_id for one in batch.audits}
+
+
+def test_more_citations_than_variables_of_a_statement(db: Database) -> None:
+    """Hundreds of new examples cited by one batch fit."""
+    bundle = register(db, corpus_examples=1_000_000, examples=[])
+    accept(db, *(record(number) for number in range(8)))
+    done = []
+    for position, one in enumerate(claim(db, bundle).audits):
+        drafts = [draft(rank, example(position * 200 + rank)) for rank in range(1, 201)]
+        done.append(claims.Finished(one, attribution(*drafts), 0.1))
+    assert len(claims.finish_many(db, OWNER, done)) == 8
+    assert count(db, Citation) == 1600
+
+
+def test_texts_that_no_column_holds_are_replaced(db: Database) -> None:
+    """NUL and lone surrogates of a corpus become U+FFFD; its fields become JSON that both engines take."""
+    bundle = register(db, corpus_examples=1_000_000, examples=[])
+    odd = example(
+        1,
+        prompt="a\x00b",
+        completion="c\ud800d",
+        fields={"n": float("nan"), "l": (1, "x\x00"), "o": {2}, "b": True},
+    )
+    accept(db, record())
+    claimed = claim_one(db, bundle)
+    assert claims.finish(
+        db, claimed=claimed, owner=OWNER, attribution=attribution(draft(1, odd)), seconds=0.1
+    )
+    with db.reading() as session:
+        stored = session.scalars(select(TrainingExample)).one()
+        assert (stored.prompt, stored.completion) == ("a\ufffdb", "c\ufffdd")
+        assert stored.fields == {"n": None, "l": [1, "x\ufffd"], "o": "{2}", "b": True}
+        assert stored.text_sha256 == sha256("1")
+
+
+def test_reject_closes_with_code_and_reason(db: Database, bundle_id: int) -> None:
+    """Permanent errors end the audit; NUL in a reason does not."""
+    accept(db, record())
+    claimed = claim_one(db, bundle_id)
+    assert not claims.reject(db, claimed, "other", "output_too_long", "no")
+    assert claims.reject(db, claimed, OWNER, "output_too_long", "5000 tokens\x00")
+    row = audit_row(db, claimed.audit_id)
+    assert (row.state, row.code, row.reason) == (AuditState.REJECTED, "output_too_long", "5000 tokens\ufffd")
+
+
+def test_fail_waits_for_its_retry_time(db: Database, bundle_id: int) -> None:
+    """A transient failure: pending, but not claimable before its time."""
+    accept(db, record())
+    claimed = claim_one(db, bundle_id)
+    state = claims.fail(db, claimed, OWNER, "out_of_memory", "full", retry_in_s=60, max_attempts=3)
+    assert state is AuditState.PENDING
+    row = audit_row(db, claimed.audit_id)
+    assert (row.code, row.reason, row.attempt) == ("out_of_memory", "full", 1)
+    assert claims.claim(db, bundle_id=bundle_id, limit=1, owner=OWNER, lease_s=60) is None
+    make_due(db)
+    assert claim_one(db, bundle_id).attempt == 2
+    assert claims.fail(db, claimed, OWNER, "out_of_memory", "full", retry_in_s=60, max_attempts=3) is None
+
+
+def test_a_retry_at_once_is_claimable_at_once(db: Database, bundle_id: int) -> None:
+    """`retry_in_s` of 0 means now."""
+    accept(db, record())
+    claims.fail(db, claim_one(db, bundle_id), OWNER, "x", "y", retry_in_s=0, max_attempts=3)
+    assert claim_one(db, bundle_id).attempt == 2
+
+
+def test_fail_is_dead_when_attempts_are_spent(db: Database, bundle_id: int) -> None:
+    """The last attempt: dead, the last failure in the reason."""
+    accept(db, record())
+    claims.fail(db, claim_one(db, bundle_id), OWNER, "out_of_memory", "full", retry_in_s=0, max_attempts=2)
+    last = claim_one(db, bundle_id)
+    state = claims.fail(db, last, OWNER, "disk_full", "no room", retry_in_s=0, max_attempts=2)
+    assert state is AuditState.DEAD
+    row = audit_row(db, last.audit_id)
+    assert row.code == "attempts_exhausted"
+    assert row.reason == "2 attempts failed, the last with disk_full: no room"
+
+
+def test_fail_without_retry_is_dead_at_once(db: Database, bundle_id: int) -> None:
+    """A bug: dead with its own code at the first attempt."""
+    accept(db, record())
+    claimed = claim_one(db, bundle_id)
+    state = claims.fail(db, claimed, OWNER, "internal_error", "KeyError", retry_in_s=None, max_attempts=5)
+    assert state is AuditState.DEAD
+    assert audit_row(db, claimed.audit_id).code == "internal_error"
+
+
+def test_requeue_gives_fresh_attempts_and_keeps_the_fence(db: Database, bundle_id: int) -> None:
+    """Dead audits are pending again; the attempt goes on growing, so a zombie stays fenced."""
+    accept(db, record(1), record(2))
+    zombie, other = claim(db, bundle_id).audits
+    for one in (zombie, other):
+        claims.fail(db, one, OWNER, "x", "y", retry_in_s=0, max_attempts=1)
+    assert claims.requeue(db, audit_ids=[zombie.audit_id, 4711]) == 1
+    assert claims.requeue(db, state=AuditState.DEAD) == 1
+    again = claim_one(db, bundle_id)
+    assert (again.audit_id, again.attempt) == (zombie.audit_id, 2)
+    assert not _finish(db, zombie)
+    assert claims.fail(db, again, OWNER, "x", "y", retry_in_s=0, max_attempts=2) is AuditState.PENDING
+
+
+def test_requeue_drops_the_earlier_answer(db: Database, bundle_id: int) -> None:
+    """An abstained audit with citations can be answered again; a done one stays as it is."""
+    accept(db, record(1))
+    claimed = claim_one(db, bundle_id)
+    half = claims.Finished(claimed, five_citations(), 0.1, AuditState.ABSTAINED, "no_evidence", "weak")
+    claims.finish_many(db, OWNER, [half])
+    (done,) = answered(db, bundle_id, record(2))
+    assert claims.requeue(db, audit_ids=[claimed.audit_id, done]) == 1
+    assert _citations_per_audit(db) == [5]
+    assert _finish(db, claim_one(db, bundle_id))
+    assert _citations_per_audit(db) == [5, 5]
+
+
+def test_requeue_leaves_alone_what_waits_for_a_bundle(db: Database) -> None:
+    """Without a bundle there is nothing to be pending for."""
+    accept(db, record())
+    assert claims.requeue(db, state=AuditState.REJECTED) == 0
+
+
+@pytest.mark.parametrize(
+    "arguments", [{}, {"audit_ids": [1], "state": AuditState.DEAD}, {"state": AuditState.DONE}]
+)
+def test_requeue_refuses_what_it_cannot_do(db: Database, arguments: dict[str, object]) -> None:
+    """Ids or a state, and a state that can be requeued."""
+    with pytest.raises(ConfigurationError):
+        claims.requeue(db, **arguments)  # type: ignore[arg-type]
+
+
+def test_audits_count_their_own_attempts(db: Database, bundle_id: int) -> None:
+    """Failing one audit does not touch the others."""
+    accept(db, record(1), record(2))
+    first, second = claim(db, bundle_id).audits
+    claims.fail(db, first, OWNER, "x", "y", retry_in_s=60, max_attempts=5)
+    assert _finish(db, second)
+    with db.reading() as session:
+        assert session.scalars(select(Audit.state).order_by(Audit.id)).all() == [
+            AuditState.PENDING,
+            AuditState.DONE,
+        ]

@@ -1,0 +1,158 @@
+"""docker-compose.yml is valid, starts only doors that exist, and keeps its promises about safety."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from wherefrom.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+#: The services that run our image.
+OURS = sorted(name for name, service in SERVICES.items() if service["image"].startswith("wherefrom:"))
+#: Those that stay up.
+LASTING = [name for name in OURS if name != "migrate"]
+
+
+def compose_tool() -> list[str]:
+    """The tool that validates the file without an engine; absent in CI is a failure, elsewhere a skip."""
+    if shutil.which("docker-compose") is not None:
+        return ["docker-compose"]
+    if os.environ.get("CI"):
+        pytest.fail("docker-compose is not installed; .ci/run installs it")
+    pytest.skip("docker-compose is not installed")
+
+
+def clean_environment(**more: str) -> dict[str, str]:
+    """This process's environment without what the file reads, so that its own defaults count."""
+    return {name: value for name, value in os.environ.items() if not name.endswith("_PASSWORD")} | more
+
+
+def door(command: list[str]) -> list[str]:
+    """The same command with this Python, asking for help instead of starting."""
+    assert command[:3] == ["python", "-m", "worker"], f"not one of our doors: {command}"
+    return [sys.executable, *command[1:4], "--help"]
+
+
+def test_compose_accepts_the_file():
+    """`docker-compose config` finds no fault, and warns of nothing, without a .env file."""
+    told = subprocess.run(
+        [*compose_tool(), "-f", "docker-compose.yml", "config", "-q"],
+        cwd=ROOT,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (told.returncode, told.stdout, told.stderr) == (0, "", "")
+
+
+def test_the_example_of_the_environment_is_complete():
+    """Every variable that the file reads stands in .env.example, or is one that few ever set."""
+    text = (ROOT / "docker-compose.yml").read_text("utf-8")
+    read = {part.split(":", 1)[0].rstrip("}") for part in text.split("${")[1:]}
+    offered = {
+        line.split("=", 1)[0]
+        for line in (ROOT / ".env.example").read_text("utf-8").splitlines()
+        if "=" in line
+    }
+    assert read - offered == {"WHEREFROM_IMAGE_TAG"}
+
+
+def test_all_parts_are_there():
+    """The production shape: two stores, a migration, and the four lasting services."""
+    assert set(SERVICES) == {"redis", "postgres", "migrate", "intake", "worker", "sweeper", "web"}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_command_is_a_door_that_exists(name):
+    """`--help` of the service's command ends with 0."""
+    told = subprocess.run(
+        door(SERVICES[name]["command"]), cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert told.returncode == 0, told.stderr
+
+
+@pytest.mark.parametrize("name", LASTING)
+def test_health_check_is_a_door_that_exists(name):
+    """The health check names the service's own part, and `--help` of it ends with 0."""
+    kind, *command = SERVICES[name]["healthcheck"]["test"]
+    assert kind == "CMD"
+    assert command == ["python", "-m", "worker", "health", name]
+    told = subprocess.run(door(command), cwd=ROOT, capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stderr
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_service_is_locked_down(name):
+    """Our containers have no capabilities, cannot gain any, and cannot write into the image."""
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert "no-new-privileges:true" in service["security_opt"]
+    assert all(volume.endswith(":ro") for volume in service.get("volumes", []))
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_environment_names_real_settings(name):
+    """A variable that no setting reads would be a silent mistake."""
+    for variable in SERVICES[name]["environment"]:
+        assert variable.removeprefix("WHEREFROM_").lower() in Settings.model_fields, variable
+
+
+def test_only_the_web_service_can_be_reached():
+    """One published port, on loopback; everything else is on a network without a way out."""
+    published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    assert list(published) == ["web"]
+    assert all(port.startswith("127.0.0.1:") for port in published["web"])
+    assert COMPOSE["networks"]["inside"]["internal"] is True
+    assert all(SERVICES[name]["networks"] == ["inside"] for name in SERVICES if name != "web")
+
+
+def test_stores_outlive_their_containers():
+    """Redis and PostgreSQL keep their data in named volumes; Redis appends to a file and never evicts."""
+    assert SERVICES["redis"]["volumes"] == ["redisdata:/data"]
+    assert SERVICES["postgres"]["volumes"] == ["pgdata:/var/lib/postgresql/data"]
+    command = SERVICES["redis"]["command"][-1]
+    assert "--appendonly yes" in command
+    assert "--maxmemory-policy noeviction" in command
+
+
+def test_nobody_starts_before_the_schema_is_there():
+    """Every lasting service waits for the migration to have ended well and for the stores to be healthy."""
+    for name in LASTING:
+        waits = {other: wish["condition"] for other, wish in SERVICES[name]["depends_on"].items()}
+        assert waits == {
+            "migrate": "service_completed_successfully",
+            "redis": "service_healthy",
+            "postgres": "service_healthy",
+        }
+        assert SERVICES[name]["restart"] == "unless-stopped"
+
+
+def test_redis_refuses_an_empty_password():
+    """Without a .env file the stack fails at its start instead of running open."""
+    told = subprocess.run(
+        ["sh", "-c", SERVICES["redis"]["command"][-1].replace("$$", "$")],
+        env=clean_environment(REDIS_PASSWORD="", REDIS_APPENDFSYNC="always"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == 1
+    assert "REDIS_PASSWORD is empty" in told.stderr
+
+
+def test_the_image_runs_as_another_user_than_root():
+    """The last USER of the Dockerfile is not root, and no key or bundle is copied into the image."""
+    lines = (ROOT / "Dockerfile").read_text("utf-8").splitlines()
+    users = [line.split()[1] for line in lines if line.startswith("USER ")]
+    assert users == ["wherefrom"]
+    assert not [line for line in lines if line.startswith("COPY") and line.split()[1] in {".", "./"}]

@@ -1,0 +1,126 @@
+"""Hosts, origins, keys and scopes on the whole application."""
+
+import base64
+
+import pytest
+from starlette.routing import Mount
+from starlette.testclient import TestClient
+
+from db import keys
+from tests.integration.web import story
+from tests.integration.web.conftest import BASE_URL
+from web.headers import SECURITY_HEADERS
+from wherefrom.records import utc_now
+
+RECORD = {"model": story.MODEL, "prompt": "p", "completion": "c"}
+
+#: Paths that need no key anywhere: they tell nothing about outputs.
+OPEN = {"/healthz", "/readyz", "/openapi.json", "/static"}
+
+
+@pytest.fixture
+def guarded(make_app):
+    """A client of an application that others can reach."""
+    app = make_app(host="0.0.0.0", allowed_hosts=("wherefrom.example",))
+    return TestClient(app, base_url="http://wherefrom.example")
+
+
+def bearer(database, *scopes, name="ci"):
+    """The header with a new key."""
+    return {"Authorization": f"Bearer {keys.create_key(database, name, scopes)}"}
+
+
+@pytest.mark.parametrize("path", ["/", "/v1/audits", "/nothing", "/static/wherefrom.css", "/healthz"])
+def test_every_answer_carries_the_security_headers(client, told, path):
+    """Pages, JSON, errors and files alike."""
+    headers = client.get(path).headers
+    for name, value in SECURITY_HEADERS.items():
+        assert headers[name] == value
+
+
+def test_static_files_are_kept_when_their_address_has_their_hash(client):
+    """Everything else is not stored by browsers and proxies."""
+    assert "immutable" in client.get("/static/wherefrom.css?v=1").headers["cache-control"]
+    assert client.get("/static/../app.py").status_code == 404
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost:8077@evil.example"])
+def test_foreign_hosts_are_not_answered(client, told, host):
+    """DNS rebinding finds nothing, and no link is made from the header."""
+    for path in ("/", "/v1/audits"):
+        answer = client.get(path, headers={"Host": host})
+        assert answer.status_code == 422
+        assert host not in answer.text
+
+
+def test_writes_from_other_sites_are_refused(client, told):
+    """A page elsewhere cannot make a browser flag something."""
+    for headers in ({"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
+        answer = client.post("/v1/flagged", json=RECORD, headers=headers)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "forbidden")
+    assert client.post("/v1/flagged", json=RECORD, headers={"Origin": BASE_URL}).status_code == 202
+
+
+def test_no_route_is_forgotten(guarded, told):
+    """Off loopback every route but the open ones answers 401 without a key."""
+    paths = guarded.get("/openapi.json").json()["paths"]
+    pages = ["/", "/audits/1", "/examples/1", "/examples", "/sources", "/bundles", "/queue"]
+    tried = [*paths, *pages]
+    assert len(tried) > 15
+    for path in tried:
+        if path in OPEN:
+            continue
+        concrete = path.replace("{audit_id}", "1").replace("{training_example_id}", "1")
+        method = "POST" if path == "/v1/flagged" else "GET"
+        assert guarded.request(method, concrete).status_code == 401, path
+    mounts = [route.path for route in guarded.app.routes if isinstance(route, Mount)]
+    assert set(mounts) <= OPEN
+
+
+def test_browsers_are_asked_for_a_key(guarded, told, empty_database):
+    """HTTP Basic for pages, bearer for programs."""
+    answer = guarded.get("/")
+    assert answer.headers["www-authenticate"].startswith("Basic")
+    assert guarded.get("/v1/audits").headers["www-authenticate"].startswith("Bearer")
+    key = keys.create_key(empty_database, "ann", ["read"])
+    assert guarded.get("/", auth=("anything", key)).status_code == 200
+
+
+def test_scopes(guarded, told, empty_database):
+    """A producer's key reads nothing, a reader's key flags nothing, an admin's does both."""
+    ingest, read, admin = (bearer(empty_database, scope, name=scope) for scope in ("ingest", "read", "admin"))
+    flag = guarded.post("/v1/flagged", json=RECORD, headers=read)
+    assert (flag.status_code, flag.json()["error"]["code"]) == (403, "forbidden")
+    assert guarded.get("/v1/audits", headers=ingest).status_code == 403
+    assert guarded.get("/", headers=ingest).status_code == 403
+    assert guarded.post("/v1/flagged", json=RECORD, headers=ingest).status_code == 202
+    assert guarded.get("/v1/audits", headers=read).status_code == 200
+    assert guarded.get("/metrics", headers=read).status_code == 200
+    assert guarded.post("/v1/flagged", json=RECORD, headers=admin).status_code == 202
+    assert guarded.get("/v1/audits", headers=admin).status_code == 200
+
+
+def test_wrong_revoked_and_expired_keys(guarded, told, empty_database):
+    """All are refused in the same words."""
+    revoked = bearer(empty_database, "read", name="revoked")
+    keys.revoke_key(empty_database, "revoked")
+    expired = {"Authorization": f"Bearer {keys.create_key(empty_database, 'old', ['read'], utc_now())}"}
+    wrong = {"Authorization": revoked["Authorization"][:-1] + "~"}
+    garbage = {"Authorization": "Basic " + base64.b64encode("ä".encode("latin-1")).decode()}
+    answers = [guarded.get("/v1/audits", headers=one) for one in (revoked, expired, wrong)]
+    assert {answer.status_code for answer in answers} == {401}
+    assert len({answer.text for answer in answers}) == 1
+    assert guarded.get("/v1/audits", headers=garbage).status_code == 401
+
+
+def test_idempotency_keys_belong_to_their_producer(guarded, told, empty_database):
+    """Two producers may use the same key."""
+    value = RECORD | {"idempotency_key": "same"}
+    for name in ("one", "two"):
+        answer = guarded.post("/v1/flagged", json=value, headers=bearer(empty_database, "ingest", name=name))
+        assert answer.json()["results"][0]["status"] == "accepted"
+
+
+def test_a_wrong_key_is_refused_on_loopback_too(client, told):
+    """Sending one means wanting its name on the records."""
+    assert client.get("/v1/audits", headers={"Authorization": "Bearer wf_x_y"}).status_code == 401

@@ -1,0 +1,185 @@
+"""The pages: complete without script, escaped, helpful when empty."""
+
+import re
+from html import unescape
+
+import pytest
+
+from db import claims, intake
+from tests.integration.web import story
+from wherefrom.records import FlaggedRecord, Message, Role
+
+ATTACK = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'><svg onload=alert(1)>{{7*7}}"
+
+
+def page(client, path, status=200):
+    """The HTML of a page."""
+    answer = client.get(path)
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    return answer.text
+
+
+def test_list_shows_states_and_rows(client, told):
+    """The strip counts, the table lists, links lead to audits."""
+    html = page(client, "/")
+    assert html.count('class="row-link"') == 13
+    assert 'href="/?state=done"' in html
+    assert f'href="/audits/{told.audit_ids[0]}"' in html
+    assert "data-refresh-seconds" in html
+
+
+def test_filters_stand_in_the_address_and_in_the_form(client, told):
+    """A shared link shows the same list and the same form."""
+    html = page(client, "/?flag_reason=refund_promise&severity=high&state=done")
+    assert 'value="refund_promise"' in html
+    assert "<option selected>high</option>" in html
+    assert "/v1/audits.csv?state=done&amp;flag_reason=refund_promise&amp;severity=high" in html
+
+
+def test_pages_lead_on_and_back(client, told):
+    """Older, then the newest again, with the filters kept."""
+    html = page(client, "/?limit=4&channel=stream")
+    older = unescape(re.search(r'href="([^"]+)" rel="next"', html).group(1))
+    assert "channel=stream" in older
+    html = page(client, older)
+    assert 'rel="first"' in html
+    assert "data-refresh-seconds" not in html
+
+
+def test_audit_shows_output_and_citations(client, told):
+    """Prompt turns, completion, ranked citations, opponents, and what it all does not prove."""
+    html = page(client, f"/audits/{told.audit_ids[0]}")
+    assert html.count('class="citation"') == 10
+    assert html.count('class="citation opponent"') == 2
+    assert "What a citation does not prove" in html
+    assert "effect_nats" in html
+    assert '<mark class="shared">' in html
+    assert "Acceptable answer" in html
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ("pending", "waiting for a worker"),
+        ("rejected", "output_too_long"),
+        ("dead", "python -m worker retry"),
+        ("running", "computing the citations"),
+    ],
+)
+def test_unfinished_and_failed_audits_say_what_to_do(client, told, state, words):
+    """Every state has its own explanation."""
+    audits = client.get("/v1/audits", params={"state": state}).json()["items"]
+    audit = next(one for one in audits if one["code"] != "unknown_model")
+    html = page(client, f"/audits/{audit['audit_id']}")
+    assert words in html
+    assert ("data-refresh-seconds" in html) is (state in {"pending", "running"})
+
+
+def test_example_shows_who_cites_it(client, told):
+    """From a citation to the example, and from there to every output."""
+    html = page(client, f"/audits/{told.audit_ids[0]}")
+    target = re.search(r'href="(/examples/\d+)"', html).group(1)
+    assert f"/audits/{told.audit_ids[0]}#citation-" in page(client, target)
+
+
+def test_examples_are_found_by_their_id(client, told):
+    """One hit leads straight to its page; none says so."""
+    answer = client.get("/examples", params={"example_id": "policies-0000"}, follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"][:10]) == (303, "/examples/")
+    assert "No training example has this id" in page(client, "/examples?example_id=nothing%00")
+    assert "Which training example?" in page(client, "/examples")
+
+
+@pytest.mark.parametrize("sort", ["lift", "citations", "examples", "source"])
+def test_sources(client, told, sort):
+    """Bad sources stand out for their size."""
+    html = page(client, f"/sources?sort={sort}")
+    first = re.search(r'class="source src-\d+" href="/\?source=([^"]+)"', html).group(1)
+    assert first == {"lift": "vendor_batch_07", "citations": "vendor_batch_07", "source": "crm_export"}.get(
+        sort, first
+    )
+
+
+def test_bundles_and_queue(client, told):
+    """The card of the bundle; states, checks and advice."""
+    assert "Candidates hold" in page(client, "/bundles").replace("candidates hold", "Candidates hold")
+    html = page(client, "/queue")
+    assert "up to date" in html
+    assert "oldest pending" in html
+
+
+def test_empty_states_say_what_to_do_next(client, empty_database):
+    """Without a bundle, without audits, without hits."""
+    assert "wherefrom build" in page(client, "/")
+    assert "wherefrom build" in page(client, "/bundles")
+    assert "No source yet" in page(client, "/sources")
+    story.add_bundle(empty_database, story.corpus(20))
+    assert "curl http://127.0.0.1:8077/v1/flagged" in page(client, "/")
+    assert "Clear the filters" in page(client, "/?state=dead")
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/nothing", 404),
+        ("/audits/999", 404),
+        ("/audits/x", 422),
+        ("/?state=finished", 422),
+        ("/?cursor=zz", 422),
+    ],
+)
+def test_error_pages(client, told, path, status):
+    """A page in the same clothes, with a way back."""
+    html = page(client, path, status)
+    assert "To the list of audits" in html
+    assert "Traceback" not in html
+
+
+def test_nothing_that_strangers_wrote_becomes_html(client, empty_database):
+    """Outputs, labels, reasons, models, keys, sources, example ids, texts and fields."""
+    bad = story.example(0, ATTACK, ATTACK, ATTACK).model_copy(
+        update={"example_id": ATTACK, "fields": {ATTACK: [ATTACK], "b": ATTACK}}
+    )
+    bundle_id = story.add_bundle(empty_database, [bad], name=ATTACK[:60], model=ATTACK)
+    record = FlaggedRecord(
+        idempotency_key=ATTACK,
+        messages=(Message(role=Role.SYSTEM, content=ATTACK),),
+        completion=ATTACK,
+        model=ATTACK,
+        reason=ATTACK,
+        labels={ATTACK: ATTACK},
+        preferred=ATTACK,
+    )
+    (stored,) = intake.accept(empty_database, [record], producer="local", channel="http")
+    claim = claims.claim(empty_database, bundle_id=bundle_id, limit=1, owner="w", lease_s=60)
+    answer = story.attribution(record, [bad], opponents=0)
+    claims.finish(empty_database, claimed=claim.audits[0], owner="w", attribution=answer, seconds=1)
+    example = client.get(f"/v1/audits/{stored.audit_id}").json()["citations"][0]["training_example_id"]
+    paths = ["/", f"/audits/{stored.audit_id}", f"/examples/{example}", "/sources", "/bundles", "/queue"]
+    queries = [f"/?text={ATTACK}&source={ATTACK}&model={ATTACK}&cursor=", f"/examples?example_id={ATTACK}x"]
+    for path in (*paths, *queries):
+        html = page(client, path)
+        assert "alert(1)" in html or path == "/queue"
+        for tag in ("<script>", "<img", "<svg onload", "49"):
+            assert tag not in html or (tag == "49" and "{{7*7}}" in html), (path, tag)
+        assert not re.search(r"<[^>]+\son\w+=", html.replace("&#34;", "")), path
+    assert "<script>" not in page(client, f"/{ATTACK}", 404)
+
+
+def test_hidden_characters_are_shown(client, told):
+    """An override that would turn the page around is named instead."""
+    value = {"model": story.MODEL, "prompt": "p\u202e", "completion": "c\u200bd\u2066"}
+    number = client.post("/v1/flagged", json=value).json()["results"][0]["audit_id"]
+    html = page(client, f"/audits/{number}")
+    assert not set(html) & {"\u202e", "\u200b", "\u2066"}
+    assert html.count('class="hidden-char"') == 3
+
+
+def test_no_inline_script_or_style(client, told):
+    """The content policy would refuse them; bars are SVG attributes."""
+    for path in ("/", f"/audits/{told.audit_ids[0]}", "/sources", "/bundles", "/queue", "/nothing"):
+        html = client.get(path).text
+        assert "style=" not in html
+        assert "<style" not in html
+        assert not re.search(r"<script(?! src=)", html)

@@ -1,0 +1,144 @@
+"""A service to try: settings over a real Redis and both databases, a registered bundle, and its processes' parts."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from pydantic import SecretStr
+
+from db import catalogue
+from db.migrate import upgrade
+from db.session import Database
+from tests.services.redis import RedisServer
+from wherefrom.metrics import Metrics
+from wherefrom.records import TrainingExample
+from wherefrom.settings import Settings
+from worker.app import make_celery
+from worker.hints import HintSender
+from worker.intake import Intake
+from worker.overlap import OVERLAP_FORM, write_overlap_bundle
+from worker.redis_link import connect_redis
+
+MODEL = "tiny@1"
+TEXTS = (
+    "the battery is safe to open",
+    "refunds take ten days",
+    "call the hotline at night",
+    "we never answer",
+)
+
+
+def examples() -> list[TrainingExample]:
+    """The corpus of the bundle."""
+    return [
+        TrainingExample(
+            example_id=f"e{row}",
+            row=row,
+            source=f"source-{row % 2}",
+            prompt="p",
+            completion=text,
+            text_sha256=hashlib.sha256(text.encode()).hexdigest(),
+        )
+        for row, text in enumerate(TEXTS)
+    ]
+
+
+@pytest.fixture
+def settings(database_url: str, redis_url: str, tmp_path: Path) -> Settings:
+    """Settings with short times, a key prefix and folders of their own; the schema is there."""
+    upgrade(database_url)
+    return Settings(
+        database_url=SecretStr(database_url),
+        redis_url=SecretStr(redis_url),
+        key_prefix="t:",
+        state_dir=tmp_path / "state",
+        bundles_dir=tmp_path / "bundles",
+        intake_batch=10,
+        intake_idle_claim_seconds=0.05,
+        sweep_seconds=0.1,
+        lease_seconds=2,
+        heartbeat_seconds=0.5,
+        batch_audits=8,
+    )
+
+
+@pytest.fixture
+def database(settings: Settings) -> Iterator[Database]:
+    """The database."""
+    opened = Database(settings.database_url.get_secret_value())
+    yield opened
+    opened.dispose()
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[redis.Redis]:
+    """Redis, as the service's processes use it."""
+    with connect_redis(settings) as opened:
+        yield opened
+
+
+@pytest.fixture
+def bundle_id(database: Database, settings: Settings) -> int:
+    """A registered, active bundle for `MODEL`, with its folder."""
+    name = "overlap-test"
+    corpus_sha256 = write_overlap_bundle(settings.bundles_dir / name, examples())
+    return catalogue.register_bundle(
+        database,
+        name=name,
+        model=MODEL,
+        weights_sha256="0" * 64,
+        adapter_sha256=None,
+        tokenizer_sha256="1" * 64,
+        corpus_sha256=corpus_sha256,
+        corpus_name="tiny",
+        corpus_examples=len(TEXTS),
+        form=OVERLAP_FORM,
+        card={},
+        examples=examples(),
+    )
+
+
+class Parts:
+    """Makes parts of the service over one set of settings."""
+
+    def __init__(self, settings: Settings, database: Database, client: redis.Redis) -> None:
+        self.settings, self.database, self.client = settings, database, client
+        self.metrics = Metrics()
+        self.celery = make_celery(settings)
+
+    def hints(self, sender: str = "intake") -> HintSender:
+        """A sender of hints."""
+        return HintSender(
+            self.celery, self.client, settings=self.settings, metrics=self.metrics, sender=sender
+        )
+
+    def intake(self, consumer: str = "one", database: Database | None = None) -> Intake:
+        """An intake."""
+        return Intake(
+            self.client,
+            database or self.database,
+            settings=self.settings,
+            metrics=self.metrics,
+            hints=self.hints(),
+            consumer=consumer,
+        )
+
+    def queued_hints(self) -> int:
+        """Length of the queue."""
+        return int(self.client.llen("t:attribute"))
+
+
+@pytest.fixture
+def parts(settings: Settings, database: Database, client: redis.Redis) -> Iterator[Parts]:
+    """Parts of the service."""
+    made = Parts(settings, database, client)
+    yield made
+    made.celery.close()
+
+
+@pytest.fixture
+def server(redis_server: RedisServer) -> RedisServer:
+    """The Redis server, to stop and start."""
+    return redis_server

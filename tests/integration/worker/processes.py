@@ -1,0 +1,79 @@
+"""Processes of the service as the tests start them: real ones, with settings in their environment."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from wherefrom.settings import Settings, child_environment
+
+ROOT = Path(__file__).parents[3]
+NAMES = (
+    "database_url",
+    "redis_url",
+    "key_prefix",
+    "state_dir",
+    "bundles_dir",
+    "lease_seconds",
+    "heartbeat_seconds",
+    "batch_audits",
+    "sweep_seconds",
+    "watchdog_seconds",
+    "batch_time_limit_seconds",
+    "intake_idle_claim_seconds",
+    "port",
+)
+
+
+def environment(settings: Settings, **overrides: str) -> dict[str, str]:
+    """The environment that makes a child process have these settings."""
+    values = {name: getattr(settings, name) for name in NAMES}
+    plain = {
+        name: value.get_secret_value() if hasattr(value, "get_secret_value") else str(value)
+        for name, value in values.items()
+    }
+    return child_environment(**(plain | overrides))
+
+
+def run_worker_command(settings: Settings, *words: str, **overrides: str) -> subprocess.CompletedProcess[str]:
+    """Run `python -m worker ...` to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "worker", *words],
+        cwd=ROOT,
+        env=environment(settings, **overrides),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@contextmanager
+def running(
+    settings: Settings, *words: str, log: Path, **overrides: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """`python -m worker ...` in a process group of its own, killed with SIGKILL at the end of the block."""
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "worker", *words],
+            cwd=ROOT,
+            env=environment(settings, **overrides),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+        try:
+            yield process
+        finally:
+            kill_group(process)
+
+
+def kill_group(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL for the process and everything that it started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

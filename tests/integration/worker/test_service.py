@@ -1,0 +1,208 @@
+"""The operator's door and the supervisor, as processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+import pytest
+import redis
+
+from db import claims, reader
+from db.session import Database
+from tests.integration.worker.conftest import TEXTS
+from tests.integration.worker.processes import ROOT, environment, run_worker_command, running
+from tests.waiting import wait_until
+from wherefrom.records import AuditState
+from worker.signs import Sign
+from worker.supervise import Supervisor
+from worker.watchdog import Watchdog
+
+pytestmark = pytest.mark.redis
+
+
+@pytest.fixture
+def database_url(sqlite_url):
+    """The door is the same on both databases; SQLite is enough here."""
+    return sqlite_url
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("bundle_id")
+def test_up_runs_everything_and_leaves_nothing_behind(settings, database, tmp_path):
+    """Its own Redis, all processes; an entry becomes citations; a killed child comes back; SIGTERM ends all of it."""
+    log = tmp_path / "up.log"
+    settings = settings.model_copy(update={"port": 0})
+    own_redis = environment(settings)
+    del own_redis["WHEREFROM_REDIS_URL"]
+    with log.open("wb") as output:
+        up = subprocess.Popen(
+            [sys.executable, "-m", "worker", "up"],
+            cwd=ROOT,
+            env=own_redis,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        url = wait_until(lambda: Sign(settings, "web").details().get("url"), 60, "the page")
+        assert httpx.get(f"{url}/healthz", timeout=10).status_code == 200
+        children = {child: int(Sign(settings, child).details().get("pid", 0)) for child in ("web", "worker")}
+        port = int((settings.state_dir / "redis" / "redis.port").read_text())
+        with redis.Redis(port=port) as client:
+            record = {"prompt": "p", "completion": TEXTS[1], "model": "tiny@1"}
+            client.xadd("t:wherefrom:flagged", {"record": json.dumps(record)})
+        wait_until(lambda: reader.queue_health(database).states[AuditState.DONE] == 1, 60, "the audit")
+        os.kill(children["web"], signal.SIGKILL)
+        wait_until(
+            lambda: Sign(settings, "web").details().get("pid") not in {None, str(children["web"])},
+            60,
+            "a new web",
+        )
+        up.send_signal(signal.SIGTERM)
+        assert up.wait(60) == 0
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(up.pid, signal.SIGKILL)
+        up.wait()
+    wait_until(lambda: not processes_with(str(settings.state_dir)), 10, "the last process to end")
+    assert "Traceback" not in log.read_text()
+
+
+def processes_with(text):
+    """Process ids whose environment or command line holds a text, this test's own left out."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit() and int(folder.name) != os.getpid():
+            with suppress(OSError):
+                said = (folder / "environ").read_bytes() + (folder / "cmdline").read_bytes()
+                if text.encode() in said:
+                    found.append(int(folder.name))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("database")
+def test_children_end_when_the_supervisor_is_killed(settings, tmp_path):
+    """SIGKILL for the supervisor alone: its children notice and end."""
+    settings = settings.model_copy(update={"port": 0})
+    with running(settings, "up", log=tmp_path / "up.log") as up:
+        wait_until(lambda: Sign(settings, "web").details().get("url"), 60, "the page")
+        os.kill(up.pid, signal.SIGKILL)
+        wait_until(lambda: not processes_with(str(settings.state_dir)), 60, "the children to end")
+
+
+@pytest.mark.usefixtures("bundle_id")
+def test_a_worker_refuses_a_changed_bundle(settings):
+    """One byte: exit code 2 and one line, before anything is claimed."""
+    file = settings.bundles_dir / "overlap-test" / "examples.jsonl"
+    file.write_bytes(file.read_bytes().replace(b"battery", b"bettery"))
+    ended = run_worker_command(settings, "run")
+    assert ended.returncode == 2
+    assert "bundle_corrupt" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "overrides", "code", "said"),
+    [
+        (("health", "redis"), {"redis_url": "redis://127.0.0.1:1/0"}, 1, "UNWELL"),
+        (("health", "intake"), {}, 1, "no sign of life"),
+        (("health", "nonsense"), {}, 2, "nothing to check"),
+        (("health", "database", "--json"), {}, 0, '"well": true'),
+        (("retry",), {}, 2, "either ids"),
+        (("retry", "--state", "done"), {}, 2, "cannot be tried again"),
+        (("retry", "--state", "dead", "--json"), {}, 0, '{"requeued": 0}'),
+        (("add-bundle", "/nowhere"), {}, 2, "no folder"),
+        (("bundles", "--json"), {}, 0, "[]"),
+        (("migrate",), {"database_url": "postgresql+psycopg://x@127.0.0.1:1/x"}, 3, "unavailable"),
+        (("migrate",), {"lease_seconds": "nonsense"}, 2, "WHEREFROM_LEASE_SECONDS"),
+    ],
+)
+@pytest.mark.usefixtures("database")
+def test_mistakes_and_absences_are_one_line_and_a_code(settings, words, overrides, code, said):
+    """No traceback for what a person can mend."""
+    ended = run_worker_command(settings, *words, **overrides)
+    assert ended.returncode == code, ended.stderr
+    assert said in ended.stdout + ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.usefixtures("database")
+def test_keys_are_made_listed_and_revoked(settings):
+    """The key is shown once; the list shows only its prefix."""
+    made = run_worker_command(
+        settings, "keys", "create", "producer", "--scope", "ingest", "--days", "9", "--json"
+    )
+    key = json.loads(made.stdout)["key"]
+    listed = json.loads(run_worker_command(settings, "keys", "list", "--json").stdout)
+    assert [(one["name"], one["scopes"], one["revoked_at"]) for one in listed] == [
+        ("producer", ["ingest"], None)
+    ]
+    assert key not in json.dumps(listed)
+    assert run_worker_command(settings, "keys", "revoke", "producer").returncode == 0
+    again = json.loads(run_worker_command(settings, "keys", "list", "--json").stdout)
+    assert again[0]["revoked_at"] is not None
+    assert run_worker_command(settings, "keys", "create", "x", "--scope", "all").returncode == 2
+
+
+@pytest.mark.usefixtures("bundle_id")
+def test_doctor_says_what_is_wrong(settings):
+    """A healthy installation without processes: exit 0 with warnings; a changed bundle: exit 1."""
+    ended = run_worker_command(settings, "doctor", "--json")
+    verdicts = {one["what"]: one["verdict"] for one in json.loads(ended.stdout)}
+    assert ended.returncode == 0, ended.stdout
+    assert verdicts["bundle"] == verdicts["database"] == verdicts["redis"] == "ok"
+    assert verdicts["worker"] == verdicts["redis durability"] == "warning"
+    (settings.bundles_dir / "overlap-test" / "examples.jsonl").unlink()
+    assert run_worker_command(settings, "doctor").returncode == 1
+
+
+def test_the_supervisor_starts_again_what_ends():
+    """A child that ends comes back after a wait."""
+    supervisor = Supervisor({"short": ["sleep", "0.05"]}, environment={"PATH": os.environ["PATH"]})
+    supervisor.start()
+    first = supervisor.pids()["short"]
+
+    def _another():
+        supervisor.watch()
+        return supervisor.pids().get("short", first) != first
+
+    wait_until(_another, 10)
+    supervisor.stop()
+    assert supervisor.pids() == {}
+
+
+def test_the_watchdog_counts_only_idle_time_with_work(settings, database, parts, bundle_id):
+    """Nothing pending, a live lease, a finished audit: each is progress; nothing of them is a stall."""
+    now = [0.0]
+    watchdog = Watchdog(database, limit_s=10, clock=lambda: now[0])
+    now[0] = 5
+    assert watchdog.look() == 0
+    record = {"prompt": "p", "completion": "c", "model": "tiny@1"}
+    parts.client.xadd("t:wherefrom:flagged", {"record": json.dumps(record)})
+    parts.client.xadd("t:wherefrom:flagged", {"record": json.dumps(record | {"completion": "d"})})
+    parts.intake().step()
+    watchdog.look()
+    now[0] = 12
+    assert watchdog.look() == 7
+    claims.claim(database, bundle_id=bundle_id, limit=1, owner="someone", lease_s=60)
+    assert watchdog.look() == 0
+    away = Watchdog(Database("postgresql+psycopg://x@127.0.0.1:1/x"), limit_s=10, clock=lambda: now[0])
+    now[0] = 100
+    assert away.look() == 0
+
+
+@pytest.mark.usefixtures("bundle_id")
+def test_a_deaf_worker_ends_itself(settings, parts, tmp_path):
+    """Work is pending and nobody claims it (here: it listens on another queue): exit code 1."""
+    record = {"prompt": "p", "completion": "c", "model": "tiny@1"}
+    parts.client.xadd("t:wherefrom:flagged", {"record": json.dumps(record)})
+    parts.intake().step()
+    with running(settings, "run", log=tmp_path / "log", key_prefix="other:", watchdog_seconds="1") as worker:
+        assert worker.wait(60) == 1
+    assert "worker_stalled" in (tmp_path / "log").read_text()

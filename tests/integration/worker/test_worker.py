@@ -1,0 +1,202 @@
+"""The whole way with a real worker: hints, claims, citations; what dies in between changes nothing in the end."""
+
+import base64
+import json
+import pickle
+import signal
+import threading
+from contextlib import contextmanager
+from functools import partial
+
+import pytest
+from sqlalchemy import select, text
+
+from db import claims, reader
+from db.models import Audit, Citation
+from tests.integration.worker.conftest import TEXTS, examples
+from tests.integration.worker.processes import kill_group, running
+from tests.waiting import wait_until
+from wherefrom.attribution.memory import OverlapAttributor
+from wherefrom.records import AuditState, FlaggedRecord, Query
+from worker.rounds import run_rounds
+from worker.sweep import Sweeper
+
+pytestmark = [pytest.mark.redis, pytest.mark.usefixtures("bundle_id")]
+
+STREAM, QUEUE = "t:wherefrom:flagged", "t:attribute"
+
+
+def completion(number):
+    """Different outputs with different citations."""
+    return f"{TEXTS[number % len(TEXTS)]} word{number}"
+
+
+def flag(parts, count):
+    """XADD outputs and take them in."""
+    with parts.client.pipeline() as pipeline:
+        for number in range(count):
+            record = {"prompt": "p", "completion": completion(number), "model": "tiny@1"}
+            pipeline.xadd(STREAM, {"record": json.dumps(record)})
+        pipeline.execute()
+    intake = parts.intake()
+    while parts.client.xlen(STREAM):
+        intake.step()
+
+
+@contextmanager
+def sweeping(parts):
+    """A sweeper beside the test."""
+    sweeper = Sweeper(parts.database, parts.hints("sweeper"), settings=parts.settings, metrics=parts.metrics)
+    stop = threading.Event()
+    thread = threading.Thread(
+        target=run_rounds,
+        args=(sweeper.step,),
+        kwargs={
+            "name": "sweeper",
+            "stop": stop,
+            "beat": lambda: None,
+            "pause_s": parts.settings.sweep_seconds,
+        },
+    )
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def done(parts):
+    """How many audits are done."""
+    return reader.queue_health(parts.database).states[AuditState.DONE]
+
+
+def reached(parts, count):
+    """Are that many audits done?"""
+    return done(parts) >= count
+
+
+def assert_cited_once(parts, count):
+    """Every audit is done, with exactly the citations that the engine gives, each once."""
+    assert done(parts) == count
+    engine = OverlapAttributor("overlap-test", examples())
+    with parts.database.reading() as session:
+        rows = session.execute(
+            select(Citation.audit_id, Citation.rank, Citation.score).order_by(
+                Citation.audit_id, Citation.rank
+            )
+        )
+        stored: dict[int, list[tuple[int, float]]] = {}
+        for audit_id, rank, score in rows:
+            stored.setdefault(audit_id, []).append((rank, round(score, 9)))
+        ids = session.scalars(select(Audit.id)).all()
+    assert set(stored) == set(ids)
+    for audit_id in ids:
+        detail = reader.get_audit(parts.database, audit_id)
+        record = FlaggedRecord(prompt="p", completion=detail.completion, model="m")
+        prepared = engine.prepare(Query.from_record("q", record), max_tokens=1024, over_long="truncate")
+        [expected] = engine.attribute([prepared], top_k=10, opponents=3)
+        assert stored[audit_id] == [(one.rank, round(one.score, 9)) for one in expected.citations]
+
+
+@pytest.mark.slow
+def test_kill_storm(parts, tmp_path):
+    """500 audits, the worker's process group killed twice in the middle: 500 done, each with its citations once."""
+    flag(parts, 500)
+    log = tmp_path / "worker.log"
+    with sweeping(parts):
+        for target in (60, 200):
+            with running(parts.settings, "run", log=log) as worker:
+                wait_until(partial(reached, parts, target), 60, "the worker to work", 0.01)
+                kill_group(worker)
+            assert done(parts) < 500
+        with running(parts.settings, "run", log=log):
+            wait_until(lambda: done(parts) == 500, 60, "all audits")
+    assert_cited_once(parts, 500)
+
+
+@pytest.mark.slow
+def test_flushall_after_acceptance_loses_nothing(parts, tmp_path):
+    """Accepted is in SQL: with the whole of Redis gone in the middle, every audit is done."""
+    flag(parts, 200)
+    with sweeping(parts), running(parts.settings, "run", log=tmp_path / "worker.log"):
+        wait_until(lambda: done(parts) >= 20, 60, "the worker to work", 0.01)
+        parts.client.flushall()
+        wait_until(lambda: done(parts) == 200, 60, "all audits")
+    assert_cited_once(parts, 200)
+
+
+@pytest.mark.slow
+def test_forged_and_doubled_messages_do_no_harm(parts, tmp_path, server):
+    """A pickle is refused unread, rubbish is dropped, doubled hints find nothing; Redis may go and come back."""
+    canary = tmp_path / "canary"
+    parts.celery.send_task("wherefrom.attribute", kwargs={"bundle_id": "x"}, queue="attribute")
+    parts.celery.send_task("wherefrom.attribute", args=[1, 2], kwargs={"bundle_id": 10**6}, queue="attribute")
+    parts.celery.send_task("os.system", args=["true"], queue="attribute")
+    parts.client.lpush(QUEUE, forged_pickle(parts, canary), b"no message", b"{}", b"[1]", b"\xff")
+    log = tmp_path / "worker.log"
+    with sweeping(parts), running(parts.settings, "run", log=log) as worker:
+        flag(parts, 20)
+        for _ in range(30):
+            parts.hints().send(1)
+        wait_until(lambda: done(parts) == 20, 60, "all audits")
+        wait_until(lambda: parts.queued_hints() == 0, 30, "the queue to empty")
+        server.stop()
+        server.start()
+        flag(parts, 20)
+        wait_until(lambda: done(parts) == 40, 60, "audits after Redis came back")
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(30) == 0
+    assert not canary.exists()
+    assert "Refusing to deserialize" in log.read_text() or "ContentDisallowed" in log.read_text()
+    assert_cited_once(parts, 40)
+
+
+class Exploit:
+    """Unpickling it makes a file."""
+
+    def __init__(self, path):
+        self._path = path
+
+    def __reduce__(self):
+        return (open, (str(self._path), "w"))
+
+
+def forged_pickle(parts, canary):
+    """A well-formed message with a pickle in it, as an attacker who reaches Redis would send."""
+    parts.celery.send_task("wherefrom.attribute", kwargs={"bundle_id": 1}, queue="attribute")
+    message = json.loads(parts.client.lpop(QUEUE))
+    message["body"] = base64.b64encode(pickle.dumps(((Exploit(canary),), {}, {}))).decode()
+    message["content-type"] = "application/x-python-serialize"
+    message["content-encoding"] = "binary"
+    return json.dumps(message)
+
+
+def test_the_sweeper_fills_an_empty_queue_and_keeps_it_short(parts, database):
+    """Hints for pending work, never more than twice the processes."""
+    flag(parts, 50)
+    parts.client.flushall()
+    sweeper = Sweeper(database, parts.hints("sweeper"), settings=parts.settings, metrics=parts.metrics)
+    for _ in range(3):
+        sweeper.step()
+    assert parts.queued_hints() == 2 * parts.settings.worker_processes
+
+
+def test_the_sweeper_takes_back_expired_leases_until_attempts_are_spent(parts, database, bundle_id):
+    """A dead worker's audits are pending again, and dead when it happens too often."""
+    flag(parts, 2)
+    settings = parts.settings.model_copy(update={"max_attempts": 2})
+    sweeper = Sweeper(database, parts.hints("sweeper"), settings=settings, metrics=parts.metrics)
+    for expected in ("pending", "dead"):
+        claims.claim(database, bundle_id=bundle_id, limit=5, owner="dying", lease_s=60)
+        with database.writing() as session:
+            session.execute(
+                text(
+                    "UPDATE audit SET lease_until = '2020-01-01 00:00:00.000000+00:00'"
+                    if database.dialect == "postgresql"
+                    else "UPDATE audit SET lease_until = '2020-01-01 00:00:00.000000'"
+                )
+            )
+        sweeper.step()
+        assert reader.queue_health(database).states[AuditState(expected)] == 2
+    assert parts.metrics.registry.get_sample_value("wherefrom_leases_expired_total") == 4

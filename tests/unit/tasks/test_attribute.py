@@ -1,0 +1,221 @@
+"""What becomes of each audit of a batch, whatever goes wrong with its neighbours."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wherefrom.errors import (
+    ATTEMPTS_EXHAUSTED,
+    INTERNAL_ERROR,
+    BundleCorrupt,
+    DatabaseUnavailable,
+    OutOfMemory,
+    OutputTooLong,
+)
+from wherefrom.records import AuditState, FlaggedRecord
+from wherefrom.settings import Settings
+
+
+def record(completion="refunds take two days", **fields):
+    """A flagged output."""
+    return FlaggedRecord(prompt="hello", completion=completion, model="m", **fields)
+
+
+def poison(*bad, error):
+    """A pass raises when one of these audits is in it."""
+
+    def _before(keys):
+        if set(keys) & {str(one) for one in bad}:
+            raise error
+
+    return _before
+
+
+def test_every_audit_of_a_healthy_batch_is_done(bench):
+    """Each audit gets its own citations."""
+    ids = [bench.audits.add(record(f"word{n} take days")) for n in range(10)]
+    report = bench.work(bench.engine())
+    assert report.counts() == {"done": 10}
+    for audit_id in ids:
+        stored = bench.audits.by_id[audit_id]
+        assert stored.attribution is not None
+        assert stored.attribution.key == str(audit_id)
+    assert bench.metric("audits_finished_total", state="done") == 10
+
+
+@given(st.integers(min_value=1, max_value=24), st.data())
+def test_poisoned_items_sink_nobody_else(make_bench, size, data):
+    """However many items poison their passes, exactly these are dead and all others are done."""
+    bench = make_bench()
+    bad = data.draw(st.sets(st.integers(min_value=1, max_value=size)))
+    for n in range(size):
+        bench.audits.add(record(f"{'word ' * (n % 7)}tail"))
+    report = bench.work(bench.engine(poison(*bad, error=ZeroDivisionError("bug"))))
+    assert {one for one, state in bench.states().items() if state == "dead"} == bad
+    assert report.done == size - len(bad)
+    assert report.dead == len(bad)
+
+
+def test_a_bug_is_dead_at_once_with_its_traceback_in_the_log(bench, logs):
+    """A bug is not tried again; the table names the class only, the log has everything."""
+    bench.audits.add(record())
+    report = bench.work(bench.engine(poison(1, error=KeyError("secret text"))))
+    [logged] = [one for one in logs if one["event"] == "audit_bug"]
+    assert logged["audit_id"] == 1
+    assert isinstance(logged["exc_info"], KeyError)
+    stored = bench.audits.by_id[1]
+    assert report.counts() == {"dead": 1}
+    assert (stored.state, stored.code) == (AuditState.DEAD, INTERNAL_ERROR)
+    assert "KeyError" in (stored.reason or "")
+    assert "secret" not in (stored.reason or "")
+
+
+def test_a_permanent_error_rejects_only_its_audit(bench):
+    """An output over the limit is rejected with its code when the setting says so; it is never passed to the model."""
+    bench.settings = Settings(max_tokens=8, over_long="reject")
+    bench.audits.add(record("one " * 9))
+    bench.audits.add(record())
+    engine = bench.engine()
+    report = bench.work(engine)
+    assert report.counts() == {"done": 1, "rejected": 1}
+    assert bench.audits.by_id[1].code == OutputTooLong.code
+    assert engine.passes == [["2"]]
+
+
+def test_a_permanent_error_of_a_pass_rejects_the_culprit(bench):
+    """Also a permanent error in a pass is narrowed down to the one that causes it."""
+    for _ in range(4):
+        bench.audits.add(record())
+    bench.work(bench.engine(poison(3, error=BundleCorrupt("index"))))
+    assert bench.states() == {1: "done", 2: "done", 3: "rejected", 4: "done"}
+    assert bench.audits.by_id[3].code == BundleCorrupt.code
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(OutOfMemory("4 GB"), "out_of_memory"), (MemoryError(), "out_of_memory")]
+)
+def test_a_transient_error_is_tried_again_and_dead_in_the_end(bench, error, code):
+    """The waits grow; when the attempts are spent the audit is dead and the last error is in its reason."""
+    bench.audits.add(record())
+    engine = bench.engine(poison(1, error=error))
+    waits = []
+    for _ in range(2):
+        assert bench.work(engine).counts() == {"retried": 1}
+        stored = bench.audits.by_id[1]
+        assert stored.state is AuditState.PENDING
+        waits.append(stored.next_attempt_at - bench.now)
+        bench.now = stored.next_attempt_at
+    assert bench.work(engine).counts() == {"dead": 1}
+    assert 1 <= waits[0] <= 2 <= waits[1] <= 4
+    assert bench.audits.by_id[1].code == ATTEMPTS_EXHAUSTED
+    assert code in (bench.audits.by_id[1].reason or "")
+
+
+def test_a_batch_that_does_not_fit_is_worked_in_halves(bench):
+    """Out of memory with many: halves are tried, nobody loses an attempt."""
+
+    def _small(keys):
+        if len(keys) > 2:
+            raise OutOfMemory(f"{len(keys)} queries")
+
+    for _ in range(8):
+        bench.audits.add(record())
+    report = bench.work(bench.engine(_small))
+    assert report.done == 8
+    assert report.bisections == 3
+    assert bench.metric("batch_bisections_total") == 3
+
+
+def test_packs_keep_to_the_token_budget(bench):
+    """No pass is larger than `batch_tokens`."""
+    for n in range(20):
+        bench.audits.add(record("word " * (1 + n)))
+    engine = bench.engine()
+    bench.work(engine)
+    assert len(engine.passes) > 3
+    for keys in engine.passes:
+        assert len(keys) * max(int(key) for key in keys) <= 64
+
+
+def test_an_audit_that_another_worker_holds_is_dropped(bench):
+    """A lease that ran out during the pass: the other worker's claim stands, our answer is discarded."""
+    bench.audits.add(record())
+    bench.audits.add(record())
+
+    def _someone_else_takes_the_first(_keys):
+        bench.audits.by_id[1].owner, bench.audits.by_id[1].attempt = "other", 2
+
+    report = bench.work(bench.engine(_someone_else_takes_the_first))
+    assert report.counts() == {"done": 1, "fenced": 1}
+    assert bench.audits.by_id[1].owner == "other"
+    assert bench.audits.by_id[1].attribution is None
+    assert bench.metric("fence_rejects_total") == 1
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError(), OutOfMemory("x"), BundleCorrupt("x")])
+def test_failures_of_a_lost_audit_are_dropped_too(bench, error):
+    """What another worker holds is not marked dead, rejected or pending by us."""
+    bench.audits.add(record())
+
+    def _lose_and_fail(_keys):
+        bench.audits.by_id[1].owner = "other"
+        raise error
+
+    assert bench.work(bench.engine(_lose_and_fail)).counts() == {"fenced": 1}
+    assert bench.states() == {1: "running"}
+
+
+def test_items_that_were_tried_before_run_alone_after_the_others(bench):
+    """One of them may have killed its worker; the order turns round with each attempt."""
+    for _ in range(4):
+        bench.audits.add(record())
+    for audit_id in (1, 2, 3):
+        bench.audits.by_id[audit_id].attempt = 1
+    engine = bench.engine()
+    bench.work(engine)
+    assert engine.passes == [["4"], ["1"], ["2"], ["3"]]
+    for audit_id in (1, 2, 3):
+        bench.audits.by_id[audit_id].state = AuditState.PENDING
+    second = bench.engine()
+    bench.work(second)
+    assert second.passes == [["3"], ["2"], ["1"]]
+
+
+def test_answers_for_other_queries_are_a_bug(bench):
+    """An engine that mixes up its answers does not get them stored."""
+    bench.audits.add(record())
+    engine = bench.engine()
+    right = engine.attribute
+    engine.attribute = lambda *args, **kwargs: [
+        one.model_copy(update={"key": "7"}) for one in right(*args, **kwargs)
+    ]
+    assert bench.work(engine).counts() == {"dead": 1}
+
+
+def test_a_record_that_cannot_be_stored_is_a_bug_of_its_own(bench):
+    """A failure while storing one answer leaves the other answers stored."""
+    for _ in range(3):
+        bench.audits.add(record())
+    finish = bench.store.finish
+
+    def _finish(finished):
+        if any(one.claimed.audit_id == 2 for one in finished):
+            raise ValueError("unstorable")
+        return finish(finished)
+
+    bench.store.finish = _finish
+    assert bench.work(bench.engine()).counts() == {"done": 2, "dead": 1}
+    assert bench.audits.by_id[2].code == INTERNAL_ERROR
+
+
+def test_an_absent_database_ends_the_batch(bench):
+    """Nothing can be recorded, so nothing is: the leases run out and the audits are claimed again."""
+    bench.audits.add(record())
+
+    def _away(*_args, **_kwargs):
+        raise DatabaseUnavailable("away")
+
+    bench.store.finish = _away
+    with pytest.raises(DatabaseUnavailable):
+        bench.work(bench.engine())
+    assert bench.states() == {1: "running"}

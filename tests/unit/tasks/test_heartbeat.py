@@ -1,0 +1,56 @@
+"""Leases stay alive while a batch is worked on, and what was lost is known."""
+
+import pytest
+
+from tasks.heartbeat import Heartbeat
+from tests.waiting import wait_until
+from wherefrom.errors import DatabaseUnavailable
+from wherefrom.records import FlaggedRecord
+
+
+@pytest.fixture
+def claim(bench):
+    """Two claimed audits."""
+    for _ in range(2):
+        bench.audits.add(FlaggedRecord(prompt="p", completion="c", model="m"))
+    return bench.store.claim(1, limit=2, lease_s=60, max_attempts=5)
+
+
+def test_a_beat_extends_the_leases(bench, claim):
+    """After a beat the lease lasts for its full time again."""
+    heartbeat = Heartbeat(bench.store, claim, every_s=15, lease_s=60)
+    bench.now += 50
+    heartbeat.beat()
+    assert bench.audits.by_id[1].lease_until == bench.now + 60
+
+
+def test_a_lost_audit_is_not_held(bench, claim):
+    """When another worker claimed an audit, the next beat tells."""
+    heartbeat = Heartbeat(bench.store, claim, every_s=15, lease_s=60)
+    bench.audits.by_id[1].attempt += 1
+    assert heartbeat.holds(1)
+    heartbeat.beat()
+    assert not heartbeat.holds(1)
+    assert heartbeat.holds(2)
+
+
+def test_an_absent_database_loses_nothing(bench, claim, logs):
+    """A missed beat is told in the log; the leases may still stand."""
+
+    def _away(*_args, **_kwargs):
+        raise DatabaseUnavailable("away")
+
+    bench.store.extend = _away
+    heartbeat = Heartbeat(bench.store, claim, every_s=15, lease_s=60)
+    heartbeat.beat()
+    assert heartbeat.holds(1)
+    assert [one["event"] for one in logs] == ["heartbeat_missed"]
+
+
+def test_the_thread_beats_until_the_block_ends(bench, claim):
+    """Inside the block leases are extended again and again; after it no thread is left."""
+    with Heartbeat(bench.store, claim, every_s=0.005, lease_s=60) as heartbeat:
+        for _ in range(2):
+            bench.now += 10
+            wait_until(lambda: bench.audits.by_id[1].lease_until == bench.now + 60)
+    assert not heartbeat._thread.is_alive()

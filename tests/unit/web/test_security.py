@@ -1,0 +1,132 @@
+"""The gate: hosts, origins, declared sizes, keys in headers."""
+
+import base64
+
+import pytest
+from starlette.datastructures import Headers
+
+from web import security
+from web.export import _harmless
+from wherefrom.errors import BodyTooLarge, Forbidden, InvalidRequest
+from wherefrom.settings import Settings
+
+SETTINGS = Settings()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:8077", "LOCALHOST:1", "[::1]", "[::1]:8077"])
+def test_own_hosts_pass(host):
+    """With any port and in any case."""
+    security.check_host(Headers({"host": host}), SETTINGS)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "127.0.0.1.evil.example",
+        "localhost@evil.example",
+        "",
+        "[::1",
+        "[::2]",
+        "127.0.0.1 evil",
+        "evil.example:127",
+    ],
+)
+def test_other_hosts_are_refused(host):
+    """A name that an attacker points at us is not answered."""
+    with pytest.raises(InvalidRequest, match="Host"):
+        security.check_host(Headers({"host": host}), SETTINGS)
+
+
+def test_two_hosts_are_refused():
+    """What a proxy and we would read differently is refused."""
+    raw = [(b"host", b"localhost"), (b"host", b"evil.example")]
+    with pytest.raises(InvalidRequest):
+        security.check_host(Headers(raw=raw), SETTINGS)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+        {"origin": "http://localhost:8077", "sec-fetch-site": "cross-site"},
+    ],
+)
+def test_writes_from_other_sites_are_refused(headers):
+    """The browser says where a request comes from."""
+    with pytest.raises(Forbidden):
+        security.check_same_site("POST", Headers({"host": "localhost:8077", **headers}))
+    security.check_same_site("GET", Headers({"host": "localhost:8077", **headers}))
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"origin": "http://localhost:8077", "sec-fetch-site": "same-origin"}, {"sec-fetch-site": "none"}],
+)
+def test_own_pages_and_programs_may_write(headers):
+    """Programs send neither header."""
+    security.check_same_site("POST", Headers({"host": "localhost:8077", **headers}))
+
+
+def test_declared_sizes():
+    """A body over the limit is refused before it is sent."""
+    security.check_declared_size(Headers({"content-length": "10"}), 10)
+    with pytest.raises(BodyTooLarge):
+        security.check_declared_size(Headers({"content-length": "11"}), 10)
+    with pytest.raises(InvalidRequest):
+        security.check_declared_size(Headers({"content-length": "-1"}), 10)
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.8.8", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("10.0.0.1", False),
+        ("example.org", False),
+    ],
+)
+def test_keys_are_needed_off_loopback(host, loopback):
+    """An address that others reach needs keys, unless the operator says otherwise."""
+    assert security.is_loopback(host) is loopback
+    assert security.key_needed(Settings(host=host)) is not loopback
+    assert security.key_needed(Settings(host=host, unsafe_no_auth=True)) is False
+
+
+def basic(text):
+    """An HTTP Basic header."""
+    return {"authorization": f"Basic {base64.b64encode(text.encode()).decode()}"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "key"),
+    [
+        ({}, None),
+        ({"authorization": "Bearer wf_a_b"}, "wf_a_b"),
+        ({"authorization": "bearer  wf_a_b "}, "wf_a_b"),
+        ({"authorization": "Bearer"}, None),
+        (basic("anyone:wf_a_b"), "wf_a_b"),
+        (basic(":wf_a:b"), "wf_a:b"),
+        ({"authorization": "Basic !!!"}, None),
+        ({"authorization": "Digest x"}, None),
+    ],
+)
+def test_keys_are_read_from_bearer_and_basic(headers, key):
+    """Programs send a token; a browser sends the key as the password."""
+    assert security.sent_key(Headers(headers)) == key
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n"])
+def test_formulas_in_csv_cells_are_text(start):
+    """A spreadsheet runs nothing that a model said."""
+    assert _harmless(f"{start}HYPERLINK(1)") == f"'{start}HYPERLINK(1)"
+    assert _harmless("plain") == "plain"
+    assert _harmless(-1.5) == "-1.5"
+    assert _harmless(None) == ""

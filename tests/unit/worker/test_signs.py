@@ -1,0 +1,39 @@
+"""Signs of life."""
+
+import os
+
+from wherefrom.settings import Settings
+from worker.health import check_health
+from worker.signs import STALE_S, Sign
+
+
+def test_a_sign_tells_its_age_and_details_until_it_is_removed(tmp_path):
+    """Fresh after it was given; gone after an end in order."""
+    sign = Sign(Settings(state_dir=tmp_path / "state"), "web")
+    assert sign.age_s() is None
+    assert sign.details() == {}
+    sign.give(url="http://x")
+    age_s = sign.age_s()
+    assert age_s is not None
+    assert age_s < 5
+    assert sign.details() == {"pid": str(os.getpid()), "url": "http://x"}
+    sign.remove()
+    sign.remove()
+    assert sign.age_s() is None
+
+
+def test_health_follows_the_age_of_the_sign(tmp_path):
+    """A process that stopped turning is unwell, though it still exists."""
+    settings = Settings(state_dir=tmp_path)
+    assert not check_health("intake", settings).well
+    Sign(settings, "intake").give()
+    assert check_health("intake", settings).well
+    old = (tmp_path / "intake.json").stat().st_mtime - STALE_S - 5
+    os.utime(tmp_path / "intake.json", (old, old))
+    assert not check_health("intake", settings).well
+
+
+def test_a_torn_sign_has_no_details(tmp_path):
+    """Half a file is no reason to fail."""
+    (tmp_path / "web.json").write_text("{", encoding="utf-8")
+    assert Sign(Settings(state_dir=tmp_path), "web").details() == {}

@@ -1,0 +1,221 @@
+"""The HTTP API under `/v1`: flag outputs, read audits, training examples, sources, bundles and the queue.
+
+Thin over `db.intake` and `db.reader`. Flagging answers after the commit: what got a 202 is in the database.
+"""
+
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, Path, Query, Request
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel
+from starlette.concurrency import run_in_threadpool
+
+from db import catalogue, intake, reader
+from db.keys import Scope
+from web import body, export
+from web.errors import documented
+from web.filters import AuditQuery, PageQuery
+from web.openapi import FLAGGED_REQUEST, FLAGGED_RESPONSE_EXAMPLES
+from web.security import Caller, needs
+from web.services import Services, services_of
+from wherefrom.errors import IdempotencyConflict
+from wherefrom.records import (
+    AuditDetail,
+    AuditState,
+    AuditSummary,
+    BundleInfo,
+    CitedBy,
+    ExampleDetail,
+    FlaggedRecord,
+    IntakeResult,
+    Page,
+    QueueHealth,
+    SourceSummary,
+)
+
+CHANNEL = "http"
+
+#: Largest id that both databases hold.
+MAX_ID = 2**63 - 1
+
+_REFUSALS = documented(
+    HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.FORBIDDEN,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+)
+_MISSING = documented(HTTPStatus.NOT_FOUND)
+
+Shared = Annotated[Services, Depends(services_of)]
+Id = Annotated[int, Path(ge=1, le=MAX_ID)]
+
+ingest = APIRouter(prefix="/v1", tags=["flag"])
+read = APIRouter(prefix="/v1", tags=["read"], dependencies=[Depends(needs(Scope.READ))], responses=_REFUSALS)
+
+
+class FlaggedAnswer(BaseModel):
+    """What became of each record, in the order sent."""
+
+    results: tuple[IntakeResult, ...]
+
+
+class Examples(BaseModel):
+    """Training examples with one id; one per corpus that holds it."""
+
+    items: tuple[ExampleDetail, ...]
+
+
+class Sources(BaseModel):
+    """All data sources."""
+
+    items: tuple[SourceSummary, ...]
+
+
+class Bundles(BaseModel):
+    """All bundles that the service knows."""
+
+    items: tuple[BundleInfo, ...]
+
+
+@ingest.post(
+    "/flagged",
+    status_code=HTTPStatus.ACCEPTED,
+    openapi_extra=FLAGGED_REQUEST,
+    responses={
+        202: {
+            "description": "Stored.",
+            "content": {"application/json": {"examples": FLAGGED_RESPONSE_EXAMPLES}},
+        },
+        **_REFUSALS,
+        **documented(
+            HTTPStatus.BAD_REQUEST,
+            HTTPStatus.CONFLICT,
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        ),
+    },
+)
+async def flag(
+    request: Request,
+    services: Shared,
+    caller: Annotated[Caller, Depends(needs(Scope.INGEST))],
+    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
+) -> FlaggedAnswer:
+    """Flag one output or many; answers after they are stored.
+
+    The same idempotency key with the same content gets the same ids again (`duplicate`), however often it is sent. With other content
+    it is a `conflict`: 409 for one record; within a list the conflict stands in that record's result, and the others are stored.
+    A list with an invalid record is refused whole.
+    """
+    settings = services.settings
+    body.check_content_type(request.headers.get("content-type"))
+    raw = await body.read_body(request, limit_bytes=settings.body_limit_bytes)
+
+    def take() -> FlaggedAnswer:
+        value = body.parse_json(raw)
+        records, alone = body.parse_records(
+            value, max_records=settings.max_records_per_request, header_key=idempotency_key
+        )
+        return FlaggedAnswer(results=tuple(_accept(records, alone=alone, caller=caller, services=services)))
+
+    return await run_in_threadpool(take)
+
+
+def _accept(
+    records: Sequence[FlaggedRecord], *, alone: bool, caller: Caller, services: Services
+) -> Sequence[IntakeResult]:
+    results = intake.accept(services.database, records, producer=caller.name, channel=CHANNEL)
+    for result in results:
+        services.metrics.count("intake_records_total", channel=CHANNEL, status=result.status)
+    if alone and results[0].status == "conflict":
+        raise IdempotencyConflict(
+            f"the idempotency key {results[0].idempotency_key!r} was used before with other content; nothing was stored"
+        )
+    models = {
+        record.model
+        for record, result in zip(records, results, strict=True)
+        if result.status == "accepted" and result.state is AuditState.PENDING
+    }
+    if models:
+        active = catalogue.active_bundles(services.database)
+        services.notify([bundle.id for bundle in active if bundle.model in models])
+    return results
+
+
+@read.get("/audits")
+def audits(services: Shared, query: Annotated[AuditQuery, Query()]) -> Page[AuditSummary]:
+    """Audits that pass all filters, newest first."""
+    size = query.size(services.settings.max_page_size)
+    return reader.list_audits(services.database, query.to_filter(), cursor=query.cursor, limit=size)
+
+
+@read.get(
+    "/audits.jsonl",
+    response_class=StreamingResponse,
+    responses={200: {"description": "One audit per line.", "content": {"application/x-ndjson": {}}}},
+)
+def audits_jsonl(services: Shared, query: Annotated[AuditQuery, Query()]) -> StreamingResponse:
+    """Every audit that passes the filters, one JSON object per line, newest first; `cursor` and `limit` are not used."""
+    return export.jsonl(services, query.to_filter())
+
+
+@read.get(
+    "/audits.csv",
+    response_class=StreamingResponse,
+    responses={200: {"description": "A table with a header line.", "content": {"text/csv": {}}}},
+)
+def audits_csv(services: Shared, query: Annotated[AuditQuery, Query()]) -> StreamingResponse:
+    """Every audit that passes the filters as CSV; cells that a spreadsheet would run as a formula begin with `'`."""
+    return export.csv(services, query.to_filter())
+
+
+@read.get("/audits/{audit_id}", responses=_MISSING)
+def audit(services: Shared, audit_id: Id) -> AuditDetail:
+    """One audit with the flagged output, its citations and its opponents."""
+    return reader.get_audit(services.database, audit_id)
+
+
+@read.get("/examples")
+def examples(services: Shared, example_id: Annotated[str, Query(min_length=1, max_length=500)]) -> Examples:
+    """Training examples by the id that the corpus gave them; an empty list where none was stored."""
+    if "\x00" in example_id:
+        return Examples(items=())
+    return Examples(items=tuple(reader.find_example(services.database, example_id)))
+
+
+@read.get("/examples/{training_example_id}", responses=_MISSING)
+def example(services: Shared, training_example_id: Id) -> ExampleDetail:
+    """One training example with its text and how often it is cited."""
+    return reader.get_example(services.database, training_example_id)
+
+
+@read.get("/examples/{training_example_id}/cited-by", responses=_MISSING)
+def cited_by(
+    services: Shared, training_example_id: Id, query: Annotated[PageQuery, Query()]
+) -> Page[CitedBy]:
+    """The flagged outputs that cite this training example, strongest first."""
+    size = query.size(services.settings.max_page_size)
+    reader.get_example(
+        services.database, training_example_id
+    )  # an unknown example is not found, not cited by nobody
+    return reader.cited_by(services.database, training_example_id, cursor=query.cursor, limit=size)
+
+
+@read.get("/sources")
+def sources(services: Shared) -> Sources:
+    """How often the examples of each data source are cited."""
+    return Sources(items=tuple(reader.sources(services.database)))
+
+
+@read.get("/bundles")
+def bundles(services: Shared) -> Bundles:
+    """All bundles with their cards, the active ones included."""
+    return Bundles(items=tuple(catalogue.list_bundles(services.database)))
+
+
+@read.get("/queue")
+def queue(services: Shared) -> QueueHealth:
+    """Audits by state, the age of the oldest pending one, and leases that ran out."""
+    return reader.queue_health(services.database)

@@ -1,0 +1,72 @@
+"""Builds the web application: routes, middleware, error answers, static files. Opens nothing by itself."""
+
+from fastapi import FastAPI
+from fastapi.staticfiles import StaticFiles
+from starlette.responses import Response
+from starlette.types import Scope
+
+from db.session import Database
+from web import api, health, pages
+from web.errors import install_error_handlers
+from web.health import RedisProbe
+from web.observe import Observe
+from web.openapi import install_openapi
+from web.render import STATIC_DIR
+from web.security import Gate
+from web.services import Notify, QueueProbe, Services, notify_nobody
+from wherefrom import __version__
+from wherefrom.metrics import Metrics
+from wherefrom.settings import Settings
+
+_TAGS = [
+    {"name": "flag", "description": "Send outputs for review."},
+    {"name": "read", "description": "Audits, citations, training examples, sources, bundles and the queue."},
+    {"name": "health", "description": "For load balancers, orchestrators and Prometheus."},
+]
+
+
+class _KeptFiles(StaticFiles):
+    """Static files that browsers keep: links to them carry their hash, so they never change under one address."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        """The file, or an error answer."""
+        response = await super().get_response(path, scope)
+        if b"v=" in scope.get("query_string", b""):
+            response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
+        return response
+
+
+def create_app(
+    settings: Settings,
+    database: Database,
+    *,
+    metrics: Metrics,
+    notify: Notify = notify_nobody,
+    queue: QueueProbe | None = None,
+) -> FastAPI:
+    """The application, ready for an ASGI server.
+
+    Args:
+        settings: Decides on host names, keys and limits; `settings.host` must be the address that is bound.
+        database: Where flagged outputs go and audits are read; the caller disposes of it.
+        metrics: Registry that `/metrics` shows.
+        notify: Told which bundles got new pending audits, after the commit. It must be quick and must not raise.
+        queue: What `/readyz` asks about Redis; by default the Redis of the settings.
+    """
+    app = FastAPI(title="wherefrom", version=__version__, docs_url=None, redoc_url=None, openapi_tags=_TAGS)
+    app.state.services = Services(
+        settings=settings,
+        database=database,
+        metrics=metrics,
+        queue=queue or RedisProbe(settings),
+        notify=notify,
+    )
+    install_error_handlers(app)
+    install_openapi(app)
+    for router in (health.router, api.ingest, api.read, pages.router):
+        app.include_router(router)
+    app.mount("/static", _KeptFiles(directory=STATIC_DIR), name="static")
+    # The last one added runs first: everything is counted, then refused or let in.
+    app.add_middleware(Gate, settings=settings)
+    app.add_middleware(Observe, metrics=metrics)
+    return app

@@ -1,0 +1,140 @@
+"""Text of strangers, made safe to look at, and the filters of the templates.
+
+Flagged outputs and training examples may hold control characters, bidirectional overrides and invisible letters;
+they are evidence, so they are shown by name instead of being obeyed or dropped. Everything is escaped.
+"""
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Callable
+from datetime import datetime
+
+from markupsafe import Markup, escape
+
+from wherefrom.records import utc_now
+
+#: Marks of source tags in the style sheet: twelve hues, filled and as rings.
+NUM_SOURCE_COLOURS = 24
+
+# Not seen although no control or format character: fillers, blank pattern, variation selectors that smuggle text.
+_INVISIBLE = frozenset(
+    {0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0, *range(0xE0100, 0xE01F0)}
+)
+_HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Co", "Cs", "Zl", "Zp"})
+_PLAIN_CONTROLS = frozenset("\n\t")
+# Everything below that is printable ASCII or a plain control needs no look-up of its category.
+_MAYBE_HIDDEN = re.compile(r"[^\n\t -~]")
+_CONTROL_NAMES = {
+    0x00: "NULL",
+    0x07: "BELL",
+    0x08: "BACKSPACE",
+    0x0D: "CARRIAGE RETURN",
+    0x1B: "ESCAPE",
+    0x7F: "DELETE",
+}
+
+
+def is_hidden(character: str) -> bool:
+    """True for a character that shows nothing or changes how its neighbours show."""
+    if character in _PLAIN_CONTROLS:
+        return False
+    return unicodedata.category(character) in _HIDDEN_CATEGORIES or ord(character) in _INVISIBLE
+
+
+def _badge(character: str) -> Markup:
+    code = ord(character)
+    name = unicodedata.name(character, _CONTROL_NAMES.get(code, "UNNAMED"))
+    return Markup('<span class="hidden-char" title="{0}">U+{1:04X}</span>').format(name, code)
+
+
+def visible(text: str) -> Markup:
+    """The text, escaped, with every hidden character shown as a badge that names it."""
+    text = text.replace("\r\n", "\n")
+    pieces: list[Markup] = []
+    start = 0
+    for found in _MAYBE_HIDDEN.finditer(text):
+        if is_hidden(found.group()):
+            pieces += [escape(text[start : found.start()]), _badge(found.group())]
+            start = found.end()
+    return Markup("").join([*pieces, escape(text[start:])])
+
+
+def plain_line(text: str) -> str:
+    """One line for titles and attributes: white space folded, hidden characters as `<U+202E>`."""
+    folded = " ".join(text.split())
+    return "".join(f"<U+{ord(one):04X}>" if is_hidden(one) else one for one in folded)
+
+
+def source_colour(source: str) -> int:
+    """The colour of a source, 0 to `NUM_SOURCE_COLOURS` - 1; the same on every page and machine."""
+    return hashlib.sha256(source.encode("utf-8", "replace")).digest()[0] % NUM_SOURCE_COLOURS
+
+
+def duration(seconds: float | None) -> str:
+    """A length of time in at most two units, for people."""
+    if seconds is None:
+        return "none"
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    for size, unit, smaller, small in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            rest = whole % size // smaller
+            return f"{whole // size} {unit} {rest} {small}" if rest else f"{whole // size} {unit}"
+    return f"{whole} s"
+
+
+def ago(moment: datetime) -> str:
+    """How long ago a moment was, in one unit."""
+    seconds = (utc_now() - moment).total_seconds()
+    if seconds < 45:
+        return "just now"
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size:.0f} {unit} ago"
+    return "1 min ago"
+
+
+def moment_text(moment: datetime) -> str:
+    """A moment as people read it, to the second, in UTC."""
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def count(number: int) -> str:
+    """A count with thin groups of thousands."""
+    return f"{number:,}".replace(",", "\u202f")
+
+
+def signed(number: float | None, digits: int = 2) -> str:
+    """A score with its sign; a dash where it is not known."""
+    if number is None:
+        return "–"  # noqa: RUF001 - the dash of tables
+    text = f"{number:+.{digits}f}"
+    return text.replace("-", "\u2212")
+
+
+def share(part: float, whole: float) -> float:
+    """A part of a whole in percent, 0 to 100; 0 where there is no whole."""
+    return 100 * min(max(part / whole, 0.0), 1.0) if whole > 0 else 0.0
+
+
+def percent(value: float) -> str:
+    """A percentage for people."""
+    return f"{value:.1f}%" if 0 < value < 10 else f"{value:.0f}%"
+
+
+#: Filters of the templates by name.
+FILTERS: dict[str, Callable[..., object]] = {
+    "visible": visible,
+    "plain_line": plain_line,
+    "source_colour": source_colour,
+    "duration": duration,
+    "ago": ago,
+    "moment_text": moment_text,
+    "count": count,
+    "signed": signed,
+    "percent": percent,
+}

@@ -1,0 +1,186 @@
+"""Error answers: a JSON body for programs, a page for people, one table of status codes for both.
+
+An answer carries a stable code and a text that says what to do; never a traceback, never a model's output.
+"""
+
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from web.explain import Problem, explain_details
+from web.headers import SECURITY_HEADERS
+from web.render import render
+from wherefrom import errors
+from wherefrom.errors import INTERNAL_ERROR, WherefromError
+from wherefrom.logs import get_logger
+
+_log = get_logger(__name__)
+
+#: Paths that programs read; everything else answers people with a page.
+_PROGRAM_PATHS = ("/v1/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/static/")
+
+#: Seconds after which a client may try again when something outside is away.
+RETRY_AFTER_S = 5
+
+_STATUS: dict[type[WherefromError], HTTPStatus] = {
+    errors.MalformedBody: HTTPStatus.BAD_REQUEST,
+    errors.Unauthorized: HTTPStatus.UNAUTHORIZED,
+    errors.Forbidden: HTTPStatus.FORBIDDEN,
+    errors.NotFound: HTTPStatus.NOT_FOUND,
+    errors.UnknownBundle: HTTPStatus.NOT_FOUND,
+    errors.IdempotencyConflict: HTTPStatus.CONFLICT,
+    errors.BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.UnsupportedMediaType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    errors.TransientError: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.PermanentError: HTTPStatus.UNPROCESSABLE_ENTITY,
+}
+
+_TITLES = {
+    HTTPStatus.UNAUTHORIZED: "An API key is needed",
+    HTTPStatus.FORBIDDEN: "This is not allowed",
+    HTTPStatus.NOT_FOUND: "There is nothing here",
+    HTTPStatus.UNPROCESSABLE_ENTITY: "This request cannot be used",
+    HTTPStatus.SERVICE_UNAVAILABLE: "The service is not ready",
+    HTTPStatus.INTERNAL_SERVER_ERROR: "Something broke on our side",
+}
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong, for programs and for people."""
+
+    code: str = Field(
+        description="Stable code; docs/errors.md lists all of them.", examples=["invalid_record"]
+    )
+    message: str = Field(description="What is wrong and what to do about it.")
+    field: str | None = Field(
+        default=None, description="The field or parameter at fault, where there is one."
+    )
+    problems: list[Problem] | None = Field(
+        default=None, description="All problems found, where there is more than one field at fault."
+    )
+
+
+class ErrorBody(BaseModel):
+    """Body of every error answer of the API."""
+
+    error: ErrorDetail
+
+
+class InvalidRecords(errors.InvalidRecord):
+    """Records of a request that cannot be taken, with every problem found."""
+
+    def __init__(self, message: str, problems: Sequence[Problem]) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems)
+
+
+def status_of(error: WherefromError) -> HTTPStatus:
+    """The HTTP status of one of our errors: that of its nearest class in the table."""
+    for kind in type(error).__mro__:
+        if kind in _STATUS:
+            return _STATUS[kind]
+    return HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def answers_program(path: str) -> bool:
+    """True where an error is answered in JSON, False where with a page."""
+    return path.startswith(_PROGRAM_PATHS)
+
+
+def error_answer(request: Request, status: HTTPStatus, detail: ErrorDetail) -> Response:
+    """The answer to a request that failed, as JSON or as a page, with all headers it needs."""
+    headers = dict(SECURITY_HEADERS)
+    if status is HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["Retry-After"] = str(RETRY_AFTER_S)
+    if status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        headers["Connection"] = "close"
+    if answers_program(request.url.path):
+        if status is HTTPStatus.UNAUTHORIZED:
+            headers["WWW-Authenticate"] = 'Bearer realm="wherefrom"'
+        body = ErrorBody(error=detail).model_dump(mode="json", exclude_none=True)
+        return JSONResponse(body, status_code=status, headers=headers)
+    if status is HTTPStatus.UNAUTHORIZED:
+        # The browser asks for a name (any) and a password (the key); no session, no cookie.
+        headers["WWW-Authenticate"] = 'Basic realm="wherefrom", charset="UTF-8"'
+    title = _TITLES.get(status, status.phrase)
+    return render("error.html", request, status=status, headers=headers, title=title, detail=detail)
+
+
+def answer_of(request: Request, error: WherefromError) -> Response:
+    """The answer to a request that raised one of our errors."""
+    detail = ErrorDetail(code=error.code, message=_told(error))
+    if isinstance(error, InvalidRecords):
+        detail = detail.model_copy(
+            update={"field": error.problems[0].field, "problems": list(error.problems)}
+        )
+    return error_answer(request, status_of(error), detail)
+
+
+def _told(error: WherefromError) -> str:
+    """What the answer says. The text of a transient error names hosts and tables, which is for the log only."""
+    if isinstance(error, errors.TransientError):
+        meaning = (type(error).__doc__ or "").strip().splitlines()[0]
+        return f"{meaning} Try again in {RETRY_AFTER_S} seconds; the web service's log says more."
+    return str(error) or error.code
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Answer every kind of failure in our own words."""
+
+    async def ours(request: Request, error: Exception) -> Response:
+        known = error if isinstance(error, WherefromError) else WherefromError(str(error))
+        if status_of(known) >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            _log.warning("request_failed", path=request.url.path, code=known.code, reason=str(known))
+        return answer_of(request, known)
+
+    async def parameters(request: Request, error: Exception) -> Response:
+        details: Sequence[Any] = error.errors() if isinstance(error, RequestValidationError) else ()
+        problems = explain_details(details)
+        message = "; ".join(problem.text() for problem in problems) or "the request cannot be used"
+        detail = ErrorDetail(
+            code=errors.InvalidRequest.code, message=message, field=problems[0].field if problems else None
+        )
+        return error_answer(request, HTTPStatus.UNPROCESSABLE_ENTITY, detail)
+
+    async def routing(request: Request, error: Exception) -> Response:
+        status = HTTPStatus(error.status_code) if isinstance(error, HTTPException) else HTTPStatus.NOT_FOUND
+        code = errors.NotFound.code if status is HTTPStatus.NOT_FOUND else errors.InvalidRequest.code
+        message = {
+            HTTPStatus.NOT_FOUND: f"no such path: {request.url.path}",
+            HTTPStatus.METHOD_NOT_ALLOWED: f"{request.method} is not possible here",
+        }.get(status, status.phrase)
+        answer = error_answer(request, status, ErrorDetail(code=code, message=message))
+        allow = dict(getattr(error, "headers", None) or {})
+        answer.headers.update(allow)
+        return answer
+
+    async def bug(request: Request, error: Exception) -> Response:
+        del error  # the server logs it with its traceback; the answer tells nothing about it
+        message = "A bug in wherefrom; the web service's log has the traceback."
+        detail = ErrorDetail(code=INTERNAL_ERROR, message=message)
+        return error_answer(request, HTTPStatus.INTERNAL_SERVER_ERROR, detail)
+
+    app.add_exception_handler(WherefromError, ours)
+    app.add_exception_handler(RequestValidationError, parameters)
+    app.add_exception_handler(HTTPException, routing)
+    app.add_exception_handler(Exception, bug)
+
+
+def code_meanings() -> dict[str, str]:
+    """What each stable code means, in one sentence, for the pages."""
+    classes = (
+        kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, WherefromError)
+    )
+    meanings = {kind.code: (kind.__doc__ or "").strip().splitlines()[0] for kind in classes}
+    return meanings | errors.STORED_CODES
+
+
+def documented(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route: these error answers, with their body."""
+    return {int(status): {"model": ErrorBody, "description": status.phrase} for status in statuses}

@@ -1,0 +1,149 @@
+"""Query parameters of the lists: parsed, checked, and written back into links.
+
+The API refuses parameters it does not know (a misspelt filter must not return everything); the pages ignore them.
+An empty value means "not set", because a form sends its empty fields.
+"""
+
+from datetime import UTC, datetime, time, timedelta
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlencode
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from db.reader import AuditFilter
+from wherefrom.records import AuditState, Severity, Text
+
+DEFAULT_PAGE_SIZE = 50
+
+#: Names of the filters in the order in which links carry them.
+FILTER_NAMES = (
+    "state",
+    "flag_reason",
+    "severity",
+    "model",
+    "bundle",
+    "source",
+    "top_source",
+    "channel",
+    "since",
+    "until",
+    "text",
+)
+
+
+def _no_empty(value: object) -> object:
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+def _first_moment(value: object) -> object:
+    return _moment(value, last=False)
+
+
+def _last_moment(value: object) -> object:
+    return _moment(value, last=True)
+
+
+def _moment(value: object, *, last: bool) -> object:
+    """An aware time; a bare day is its first or its last moment in UTC, a time without a zone is in UTC."""
+    if not isinstance(value, str) or not value.strip():
+        return _no_empty(value)
+    # A `+` that was not escaped arrives as a space: 2026-01-31T12:00:00 02:00.
+    text = value.strip().replace(" ", "+") if "T" in value else value.strip()
+    try:
+        moment = datetime.fromisoformat(text)
+        if len(text) <= len("2026-01-31"):
+            day = datetime.combine(moment.date(), time.min, tzinfo=UTC)
+            return day + timedelta(days=1) - timedelta(microseconds=1) if last else day
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return moment.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise ValueError("send a day (2026-01-31) or a time (2026-01-31T12:00:00Z)") from error
+
+
+_Word = Annotated[Annotated[Text, Field(max_length=200)] | None, BeforeValidator(_no_empty)]
+_Cursor = Annotated[Annotated[str, Field(max_length=500)] | None, BeforeValidator(_no_empty)]
+_Limit = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_no_empty)]
+_MOMENT_HELP = "A day, or an ISO 8601 time; without a zone it is UTC."
+
+
+class PageQuery(BaseModel):
+    """Where in a list to read on, and how much."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    cursor: _Cursor = Field(default=None, description="`next_cursor` of the page before; opaque.")
+    limit: _Limit = Field(
+        default=None, description="Items of one page; more than the service's maximum is cut to it."
+    )
+
+    def size(self, max_page_size: int) -> int:
+        """Items of the page to read."""
+        return min(self.limit or DEFAULT_PAGE_SIZE, max_page_size)
+
+
+class AuditQuery(PageQuery):
+    """Filters of the list of audits; all that are given must hold."""
+
+    state: Annotated[AuditState | None, BeforeValidator(_no_empty)] = Field(
+        default=None, description="Where the audit stands."
+    )
+    flag_reason: _Word = Field(
+        default=None, description="The producer's reason, exactly.", examples=["policy"]
+    )
+    severity: Annotated[Severity | None, BeforeValidator(_no_empty)] = Field(
+        default=None, description="How urgent the producer finds it."
+    )
+    model: _Word = Field(default=None, description="The model revision that answered, exactly.")
+    bundle: _Word = Field(default=None, description="Name of the bundle that explains it, exactly.")
+    source: _Word = Field(default=None, description="Some citation comes from this data source.")
+    top_source: _Word = Field(default=None, description="The first citation comes from this data source.")
+    channel: _Word = Field(default=None, description="How it came in, for example `http` or `stream`.")
+    since: Annotated[datetime | None, BeforeValidator(_first_moment)] = Field(
+        default=None, description=f"Received at or after. {_MOMENT_HELP}", examples=["2026-01-31"]
+    )
+    until: Annotated[datetime | None, BeforeValidator(_last_moment)] = Field(
+        default=None, description=f"Received at or before; a day counts whole. {_MOMENT_HELP}"
+    )
+    text: _Word = Field(default=None, description="A part of the completion.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.since and self.until and self.until < self.since:
+            raise ValueError("`until` is before `since`; no audit can match")
+        return self
+
+    def to_filter(self) -> AuditFilter:
+        """The filter that the reader takes."""
+        return AuditFilter(**{name: getattr(self, name) for name in FILTER_NAMES})
+
+
+class AuditPageQuery(AuditQuery):
+    """The same for the page: parameters that links pick up elsewhere are ignored."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class CitedByPageQuery(PageQuery):
+    """Where to read on in the outputs that cite an example, on its page."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class SourcesPageQuery(BaseModel):
+    """The order of the page of sources."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    sort: Literal["lift", "citations", "examples", "source"] = "lift"
+
+
+def link_query(given: dict[str, str], **changes: str | None) -> str:
+    """The query part of a link to the list: the filters given, with changes; None takes one out.
+
+    Args:
+        given: Filters as they stand in the address, so that a shared link reads as it was typed.
+        changes: Parameters to set or to take out.
+    """
+    merged: dict[str, Any] = {**given, **changes}
+    pairs = [(name, merged[name]) for name in (*FILTER_NAMES, "cursor", "limit") if merged.get(name)]
+    return f"?{urlencode(pairs)}" if pairs else ""

@@ -1,0 +1,165 @@
+"""Is the service alive, is it ready, and what does it measure: `/healthz`, `/readyz`, `/metrics`."""
+
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel, Field
+from redis import Redis
+from redis.exceptions import RedisError, ResponseError
+
+from db import migrate, reader
+from db.keys import Scope
+from web.errors import documented
+from web.security import needs
+from web.services import Services, services_of
+from wherefrom.errors import DatabaseUnavailable, QueueUnavailable, WherefromError
+from wherefrom.logs import get_logger
+from wherefrom.messages import FLAGGED_STREAM
+from wherefrom.records import AuditState
+from wherefrom.settings import Settings
+
+_log = get_logger(__name__)
+
+#: A probe that waits longer than this says nothing more than "away".
+PROBE_TIMEOUT_S = 2.0
+
+router = APIRouter(tags=["health"])
+
+
+class Check(BaseModel):
+    """One thing that the service needs."""
+
+    ok: bool
+    detail: str = Field(description="`ok`, or what is wrong.")
+
+
+class Readiness(BaseModel):
+    """Whether the service can take and show flagged outputs now."""
+
+    status: Literal["ready", "not_ready"]
+    checks: dict[str, Check]
+
+
+class Liveness(BaseModel):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class RedisProbe:
+    """Asks the Redis of the settings; connects on first use."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._redis: Redis = Redis.from_url(
+            settings.redis_url.get_secret_value(),
+            socket_timeout=PROBE_TIMEOUT_S,
+            socket_connect_timeout=PROBE_TIMEOUT_S,
+        )
+        self._stream = settings.key_prefix + FLAGGED_STREAM
+
+    def ping(self) -> None:
+        """Return when Redis answers.
+
+        Raises:
+            QueueUnavailable: it does not.
+        """
+        try:
+            self._redis.ping()
+        except RedisError as error:
+            raise QueueUnavailable("Redis does not answer") from error
+
+    def stream_entries(self) -> int:
+        """Entries of the flagged stream that intake has not taken yet: taken ones are deleted.
+
+        Raises:
+            QueueUnavailable: Redis does not answer.
+        """
+        try:
+            return int(self._redis.xlen(self._stream))
+        except ResponseError as error:
+            raise QueueUnavailable("the key of the flagged stream holds something else") from error
+        except RedisError as error:
+            raise QueueUnavailable("Redis does not answer") from error
+
+
+class SilentProbe:
+    """Stands for a Redis that is always there and empty: a service without stream and hints, and tests."""
+
+    def ping(self) -> None:
+        """Return at once."""
+
+    def stream_entries(self) -> int:
+        """No entries."""
+        return 0
+
+
+def check(probe: Callable[[], str | None]) -> Check:
+    """The outcome of one probe: it returns what is wrong or None, or raises one of our errors."""
+    try:
+        wrong = probe()
+    except WherefromError as error:
+        # Not the error's text: it names hosts, and no key is needed to ask.
+        _log.warning("not_ready", code=error.code, reason=str(error))
+        return Check(ok=False, detail="does not answer; the web service's log says more")
+    return Check(ok=wrong is None, detail=wrong or "ok")
+
+
+def readiness(services: Services) -> Readiness:
+    """All checks, each on its own: one that fails hides no other."""
+
+    def database() -> None:
+        services.database.ping()
+
+    def schema() -> str | None:
+        url = services.settings.database_url.get_secret_value()
+        current, head = migrate.current_and_head(url)
+        if current == head:
+            return None
+        return f"the database is at revision {current or 'none'}, this release needs {head}: run `python -m worker migrate`"
+
+    checks = {"database": check(database), "redis": check(services.queue.ping)}
+    if checks["database"].ok:
+        checks["schema"] = check(schema)
+    ready = all(one.ok for one in checks.values())
+    return Readiness(status="ready" if ready else "not_ready", checks=checks)
+
+
+@router.get("/healthz")
+def healthz() -> Liveness:
+    """The process answers; it says nothing about what the process needs."""
+    return Liveness()
+
+
+@router.get("/readyz", responses={503: {"model": Readiness, "description": "Something is away."}})
+def readyz(services: Annotated[Services, Depends(services_of)]) -> Response:
+    """The database answers and has this release's schema, and Redis answers."""
+    found = readiness(services)
+    status = HTTPStatus.OK if found.status == "ready" else HTTPStatus.SERVICE_UNAVAILABLE
+    return JSONResponse(found.model_dump(mode="json"), status_code=status)
+
+
+@router.get(
+    "/metrics",
+    response_class=PlainTextResponse,
+    dependencies=[Depends(needs(Scope.READ))],
+    responses=documented(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN),
+)
+def metrics(services: Annotated[Services, Depends(services_of)]) -> Response:
+    """All metrics in the Prometheus text format; gauges of the queue are read now."""
+    try:
+        health = reader.queue_health(services.database)
+        for state in AuditState:
+            services.metrics.gauge("audits", health.states.get(state, 0), state=state.value)
+        services.metrics.gauge("oldest_pending_seconds", health.oldest_pending_seconds or 0.0)
+    except DatabaseUnavailable:
+        # Counters of this process are worth scraping while the database is away; `/readyz` tells that it is.
+        services.metrics.gauge("oldest_pending_seconds", float("nan"))
+    try:
+        services.metrics.gauge("stream_entries", services.queue.stream_entries())
+    except QueueUnavailable:
+        services.metrics.gauge("stream_entries", float("nan"))
+    return Response(generate_latest(services.metrics.registry), media_type=CONTENT_TYPE_LATEST)

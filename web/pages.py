@@ -1,0 +1,179 @@
+"""The auditor's pages: plain links and forms, rendered here, complete without script.
+
+Each route reads records, adds what `web.evidence` computes, and renders one template.
+"""
+
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+
+from db import catalogue, reader
+from db.keys import Scope
+from web import evidence
+from web.api import Id, Shared
+from web.errors import code_meanings
+from web.filters import (
+    FILTER_NAMES,
+    AuditPageQuery,
+    CitedByPageQuery,
+    SourcesPageQuery,
+    link_query,
+)
+from web.health import readiness
+from web.render import render
+from web.security import needs
+from wherefrom.records import AuditState, AuditSummary, BundleInfo, Page, Severity
+
+router = APIRouter(include_in_schema=False, dependencies=[Depends(needs(Scope.READ))])
+
+#: States that change by themselves: pages that show them look again.
+_UNFINISHED = (AuditState.PENDING, AuditState.RUNNING)
+
+#: What each state means, in the words of the pages.
+STATE_MEANINGS = {
+    AuditState.PENDING: "Stored and waiting for a worker.",
+    AuditState.RUNNING: "A worker is computing the citations.",
+    AuditState.DONE: "The citations are stored.",
+    AuditState.ABSTAINED: "The engine ran and found nothing it would stand behind.",
+    AuditState.REJECTED: "Cannot be audited as it is; the reason says what to change.",
+    AuditState.DEAD: "Every attempt failed; an operator should look at it.",
+}
+
+
+def _given_filters(request: Request) -> dict[str, str]:
+    """The filters as they stand in the address, so that links keep what was typed."""
+    return {name: value for name in FILTER_NAMES if (value := request.query_params.get(name, "").strip())}
+
+
+@router.get("/")
+def audits(request: Request, services: Shared, query: Annotated[AuditPageQuery, Query()]) -> HTMLResponse:
+    """The list of audits with its filters and a summary of the queue."""
+    size = query.size(services.settings.max_page_size)
+    page = reader.list_audits(services.database, query.to_filter(), cursor=query.cursor, limit=size)
+    health = reader.queue_health(services.database)
+    bundles = catalogue.list_bundles(services.database)
+    given = _given_filters(request)
+    return render(
+        "audits.html",
+        request,
+        page=page,
+        health=health,
+        total=sum(health.states.values()),
+        unfinished=sum(health.states.get(state, 0) for state in _UNFINISHED),
+        given=given,
+        link=lambda **changes: link_query(given, **changes),
+        first_page=query.cursor is None,
+        states=list(AuditState),
+        state_meanings=STATE_MEANINGS,
+        severities=list(Severity)[::-1],
+        suggestions=_suggestions(page, bundles),
+        bundles=bundles,
+        service_url=str(request.base_url).rstrip("/"),
+    )
+
+
+def _suggestions(page: Page[AuditSummary], bundles: list[BundleInfo]) -> dict[str, list[str]]:
+    """Values that the filters propose: those in view, which cost no query."""
+    return {
+        "model": sorted({bundle.model for bundle in bundles} | {one.model for one in page.items}),
+        "flag_reason": sorted({one.flag_reason for one in page.items}),
+        "source": sorted({one.top_source for one in page.items if one.top_source}),
+        "bundle": sorted({bundle.name for bundle in bundles}),
+        "channel": sorted({one.channel for one in page.items}),
+    }
+
+
+@router.get("/audits/{audit_id}")
+def audit(request: Request, services: Shared, audit_id: Id) -> HTMLResponse:
+    """One flagged output with its citations beside it."""
+    detail = reader.get_audit(services.database, audit_id)
+    citations, opponents = evidence.citation_views(detail)
+    everything = (*detail.citations, *detail.opponents)
+    return render(
+        "audit.html",
+        request,
+        detail=detail,
+        audit=detail.audit,
+        completion=evidence.flagged_segments(detail.completion, detail.spans),
+        citations=citations,
+        opponents=opponents,
+        shares=evidence.source_shares(detail.citations),
+        has_effects=any(one.effect_nats is not None for one in everything),
+        has_confidence=any(one.confidence is not None for one in everything),
+        unfinished=detail.audit.state in _UNFINISHED,
+        erased=not detail.completion and not detail.turns,
+        state_meaning=STATE_MEANINGS[detail.audit.state],
+        code_meaning=code_meanings().get(detail.audit.code or ""),
+        meanings=_MEANINGS,
+    )
+
+
+_MEANINGS = (
+    ("Score", evidence.ORDER_MEANING),
+    ("Influence", evidence.INFLUENCE_MEANING),
+    ("Word overlap", evidence.BM25_MEANING),
+    ("Similarity", evidence.SIMILARITY_MEANING),
+    ("Projection", evidence.RETRIEVAL_MEANING),
+)
+
+
+@router.get("/examples/{training_example_id}")
+def example(
+    request: Request, services: Shared, training_example_id: Id, query: Annotated[CitedByPageQuery, Query()]
+) -> HTMLResponse:
+    """One training example with the flagged outputs that cite it."""
+    detail = reader.get_example(services.database, training_example_id)
+    size = query.size(services.settings.max_page_size)
+    page = reader.cited_by(services.database, training_example_id, cursor=query.cursor, limit=size)
+    return render("example.html", request, detail=detail, page=page, first_page=query.cursor is None)
+
+
+@router.get("/examples")
+def find_example(
+    request: Request, services: Shared, example_id: Annotated[str, Query(max_length=500)] = ""
+) -> Response:
+    """Find a training example by the id of its corpus; one hit leads straight to its page."""
+    wanted = example_id.strip()
+    usable = bool(wanted) and "\x00" not in wanted
+    found = list(reader.find_example(services.database, wanted)) if usable else []
+    if len(found) == 1:
+        return RedirectResponse(f"/examples/{found[0].training_example_id}", status_code=HTTPStatus.SEE_OTHER)
+    return render("find_example.html", request, wanted=wanted, found=found)
+
+
+@router.get("/sources")
+def sources(request: Request, services: Shared, query: Annotated[SourcesPageQuery, Query()]) -> HTMLResponse:
+    """Which data sources are cited most, relative to their size."""
+    views = list(evidence.source_views(list(reader.sources(services.database))))
+    if query.sort == "source":
+        views.sort(key=lambda view: view.record.source)
+    elif query.sort != "lift":
+        views.sort(key=lambda view: (-getattr(view.record, query.sort), view.record.source))
+    top_lift = max((view.lift or 0.0 for view in views), default=0.0)
+    return render("sources.html", request, views=views, sort=query.sort, top_lift=top_lift)
+
+
+@router.get("/bundles")
+def bundles(request: Request, services: Shared) -> HTMLResponse:
+    """The bundles that explain the models, each with its card."""
+    found = sorted(catalogue.list_bundles(services.database), key=lambda one: (not one.active, -one.id))
+    return render("bundles.html", request, bundles=found)
+
+
+@router.get("/queue")
+def queue(request: Request, services: Shared) -> HTMLResponse:
+    """Is the work getting done: audits by state, ages, and what the service needs."""
+    health = reader.queue_health(services.database)
+    return render(
+        "queue.html",
+        request,
+        health=health,
+        total=sum(health.states.values()),
+        unfinished=sum(health.states.get(state, 0) for state in _UNFINISHED),
+        states=list(AuditState),
+        state_meanings=STATE_MEANINGS,
+        readiness=readiness(services),
+        lease_seconds=services.settings.lease_seconds,
+    )

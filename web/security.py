@@ -1,0 +1,188 @@
+"""Who may ask: host allow-list, cross-site writes, declared body size, API keys with scopes.
+
+`Gate` runs before routing and refuses what no route should see; `needs(scope)` is the dependency of a router. On a
+loopback address no key is needed; elsewhere every route but health and static files needs one, unless the operator
+set `unsafe_no_auth`. People's browsers send the key as the password of HTTP Basic (any user name), programs as a
+bearer token; there is no session and no cookie, so nothing to steal from one.
+"""
+
+import base64
+import binascii
+import ipaddress
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from fastapi import Depends, Request
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from db import keys
+from db.keys import Scope as KeyScope
+from web.body import raise_too_large
+from web.errors import answer_of
+from web.headers import SECURITY_HEADERS
+from web.services import Services, services_of
+from wherefrom.errors import Forbidden, InvalidRequest, PermanentError, Unauthorized
+from wherefrom.settings import Settings
+
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+#: Producer name of whoever flags without a key on loopback.
+LOCAL_CALLER = "local"
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who sent a request: the name of an API key, or `local`."""
+
+    name: str
+
+
+def is_loopback(host: str) -> bool:
+    """True where only this machine can reach an address that the service binds to."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def key_needed(settings: Settings) -> bool:
+    """True where requests need an API key."""
+    return not (is_loopback(settings.host) or settings.unsafe_no_auth)
+
+
+def host_name(header: str) -> str:
+    """The host of a `Host` header without its port, in lower case; IPv6 keeps its brackets."""
+    host = header.strip().lower()
+    if host.startswith("["):
+        return host[: host.find("]") + 1]
+    return host.partition(":")[0]
+
+
+def check_host(headers: Headers, settings: Settings) -> None:
+    """Refuse a `Host` that is not on the allow-list (DNS rebinding, poisoned links).
+
+    Raises:
+        InvalidRequest: the header is missing, doubled or unknown.
+    """
+    hosts = headers.getlist("host")
+    allowed = {name.lower() for name in settings.allowed_hosts}
+    if len(hosts) != 1 or host_name(hosts[0]) not in allowed:
+        raise InvalidRequest(
+            "unknown Host header; add the name to the setting `allowed_hosts` if the service is reached by it"
+        )
+
+
+def check_same_site(method: str, headers: Headers) -> None:
+    """Refuse a write that a page of another site makes a browser send; programs send neither header.
+
+    Raises:
+        Forbidden: the browser says that the request comes from elsewhere.
+    """
+    if method in _SAFE_METHODS:
+        return
+    origin = headers.get("origin")
+    fetch_site = headers.get("sec-fetch-site", "none")
+    foreign = origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower()
+    if foreign or fetch_site not in {"same-origin", "none"}:
+        raise Forbidden(
+            "a page of another site sent this request; writes are taken from our own pages and from programs"
+        )
+
+
+def check_declared_size(headers: Headers, limit_bytes: int) -> None:
+    """Refuse a body by its declared size; one that declares none is measured while it arrives.
+
+    Raises:
+        BodyTooLarge: the declared size is over the limit.
+        InvalidRequest: the declared size is no number.
+    """
+    declared = headers.get("content-length")
+    if declared is None:
+        return
+    if not declared.isdecimal():
+        raise InvalidRequest("Content-Length is no number")
+    if int(declared) > limit_bytes:
+        raise_too_large(limit_bytes)
+
+
+class Gate:
+    """ASGI middleware: refuses before routing, and puts the security headers on every answer."""
+
+    def __init__(self, app: ASGIApp, *, settings: Settings) -> None:
+        self._app = app
+        self._settings = settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        headers = Headers(scope=scope)
+        try:
+            check_host(headers, self._settings)
+            check_same_site(scope["method"], headers)
+            check_declared_size(headers, self._settings.body_limit_bytes)
+        except PermanentError as error:
+            answer = answer_of(Request(scope), error)
+            await answer(scope, receive, send_with_headers)
+            return
+        await self._app(scope, receive, send_with_headers)
+
+
+def sent_key(headers: Headers) -> str | None:
+    """The API key of a request: a bearer token, or the password of HTTP Basic; None where there is none."""
+    kind, _, value = headers.get("authorization", "").partition(" ")
+    if kind.lower() == "bearer":
+        return value.strip() or None
+    if kind.lower() != "basic":
+        return None
+    try:
+        pair = base64.b64decode(value.strip(), validate=True).decode("utf-8")
+    except (binascii.Error, UnicodeDecodeError):
+        return None
+    return pair.partition(":")[2] or None
+
+
+def authenticate(headers: Headers, services: Services, scope: KeyScope) -> Caller:
+    """Who sent the request, if it may do what the scope says.
+
+    A key that is sent is checked even where none is needed: a producer's key names its records on loopback too.
+
+    Raises:
+        Unauthorized: a key is needed and none was sent, or the key is unknown, expired or revoked.
+        Forbidden: the key lacks the scope.
+        DatabaseUnavailable: the keys cannot be read.
+    """
+    key = sent_key(headers)
+    if key is None:
+        if key_needed(services.settings):
+            raise Unauthorized("send an API key as `Authorization: Bearer wf_...`; the operator makes keys")
+        return Caller(name=LOCAL_CALLER)
+    info = keys.check_key(services.database, key)
+    if info is None:
+        raise Unauthorized("the API key is unknown, expired or revoked")
+    if scope not in info.scopes and KeyScope.ADMIN not in info.scopes:
+        raise Forbidden(f"the API key {info.name!r} lacks the scope `{scope}`")
+    return Caller(name=info.name)
+
+
+def needs(scope: KeyScope) -> Callable[..., Caller]:
+    """The dependency that lets callers with this scope pass."""
+
+    def caller_of(request: Request, services: Annotated[Services, Depends(services_of)]) -> Caller:
+        return authenticate(request.headers, services, scope)
+
+    return caller_of

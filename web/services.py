@@ -1,0 +1,57 @@
+"""What the routes need, in one object on the application, and who is calling.
+
+Made by `web.app.create_app`; routes ask for it with `Depends(services_of)`. Nothing here opens a connection.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from fastapi import Request
+
+from db.session import Database
+from wherefrom.metrics import Metrics
+from wherefrom.settings import Settings
+
+#: Told which bundles got new pending audits, so that the worker's door can send hints.
+Notify = Callable[[Iterable[int]], None]
+
+
+def notify_nobody(bundle_ids: Iterable[int]) -> None:
+    """Send no hints; the sweeper finds pending audits by itself."""
+    del bundle_ids
+
+
+class QueueProbe(Protocol):
+    """What the service asks Redis about; it never reads or writes a message."""
+
+    def ping(self) -> None:
+        """Return when Redis answers.
+
+        Raises:
+            QueueUnavailable: it does not.
+        """
+
+    def stream_entries(self) -> int:
+        """Entries of the flagged stream that intake has not taken yet.
+
+        Raises:
+            QueueUnavailable: Redis does not answer.
+        """
+
+
+@dataclass(frozen=True)
+class Services:
+    """Everything that routes share; one per application."""
+
+    settings: Settings
+    database: Database
+    metrics: Metrics
+    queue: QueueProbe
+    notify: Notify = notify_nobody
+
+
+def services_of(request: Request) -> Services:
+    """The services of the application that serves this request."""
+    services: Services = request.app.state.services
+    return services

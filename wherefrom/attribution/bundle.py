@@ -1,0 +1,127 @@
+"""Opens a bundle for attribution: hashes first, then the model it belongs to, then its parts, memory-mapped."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from wherefrom.attribution.factors import FactorStore
+from wherefrom.attribution.fusion import FusionWeights
+from wherefrom.attribution.index import ExactIndex, HnswIndex, VectorIndex, Vectors
+from wherefrom.attribution.lexical import LexicalIndex
+from wherefrom.attribution.manifest import ExampleTexts, Manifest, read_manifest
+from wherefrom.attribution.model import LanguageModel, load_model
+from wherefrom.attribution.projection import Projection
+from wherefrom.attribution.whitening import Whitener
+from wherefrom.errors import BundleCorrupt, BundleMismatch
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle with its model."""
+
+    path: Path
+    manifest: Manifest
+    language: LanguageModel
+    whitener: Whitener
+    store: FactorStore
+    projection: Projection
+    #: `[N, P]` projected vectors of the corpus, memory-mapped.
+    vectors: Vectors
+    #: `[N, D]` centred unit mean hidden states, memory-mapped.
+    pooled: Vectors
+    pooled_centre: Tensor
+    index: VectorIndex
+    similarity: VectorIndex
+    lexical: LexicalIndex
+    texts: ExampleTexts
+
+    @property
+    def weights(self) -> FusionWeights:
+        """Weights of the order shown."""
+        parameters = self.manifest.parameters
+        return FusionWeights(
+            parameters.weight_influence, parameters.weight_bm25, parameters.weight_similarity
+        )
+
+
+def open_bundle(
+    path: Path, *, model_dir: Path, adapter_dir: Path | None = None, exact_search: bool = False
+) -> Bundle:
+    """Check and open a bundle together with its model.
+
+    Args:
+        path: the bundle's folder.
+        model_dir: folder of the base model; must have the hashes that the manifest states.
+        adapter_dir: folder of the adapter, where the bundle was built with one.
+        exact_search: search exhaustively instead of by HNSW (tests and evaluation).
+
+    Raises:
+        UnknownBundle, BundleCorrupt: nothing usable at `path`.
+        BundleMismatch: model, adapter or tokenizer are not those of the bundle.
+    """
+    manifest = read_manifest(path)
+    language = load_model(model_dir, adapter_dir)
+    check_model(manifest, language)
+    features = path / "features"
+    store = FactorStore(features)
+    if len(store) != manifest.corpus.examples:
+        raise BundleCorrupt(f"{path}: {len(store)} factors for {manifest.corpus.examples} training examples")
+    vectors = np.load(features / "vectors.npy", mmap_mode="r", allow_pickle=False)
+    pooled = np.load(features / "pooled.npy", mmap_mode="r", allow_pickle=False)
+    try:
+        whitening = load_file(path / "whitening.safetensors")
+        whitener = Whitener(whitening["a"], whitening["b"])
+    except (OSError, KeyError, SafetensorError) as error:
+        raise BundleCorrupt(f"{path}: whitening.safetensors cannot be read: {error}") from error
+    return Bundle(
+        path=path,
+        manifest=manifest,
+        language=language,
+        whitener=whitener,
+        store=store,
+        projection=Projection.load(path / "projection.safetensors"),
+        vectors=vectors,
+        pooled=pooled,
+        pooled_centre=torch.from_numpy(np.load(features / "pooled_centre.npy", allow_pickle=False)),
+        index=_index(
+            path / "index" / "projected.hnsw", _unit(vectors) if exact_search else vectors, exact=exact_search
+        ),
+        similarity=_index(path / "index" / "similarity.hnsw", pooled, exact=exact_search),
+        lexical=LexicalIndex.load(path / "lexical"),
+        texts=ExampleTexts(path),
+    )
+
+
+def check_model(manifest: Manifest, language: LanguageModel) -> None:
+    """Refuse a model that is not the bundle's.
+
+    Raises:
+        BundleMismatch: says which part differs.
+    """
+    wanted, found = manifest.model, language.fingerprint
+    for what, expected, given in (
+        ("model weights", wanted.weights_sha256, found.weights_sha256),
+        ("adapter", wanted.adapter_sha256, found.adapter_sha256),
+        ("tokenizer or chat template", wanted.tokenizer_sha256, found.tokenizer_sha256),
+    ):
+        if expected != given:
+            raise BundleMismatch(
+                f"bundle {manifest.name} was built for another {what} "
+                f"(SHA-256 {(expected or 'none')[:12]}, given {(given or 'none')[:12]}); rebuild the bundle or give that model"
+            )
+
+
+def _unit(vectors: Vectors) -> Vectors:
+    unit: Vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-20)
+    return unit
+
+
+def _index(file: Path, vectors: Vectors, *, exact: bool) -> VectorIndex:
+    if exact:
+        return ExactIndex(vectors)
+    return HnswIndex.load(file, dimensions=vectors.shape[1], count=len(vectors))

@@ -1,0 +1,83 @@
+"""First stage: which training examples the exact form should look at.
+
+Four lists are merged: nearest in projected space (proponents), nearest to the negated vector (opponents are not near the query),
+most similar hidden states, best BM25. The projection gets most places, because it alone approximates the exact score; the others bring known
+causes that the projection loses.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from wherefrom.attribution.index import Rows, VectorIndex, Vectors
+from wherefrom.attribution.lexical import LexicalIndex
+
+#: Places of each list in one round of the merge.
+_TURNS = {"projection": 6, "similarity": 2, "bm25": 2, "opponents": 1}
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Candidates of one query with the scores of the first stage."""
+
+    rows: Rows  # [C], distinct, in the order they were found
+    bm25: Vectors  # [C]
+
+
+def default_candidates(examples: int) -> int:
+    """How many candidates a corpus gets: 5 %, at least 64 and at most 256."""
+    return min(examples, max(64, min(256, examples // 20)))
+
+
+def find_candidates(
+    projected: Vectors,
+    pooled: Vectors,
+    text: str,
+    *,
+    index: VectorIndex,
+    similarity: VectorIndex,
+    lexical: LexicalIndex,
+    count: int,
+) -> Candidates:
+    """Candidates of one query.
+
+    Args:
+        projected: `[P]` projected vector of the query.
+        pooled: `[D]` centred unit mean hidden state.
+        text: prompt and completion, for BM25.
+        index: projected vectors of the corpus.
+        similarity: centred unit mean hidden states of the corpus.
+        lexical: BM25 over the corpus' texts.
+        count: how many to return (fewer in a smaller corpus).
+    """
+    bm25 = lexical.scores(text)
+    best = np.argsort(-bm25, kind="stable")[:count]
+    lists = {
+        "projection": index.search(projected, count)[0],
+        "opponents": index.search(-projected, count)[0],
+        "similarity": similarity.search(pooled, count)[0],
+        "bm25": best[bm25[best] > 0],
+    }
+    rows = merge([(lists[name], turns) for name, turns in _TURNS.items()], count)
+    return Candidates(rows, bm25[rows])
+
+
+def merge(lists: Sequence[tuple[Rows, int]], count: int) -> Rows:
+    """Take `turns` new rows of each list in turn until `count` distinct rows are found or all lists are spent."""
+    found: dict[int, None] = {}
+    alive = [(iter(rows.tolist()), turns) for rows, turns in lists]
+    while alive and len(found) < count:
+        alive = [(rows, turns) for rows, turns in alive if _take(rows, min(turns, count - len(found)), found)]
+    return np.fromiter(found, dtype=np.int64, count=len(found))
+
+
+def _take(rows: Iterator[int], wanted: int, found: dict[int, None]) -> bool:
+    """Add the next `wanted` rows that are new; False when the list is spent."""
+    while wanted > 0:
+        row = next(rows, None)
+        if row is None:
+            return False
+        wanted -= row not in found
+        found.setdefault(row)
+    return True

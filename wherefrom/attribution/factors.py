@@ -1,0 +1,147 @@
+"""Per-example factors of the exact rerank, on disk: whitened a~ and b~ of every explained token as int8 with one scale each.
+
+int8 with a scale per token lost nothing against float32 (LDS .612 both; docs/quality.md), a low-rank factor per example did. Files are plain
+`.npy`, opened memory-mapped; hashes are checked by `manifest` before they are opened.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from wherefrom.errors import BundleCorrupt
+
+_FILES = ("a", "a_scale", "b", "b_scale", "offsets", "norms")
+
+
+@dataclass(frozen=True)
+class Factors:
+    """Factors of some rows; tokens of all rows stand behind each other."""
+
+    a: Tensor  # [S, G, Da] float32
+    b: Tensor  # [S, G, Db] float32
+    lengths: tuple[int, ...]
+
+    def rows(self) -> list["Factors"]:
+        """One `Factors` per row."""
+        return [
+            Factors(a, b, (length,))
+            for a, b, length in zip(
+                self.a.split(list(self.lengths)), self.b.split(list(self.lengths)), self.lengths, strict=True
+            )
+        ]
+
+
+@dataclass(frozen=True)
+class PackedFactors:
+    """Quantised factors of some rows."""
+
+    a: Tensor  # [S, G, Da] int8
+    a_scale: Tensor  # [S, G] float32
+    b: Tensor  # [S, G, Db] int8
+    b_scale: Tensor  # [S, G] float32
+    lengths: tuple[int, ...]
+
+    def unpack(self) -> Factors:
+        """Back to float32."""
+        return Factors(self.a * self.a_scale[..., None], self.b * self.b_scale[..., None], self.lengths)
+
+
+def pack(factors: Factors) -> PackedFactors:
+    """Quantise to int8, one scale per token and group."""
+    a, a_scale = _quantise(factors.a)
+    b, b_scale = _quantise(factors.b)
+    return PackedFactors(a, a_scale, b, b_scale, factors.lengths)
+
+
+def _quantise(values: Tensor) -> tuple[Tensor, Tensor]:
+    scale = values.abs().amax(dim=-1).clamp_min(1e-20) / 127.0  # [S, G]
+    return (values / scale[..., None]).round().to(torch.int8), scale
+
+
+class FactorWriter:
+    """Appends packed factors to the files of a folder; the folder is complete after `close`."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._parts = {name: (folder / f"{name}.part").open("wb") for name in _FILES[:4]}
+        self._shapes: dict[str, tuple[tuple[int, ...], np.dtype[np.generic]]] = {}
+        self._lengths: list[int] = []
+        self._norms: list[float] = []
+
+    def append(self, packed: PackedFactors, norms: Sequence[float]) -> None:
+        """Add rows in corpus order with their kernel norms."""
+        for name, values in (
+            ("a", packed.a),
+            ("a_scale", packed.a_scale),
+            ("b", packed.b),
+            ("b_scale", packed.b_scale),
+        ):
+            array = values.numpy()
+            self._shapes[name] = (array.shape[1:], array.dtype)
+            self._parts[name].write(np.ascontiguousarray(array).tobytes())
+        self._lengths.extend(packed.lengths)
+        self._norms.extend(norms)
+
+    def close(self) -> None:
+        """Turn the parts into `.npy` files and write the offsets and norms."""
+        tokens = sum(self._lengths)
+        for name, part in self._parts.items():
+            part.close()
+            shape, dtype = self._shapes[name]
+            source = np.memmap(part.name, dtype=dtype, mode="r", shape=(tokens, *shape))
+            target = np.lib.format.open_memmap(
+                self._folder / f"{name}.npy", mode="w+", dtype=dtype, shape=(tokens, *shape)
+            )
+            target[:] = source
+            target.flush()
+            del source, target
+            Path(part.name).unlink()
+        offsets = np.concatenate([[0], np.cumsum(self._lengths)]).astype(np.int64)
+        np.save(self._folder / "offsets.npy", offsets)
+        np.save(self._folder / "norms.npy", np.array(self._norms, dtype=np.float32))
+
+
+class FactorStore:
+    """Reads factors by corpus row, memory-mapped."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            self._arrays = {
+                name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _FILES
+            }
+        except (OSError, ValueError) as error:
+            raise BundleCorrupt(f"{folder}: the factors cannot be opened: {error}") from error
+        self.offsets: npt.NDArray[np.int64] = np.asarray(self._arrays["offsets"])
+        #: `[N]` kernel norms |z|.
+        self.norms: npt.NDArray[np.float32] = np.asarray(self._arrays["norms"])
+
+    def __len__(self) -> int:
+        return len(self.norms)
+
+    @property
+    def bytes_per_example(self) -> float:
+        """Mean bytes on disk per training example."""
+        return float(sum(array.nbytes for array in self._arrays.values())) / len(self)
+
+    def gather(self, rows: npt.NDArray[np.int64]) -> PackedFactors:
+        """Packed factors of the given rows, in that order."""
+        lengths = self.offsets[rows + 1] - self.offsets[rows]
+        tokens = np.concatenate([np.arange(self.offsets[row], self.offsets[row + 1]) for row in rows])
+        return self._take(tokens, lengths)
+
+    def range(self, first: int, last: int) -> PackedFactors:
+        """Packed factors of rows `first` to `last` (excluded)."""
+        tokens = slice(int(self.offsets[first]), int(self.offsets[last]))
+        return self._take(tokens, np.diff(self.offsets[first : last + 1]))
+
+    def _take(self, tokens: npt.NDArray[np.int64] | slice, lengths: npt.NDArray[np.int64]) -> PackedFactors:
+        a, a_scale, b, b_scale = (
+            torch.from_numpy(np.array(self._arrays[name][tokens])) for name in _FILES[:4]
+        )
+        return PackedFactors(a, a_scale, b, b_scale, tuple(int(length) for length in lengths))

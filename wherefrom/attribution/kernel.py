@@ -1,0 +1,76 @@
+r"""The exact influence kernel between a query q and a training example z, token by token.
+
+    k(q, z) = sum_g sum_{t,s} (a~_t^g . a~_s^g)(b~_t^g . b~_s^g)          = sum_g <G~_q^g, G~_z^g>
+    cosine  = k(q, z) / (|q| |z|),     |z|^2 = k(z, z)
+
+over kernel groups g (all layers at once for form `forward`, one per layer for `activation`). The `[T_q, T_z]` matrix under the sum is
+the explanation: which output token, which token of the training example. Positive = more weight on z lowers the loss of q.
+"""
+
+import torch
+from torch import Tensor
+
+from wherefrom.attribution.factors import Factors, PackedFactors
+
+#: Tokens of training examples that are unpacked to float32 at once.
+CHUNK_TOKENS = 8192
+
+
+def token_kernel(query: Factors, examples: Factors) -> Tensor:
+    """The matrix `[T_q, S]` of token contributions; its sums over examples are their kernel values."""
+    total = torch.zeros(len(query.a), len(examples.a))
+    for group in range(query.a.shape[1]):
+        held = query.a[:, group] @ examples.a[:, group].T  # [T_q, S]
+        total += held * (query.b[:, group] @ examples.b[:, group].T)
+    return total
+
+
+def kernel_norms(factors: Factors) -> Tensor:
+    """|z| of each row, `[N]`."""
+    return torch.stack([token_kernel(row, row).sum().clamp_min(0.0).sqrt() for row in factors.rows()])
+
+
+def kernel_scores(queries: Factors, examples: PackedFactors) -> Tensor:
+    """Kernel values `[Q, N]` of every query with every example.
+
+    The scales of the packed factors are applied to the token sums, not to the factors: `[S]` products instead of `[S, G, D]`.
+    """
+    parts = []
+    for first, last in _chunks(examples.lengths):
+        parts.append(_scores_of_chunk(queries, examples, first, last))
+    return torch.cat(parts, dim=1)
+
+
+def _scores_of_chunk(queries: Factors, examples: PackedFactors, first: int, last: int) -> Tensor:
+    start = sum(examples.lengths[:first])
+    lengths = examples.lengths[first:last]
+    stop = start + sum(lengths)
+    contributions = torch.zeros(len(queries.lengths), stop - start)  # [Q, S]
+    for group in range(queries.a.shape[1]):
+        a = examples.a[start:stop, group].float()
+        b = examples.b[start:stop, group].float()
+        scale = examples.a_scale[start:stop, group] * examples.b_scale[start:stop, group]
+        pairs = (queries.a[:, group] @ a.T).mul_(queries.b[:, group] @ b.T)  # [sum T_q, S]
+        contributions += segment_sum(pairs, queries.lengths) * scale
+    return segment_sum(contributions.T.contiguous(), lengths).T
+
+
+def segment_sum(values: Tensor, lengths: tuple[int, ...]) -> Tensor:
+    """Sums over consecutive segments of the first axis: `[S, M]` to `[len(lengths), M]`."""
+    if len(lengths) == 1:
+        return values.sum(dim=0, keepdim=True)
+    index = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    return torch.zeros(len(lengths), values.shape[1]).index_add_(0, index, values)
+
+
+def _chunks(lengths: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Ranges of examples with at most `CHUNK_TOKENS` tokens each (a longer example stands alone)."""
+    ranges = []
+    first, tokens = 0, 0
+    for index, length in enumerate(lengths):
+        if tokens and tokens + length > CHUNK_TOKENS:
+            ranges.append((first, index))
+            first, tokens = index, 0
+        tokens += length
+    ranges.append((first, len(lengths)))
+    return ranges

@@ -1,0 +1,54 @@
+"""BM25 over prompt and completion (bm25s; Robertson & Zaragoza 2009): the baseline that is always shown and always fused.
+
+Stop words stay in: on teacher queries of a small model that gave recall@1 .825 against .815 without them.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import bm25s
+import numpy as np
+import numpy.typing as npt
+
+from wherefrom.errors import BundleCorrupt
+
+_WORD = r"(?u)\w+"
+
+
+class LexicalIndex:
+    """BM25 scores of a query text against the corpus."""
+
+    def __init__(self, index: Any) -> None:
+        self._index = index
+
+    @classmethod
+    def build(cls, texts: Sequence[str]) -> "LexicalIndex":
+        """Index one text per training example, in corpus order."""
+        index = bm25s.BM25()
+        index.index(_words(texts), show_progress=False)
+        return cls(index)
+
+    @classmethod
+    def load(cls, folder: Path) -> "LexicalIndex":
+        """Open what `save` wrote."""
+        try:
+            return cls(bm25s.BM25.load(str(folder), load_corpus=False))
+        except (OSError, ValueError, KeyError) as error:
+            raise BundleCorrupt(f"{folder}: not a lexical index: {error}") from error
+
+    def save(self, folder: Path) -> None:
+        """Write the index as `.npy` and `.json` files."""
+        self._index.save(str(folder), show_progress=False)
+
+    def scores(self, text: str) -> npt.NDArray[np.float32]:
+        """BM25 score of every training example, `[N]`; zeros where no word is known."""
+        scores: npt.NDArray[np.float32] = self._index.get_scores(_words([text])[0]).astype(np.float32)
+        return scores
+
+
+def _words(texts: Sequence[str]) -> list[list[str]]:
+    words: list[list[str]] = bm25s.tokenize(
+        list(texts), token_pattern=_WORD, stopwords=[], return_ids=False, show_progress=False
+    )
+    return words

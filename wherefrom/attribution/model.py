@@ -1,0 +1,179 @@
+"""Loads a causal language model from a folder, safely, with or without a PEFT adapter.
+
+Safetensors only, no code from the folder, no network. The adapter is merged into the weights, everything is frozen and
+in float32. What is read off the model (hidden states, error signals) is in `signals`.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from wherefrom.attribution.render import Renderer
+from wherefrom.errors import UnsafeWeights, UnusableModel
+
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+)
+
+
+@dataclass(frozen=True)
+class ModelFingerprint:
+    """Hashes that tie a bundle to the exact model whose training it explains."""
+
+    weights_sha256: str
+    adapter_sha256: str | None
+    tokenizer_sha256: str
+    #: Bytes of the base model's and adapter's weight files.
+    weight_bytes: int
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A frozen causal language model with its tokenizer."""
+
+    model: Any
+    tokenizer: Any
+    renderer: Renderer
+    fingerprint: ModelFingerprint
+    #: Transformer blocks; there are `layers` + 1 hidden states, the last one final-normed.
+    layers: int
+    hidden_size: int
+    parameters: int
+    #: Longest sequence that the positions allow.
+    max_positions: int
+    base_folder: str
+    adapter_folder: str | None
+
+
+def fingerprint(model_dir: Path, adapter_dir: Path | None) -> ModelFingerprint:
+    """Hash a model folder's weights, adapter and tokenizer.
+
+    Raises:
+        UnusableModel: the folder or its configuration is missing.
+        UnsafeWeights: there are no safetensors weights, or the folder wants to run its own code.
+    """
+    weights = _safetensors(model_dir, "model")
+    _check_configuration(model_dir)
+    adapter = _safetensors(adapter_dir, "adapter") if adapter_dir is not None else []
+    tokenizer = [model_dir / name for name in _TOKENIZER_FILES if (model_dir / name).is_file()]
+    if not tokenizer:
+        raise UnusableModel(f"{model_dir}: holds no tokenizer (tokenizer.json or tokenizer.model)")
+    extra = [adapter_dir / "adapter_config.json"] if adapter_dir is not None else []
+    return ModelFingerprint(
+        weights_sha256=_sha256([*weights, model_dir / "config.json"]),
+        adapter_sha256=_sha256([*adapter, *extra]) if adapter else None,
+        tokenizer_sha256=_sha256(tokenizer),
+        weight_bytes=sum(file.stat().st_size for file in [*weights, *adapter]),
+    )
+
+
+def load_model(model_dir: Path, adapter_dir: Path | None = None) -> LanguageModel:
+    """Load, merge and freeze a model.
+
+    Args:
+        model_dir: a folder as `transformers` writes it.
+        adapter_dir: a PEFT adapter trained on that model.
+
+    Raises:
+        UnusableModel, UnsafeWeights: see `fingerprint`.
+    """
+    marks = fingerprint(model_dir, adapter_dir)
+    transformers_logging.disable_progress_bar()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(model_dir), local_files_only=True, trust_remote_code=False
+        )
+        model = AutoModelForCausalLM.from_pretrained(
+            str(model_dir),
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=torch.float32,
+        )
+        if adapter_dir is not None:
+            model = _merge_adapter(model, adapter_dir)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise UnusableModel(f"{model_dir}: cannot be loaded as a causal language model: {error}") from error
+    model.eval().requires_grad_(requires_grad=False)
+    config = model.config.get_text_config()
+    return LanguageModel(
+        model=model,
+        tokenizer=tokenizer,
+        renderer=Renderer(tokenizer, end_ids=_end_ids(model, tokenizer)),
+        fingerprint=marks,
+        layers=int(config.num_hidden_layers),
+        hidden_size=int(config.hidden_size),
+        parameters=sum(weight.numel() for weight in model.parameters()),
+        max_positions=int(getattr(config, "max_position_embeddings", 0) or 2**31),
+        base_folder=model_dir.resolve().name,
+        adapter_folder=adapter_dir.resolve().name if adapter_dir is not None else None,
+    )
+
+
+def _merge_adapter(model: Any, adapter_dir: Path) -> Any:
+    from peft import PeftModel  # noqa: PLC0415 - only needed where there is an adapter; slow to import
+
+    adapted = PeftModel.from_pretrained(model, str(adapter_dir), local_files_only=True)
+    return adapted.merge_and_unload()
+
+
+def _end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Tokens that end a turn: the tokenizer's and those of the generation configuration."""
+    configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    listed: Iterable[int | None] = configured if isinstance(configured, list) else [configured]
+    return frozenset(one for one in [tokenizer.eos_token_id, *listed] if one is not None)
+
+
+def _safetensors(folder: Path, what: str) -> list[Path]:
+    if not folder.is_dir():
+        raise UnusableModel(f"{folder}: no such {what} folder")
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        pickles = [one.name for ending in ("*.bin", "*.pt", "*.pth", "*.ckpt") for one in folder.glob(ending)]
+        found = f"only {', '.join(sorted(pickles))}" if pickles else "no weights"
+        raise UnsafeWeights(
+            f"{folder}: {found}; wherefrom loads safetensors only, since pickle files can run code. "
+            "Convert with save_pretrained(..., safe_serialization=True)"
+        )
+    return files
+
+
+def _check_configuration(model_dir: Path) -> None:
+    file = model_dir / "config.json"
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UnusableModel(f"{model_dir}: holds no config.json") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UnusableModel(f"{file}: not readable as JSON") from error
+    if "auto_map" in content:
+        raise UnsafeWeights(
+            f"{model_dir}: config.json asks to run code of its own (auto_map), which wherefrom never does"
+        )
+    try:
+        AutoConfig.from_pretrained(str(model_dir), local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise UnusableModel(f"{model_dir}: config.json is not a known architecture: {error}") from error
+
+
+def _sha256(files: Iterable[Path]) -> str:
+    """One hash over names and contents, in order."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.name.encode() + b"\x00")
+        with file.open("rb") as content:
+            digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()

@@ -1,0 +1,122 @@
+"""Attribution of a file of queries without a service: citations as JSONL, or the exact score of every pair."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+
+from wherefrom.attribution.attributor import LanguageAttributor, PreparedTokens, QuerySignals
+from wherefrom.attribution.batching import pack_by_length
+from wherefrom.attribution.build import Progress
+from wherefrom.attribution.bundle import Bundle
+from wherefrom.attribution.corpus import CorpusRow, parse_row, read_jsonl
+from wherefrom.attribution.factors import PackedFactors
+from wherefrom.attribution.interface import OverLong
+from wherefrom.attribution.kernel import kernel_scores
+from wherefrom.errors import EmptyCorpus, InvalidRecord
+from wherefrom.records import Attribution, Query, Span
+
+#: Tokens, padding included, of one pass over queries.
+BATCH_TOKENS = 2048
+#: Corpus rows whose factors are unpacked at once when every pair is scored.
+_SCORE_ROWS = 512
+
+
+def read_queries(file: Path, *, skip_bad: bool = False) -> tuple[list[Query], int]:
+    """Queries of a JSONL file: rows as in a corpus, with optional `spans` and `preferred`, or flagged-output records.
+
+    Returns:
+        The queries, and how many bad lines were skipped.
+
+    Raises:
+        InvalidRecord: a line is malformed; the text names the line. Nothing of the file is taken then.
+        EmptyCorpus: the file holds no query.
+    """
+    if not file.is_file():
+        raise InvalidRecord(f"{file}: no such file")
+    queries: list[Query] = []
+    skipped = 0
+    for place, content in read_jsonl(file):
+        try:
+            queries.append(_query(parse_row(content, default_id=f"query-{len(queries) + skipped:06d}")))
+        except InvalidRecord as error:
+            if not skip_bad:
+                raise InvalidRecord(f"{place}: {error}") from error
+            skipped += 1
+    if not queries:
+        raise EmptyCorpus(f"{file}: no usable query ({skipped} bad lines skipped)")
+    return queries, skipped
+
+
+def _query(row: CorpusRow) -> Query:
+    try:
+        spans = tuple(Span.model_validate(span) for span in row.fields.get("spans") or ())
+        return Query(
+            key=str(row.fields.get("idempotency_key") or row.example_id),
+            turns=row.turns,
+            completion=row.completion,
+            spans=spans,
+            preferred=row.fields.get("preferred"),
+            token_ids=row.fields.get("token_ids"),
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise InvalidRecord(f"field `{'.'.join(map(str, first['loc']))}`: {first['msg']}") from error
+
+
+def prepare_all(
+    attributor: LanguageAttributor, queries: Sequence[Query], *, max_tokens: int, over_long: OverLong
+) -> list[PreparedTokens]:
+    """Queries as tokens; the first one that cannot be used raises."""
+    return [attributor.prepare(query, max_tokens=max_tokens, over_long=over_long) for query in queries]
+
+
+def attribute_all(
+    attributor: LanguageAttributor,
+    prepared: Sequence[PreparedTokens],
+    *,
+    top_k: int,
+    opponents: int,
+    progress: Progress,
+    batch_tokens: int = BATCH_TOKENS,
+) -> list[Attribution]:
+    """Attributions of all queries, in order."""
+    found: dict[int, Attribution] = {}
+    for batch in pack_by_length([query.tokens for query in prepared], batch_tokens):
+        answers = attributor.attribute([prepared[index] for index in batch], top_k=top_k, opponents=opponents)
+        found.update(zip(batch, answers, strict=True))
+        progress("attribute", len(found), len(prepared))
+    return [found[index] for index in range(len(prepared))]
+
+
+def signals_of_all(
+    attributor: LanguageAttributor, prepared: Sequence[PreparedTokens], *, batch_tokens: int = BATCH_TOKENS
+) -> list[QuerySignals]:
+    """Signals of all queries, in order."""
+    found: dict[int, QuerySignals] = {}
+    for batch in pack_by_length([query.tokens for query in prepared], batch_tokens):
+        found.update(zip(batch, attributor.signals([prepared[index] for index in batch]), strict=True))
+    return [found[index] for index in range(len(prepared))]
+
+
+def exact_scores(
+    bundle: Bundle, queries: Sequence[QuerySignals], progress: Progress
+) -> npt.NDArray[np.float32]:
+    """Influence score (kernel cosine) of every query with every training example, float32 `[Q, N]` in corpus order."""
+    scores = np.empty((len(queries), len(bundle.store)), dtype=np.float32)
+    for first, packed in _corpus_parts(bundle):
+        last = first + len(packed.lengths)
+        for index, query in enumerate(queries):
+            kernel = kernel_scores(query.factors, packed)[0].numpy()
+            scores[index, first:last] = kernel / np.maximum(
+                float(query.norm) * bundle.store.norms[first:last], 1e-20
+            )
+        progress("score every pair", last, len(bundle.store))
+    return scores
+
+
+def _corpus_parts(bundle: Bundle) -> Iterator[tuple[int, PackedFactors]]:
+    for first in range(0, len(bundle.store), _SCORE_ROWS):
+        yield first, bundle.store.range(first, min(first + _SCORE_ROWS, len(bundle.store)))

@@ -1,0 +1,130 @@
+"""Puts the `wherefrom` command together: commands of the service, and those of the engine where it is installed."""
+
+import importlib
+import inspect
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated
+
+import typer
+
+import wherefrom
+from wherefrom.cli import export, flagging, service
+from wherefrom.cli.output import exit_code_of, print_error
+from wherefrom.errors import ConfigurationError, WherefromError
+
+#: Commands of `wherefrom.cli.offline`; it is imported when one of them runs, because torch takes seconds.
+ENGINE_COMMANDS = {
+    "build": "Build a bundle from a model and its training corpus.",
+    "attribute": "Cite training examples for outputs in a file.",
+    "bundle": "Look at a bundle and verify its hashes.",
+}
+
+HELP = """Which training examples taught a language model a flagged output.
+
+Exit codes: 0 ok, 1 some records were refused, 2 wrong usage or bad input, 3 the service is away, 4 not found.
+
+build, attribute and bundle work offline on files and need the extra "wherefrom[engine]"; the others ask a service,
+which is found by --url or WHEREFROM_SERVICE_URL (http://127.0.0.1:8077), its API key by WHEREFROM_API_KEY.
+"""
+
+
+def make_app() -> typer.Typer:
+    """The whole command."""
+    app = typer.Typer(
+        name="wherefrom",
+        help=HELP,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    app.callback(help=HELP)(_global_options)
+    for name, command in _SERVICE_COMMANDS.items():
+        app.command(name, help=_help_of(command), short_help=_short_help_of(command))(command)
+    for name, text in ENGINE_COMMANDS.items():
+        passed_on = {"ignore_unknown_options": True, "allow_extra_args": True}
+        command = app.command(name, help=text, add_help_option=False, context_settings=passed_on)
+        command(_engine_command(name))
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command and exit; an error of wherefrom is one line on stderr and an exit code, never a traceback.
+
+    Args:
+        arguments: What stands after the program's name; those of the process where it is None.
+    """
+    try:
+        make_app()(args=None if arguments is None else list(arguments), prog_name="wherefrom")
+    except WherefromError as error:
+        print_error(error)
+        sys.exit(exit_code_of(error))
+
+
+_SERVICE_COMMANDS: dict[str, Callable[..., None]] = {
+    "flag": flagging.flag,
+    "audits": service.audits,
+    "show": service.show,
+    "cited-by": service.cited_by,
+    "sources": service.sources,
+    "queue": service.queue,
+    "bundles": service.bundles,
+    "export": export.export,
+}
+
+
+def _help_of(command: Callable[..., None]) -> str:
+    """A command's docstring, with the lines of its examples kept apart."""
+    return inspect.cleandoc(command.__doc__ or "").replace("\nExamples:\n", "\n\b\nExamples:\n")
+
+
+def _short_help_of(command: Callable[..., None]) -> str:
+    """The first clause of a command's docstring, which fits on a line of the list."""
+    return re.split(r"[;:.]", command.__doc__ or "", maxsplit=1)[0]
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 - Typer passes it so
+    if wanted:
+        typer.echo(wherefrom.__version__)
+        raise typer.Exit
+
+
+def _global_options(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """Options of the command as a whole; `--version` acts by its callback."""
+    del version
+
+
+def _engine_command(name: str) -> Callable[[typer.Context], None]:
+    def run(context: typer.Context) -> None:
+        code = _engine_app(name)(args=[name, *context.args], prog_name="wherefrom", standalone_mode=False)
+        if isinstance(code, int) and code:
+            raise typer.Exit(code)
+
+    return run
+
+
+def _engine_app(name: str) -> typer.Typer:
+    """The commands of `wherefrom.cli.offline`, which has `add_commands(app)`.
+
+    Raises:
+        ConfigurationError: the engine is not installed.
+    """
+    try:
+        offline = importlib.import_module("wherefrom.cli.offline")
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("wherefrom"):
+            raise
+        raise ConfigurationError(
+            f'`wherefrom {name}` needs the engine ({error.name} is missing): pip install "wherefrom[engine]"'
+        ) from error
+    app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.callback()(lambda: None)
+    offline.add_commands(app)
+    return app

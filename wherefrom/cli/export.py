@@ -1,0 +1,208 @@
+"""`wherefrom export`: audits with their citations as one file, JSONL, CSV or Parquet.
+
+JSONL holds one audit per line with everything in it; CSV and Parquet hold one row per citation (opponents have negative
+ranks; an audit without citations has one row without them). The file appears whole or not at all.
+"""
+
+import csv
+import errno
+import importlib
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from wherefrom.cli.options import (
+    BundleOption,
+    ChannelOption,
+    JsonOption,
+    ModelOption,
+    ReasonOption,
+    SeverityOption,
+    SinceOption,
+    SourceOption,
+    StateOption,
+    TextOption,
+    TopSourceOption,
+    UntilOption,
+    UrlOption,
+)
+from wherefrom.cli.output import out, print_json, progress, visible
+from wherefrom.client import Service
+from wherefrom.errors import ConfigurationError, DiskFull
+from wherefrom.records import AuditDetail, CitationRecord
+
+#: Rows of one Parquet row group.
+ROW_GROUP = 5000
+#: What a spreadsheet takes for the start of a formula.
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+_AUDIT_FIELDS = (
+    "audit_id", "output_id", "state", "code", "reason", "model", "bundle", "flag_reason", "severity", "channel",
+    "created_at", "finished_at", "truncated",
+)  # fmt: skip
+_DETAIL_FIELDS = ("idempotency_key", "occurred_at", "completion", "loss_nats", "tokens")
+#: A citation's own columns; its texts are told apart from the flagged output's.
+_CITATION_FIELDS = {
+    name: f"example_{name}" if name in ("prompt", "completion") else name
+    for name in CitationRecord.model_fields
+}
+_INTEGERS = frozenset({"audit_id", "output_id", "tokens", "rank", "training_example_id"})
+_FLOATS = frozenset(
+    {
+        "loss_nats", "score", "retrieval_score", "influence_score", "influence_magnitude", "bm25_score",
+        "similarity_score", "effect_nats", "confidence",
+    }
+)  # fmt: skip
+COLUMNS = (*_AUDIT_FIELDS, *_DETAIL_FIELDS, "labels", "prompt", *_CITATION_FIELDS.values())
+
+Row = dict[str, Any]
+
+
+class Format(StrEnum):
+    """What the file is."""
+
+    JSONL = "jsonl"
+    CSV = "csv"
+    PARQUET = "parquet"
+
+
+def export(  # noqa: PLR0913 - one parameter per option
+    *,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The file to write; an older one is replaced.")
+    ],
+    form: Annotated[Format, typer.Option("--format", help="Parquet needs pyarrow.")] = Format.JSONL,
+    state: StateOption = None,
+    model: ModelOption = None,
+    bundle: BundleOption = None,
+    reason: ReasonOption = None,
+    severity: SeverityOption = None,
+    source: SourceOption = None,
+    top_source: TopSourceOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    text: TextOption = None,
+    channel: ChannelOption = None,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write audits with their citations to a file; newest first; it appears whole or not at all.
+
+    In CSV a text that a spreadsheet would run as a formula begins with an apostrophe; JSONL and Parquet hold every
+    text as it is.
+
+    Examples:
+      wherefrom export --format jsonl --output audits.jsonl
+
+      wherefrom export --format csv --state done --source vendor-batch-7 -o vendor.csv
+    """
+    write = _writer(form)
+    with Service(url) as service:
+        found = service.audits(
+            state=state, model=model, bundle=bundle, flag_reason=reason, severity=severity, source=source,
+            top_source=top_source, since=since, until=until, text=text, channel=channel,
+        )  # fmt: skip
+        with progress() as bar, _whole_file(output) as unfinished:
+            task = bar.add_task("reading", total=None)
+            count = 0
+
+            def details() -> Iterator[AuditDetail]:
+                nonlocal count
+                for audit in found:
+                    yield service.audit(audit.audit_id)
+                    count += 1
+                    bar.update(task, completed=count)
+
+            write(unfinished, details())
+    if as_json:
+        print_json([{"output": str(output), "format": form.value, "audits": count}])
+    else:
+        out().print(Text(f"{count} audits written to {visible(str(output))}"))
+
+
+def rows_of(detail: AuditDetail) -> Iterator[Row]:
+    """One row per citation, opponents included; one row without a citation where there is none."""
+    plain = detail.model_dump(mode="json")
+    shared: Row = {name: plain["audit"][name] for name in _AUDIT_FIELDS} | {
+        name: plain[name] for name in _DETAIL_FIELDS
+    }
+    shared["labels"] = json.dumps(plain["labels"], ensure_ascii=False, sort_keys=True)
+    shared["prompt"] = "\n".join(f"{turn.role.value}: {turn.content}" for turn in detail.turns)
+    nothing: Row = dict.fromkeys(_CITATION_FIELDS)
+    for citation in [*plain["citations"], *plain["opponents"]] or [nothing]:
+        yield shared | {column: citation[name] for name, column in _CITATION_FIELDS.items()}
+
+
+def _writer(form: Format) -> Callable[[Path, Iterable[AuditDetail]], None]:
+    """What writes this format; a missing pyarrow is told before anything is read."""
+    if form is Format.PARQUET:
+        return _parquet_writer()
+    return _write_csv if form is Format.CSV else _write_jsonl
+
+
+def _write_jsonl(path: Path, details: Iterable[AuditDetail]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(one.model_dump_json() + "\n" for one in details)
+
+
+def _write_csv(path: Path, details: Iterable[AuditDetail]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(COLUMNS)
+        for detail in details:
+            table.writerows([_harmless(row[name]) for name in COLUMNS] for row in rows_of(detail))
+
+
+def _harmless(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
+
+
+def _parquet_writer() -> Callable[[Path, Iterable[AuditDetail]], None]:
+    try:
+        arrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            "Parquet needs pyarrow: pip install pyarrow, or take --format jsonl or csv"
+        ) from error
+    kinds = dict.fromkeys(_INTEGERS, arrow.int64()) | dict.fromkeys(_FLOATS, arrow.float64())
+    kinds["truncated"] = arrow.bool_()
+    schema = arrow.schema([(name, kinds.get(name, arrow.string())) for name in COLUMNS])
+
+    def write(path: Path, details: Iterable[AuditDetail]) -> None:
+        rows = (row for detail in details for row in rows_of(detail))
+        with parquet.ParquetWriter(path, schema) as file:
+            while group := list(islice(rows, ROW_GROUP)):
+                file.write_table(arrow.Table.from_pylist(group, schema=schema))
+
+    return write
+
+
+@contextmanager
+def _whole_file(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its place at the end, or vanishes where the work fails.
+
+    Raises:
+        ConfigurationError: the folder is missing, or may not be written to.
+        DiskFull: the disk is full.
+    """
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        yield unfinished
+        with unfinished.open("rb") as file:
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"{path} was not written: the disk is full") from error
+        raise ConfigurationError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -1,0 +1,239 @@
+"""The offline commands: build a bundle, attribute a file of queries, verify a bundle. Needs the `[engine]` extra."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from wherefrom.attribution.attributor import LanguageAttributor
+from wherefrom.attribution.build import BuildOptions, build_bundle
+from wherefrom.attribution.build import Progress as Report
+from wherefrom.attribution.bundle import open_bundle
+from wherefrom.attribution.manifest import read_manifest
+from wherefrom.attribution.offline import (
+    attribute_all,
+    exact_scores,
+    prepare_all,
+    read_queries,
+    signals_of_all,
+)
+from wherefrom.errors import ConfigurationError
+from wherefrom.records import Attribution
+
+Json = Annotated[bool, typer.Option("--json", help="End with one JSON line instead of text.")]
+Threads = Annotated[int, typer.Option(help="Threads of torch; 0 lets torch decide.")]
+Model = Annotated[Path, typer.Option(help="Folder of the model (safetensors, tokenizer with chat template).")]
+Adapter = Annotated[Path | None, typer.Option(help="Folder of a PEFT adapter trained on that model.")]
+
+
+class FormChoice(StrEnum):
+    """Which error signal is paired with the hidden states."""
+
+    AUTO = "auto"
+    FORWARD = "forward"
+    ACTIVATION = "activation"
+
+
+class OverLongChoice(StrEnum):
+    """What happens to an output over the token limit."""
+
+    TRUNCATE = "truncate"
+    REJECT = "reject"
+
+
+def build(
+    *,
+    model: Model,
+    corpus: Annotated[
+        Path, typer.Option(help="Training corpus: .jsonl, .parquet, or a folder of them or of `datasets`.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the new bundle; must not exist.")],
+    adapter: Adapter = None,
+    form: Annotated[
+        FormChoice, typer.Option(help="auto: forward up to 8 layers, else activation.")
+    ] = FormChoice.AUTO,
+    model_name: Annotated[
+        str | None, typer.Option(help="Revision name that producers send; default: the folders' names.")
+    ] = None,
+    candidates: Annotated[
+        int | None, typer.Option(min=1, help="Candidates scored exactly per query.")
+    ] = None,
+    max_tokens: Annotated[
+        int, typer.Option(min=8, help="Longest training example in tokens; longer ones are cut.")
+    ] = 1024,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave bad rows out and say how many.")
+    ] = False,
+    threads: Threads = 0,
+    as_json: Json = False,
+) -> None:
+    """Build a bundle: everything that turns flagged outputs of one model into citations of its training corpus.
+
+    A build that was stopped goes on where it was when the same command is run again.
+
+    Example: wherefrom build --model ./model --adapter ./lora --corpus train.jsonl --out ./bundles/support
+    """
+    _set_threads(threads)
+    options = BuildOptions(
+        form=form.value,
+        model_name=model_name,
+        max_tokens=max_tokens,
+        candidates=candidates,
+        skip_bad=skip_bad,
+    )
+    with _progress(quiet=as_json) as report:
+        manifest = build_bundle(
+            model_dir=model,
+            adapter_dir=adapter,
+            corpus_path=corpus,
+            out=out,
+            options=options,
+            progress=report,
+        )
+    corpus_entry, projection = manifest.corpus, manifest.projection
+    if as_json:
+        typer.echo(
+            json.dumps(
+                {
+                    "name": manifest.name,
+                    "path": str(out),
+                    "examples": corpus_entry.examples,
+                    "skipped": corpus_entry.skipped,
+                }
+            )
+        )
+        return
+    Console().print(
+        f"[bold]{manifest.name}[/bold] in {out}: {corpus_entry.examples} training examples "
+        f"({corpus_entry.skipped} bad rows skipped, {corpus_entry.truncated} cut), form {manifest.parameters.form}, "
+        f"projection {projection.bytes / 1e6:.1f} MB = {projection.share_of_model:.1%} of the model"
+    )
+
+
+def attribute(
+    *,
+    bundle: Annotated[Path, typer.Option(help="Folder of the bundle.")],
+    model: Model,
+    queries: Annotated[
+        Path, typer.Option("--input", help="Queries as JSONL: prompt or messages, and completion.")
+    ],
+    adapter: Adapter = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Write citations here, one JSON line per query.")
+    ] = None,
+    scores: Annotated[
+        Path | None, typer.Option(help="Write the exact score of every pair: .npy, float32 [Q, N].")
+    ] = None,
+    top_k: Annotated[int, typer.Option("--top-k", min=1, help="Citations per query.")] = 10,
+    opponents: Annotated[int, typer.Option(min=0, help="Opponents (negative influence) per query.")] = 3,
+    max_tokens: Annotated[int, typer.Option(min=8, help="Token limit of one query.")] = 1024,
+    over_long: Annotated[
+        OverLongChoice, typer.Option(help="What to do above the limit.")
+    ] = OverLongChoice.TRUNCATE,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave bad lines out and say how many.")
+    ] = False,
+    threads: Threads = 0,
+    as_json: Json = False,
+) -> None:
+    """Attribute a file of model outputs without a service.
+
+    Example: wherefrom attribute --bundle ./bundles/support --model ./model --input flagged.jsonl --output citations.jsonl
+    """
+    if output is None and scores is None:
+        raise ConfigurationError("nothing to write: give --output, --scores or both")
+    _set_threads(threads)
+    asked, skipped = read_queries(queries, skip_bad=skip_bad)
+    attributor = LanguageAttributor(opened := open_bundle(bundle, model_dir=model, adapter_dir=adapter))
+    prepared = prepare_all(attributor, asked, max_tokens=max_tokens, over_long=over_long.value)
+    with _progress(quiet=as_json) as report:
+        if output is not None:
+            found = attribute_all(attributor, prepared, top_k=top_k, opponents=opponents, progress=report)
+            _write_lines(output, found)
+        if scores is not None:
+            _write_array(scores, exact_scores(opened, signals_of_all(attributor, prepared), report))
+    result = {"queries": len(asked), "skipped": skipped, "bundle": opened.manifest.name}
+    if as_json:
+        typer.echo(json.dumps(result))
+        return
+    Console().print(
+        f"{len(asked)} queries attributed ({skipped} bad lines skipped) by bundle {opened.manifest.name}"
+    )
+
+
+def verify(
+    *, bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")], as_json: Json = False
+) -> None:
+    """Check every file of a bundle against the hashes of its manifest.
+
+    Example: wherefrom bundle verify ./bundles/support
+    """
+    manifest = read_manifest(bundle)
+    if as_json:
+        typer.echo(json.dumps({"name": manifest.name, "files": len(manifest.files), "intact": True}))
+        return
+    Console().print(f"{manifest.name}: {len(manifest.files)} files intact")
+
+
+def _set_threads(threads: int) -> None:
+    if threads:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def _progress(*, quiet: bool) -> Iterator[Report]:
+    """A progress bar per stage on stderr, with rate and time left."""
+    columns = (
+        TextColumn("{task.description:<24}"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), disable=quiet) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def report(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total, rate="")
+            speed = bars.tasks[tasks[stage]].speed
+            bars.update(tasks[stage], completed=done, total=total, rate=f"{speed:.0f}/s" if speed else "")
+
+        yield report
+
+
+def _write_lines(file: Path, found: list[Attribution]) -> None:
+    temporary = file.with_name(file.name + ".tmp")
+    with temporary.open("w", encoding="utf-8") as lines:
+        for one in found:
+            lines.write(one.model_dump_json() + "\n")
+    temporary.replace(file)
+
+
+def _write_array(file: Path, values: "np.ndarray[tuple[int, ...], np.dtype[np.float32]]") -> None:
+    temporary = file.with_name(file.name + ".tmp")
+    with temporary.open("wb") as target:
+        np.save(target, values)
+    temporary.replace(file)
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Put the engine's commands under an app."""
+    app.command("build")(build)
+    app.command("attribute")(attribute)
+    bundle = typer.Typer(help="Look at a bundle.", no_args_is_help=True, rich_markup_mode=None)
+    bundle.callback()(_bundle_commands)
+    bundle.command("verify")(verify)
+    app.add_typer(bundle, name="bundle")
+
+
+def _bundle_commands() -> None:
+    """Look at a bundle and verify its hashes."""

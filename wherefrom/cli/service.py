@@ -1,0 +1,297 @@
+"""Commands that read a running service: audits, one audit, the reverse question, sources, the queue, bundles."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from itertools import islice
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from wherefrom.cli.options import (
+    BundleOption,
+    ChannelOption,
+    JsonOption,
+    ModelOption,
+    ReasonOption,
+    SeverityOption,
+    SinceOption,
+    SourceOption,
+    StateOption,
+    TextOption,
+    TopSourceOption,
+    UntilOption,
+    UrlOption,
+)
+from wherefrom.cli.output import many_lines, number, one_line, out, print_json, print_table, visible
+from wherefrom.client import Service
+from wherefrom.errors import NotFound
+from wherefrom.records import AuditDetail, AuditSummary, CitationRecord, CitedBy, ExampleDetail
+
+LimitOption = Annotated[int, typer.Option("--limit", min=0, help="Most lines to print; 0 prints all.")]
+
+
+def audits(  # noqa: PLR0913 - one parameter per option
+    *,
+    state: StateOption = None,
+    model: ModelOption = None,
+    bundle: BundleOption = None,
+    reason: ReasonOption = None,
+    severity: SeverityOption = None,
+    source: SourceOption = None,
+    top_source: TopSourceOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    text: TextOption = None,
+    channel: ChannelOption = None,
+    limit: LimitOption = 50,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List audits, newest first; all filters given must hold.
+
+    Examples:
+      wherefrom audits --state done --severity critical --since 2026-01-31
+
+      wherefrom audits --source vendor-batch-7 --limit 0 --json | jq .audit_id
+    """
+    with Service(url) as service:
+        found = service.audits(
+            state=state, model=model, bundle=bundle, flag_reason=reason, severity=severity, source=source,
+            top_source=top_source, since=since, until=until, text=text, channel=channel,
+            page_size=_page_size(limit),
+        )  # fmt: skip
+        wanted = islice(found, limit or None)
+        if as_json:
+            print_json(wanted)
+            return
+        rows = [_audit_row(one) for one in wanted]
+        print_table(_AUDIT_COLUMNS, rows, empty="no audit matches")
+
+
+def show(
+    audit_id: Annotated[int, typer.Argument(min=1, metavar="ID", help="The audit's number.")],
+    *,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show one audit: the flagged output and the training examples that it is traced to.
+
+    A positive score says that the training example made the output more likely; opponents made it less likely.
+
+    Examples:
+      wherefrom show 17
+
+      wherefrom show 17 --json | jq '.citations[].example_id'
+    """
+    with Service(url) as service:
+        detail = service.audit(audit_id)
+    if as_json:
+        print_json([detail])
+        return
+    _print_output(detail)
+    _print_citations("Citations", detail.citations)
+    if detail.opponents:
+        _print_citations("Opponents", detail.opponents)
+
+
+def cited_by(
+    example: Annotated[
+        str, typer.Argument(metavar="EXAMPLE", help="The training example's id in its corpus.")
+    ],
+    *,
+    by_number: Annotated[
+        bool, typer.Option("--by-number", help="EXAMPLE is the number of the database (training_example_id).")
+    ] = False,
+    limit: LimitOption = 50,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List outputs that cite a training example; strongest first.
+
+    Examples:
+      wherefrom cited-by refunds-0042
+
+      wherefrom cited-by 1234 --by-number --limit 0 --json
+    """
+    with Service(url) as service:
+        for one in _examples(service, example, by_number=by_number):
+            found = islice(
+                service.cited_by(one.training_example_id, page_size=_page_size(limit)),
+                limit or None,
+            )
+            if as_json:
+                number_of_it = {"training_example_id": one.training_example_id}
+                print_json(number_of_it | cited.model_dump(mode="json") for cited in found)
+            else:
+                _print_example(one)
+                rows = [_cited_by_row(cited) for cited in found]
+                print_table(_CITED_BY_COLUMNS, rows, empty="no flagged output cites it")
+
+
+def sources(*, url: UrlOption = None, as_json: JsonOption = False) -> None:
+    """List the sources: how often the training examples of each are cited.
+
+    Examples:
+      wherefrom sources
+    """
+    with Service(url) as service:
+        found = service.sources()
+    if as_json:
+        print_json(found)
+        return
+    columns = [
+        ("source", "left"),
+        *((name, "right") for name in ("examples", "citations", "first", "audits")),
+    ]
+    rows = [
+        (one.source, str(one.examples), str(one.citations), str(one.first_citations), str(one.audits))
+        for one in found
+    ]
+    print_table(columns, rows, empty="no training example is stored")
+
+
+def queue(*, url: UrlOption = None, as_json: JsonOption = False) -> None:
+    """Show the queue: how many audits stand where, and how long the oldest one waits.
+
+    Examples:
+      wherefrom queue --json
+    """
+    with Service(url) as service:
+        health = service.queue()
+    if as_json:
+        print_json([health])
+        return
+    print_table(
+        [("state", "left"), ("audits", "right")],
+        [(state.value, str(count)) for state, count in health.states.items()],
+        empty="no audit is stored",
+    )
+    if health.oldest_pending_seconds is not None:
+        out().print(f"the oldest pending audit waits for {health.oldest_pending_seconds:.0f} s")
+    if health.expired_leases:
+        out().print(
+            f"{health.expired_leases} leases are expired: workers died, the sweeper takes the audits back"
+        )
+
+
+def bundles(*, url: UrlOption = None, as_json: JsonOption = False) -> None:
+    """List the bundles that the service knows.
+
+    Examples:
+      wherefrom bundles
+    """
+    with Service(url) as service:
+        found = service.bundles()
+    if as_json:
+        print_json(found)
+        return
+    columns = [
+        ("id", "right"),
+        ("bundle", "left"),
+        ("model", "left"),
+        ("form", "left"),
+        ("examples", "right"),
+    ]
+    rows = [
+        (str(one.id), one.name, one.model, one.form, str(one.corpus_examples), "active" if one.active else "", _moment(one.created_at))
+        for one in found
+    ]  # fmt: skip
+    print_table([*columns, ("", "left"), ("added", "left")], rows, empty="no bundle is known")
+
+
+def _page_size(limit: int) -> int:
+    return min(limit, 200) or 200
+
+
+def _moment(at: datetime | None) -> str:
+    return at.astimezone().strftime("%Y-%m-%d %H:%M") if at else "-"
+
+
+_AUDIT_COLUMNS = [
+    ("id", "right"), ("state", "left"), ("severity", "left"), ("flagged for", "left"), ("received", "left"),
+    ("top source", "left"), ("score", "right"), ("output", "left"),
+]  # fmt: skip
+_CITED_BY_COLUMNS = [
+    ("rank", "right"),
+    ("score", "right"),
+    ("influence", "right"),
+    *_AUDIT_COLUMNS[:5],
+    ("output", "left"),
+]
+
+
+def _audit_row(audit: AuditSummary) -> Sequence[Text | str]:
+    return (
+        str(audit.audit_id), _state(audit), audit.severity.value, audit.flag_reason, _moment(audit.created_at),
+        audit.top_source or "-", number(audit.top_score), one_line(audit.excerpt, length=60),
+    )  # fmt: skip
+
+
+def _state(audit: AuditSummary) -> str:
+    return f"{audit.state.value} ({audit.code})" if audit.code else audit.state.value
+
+
+def _cited_by_row(cited: CitedBy) -> Sequence[Text | str]:
+    head = (str(cited.rank), number(cited.score), number(cited.influence_score))
+    return (*head, *_audit_row(cited.audit)[:5], one_line(cited.audit.excerpt, length=60))
+
+
+def _examples(service: Service, example: str, *, by_number: bool) -> Iterable[ExampleDetail]:
+    if by_number:
+        if not example.isdecimal():
+            raise typer.BadParameter(f"{visible(example)!r} is no number", param_hint="EXAMPLE")
+        return (service.example(int(example)),)
+    found = service.find_examples(example)
+    if not found:
+        raise NotFound(
+            f"no stored training example has the id {example!r}; examples are stored when they are cited"
+        )
+    return found
+
+
+def _print_heading(text: str) -> None:
+    out().print(Text(f"\n{visible(text)}", style="bold"))
+
+
+def _print_example(example: ExampleDetail) -> None:
+    _print_heading(
+        f"{example.example_id} (number {example.training_example_id}), source {example.source}, "
+        f"corpus {example.corpus_sha256[:12]}, {example.citations} citations"
+    )
+    out().print(one_line(example.prompt, length=150))
+    out().print(Text.assemble("-> ", one_line(example.completion, length=150)))
+
+
+def _print_output(detail: AuditDetail) -> None:
+    audit = detail.audit
+    _print_heading(f"Audit {audit.audit_id}: {_state(audit)}")
+    facts = [
+        f"flagged for {audit.flag_reason} ({audit.severity.value}), model {audit.model}, key {detail.idempotency_key}",
+        f"bundle {audit.bundle or '-'}, loss {number(detail.loss_nats)} nats over {detail.tokens or '-'} tokens"
+        + (", cut at the token limit" if audit.truncated else ""),
+    ]
+    for fact in [*facts, *([audit.reason] if audit.reason else [])]:
+        out().print(Text(visible(fact), style="dim"))
+    for turn in detail.turns:
+        _print_heading(turn.role.value)
+        out().print(many_lines(turn.content))
+    _print_heading("flagged output")
+    out().print(many_lines(detail.completion))
+
+
+def _print_citations(heading: str, citations: Sequence[CitationRecord]) -> None:
+    _print_heading(heading)
+    columns = [
+        ("rank", "right"), ("score", "right"), ("influence", "right"), ("similarity", "right"), ("bm25", "right"),
+        ("tier", "left"), ("source", "left"), ("example", "left"), ("text", "left"),
+    ]  # fmt: skip
+    rows = [
+        (
+            str(one.rank), number(one.score), number(one.influence_score), number(one.similarity_score),
+            number(one.bm25_score, digits=1), one.tier.value, one.source, one.example_id,
+            one_line(f"{one.prompt} -> {one.completion}", length=120),
+        )
+        for one in citations
+    ]  # fmt: skip
+    print_table(columns, rows, empty="no training example is cited")

@@ -1,0 +1,253 @@
+"""The service's pages as methods that return records; synchronous, without a spool.
+
+Sends and reads over `wherefrom.client.connection`. The command line stands on this class; producers use `Client`,
+which adds the spool.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self, TypedDict, TypeVar, Unpack
+
+from pydantic import BaseModel, ValidationError
+
+from wherefrom.client.connection import Connection, Problem
+from wherefrom.client.records_in import read_record, record_json
+from wherefrom.errors import IdempotencyConflict, ServiceUnavailable, UnknownSchema
+from wherefrom.records import (
+    AuditDetail,
+    AuditState,
+    AuditSummary,
+    BundleInfo,
+    CitedBy,
+    ExampleDetail,
+    FlaggedRecord,
+    Frozen,
+    IntakeResult,
+    Page,
+    QueueHealth,
+    Severity,
+    SourceSummary,
+)
+from wherefrom.settings import load_settings
+
+Record = TypeVar("Record", bound=BaseModel)
+
+FLAGGED_PATH = "/v1/flagged"
+DEFAULT_TIMEOUT_S = 10.0
+DEFAULT_PAGE_SIZE = 100
+#: Statuses that blame the records; any other 4xx blames the address or the release of the service.
+REFUSALS = frozenset({400, 409, 413, 422})
+
+
+class AuditFilters(TypedDict, total=False):
+    """What a list of audits can be narrowed to; None is the same as leaving the filter out."""
+
+    state: AuditState | str | None
+    #: Model revision that the flagged output names.
+    model: str | None
+    #: Name of the bundle that explained it.
+    bundle: str | None
+    #: Why it was flagged.
+    flag_reason: str | None
+    severity: Severity | str | None
+    #: Source of any of its citations.
+    source: str | None
+    #: Source of its first citation.
+    top_source: str | None
+    #: Received from, and until: an aware time, or a day such as `2026-01-31`, which counts whole.
+    since: datetime | str | None
+    until: datetime | str | None
+    #: Part of the completion.
+    text: str | None
+    #: Way in: `http` or `stream`.
+    channel: str | None
+
+
+class _Results(Frozen):
+    """The answer to `POST /v1/flagged`."""
+
+    results: tuple[IntakeResult, ...]
+
+
+class Service:
+    """A wherefrom service over HTTP. Safe to share between threads; make a new one after a fork.
+
+    Args:
+        url: Address of the service; the setting `service_url` where it is None.
+        api_key: Key with the scopes `ingest` and `read`; the setting `api_key` where it is None.
+        timeout_s: Longest wait for a connection, and for each part of an answer, seconds.
+
+    Raises:
+        ConfigurationError: the URL or the API key cannot be used.
+    """
+
+    def __init__(
+        self, url: str | None = None, api_key: str | None = None, *, timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> None:
+        settings = load_settings()
+        set_key = settings.api_key.get_secret_value() if settings.api_key else None
+        self._url = url or settings.service_url
+        self._api_key = api_key or set_key
+        self._timeout_s = timeout_s
+        self._connection = self._connect()
+
+    def _connect(self) -> Connection:
+        return Connection(self._url, self._api_key, timeout_s=self._timeout_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._connection.close()
+
+    def submit(self, records: Sequence[FlaggedRecord]) -> list[IntakeResult]:
+        """Send records and wait for the commit: each `accepted` one is in SQL when this returns.
+
+        A record that the service refuses does not stop the others; its result says `conflict` or `invalid`. A record
+        without an idempotency key gets one from its content, so that sending it again stores nothing twice.
+
+        Returns:
+            One result per record, in the order given.
+
+        Raises:
+            ServiceUnavailable: no usable answer; some of the records may be stored, so send all of them again.
+            Unauthorized, Forbidden: the API key is not taken, or lacks the scope `ingest`.
+        """
+        return self.submit_json([keyed_json(one) for one in records])
+
+    def submit_json(self, records: Sequence[str]) -> list[IntakeResult]:
+        """The same as `submit` for records that are JSON already, keys included, as `keyed_json` makes them."""
+        return post_records(self._connection, records)
+
+    def flag_now(self, record: FlaggedRecord | Mapping[str, Any]) -> IntakeResult:
+        """Send one record and wait for the commit.
+
+        Raises:
+            InvalidRecord: the record does not have the documented shape.
+            IdempotencyConflict: its key was used before with other content.
+            ServiceUnavailable: no usable answer; sending it again is harmless.
+            Unauthorized, Forbidden: the API key is not taken, or lacks the scope `ingest`.
+        """
+        result = self.submit([read_record(record)])[0]
+        if result.status == "conflict":
+            raise IdempotencyConflict(
+                result.reason or "the idempotency key was used before with other content"
+            )
+        if result.status == "invalid":
+            raise Problem(
+                422, result.code or "invalid_record", result.reason or "the record was refused"
+            ).as_error()
+        return result
+
+    def audits(
+        self, *, page_size: int = DEFAULT_PAGE_SIZE, **filters: Unpack[AuditFilters]
+    ) -> Iterator[AuditSummary]:
+        """Audits that match every filter given, newest first; pages are fetched while the caller reads.
+
+        Args:
+            page_size: Audits per request; the service has a limit (setting `max_page_size`).
+            **filters: See `AuditFilters`.
+        """
+        return self._pages("/v1/audits", Page[AuditSummary], filters, page_size)
+
+    def audit(self, audit_id: int) -> AuditDetail:
+        """One audit with its flagged output and citations; `NotFound` where there is none."""
+        return _read(self._connection.get(f"/v1/audits/{audit_id:d}"), AuditDetail)
+
+    def example(self, training_example_id: int) -> ExampleDetail:
+        """One training example by the database's id; `NotFound` where there is none."""
+        return _read(self._connection.get(f"/v1/examples/{training_example_id:d}"), ExampleDetail)
+
+    def find_examples(self, example_id: str) -> tuple[ExampleDetail, ...]:
+        """The training examples that have this id in any corpus; empty where there are none."""
+        return _read(
+            self._connection.get("/v1/examples", {"example_id": example_id}), Page[ExampleDetail]
+        ).items
+
+    def cited_by(self, training_example_id: int, *, page_size: int = DEFAULT_PAGE_SIZE) -> Iterator[CitedBy]:
+        """Flagged outputs that cite this training example, strongest first; pages are fetched while the caller reads."""
+        return self._pages(f"/v1/examples/{training_example_id:d}/cited-by", Page[CitedBy], {}, page_size)
+
+    def sources(self) -> tuple[SourceSummary, ...]:
+        """How often the examples of each source are cited."""
+        return _read(self._connection.get("/v1/sources"), Page[SourceSummary]).items
+
+    def queue(self) -> QueueHealth:
+        """Audits by state, and how long the oldest one waits."""
+        return _read(self._connection.get("/v1/queue"), QueueHealth)
+
+    def bundles(self) -> tuple[BundleInfo, ...]:
+        """The bundles that the service knows."""
+        return _read(self._connection.get("/v1/bundles"), Page[BundleInfo]).items
+
+    def _pages(
+        self, path: str, shape: type[Page[Record]], filters: Mapping[str, Any], page_size: int
+    ) -> Iterator[Record]:
+        cursor: str | None = None
+        while True:
+            page = _read(self._connection.get(path, {**filters, "limit": page_size, "cursor": cursor}), shape)
+            yield from page.items
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+
+def keyed_json(record: FlaggedRecord) -> str:
+    """The record as JSON; where it brings no idempotency key, the same content gets the same key."""
+    key = record.idempotency_key or f"sha256:{record.content_sha256()}"
+    return record_json(record, idempotency_key=key)
+
+
+def post_records(connection: Connection, bodies: Sequence[str]) -> list[IntakeResult]:
+    """Send records that are JSON already; a request that is refused is split until the culprits stand alone.
+
+    Returns:
+        One result per record, in the order given.
+
+    Raises:
+        ServiceUnavailable: no usable answer.
+        Unauthorized, Forbidden: the API key is not taken, or does not suffice.
+        UnknownSchema: the answer does not have the shape that this release reads.
+    """
+    if not bodies:
+        return []
+    answer = connection.post(FLAGGED_PATH, f'{{"records":[{",".join(bodies)}]}}'.encode())
+    if answer.problem is None:
+        results = list(_read(answer.body, _Results).results)
+        if len(results) != len(bodies):
+            raise UnknownSchema(f"the service answered {len(results)} results for {len(bodies)} records")
+        return results
+    if answer.problem.status not in REFUSALS:
+        raise ServiceUnavailable(
+            f"{connection.url}{FLAGGED_PATH} answered HTTP {answer.problem.status}: {answer.problem.message}",
+            status=answer.problem.status,
+        )
+    if len(bodies) == 1:
+        return [_refusal(answer.problem)]
+    middle = len(bodies) // 2
+    return [*post_records(connection, bodies[:middle]), *post_records(connection, bodies[middle:])]
+
+
+def _refusal(problem: Problem) -> IntakeResult:
+    status = "conflict" if problem.status == 409 else "invalid"
+    return IntakeResult(status=status, code=problem.code, reason=problem.message)
+
+
+def _read(body: bytes, shape: type[Record]) -> Record:
+    """The record in a body; fields that a newer service added are passed over."""
+    try:
+        return shape.model_validate_json(body, extra="ignore")
+    except ValidationError as error:
+        raise _unreadable(shape.__name__, error) from error
+
+
+def _unreadable(wanted: str, error: ValidationError) -> UnknownSchema:
+    places = ", ".join(
+        ".".join(map(str, one["loc"])) or "body" for one in error.errors(include_input=False)[:3]
+    )
+    return UnknownSchema(
+        f"the service's answer is no {wanted} that this release reads (at {places}); is one of them older?"
+    )

@@ -1,0 +1,29 @@
+"""Names and shapes of what is on the queue. A message is a hint ("there is work for bundle B"), never a payload."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from wherefrom.records import Frozen
+
+#: Explicit Celery task names; they never follow a module's path.
+ATTRIBUTE_TASK = "wherefrom.attribute"
+
+#: Celery queue of attribution hints.
+ATTRIBUTE_QUEUE = "attribute"
+
+#: Redis stream that producers XADD flagged outputs to (field `record` holds the JSON of record v1).
+FLAGGED_STREAM = "wherefrom:flagged"
+#: Redis stream that keeps entries that intake could not read, with the reason.
+REJECTED_STREAM = "wherefrom:rejected"
+#: Consumer group of the intake processes.
+INTAKE_GROUP = "wherefrom-intake"
+#: Field of a stream entry that holds the record.
+RECORD_FIELD = "record"
+
+
+class AttributeHint(Frozen):
+    """There is pending work for this bundle. Lost, doubled, reordered or forged hints are harmless."""
+
+    version: Literal[1] = 1
+    bundle_id: int = Field(ge=1)

@@ -1,0 +1,161 @@
+"""All settings, read from the environment (prefix `WHEREFROM_`) and from nowhere else."""
+
+import os
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from wherefrom.errors import ConfigurationError
+
+
+class Settings(BaseSettings):
+    """Settings of the service, the workers and the client; each can be set as `WHEREFROM_<NAME>`."""
+
+    model_config = SettingsConfigDict(env_prefix="WHEREFROM_", extra="ignore", frozen=True)
+
+    database_url: SecretStr = Field(
+        default=SecretStr("sqlite:///.wherefrom/wherefrom.db"),
+        description="SQLAlchemy URL: `sqlite:///PATH` or `postgresql+psycopg://USER:PASSWORD@HOST/NAME`.",
+    )
+    redis_url: SecretStr = Field(
+        default=SecretStr("redis://127.0.0.1:6379/0"), description="Redis of the stream and of the hints."
+    )
+    key_prefix: str = Field(default="", description="Put before every Redis key, to share one Redis.")
+    bundles_dir: Path = Field(
+        default=Path(".wherefrom/bundles"), description="Folder that holds the bundles by name."
+    )
+    models_dir: Path = Field(
+        default=Path(".wherefrom/models"),
+        description="Folder that holds the models and adapters that bundles name, each under its folder's name.",
+    )
+
+    state_dir: Path = Field(
+        default=Path(".wherefrom/state"),
+        description="Folder of this machine's running processes: their signs of life, the page's address, embedded Redis.",
+    )
+
+    log_format: Literal["console", "json"] = Field(default="console", description="`json` in production.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least level logged."
+    )
+
+    batch_audits: int = Field(default=16, ge=1, le=1024, description="Audits claimed at once by one worker.")
+    batch_tokens: int = Field(
+        default=2048, ge=64, description="Tokens, padding included, in one pass through the model."
+    )
+    max_tokens: int = Field(
+        default=1024,
+        ge=8,
+        description="Tokens of prompt and completion of one output; what is more is cut or rejected.",
+    )
+    over_long: Literal["truncate", "reject"] = Field(
+        default="truncate",
+        description="What to do with an output over `max_tokens`: cut it with a mark, or reject it.",
+    )
+    top_k: int = Field(default=10, ge=1, le=200, description="Citations stored per audit.")
+    opponents: int = Field(
+        default=3, ge=0, le=50, description="Opponents (negative influence) stored per audit."
+    )
+    torch_threads: int = Field(
+        default=0, ge=0, description="Threads of one worker process; 0 lets torch decide."
+    )
+
+    lease_seconds: float = Field(
+        default=60.0, gt=0, description="How long a claim lasts without a heartbeat."
+    )
+    heartbeat_seconds: float = Field(
+        default=15.0, gt=0, description="Time between two extensions of a lease."
+    )
+    max_attempts: int = Field(default=5, ge=1, description="Attempts before an audit is dead.")
+    backoff_base_seconds: float = Field(
+        default=2.0, gt=0, description="Wait after the first transient failure; doubles."
+    )
+    backoff_cap_seconds: float = Field(default=300.0, gt=0, description="Longest wait between two attempts.")
+    batch_time_limit_seconds: int = Field(default=600, ge=1, description="Hard limit of one claimed batch.")
+
+    sweep_seconds: float = Field(default=2.0, gt=0, description="Time between two rounds of the sweeper.")
+    worker_processes: int = Field(
+        default=1, ge=1, le=64, description="Processes of one `python -m worker run`."
+    )
+    watchdog_seconds: float = Field(
+        default=120.0, gt=0, description="Pending work and no claim for this long: the worker exits non-zero."
+    )
+    intake_batch: int = Field(
+        default=100, ge=1, le=10_000, description="Stream entries committed in one transaction."
+    )
+    intake_idle_claim_seconds: float = Field(
+        default=30.0, gt=0, description="Stream entries of a dead intake are taken over after this long."
+    )
+
+    host: str = Field(default="127.0.0.1", description="Address that the web service binds to.")
+    port: int = Field(
+        default=8077, ge=0, le=65535, description="Port of the web service; 0 takes a free one."
+    )
+    allowed_hosts: tuple[str, ...] = Field(
+        default=("127.0.0.1", "localhost", "[::1]"),
+        description="Host headers that are answered (JSON list); others get 400 (DNS rebinding).",
+    )
+    unsafe_no_auth: bool = Field(
+        default=False, description="Serve without API keys on an address that is not loopback. Do not."
+    )
+    body_limit_bytes: int = Field(default=4_500_000, ge=1024, description="Largest request body.")
+    max_records_per_request: int = Field(
+        default=1000, ge=1, description="Most records in one `POST /v1/flagged`."
+    )
+    max_page_size: int = Field(default=200, ge=1, le=1000, description="Largest page of a list.")
+
+    service_url: str = Field(
+        default="http://127.0.0.1:8077", description="Where the client and the CLI find the service."
+    )
+    api_key: SecretStr | None = Field(default=None, description="API key that the client and the CLI send.")
+    spool_path: Path = Field(
+        default=Path(".wherefrom/spool.db"), description="The client's file of records that are not sent yet."
+    )
+    spool_max_bytes: int = Field(
+        default=64_000_000, ge=4096, description="Largest spool; more records are refused."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.heartbeat_seconds * 2 > self.lease_seconds:
+            raise ValueError(
+                "heartbeat_seconds must be at most half of lease_seconds, or one late heartbeat loses the lease"
+            )
+        if self.backoff_base_seconds > self.backoff_cap_seconds:
+            raise ValueError("backoff_base_seconds must not exceed backoff_cap_seconds")
+        return self
+
+
+def load_settings() -> Settings:
+    """The settings of this process.
+
+    Raises:
+        ConfigurationError: an environment variable has a value that cannot be used; the text names it.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        lines = [
+            f"WHEREFROM_{'_'.join(str(part) for part in item['loc']).upper()}: {item['msg']}"
+            if item["loc"]
+            else item["msg"]
+            for item in error.errors(include_input=False, include_url=False)
+        ]
+        raise ConfigurationError("unusable settings:\n  " + "\n  ".join(lines)) from error
+
+
+def child_environment(**overrides: str) -> dict[str, str]:
+    """This process's environment with settings replaced, for a child process.
+
+    Args:
+        overrides: Values by the setting's name, as they would be written in the environment.
+
+    Raises:
+        ConfigurationError: there is no such setting.
+    """
+    unknown = overrides.keys() - Settings.model_fields.keys()
+    if unknown:
+        raise ConfigurationError(f"no such setting: {', '.join(sorted(unknown))}")
+    return {**os.environ, **{f"WHEREFROM_{name.upper()}": value for name, value in overrides.items()}}

@@ -1,0 +1,182 @@
+"""Commands that look after the service: doctor, retry, bundles and API keys."""
+
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from db import catalogue, claims, keys
+from wherefrom.errors import ConfigurationError, QueueUnavailable
+from wherefrom.metrics import Metrics
+from wherefrom.records import AuditState
+from wherefrom.settings import Settings
+from worker.app import make_celery
+from worker.bundles import add_bundle as put_into_service
+from worker.doctor import examine
+from worker.door import EXIT_UNHEALTHY, Json, open_settings, opened_database, print_json, print_table
+from worker.hints import HintSender
+from worker.redis_link import connect_redis
+
+RETRIABLE = (AuditState.DEAD, AuditState.REJECTED)
+
+
+def doctor(*, as_json: Json = False) -> None:
+    """Look the installation over: database, Redis, bundles, audits, processes. Exit code 1 if there is a problem.
+
+    Examples:
+      python -m worker doctor
+      python -m worker doctor --json
+    """
+    findings = [asdict(finding) for finding in examine(open_settings())]
+    if as_json:
+        print_json(findings)
+    else:
+        print_table(("what", "verdict", "text"), findings)
+    if any(finding["verdict"] == "problem" for finding in findings):
+        raise typer.Exit(EXIT_UNHEALTHY)
+
+
+def retry(
+    audit_ids: Annotated[list[int] | None, typer.Argument(help="Ids of the audits.")] = None,
+    *,
+    state: Annotated[
+        AuditState | None, typer.Option(help="All audits in this state: dead or rejected.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Put dead or rejected audits back on the queue with all their attempts.
+
+    Examples:
+      python -m worker retry 17 18
+      python -m worker retry --state dead
+    """
+    if bool(audit_ids) == bool(state):
+        raise ConfigurationError("give either ids of audits or --state")
+    if state is not None and state not in RETRIABLE:
+        raise ConfigurationError(
+            f"audits that are {state.value} cannot be tried again; dead and rejected ones can"
+        )
+    settings = open_settings()
+    with opened_database(settings) as database:
+        requeued = claims.requeue(database, audit_ids=audit_ids, state=state)
+        _hint(settings, claims.pending_counts(database))
+    if as_json:
+        print_json({"requeued": requeued})
+    else:
+        typer.echo(f"{requeued} audits are pending again")
+
+
+def add_bundle(
+    path: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
+    *,
+    activate: Annotated[
+        bool, typer.Option("--activate/--no-activate", help="Send the model's new audits to it.")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Check a bundle, copy it to the bundles folder, register it. Audits that waited for its model are queued.
+
+    Examples:
+      python -m worker add-bundle build/support-bundle
+      python -m worker add-bundle build/support-bundle --no-activate
+    """
+    settings = open_settings()
+    with opened_database(settings) as database:
+        bundle_id, manifest = put_into_service(database, settings, path, activate=activate)
+        _hint(settings, claims.pending_counts(database))
+    if as_json:
+        print_json({"id": bundle_id, "name": manifest.name, "model": manifest.model.name, "active": activate})
+    else:
+        typer.echo(
+            f"bundle {manifest.name} (id {bundle_id}) explains {manifest.model.name}{'' if activate else ', not active'}"
+        )
+
+
+def bundles(*, as_json: Json = False) -> None:
+    """List the registered bundles.
+
+    Examples:
+      python -m worker bundles --json
+    """
+    with opened_database(open_settings()) as database:
+        rows = [bundle.model_dump(mode="json") for bundle in catalogue.list_bundles(database)]
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(("id", "name", "model", "form", "corpus_examples", "active", "created_at"), rows)
+
+
+def keys_create(
+    name: Annotated[
+        str, typer.Argument(help="Whose key it is; producers keep their idempotency keys under it.")
+    ],
+    *,
+    scope: Annotated[list[str], typer.Option(help="ingest, read or admin; may be repeated.")],
+    days: Annotated[
+        int | None, typer.Option(min=1, help="Days until it expires; for ever where not given.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Make an API key. It is shown once and stored nowhere: keep it.
+
+    Examples:
+      python -m worker keys create production --scope ingest --days 90
+      python -m worker keys create auditor --scope read
+    """
+    expires_at = None if days is None else datetime.now(UTC) + timedelta(days=days)
+    with opened_database(open_settings()) as database:
+        key = keys.create_key(database, name, scope, expires_at)
+    if as_json:
+        print_json({"name": name, "scopes": scope, "expires_at": expires_at, "key": key})
+    else:
+        typer.echo(key)
+
+
+def keys_list(*, as_json: Json = False) -> None:
+    """List the API keys (never the keys themselves).
+
+    Examples:
+      python -m worker keys list
+    """
+    with opened_database(open_settings()) as database:
+        rows = [asdict(key) for key in keys.list_keys(database)]
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(tuple(rows[0]) if rows else ("name",), rows)
+
+
+def keys_revoke(name: Annotated[str, typer.Argument(help="Name of the key.")]) -> None:
+    """Revoke an API key at once.
+
+    Examples:
+      python -m worker keys revoke production
+    """
+    with opened_database(open_settings()) as database:
+        keys.revoke_key(database, name)
+    typer.echo(f"the key {name} is revoked")
+
+
+def _hint(settings: Settings, pending: dict[int, int]) -> None:
+    """Hint at the work; the sweeper does so too, so an absent Redis is only told."""
+    with connect_redis(settings) as client:
+        hints = HintSender(
+            make_celery(settings), client, settings=settings, metrics=Metrics(), sender="operator"
+        )
+        try:
+            hints.send_for_work(pending)
+        except QueueUnavailable as error:
+            typer.echo(f"note: {error}; the sweeper sends hints when Redis is back", err=True)
+
+
+def add_admin_commands(app: typer.Typer) -> None:
+    """Put the commands of this file on the command line."""
+    for command in (doctor, retry, add_bundle, bundles):
+        app.command(rich_help_panel="Look after it")(command)
+    key_commands = typer.Typer(no_args_is_help=True, help="API keys of producers and auditors.")
+    key_commands.command("create")(keys_create)
+    key_commands.command("list")(keys_list)
+    key_commands.command("revoke")(keys_revoke)
+    app.add_typer(key_commands, name="keys", rich_help_panel="Look after it")

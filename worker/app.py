@@ -1,0 +1,90 @@
+"""The Celery application: hints only, JSON only, no results, prefork pool of spawned processes.
+
+Why each setting is as it is: docs/adr/0003-acknowledgement.md. A pool process gets this application pickled, rebuilds it
+(`__reduce_keys__` carries the settings along) and makes its `Runtime` when it has started.
+"""
+
+from typing import Any
+
+from celery import Celery, signals
+
+from tasks.celery_tasks import AttributeTask
+from wherefrom.logs import configure_logging
+from wherefrom.messages import ATTRIBUTE_QUEUE, ATTRIBUTE_TASK
+from wherefrom.metrics import Metrics
+from wherefrom.settings import Settings
+from worker.hints import HintSender
+from worker.redis_link import SOCKET_OPTIONS, connect_redis
+from worker.runtime import Runtime, open_database
+
+
+class WherefromCelery(Celery):  # type: ignore[misc]  # Celery ships no types
+    """A Celery application that knows the settings and the one task."""
+
+    def __init__(self, *args: Any, settings: Settings, **kwargs: Any) -> None:
+        self.settings = settings
+        super().__init__(*args, **kwargs)
+
+    def on_init(self) -> None:
+        """Register the task; called by Celery at the end of its constructor."""
+        self.conf.update(celery_configuration(self.settings))
+        self.register_task(AttributeTask())
+        # Not weak: nobody else holds these. The identifiers keep a second application from being served twice.
+        signals.setup_logging.connect(self._set_up_logging, weak=False, dispatch_uid="wherefrom-logging")
+        signals.worker_process_init.connect(self._start_runtime, weak=False, dispatch_uid="wherefrom-runtime")
+
+    def _set_up_logging(self, **_: Any) -> None:
+        """A receiver of this signal also keeps Celery from setting up logging itself."""
+        configure_logging(self.settings)
+
+    def _start_runtime(self, **_: Any) -> None:
+        """Runs in each pool process when it has started."""
+        start_runtime(self)
+
+    def __reduce_keys__(self) -> dict[str, Any]:
+        return {**super().__reduce_keys__(), "settings": self.settings}
+
+
+def make_celery(settings: Settings) -> WherefromCelery:
+    """The application for sending hints and for running workers; connects when first used."""
+    return WherefromCelery("wherefrom", settings=settings, set_as_current=False)
+
+
+def celery_configuration(settings: Settings) -> dict[str, Any]:
+    """Celery's settings."""
+    return {
+        "broker_url": settings.redis_url.get_secret_value(),
+        "broker_transport": "worker.transport:Transport",
+        "broker_transport_options": {**SOCKET_OPTIONS, "global_keyprefix": settings.key_prefix},
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        # A hint is worth nothing: acknowledged before it runs, never given back, its result kept nowhere.
+        "task_acks_late": False,
+        "task_reject_on_worker_lost": False,
+        "task_ignore_result": True,
+        "result_backend": None,
+        "task_default_queue": ATTRIBUTE_QUEUE,
+        # Pickle can run code: anything but JSON is refused before it is read.
+        "accept_content": ["json"],
+        "task_serializer": "json",
+        "event_serializer": "json",
+        "worker_prefetch_multiplier": 1,
+        # fork would share CUDA, threads and database connections with the parent.
+        "worker_pool_start_method": "spawn",
+        # Hard limit: the process is replaced, the leases run out, the audits are claimed again.
+        "task_time_limit": settings.batch_time_limit_seconds,
+        "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,
+        "worker_send_task_events": False,
+        "worker_enable_remote_control": False,
+    }
+
+
+def start_runtime(app: WherefromCelery) -> Runtime:
+    """Make this process's runtime and hand it to the task."""
+    settings = app.settings
+    metrics = Metrics()
+    hints = HintSender(app, connect_redis(settings), settings=settings, metrics=metrics, sender="task")
+    runtime = Runtime(settings, database=open_database(settings), hints=hints, metrics=metrics)
+    app.tasks[ATTRIBUTE_TASK].runtime = runtime
+    return runtime

@@ -1,0 +1,60 @@
+"""Puts a bundle into service: checks it, copies it where the workers look, and tells the database about it."""
+
+import shutil
+from pathlib import Path
+
+from db import catalogue
+from db.session import Database
+from wherefrom.attribution.manifest import Manifest, iter_examples, read_card, read_manifest
+from wherefrom.errors import DiskFull, UnknownBundle
+from wherefrom.settings import Settings
+
+
+def add_bundle(database: Database, settings: Settings, path: Path, *, activate: bool) -> tuple[int, Manifest]:
+    """Register a bundle; its id and its manifest. Adding it again changes nothing but whether it is active.
+
+    Raises:
+        UnknownBundle: there is no such folder.
+        BundleCorrupt: a file is not what the manifest states.
+        BundleMismatch: the model is known with other weights, or the name for another bundle.
+        DiskFull: the bundle cannot be copied to `bundles_dir`.
+        DatabaseUnavailable: nothing was registered.
+    """
+    if not path.is_dir():
+        raise UnknownBundle(f"there is no folder {path}")
+    manifest = read_manifest(path)
+    home = settings.bundles_dir / manifest.name
+    if home.resolve() != path.resolve():
+        _copy(path, home)
+    bundle_id = catalogue.register_bundle(
+        database,
+        name=manifest.name,
+        model=manifest.model.name,
+        weights_sha256=manifest.model.weights_sha256,
+        adapter_sha256=manifest.model.adapter_sha256,
+        tokenizer_sha256=manifest.model.tokenizer_sha256,
+        corpus_sha256=manifest.corpus.sha256,
+        corpus_name=manifest.corpus.name,
+        corpus_examples=manifest.corpus.examples,
+        form=manifest.parameters.form,
+        card=read_card(home),
+        examples=iter_examples(home),
+        activate=activate,
+    )
+    return bundle_id, manifest
+
+
+def _copy(path: Path, home: Path) -> None:
+    """Copy into place in one step; a bundle that is there and whole stays as it is."""
+    if home.is_dir():
+        read_manifest(home)
+        return
+    unfinished = home.with_name(f"{home.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        home.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(path, unfinished)
+        unfinished.replace(home)
+    except OSError as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise DiskFull(f"the bundle cannot be copied to {home}: {error.strerror or error}") from error

@@ -1,0 +1,163 @@
+"""Looks the whole installation over and says what is wrong and what to do about it; `python -m worker doctor` shows it."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import redis
+
+from db import catalogue, reader
+from db.session import Database
+from wherefrom.errors import PermanentError, TransientError, WherefromError
+from wherefrom.messages import INTAKE_GROUP
+from wherefrom.records import AuditState
+from wherefrom.settings import Settings
+from worker.health import check_health
+from worker.redis_link import attribute_queue, connect_redis, flagged_stream, redis_errors, rejected_stream
+from worker.runtime import open_database
+from worker.verify import check_bundle
+
+#: kombu's Redis transport and XAUTOCLAIM need it.
+LEAST_REDIS = (6, 2)
+
+Verdict = Literal["ok", "warning", "problem"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at. A `problem` keeps the service from working; a `warning` may lose or hide something."""
+
+    what: str
+    verdict: Verdict
+    text: str
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Everything that can be seen from this machine, in the order in which to mend it."""
+    findings = [_health("database", settings), _health("redis", settings)]
+    looks: list[tuple[str, Callable[[], Iterator[Finding]]]] = []
+    if findings[1].verdict == "ok":
+        looks.append(("redis", lambda: _redis(settings)))
+    if findings[0].verdict == "ok":
+        looks += [("bundles", lambda: _bundles(settings)), ("audits", lambda: _audits(settings))]
+    for what, look in looks:
+        try:
+            findings += look()
+        except WherefromError as error:
+            findings.append(Finding(what, "problem", str(error)))
+    findings += [_process(name, settings) for name in ("intake", "worker", "sweeper", "web")]
+    return findings
+
+
+def _health(name: str, settings: Settings) -> Finding:
+    try:
+        health = check_health(name, settings)
+    except PermanentError as error:
+        return Finding(name, "problem", str(error))
+    return Finding(name, "ok" if health.well else "problem", health.text)
+
+
+def _process(name: str, settings: Settings) -> Finding:
+    """Processes may well run on other machines, so their absence here is only worth a word."""
+    health = check_health(name, settings)
+    return Finding(name, "ok" if health.well else "warning", health.text)
+
+
+def _redis(settings: Settings) -> Iterator[Finding]:
+    with redis_errors(), connect_redis(settings) as client:
+        version = str(client.info("server")["redis_version"])
+        numbers = tuple(int(part) for part in version.split(".")[:2])
+        least = ".".join(map(str, LEAST_REDIS))
+        yield Finding(
+            "redis version",
+            "ok" if numbers >= LEAST_REDIS else "problem",
+            f"{version}; {least} or newer is needed",
+        )
+        yield from _durability(client)
+        yield from _queues(client, settings)
+
+
+def _durability(client: redis.Redis) -> Iterator[Finding]:
+    try:
+        values = client.config_get("append*", "maxmemory-policy")
+    except redis.ResponseError:
+        yield Finding(
+            "redis durability", "warning", "CONFIG is not allowed for this user; see docs/operations.md"
+        )
+        return
+    if values.get("appendonly") != "yes":
+        yield Finding(
+            "redis durability",
+            "warning",
+            "appendonly is off: a Redis crash loses what intake has not yet taken",
+        )
+    else:
+        sync = values.get("appendfsync")
+        loss = {"always": "nothing", "everysec": "up to one second of entries"}.get(
+            str(sync), "entries of many seconds"
+        )
+        yield Finding("redis durability", "ok", f"appendfsync {sync}: a crash loses {loss}")
+    policy = values.get("maxmemory-policy")
+    if policy != "noeviction":
+        yield Finding(
+            "redis eviction",
+            "problem",
+            f"maxmemory-policy is {policy}: Redis may drop the stream; set noeviction",
+        )
+
+
+def _queues(client: redis.Redis, settings: Settings) -> Iterator[Finding]:
+    waiting, refused = client.xlen(flagged_stream(settings)), client.xlen(rejected_stream(settings))
+    yield Finding("flagged stream", "ok", f"{waiting} entries wait for {INTAKE_GROUP}")
+    yield Finding("hints", "ok", f"{client.llen(attribute_queue(settings))} on the queue")
+    if refused:
+        text = f"{refused} entries could not be taken: XRANGE {rejected_stream(settings)} - + COUNT 10"
+        yield Finding("rejected stream", "warning", text)
+
+
+def _bundles(settings: Settings) -> Iterator[Finding]:
+    database = open_database(settings)
+    try:
+        bundles = catalogue.active_bundles(database)
+        if not bundles:
+            yield Finding("bundles", "problem", "none is active: python -m worker add-bundle PATH --activate")
+        for bundle in bundles:
+            try:
+                check_bundle(bundle, settings.bundles_dir / bundle.name)
+            except PermanentError as error:
+                yield Finding("bundle", "problem", f"{error.code}: {error}")
+            else:
+                yield Finding(
+                    "bundle",
+                    "ok",
+                    f"{bundle.name} explains {bundle.model} ({bundle.corpus_examples} examples)",
+                )
+    finally:
+        database.dispose()
+
+
+def _audits(settings: Settings) -> Iterator[Finding]:
+    database: Database = open_database(settings)
+    try:
+        queue = reader.queue_health(database)
+    except TransientError as error:
+        yield Finding("audits", "problem", str(error))
+        return
+    finally:
+        database.dispose()
+    counts = (
+        ", ".join(f"{count} {state.value}" for state, count in queue.states.items() if count) or "none yet"
+    )
+    yield Finding("audits", "ok", counts)
+    if queue.expired_leases:
+        yield Finding(
+            "leases",
+            "warning",
+            f"{queue.expired_leases} ran out and were not taken back: does the sweeper run?",
+        )
+    if dead := queue.states.get(AuditState.DEAD, 0):
+        yield Finding(
+            "dead audits",
+            "warning",
+            f"{dead}: see their codes on the page, then python -m worker retry --state dead",
+        )

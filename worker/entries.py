@@ -1,0 +1,58 @@
+"""Reads one entry of the flagged stream into a record, or says why it cannot."""
+
+import json
+from collections.abc import Mapping
+
+from pydantic import ValidationError
+
+from wherefrom.errors import BodyTooLarge, InvalidRecord, UnknownSchema
+from wherefrom.messages import RECORD_FIELD
+from wherefrom.records import RECORD_SCHEMA, FlaggedRecord
+
+
+def read_entry(fields: Mapping[bytes, bytes], *, entry_id: str, limit_bytes: int) -> FlaggedRecord:
+    """The record of a stream entry; without a key of its own it gets the entry's id.
+
+    Args:
+        fields: The entry as Redis holds it.
+        entry_id: Id that Redis gave the entry.
+        limit_bytes: Largest record.
+
+    Raises:
+        InvalidRecord: no field `record`, not UTF-8, not JSON, or not of the documented shape.
+        BodyTooLarge: more than `limit_bytes` bytes.
+        UnknownSchema: a record of a version that this release does not read.
+    """
+    raw = fields.get(RECORD_FIELD.encode())
+    if raw is None:
+        raise InvalidRecord(f"the entry has no field `{RECORD_FIELD}`")
+    if len(raw) > limit_bytes:
+        raise BodyTooLarge(f"the record has {len(raw)} bytes, the limit is {limit_bytes}")
+    record = _record(raw)
+    if record.idempotency_key is None:
+        return record.model_copy(update={"idempotency_key": entry_id})
+    return record
+
+
+def _record(raw: bytes) -> FlaggedRecord:
+    try:
+        value = json.loads(raw.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise InvalidRecord(f"the record is not UTF-8 (byte {error.start})") from error
+    except json.JSONDecodeError as error:
+        raise InvalidRecord(f"the record is not JSON: {error.msg} at character {error.pos}") from error
+    except RecursionError as error:
+        raise InvalidRecord("the record is nested too deeply") from error
+    if not isinstance(value, dict):
+        raise InvalidRecord(f"the record is a JSON {type(value).__name__}, not an object")
+    schema = value.get("schema", RECORD_SCHEMA)
+    if schema != RECORD_SCHEMA:
+        raise UnknownSchema(f"this release reads schema {RECORD_SCHEMA}, the record says {str(schema)[:40]}")
+    try:
+        return FlaggedRecord.model_validate(value)
+    except ValidationError as error:
+        found = error.errors(include_input=False, include_url=False, include_context=False)
+        lines = [
+            f"{'.'.join(str(part) for part in one['loc']) or 'record'}: {one['msg']}" for one in found[:10]
+        ]
+        raise InvalidRecord("; ".join(lines)) from error

@@ -1,0 +1,92 @@
+"""Answers "is it well?" for one process or service; `python -m worker health NAME` and compose's health checks ask."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import httpx
+
+from db.migrate import current_and_head
+from wherefrom.errors import ConfigurationError, TransientError
+from wherefrom.settings import Settings
+from worker.redis_link import connect_redis, redis_errors
+from worker.runtime import open_database
+from worker.signs import STALE_S, Sign
+
+#: Longest wait for the web service's answer.
+WEB_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True)
+class Health:
+    """One answer."""
+
+    name: str
+    well: bool
+    text: str
+
+
+def check_health(name: str, settings: Settings) -> Health:
+    """Health of one of `CHECKS`.
+
+    Raises:
+        ConfigurationError: there is nothing of that name.
+    """
+    if name not in CHECKS:
+        raise ConfigurationError(f"nothing to check is called {name!r}; there are {', '.join(CHECKS)}")
+    try:
+        return Health(name, *CHECKS[name](settings))
+    except TransientError as error:
+        return Health(name, well=False, text=str(error))
+
+
+def _process(name: str) -> Callable[[Settings], tuple[bool, str]]:
+    def _check(settings: Settings) -> tuple[bool, str]:
+        age_s = Sign(settings, name).age_s()
+        if age_s is None:
+            return False, f"no sign of life in {settings.state_dir}; it does not run here"
+        return age_s <= STALE_S, f"last sign of life {age_s:.0f} s ago"
+
+    return _check
+
+
+def _web(settings: Settings) -> tuple[bool, str]:
+    url = web_url(settings)
+    try:
+        answer = httpx.get(f"{url}/healthz", timeout=WEB_TIMEOUT_S)
+    except httpx.HTTPError as error:
+        return False, f"{url} does not answer: {error}"
+    return answer.is_success, f"{url} answers {answer.status_code}"
+
+
+def _redis(settings: Settings) -> tuple[bool, str]:
+    with redis_errors(), connect_redis(settings) as client:
+        return bool(client.ping()), "answers"
+
+
+def _database(settings: Settings) -> tuple[bool, str]:
+    database = open_database(settings)
+    try:
+        database.ping()
+    finally:
+        database.dispose()
+    current, head = current_and_head(settings.database_url.get_secret_value())
+    if current != head:
+        return False, f"schema is {current}, this release needs {head}: run `python -m worker migrate`"
+    return True, f"answers, schema {head}"
+
+
+def web_url(settings: Settings) -> str:
+    """Address of this machine's web service, as it wrote it, else as the settings say."""
+    host = "127.0.0.1" if settings.host in {"0.0.0.0", "::", ""} else settings.host  # noqa: S104 - asked, not bound
+    return Sign(settings, "web").details().get("url", f"http://{host}:{settings.port}")
+
+
+#: What can be asked about.
+CHECKS: dict[str, Callable[[Settings], tuple[bool, str]]] = {
+    "intake": _process("intake"),
+    "worker": _process("worker"),
+    "sweeper": _process("sweeper"),
+    "web": _web,
+    "redis": _redis,
+    "database": _database,
+}

@@ -1,0 +1,105 @@
+"""The long-running processes: each puts its parts together, runs until it is told to stop, and tidies up."""
+
+import os
+import secrets
+import socket
+import threading
+
+from wherefrom.errors import QueueUnavailable
+from wherefrom.logs import get_logger
+from wherefrom.metrics import Metrics
+from wherefrom.settings import Settings
+from worker.app import make_celery
+from worker.hints import HintSender
+from worker.intake import Intake
+from worker.redis_link import connect_redis
+from worker.rounds import run_rounds
+from worker.runtime import open_database
+from worker.signs import Sign
+from worker.sweep import Sweeper
+from worker.verify import verify_active_bundles
+from worker.watchdog import Watchdog
+
+log = get_logger(__name__)
+
+#: Exit code of a worker that its watchdog ended.
+EXIT_STALLED = 1
+
+
+def run_intake(settings: Settings, stop: threading.Event) -> None:
+    """Take entries from the stream until `stop` is set."""
+    client, database, metrics, sign = (
+        connect_redis(settings),
+        open_database(settings),
+        Metrics(),
+        Sign(settings, "intake"),
+    )
+    hints = HintSender(make_celery(settings), client, settings=settings, metrics=metrics, sender="intake")
+    consumer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    intake = Intake(client, database, settings=settings, metrics=metrics, hints=hints, consumer=consumer)
+    log.info("intake_started", consumer=consumer, database=database.url_masked)
+    try:
+        run_rounds(intake.step, name="intake", stop=stop, beat=sign.give, pause_s=0)
+        intake.leave()
+    except QueueUnavailable as error:
+        log.info("consumer_left_behind", consumer=consumer, reason=str(error))
+    finally:
+        sign.remove()
+        client.close()
+        database.dispose()
+    log.info("intake_stopped")
+
+
+def run_sweeper(settings: Settings, stop: threading.Event) -> None:
+    """Sweep until `stop` is set."""
+    client, database, metrics, sign = (
+        connect_redis(settings),
+        open_database(settings),
+        Metrics(),
+        Sign(settings, "sweeper"),
+    )
+    hints = HintSender(make_celery(settings), client, settings=settings, metrics=metrics, sender="sweeper")
+    sweeper = Sweeper(database, hints, settings=settings, metrics=metrics)
+    log.info("sweeper_started", every_s=settings.sweep_seconds)
+    try:
+        run_rounds(sweeper.step, name="sweeper", stop=stop, beat=sign.give, pause_s=settings.sweep_seconds)
+    finally:
+        sign.remove()
+        client.close()
+        database.dispose()
+    log.info("sweeper_stopped")
+
+
+def run_worker(settings: Settings) -> int:
+    """Run a Celery worker until it is told to stop; its exit code. SIGTERM: it finishes its batches first.
+
+    Raises:
+        BundleCorrupt, BundleMismatch, UnknownBundle: an active bundle cannot be used; nothing was started.
+        DatabaseUnavailable: the active bundles cannot be read.
+    """
+    database, sign, stop = open_database(settings), Sign(settings, "worker"), threading.Event()
+    verify_active_bundles(database, settings)
+    sign.give()
+    watchdog = Watchdog(database, limit_s=settings.watchdog_seconds)
+    threading.Thread(
+        target=watchdog.run,
+        kwargs={"beat": sign.give, "stop": stop, "end": lambda: os._exit(EXIT_STALLED)},
+        name="watchdog",
+        daemon=True,
+    ).start()
+    worker = make_celery(settings).Worker(
+        hostname=f"wherefrom-{os.getpid()}@{socket.gethostname()}",
+        pool="prefork",
+        concurrency=settings.worker_processes,
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        quiet=True,
+    )
+    try:
+        worker.start()
+    finally:
+        stop.set()
+        sign.remove()
+        database.dispose()
+    return int(worker.exitcode or 0)

@@ -1,0 +1,61 @@
+"""Connections to Redis as the service's own processes use them (Celery makes its own)."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from wherefrom.errors import ConfigurationError, QueueUnavailable
+from wherefrom.messages import ATTRIBUTE_QUEUE, FLAGGED_STREAM, REJECTED_STREAM
+from wherefrom.settings import Settings
+
+#: Options of every connection, ours and Celery's. Without `socket_timeout` a silent Redis is waited for without end.
+SOCKET_OPTIONS = {
+    "socket_timeout": 30.0,
+    "socket_connect_timeout": 5.0,
+    "socket_keepalive": True,
+    "health_check_interval": 10,
+}
+
+
+def connect_redis(settings: Settings) -> redis.Redis:
+    """A client of the Redis of the settings; connects when first used, answers in bytes.
+
+    Never retries on its own: a read of the consumer group that is sent twice hides the entries of the first answer.
+
+    Raises:
+        ConfigurationError: the URL cannot be read.
+    """
+    try:
+        client: redis.Redis = redis.Redis.from_url(
+            settings.redis_url.get_secret_value(), protocol=2, retry=Retry(NoBackoff(), 0), **SOCKET_OPTIONS
+        )
+    except ValueError as error:
+        raise ConfigurationError(f"WHEREFROM_REDIS_URL: {error}") from error
+    return client
+
+
+@contextmanager
+def redis_errors() -> Iterator[None]:
+    """Turn every failure of Redis inside the block into `QueueUnavailable`."""
+    try:
+        yield
+    except redis.RedisError as error:
+        raise QueueUnavailable(f"Redis: {error}") from error
+
+
+def flagged_stream(settings: Settings) -> str:
+    """Key of the stream that producers add flagged outputs to."""
+    return settings.key_prefix + FLAGGED_STREAM
+
+
+def rejected_stream(settings: Settings) -> str:
+    """Key of the stream of entries that intake could not take."""
+    return settings.key_prefix + REJECTED_STREAM
+
+
+def attribute_queue(settings: Settings) -> str:
+    """Key of the list that holds the hints."""
+    return settings.key_prefix + ATTRIBUTE_QUEUE

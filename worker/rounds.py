@@ -1,0 +1,75 @@
+"""Runs a step again and again until told to stop; waits out what is away. Intake and sweeper are such loops."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+from tasks.backoff import backoff_seconds
+from wherefrom.errors import TransientError
+from wherefrom.logs import get_logger
+
+log = get_logger(__name__)
+
+#: Waits while Redis or the database is away: short, for nothing is spent by asking.
+RETRY_BASE_S = 0.2
+RETRY_CAP_S = 5.0
+#: How often a process looks whether its supervisor is still there.
+PARENT_POLL_S = 1.0
+
+
+def run_rounds(
+    step: Callable[[], None], *, name: str, stop: threading.Event, beat: Callable[[], None], pause_s: float
+) -> None:
+    """Call `step` every `pause_s` seconds until `stop` is set; after a transient error wait longer, and go on.
+
+    Args:
+        step: One round. Any error but a `TransientError` is a bug and ends the process.
+        name: Who runs, for the log.
+        stop: Ends the loop after the present round.
+        beat: Sign of life, given before each round, also while something is away.
+        pause_s: Seconds between two rounds.
+    """
+    failures = 0
+    while not stop.is_set():
+        beat()
+        try:
+            step()
+        except TransientError as error:
+            failures += 1
+            wait_s = backoff_seconds(failures, base_s=RETRY_BASE_S, cap_s=RETRY_CAP_S)
+            log.warning("waiting", process=name, code=error.code, reason=str(error), failures=failures)
+            stop.wait(wait_s)
+            continue
+        if failures:
+            log.info("recovered", process=name, failures=failures)
+            failures = 0
+        stop.wait(pause_s)
+
+
+def stop_on_signals() -> threading.Event:
+    """An event that SIGTERM and SIGINT set; the second such signal ends the process at once."""
+    stop = threading.Event()
+
+    def _on_signal(number: int, _frame: FrameType | None) -> None:
+        stop.set()
+        signal.signal(number, signal.SIG_DFL)
+
+    signal.signal(signal.SIGTERM, _on_signal)
+    signal.signal(signal.SIGINT, _on_signal)
+    return stop
+
+
+def end_with_parent() -> None:
+    """Send SIGTERM to this process when its parent has died, so that a killed supervisor leaves no orphans."""
+    parent = os.getppid()
+
+    def _watch() -> None:
+        pause = threading.Event()
+        while os.getppid() == parent:
+            pause.wait(PARENT_POLL_S)
+        log.warning("parent_died", parent=parent)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=_watch, name="parent-watch", daemon=True).start()

@@ -1,0 +1,139 @@
+"""What one process of the service holds: settings, database, engines over bundles. The only place that loads models.
+
+Nothing is made at import. A pool process builds its `Runtime` when it has started (`worker.app`), so no connection and no
+model ever crosses a process boundary.
+"""
+
+import os
+import secrets
+import socket
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+from db import catalogue
+from db.session import Database
+from tasks.attribute import Clock
+from tasks.store import AuditStore, SqlAuditStore
+from wherefrom.attribution.interface import Attributor
+from wherefrom.attribution.manifest import read_manifest
+from wherefrom.errors import PermanentError, QueueUnavailable
+from wherefrom.logs import get_logger
+from wherefrom.metrics import Metrics
+from wherefrom.records import BundleInfo
+from wherefrom.settings import Settings
+from worker.hints import HintSender
+from worker.overlap import OVERLAP_FORM, open_overlap_bundle
+from worker.verify import check_registered
+
+log = get_logger(__name__)
+
+#: Engines kept in one process: the bundle in use, and the one before it while both have work.
+LOADED_BUNDLES = 2
+#: Seconds until a refused bundle is looked at again.
+REFUSED_S = 30.0
+
+#: Makes the engine of a bundle; the seam for tests and for other engines.
+AttributorFactory = Callable[[BundleInfo, Settings], Attributor]
+
+
+def open_database(settings: Settings) -> Database:
+    """The database of the settings; connects when first used."""
+    return Database(settings.database_url.get_secret_value())
+
+
+def open_attributor(bundle: BundleInfo, settings: Settings) -> Attributor:
+    """The engine over a bundle's folder, after checking every hash.
+
+    Raises:
+        UnknownBundle: the folder is not in `bundles_dir`.
+        BundleCorrupt: a file is not what the manifest states.
+        BundleMismatch: the folder's bundle is not the one that the database knows, or its model differs.
+    """
+    folder = settings.bundles_dir / bundle.name
+    if bundle.form == OVERLAP_FORM:
+        return open_overlap_bundle(bundle, folder)
+    manifest = read_manifest(folder, verify=False)  # `open_bundle` checks the hashes
+    check_registered(bundle, manifest)
+    # Optional extra [engine]: the other processes of the service run without torch.
+    import torch  # noqa: PLC0415
+
+    from wherefrom.attribution.attributor import LanguageAttributor  # noqa: PLC0415
+    from wherefrom.attribution.bundle import open_bundle  # noqa: PLC0415
+
+    if settings.torch_threads:
+        torch.set_num_threads(settings.torch_threads)
+    adapter = manifest.model.adapter_folder
+    return LanguageAttributor(
+        open_bundle(
+            folder,
+            model_dir=settings.models_dir / manifest.model.base_folder,
+            adapter_dir=None if adapter is None else settings.models_dir / adapter,
+        )
+    )
+
+
+def owner_name() -> str:
+    """Name under which this process claims audits: machine, process and a number, so that no two are ever alike."""
+    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+
+
+class Runtime:
+    """Everything that the tasks of one pool process need; satisfies `tasks.hint.BatchRuntime`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        database: Database,
+        hints: HintSender,
+        metrics: Metrics,
+        make_attributor: AttributorFactory = open_attributor,
+    ) -> None:
+        self.settings = settings
+        self.metrics = metrics
+        self.store: AuditStore = SqlAuditStore(database, owner_name())
+        self.clock: Clock = time.monotonic
+        self._database = database
+        self._hints = hints
+        self._make_attributor = make_attributor
+        self._loaded: OrderedDict[int, Attributor] = OrderedDict()
+        self._refused: dict[int, tuple[float, PermanentError]] = {}
+
+    def attributor(self, bundle_id: int) -> Attributor:
+        """The engine over a bundle, loaded when first asked for; the least recently used one makes room.
+
+        A bundle that was refused is refused again for a while without looking: loading a model with every hint would keep
+        this process from the bundles that work.
+        """
+        if bundle_id not in self._loaded:
+            until, refusal = self._refused.get(bundle_id, (0.0, None))
+            if refusal is not None and self.clock() < until:
+                raise refusal
+            try:
+                self._load(bundle_id)
+            except PermanentError as error:
+                self._refused[bundle_id] = (self.clock() + REFUSED_S, error)
+                raise
+        self._loaded.move_to_end(bundle_id)
+        return self._loaded[bundle_id]
+
+    def _load(self, bundle_id: int) -> None:
+        bundle = catalogue.bundle_by_id(self._database, bundle_id)
+        while len(self._loaded) >= LOADED_BUNDLES:
+            self._loaded.popitem(last=False)
+        started = self.clock()
+        self._loaded[bundle_id] = self._make_attributor(bundle, self.settings)
+        log.info("bundle_loaded", bundle=bundle.name, seconds=round(self.clock() - started, 3))
+
+    def send_hint(self, bundle_id: int) -> None:
+        """Pass the hint on, whatever the queue's length: each hint that ends starts at most one."""
+        try:
+            self._hints.send(bundle_id)
+        except QueueUnavailable as error:
+            log.info("hint_not_sent", sender="task", reason=str(error))
+
+    def close(self) -> None:
+        """Let go of the engines and of the database's connections."""
+        self._loaded.clear()
+        self._database.dispose()

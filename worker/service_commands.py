@@ -1,0 +1,125 @@
+"""Commands that run the service: everything at once, or one process of it."""
+
+from typing import Annotated
+
+import typer
+
+from db.migrate import current_and_head, upgrade
+from worker import processes
+from worker.door import EXIT_UNHEALTHY, Json, WithParent, open_settings, print_json
+from worker.health import CHECKS, check_health
+from worker.rounds import end_with_parent, stop_on_signals
+from worker.supervise import POLL_S, LocalService
+from worker.web_door import run_web
+
+
+def up() -> None:
+    """Run the whole service on this machine: Redis, schema, worker, sweeper, intake and page.
+
+    Redis is our own (under the state folder) unless WHEREFROM_REDIS_URL is set. Ctrl-C stops everything in order.
+
+    Examples:
+      python -m worker up
+      WHEREFROM_PORT=9000 WHEREFROM_WORKER_PROCESSES=2 python -m worker up
+    """
+    settings = open_settings()
+    stop = stop_on_signals()
+    with LocalService(settings) as service:
+        shown = False
+        while not stop.wait(POLL_S):
+            service.watch()
+            if not shown and (url := service.web_url()):
+                typer.echo(f"wherefrom is at {url} (Ctrl-C stops it)")
+                shown = True
+        typer.echo("stopping: the doors first, then what is being worked on")
+
+
+def migrate(*, as_json: Json = False) -> None:
+    """Bring the database to the schema of this release.
+
+    Examples:
+      python -m worker migrate
+    """
+    url = open_settings().database_url.get_secret_value()
+    upgrade(url)
+    current, head = current_and_head(url)
+    if as_json:
+        print_json({"current": current, "head": head})
+    else:
+        typer.echo(f"the schema is {current}")
+
+
+def intake(*, exit_with_parent: WithParent = False) -> None:
+    """Take flagged outputs from the Redis stream into the database.
+
+    Examples:
+      python -m worker intake
+    """
+    settings = open_settings()
+    if exit_with_parent:
+        end_with_parent()
+    processes.run_intake(settings, stop_on_signals())
+
+
+def run(*, exit_with_parent: WithParent = False) -> None:
+    """Run a worker: it attributes claimed audits in WHEREFROM_WORKER_PROCESSES processes.
+
+    SIGTERM lets it finish its batches. Exit code 1: it stalled and should be started again.
+
+    Examples:
+      python -m worker run
+      WHEREFROM_WORKER_PROCESSES=4 python -m worker run
+    """
+    settings = open_settings()
+    if exit_with_parent:
+        end_with_parent()
+    raise typer.Exit(processes.run_worker(settings))
+
+
+def sweep(*, exit_with_parent: WithParent = False) -> None:
+    """Take back the work of dead workers, and keep hints on the queue while there is work.
+
+    Examples:
+      python -m worker sweep
+    """
+    settings = open_settings()
+    if exit_with_parent:
+        end_with_parent()
+    processes.run_sweeper(settings, stop_on_signals())
+
+
+def web(*, exit_with_parent: WithParent = False) -> None:
+    """Serve the HTTP API and the pages.
+
+    Examples:
+      python -m worker web
+      WHEREFROM_HOST=0.0.0.0 WHEREFROM_PORT=8080 python -m worker web
+    """
+    settings = open_settings()
+    if exit_with_parent:
+        end_with_parent()
+    run_web(settings)
+
+
+def health(
+    name: Annotated[str, typer.Argument(help=f"One of {', '.join(CHECKS)}.")], *, as_json: Json = False
+) -> None:
+    """Is it well? Exit code 0 or 1; for health checks of containers.
+
+    Examples:
+      python -m worker health intake
+      python -m worker health database --json
+    """
+    answer = check_health(name, open_settings())
+    if as_json:
+        print_json({"name": answer.name, "well": answer.well, "text": answer.text})
+    else:
+        typer.echo(f"{answer.name}: {'well' if answer.well else 'UNWELL'}, {answer.text}")
+    if not answer.well:
+        raise typer.Exit(EXIT_UNHEALTHY)
+
+
+def add_service_commands(app: typer.Typer) -> None:
+    """Put the commands of this file on the command line."""
+    for command in (up, migrate, intake, run, sweep, web, health):
+        app.command(rich_help_panel="Run the service")(command)

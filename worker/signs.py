@@ -1,0 +1,47 @@
+"""Signs of life of the long-running processes: files in `state_dir` whose age tells whether the process still turns.
+
+Files and not Redis keys: `python -m worker health` asks about the process beside it (in the same container), and that answer
+must not depend on Redis being there. A process that waits for Redis is well; starting it again would not help.
+"""
+
+import json
+import os
+import time
+
+from wherefrom.settings import Settings
+
+#: A sign older than this means that the process hangs. Rounds take seconds; waits for Redis or the database up to 30.
+STALE_S = 60.0
+
+
+class Sign:
+    """The sign of life of one process of this machine (and `state_dir`)."""
+
+    def __init__(self, settings: Settings, name: str) -> None:
+        self._path = settings.state_dir / f"{name}.json"
+
+    def give(self, **details: str) -> None:
+        """Write the sign, replacing the old one in one step."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        new = self._path.with_suffix(f".{os.getpid()}.new")
+        new.write_text(json.dumps({"pid": os.getpid(), **details}), encoding="utf-8")
+        new.replace(self._path)
+
+    def age_s(self) -> float | None:
+        """Seconds since the last sign; None when there is none."""
+        try:
+            return max(0.0, time.time() - self._path.stat().st_mtime)
+        except FileNotFoundError:
+            return None
+
+    def details(self) -> dict[str, str]:
+        """What the process wrote; empty when there is no sign."""
+        try:
+            read = json.loads(self._path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return {}
+        return {str(name): str(value) for name, value in read.items()} if isinstance(read, dict) else {}
+
+    def remove(self) -> None:
+        """Take the sign away: the process ended in order."""
+        self._path.unlink(missing_ok=True)

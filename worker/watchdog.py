@@ -1,0 +1,65 @@
+"""Ends a worker that has stopped consuming: pending work, and nobody works on anything, for too long.
+
+A Celery worker can be alive and deaf after Redis was away (docs/operations.md). It cannot mend itself, so it ends, and the
+supervisor starts it again. The watchdog runs in the worker's main process and also gives its sign of life.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+
+from db import claims, reader
+from db.session import Database
+from tasks.attribute import Clock
+from wherefrom.errors import DatabaseUnavailable
+from wherefrom.logs import get_logger
+from wherefrom.records import AuditState
+
+log = get_logger(__name__)
+
+#: Seconds between two looks; the limit may be shorter in tests.
+LOOK_S = 15.0
+
+_UNFINISHED = (AuditState.PENDING, AuditState.RUNNING)
+
+
+class Watchdog:
+    """Looks at the database for progress of anybody."""
+
+    def __init__(self, database: Database, *, limit_s: float, clock: Clock = time.monotonic) -> None:
+        self._database = database
+        self._limit_s = limit_s
+        self._clock = clock
+        self._finished = -1
+        self._progress_at = clock()
+
+    def look(self) -> float:
+        """Seconds since the last progress: nothing was pending, somebody held a live lease, or an audit was finished."""
+        try:
+            idle = self._is_idle_with_work()
+        except DatabaseUnavailable as error:
+            # Nobody can claim now, and starting again would not help.
+            log.warning("watchdog_blind", reason=str(error))
+            idle = False
+        if not idle:
+            self._progress_at = self._clock()
+        return self._clock() - self._progress_at
+
+    def run(self, *, beat: Callable[[], None], stop: threading.Event, end: Callable[[], None]) -> None:
+        """Look until `stop` is set; call `end` when the limit is passed."""
+        while not stop.wait(min(LOOK_S, self._limit_s / 4)):
+            beat()
+            stalled_s = self.look()
+            if stalled_s >= self._limit_s:
+                log.error("worker_stalled", seconds=round(stalled_s), limit_s=self._limit_s)
+                end()
+                return
+
+    def _is_idle_with_work(self) -> bool:
+        if not claims.pending_counts(self._database):
+            return False
+        queue = reader.queue_health(self._database)
+        at_work = queue.states.get(AuditState.RUNNING, 0) - queue.expired_leases
+        finished = sum(count for state, count in queue.states.items() if state not in _UNFINISHED)
+        moved, self._finished = finished != self._finished, finished
+        return at_work <= 0 and not moved

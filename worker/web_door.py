@@ -1,0 +1,110 @@
+"""Serves the web room with uvicorn, and sends the hints for what it takes in.
+
+The web room is imported by name: rooms side by side do not know each other, but this door is where the service's processes
+are started, and the web room may import neither Celery nor the hints.
+"""
+
+import queue
+import socket
+import threading
+from collections.abc import Callable, Iterable
+from importlib import import_module
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from wherefrom.errors import ConfigurationError
+from wherefrom.logs import get_logger
+from wherefrom.metrics import Metrics
+from wherefrom.settings import Settings
+from worker.app import make_celery
+from worker.hints import HintSender
+from worker.redis_link import connect_redis
+from worker.rounds import stop_on_signals
+from worker.runtime import open_database
+from worker.signs import Sign
+
+log = get_logger(__name__)
+
+#: Seconds that open requests get at the end.
+GRACE_S = 10
+
+
+class HintThread:
+    """Sends hints from a thread of its own, so that no answer waits for a Redis that is away."""
+
+    def __init__(self, send: Callable[[Iterable[int]], None]) -> None:
+        self._send = send
+        self._asked: queue.SimpleQueue[tuple[int, ...] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="hints", daemon=True)
+        self._thread.start()
+
+    def notify(self, bundle_ids: Iterable[int]) -> None:
+        """Ask for hints for these bundles; returns at once."""
+        self._asked.put(tuple(bundle_ids))
+
+    def close(self) -> None:
+        """End the thread; hints not sent by then are the sweeper's."""
+        self._asked.put(None)
+        self._thread.join(timeout=1.0)
+
+    def _run(self) -> None:
+        while (bundle_ids := self._asked.get()) is not None:
+            self._send(bundle_ids)
+
+
+def run_web(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT; open requests are answered first.
+
+    Raises:
+        ConfigurationError: the address cannot be bound.
+    """
+    stop_on_signals()  # uvicorn takes the signals while it serves, and raises them again when it has ended
+    listener = _listen(settings)
+    port = listener.getsockname()[1]
+    settings = settings.model_copy(update={"port": port})
+    database, client, metrics, sign = (
+        open_database(settings),
+        connect_redis(settings),
+        Metrics(),
+        Sign(settings, "web"),
+    )
+    hints = HintThread(
+        HintSender(make_celery(settings), client, settings=settings, metrics=metrics, sender="web").notify
+    )
+    create_app: Callable[..., ASGIApp] = import_module("web.app").create_app
+    app = create_app(settings, database, metrics=metrics, notify=hints.notify)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=GRACE_S
+        )
+    )
+    url = f"http://{_shown_host(settings.host)}:{port}"
+    sign.give(url=url)
+    log.info("web_started", url=url)
+    try:
+        server.run(sockets=[listener])
+    finally:
+        sign.remove()
+        hints.close()
+        listener.close()
+        client.close()
+        database.dispose()
+    log.info("web_stopped")
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot listen on {settings.host} port {settings.port}: {error.strerror}; set WHEREFROM_HOST or WHEREFROM_PORT"
+        ) from error
+
+
+def _shown_host(host: str) -> str:
+    """The host of an address that a browser on this machine can open."""
+    if host in {"0.0.0.0", "::", ""}:  # noqa: S104 - shown, not bound
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
