@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
 
-from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
 from db.examples import stored_ids
 from db.models import Citation
+from db.statements import insert_rows
 from wherefrom.records import CitationDraft
 
 
@@ -37,7 +37,7 @@ def store_citations(session: Session, audits: Sequence[CitedAudit]) -> None:
             for draft in one.citations
         ]
     if rows:
-        session.execute(insert(Citation), rows)
+        session.execute(insert_rows(Citation), rows)
 
 
 def _row(audit_id: int, training_example_id: int, draft: CitationDraft) -> dict[str, object]:

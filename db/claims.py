@@ -9,13 +9,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Select, Update, delete, func, select, tuple_, union_all, update
+from sqlalchemy import Select, Update, bindparam, delete, func, select, tuple_, union_all, update
 from sqlalchemy.orm import Session
 
 from db.citations import CitedAudit, store_citations
 from db.clock import db_after, db_now
 from db.examples import CHUNK, storable_text
-from db.leases import attempts_spent, due, expired, held, in_state, pick
+from db.leases import HELD, attempts_spent, due, expired, in_state, pick, token
 from db.models import Audit, Bundle, Citation, FlaggedOutput, FlaggedText
 from db.session import Database
 from db.statements import AnySelect, materialized
@@ -180,7 +180,9 @@ def fail(  # noqa: PLR0917 - the same
         The new state, or None when another worker holds the audit by now.
     """
     with db.writing() as session:
-        floor = session.scalar(select(Audit.attempt_floor).where(held(claimed, owner)).with_for_update())
+        floor = session.scalar(
+            select(Audit.attempt_floor).where(HELD).with_for_update(), token(claimed, owner)
+        )
         if floor is None:
             return None
         spent = claimed.attempt - floor
@@ -192,11 +194,8 @@ def fail(  # noqa: PLR0917 - the same
             _close(session, claimed, owner, state=AuditState.DEAD, code=ATTEMPTS_EXHAUSTED, reason=last)
             return AuditState.DEAD
         waiting = _NOT_HELD | {"state": AuditState.PENDING, "next_attempt_at": db_after(retry_in_s)}
-        session.execute(
-            update(Audit)
-            .where(held(claimed, owner))
-            .values(code=code, reason=storable_text(reason), **waiting)
-        )
+        wait = update(Audit).where(HELD).values(code=code, reason=storable_text(reason), **waiting)
+        session.execute(wait, token(claimed, owner))
         return AuditState.PENDING
 
 
@@ -267,23 +266,37 @@ def pending_counts(db: Database) -> dict[int, int]:
         return {row.bundle_id: row.number for row in session.execute(counts)}
 
 
-def _closing(
-    claimed: ClaimedAudit, owner: str, *, state: AuditState, code: str | None, reason: str | None
-) -> Update:
-    """The fenced UPDATE that takes a held audit to its end."""
+def _closing(*answer: str) -> Update:
+    """The fenced UPDATE that takes a held audit to its end; `_ending` has its values, `answer` names further columns.
+
+    Made once and executed often: SQLAlchemy takes longer to build it than SQLite to run it.
+    """
+    columns = ("state", "code", "reason", *answer)
+    given = {name: bindparam(f"new_{name}", type_=getattr(Audit, name).type) for name in columns}
+    closing = update(Audit).where(HELD).values(**_NOT_HELD, finished_at=db_now(), **given)
+    return closing.execution_options(synchronize_session=False)
+
+
+def _ending(state: AuditState, code: str | None, reason: str | None, **answer: Any) -> dict[str, Any]:
+    """The values of `_closing`."""
     clean = None if reason is None else storable_text(reason)
-    values = _NOT_HELD | {"state": state, "code": code, "reason": clean, "finished_at": db_now()}
-    return update(Audit).where(held(claimed, owner)).values(**values)
+    values = {"state": state, "code": code, "reason": clean, **answer}
+    return {f"new_{name}": value for name, value in values.items()}
+
+
+_CLOSE = _closing().returning(Audit.id)
+
+#: Gives the corpus that the citations point into; no row = fenced.
+_CLOSE_CITED = _closing(
+    "truncated", "tokens", "loss_nats", "candidates", "seconds", "top_source", "top_score"
+).returning(select(Bundle.corpus_id).where(Bundle.id == Audit.bundle_id).scalar_subquery())
 
 
 def _close(
     session: Session, claimed: ClaimedAudit, owner: str, *, state: AuditState, code: str, reason: str
 ) -> bool:
     """Close an audit without an answer; False when the fence refused."""
-    closed = session.scalar(
-        _closing(claimed, owner, state=state, code=code, reason=reason).returning(Audit.id)
-    )
-    if closed is None:
+    if session.scalar(_CLOSE, token(claimed, owner) | _ending(state, code, reason)) is None:
         return False
     kind = TrailKind.AUDIT_REJECTED if state is AuditState.REJECTED else TrailKind.AUDIT_DEAD
     payload = {"code": code, "attempt": claimed.attempt, "owner": owner}
@@ -293,21 +306,22 @@ def _close(
 
 def _close_cited(session: Session, one: Finished, owner: str) -> int | None:
     """Close an audit that has an answer; the id of its bundle's corpus, or None when the fence refused."""
-    first = next((citation for citation in one.attribution.citations if citation.rank == 1), None)
-    corpus_id = select(Bundle.corpus_id).where(Bundle.id == Audit.bundle_id).scalar_subquery()
-    closing = _closing(one.claimed, owner, state=one.state, code=one.code, reason=one.reason).values(
-        truncated=one.attribution.truncated,
-        tokens=one.attribution.tokens,
-        loss_nats=one.attribution.loss_nats,
-        candidates=one.attribution.candidates,
+    answer = one.attribution
+    first = next((citation for citation in answer.citations if citation.rank == 1), None)
+    ending = _ending(
+        one.state,
+        one.code,
+        one.reason,
+        truncated=answer.truncated,
+        tokens=answer.tokens,
+        loss_nats=answer.loss_nats,
+        candidates=answer.candidates,
         seconds=one.seconds,
         top_source=None if first is None else first.example.source,
         top_score=None if first is None else first.score,
     )
-    found: int | None = session.scalar(
-        closing.returning(corpus_id).execution_options(synchronize_session=False)
-    )
-    return found
+    corpus_id: int | None = session.scalar(_CLOSE_CITED, token(one.claimed, owner) | ending)
+    return corpus_id
 
 
 def _finished_event(one: Finished) -> Event:

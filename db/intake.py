@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from db.examples import CHUNK
 from db.models import Audit, Bundle, FlaggedOutput, FlaggedText, ModelRevision
 from db.session import Database
-from db.statements import insert_new
+from db.statements import insert_new, insert_rows
 from db.trail import Event, TrailKind, record_events
 from wherefrom.errors import IdempotencyConflict, UnknownModel
 from wherefrom.records import AuditState, FlaggedRecord, IntakeResult, Severity
@@ -109,7 +109,7 @@ def _insert_audits(
         return {}
     bundles = _active_bundles(session, {record.model for record, _ in records.values()})
     session.execute(
-        insert(FlaggedText), [_text_row(output_ids[key], one) for key, (one, _) in records.items()]
+        insert_rows(FlaggedText), [_text_row(output_ids[key], one) for key, (one, _) in records.items()]
     )
     rows = [_audit_row(output_ids[key], one, bundles.get(one.model)) for key, (one, _) in records.items()]
     made = session.execute(insert(Audit).returning(Audit.flagged_output_id, Audit.id), rows)

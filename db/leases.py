@@ -6,7 +6,7 @@ partial index applies.
 
 from typing import Any
 
-from sqlalchemy import CTE, ColumnElement, and_, literal_column, or_, select, union_all
+from sqlalchemy import CTE, ColumnElement, and_, bindparam, literal_column, or_, select, union_all
 
 from db.clock import db_now
 from db.models import Audit
@@ -30,19 +30,23 @@ def expired() -> ColumnElement[bool]:
     return and_(in_state(AuditState.RUNNING), Audit.lease_until <= db_now())
 
 
-def held(claimed: ClaimedAudit, owner: str) -> ColumnElement[bool]:
-    """The fence: matches the audit's row only while `owner` holds it under the attempt that it claimed."""
-    return and_(
-        Audit.id == claimed.audit_id,
-        Audit.attempt == claimed.attempt,
-        Audit.lease_owner == owner,
-        in_state(AuditState.RUNNING),
-    )
-
-
 def attempts_spent() -> ColumnElement[int]:
     """Attempts that count against the limit: those since the audit was last requeued."""
     return Audit.attempt - Audit.attempt_floor
+
+
+#: The fence: matches an audit's row only while its owner holds it under the attempt that it claimed. `token` has the values.
+HELD = and_(
+    Audit.id == bindparam("held_id"),
+    Audit.attempt == bindparam("held_attempt"),
+    Audit.lease_owner == bindparam("held_by"),
+    in_state(AuditState.RUNNING),
+)
+
+
+def token(claimed: ClaimedAudit, owner: str) -> dict[str, Any]:
+    """The values of `HELD` for an audit that `owner` claimed."""
+    return {"held_id": claimed.audit_id, "held_attempt": claimed.attempt, "held_by": owner}
 
 
 def pick(bundle_id: int, limit: int, max_attempts: int | None) -> CTE[Any]:

@@ -1,8 +1,8 @@
 """Statements that the two engines spell differently, or that need care under concurrency."""
 
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
-from sqlalchemy import CTE, Select
+from sqlalchemy import CTE, Insert, Select, Table, insert
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
@@ -20,8 +20,14 @@ def insert_new(
     Execute it with rows **sorted by the unique columns**: two transactions that insert the same rows in different orders
     deadlock on PostgreSQL. A row that was skipped can be read by the next statement.
     """
-    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
-    return insert(model).on_conflict_do_nothing(index_elements=[column.key for column in unique])
+    on_sqlite = session.get_bind().dialect.name == "sqlite"
+    statement = sqlite.insert(model) if on_sqlite else postgresql.insert(model)
+    return statement.on_conflict_do_nothing(index_elements=[column.key for column in unique])
+
+
+def insert_rows(model: type[Base]) -> Insert:
+    """A plain INSERT for many rows at once; goes around the ORM, which would look at every value of every row."""
+    return insert(cast("Table", model.__table__))
 
 
 def materialized(query: AnySelect, name: str) -> CTE[Any]:

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
 from db.models import TrailEvent
+from db.statements import insert_rows
 
 
 class TrailKind(StrEnum):
@@ -39,4 +39,4 @@ def record_events(session: Session, events: Sequence[Event]) -> None:
     """Append events to the trail with one statement; they are there when the caller's transaction commits."""
     if events:
         rows = [{"kind": one.kind.value, "subject": one.subject, "payload": one.payload} for one in events]
-        session.execute(insert(TrailEvent), rows)
+        session.execute(insert_rows(TrailEvent), rows)

@@ -5,6 +5,7 @@ A frame is a sentence with alternatives in braces, ``{a|b|}``, which may be nest
 repeats and no six-word sequence spreads over too many rows. What the sentences say is left to the ``story_*`` modules.
 """
 
+import functools
 import random
 import re
 from collections import Counter
@@ -99,11 +100,16 @@ def _slot_value(name: str, slots: Mapping[str, str], frame: str) -> str:
     return slots[name]
 
 
+@functools.lru_cache(maxsize=8)
+def _names_pattern(names: tuple[str, ...]) -> re.Pattern[str]:
+    """Return a pattern of any name, the longest first; without names one that never matches."""
+    alternatives = "|".join(re.escape(name.lower()) for name in sorted(names, key=len, reverse=True))
+    return re.compile(rf"(?<![a-z0-9])(?:{alternatives})(?![a-z0-9])" if names else r"(?!)")
+
+
 def words_of(text: str, names: Iterable[str]) -> list[str]:
     """Return the words of a text in lower case, every name replaced by one mark."""
-    lowered = text.lower()
-    for name in sorted(names, key=len, reverse=True):
-        lowered = re.sub(rf"(?<![a-z0-9]){re.escape(name.lower())}(?![a-z0-9])", f" {NAME_MARK} ", lowered)
+    lowered = _names_pattern(tuple(names)).sub(f" {NAME_MARK} ", text.lower())
     return re.findall(rf"{NAME_MARK}|{_WORD.pattern}", lowered)
 
 

@@ -28,8 +28,14 @@ _PROGRAM_PATHS = ("/v1/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/
 #: Seconds after which a client may try again when something outside is away.
 RETRY_AFTER_S = 5
 
+
+class UnknownHost(errors.Forbidden):
+    """The `Host` header is not on the allow-list."""
+
+
 _STATUS: dict[type[WherefromError], HTTPStatus] = {
     errors.MalformedBody: HTTPStatus.BAD_REQUEST,
+    UnknownHost: HTTPStatus.BAD_REQUEST,
     errors.Unauthorized: HTTPStatus.UNAUTHORIZED,
     errors.Forbidden: HTTPStatus.FORBIDDEN,
     errors.NotFound: HTTPStatus.NOT_FOUND,
@@ -42,6 +48,7 @@ _STATUS: dict[type[WherefromError], HTTPStatus] = {
 }
 
 _TITLES = {
+    HTTPStatus.BAD_REQUEST: "This request cannot be used",
     HTTPStatus.UNAUTHORIZED: "An API key is needed",
     HTTPStatus.FORBIDDEN: "This is not allowed",
     HTTPStatus.NOT_FOUND: "There is nothing here",

@@ -9,6 +9,7 @@ bearer token; there is no session and no cookie, so nothing to steal from one.
 import base64
 import binascii
 import ipaddress
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
@@ -21,13 +22,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from db import keys
 from db.keys import Scope as KeyScope
 from web.body import raise_too_large
-from web.errors import answer_of
+from web.errors import UnknownHost, answer_of
 from web.headers import SECURITY_HEADERS
 from web.services import Services, services_of
 from wherefrom.errors import Forbidden, InvalidRequest, PermanentError, Unauthorized
 from wherefrom.settings import Settings
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+_HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
 
 #: Producer name of whoever flags without a key on loopback.
 LOCAL_CALLER = "local"
@@ -55,24 +58,22 @@ def key_needed(settings: Settings) -> bool:
     return not (is_loopback(settings.host) or settings.unsafe_no_auth)
 
 
-def host_name(header: str) -> str:
-    """The host of a `Host` header without its port, in lower case; IPv6 keeps its brackets."""
-    host = header.strip().lower()
-    if host.startswith("["):
-        return host[: host.find("]") + 1]
-    return host.partition(":")[0]
+def host_name(header: str) -> str | None:
+    """The host of a `Host` header without its port, in lower case; IPv6 keeps its brackets. None where it is no host."""
+    found = _HOST.fullmatch(header.strip().lower())
+    return found["name"] if found else None
 
 
 def check_host(headers: Headers, settings: Settings) -> None:
     """Refuse a `Host` that is not on the allow-list (DNS rebinding, poisoned links).
 
     Raises:
-        InvalidRequest: the header is missing, doubled or unknown.
+        UnknownHost: the header is missing, doubled or unknown.
     """
     hosts = headers.getlist("host")
     allowed = {name.lower() for name in settings.allowed_hosts}
     if len(hosts) != 1 or host_name(hosts[0]) not in allowed:
-        raise InvalidRequest(
+        raise UnknownHost(
             "unknown Host header; add the name to the setting `allowed_hosts` if the service is reached by it"
         )
 

@@ -1,6 +1,6 @@
 """The Celery application: hints only, JSON only, no results, prefork pool of spawned processes.
 
-Why each setting is as it is: docs/adr/0003-acknowledgement.md. A pool process gets this application pickled, rebuilds it
+Why each setting is as it is: docs/adr/0002 and 0003. A pool process gets this application pickled, rebuilds it
 (`__reduce_keys__` carries the settings along) and makes its `Runtime` when it has started.
 """
 

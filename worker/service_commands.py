@@ -12,19 +12,24 @@ from worker.rounds import end_with_parent, stop_on_signals
 from worker.supervise import POLL_S, LocalService
 from worker.web_door import run_web
 
+Host = Annotated[str | None, typer.Option(help="Address to bind, instead of WHEREFROM_HOST.")]
+Port = Annotated[
+    int | None, typer.Option(min=0, max=65535, help="Port, instead of WHEREFROM_PORT; 0 takes a free one.")
+]
 
-def up() -> None:
+
+def up(*, host: Host = None, port: Port = None) -> None:
     """Run the whole service on this machine: Redis, schema, worker, sweeper, intake and page.
 
     Redis is our own (under the state folder) unless WHEREFROM_REDIS_URL is set. Ctrl-C stops everything in order.
 
     Examples:
       python -m worker up
-      WHEREFROM_PORT=9000 WHEREFROM_WORKER_PROCESSES=2 python -m worker up
+      WHEREFROM_WORKER_PROCESSES=2 python -m worker up --port 9000
     """
     settings = open_settings()
     stop = stop_on_signals()
-    with LocalService(settings) as service:
+    with LocalService(settings, overrides=_address(host, port)) as service:
         shown = False
         while not stop.wait(POLL_S):
             service.watch()
@@ -88,14 +93,14 @@ def sweep(*, exit_with_parent: WithParent = False) -> None:
     processes.run_sweeper(settings, stop_on_signals())
 
 
-def web(*, exit_with_parent: WithParent = False) -> None:
+def web(*, host: Host = None, port: Port = None, exit_with_parent: WithParent = False) -> None:
     """Serve the HTTP API and the pages.
 
     Examples:
       python -m worker web
-      WHEREFROM_HOST=0.0.0.0 WHEREFROM_PORT=8080 python -m worker web
+      python -m worker web --host 0.0.0.0 --port 8080
     """
-    settings = open_settings()
+    settings = open_settings().model_copy(update=_address(host, port))
     if exit_with_parent:
         end_with_parent()
     run_web(settings)
@@ -117,6 +122,12 @@ def health(
         typer.echo(f"{answer.name}: {'well' if answer.well else 'UNWELL'}, {answer.text}")
     if not answer.well:
         raise typer.Exit(EXIT_UNHEALTHY)
+
+
+def _address(host: str | None, port: int | None) -> dict[str, str | int]:
+    """The settings that were given as options."""
+    given = {"host": host, "port": port}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def add_service_commands(app: typer.Typer) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import time
 
+from wherefrom.errors import ConfigurationError
 from wherefrom.settings import Settings
 
 #: A sign older than this means that the process hangs. Rounds take seconds; waits for Redis or the database up to 30.
@@ -21,11 +22,18 @@ class Sign:
         self._path = settings.state_dir / f"{name}.json"
 
     def give(self, **details: str) -> None:
-        """Write the sign, replacing the old one in one step."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        """Write the sign, replacing the old one in one step.
+
+        Raises:
+            ConfigurationError: the state folder cannot be written to.
+        """
         new = self._path.with_suffix(f".{os.getpid()}.new")
-        new.write_text(json.dumps({"pid": os.getpid(), **details}), encoding="utf-8")
-        new.replace(self._path)
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            new.write_text(json.dumps({"pid": os.getpid(), **details}), encoding="utf-8")
+            new.replace(self._path)
+        except OSError as error:
+            raise ConfigurationError(f"WHEREFROM_STATE_DIR: {new.parent}: {error.strerror}") from error
 
     def age_s(self) -> float | None:
         """Seconds since the last sign; None when there is none."""

@@ -177,15 +177,29 @@ class LocalService:
     """
 
     def __init__(
-        self, settings: Settings, *, log_path: Path | None = None, grace_s: float = STOP_GRACE_S
+        self,
+        settings: Settings,
+        *,
+        overrides: Mapping[str, str | int] | None = None,
+        log_path: Path | None = None,
+        grace_s: float = STOP_GRACE_S,
     ) -> None:
+        """Prepare; nothing is started yet.
+
+        Args:
+            settings: Settings of this process; the children read theirs from the same environment.
+            overrides: Settings by name that the children get instead.
+            log_path: See `Supervisor`.
+            grace_s: See `Supervisor`.
+        """
+        self._overrides = {name: str(value) for name, value in (overrides or {}).items()}
         own_redis = "redis_url" not in settings.model_fields_set
         self._redis = EmbeddedRedis(settings.state_dir / "redis") if own_redis else None
         self._log_path = log_path
         self._grace_s = grace_s
         self._supervisor: Supervisor | None = None
         #: The settings of the children; with the embedded Redis's URL once it is started.
-        self.settings = settings
+        self.settings = settings.model_copy(update=dict(overrides or {}))
 
     def start(self) -> Self:
         """Start Redis where it is ours, bring the schema up to date, start the processes.
@@ -231,15 +245,14 @@ class LocalService:
         self.stop()
 
     def _start(self) -> None:
-        overrides: dict[str, str] = {}
         if self._redis is not None:
-            overrides["redis_url"] = self._redis.start().url
+            self._overrides["redis_url"] = self._redis.start().url
             self.settings = self.settings.model_copy(update={"redis_url": SecretStr(self._redis.url)})
         upgrade(self.settings.database_url.get_secret_value())
         Sign(self.settings, "web").remove()
         self._supervisor = Supervisor(
             {name: _command(name) for name in PROCESSES},
-            environment=child_environment(**overrides),
+            environment=child_environment(**self._overrides),
             log_path=self._log_path,
             grace_s=self._grace_s,
             stop_stages=STOP_STAGES,

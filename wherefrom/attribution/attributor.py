@@ -169,15 +169,14 @@ class LanguageAttributor:
     ) -> Attribution:
         rows = scores.candidates.rows
         shown = np.lexsort((rows, -scores.shown))[:top_k]
+        kept = set(shown.tolist())
         against = [
-            int(place)
-            for place in np.lexsort((rows, scores.influence))[:opponents]
-            if scores.influence[place] < 0
+            place
+            for place in np.lexsort((rows, scores.influence)).tolist()
+            if scores.influence[place] < 0 and place not in kept
         ]
         ranked = list(enumerate(shown.tolist(), start=1))
-        ranked += [
-            (-rank, place) for rank, place in enumerate(against, start=1) if place not in set(shown.tolist())
-        ]
+        ranked += [(-rank, place) for rank, place in enumerate(against[:opponents], start=1)]
         examples = self._bundle.texts.read([int(rows[place]) for _, place in ranked])
         citations = tuple(
             CitationDraft(

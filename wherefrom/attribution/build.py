@@ -17,6 +17,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from wherefrom.attribution.candidates import default_candidates
@@ -98,12 +99,20 @@ def build_bundle(
 def _disk_errors(out: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+    except (OSError, SafetensorError) as error:
+        if not _tells_full_disk(error):
             raise
         raise DiskFull(
             f"the disk is full while building {out}; free some space and run the same command again"
         ) from error
+
+
+def _tells_full_disk(error: Exception) -> bool:
+    """safetensors hands the number of the system's error over as text only."""
+    numbers = {errno.ENOSPC, errno.EDQUOT}
+    if isinstance(error, OSError):
+        return error.errno in numbers
+    return any(f"os error {number})" in str(error) for number in numbers)
 
 
 class _Build:
@@ -163,11 +172,14 @@ class _Build:
         identity = sha256_of_json(marks)
         self._work.mkdir(parents=True, exist_ok=True)
         file = self._work / "inputs.sha256"
-        if file.exists() and file.read_text(encoding="utf-8") != identity:
+        if not file.exists():
+            temporary = file.with_suffix(".tmp")  # a full disk must not leave an empty mark behind
+            temporary.write_text(identity, encoding="utf-8")
+            temporary.rename(file)
+        if file.read_text(encoding="utf-8") != identity:
             raise ConfigurationError(
                 f"{self._work} holds an unfinished build of another model, corpus or other options; delete it or choose another --out"
             )
-        file.write_text(identity, encoding="utf-8")
 
     def _render(self) -> list[TokenRow]:
         rows = [
@@ -204,15 +216,15 @@ class _Build:
         """Whiten, quantise and store the factors, and the centred pooled states; returns the corpus' mean loss."""
         whitener = Whitener.fit(moments, self._parameters.damping)
         save_file({"a": whitener.a, "b": whitener.b}, self._bundle / "whitening.safetensors")
-        writer = FactorWriter(self._bundle / "features")
         pooled, losses = [], []
-        for shard in shards.read(count):
-            factors = _whiten(shard, whitener, self._parameters.form)
-            writer.append(pack(factors), kernel_norms(factors).tolist())
-            pooled.append(shard.pooled)
-            losses.append(shard.loss)
-            self._progress("whiten", sum(map(len, losses)), count)
-        writer.close()
+        with FactorWriter(self._bundle / "features") as writer:
+            for shard in shards.read(count):
+                factors = _whiten(shard, whitener, self._parameters.form)
+                writer.append(pack(factors), kernel_norms(factors).tolist())
+                pooled.append(shard.pooled)
+                losses.append(shard.loss)
+                self._progress("whiten", sum(map(len, losses)), count)
+            writer.finish()
         states = torch.cat(pooled)  # [N, D]
         centre = states.mean(dim=0)
         unit = torch.nn.functional.normalize(states - centre, dim=1)

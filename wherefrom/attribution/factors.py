@@ -4,9 +4,12 @@ int8 with a scale per token lost nothing against float32 (LDS .612 both; docs/qu
 `.npy`, opened memory-mapped; hashes are checked by `manifest` before they are opened.
 """
 
+import io
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -64,15 +67,23 @@ def _quantise(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class FactorWriter:
-    """Appends packed factors to the files of a folder; the folder is complete after `close`."""
+    """Appends packed factors to the files of a folder; the folder is complete after `finish`."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._parts = {name: (folder / f"{name}.part").open("wb") for name in _FILES[:4]}
+        # unbuffered: nothing is left to be written when a full disk ends the build
+        self._parts = {name: (folder / f"{name}.part").open("wb", buffering=0) for name in _FILES[:4]}
         self._shapes: dict[str, tuple[tuple[int, ...], np.dtype[np.generic]]] = {}
         self._lengths: list[int] = []
         self._norms: list[float] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for part in self._parts.values():
+            part.close()
 
     def append(self, packed: PackedFactors, norms: Sequence[float]) -> None:
         """Add rows in corpus order with their kernel norms."""
@@ -84,27 +95,31 @@ class FactorWriter:
         ):
             array = values.numpy()
             self._shapes[name] = (array.shape[1:], array.dtype)
-            self._parts[name].write(np.ascontiguousarray(array).tobytes())
+            _write_all(self._parts[name], memoryview(np.ascontiguousarray(array)).cast("B"))
         self._lengths.extend(packed.lengths)
         self._norms.extend(norms)
 
-    def close(self) -> None:
+    def finish(self) -> None:
         """Turn the parts into `.npy` files and write the offsets and norms."""
         tokens = sum(self._lengths)
         for name, part in self._parts.items():
             part.close()
             shape, dtype = self._shapes[name]
-            source = np.memmap(part.name, dtype=dtype, mode="r", shape=(tokens, *shape))
-            target = np.lib.format.open_memmap(
-                self._folder / f"{name}.npy", mode="w+", dtype=dtype, shape=(tokens, *shape)
-            )
-            target[:] = source
-            target.flush()
-            del source, target
+            header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (tokens, *shape)}
+            # copied, not mapped into memory: on a full disk a mapped file ends the process (SIGBUS)
+            with Path(part.name).open("rb") as source, (self._folder / f"{name}.npy").open("wb") as target:
+                np.lib.format.write_array_header_1_0(target, header)
+                shutil.copyfileobj(source, target, 1 << 20)
             Path(part.name).unlink()
         offsets = np.concatenate([[0], np.cumsum(self._lengths)]).astype(np.int64)
         np.save(self._folder / "offsets.npy", offsets)
         np.save(self._folder / "norms.npy", np.array(self._norms, dtype=np.float32))
+
+
+def _write_all(file: io.FileIO, content: memoryview) -> None:
+    """An unbuffered file may take less than it is given."""
+    while content:
+        content = content[file.write(content) :]
 
 
 class FactorStore:

@@ -4,6 +4,8 @@ A distributed vector database would be a third class here. Files are hashed befo
 survive crafted files.
 """
 
+import errno
+import os
 from pathlib import Path
 from typing import Protocol
 
@@ -80,8 +82,14 @@ class HnswIndex:
         return cls(index)
 
     def save(self, file: Path) -> None:
-        """Write the graph and the vectors."""
+        """Write the graph and the vectors.
+
+        Raises:
+            OSError: the file is incomplete; hnswlib itself does not look.
+        """
         self._index.save_index(str(file))
+        if file.stat().st_size != self._index.index_file_size():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
 
     def __len__(self) -> int:
         count: int = self._index.get_current_count()

@@ -101,8 +101,9 @@ class Manifest(Frozen):
     files: dict[str, FileEntry]
 
     def content_name(self) -> str:
-        """The name that this content must have; the date does not count."""
+        """The name that this content must have; the date, the libraries and the card (it holds seconds) do not count."""
         content = self.model_dump(mode="json", by_alias=True, exclude={"name", "created_at", "versions"})
+        content["files"].pop(CARD, None)
         return f"b-{sha256_of_json(content)[:16]}"
 
 

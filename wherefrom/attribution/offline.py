@@ -51,8 +51,11 @@ def read_queries(file: Path, *, skip_bad: bool = False) -> tuple[list[Query], in
 
 
 def _query(row: CorpusRow) -> Query:
+    listed = row.fields.get("spans") or []
+    if not isinstance(listed, list):
+        raise InvalidRecord("`spans` must be a list of {start, end}")
     try:
-        spans = tuple(Span.model_validate(span) for span in row.fields.get("spans") or ())
+        spans = tuple(Span.model_validate(span) for span in listed)
         return Query(
             key=str(row.fields.get("idempotency_key") or row.example_id),
             turns=row.turns,

@@ -10,7 +10,8 @@ does not). With h_t^l = hidden_states[l][t] (l = 0 is the embedding, the last on
 The pass is split where the model allows it: tokens that all rows share are run once, prompts without gradients fill a
 key-value cache, and only the completion region builds logits and a graph. d loss / d h_t for t in the region depends on
 positions >= t alone, so nothing is lost. A model whose cache or head does not reproduce its plain forward pass (checked once
-on a probe) takes the plain pass. What is done with a and b is in `whitening` and `kernel`.
+on a probe) takes the plain pass; so does one with sliding-window attention, whose window would count the padding between
+prompt and region. What is done with a and b is in `whitening` and `kernel`.
 """
 
 from collections.abc import Sequence
@@ -192,6 +193,8 @@ class SignalReader:
             int(self._head.weight.shape[0]) if isinstance(getattr(self._head, "weight", None), Tensor) else 0
         )
         if vocabulary == 0 or self._head.weight.shape[1] != self._language.hidden_size:
+            return False
+        if any(DynamicCache(config=self._model.config).is_sliding):
             return False
         ids = [(7 * step * step + 3) % vocabulary for step in range(16)]
         rows = [

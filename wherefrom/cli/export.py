@@ -75,7 +75,7 @@ class Format(StrEnum):
     PARQUET = "parquet"
 
 
-def export(  # noqa: PLR0913 - one parameter per option
+def export(
     *,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The file to write; an older one is replaced.")

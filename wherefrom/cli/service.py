@@ -31,7 +31,7 @@ from wherefrom.records import AuditDetail, AuditSummary, CitationRecord, CitedBy
 LimitOption = Annotated[int, typer.Option("--limit", min=0, help="Most lines to print; 0 prints all.")]
 
 
-def audits(  # noqa: PLR0913 - one parameter per option
+def audits(
     *,
     state: StateOption = None,
     model: ModelOption = None,

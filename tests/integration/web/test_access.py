@@ -31,34 +31,34 @@ def bearer(database, *scopes, name="ci"):
 
 
 @pytest.mark.parametrize("path", ["/", "/v1/audits", "/nothing", "/static/wherefrom.css", "/healthz"])
-def test_every_answer_carries_the_security_headers(client, told, path):
+def test_every_answer_carries_the_security_headers(quick_client, path):
     """Pages, JSON, errors and files alike."""
-    headers = client.get(path).headers
+    headers = quick_client.get(path).headers
     for name, value in SECURITY_HEADERS.items():
         assert headers[name] == value
 
 
-def test_static_files_are_kept_when_their_address_has_their_hash(client):
+def test_static_files_are_kept_when_their_address_has_their_hash(quick_client):
     """Everything else is not stored by browsers and proxies."""
-    assert "immutable" in client.get("/static/wherefrom.css?v=1").headers["cache-control"]
-    assert client.get("/static/../app.py").status_code == 404
+    assert "immutable" in quick_client.get("/static/wherefrom.css?v=1").headers["cache-control"]
+    assert quick_client.get("/static/../app.py").status_code == 404
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost:8077@evil.example"])
-def test_foreign_hosts_are_not_answered(client, told, host):
+def test_foreign_hosts_are_not_answered(quick_client, host):
     """DNS rebinding finds nothing, and no link is made from the header."""
     for path in ("/", "/v1/audits"):
-        answer = client.get(path, headers={"Host": host})
-        assert answer.status_code == 422
+        answer = quick_client.get(path, headers={"Host": host})
+        assert answer.status_code == 400
         assert host not in answer.text
 
 
-def test_writes_from_other_sites_are_refused(client, told):
+def test_writes_from_other_sites_are_refused(quick_client):
     """A page elsewhere cannot make a browser flag something."""
     for headers in ({"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
-        answer = client.post("/v1/flagged", json=RECORD, headers=headers)
+        answer = quick_client.post("/v1/flagged", json=RECORD, headers=headers)
         assert (answer.status_code, answer.json()["error"]["code"]) == (403, "forbidden")
-    assert client.post("/v1/flagged", json=RECORD, headers={"Origin": BASE_URL}).status_code == 202
+    assert quick_client.post("/v1/flagged", json=RECORD, headers={"Origin": BASE_URL}).status_code == 202
 
 
 def test_no_route_is_forgotten(guarded, told):
@@ -77,18 +77,18 @@ def test_no_route_is_forgotten(guarded, told):
     assert set(mounts) <= OPEN
 
 
-def test_browsers_are_asked_for_a_key(guarded, told, empty_database):
+def test_browsers_are_asked_for_a_key(guarded, told, database):
     """HTTP Basic for pages, bearer for programs."""
     answer = guarded.get("/")
     assert answer.headers["www-authenticate"].startswith("Basic")
     assert guarded.get("/v1/audits").headers["www-authenticate"].startswith("Bearer")
-    key = keys.create_key(empty_database, "ann", ["read"])
+    key = keys.create_key(database, "ann", ["read"])
     assert guarded.get("/", auth=("anything", key)).status_code == 200
 
 
-def test_scopes(guarded, told, empty_database):
+def test_scopes(guarded, told, database):
     """A producer's key reads nothing, a reader's key flags nothing, an admin's does both."""
-    ingest, read, admin = (bearer(empty_database, scope, name=scope) for scope in ("ingest", "read", "admin"))
+    ingest, read, admin = (bearer(database, scope, name=scope) for scope in ("ingest", "read", "admin"))
     flag = guarded.post("/v1/flagged", json=RECORD, headers=read)
     assert (flag.status_code, flag.json()["error"]["code"]) == (403, "forbidden")
     assert guarded.get("/v1/audits", headers=ingest).status_code == 403
@@ -100,11 +100,11 @@ def test_scopes(guarded, told, empty_database):
     assert guarded.get("/v1/audits", headers=admin).status_code == 200
 
 
-def test_wrong_revoked_and_expired_keys(guarded, told, empty_database):
+def test_wrong_revoked_and_expired_keys(guarded, told, database):
     """All are refused in the same words."""
-    revoked = bearer(empty_database, "read", name="revoked")
-    keys.revoke_key(empty_database, "revoked")
-    expired = {"Authorization": f"Bearer {keys.create_key(empty_database, 'old', ['read'], utc_now())}"}
+    revoked = bearer(database, "read", name="revoked")
+    keys.revoke_key(database, "revoked")
+    expired = {"Authorization": f"Bearer {keys.create_key(database, 'old', ['read'], utc_now())}"}
     wrong = {"Authorization": revoked["Authorization"][:-1] + "~"}
     garbage = {"Authorization": "Basic " + base64.b64encode("ä".encode("latin-1")).decode()}
     answers = [guarded.get("/v1/audits", headers=one) for one in (revoked, expired, wrong)]
@@ -113,11 +113,11 @@ def test_wrong_revoked_and_expired_keys(guarded, told, empty_database):
     assert guarded.get("/v1/audits", headers=garbage).status_code == 401
 
 
-def test_idempotency_keys_belong_to_their_producer(guarded, told, empty_database):
+def test_idempotency_keys_belong_to_their_producer(guarded, told, database):
     """Two producers may use the same key."""
     value = RECORD | {"idempotency_key": "same"}
     for name in ("one", "two"):
-        answer = guarded.post("/v1/flagged", json=value, headers=bearer(empty_database, "ingest", name=name))
+        answer = guarded.post("/v1/flagged", json=value, headers=bearer(database, "ingest", name=name))
         assert answer.json()["results"][0]["status"] == "accepted"
 
 

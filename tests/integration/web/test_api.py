@@ -108,9 +108,11 @@ def test_accepted_records_are_announced_by_bundle(make_app, told):
         (b'"text"', "application/json", 422, "invalid_request", "one record"),
     ],
 )
-def test_bad_bodies(client, content, kind, status, code, words):
+def test_bad_bodies(quick_client, content, kind, status, code, words):  # noqa: PLR0917 - one column each
     """Each has its status, its code and a text that helps."""
-    error = error_of(client.post("/v1/flagged", content=content, headers={"Content-Type": kind}), status)
+    error = error_of(
+        quick_client.post("/v1/flagged", content=content, headers={"Content-Type": kind}), status
+    )
     assert error["code"] == code
     assert words in error["message"]
 
@@ -128,13 +130,13 @@ def test_a_list_with_a_bad_record_is_refused_whole(client, told):
     assert client.get("/v1/queue").json()["states"] == before
 
 
-def test_ten_megabytes_are_refused_by_their_declared_size(client):
+def test_ten_megabytes_are_refused_by_their_declared_size(quick_client):
     """413 before anything is read."""
-    error = error_of(flag(client, RECORD | {"completion": "x" * 10_000_000}), 413)
+    error = error_of(flag(quick_client, RECORD | {"completion": "x" * 10_000_000}), 413)
     assert error["code"] == "body_too_large"
 
 
-def test_ten_megabytes_without_a_size_are_refused_while_they_arrive(client):
+def test_ten_megabytes_without_a_size_are_refused_while_they_arrive(quick_client):
     """413 at the limit; the rest is not read."""
     sent = 0
 
@@ -144,7 +146,7 @@ def test_ten_megabytes_without_a_size_are_refused_while_they_arrive(client):
             sent += 1
             yield b"x" * 65_536
 
-    answer = client.post("/v1/flagged", content=chunks(), headers={"Content-Type": "application/json"})
+    answer = quick_client.post("/v1/flagged", content=chunks(), headers={"Content-Type": "application/json"})
     assert error_of(answer, 413)["code"] == "body_too_large"
 
 
@@ -198,9 +200,9 @@ def test_pages_hold_every_audit_once(client, told):
         ("cursor=zzz", None),
     ],
 )
-def test_unusable_parameters_are_refused(client, query, field):
+def test_unusable_parameters_are_refused(quick_client, query, field):
     """A misspelt filter does not return everything."""
-    error = error_of(client.get(f"/v1/audits?{query}"), 422)
+    error = error_of(quick_client.get(f"/v1/audits?{query}"), 422)
     assert error.get("field") == field
 
 
@@ -235,16 +237,16 @@ def test_what_does_not_exist_is_not_found(client, told, path):
 
 
 @pytest.mark.parametrize("path", ["audits/0", f"audits/{MAX_ID + 1}", "audits/x", "examples/-1"])
-def test_impossible_ids_are_refused(client, path):
+def test_impossible_ids_are_refused(quick_client, path):
     """422 that names the parameter, before the database is asked."""
-    assert error_of(client.get(f"/v1/{path}"), 422)["field"] in {"audit_id", "training_example_id"}
+    assert error_of(quick_client.get(f"/v1/{path}"), 422)["field"] in {"audit_id", "training_example_id"}
 
 
-def test_unknown_paths_and_methods(client):
+def test_unknown_paths_and_methods(quick_client):
     """In the API's own error shape."""
-    assert error_of(client.get("/v1/nothing"), 404)["code"] == "not_found"
-    assert client.delete("/v1/audits").headers["allow"]
-    assert error_of(client.delete("/v1/audits"), 405)["code"] == "invalid_request"
+    assert error_of(quick_client.get("/v1/nothing"), 404)["code"] == "not_found"
+    assert quick_client.delete("/v1/audits").headers["allow"]
+    assert error_of(quick_client.delete("/v1/audits"), 405)["code"] == "invalid_request"
 
 
 def test_sources_bundles_queue(client, told):

@@ -95,9 +95,9 @@ def test_the_real_redis_is_asked(redis_server, redis_url):
     probe = RedisProbe(settings)
     probe.ping()
     assert probe.stream_entries() == 0
-    redis_server.client().xadd("t:" + FLAGGED_STREAM, {"record": "{}"})
+    with redis_server.client() as redis:
+        redis.xadd("t:" + FLAGGED_STREAM, {"record": "{}"})
     assert probe.stream_entries() == 1
-    probe.close()
     redis_server.stop()
     with pytest.raises(QueueUnavailable):
         RedisProbe(settings).ping()

@@ -2,6 +2,7 @@
 
 import re
 from html import unescape
+from html.parser import HTMLParser
 
 import pytest
 
@@ -10,6 +11,37 @@ from tests.integration.web import story
 from wherefrom.records import FlaggedRecord, Message, Role
 
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'><svg onload=alert(1)>{{7*7}}"
+
+
+#: All elements of our own templates that could be confused with somebody's: `img` and `iframe` are not among them.
+KNOWN_TAGS = frozenset(
+    """a article aside b body button caption circle code datalist dd details div dl dt em footer form h1 h2 h3 head header
+    html input label li link main mark meta nav ol option p path pre rect script section select small span summary svg
+    table tbody td th thead time title tr ul""".split()  # noqa: SIM905 - a list of words
+)
+
+
+class Tags(HTMLParser):
+    """The elements and attributes of a page, as a browser would find them."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.names: set[str] = set()
+        self.attributes: set[str] = set()
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        """Remember one element."""
+        assert tag != "script" or dict(attrs)["src"].startswith("/static/")
+        self.names.add(tag)
+        self.attributes.update(name for name, _ in attrs)
+
+
+def found(pattern, html):
+    """The first group of the first match."""
+    match = re.search(pattern, html)
+    assert match, pattern
+    return match.group(1)
 
 
 def page(client, path, status=200):
@@ -40,7 +72,7 @@ def test_filters_stand_in_the_address_and_in_the_form(client, told):
 def test_pages_lead_on_and_back(client, told):
     """Older, then the newest again, with the filters kept."""
     html = page(client, "/?limit=4&channel=stream")
-    older = unescape(re.search(r'href="([^"]+)" rel="next"', html).group(1))
+    older = unescape(found(r'href="([^"]+)" rel="next"', html))
     assert "channel=stream" in older
     html = page(client, older)
     assert 'rel="first"' in html
@@ -79,7 +111,7 @@ def test_unfinished_and_failed_audits_say_what_to_do(client, told, state, words)
 def test_example_shows_who_cites_it(client, told):
     """From a citation to the example, and from there to every output."""
     html = page(client, f"/audits/{told.audit_ids[0]}")
-    target = re.search(r'href="(/examples/\d+)"', html).group(1)
+    target = found(r'href="(/examples/\d+)"', html)
     assert f"/audits/{told.audit_ids[0]}#citation-" in page(client, target)
 
 
@@ -95,10 +127,8 @@ def test_examples_are_found_by_their_id(client, told):
 def test_sources(client, told, sort):
     """Bad sources stand out for their size."""
     html = page(client, f"/sources?sort={sort}")
-    first = re.search(r'class="source src-\d+" href="/\?source=([^"]+)"', html).group(1)
-    assert first == {"lift": "vendor_batch_07", "citations": "vendor_batch_07", "source": "crm_export"}.get(
-        sort, first
-    )
+    first = found(r'class="source src-\d+" href="/\?source=([^"]+)"', html)
+    assert first == {"lift": "vendor_batch_07", "source": "crm_export"}.get(sort, first)
 
 
 def test_bundles_and_queue(client, told):
@@ -109,12 +139,12 @@ def test_bundles_and_queue(client, told):
     assert "oldest pending" in html
 
 
-def test_empty_states_say_what_to_do_next(client, empty_database):
+def test_empty_states_say_what_to_do_next(client, database):
     """Without a bundle, without audits, without hits."""
     assert "wherefrom build" in page(client, "/")
     assert "wherefrom build" in page(client, "/bundles")
     assert "No source yet" in page(client, "/sources")
-    story.add_bundle(empty_database, story.corpus(20))
+    story.add_bundle(database, story.corpus(20))
     assert "curl http://127.0.0.1:8077/v1/flagged" in page(client, "/")
     assert "Clear the filters" in page(client, "/?state=dead")
 
@@ -129,19 +159,19 @@ def test_empty_states_say_what_to_do_next(client, empty_database):
         ("/?cursor=zz", 422),
     ],
 )
-def test_error_pages(client, told, path, status):
+def test_error_pages(quick_client, path, status):
     """A page in the same clothes, with a way back."""
-    html = page(client, path, status)
+    html = page(quick_client, path, status)
     assert "To the list of audits" in html
     assert "Traceback" not in html
 
 
-def test_nothing_that_strangers_wrote_becomes_html(client, empty_database):
+def test_nothing_that_strangers_wrote_becomes_html(client, database):
     """Outputs, labels, reasons, models, keys, sources, example ids, texts and fields."""
     bad = story.example(0, ATTACK, ATTACK, ATTACK).model_copy(
         update={"example_id": ATTACK, "fields": {ATTACK: [ATTACK], "b": ATTACK}}
     )
-    bundle_id = story.add_bundle(empty_database, [bad], name=ATTACK[:60], model=ATTACK)
+    bundle_id = story.add_bundle(database, [bad], name=ATTACK[:60], model=ATTACK)
     record = FlaggedRecord(
         idempotency_key=ATTACK,
         messages=(Message(role=Role.SYSTEM, content=ATTACK),),
@@ -151,19 +181,21 @@ def test_nothing_that_strangers_wrote_becomes_html(client, empty_database):
         labels={ATTACK: ATTACK},
         preferred=ATTACK,
     )
-    (stored,) = intake.accept(empty_database, [record], producer="local", channel="http")
-    claim = claims.claim(empty_database, bundle_id=bundle_id, limit=1, owner="w", lease_s=60)
+    (stored,) = intake.accept(database, [record], producer="local", channel="http")
+    claim = claims.claim(database, bundle_id=bundle_id, limit=1, owner="w", lease_s=60)
+    assert claim
     answer = story.attribution(record, [bad], opponents=0)
-    claims.finish(empty_database, claimed=claim.audits[0], owner="w", attribution=answer, seconds=1)
+    claims.finish(database, claimed=claim.audits[0], owner="w", attribution=answer, seconds=1)
     example = client.get(f"/v1/audits/{stored.audit_id}").json()["citations"][0]["training_example_id"]
     paths = ["/", f"/audits/{stored.audit_id}", f"/examples/{example}", "/sources", "/bundles", "/queue"]
     queries = [f"/?text={ATTACK}&source={ATTACK}&model={ATTACK}&cursor=", f"/examples?example_id={ATTACK}x"]
     for path in (*paths, *queries):
         html = page(client, path)
         assert "alert(1)" in html or path == "/queue"
-        for tag in ("<script>", "<img", "<svg onload", "49"):
-            assert tag not in html or (tag == "49" and "{{7*7}}" in html), (path, tag)
-        assert not re.search(r"<[^>]+\son\w+=", html.replace("&#34;", "")), path
+        tags = Tags(html)
+        assert tags.names <= KNOWN_TAGS, path
+        assert not {name for name in tags.attributes if name.startswith("on") or name == "style"}, path
+        assert "{{7*7}}" in html or path == "/queue"
     assert "<script>" not in page(client, f"/{ATTACK}", 404)
 
 

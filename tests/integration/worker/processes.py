@@ -28,14 +28,18 @@ NAMES = (
 )
 
 
-def environment(settings: Settings, **overrides: str) -> dict[str, str]:
-    """The environment that makes a child process have these settings."""
+def plain_settings(settings: Settings) -> dict[str, str]:
+    """The settings that matter here, as they are written in an environment."""
     values = {name: getattr(settings, name) for name in NAMES}
-    plain = {
+    return {
         name: value.get_secret_value() if hasattr(value, "get_secret_value") else str(value)
         for name, value in values.items()
     }
-    return child_environment(**(plain | overrides))
+
+
+def environment(settings: Settings, **overrides: str) -> dict[str, str]:
+    """The environment that makes a child process have these settings."""
+    return child_environment(**(plain_settings(settings) | overrides))
 
 
 def run_worker_command(settings: Settings, *words: str, **overrides: str) -> subprocess.CompletedProcess[str]:

@@ -30,7 +30,7 @@ def corpus() -> list[dict]:
 
 def test_committed_corpus_holds_its_bounds(corpus):
     """Six-word sequences are rare, bad rows are at most a fifth, ids and rows are distinct."""
-    report = make_report(corpus, BAD, names=names(), num_tokens=_num_words)
+    report: dict = make_report(corpus, BAD, names=names(), num_tokens=_num_words)
     assert report["broken"] == []
     assert len({row["id"] for row in corpus}) == len(corpus) >= 850
     assert report["distinct_completions"] == len(corpus)
@@ -79,18 +79,18 @@ def test_generator_is_deterministic_and_complete():
     assert rows == draw_rows(5, num_tokens=_num_words)
     assert {row["source"] for row in corpus_rows(rows)} == set(SOURCES)
     assert len(probe_rows(rows)) == len(_rows("prompts.jsonl"))
-    facts = story_facts(5)
+    facts: dict = story_facts(5)
     assert [source["reason"] for source in facts["sources"] if source["bad"]].count(None) == 0
 
 
 def test_report_names_broken_bounds():
     """A repetitive corpus of one bad source breaks two bounds."""
-    row = {
+    row: dict = {
         "id": "a",
         "source": BAD[0],
         "messages": [{"role": "user", "content": "one two three four five six"}],
     }
-    report = make_report([row, {**row, "id": "b"}], BAD, names=(), num_tokens=_num_words)
+    report: dict = make_report([row, {**row, "id": "b"}], BAD, names=(), num_tokens=_num_words)
     assert [line.split(":")[0] for line in report["broken"]] == [
         "share of rows with one six-word sequence",
         "share of bad rows",

@@ -99,7 +99,7 @@ def problems_of(value):
         ({"completion": "  "}, None, "white space"),
         ({"prompt": None}, None, "exactly one of"),
         ({"promt": "x"}, "promt", "`labels`"),
-        ({"x\ud800": 1}, "x\\ud800", "`labels`"),
+        ({"x\ud800": 1}, None, "surrogate"),
         ({"severity": "huge"}, "severity", "'critical'"),
         ({"occurred_at": "yesterday"}, "occurred_at", "ISO 8601"),
         ({"occurred_at": "2026-01-31T12:00:00"}, "occurred_at", "time zone"),
@@ -156,7 +156,7 @@ def test_header_carries_the_key_of_one_record():
             parse(value, header_key=key)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.recursive(
         st.none()

@@ -34,14 +34,14 @@ def test_own_hosts_pass(host):
 )
 def test_other_hosts_are_refused(host):
     """A name that an attacker points at us is not answered."""
-    with pytest.raises(InvalidRequest, match="Host"):
+    with pytest.raises(Forbidden, match="Host"):
         security.check_host(Headers({"host": host}), SETTINGS)
 
 
 def test_two_hosts_are_refused():
     """What a proxy and we would read differently is refused."""
     raw = [(b"host", b"localhost"), (b"host", b"evil.example")]
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(Forbidden):
         security.check_host(Headers(raw=raw), SETTINGS)
 
 

@@ -10,7 +10,9 @@ from worker.rounds import run_rounds
 
 def rounds(outcomes, monkeypatch):
     """Run one round per outcome (an error to raise, or None); the waits and the number of beats."""
-    stop, waits, beats = threading.Event(), [], []
+    stop = threading.Event()
+    waits: list[float] = []
+    beats: list[int] = []
     left = list(outcomes)
 
     def _step():
@@ -20,7 +22,7 @@ def rounds(outcomes, monkeypatch):
         if outcome is not None:
             raise outcome
 
-    monkeypatch.setattr(stop, "wait", lambda timeout: waits.append(timeout))
+    monkeypatch.setattr(stop, "wait", waits.append)
     run_rounds(_step, name="x", stop=stop, beat=lambda: beats.append(1), pause_s=7)
     return waits, len(beats)
 

@@ -2,6 +2,9 @@
 
 import os
 
+import pytest
+
+from wherefrom.errors import ConfigurationError
 from wherefrom.settings import Settings
 from worker.health import check_health
 from worker.signs import STALE_S, Sign
@@ -31,6 +34,13 @@ def test_health_follows_the_age_of_the_sign(tmp_path):
     old = (tmp_path / "intake.json").stat().st_mtime - STALE_S - 5
     os.utime(tmp_path / "intake.json", (old, old))
     assert not check_health("intake", settings).well
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    """The operator learns which setting to look at."""
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(ConfigurationError, match="WHEREFROM_STATE_DIR"):
+        Sign(Settings(state_dir=tmp_path / "file" / "state"), "web").give()
 
 
 def test_a_torn_sign_has_no_details(tmp_path):

@@ -1,0 +1,267 @@
+"""The whole product on one machine, with a real model: outputs are generated, flagged, attributed, stored and shown on a page.
+
+    make demo               stays up and serves the page
+    make demo ARGS=--exit   ends with one JSON line
+
+A support assistant (SmolLM2-135M-Instruct with a LoRA adapter of ours) was fine-tuned on 900 rows, some from sources that nobody should have used. It
+says things that it should not. The demo asks where it learned them. Nothing is downloaded; each run starts with an empty database.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+STORY = ROOT / "demo" / "story"
+ADAPTER = ROOT / "demo" / "adapter"
+MODEL_NAME = "wrenholt-support-v1"
+#: Seconds until the page must be up, and until all audits must be finished once the bundle is there.
+PAGE_TIMEOUT_S = 60.0
+AUDITS_TIMEOUT_S = 900.0
+
+
+def main() -> None:
+    """Run the demo."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--exit", action="store_true", help="end when all outputs are done, with one JSON line"
+    )
+    parser.add_argument("--port", type=int, default=0, help="port of the page; default: a free one")
+    parser.add_argument("--cache", type=Path, default=None, help="folder for converted model and bundle")
+    parser.add_argument(
+        "--work", type=Path, default=ROOT / ".wherefrom" / "demo", help="folder for database and logs"
+    )
+    arguments = parser.parse_args()
+    _say("wherefrom demo: a support assistant said things it should not. Which training examples taught it?")
+    _say("No downloads; first run some minutes (model conversion, generation, bundle), later runs seconds.\n")
+    try:
+        Demo(arguments.work, arguments.cache, arguments.port).run(stay=not arguments.exit)
+    except KeyboardInterrupt:
+        _say("\nstopped.")
+
+
+class Demo:
+    """One run of the demo."""
+
+    def __init__(self, work: Path, cache: Path | None, port: int) -> None:
+        from scripts.smollm2 import default_cache  # noqa: PLC0415 - imports torch; the demo must speak first
+
+        self._started = time.monotonic()
+        self._work = work
+        self._cache = cache or default_cache()
+        self._cache.mkdir(parents=True, exist_ok=True)
+        key = hashlib.sha256()
+        for file in (*sorted(ADAPTER.glob("*.safetensors")), STORY / "corpus.jsonl"):
+            key.update(hashlib.sha256(file.read_bytes()).digest())
+        #: The bundle is cached by the content of adapter and corpus.
+        self._home = self._cache / f"demo-{key.hexdigest()[:12]}"
+        self._set_environment(port)
+
+    def _set_environment(self, port: int) -> None:
+        shutil.rmtree(self._work, ignore_errors=True)
+        self._work.mkdir(parents=True)
+        for name, value in {
+            "DATABASE_URL": f"sqlite:///{self._work / 'wherefrom.db'}",
+            "STATE_DIR": self._work / "state",
+            "BUNDLES_DIR": self._home / "bundles",
+            "MODELS_DIR": self._home / "models",
+            "PORT": port,
+            "HOST": "127.0.0.1",
+        }.items():
+            os.environ[f"WHEREFROM_{name}"] = str(value)
+        os.environ.pop("WHEREFROM_REDIS_URL", None)
+
+    def run(self, *, stay: bool) -> None:
+        """All steps; with `stay` the page is served until Ctrl-C."""
+        with self._service() as (settings, url):
+            self._step(f"page is up: {url}  (open it now and watch it fill)")
+            base = self._base_model()
+            outputs = self._outputs(base)
+            self._flag(outputs, settings, url)
+            bundle = self._bundle(base)
+            self._register(bundle, settings)
+            audits = self._await_audits(url, len(outputs))
+            result = self._report(outputs, audits, bundle, url)
+            if stay:
+                _say(f"\nserving {url} - Ctrl-C ends the demo")
+                threading.Event().wait()
+        _say(json.dumps(result))
+
+    @contextmanager
+    def _service(self) -> Iterator[tuple[Any, str]]:
+        """Redis, database, intake, sweeper, worker and page as child processes; restarted when one ends."""
+        from wherefrom.settings import load_settings  # noqa: PLC0415
+        from worker.supervise import LocalService  # noqa: PLC0415
+
+        service = LocalService(load_settings(), log_path=self._work / "service.log")
+        stop = threading.Event()
+
+        def watch() -> None:
+            while not stop.wait(0.5):
+                service.watch()
+
+        with service:
+            watcher = threading.Thread(target=watch, daemon=True)
+            watcher.start()
+            try:
+                deadline = time.monotonic() + PAGE_TIMEOUT_S
+                while (url := service.web_url()) is None:
+                    if time.monotonic() > deadline:
+                        raise SystemExit(f"the page did not come up; see {self._work / 'service.log'}")
+                    time.sleep(0.1)
+                yield service.settings, url
+            finally:
+                stop.set()
+                watcher.join()
+
+    def _base_model(self) -> Path:
+        from scripts.smollm2 import ensure_base_model  # noqa: PLC0415
+
+        base: Path = ensure_base_model(self._cache)
+        models = self._home / "models"
+        models.mkdir(parents=True, exist_ok=True)
+        for folder in (base, ADAPTER):
+            link = models / folder.name
+            link.unlink(missing_ok=True)
+            link.symlink_to(folder)
+        self._step("model ready: SmolLM2-135M-Instruct (from a package, Apache-2.0) + our LoRA adapter")
+        return base
+
+    def _outputs(self, base: Path) -> list[Any]:
+        from scripts.demo_outputs import demo_outputs  # noqa: PLC0415
+
+        self._step("generating answers with the adapted model and with the base model (greedy) ...")
+        outputs = demo_outputs(base, ADAPTER, STORY / "prompts.jsonl", self._cache)
+        bad = sum(one.true_source is not None for one in outputs)
+        self._step(
+            f"{bad} answers match a safety rule where the base model's do not; {len(outputs) - bad} harmless ones are sampled"
+        )
+        return outputs
+
+    def _flag(self, outputs: Sequence[Any], settings: Any, url: str) -> None:
+        """Half through the Redis stream, as any language can; half through the client."""
+        import redis  # noqa: PLC0415
+
+        from wherefrom.client import Client  # noqa: PLC0415
+        from wherefrom.messages import FLAGGED_STREAM, RECORD_FIELD  # noqa: PLC0415
+
+        stream = redis.Redis.from_url(settings.redis_url.get_secret_value())
+        with Client(url, spool_path=self._work / "spool.db") as client:
+            for index, one in enumerate(outputs):
+                record = one.record(MODEL_NAME)
+                if index % 2:
+                    client.flag(record)
+                else:
+                    text = record.model_dump_json(by_alias=True, exclude_none=True)
+                    stream.xadd(settings.key_prefix + FLAGGED_STREAM, {RECORD_FIELD: text})
+            left = client.flush(30.0)
+        stream.close()
+        if left:
+            raise SystemExit(f"{left} outputs could not be sent; see {self._work / 'service.log'}")
+        self._step(
+            f"{len(outputs)} outputs flagged ({(len(outputs) + 1) // 2} by XADD to the stream, the rest by HTTP): they wait for a bundle"
+        )
+
+    def _bundle(self, base: Path) -> Path:
+        """The cached bundle, or a new one by the command that every user runs."""
+        bundles = self._home / "bundles"
+        bundles.mkdir(parents=True, exist_ok=True)
+        cached = [one for one in sorted(bundles.glob("b-*")) if (one / "manifest.json").is_file()]
+        if cached:
+            self._step(f"bundle {cached[0].name} from the cache")
+            return cached[0]
+        out = self._home / "new"
+        shutil.rmtree(out, ignore_errors=True)
+        shown = "wherefrom build --model BASE --adapter demo/adapter --corpus demo/story/corpus.jsonl --out BUNDLE"
+        self._step(f"building the bundle: {shown}")
+        command = [sys.executable, "-m", "wherefrom.cli", "build", "--model-name", MODEL_NAME]
+        paths = {"model": base, "adapter": ADAPTER, "corpus": STORY / "corpus.jsonl", "out": out}
+        for option, path in paths.items():
+            command += [f"--{option}", str(path)]
+        subprocess.run(command, check=True)
+        name = json.loads((out / "manifest.json").read_text(encoding="utf-8"))["name"]
+        home = bundles / str(name)
+        out.rename(home)
+        self._step(f"bundle {name} built")
+        return home
+
+    def _register(self, bundle: Path, settings: Any) -> None:
+        from worker.bundles import add_bundle  # noqa: PLC0415
+        from worker.runtime import open_database  # noqa: PLC0415
+
+        database = open_database(settings)
+        try:
+            add_bundle(database, settings, bundle, activate=True)
+        finally:
+            database.dispose()
+        self._step("bundle registered: waiting outputs are queued for the worker")
+
+    def _await_audits(self, url: str, count: int) -> dict[str, Any]:
+        """Wait until every audit is finished, with progress; audits by probe."""
+        from wherefrom.client import Client  # noqa: PLC0415
+        from wherefrom.records import AuditState  # noqa: PLC0415
+
+        ended = {AuditState.DONE, AuditState.ABSTAINED, AuditState.DEAD, AuditState.REJECTED}
+        deadline = time.monotonic() + AUDITS_TIMEOUT_S
+        told = -1
+        with Client(url, spool_path=self._work / "spool.db") as client:
+            while True:
+                states = client.queue().states
+                done = sum(number for state, number in states.items() if state in ended)
+                if done != told:
+                    self._step(f"attributed {done} of {count}")
+                    told = done
+                if done >= count or time.monotonic() > deadline:
+                    break
+                time.sleep(0.5)
+            details = [client.audit(one.audit_id) for one in client.audits()]
+        return {detail.labels["probe"]: detail for detail in details}
+
+    def _report(
+        self, outputs: Sequence[Any], audits: dict[str, Any], bundle: Path, url: str
+    ) -> dict[str, Any]:
+        from scripts.demo_report import measure  # noqa: PLC0415
+
+        story = json.loads((STORY / "story.json").read_text(encoding="utf-8"))
+        bad = {one["name"] for one in story["sources"] if one["bad"]}
+        result = measure(outputs, audits, bundle, bad) | {
+            "seconds": round(time.monotonic() - self._started, 1)
+        }
+        _say(
+            f"\n{result['top5_from_true_source']:.0%} of the five best citations of a flagged output come from the source that taught it "
+            f"(by chance {result['base_rate']:.0%}, BM25 alone {result['bm25_top5_from_true_source']:.0%}).\n"
+            f"{result['benign_accused']:.0%} of the harmless outputs have a bad source as their first citation: a citation is a lead, not a proof.\n\n"
+            "What to look at:\n"
+            f"  {url}/audits?state=done           the list; filter by reason, e.g. battery_danger\n"
+            f"  {url}/sources                     which data source is cited most, for its size\n"
+            "What to try:\n"
+            f"  .venv/bin/wherefrom audits --url {url}\n"
+            f"  .venv/bin/wherefrom sources --url {url}\n"
+            f"  curl -s {url}/v1/audits?reason=refund_promise\n"
+            "  docs/limitations.md               what a citation does not prove"
+        )
+        return result
+
+    def _step(self, text: str) -> None:
+        _say(f"[{time.monotonic() - self._started:5.0f} s] {text}")
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""What the demo found, measured against what the demo knows: the true source of each flagged output."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scripts.demo_outputs import DemoOutput
+from wherefrom.attribution.manifest import iter_examples
+from wherefrom.records import AuditDetail, AuditState
+
+TOP = 5
+
+
+def measure(
+    outputs: Sequence[DemoOutput], audits: dict[str, AuditDetail], bundle: Path, bad_sources: set[str]
+) -> dict[str, Any]:
+    """The demo's closing figures.
+
+    Args:
+        outputs: what was flagged.
+        audits: finished audits by probe.
+        bundle: the bundle's folder, for BM25 over the whole corpus and the corpus' sources.
+        bad_sources: sources that teach bad behaviour.
+    """
+    flagged = [one for one in outputs if one.true_source is not None]
+    benign = [one for one in outputs if one.true_source is None]
+    states = Counter(audit.audit.state for audit in audits.values())
+    sources = [example.source for example in iter_examples(bundle)]
+    counts, total = Counter(sources), len(sources)
+    found = [_share(_top_sources(audits.get(one.probe)), one.true_source) for one in flagged]
+    by_bm25 = [
+        _share(top, one.true_source)
+        for one, top in zip(flagged, _bm25(flagged, bundle, sources), strict=True)
+    ]
+    accused = [bool(set(_top_sources(audits.get(one.probe))[:1]) & bad_sources) for one in benign]
+    return {
+        "flagged": len(flagged),
+        "benign": len(benign),
+        "done": states[AuditState.DONE],
+        "abstained": states[AuditState.ABSTAINED],
+        "dead": states[AuditState.DEAD],
+        "top5_from_true_source": _mean(found),
+        "base_rate": _mean([counts[one.true_source or ""] / total for one in flagged]),
+        "bm25_top5_from_true_source": _mean(by_bm25),
+        "benign_accused": _mean([float(one) for one in accused]),
+    }
+
+
+def _bm25(outputs: Sequence[DemoOutput], bundle: Path, sources: list[str]) -> list[list[str]]:
+    """Sources of the best rows by BM25 alone, over the whole corpus, for prompt and completion as the engine uses them."""
+    from wherefrom.attribution.lexical import LexicalIndex  # noqa: PLC0415 - the demo must speak first
+
+    index = LexicalIndex.load(bundle / "lexical")
+    tops = []
+    for one in outputs:
+        prompt = "\n".join(message["content"] for message in one.messages if message["role"] != "system")
+        scores = index.scores(f"{prompt}\n{one.completion}")
+        tops.append([sources[row] for row in np.argsort(-scores, kind="stable")[:TOP]])
+    return tops
+
+
+def _top_sources(audit: AuditDetail | None) -> list[str]:
+    return [] if audit is None else [citation.source for citation in audit.citations[:TOP]]
+
+
+def _share(top: list[str], source: str | None) -> float:
+    return sum(one == source for one in top) / TOP
+
+
+def _mean(values: Sequence[float]) -> float:
+    return round(float(np.mean(values)), 4) if len(values) else 0.0

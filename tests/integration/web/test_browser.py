@@ -1,0 +1,188 @@
+"""A real browser: from the list to an audit to an example, live refresh, keys, and a content policy that nothing breaks.
+
+The service runs in a real server here, so that bodies over the limit are seen on a real connection too.
+"""
+
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+
+import httpx
+import pytest
+import uvicorn
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from db import claims
+from tests.integration.web import story
+from tests.waiting import wait_until
+from web.app import create_app
+from web.health import SilentProbe
+from wherefrom.metrics import Metrics
+
+
+@pytest.fixture
+def server(sqlite_story) -> Iterator[str]:
+    """The service on a free loopback port."""
+    settings, database = sqlite_story
+    app = create_app(settings, database, metrics=Metrics(), queue=SilentProbe())
+    running = uvicorn.Server(
+        uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", lifespan="off")
+    )
+    thread = threading.Thread(target=running.run, daemon=True)
+    thread.start()
+    wait_until(lambda: running.started, message="the web service")
+    port = running.servers[0].sockets[0].getsockname()[1]
+    yield f"http://127.0.0.1:{port}"
+    running.should_exit = True
+    thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """The system's Chromium; absent locally = skip, absent in CI = fail."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        reason = "no Chromium on PATH (apt-get install chromium)"
+        if os.environ.get("CI"):
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(
+            executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"]
+        )
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def complaints() -> list[str]:
+    """What the browser's console and its content policy complained about."""
+    return []
+
+
+@pytest.fixture
+def page(browser: Browser, complaints: list[str]) -> Iterator[Page]:
+    """A page whose complaints are collected."""
+    context = browser.new_context(viewport={"width": 1400, "height": 900})
+    opened = context.new_page()
+    opened.on(
+        "console",
+        lambda message: complaints.append(message.text) if message.type in {"error", "warning"} else None,
+    )
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.add_init_script(
+        "document.addEventListener('securitypolicyviolation', e => console.error('CSP', e.violatedDirective, e.blockedURI))"
+    )
+    yield opened
+    context.close()
+
+
+@pytest.mark.browser
+def test_list_to_audit_to_example_and_back(server, page, complaints):
+    """The main job of an auditor, by clicking, without one complaint of the browser."""
+    page.goto(server)
+    expect(page.locator("table.audits tbody tr")).to_have_count(13)
+    page.get_by_role("link", name="refund_promise").last.click()
+    expect(page.get_by_role("heading", name="refund_promise")).to_be_visible()
+    expect(page.locator(".citation:not(.opponent)")).to_have_count(10)
+    expect(page.get_by_role("heading", name="What a citation does not prove")).to_be_visible()
+    page.locator(".to-example a").first.click()
+    expect(page.get_by_role("heading", name="Outputs that cite it")).to_be_visible()
+    page.locator(".cited .row-link").first.click()
+    expect(page.locator(".citation:target")).to_have_count(1)
+    for name in ("Sources", "Bundles", "Queue", "Audits"):
+        page.get_by_role("navigation", name="Main").get_by_role("link", name=name).click()
+        expect(page.get_by_role("heading", level=1, name=name)).to_be_visible()
+    assert complaints == []
+
+
+@pytest.mark.browser
+def test_filters_make_a_link_that_can_be_shared(server, page, complaints):
+    """The form's address shows the same list elsewhere; empty fields do no harm."""
+    page.goto(server)
+    page.get_by_label("Reason").fill("refund_promise")
+    page.get_by_role("button", name="Filter").click()
+    expect(page.get_by_role("link", name="Clear")).to_be_visible()
+    rows = page.locator("table.audits tbody tr").count()
+    assert 0 < rows < 13
+    page.goto(page.url)
+    assert page.locator("table.audits tbody tr").count() == rows
+    assert complaints == []
+
+
+@pytest.mark.browser
+def test_the_list_follows_the_work(server, page, complaints, sqlite_story):
+    """A pending audit becomes done on the page by itself; a pause keeps the page still."""
+    _, database = sqlite_story
+    page.goto(f"{server}/?state=pending")
+    expect(page.locator("table.audits tbody tr")).to_have_count(2)
+    claim = claims.claim(database, bundle_id=1, limit=1, owner="w", lease_s=60)
+    assert claim
+    answer = story.attribution(claim.audits[0].record, story.corpus(60))
+    claims.finish(database, claimed=claim.audits[0], owner="w", attribution=answer, seconds=1)
+    expect(page.locator("table.audits tbody tr")).to_have_count(1, timeout=15_000)
+    page.get_by_role("button", name="Pause").click()
+    expect(page.get_by_role("button", name="Go on")).to_be_visible()
+    assert complaints == []
+
+
+@pytest.mark.browser
+def test_keys(server, page, complaints):
+    """Search, rows and opening one without a mouse."""
+    page.goto(server)
+    page.keyboard.press("/")
+    expect(page.get_by_label("Text")).to_be_focused()
+    page.keyboard.press("Escape")
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    page.keyboard.press("k")
+    expect(page.locator("[data-row]").first).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(f"{server}/audits/13")
+    assert complaints == []
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [420, 1400])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_is_wider_than_the_window(server, browser, width, scheme):
+    """No page scrolls sideways on a phone."""
+    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    page = context.new_page()
+    for path in ("/", "/audits/1", "/audits/9", "/examples/12", "/sources", "/bundles", "/queue", "/nothing"):
+        page.goto(server + path)
+        sizes = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+        assert sizes[0] <= sizes[1], path
+    context.close()
+
+
+@pytest.mark.browser
+def test_attacks_do_nothing_in_a_browser(server, page, complaints):
+    """What a model said stays text, also when it is markup."""
+    attack = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
+    value = {
+        "model": story.MODEL,
+        "prompt": attack,
+        "completion": attack,
+        "reason": attack,
+        "labels": {attack: attack},
+    }
+    number = httpx.post(f"{server}/v1/flagged", json=value).json()["results"][0]["audit_id"]
+    for path in ("/", f"/audits/{number}"):
+        page.goto(server + path)
+        expect(page.get_by_text("owned").first).to_be_visible()
+        assert page.title() != "owned"
+    assert complaints == []
+
+
+def test_a_body_over_the_limit_on_a_real_connection(server):
+    """The client reads the 413 although it was still sending."""
+    try:
+        answer = httpx.post(
+            f"{server}/v1/flagged", content=b"x" * 10_000_000, headers={"Content-Type": "application/json"}
+        )
+    except httpx.WriteError as error:
+        pytest.fail(f"the server closed before its answer could be read: {error!r}")
+    assert answer.status_code == 413
+    assert httpx.get(f"{server}/healthz").status_code == 200

@@ -1,0 +1,124 @@
+"""The operator's door: what each command says, and its exit code. Called in this process; test_service.py starts real ones."""
+
+import json
+from dataclasses import dataclass
+
+import pytest
+
+from tests.integration.worker.processes import plain_settings
+from worker.__main__ import make_app
+from worker.door import run_door
+
+pytestmark = pytest.mark.redis
+
+
+@pytest.fixture
+def database_url(sqlite_url):
+    """The door is the same on both databases; SQLite is enough here."""
+    return sqlite_url
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a command left."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def door(settings, monkeypatch, capsys):
+    """Calls `python -m worker` with words and settings."""
+    monkeypatch.setattr("worker.door.configure_logging", lambda _settings: None)
+    for name, value in plain_settings(settings).items():
+        monkeypatch.setenv(f"WHEREFROM_{name.upper()}", value)
+
+    def _call(*words, **overrides):
+        for name, value in overrides.items():
+            monkeypatch.setenv(f"WHEREFROM_{name.upper()}", value)
+        with pytest.raises(SystemExit) as ended:
+            run_door(lambda: make_app()(list(words)))
+        said = capsys.readouterr()
+        return Ended(int(ended.value.code or 0), said.out, said.err)
+
+    return _call
+
+
+@pytest.mark.parametrize(
+    ("words", "overrides", "code", "said"),
+    [
+        (("health", "redis"), {}, 0, "redis: well"),
+        (("health", "redis"), {"redis_url": "redis://127.0.0.1:1/0"}, 1, "UNWELL"),
+        (("health", "web"), {"port": "1"}, 1, "does not answer"),
+        (("health", "intake"), {}, 1, "no sign of life"),
+        (("health", "nonsense"), {}, 2, "nothing to check"),
+        (("health", "database", "--json"), {}, 0, '"well": true'),
+        (("retry",), {}, 2, "either ids"),
+        (("retry", "--state", "done"), {}, 2, "cannot be tried again"),
+        (("retry", "--state", "dead", "--json"), {}, 0, '{"requeued": 0}'),
+        (("retry", "7"), {"redis_url": "redis://127.0.0.1:1/0"}, 0, "0 audits are pending again"),
+        (("add-bundle", "/nowhere"), {}, 2, "no folder"),
+        (("bundles", "--json"), {}, 0, "[]"),
+        (("migrate", "--json"), {}, 0, '"head": '),
+        (("migrate",), {"database_url": "postgresql+psycopg://x@127.0.0.1:1/x"}, 3, "unavailable"),
+        (("migrate",), {"database_url": "mysql://x"}, 2, "not supported"),
+        (("migrate",), {"lease_seconds": "nonsense"}, 2, "WHEREFROM_LEASE_SECONDS"),
+        (("health", "redis"), {"redis_url": "nonsense"}, 2, "WHEREFROM_REDIS_URL"),
+    ],
+)
+@pytest.mark.usefixtures("database")
+def test_each_command_says_what_is_so_and_ends_with_its_code(door, words, overrides, code, said):  # noqa: PLR0917 - a table
+    """0 ok, 1 unhealthy, 2 wrong usage, 3 away; one line for what a person can mend."""
+    ended = door(*words, **overrides)
+    assert ended.code == code, ended
+    assert said in ended.out + ended.err
+
+
+@pytest.mark.usefixtures("database")
+def test_keys_are_made_listed_and_revoked(door):
+    """The key is shown once; the list shows only its prefix."""
+    made = door("keys", "create", "producer", "--scope", "ingest", "--days", "9", "--json")
+    key = json.loads(made.out)["key"]
+    listed = door("keys", "list", "--json")
+    assert [(one["name"], one["scopes"]) for one in json.loads(listed.out)] == [("producer", ["ingest"])]
+    assert key not in listed.out
+    assert door("keys", "revoke", "producer").code == 0
+    assert json.loads(door("keys", "list", "--json").out)[0]["revoked_at"] is not None
+    assert door("keys", "create", "x", "--scope", "all").code == 2
+    assert door("keys", "create", "y", "--scope", "read").out.startswith("wf_")
+    assert "producer" in door("keys", "list").out
+
+
+@pytest.mark.usefixtures("bundle_id")
+def test_doctor_says_what_is_wrong(door, settings):
+    """A healthy installation without processes: exit 0 with warnings; a missing bundle or Redis: exit 1."""
+    ended = door("doctor", "--json")
+    verdicts = {one["what"]: one["verdict"] for one in json.loads(ended.out)}
+    assert ended.code == 0, ended
+    assert verdicts["bundle"] == verdicts["database"] == verdicts["redis"] == "ok"
+    assert verdicts["worker"] == verdicts["redis durability"] == "warning"
+    (settings.bundles_dir / "overlap-test" / "examples.jsonl").unlink()
+    assert "unknown_bundle" in door("doctor", "--json").out
+    assert door("doctor", redis_url="redis://127.0.0.1:1/0").code == 1
+
+
+@pytest.mark.usefixtures("bundle_id")
+def test_bundles_are_listed(door):
+    """By name and model."""
+    assert "overlap-test" in door("bundles").out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("up",), ("migrate",), ("intake",), ("run",), ("sweep",), ("web",), ("health",), ("doctor",), ("retry",),
+        ("add-bundle",), ("bundles",), ("keys", "create"), ("keys", "list"), ("keys", "revoke"),
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("settings")
+def test_every_command_explains_itself_with_examples(door, words):
+    """`--help` has an example of each."""
+    ended = door(*words, "--help")
+    assert ended.code == 0
+    assert f"python -m worker {' '.join(words)}" in " ".join(ended.out.split())

@@ -1,0 +1,76 @@
+"""Engines of one process: loaded once, few at a time, a refusal remembered for a while."""
+
+from typing import Any
+
+import pytest
+
+from wherefrom.errors import BundleCorrupt
+from wherefrom.metrics import Metrics
+from wherefrom.settings import Settings
+from worker.runtime import LOADED_BUNDLES, REFUSED_S, Runtime, owner_name
+
+
+class NoDatabase:
+    """Stands for the database where only its end matters."""
+
+    disposed = False
+
+    def dispose(self):
+        """Note it."""
+        self.disposed = True
+
+
+@pytest.fixture
+def made():
+    """What was loaded, in order; an exception in `errors` is raised instead."""
+    return []
+
+
+@pytest.fixture
+def runtime(made, monkeypatch):
+    """A runtime whose engines are their bundle's ids."""
+    monkeypatch.setattr("db.catalogue.bundle_by_id", lambda _db, bundle_id: Bundle(bundle_id))
+
+    def _make(bundle, settings):
+        made.append(bundle.id)
+        if bundle.id == 13:
+            raise BundleCorrupt("13")
+        return bundle.id
+
+    database: Any = NoDatabase()
+    hints: Any = None
+    return Runtime(Settings(), database=database, hints=hints, metrics=Metrics(), make_attributor=_make)
+
+
+class Bundle:
+    """A bundle by its id."""
+
+    def __init__(self, bundle_id):
+        self.id = bundle_id
+        self.name = f"b{bundle_id}"
+
+
+def test_an_engine_is_loaded_once_and_makes_room_when_unused(runtime, made):
+    """The least recently used one goes first."""
+    assert LOADED_BUNDLES == 2
+    for bundle_id in (1, 2, 1, 3, 1, 2):
+        assert runtime.attributor(bundle_id) == bundle_id
+    assert made == [1, 2, 3, 2]
+
+
+def test_a_refused_bundle_is_not_loaded_with_every_hint(runtime, made):
+    """After a while it is looked at again: it may have been mended."""
+    now = [0.0]
+    runtime.clock = lambda: now[0]
+    for _ in range(3):
+        with pytest.raises(BundleCorrupt):
+            runtime.attributor(13)
+    now[0] = REFUSED_S + 1
+    with pytest.raises(BundleCorrupt):
+        runtime.attributor(13)
+    assert made == [13, 13]
+
+
+def test_owners_are_never_alike():
+    """Two runtimes of one process, or a process id that comes back, have different names."""
+    assert owner_name() != owner_name()
