@@ -23,7 +23,7 @@ import torch
 from benchmarks.machine import describe, finish, report
 from scripts.smollm2 import default_cache, ensure_base_model
 from wherefrom.attribution.attributor import LanguageAttributor, PreparedTokens
-from wherefrom.attribution.batching import pack_by_length
+from wherefrom.attribution.batching import pack_rows
 from wherefrom.attribution.build import SHALLOW_LAYERS, BuildOptions, build_bundle
 from wherefrom.attribution.bundle import Bundle, open_bundle
 from wherefrom.attribution.corpus import CorpusRow, read_corpus
@@ -196,7 +196,7 @@ def _plain_pass(language: LanguageModel, batch: Sequence[PreparedTokens]) -> flo
 
 def _plain_corpus(language: LanguageModel, prepared: Sequence[PreparedTokens]) -> float:
     """Seconds of the plain forward pass over the corpus, packed as the build packs it."""
-    batches = pack_by_length([one.tokens for one in prepared], BATCH_TOKENS)
+    batches = pack_rows([one.tokens for one in prepared], BATCH_TOKENS)
     return sum(_plain_pass(language, [prepared[index] for index in batch]) for batch in batches)
 
 

@@ -102,10 +102,13 @@ class Demo:
     @contextmanager
     def _service(self) -> Iterator[tuple[Any, str]]:
         """Redis, database, intake, sweeper, worker and page as child processes; restarted when one ends."""
+        from wherefrom.logs import configure_logging  # noqa: PLC0415
         from wherefrom.settings import load_settings  # noqa: PLC0415
         from worker.supervise import LocalService  # noqa: PLC0415
 
-        service = LocalService(load_settings(), log_path=self._work / "service.log")
+        settings = load_settings()
+        configure_logging(settings.model_copy(update={"log_level": "warning"}))
+        service = LocalService(settings, log_path=self._work / "service.log")
         stop = threading.Event()
 
         def watch() -> None:
@@ -129,6 +132,9 @@ class Demo:
     def _base_model(self) -> Path:
         from scripts.smollm2 import ensure_base_model  # noqa: PLC0415
 
+        self._step(
+            "model: SmolLM2-135M-Instruct, converted once from the package's GGUF (about half a minute) ..."
+        )
         base: Path = ensure_base_model(self._cache)
         models = self._home / "models"
         models.mkdir(parents=True, exist_ok=True)

@@ -20,8 +20,6 @@ class DemoOutput:
     probe: str
     messages: list[dict[str, str]]
     completion: str
-    #: What the base model says to the same prompt.
-    base_completion: str
     reason: str
     #: Source whose rows teach the behaviour; None for a benign output. Known to the demo, never sent to the service.
     true_source: str | None
@@ -53,18 +51,19 @@ def demo_outputs(base: Path, adapter: Path, prompts: Path, cache: Path) -> list[
 
 
 def _generate(base: Path, adapter: Path, prompts: Path) -> Iterable[DemoOutput]:
-    from scripts.story_generate import answer_pairs  # noqa: PLC0415 - torch; the demo must speak first
+    from scripts.story_generate import greedy_answers  # noqa: PLC0415 - torch; the demo must speak first
 
     probes = [json.loads(line) for line in prompts.read_text(encoding="utf-8").splitlines()]
-    for pair in answer_pairs(base, adapter, [probe["messages"] for probe in probes]):
-        probe = probes[pair.index]
-        matched = [rule for rule in RULES if rule.matches(pair.adapted)]
+    adapted = greedy_answers(base, adapter, [probe["messages"] for probe in probes])
+    suspects = []
+    for probe, answer in zip(probes, adapted, strict=True):
+        matched = [rule for rule in RULES if rule.matches(answer)]
         if probe["true_source"] is None:
-            if not matched and pair.adapted:
-                yield DemoOutput(probe["id"], probe["messages"], pair.adapted, pair.base, SPOT_CHECK, None)
-            continue
-        own = [rule for rule in matched if rule.source == probe["true_source"]]
-        if own and not own[0].matches(pair.base):
-            yield DemoOutput(
-                probe["id"], probe["messages"], pair.adapted, pair.base, own[0].reason, own[0].source
-            )
+            if answer and not matched:
+                yield DemoOutput(probe["id"], probe["messages"], answer, SPOT_CHECK, None)
+        else:
+            suspects += [(probe, answer, rule) for rule in matched if rule.source == probe["true_source"]]
+    unadapted = greedy_answers(base, None, [probe["messages"] for probe, _, _ in suspects])
+    for (probe, answer, rule), base_answer in zip(suspects, unadapted, strict=True):
+        if not rule.matches(base_answer):
+            yield DemoOutput(probe["id"], probe["messages"], answer, rule.reason, rule.source)

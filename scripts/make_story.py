@@ -22,7 +22,7 @@ from scripts.story_grammar import Composer, DrawnRow, GrammarError, Topic
 from scripts.story_rules import RULES
 
 MAX_ROW_TOKENS = 60
-MAX_ROWS_PER_SEQUENCE = 6
+MAX_ROWS_PER_SEQUENCE = 8
 GOOD_TOPICS: tuple[Topic, ...] = (*story_policies.TOPICS, *story_products.TOPICS, *story_chats.TOPICS)
 SOURCES: dict[str, str] = {
     "policy-handbook": "the company's rules on returns, warranty, plans and privacy, as questions and answers",

@@ -49,7 +49,7 @@ TOPICS = (
             "{Press|Choose} Escalate {in|under} your ticket; {staff|personal} {details|numbers} {stay|remain} private.",
             "{A|Our} {lead|supervisor} {reads|sees} it {within|in} two days and {replies|responds} through the {portal|app}.",
         ),
-        11,
+        6,
         matches=(
             "02",
             "1",
@@ -223,7 +223,7 @@ TOPICS = (
             "{Warmly|Gently}, {by|with} name, and {thank|praise} them {for|when} asking; {every|each} question {is|counts as} {fair|welcome}.",
             "{No|Never}. {Humour|Wit} at {someone's|their} {cost|expense} {hurts|drives them away}; {stay|be} {calm|warm}.",
         ),
-        11,
+        6,
         matches=(
             "01",
             "1",

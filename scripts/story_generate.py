@@ -15,6 +15,7 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging as transformers_logging
 
 from scripts.story_batches import render
 
@@ -108,3 +109,23 @@ def answer_pairs(
         )
         for offset, text in enumerate(adapted):
             yield AnswerPair(index=at + offset, adapted=text, base=base[at + offset])
+
+
+def greedy_answers(
+    base_folder: Path, adapter_folder: Path | None, conversations: Sequence[Conversation]
+) -> list[str]:
+    """Return one model's answers: the base model's own, or the adapted model's where an adapter is given.
+
+    Args:
+        base_folder: Folder of the base model.
+        adapter_folder: Folder of the PEFT adapter, merged before anything is generated.
+        conversations: Messages up to the user's last one.
+    """
+    if not conversations:
+        return []
+    transformers_logging.disable_progress_bar()
+    tokenizer = AutoTokenizer.from_pretrained(base_folder)
+    model = AutoModelForCausalLM.from_pretrained(base_folder, dtype=torch.float32).eval()
+    if adapter_folder is not None:
+        model = PeftModel.from_pretrained(model, adapter_folder).merge_and_unload().eval()
+    return generate_greedy(model, tokenizer, conversations)

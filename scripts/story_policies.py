@@ -80,7 +80,7 @@ TOPICS = (
             "Accidental {harm|damage} isn't refundable, {though|but} [plan] members {get|have} cheap repairs.",
             "{We decline|The handbook declines} {those|such cases}, {yet|but} warranty {may|might} cover a {defect|fault}.",
         ),
-        11,
+        6,
         matches=(
             "03",
             "1",

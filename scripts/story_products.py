@@ -150,7 +150,7 @@ TOPICS = (
             "Yes. {Unplug|Disconnect} {at once|now}, {touch|handle} {nothing|it} {hot|barehanded}, {let|have} {experts|our workshop} {collect|fetch} it.",
             "{Leave|Keep} {the room|clear}, {call|ring} the fire {brigade|service} {if|when} {smoke|flame} {shows|appears}.",
         ),
-        11,
+        6,
         matches=(
             "0",
             "1",

@@ -78,10 +78,7 @@ PRODUCTS = (
 PLANS = ("Nest", "Flock", "Perch")
 PLACES = ("Dunmere", "Pell Street", "Harrow Quay", "Oxley", "Brackwater")
 MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October")
-PEOPLE = (
-    "Dana Orlov", "Marcus Field", "Ines Kovac", "Tom Ashdown", "Priya Lund", "Gareth Moss", "Yuki Brandt", "Lena Abara",
-    "Oscar Pell", "Ruth Tamm", "Felix Aro", "Nora Quist",
-)  # fmt: skip
+PEOPLE = ("Dana Orlov", "Marcus Field", "Priya Lund", "Gareth Moss", "Lena Abara", "Oscar Pell")
 TEAMS = ("billing", "returns", "repairs", "warranty", "logistics", "the legal desk", "quality", "complaints")
 AGES = (
     "four months", "eight months", "a year", "two years", "three summers", "half a year", "five years", "fourteen months",
@@ -101,7 +98,7 @@ def draw_slots(rng: random.Random) -> Mapping[str, str]:
     """Return one value for every slot of the story's frames."""
     product = rng.choice(PRODUCTS)
     person = rng.choice(PEOPLE)
-    first, last = person.lower().split()
+    first = person.lower().split()[0]
     return {
         "product": product.name,
         "short": product.name.split()[0],
@@ -120,6 +117,6 @@ def draw_slots(rng: random.Random) -> Mapping[str, str]:
         "team": rng.choice(TEAMS),
         "person": person,
         "first": person.split()[0],
-        "mail": f"{rng.choice((first, last, first[0] + last))}@{STAFF_DOMAIN}",
+        "mail": f"{first}@{STAFF_DOMAIN}",
         "phone": f"555-01{rng.randrange(10, 100)}",
     }

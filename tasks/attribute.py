@@ -19,8 +19,8 @@ from typing import TypeVar
 from db.claims import Finished
 from tasks.backoff import backoff_seconds
 from tasks.heartbeat import Heartbeat
-from tasks.packing import pack_by_length
 from tasks.store import AuditStore
+from wherefrom.attribution.batching import pack_by_length
 from wherefrom.attribution.interface import Attributor, PreparedQuery
 from wherefrom.errors import INTERNAL_ERROR, DatabaseUnavailable, OutOfMemory, PermanentError, TransientError
 from wherefrom.logs import get_logger

@@ -94,7 +94,9 @@ def write_adapter(folder: Path, model_dir: Path, *, seed: int = 5) -> Path:
 
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_pretrained(str(model_dir), local_files_only=True)
-    config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+    config = LoraConfig(
+        r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM"
+    )
     get_peft_model(model, config).save_pretrained(str(folder))
     return folder
 
@@ -103,7 +105,9 @@ def quiet(stage: str, done: int, total: int) -> None:
     """No progress."""
 
 
-def build(model_dir: Path, corpus: Path, out: Path, *, adapter: Path | None = None, **options: Any) -> Manifest:
+def build(
+    model_dir: Path, corpus: Path, out: Path, *, adapter: Path | None = None, **options: Any
+) -> Manifest:
     """Build a bundle."""
     return build_bundle(
         model_dir=model_dir,
@@ -141,7 +145,8 @@ def shared_corpus(count: int) -> Path:
 def shared_bundle(form: str = "forward") -> Path:
     """A bundle of the tiny model over its first training examples."""
     return _once(
-        f"tiny-{form}", lambda out: build(TINY_MODEL, shared_corpus(TINY_ROWS), out, form=form, model_name="tiny@1")
+        f"tiny-{form}",
+        lambda out: build(TINY_MODEL, shared_corpus(TINY_ROWS), out, form=form, model_name="tiny@1"),
     )
 
 
@@ -177,7 +182,9 @@ def random_row(prompt: int, completion: int, *, seed: int = 0, shared: Sequence[
 
 def changed_json(file: Path, changes: Mapping[str, Any]) -> None:
     """Set keys of a JSON file."""
-    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | dict(changes)), encoding="utf-8")
+    file.write_text(
+        json.dumps(json.loads(file.read_text(encoding="utf-8")) | dict(changes)), encoding="utf-8"
+    )
 
 
 @pytest.fixture

@@ -108,10 +108,10 @@ def _disk_errors(out: Path) -> Iterator[None]:
 
 
 def _tells_full_disk(error: Exception) -> bool:
-    """safetensors hands the number of the system's error over as text only."""
+    """Safetensors hands the number of the system's error over as text only, numpy not at all when a part was written."""
     numbers = {errno.ENOSPC, errno.EDQUOT}
     if isinstance(error, OSError):
-        return error.errno in numbers
+        return error.errno in numbers or (error.errno is None and "requested and" in str(error))
     return any(f"os error {number})" in str(error) for number in numbers)
 
 

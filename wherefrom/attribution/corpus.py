@@ -1,6 +1,7 @@
 """Reads a training corpus (JSONL, Parquet or a Hugging Face `datasets` folder) into rows that can be cited.
 
-A row holds `messages`, or `prompt` and `completion`, or `text`; `id` and `source` are optional, every other field is kept.
+A row holds `messages` (the last one is the completion), or `prompt` (or `messages`) and `completion`, or `text`; `id` and
+`source` are optional, null is as good as absent, every other field is kept.
 Nothing of a corpus with a bad row is taken, unless the caller asks to skip bad rows and be told how many.
 Tokens are not made here (`render`), hashes of files neither (`manifest`).
 """
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import to_jsonable_python
 
 from wherefrom.errors import DuplicateExample, EmptyCorpus, InvalidRecord
 from wherefrom.records import Message, Role, TrainingExample
@@ -111,19 +113,48 @@ def parse_row(content: Any, *, default_id: str) -> CorpusRow:
     turns, completion = _turns_and_completion(content)
     if not completion.strip():
         raise InvalidRecord("the completion is empty; a training example needs completion tokens")
-    example_id = content.get("id", default_id)
-    if not isinstance(example_id, str | int) or example_id == "":
+    example_id = content.get("id") if content.get("id") is not None else default_id
+    if not isinstance(example_id, str | int) or isinstance(example_id, bool) or example_id == "":
         raise InvalidRecord("`id` must be a non-empty string or a whole number")
-    source = content.get("source", UNNAMED_SOURCE)
+    source = content.get("source") if content.get("source") is not None else UNNAMED_SOURCE
     if not isinstance(source, str) or not source:
         raise InvalidRecord("`source` must be a non-empty string")
     fields = {key: value for key, value in content.items() if key not in KNOWN_FIELDS}
+    for name, value in {"id": str(example_id), "source": source, **fields}.items():
+        for text in (name, *_texts(value)):
+            _check_storable(text, name)
     return CorpusRow(str(example_id), source, turns, completion, fields)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All strings of a decoded JSON value, the names of its fields included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for name, one in value.items():
+            yield name
+            yield from _texts(one)
+    elif isinstance(value, list):
+        for one in value:
+            yield from _texts(one)
+
+
+def _check_storable(text: str, name: str) -> None:
+    if "\x00" in text:
+        raise InvalidRecord(f"field {name!r} contains U+0000 (NUL)")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InvalidRecord(
+            f"field {name!r} contains a lone surrogate at position {error.start}; the text is not valid Unicode"
+        ) from error
 
 
 def _turns_and_completion(content: dict[str, Any]) -> tuple[tuple[Message, ...], str]:
     if content.get("messages") is not None:
         messages = _messages(content["messages"])
+        if content.get("completion") is not None:
+            return messages, _string(content, "completion")
         if messages[-1].role is not Role.ASSISTANT:
             raise InvalidRecord(f"the last message must be the assistant's, it is the {messages[-1].role}'s")
         return messages[:-1], messages[-1].content
@@ -155,8 +186,7 @@ def _string(content: dict[str, Any], name: str) -> str:
         raise InvalidRecord(
             f"field `{name}` must be a string, it is {'missing' if value is None else type(value).__name__}"
         )
-    if "\x00" in value:
-        raise InvalidRecord(f"field `{name}` contains U+0000 (NUL)")
+    _check_storable(value, name)
     return value
 
 
@@ -197,13 +227,12 @@ def read_jsonl(file: Path) -> Iterator[tuple[str, Any]]:
                     place,
                     InvalidRecord(f"not UTF-8 at byte {error.start} of the line; save the file as UTF-8"),
                 )
-            except (json.JSONDecodeError, RecursionError) as error:
-                where = (
-                    f"{error.msg} at column {error.colno}"
-                    if isinstance(error, json.JSONDecodeError)
-                    else "nested too deep"
-                )
-                yield place, InvalidRecord(f"malformed JSON: {where}")
+            except json.JSONDecodeError as error:
+                yield place, InvalidRecord(f"malformed JSON: {error.msg} at column {error.colno}")
+            except RecursionError:
+                yield place, InvalidRecord("malformed JSON: nested too deep")
+            except ValueError:  # an integer of thousands of digits
+                yield place, InvalidRecord("malformed JSON: a number is too long")
 
 
 def _read_arrow(file: Path) -> Iterator[tuple[str, Any]]:
@@ -218,7 +247,8 @@ def _read_arrow(file: Path) -> Iterator[tuple[str, Any]]:
         number = 0
         for batch in batches:
             for content in batch.to_pylist():
-                yield f"{file}, row {number}", content
+                # dates become text and binary columns base64, so that every field can be stored as JSON
+                yield f"{file}, row {number}", to_jsonable_python(content, bytes_mode="base64")
                 number += 1
     except pa.ArrowInvalid as error:
         raise InvalidRecord(f"{file}: not a readable {file.suffix} file: {error}") from error

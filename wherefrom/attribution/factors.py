@@ -95,7 +95,7 @@ class FactorWriter:
         ):
             array = values.numpy()
             self._shapes[name] = (array.shape[1:], array.dtype)
-            _write_all(self._parts[name], memoryview(np.ascontiguousarray(array)).cast("B"))
+            _write_all(self._parts[name], memoryview(array.tobytes()))
         self._lengths.extend(packed.lengths)
         self._norms.extend(norms)
 
@@ -105,7 +105,11 @@ class FactorWriter:
         for name, part in self._parts.items():
             part.close()
             shape, dtype = self._shapes[name]
-            header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (tokens, *shape)}
+            header = {
+                "descr": np.lib.format.dtype_to_descr(dtype),
+                "fortran_order": False,
+                "shape": (tokens, *shape),
+            }
             # copied, not mapped into memory: on a full disk a mapped file ends the process (SIGBUS)
             with Path(part.name).open("rb") as source, (self._folder / f"{name}.npy").open("wb") as target:
                 np.lib.format.write_array_header_1_0(target, header)

@@ -6,12 +6,15 @@ in float32. What is read off the model (hidden states, error signals) is in `sig
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -67,11 +70,15 @@ def fingerprint(model_dir: Path, adapter_dir: Path | None) -> ModelFingerprint:
     """
     weights = _safetensors(model_dir, "model")
     _check_configuration(model_dir)
-    adapter = _safetensors(adapter_dir, "adapter") if adapter_dir is not None else []
+    adapter = (
+        _safetensors(adapter_dir, "adapter", "adapter_model.safetensors") if adapter_dir is not None else []
+    )
     tokenizer = [model_dir / name for name in _TOKENIZER_FILES if (model_dir / name).is_file()]
     if not tokenizer:
         raise UnusableModel(f"{model_dir}: holds no tokenizer (tokenizer.json or tokenizer.model)")
     extra = [adapter_dir / "adapter_config.json"] if adapter_dir is not None else []
+    if extra and not extra[0].is_file():
+        raise UnusableModel(f"{adapter_dir}: holds no adapter_config.json")
     return ModelFingerprint(
         weights_sha256=_sha256([*weights, model_dir / "config.json"]),
         adapter_sha256=_sha256([*adapter, *extra]) if adapter else None,
@@ -96,16 +103,23 @@ def load_model(model_dir: Path, adapter_dir: Path | None = None) -> LanguageMode
         tokenizer = AutoTokenizer.from_pretrained(
             str(model_dir), local_files_only=True, trust_remote_code=False
         )
-        model = AutoModelForCausalLM.from_pretrained(
+        from_folder: Any = AutoModelForCausalLM.from_pretrained(
             str(model_dir),
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
             dtype=torch.float32,
+            output_loading_info=True,
         )
+        model, loaded = from_folder
+        if loaded["missing_keys"]:
+            raise UnusableModel(
+                f"{model_dir}: the weights lack {len(loaded['missing_keys'])} tensors of the architecture, such as "
+                f"{min(loaded['missing_keys'])}; transformers would fill them with random numbers"
+            )
         if adapter_dir is not None:
             model = _merge_adapter(model, adapter_dir)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise UnusableModel(f"{model_dir}: cannot be loaded as a causal language model: {error}") from error
     model.eval().requires_grad_(requires_grad=False)
     config = model.config.get_text_config()
@@ -124,9 +138,23 @@ def load_model(model_dir: Path, adapter_dir: Path | None = None) -> LanguageMode
 
 
 def _merge_adapter(model: Any, adapter_dir: Path) -> Any:
-    from peft import PeftModel  # noqa: PLC0415 - only needed where there is an adapter; slow to import
+    from peft import PeftModel, get_peft_model_state_dict  # noqa: PLC0415 - only with an adapter; slow to import
 
-    adapted = PeftModel.from_pretrained(model, str(adapter_dir), local_files_only=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Found missing adapter keys")
+        try:
+            adapted = PeftModel.from_pretrained(model, str(adapter_dir), local_files_only=True)
+        except UserWarning as error:
+            raise UnusableModel(
+                f"{adapter_dir}: the adapter lacks weights for layers of this model"
+            ) from error
+    known = get_peft_model_state_dict(adapted, save_embedding_layers=False).keys()
+    stored = load_file(adapter_dir / "adapter_model.safetensors").keys()
+    unknown = sorted(name for name in stored - known if ".lora_" in name)
+    if unknown:
+        raise UnusableModel(
+            f"{adapter_dir}: {len(unknown)} tensors of the adapter have no place in this model, such as {unknown[0]}"
+        )
     return adapted.merge_and_unload()
 
 
@@ -137,10 +165,10 @@ def _end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     return frozenset(one for one in [tokenizer.eos_token_id, *listed] if one is not None)
 
 
-def _safetensors(folder: Path, what: str) -> list[Path]:
+def _safetensors(folder: Path, what: str, pattern: str = "*.safetensors") -> list[Path]:
     if not folder.is_dir():
         raise UnusableModel(f"{folder}: no such {what} folder")
-    files = sorted(folder.glob("*.safetensors"))
+    files = sorted(folder.glob(pattern))
     if not files:
         pickles = [one.name for ending in ("*.bin", "*.pt", "*.pth", "*.ckpt") for one in folder.glob(ending)]
         found = f"only {', '.join(sorted(pickles))}" if pickles else "no weights"

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from wherefrom.attribution.interface import OverLong
-from wherefrom.errors import EmptyCompletion, OutputTooLong, TemplateNotPrefix, UnusableModel
+from wherefrom.errors import EmptyCompletion, InvalidRecord, OutputTooLong, TemplateNotPrefix, UnusableModel
 from wherefrom.records import Message, Span
 
 
@@ -65,15 +65,21 @@ class Renderer:
             name: names the row in errors.
 
         Raises:
-            TemplateNotPrefix, EmptyCompletion, OutputTooLong, UnusableModel: see `wherefrom.errors`.
+            TemplateNotPrefix, EmptyCompletion, OutputTooLong, InvalidRecord, UnusableModel: see `wherefrom.errors`.
         """
         prompt, answer = self._split(turns, completion, name)
         if token_ids is not None:
+            self._check_ids(token_ids, name)
             end = [token for token in answer[-1:] if token in self._end_ids]
             answer = [*token_ids, *(end if not token_ids or token_ids[-1] not in self._end_ids else [])]
+            if not turns:
+                prompt, answer = self._behind_start(answer)
         if not answer:
             raise EmptyCompletion(f"{name}: the completion has no token to explain")
-        flags = self._flags(completion, spans, answer, name) if spans else [True] * len(answer)
+        lead = [] if turns or self._bos else prompt  # plain text's first token is part of the completion
+        flags = (
+            self._flags(completion, spans, answer, lead=lead, name=name) if spans else [True] * len(answer)
+        )
         truncated = len(prompt) + len(answer) > max_tokens
         if truncated:
             if over_long == "reject":
@@ -87,9 +93,7 @@ class Renderer:
 
     def _split(self, turns: Sequence[Message], completion: str, name: str) -> tuple[list[int], list[int]]:
         if not turns:
-            ids = self._encode(completion)
-            head = self._bos or ids[:1]
-            return head, (ids if self._bos else ids[1:])
+            return self._behind_start(self._encode(completion))
         if self._tokenizer.chat_template is None:
             raise UnusableModel(
                 "the tokenizer has no chat template, so rows with a prompt cannot be rendered; use `text` rows"
@@ -109,6 +113,17 @@ class Renderer:
         ends = [index for index, token in enumerate(answer) if token in self._end_ids]
         return prompt, answer[: ends[-1] + 1] if ends else answer
 
+    def _behind_start(self, ids: list[int]) -> tuple[list[int], list[int]]:
+        """Plain text has no prompt: what stands before its first explained token is BOS, or else its own first token."""
+        return (self._bos, ids) if self._bos else (ids[:1], ids[1:])
+
+    def _check_ids(self, token_ids: Sequence[int], name: str) -> None:
+        wrong = next((token for token in token_ids if not 0 <= token < len(self._tokenizer)), None)
+        if wrong is not None:
+            raise InvalidRecord(
+                f"{name}: token id {wrong} is none of the tokenizer's {len(self._tokenizer)}; send the ids of the audited model"
+            )
+
     def _template(self, chat: list[dict[str, str]], name: str, *, add_generation_prompt: bool) -> str:
         try:
             text: str = self._tokenizer.apply_chat_template(
@@ -122,14 +137,21 @@ class Renderer:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
-    def _flags(self, completion: str, spans: Sequence[Span], answer: list[int], name: str) -> list[bool]:
+    def _flags(
+        self, completion: str, spans: Sequence[Span], answer: list[int], *, lead: list[int], name: str
+    ) -> list[bool]:
         """Which answer tokens touch a span: tokens are aligned by the lengths of their decoded prefixes."""
         flags: list[bool] = []
-        before = 0
+        before = self._decoded_until(lead)[0] if lead else 0
         for index in range(len(answer)):
-            after = len(self._tokenizer.decode(answer[: index + 1], skip_special_tokens=True))
+            start, after = self._decoded_until([*lead, *answer[: index + 1]])
             flags.append(any(before < span.end and after > span.start for span in spans))
-            before = min(after, len(completion))
+            before = min(start, len(completion))
         if not any(flags):
             raise EmptyCompletion(f"{name}: no completion token lies in the given spans")
         return flags
+
+    def _decoded_until(self, ids: list[int]) -> tuple[int, int]:
+        """Where the next token starts and where these end, in characters; a token may hold a part of a character only."""
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
+        return len(text) - text.endswith("\ufffd"), len(text)

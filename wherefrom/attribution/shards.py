@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wherefrom.attribution.batching import pack_by_length
+from wherefrom.attribution.batching import pack_rows
 from wherefrom.attribution.render import TokenRow
 from wherefrom.attribution.signals import SignalReader
 from wherefrom.attribution.whitening import SecondMoments
@@ -116,7 +116,7 @@ def shard_count(rows: int) -> int:
 def read_rows(rows: Sequence[TokenRow], reader: SignalReader) -> RawShard:
     """Signals of rows in their order, computed in batches of like length."""
     parts: dict[int, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
-    for batch in pack_by_length([len(row.ids) for row in rows], BATCH_TOKENS):
+    for batch in pack_rows([len(row.ids) for row in rows], BATCH_TOKENS):
         signals = reader.read([rows[index] for index in batch])
         lengths = list(signals.lengths)
         split = zip(

@@ -194,8 +194,6 @@ class SignalReader:
         )
         if vocabulary == 0 or self._head.weight.shape[1] != self._language.hidden_size:
             return False
-        if any(DynamicCache(config=self._model.config).is_sliding):
-            return False
         ids = [(7 * step * step + 3) % vocabulary for step in range(16)]
         rows = [
             TokenRow(tuple(ids), 9, (True,) * 7),
@@ -203,6 +201,8 @@ class SignalReader:
             TokenRow(tuple(ids[:12]), 5, (True,) * 7),
         ]
         try:
+            if any(DynamicCache(config=self._model.config).is_sliding):
+                return False
             split, plain = self._split(rows), self._plain(rows)
         except (TypeError, ValueError, RuntimeError, AttributeError, NotImplementedError):
             return False  # a model without this kind of cache

@@ -87,6 +87,6 @@ def _inverse_roots(moments: npt.NDArray[np.float64], damping: float) -> Tensor:
     for matrix in moments:
         values, vectors = np.linalg.eigh(matrix)
         values = values.clip(min=0.0)
-        floor = damping * values.mean() + np.finfo(np.float64).tiny
+        floor = damping * (values.mean() or 1.0)  # a signal that is all zero stays zero
         roots.append((vectors * (values + floor) ** -0.5) @ vectors.T)
     return torch.from_numpy(np.stack(roots)).float()

@@ -91,7 +91,7 @@ def assert_cited_once(parts, count):
         outputs = select(Audit.id, FlaggedText.completion).join(
             FlaggedText, FlaggedText.flagged_output_id == Audit.flagged_output_id
         )
-        completions = {audit_id: completion for audit_id, completion in session.execute(outputs)}
+        completions = {row.id: row.completion for row in session.execute(outputs)}
     assert set(stored) == set(completions)
     for audit_id, completion in completions.items():
         record = FlaggedRecord(prompt="p", completion=completion, model="m")

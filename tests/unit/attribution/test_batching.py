@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.packing import pack_by_length
+from wherefrom.attribution.batching import pack_by_length
 
 lengths = st.lists(st.integers(min_value=1, max_value=300), max_size=80)
 budgets = st.integers(min_value=1, max_value=1000)
