@@ -10,6 +10,7 @@ queued audits, against the engine's own offline rate on the same queries. Plain 
 import argparse
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -19,6 +20,9 @@ from typing import Any
 
 import redis
 import torch
+
+if __package__ in {None, ""}:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.machine import describe, finish, report
 from scripts.smollm2 import default_cache, ensure_base_model
@@ -39,7 +43,7 @@ from worker.bundles import add_bundle
 from worker.runtime import open_database
 from worker.supervise import LocalService
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 BATCH = 16
 MODEL_NAME = "overhead"
 E2E_TIMEOUT_S = 3600.0

@@ -8,6 +8,7 @@ fused order that an auditor sees (its recall); `pipeline_effect` and `pipeline_s
 """
 
 import argparse
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -17,6 +18,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+if __package__ in {None, ""}:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.machine import describe, finish, report
 from wherefrom.attribution.attributor import LanguageAttributor, QuerySignals

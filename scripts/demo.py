@@ -21,7 +21,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+if __package__ in {None, ""}:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+ROOT = Path(__file__).resolve().parents[1]
 STORY = ROOT / "demo" / "story"
 ADAPTER = ROOT / "demo" / "adapter"
 MODEL_NAME = "wrenholt-support-v1"

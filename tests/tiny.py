@@ -8,6 +8,7 @@ import functools
 import json
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,9 @@ def write_adapter(folder: Path, model_dir: Path, *, seed: int = 5) -> Path:
     config = LoraConfig(
         r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM"
     )
-    get_peft_model(model, config).save_pretrained(str(folder))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning)  # peft's own use of transformers
+        get_peft_model(model, config).save_pretrained(str(folder))
     return folder
 
 

@@ -15,6 +15,7 @@ from tests.numerics.tolerances import INT8_COSINE
 from tests.tiny import (
     TINY,
     TINY_ROWS,
+    VOCABULARY,
     build,
     micro_language,
     opened,
@@ -105,7 +106,7 @@ def drops(model: Any, queries: Sequence[TokenRow], examples: Sequence[TokenRow])
 
 @pytest.mark.parametrize("form", FORMS)
 def test_sign_rule_where_it_must_hold(form: Form) -> None:
-    """Training on the query itself lowers its loss, on the same prompt with another answer raises it; the kernel says so."""
+    """Training on the query itself lowers its loss; of all other answers to its prompt, the kernel's strongest opponent raises it."""
     language = micro_language()
     reader = SignalReader(
         language, form=form, layers=(0, 1, 2, 3) if form == "forward" else (1, 2, 3), similarity_layer=2
@@ -121,16 +122,13 @@ def test_sign_rule_where_it_must_hold(form: Form) -> None:
     model = copy.deepcopy(language.model).requires_grad_(requires_grad=True)
     for seed in range(4):
         prompt = random_row(7, 1, seed=seed).ids[:-1]
-        with torch.no_grad():
-            greedy = int(model(torch.tensor([prompt])).logits[0, -1].argmax())
-        row = TokenRow((*prompt, greedy), 7, (True,))
-        other = TokenRow((*row.ids[:-1], (row.ids[-1] + 100) % 700 + 5), row.start, row.explained)
-        query, against = factors(reader.read([row])), factors(reader.read([other]))
-        assert float(token_kernel(query, query).sum() / kernel_norms(query)[0] ** 2) == pytest.approx(
-            1.0, abs=1e-4
-        )
-        assert float(token_kernel(query, against).sum()) < 0
-        same_drop, other_drop = drops(model, [row], [row, other])[0]
+        every = [TokenRow((*prompt, token), 7, (True,)) for token in range(5, VOCABULARY)]
+        answers = factors(reader.read(every))
+        one = answers.rows()[seed]
+        kernel = token_kernel(one, answers)[0]
+        assert float(kernel[seed] / kernel_norms(one)[0] ** 2) == pytest.approx(1.0, abs=1e-4)
+        assert float(kernel.min()) < 0
+        same_drop, other_drop = drops(model, [every[seed]], [every[seed], every[int(kernel.argmin())]])[0]
         assert same_drop > 0 > other_drop, f"seed {seed}"
 
 

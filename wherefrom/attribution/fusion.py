@@ -24,10 +24,11 @@ class FusionWeights:
 
 def standardise(scores: Scores) -> Scores:
     """Zero mean and unit variance over one query's candidates; all zeros where the scores do not vary."""
-    spread = float(scores.std())
-    if spread < 1e-12:
+    exact = scores.astype(np.float64)  # in float32 equal scores differ from their own mean
+    spread = float(exact.std())
+    if spread <= 1e-12 * float(np.abs(exact).max()):
         return np.zeros_like(scores)
-    standard: Scores = (scores - scores.mean()) / spread
+    standard: Scores = ((exact - exact.mean()) / spread).astype(np.float32)
     return standard
 
 

@@ -26,7 +26,8 @@ class LexicalIndex:
     def build(cls, texts: Sequence[str]) -> "LexicalIndex":
         """Index one text per training example, in corpus order."""
         index = bm25s.BM25()
-        index.index(_words(texts), show_progress=False)
+        with np.errstate(invalid="ignore", divide="ignore"):  # a corpus without any word has a mean length of 0
+            index.index(_words(texts), show_progress=False)
         return cls(index)
 
     @classmethod
@@ -43,7 +44,10 @@ class LexicalIndex:
 
     def scores(self, text: str) -> npt.NDArray[np.float32]:
         """BM25 score of every training example, `[N]`; zeros where no word is known."""
-        scores: npt.NDArray[np.float32] = self._index.get_scores(_words([text])[0]).astype(np.float32)
+        words = _words([text])[0]
+        if not words:  # bm25s does not take an empty query: only emoji or punctuation
+            return np.zeros(self._index.scores["num_docs"], dtype=np.float32)
+        scores: npt.NDArray[np.float32] = self._index.get_scores(words).astype(np.float32)
         return scores
 
 

@@ -142,6 +142,7 @@ def _merge_adapter(model: Any, adapter_dir: Path) -> Any:
 
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="Found missing adapter keys")
+        warnings.filterwarnings("ignore", category=FutureWarning)  # peft's own use of transformers
         try:
             adapted = PeftModel.from_pretrained(model, str(adapter_dir), local_files_only=True)
         except UserWarning as error:

@@ -1,0 +1,224 @@
+"""The offline commands: what they write, what they end with, and that a user's mistake is never a traceback."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.tiny import (
+    TINY_MODEL,
+    TINY_ROWS,
+    opened,
+    quiet,
+    shared_bundle,
+    shared_micro_bundle,
+    shared_micro_model,
+    tiny_queries,
+    tiny_rows,
+    write_jsonl,
+)
+from tests.unit.cli.conftest import Run
+from wherefrom.attribution.attributor import LanguageAttributor
+from wherefrom.attribution.offline import exact_scores, prepare_all, read_queries, signals_of_all
+from wherefrom.records import Attribution
+
+RunCommand = Callable[..., Run]
+
+
+@pytest.fixture
+def queries(tmp_path: Path) -> Path:
+    """Four flagged outputs."""
+    return write_jsonl(tmp_path / "queries.jsonl", tiny_queries(4))
+
+
+def attribute(run: RunCommand, queries: Path, *more: str, bundle: Path | None = None) -> Run:
+    """`wherefrom attribute` with the tiny bundle."""
+    return run(
+        "attribute",
+        "--bundle",
+        str(bundle or shared_bundle()),
+        "--model",
+        str(TINY_MODEL),
+        "--input",
+        str(queries),
+        *more,
+    )
+
+
+def build(run: RunCommand, corpus: Path, out: Path, *more: str) -> Run:
+    """`wherefrom build` with the micro model."""
+    return run(
+        "build", "--model", str(shared_micro_model()), "--corpus", str(corpus), "--out", str(out), *more
+    )
+
+
+def test_build_and_verify(run: RunCommand, tmp_path: Path) -> None:
+    """A bundle from the command line, as JSON and as text; `bundle verify` finds it intact."""
+    corpus = write_jsonl(tmp_path / "c.jsonl", [*tiny_rows(12), "{"])
+    out = tmp_path / "bundle"
+    refused = build(run, corpus, out)
+    assert refused.code == 2
+    assert "error[invalid_record]" in refused.err
+    assert "c.jsonl, line 13: malformed JSON" in refused.err
+    done = build(run, corpus, out, "--skip-bad", "--json", "--model-name", "m@1", "--candidates", "5")
+    assert done.code == 0
+    told = json.loads(done.out)
+    assert (told["examples"], told["skipped"], told["path"]) == (12, 1, str(out))
+    shown = run("bundle", "verify", str(out), "--json")
+    assert (shown.code, json.loads(shown.out)) == (0, {"name": told["name"], "files": 22, "intact": True})
+    assert f"{told['name']}: 22 files intact" in run("bundle", "verify", str(out)).out
+    again = build(run, corpus, out, "--skip-bad")
+    assert again.code == 2
+    assert "already exists" in again.err
+
+
+def test_build_says_what_it_made(run: RunCommand, tmp_path: Path) -> None:
+    """Without --json a sentence on stdout and progress on stderr."""
+    done = build(
+        run, write_jsonl(tmp_path / "c.jsonl", tiny_rows(12)), tmp_path / "bundle", "--form", "activation"
+    )
+    assert done.code == 0
+    for part in ("12 training examples", "0 bad rows skipped", "form activation", "of the model"):
+        assert part in " ".join(done.out.split())
+    assert "read signals (tokens)" in done.err
+
+
+def test_changed_bundle(run: RunCommand, tmp_path: Path) -> None:
+    """`bundle verify` refuses a changed file by name."""
+    changed = Path(shutil.copytree(shared_micro_bundle(), tmp_path / "bundle"))
+    (changed / "card.json").write_text("{}")
+    done = run("bundle", "verify", str(changed))
+    assert (done.code, done.out) == (2, "")
+    assert "error[bundle_corrupt]" in done.err
+    assert "card.json has changed" in done.err
+
+
+def test_citations_and_scores(run: RunCommand, queries: Path, tmp_path: Path) -> None:
+    """Citations as JSONL; scores as float32 [Q, N] in corpus order, equal to the exact scores and to the citations' influence."""
+    output, scores = tmp_path / "citations.jsonl", tmp_path / "scores.npy"
+    done = attribute(
+        run,
+        queries,
+        "--output",
+        str(output),
+        "--scores",
+        str(scores),
+        "--top-k",
+        "4",
+        "--opponents",
+        "2",
+        "--json",
+    )
+    assert done.code == 0, done.err
+    assert json.loads(done.out) == {"queries": 4, "skipped": 0, "bundle": opened().manifest.name}
+    found = [Attribution.model_validate_json(line) for line in output.read_text().splitlines()]
+    assert [one.key for one in found] == [row["id"] for row in tiny_queries(4)]
+    written = np.load(scores)
+    assert (written.dtype, written.shape) == (np.float32, (4, TINY_ROWS))
+    attributor = LanguageAttributor(opened())
+    prepared = prepare_all(attributor, read_queries(queries)[0], max_tokens=1024, over_long="truncate")
+    expected = exact_scores(opened(), signals_of_all(attributor, prepared), quiet)
+    np.testing.assert_allclose(written, expected, atol=1e-5)
+    for index, one in enumerate(found):
+        assert [citation.rank for citation in one.citations] == [1, 2, 3, 4, -1, -2]
+        for citation in one.citations:
+            assert citation.influence_score == pytest.approx(
+                float(written[index, citation.example.row]), abs=1e-4
+            )
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "citations.jsonl",
+        "queries.jsonl",
+        "scores.npy",
+    ]
+
+
+def test_queries_without_ids_and_with_bad_lines(run: RunCommand, tmp_path: Path) -> None:
+    """A bad line stops everything, or is left out and counted."""
+    queries = write_jsonl(tmp_path / "q.jsonl", [{"prompt": "p", "completion": "c"}, {"prompt": "p"}])
+    output = tmp_path / "out.jsonl"
+    refused = attribute(run, queries, "--output", str(output))
+    assert refused.code == 2
+    assert "q.jsonl, line 2: field `completion` must be a string, it is missing" in refused.err
+    assert not output.exists()
+    done = attribute(run, queries, "--output", str(output), "--skip-bad")
+    assert done.code == 0
+    assert "1 queries attributed (1 bad lines skipped)" in " ".join(done.out.split())
+
+
+@pytest.mark.parametrize(
+    ("more", "problem"),
+    [
+        ([], "nothing to write: give --output, --scores or both"),
+        (["--output", "x", "--max-tokens", "12", "--over-long", "reject"], "error[output_too_long]"),
+        (["--output", "x", "--max-tokens", "3"], "Invalid value for '--max-tokens'"),
+        (["--output", "x", "--over-long", "explode"], "Invalid value for '--over-long'"),
+    ],
+)
+def test_options_that_cannot_be(
+    run: RunCommand,
+    queries: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    more: list[str],
+    problem: str,
+) -> None:
+    """Exit code 2 and one line; nothing is written."""
+    monkeypatch.chdir(tmp_path)
+    done = attribute(run, queries, *more)
+    assert done.code == 2
+    assert problem in done.err
+    assert not (tmp_path / "x").exists()
+
+
+def test_wrong_folders(run: RunCommand, queries: Path, tmp_path: Path) -> None:
+    """No bundle, no model, the wrong model, no corpus: one line each, with the error's code."""
+    output = ("--output", str(tmp_path / "out.jsonl"))
+    wrong = {
+        "unknown_bundle": attribute(run, queries, *output, bundle=tmp_path / "away"),
+        "unusable_model": run(
+            "build", "--model", "away", "--corpus", str(queries), "--out", str(tmp_path / "b")
+        ),
+        "bundle_mismatch": run(
+            "attribute",
+            "--bundle",
+            str(shared_bundle()),
+            "--model",
+            str(shared_micro_model()),
+            "--input",
+            str(queries),
+            *output,
+        ),
+        "invalid_record": build(run, tmp_path / "away.jsonl", tmp_path / "b"),
+    }
+    for code, done in wrong.items():
+        assert done.code == 2, code
+        assert done.err.splitlines()[-1].startswith(f"error[{code}]: "), done.err
+        assert "Traceback" not in done.err
+        assert done.out == ""
+
+
+@pytest.mark.parametrize("option", ["--output", "--scores"])
+@pytest.mark.xfail(strict=True, reason="wherefrom.cli.offline lets OSError through", raises=OSError)
+def test_place_that_cannot_be_written(run: RunCommand, queries: Path, tmp_path: Path, option: str) -> None:
+    """A missing folder is told in one line, before the work is done rather than after it."""
+    done = attribute(run, queries, option, str(tmp_path / "away" / "file"))
+    assert done.code == 2
+    assert "away" in done.err
+
+
+@pytest.mark.xfail(strict=True, reason="wherefrom.cli.offline prints paths as rich markup")
+def test_brackets_in_a_path(run: RunCommand, tmp_path: Path) -> None:
+    """A path is shown as it is."""
+    done = build(run, write_jsonl(tmp_path / "c.jsonl", tiny_rows(3)), tmp_path / "a[bold]b")
+    assert "a[bold]b" in done.out.replace("\n", "")
+
+
+def test_help(run: RunCommand) -> None:
+    """Each offline command explains its options and gives an example."""
+    for command in (["build"], ["attribute"], ["bundle", "verify"]):
+        shown = run(*command, "--help")
+        assert shown.code == 0
+        assert "Example: wherefrom" in " ".join(shown.out.split())
