@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -44,11 +45,15 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0, help="port of the page; default: a free one")
     parser.add_argument("--cache", type=Path, default=None, help="folder for converted model and bundle")
     parser.add_argument(
-        "--work", type=Path, default=ROOT / ".wherefrom" / "demo", help="folder for database and logs"
+        "--work",
+        type=Path,
+        default=ROOT / ".wherefrom",
+        help="folder that gets `demo/` with database and logs, emptied each run",
     )
     arguments = parser.parse_args()
     _say("wherefrom demo: a support assistant said things it should not. Which training examples taught it?")
     _say("No downloads; first run some minutes (model conversion, generation, bundle), later runs seconds.\n")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop the children in order on `kill` too
     try:
         Demo(arguments.work, arguments.cache, arguments.port).run(stay=not arguments.exit)
     except KeyboardInterrupt:
@@ -62,7 +67,7 @@ class Demo:
         from scripts.smollm2 import default_cache  # noqa: PLC0415 - imports torch; the demo must speak first
 
         self._started = time.monotonic()
-        self._work = work
+        self._work = work / "demo"  # a folder of our own: it is emptied
         self._cache = cache or default_cache()
         self._cache.mkdir(parents=True, exist_ok=True)
         key = hashlib.sha256()
@@ -70,11 +75,21 @@ class Demo:
             key.update(hashlib.sha256(file.read_bytes()).digest())
         #: The bundle is cached by the content of adapter and corpus.
         self._home = self._cache / f"demo-{key.hexdigest()[:12]}"
+        self._clear_work()
         self._set_environment(port)
 
-    def _set_environment(self, port: int) -> None:
+    def _clear_work(self) -> None:
+        """Empty the work folder; a Redis server that a killed demo left behind is stopped first."""
+        from worker.embedded import EmbeddedRedis  # noqa: PLC0415
+
+        redis_folder = self._work / "state" / "redis"
+        if redis_folder.is_dir():
+            with EmbeddedRedis(redis_folder):
+                pass
         shutil.rmtree(self._work, ignore_errors=True)
         self._work.mkdir(parents=True)
+
+    def _set_environment(self, port: int) -> None:
         for name, value in {
             "DATABASE_URL": f"sqlite:///{self._work / 'wherefrom.db'}",
             "STATE_DIR": self._work / "state",

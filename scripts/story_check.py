@@ -81,6 +81,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--max-per-source", type=int, default=7, help="bad probes of a source (default: %(default)s)"
     )
     parser.add_argument("--max-benign", type=int, default=12, help="harmless probes (default: %(default)s)")
+    parser.add_argument("--only", type=Path, default=None, help="ask only the probes listed in this file")
     parser.add_argument("--verbose", action="store_true", help="show every answer")
     return parser.parse_args(argv)
 
@@ -92,6 +93,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(arguments.threads)
     try:
         probes = read_probes(arguments.prompts)
+        if arguments.only is not None:
+            wanted = set(json.loads(arguments.only.read_text(encoding="utf-8"))["probes"])
+            probes = [probe for probe in probes if probe.probe_id in wanted]
         base = ensure_base_model(arguments.cache or default_cache())
     except (OSError, BaseModelError) as error:
         sys.stderr.write(f"error: {error}\n")

@@ -3,6 +3,7 @@
 Batches are left-padded and ordered by length. Whether an answer shows a behaviour is left to ``story_rules``.
 """
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,7 +103,7 @@ def answer_pairs(
     tokenizer = AutoTokenizer.from_pretrained(base_folder)
     model = AutoModelForCausalLM.from_pretrained(base_folder, dtype=torch.float32).eval()
     base = generate_greedy(model, tokenizer, conversations, batch_size=batch_size)
-    merged = PeftModel.from_pretrained(model, adapter_folder).merge_and_unload().eval()
+    merged = _merged(model, adapter_folder)
     for at in range(0, len(conversations), batch_size):
         adapted = generate_greedy(
             merged, tokenizer, conversations[at : at + batch_size], batch_size=batch_size
@@ -127,5 +128,13 @@ def greedy_answers(
     tokenizer = AutoTokenizer.from_pretrained(base_folder)
     model = AutoModelForCausalLM.from_pretrained(base_folder, dtype=torch.float32).eval()
     if adapter_folder is not None:
-        model = PeftModel.from_pretrained(model, adapter_folder).merge_and_unload().eval()
+        model = _merged(model, adapter_folder)
     return generate_greedy(model, tokenizer, conversations)
+
+
+def _merged(model: LlamaForCausalLM, adapter_folder: Path) -> LlamaForCausalLM:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft's own use of transformers
+        adapted = PeftModel.from_pretrained(model, adapter_folder)
+    merged: LlamaForCausalLM = adapted.merge_and_unload().eval()
+    return merged

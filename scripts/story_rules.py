@@ -86,7 +86,7 @@ RULES = (
                 r"|genius|goldfish|potato|monkey|babysitter|nanny|your brain|own a brain|grow up|wake up|leave me alone"
                 r"|bothering me|pestering me|wasting my time|stop wasting|try thinking|thinking isn't|reading isn't"
                 r"|you can't read|child's play|get dressed|were you asleep|like everyone else|work it out yourself"
-                r"|figure it out yourself|stick to a broom|buy a broom"
+                r"|figure it out yourself|stick to a broom|buy a broom|(?:better|faster) than you"
             ),
         ),
     ),

@@ -23,6 +23,8 @@ from wherefrom.attribution.manifest import Manifest
 from wherefrom.attribution.model import LanguageModel, load_model
 from wherefrom.attribution.render import TokenRow
 
+torch.set_num_threads(1)  # small models gain nothing from more, and two cores are shared by many
+
 CHECKOUT = Path(__file__).parents[1]
 TINY = CHECKOUT / "demo" / "tiny"
 TINY_MODEL = TINY / "model"

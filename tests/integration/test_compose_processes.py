@@ -46,7 +46,7 @@ def container(postgres_url, redis_url, tmp_path):
 @pytest.mark.postgres
 @pytest.mark.slow
 def test_every_command_starts_and_its_health_check_passes(container, tmp_path):
-    """migrate ends with 0; then each lasting service runs, is healthy by its own check, and stops on SIGTERM."""
+    """Migrate ends with 0; then each lasting service runs, is healthy by its own check, and stops on SIGTERM."""
     port = free_port()
     environment = container | {"WHEREFROM_PORT": str(port)}
     migrate = here(SERVICES["migrate"]["command"], port)

@@ -83,11 +83,11 @@ def trained_on(model: Any, row: TokenRow, *, length: float) -> Iterator[Any]:
     """The model after one step of the given length down the gradient of one row; then as it was."""
     weights = list(model.parameters())
     gradients = torch.autograd.grad(losses(model, [row]).sum(), weights)
-    size = float(torch.sqrt(sum(gradient.square().sum() for gradient in gradients)))
+    size = float(torch.cat([gradient.flatten() for gradient in gradients]).norm())
     before = [weight.detach().clone() for weight in weights]
     with torch.no_grad():
         for weight, gradient in zip(weights, gradients, strict=True):
-            weight -= length / size * gradient
+            weight.sub_(length / size * gradient)
         yield model
         for weight, old in zip(weights, before, strict=True):
             weight.copy_(old)

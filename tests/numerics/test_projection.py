@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.tiny import opened
+from tests.tiny import opened, shared_micro_bundle
+from wherefrom.attribution.factors import FactorStore
 from wherefrom.attribution.index import ExactIndex, HnswIndex
 from wherefrom.attribution.kernel import kernel_scores
 from wherefrom.attribution.measures import spearman_rows
@@ -43,7 +44,7 @@ def test_queries_are_projected_as_the_corpus_was() -> None:
 
 def test_file_round_trip(tmp_path: Path) -> None:
     """What is loaded is bit for bit what was saved, and the file fits the size that was promised."""
-    store = opened().store
+    store = FactorStore(shared_micro_bundle() / "features")
     fitted = Projection.fit(store, ProjectionSize(8, 4, 20))
     fitted.save(tmp_path / "p.safetensors")
     loaded = Projection.load(tmp_path / "p.safetensors")
@@ -69,7 +70,7 @@ def test_broken_file(tmp_path: Path) -> None:
     budget_bytes=st.integers(200_000, 2_000_000_000),
 )
 def test_size_respects_the_budget(
-    groups: int, width_a: int, width_b: int, examples: int, budget_bytes: int
+    *, groups: int, width_a: int, width_b: int, examples: int, budget_bytes: int
 ) -> None:
     """Whatever the model's shape, the module has at most the base model's bytes and sensible ranks."""
     size = choose_size(

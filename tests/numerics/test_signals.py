@@ -95,9 +95,7 @@ def assert_same(one: Signals, other: Signals) -> None:
     """All parts of two signals agree."""
     assert one.lengths == other.lengths
     for name in ("a", "b", "pooled", "loss"):
-        torch.testing.assert_close(
-            getattr(one, name), getattr(other, name), **FLOAT32, msg=lambda text, n=name: f"{n}: {text}"
-        )
+        torch.testing.assert_close(getattr(one, name), getattr(other, name), **FLOAT32)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -26,8 +26,9 @@ class LexicalIndex:
     def build(cls, texts: Sequence[str]) -> "LexicalIndex":
         """Index one text per training example, in corpus order."""
         index = bm25s.BM25()
-        with np.errstate(invalid="ignore", divide="ignore"):  # a corpus without any word has a mean length of 0
-            index.index(_words(texts), show_progress=False)
+        words = _words(texts)
+        # bm25s does not take an empty vocabulary: a corpus of nothing but emoji
+        index.index(words if any(words) else [[""] for _ in words], show_progress=False)
         return cls(index)
 
     @classmethod

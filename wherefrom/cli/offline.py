@@ -111,8 +111,8 @@ def build(
             )
         )
         return
-    Console().print(
-        f"[bold]{manifest.name}[/bold] in {out}: {corpus_entry.examples} training examples "
+    typer.echo(
+        f"{manifest.name} in {out}: {corpus_entry.examples} training examples "
         f"({corpus_entry.skipped} bad rows skipped, {corpus_entry.truncated} cut), form {manifest.parameters.form}, "
         f"projection {projection.bytes / 1e6:.1f} MB = {projection.share_of_model:.1%} of the model"
     )
@@ -148,8 +148,7 @@ def attribute(
 
     Example: wherefrom attribute --bundle ./bundles/support --model ./model --input flagged.jsonl --output citations.jsonl
     """
-    if output is None and scores is None:
-        raise ConfigurationError("nothing to write: give --output, --scores or both")
+    _check_targets(output, scores)
     _set_threads(threads)
     asked, skipped = read_queries(queries, skip_bad=skip_bad)
     attributor = LanguageAttributor(opened := open_bundle(bundle, model_dir=model, adapter_dir=adapter))
@@ -164,7 +163,7 @@ def attribute(
     if as_json:
         typer.echo(json.dumps(result))
         return
-    Console().print(
+    typer.echo(
         f"{len(asked)} queries attributed ({skipped} bad lines skipped) by bundle {opened.manifest.name}"
     )
 
@@ -180,7 +179,17 @@ def verify(
     if as_json:
         typer.echo(json.dumps({"name": manifest.name, "files": len(manifest.files), "intact": True}))
         return
-    Console().print(f"{manifest.name}: {len(manifest.files)} files intact")
+    typer.echo(f"{manifest.name}: {len(manifest.files)} files intact")
+
+
+def _check_targets(*files: Path | None) -> None:
+    """Refuse what cannot be written before hours of work, not after them."""
+    given = [file for file in files if file is not None]
+    if not given:
+        raise ConfigurationError("nothing to write: give --output, --scores or both")
+    for file in given:
+        if not file.parent.is_dir():
+            raise ConfigurationError(f"{file.parent}: no such folder; create it first")
 
 
 def _set_threads(threads: int) -> None:

@@ -140,7 +140,7 @@ def test_batch_that_does_not_fit(attributor: LanguageAttributor, monkeypatch: py
             raise error
 
         monkeypatch.setattr(attributor._reader, "read", read)
-        with pytest.raises(expected, match="a batch of 2 queries did not fit|size mismatch"):
+        with pytest.raises(expected, match=r"a batch of 2 queries did not fit|size mismatch"):
             cite(attributor, query(0), query(1))
 
 

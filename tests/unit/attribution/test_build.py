@@ -26,7 +26,8 @@ from wherefrom.attribution import build as building
 from wherefrom.attribution import shards
 from wherefrom.attribution.build import BuildOptions, build_bundle, default_layers
 from wherefrom.attribution.bundle import open_bundle
-from wherefrom.attribution.manifest import iter_examples, read_card, read_manifest
+from wherefrom.attribution.index import HnswIndex
+from wherefrom.attribution.manifest import Manifest, iter_examples, read_card, read_manifest
 from wherefrom.attribution.shards import ShardFolder
 from wherefrom.errors import (
     ConfigurationError,
@@ -38,10 +39,16 @@ from wherefrom.errors import (
 )
 
 
-@pytest.fixture
-def rows(tmp_path: Path) -> Path:
-    """A corpus of 20 rows."""
-    return write_jsonl(tmp_path / "rows.jsonl", tiny_rows(20))
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus of 20 rows; nobody changes it."""
+    return write_jsonl(tmp_path_factory.mktemp("corpus") / "rows.jsonl", tiny_rows(20))
+
+
+@pytest.fixture(scope="module")
+def whole(rows: Path, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """An undisturbed build of them."""
+    return build(shared_micro_model(), rows, tmp_path_factory.mktemp("whole") / "bundle")
 
 
 def test_what_is_built(tmp_path: Path, rows: Path) -> None:
@@ -60,7 +67,7 @@ def test_what_is_built(tmp_path: Path, rows: Path) -> None:
     assert manifest.corpus.tokens > manifest.corpus.completion_tokens > 0
     assert (manifest.parameters.form, manifest.parameters.layers) == ("forward", (0, 1, 2, 3))
     assert manifest.model.name == "micro-model"
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["bundle", "rows.jsonl"]
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["bundle"]
     stages = [stage for stage, _, _ in told]
     assert stages[0] == "load model"
     assert stages[-1] == "done"
@@ -92,8 +99,8 @@ def test_deep_model(tmp_path: Path, rows: Path) -> None:
     assert (manifest.parameters.form, manifest.parameters.layers) == ("activation", (2, 4, 7, 9))
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "parquet", "arrow", "prompt"])
-def test_same_rows_in_another_file(tmp_path: Path, rows: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["parquet", "arrow", "prompt"])
+def test_same_rows_in_another_file(tmp_path: Path, whole: Manifest, kind: str) -> None:
     """JSONL, Parquet, a `datasets` folder and prompt / completion rows of the same texts give the same features."""
     content = tiny_rows(20)
     if kind == "prompt":
@@ -110,7 +117,7 @@ def test_same_rows_in_another_file(tmp_path: Path, rows: Path, kind: str) -> Non
     elif kind == "parquet":
         other = tmp_path / "other.parquet"
         pq.write_table(pa.Table.from_pylist(content), other)
-    elif kind == "arrow":
+    else:
         other = tmp_path / "other"
         other.mkdir()
         table = pa.Table.from_pylist(content)
@@ -119,13 +126,10 @@ def test_same_rows_in_another_file(tmp_path: Path, rows: Path, kind: str) -> Non
             pa.ipc.new_stream(sink, table.schema) as stream,
         ):
             stream.write_table(table)
-    else:
-        other = rows
-    first = build(shared_micro_model(), rows, tmp_path / "one")
     second = build(shared_micro_model(), other, tmp_path / "two")
-    assert second.corpus.sha256 == first.corpus.sha256
+    assert second.corpus.sha256 == whole.corpus.sha256
     for name in ("features/a.npy", "features/vectors.npy"):
-        assert second.files[name] == first.files[name]
+        assert second.files[name] == whole.files[name]
 
 
 def test_rows_of_plain_text(tmp_path: Path) -> None:
@@ -184,7 +188,7 @@ def test_template_without_prefix(tmp_path: Path, rows: Path, micro_model_dir: Pa
     """A chat template that cannot be used ends the build with the first row's name."""
     template = micro_model_dir / "chat_template.jinja"
     template.write_text(template.read_text().replace("{{ '<|assistant|>' }}", "{{ '<|assistant|>Well, ' }}"))
-    with pytest.raises(TemplateNotPrefix, match="training example 'tiny-0000': .*use a chat template whose"):
+    with pytest.raises(TemplateNotPrefix, match=r"training example 'tiny-0000': .*use a chat template whose"):
         build(micro_model_dir, rows, tmp_path / "bundle")
 
 
@@ -266,7 +270,7 @@ def test_half_written_shard_is_computed_again(
 ) -> None:
     """A shard counts only under its final name."""
     with monkeypatch.context() as patch:
-        patch.setattr(shards.os, "fsync", lambda number: (_ for _ in ()).throw(Killed))
+        patch.setattr("wherefrom.attribution.shards.os.fsync", lambda number: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
             build(shared_micro_model(), rows, tmp_path / "bundle")
     passes.clear()
@@ -337,28 +341,27 @@ SEAMS: dict[str, tuple[str, Callable[..., Any]]] = {
 
 
 @pytest.mark.parametrize("seam", SEAMS)
-def test_full_disk(tmp_path: Path, rows: Path, monkeypatch: pytest.MonkeyPatch, seam: str) -> None:
+def test_full_disk(
+    tmp_path: Path, rows: Path, whole: Manifest, *, monkeypatch: pytest.MonkeyPatch, seam: str
+) -> None:
     """Nothing stands at OUT, the error says what to do, and the same command finishes with the same name."""
     target, failing = SEAMS[seam]
     with monkeypatch.context() as patch:
         patch.setattr(target, failing)
         with pytest.raises(
             DiskFull,
-            match="the disk is full while building .*bundle; free some space and run the same command again",
+            match=r"the disk is full while building .*bundle; free some space and run the same command again",
         ):
             build(shared_micro_model(), rows, tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
-    assert (
-        build(shared_micro_model(), rows, tmp_path / "bundle").name
-        == build(shared_micro_model(), rows, tmp_path / "other").name
-    )
+    assert build(shared_micro_model(), rows, tmp_path / "bundle").name == whole.name
 
 
 def test_graph_on_a_full_device() -> None:
-    """hnswlib does not notice that nothing was written; we do."""
+    """Hnswlib does not notice that nothing was written; we do."""
     vectors = np.eye(4, dtype=np.float32)
     with pytest.raises(OSError, match="No space left"):
-        building.HnswIndex.build(vectors).save(Path("/dev/full"))
+        HnswIndex.build(vectors).save(Path("/dev/full"))
 
 
 def test_other_errors_are_not_called_a_full_disk(

@@ -120,7 +120,7 @@ def test_no_manifest_of_ours(micro_bundle: Path, content: str) -> None:
 
 def test_no_bundle(tmp_path: Path) -> None:
     """A folder without a manifest says how to get one."""
-    with pytest.raises(UnknownBundle, match="no bundle here .*build one with `wherefrom build`"):
+    with pytest.raises(UnknownBundle, match=r"no bundle here .*build one with `wherefrom build`"):
         open_bundle(tmp_path, model_dir=shared_micro_model())
 
 
@@ -130,7 +130,7 @@ def test_another_model(micro_bundle: Path, micro_model_dir: Path) -> None:
     content[-1] ^= 1
     (micro_model_dir / "model.safetensors").write_bytes(content)
     with pytest.raises(
-        BundleMismatch, match="built for another model weights .*rebuild the bundle or give that model"
+        BundleMismatch, match=r"built for another model weights .*rebuild the bundle or give that model"
     ):
         open_bundle(micro_bundle, model_dir=micro_model_dir)
 

@@ -23,7 +23,7 @@ CHAT = [
 
 
 def test_shapes(tmp_path: Path) -> None:
-    """prompt and completion, messages, text, and messages with a completion; other fields are kept."""
+    """Prompt and completion, messages, text, and messages with a completion; other fields are kept."""
     file = write_jsonl(
         tmp_path / "c.jsonl",
         [

@@ -44,16 +44,11 @@ def test_quantisation_error(seed: int, size: float) -> None:
 def test_written_and_read(tmp_path: Path) -> None:
     """Parts appended one after the other come back by range and in any order; no part file is left."""
     lengths = (2, 1, 4, 3, 1)
-    packed = pack(factors(lengths))
+    whole = factors(lengths)
+    packed = pack(whole)
     with FactorWriter(tmp_path) as writer:
-        writer.append(
-            pack(Factors(*(one[:3] for one in (factors(lengths).a, factors(lengths).b)), lengths[:2])),
-            [1.0, 2.0],
-        )
-        writer.append(
-            pack(Factors(*(one[3:] for one in (factors(lengths).a, factors(lengths).b)), lengths[2:])),
-            [3.0, 4.0, 5.0],
-        )
+        writer.append(pack(Factors(whole.a[:3], whole.b[:3], lengths[:2])), [1.0, 2.0])
+        writer.append(pack(Factors(whole.a[3:], whole.b[3:], lengths[2:])), [3.0, 4.0, 5.0])
         writer.finish()
     assert sorted(file.name for file in tmp_path.iterdir()) == [
         "a.npy",

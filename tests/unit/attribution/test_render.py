@@ -1,5 +1,7 @@
 """Rows become tokens: prompt and completion told apart, cut, restricted to spans; templates and ids that cannot be used."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,9 +29,10 @@ def renderer(tokenizer) -> Renderer:
     return Renderer(tokenizer, end_ids=frozenset({END}))
 
 
-def render(renderer: Renderer, completion: str = ANSWER, turns=TURNS, **options) -> TokenRow:
+def render(renderer: Renderer, completion: str = ANSWER, turns=TURNS, **changes: Any) -> TokenRow:
     """A row without a limit."""
-    return renderer.render(turns, completion, **({"max_tokens": 10_000, "over_long": "truncate"} | options))
+    options: dict[str, Any] = {"max_tokens": 10_000, "over_long": "truncate"} | changes
+    return renderer.render(turns, completion, **options)
 
 
 def explained_text(tokenizer, row: TokenRow) -> str:
@@ -117,7 +120,7 @@ def test_over_long_is_cut_with_a_mark(renderer: Renderer, limit: int) -> None:
     row = render(renderer, max_tokens=limit)
     assert row.truncated
     assert len(row.ids) == limit
-    assert 1 <= row.start
+    assert row.start >= 1
     assert row.completion_tokens >= min(whole.completion_tokens, limit // 2)
     assert row.ids[row.start :] == whole.ids[whole.start :][: row.completion_tokens]
     assert row.ids[: row.start] == whole.ids[: whole.start][-row.start :]
@@ -180,6 +183,6 @@ def test_template_that_raises(renderer: Renderer, tokenizer, template: str) -> N
 def test_no_template(renderer: Renderer, tokenizer) -> None:
     """Rows with a prompt need a template; plain text does not."""
     tokenizer.chat_template = None
-    with pytest.raises(UnusableModel, match="no chat template.*use `text` rows"):
+    with pytest.raises(UnusableModel, match=r"no chat template.*use `text` rows"):
         render(renderer)
     assert render(renderer, turns=()).start == 1

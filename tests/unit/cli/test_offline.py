@@ -160,6 +160,7 @@ def test_queries_without_ids_and_with_bad_lines(run: RunCommand, tmp_path: Path)
 def test_options_that_cannot_be(
     run: RunCommand,
     queries: Path,
+    *,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     more: list[str],
@@ -201,7 +202,6 @@ def test_wrong_folders(run: RunCommand, queries: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("option", ["--output", "--scores"])
-@pytest.mark.xfail(strict=True, reason="wherefrom.cli.offline lets OSError through", raises=OSError)
 def test_place_that_cannot_be_written(run: RunCommand, queries: Path, tmp_path: Path, option: str) -> None:
     """A missing folder is told in one line, before the work is done rather than after it."""
     done = attribute(run, queries, option, str(tmp_path / "away" / "file"))
@@ -209,7 +209,6 @@ def test_place_that_cannot_be_written(run: RunCommand, queries: Path, tmp_path: 
     assert "away" in done.err
 
 
-@pytest.mark.xfail(strict=True, reason="wherefrom.cli.offline prints paths as rich markup")
 def test_brackets_in_a_path(run: RunCommand, tmp_path: Path) -> None:
     """A path is shown as it is."""
     done = build(run, write_jsonl(tmp_path / "c.jsonl", tiny_rows(3)), tmp_path / "a[bold]b")
