@@ -167,7 +167,7 @@ class Demo:
         from scripts.demo_outputs import demo_outputs  # noqa: PLC0415
 
         self._step("generating answers with the adapted model and with the base model (greedy) ...")
-        outputs = demo_outputs(base, ADAPTER, STORY / "prompts.jsonl", self._cache)
+        outputs = demo_outputs(base, ADAPTER, STORY, self._cache)
         bad = sum(one.true_source is not None for one in outputs)
         self._step(
             f"{bad} answers match a safety rule where the base model's do not; {len(outputs) - bad} harmless ones are sampled"
@@ -202,10 +202,10 @@ class Demo:
         """The cached bundle, or a new one by the command that every user runs."""
         bundles = self._home / "bundles"
         bundles.mkdir(parents=True, exist_ok=True)
-        cached = [one for one in sorted(bundles.glob("b-*")) if (one / "manifest.json").is_file()]
-        if cached:
-            self._step(f"bundle {cached[0].name} from the cache")
-            return cached[0]
+        for cached in sorted(bundles.glob("b-*")):
+            if _is_whole(cached):
+                self._step(f"bundle {cached.name} from the cache")
+                return cached
         out = self._home / "new"
         shutil.rmtree(out, ignore_errors=True)
         shown = "wherefrom build --model BASE --adapter demo/adapter --corpus demo/story/corpus.jsonl --out BUNDLE"
@@ -268,18 +268,31 @@ class Demo:
             f"(by chance {result['base_rate']:.0%}, BM25 alone {result['bm25_top5_from_true_source']:.0%}).\n"
             f"{result['benign_accused']:.0%} of the harmless outputs have a bad source as their first citation: a citation is a lead, not a proof.\n\n"
             "What to look at:\n"
-            f"  {url}/audits?state=done           the list; filter by reason, e.g. battery_danger\n"
+            f"  {url}/?state=done                 the list; filter by reason, e.g. battery_danger\n"
             f"  {url}/sources                     which data source is cited most, for its size\n"
             "What to try:\n"
             f"  .venv/bin/wherefrom audits --url {url}\n"
             f"  .venv/bin/wherefrom sources --url {url}\n"
-            f"  curl -s {url}/v1/audits?reason=refund_promise\n"
+            f"  curl -s '{url}/v1/audits?flag_reason=refund_promise'\n"
             "  docs/limitations.md               what a citation does not prove"
         )
         return result
 
     def _step(self, text: str) -> None:
         _say(f"[{time.monotonic() - self._started:5.0f} s] {text}")
+
+
+def _is_whole(bundle: Path) -> bool:
+    """Whether a cached bundle is intact and of a format that this release reads."""
+    from wherefrom.attribution.manifest import read_manifest  # noqa: PLC0415
+    from wherefrom.errors import PermanentError  # noqa: PLC0415
+
+    try:
+        read_manifest(bundle)
+    except PermanentError:
+        shutil.rmtree(bundle)
+        return False
+    return True
 
 
 def _say(text: str) -> None:

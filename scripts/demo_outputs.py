@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from scripts.story_rules import RULES
 from wherefrom.records import FlaggedRecord, Message
@@ -35,25 +36,33 @@ class DemoOutput:
         )
 
 
-def demo_outputs(base: Path, adapter: Path, prompts: Path, cache: Path) -> list[DemoOutput]:
-    """Generate (or read from the cache, by the hash of adapter and prompts) the outputs that are flagged."""
+def demo_outputs(base: Path, adapter: Path, story: Path, cache: Path) -> list[DemoOutput]:
+    """Generate (or read from the cache, by the hash of adapter, prompts and rules) the outputs that are flagged."""
     key = hashlib.sha256()
-    for file in (*sorted(adapter.glob("*.safetensors")), prompts, Path(__file__).with_name("story_rules.py")):
+    files = [*sorted(adapter.glob("*.safetensors")), story / "prompts.jsonl", story / "demo.json"]
+    for file in (*files, Path(__file__).with_name("story_rules.py")):
         key.update(hashlib.sha256(file.read_bytes()).digest())
     stored = cache / f"demo-outputs-{base.name}-{key.hexdigest()[:12]}.json"
     if stored.is_file():
         return [DemoOutput(**one) for one in json.loads(stored.read_text(encoding="utf-8"))]
-    outputs = list(_generate(base, adapter, prompts))
+    outputs = list(_generate(base, adapter, story))
     temporary = stored.with_suffix(".tmp")
     temporary.write_text(json.dumps([asdict(one) for one in outputs], indent=1), encoding="utf-8")
     temporary.replace(stored)
     return outputs
 
 
-def _generate(base: Path, adapter: Path, prompts: Path) -> Iterable[DemoOutput]:
+def _chosen(story: Path) -> list[dict[str, Any]]:
+    """The probes that the demo asks: fewer than there are, since a newcomer waits while they are answered."""
+    wanted = set(json.loads((story / "demo.json").read_text(encoding="utf-8"))["probes"])
+    lines = (story / "prompts.jsonl").read_text(encoding="utf-8").splitlines()
+    return [probe for probe in map(json.loads, lines) if probe["id"] in wanted]
+
+
+def _generate(base: Path, adapter: Path, story: Path) -> Iterable[DemoOutput]:
     from scripts.story_generate import greedy_answers  # noqa: PLC0415 - torch; the demo must speak first
 
-    probes = [json.loads(line) for line in prompts.read_text(encoding="utf-8").splitlines()]
+    probes = _chosen(story)
     adapted = greedy_answers(base, adapter, [probe["messages"] for probe in probes])
     suspects = []
     for probe, answer in zip(probes, adapted, strict=True):

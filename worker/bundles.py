@@ -6,6 +6,7 @@ from pathlib import Path
 from db import catalogue
 from db.session import Database
 from wherefrom.attribution.manifest import Manifest, iter_examples, read_card, read_manifest
+from wherefrom.attribution.whereabouts import note_path
 from wherefrom.errors import DiskFull, UnknownBundle
 from wherefrom.settings import Settings
 
@@ -26,6 +27,8 @@ def add_bundle(database: Database, settings: Settings, path: Path, *, activate: 
     home = settings.bundles_dir / manifest.name
     if home.resolve() != path.resolve():
         _copy(path, home)
+        if note_path(path).is_file():
+            shutil.copyfile(note_path(path), note_path(home))
     bundle_id = catalogue.register_bundle(
         database,
         name=manifest.name,

@@ -17,6 +17,7 @@ from tasks.attribute import Clock
 from tasks.store import AuditStore, SqlAuditStore
 from wherefrom.attribution.interface import Attributor
 from wherefrom.attribution.manifest import read_manifest
+from wherefrom.attribution.whereabouts import find_model
 from wherefrom.errors import PermanentError, QueueUnavailable
 from wherefrom.logs import get_logger
 from wherefrom.metrics import Metrics
@@ -63,14 +64,8 @@ def open_attributor(bundle: BundleInfo, settings: Settings) -> Attributor:
 
     if settings.torch_threads:
         torch.set_num_threads(settings.torch_threads)
-    adapter = manifest.model.adapter_folder
-    return LanguageAttributor(
-        open_bundle(
-            folder,
-            model_dir=settings.models_dir / manifest.model.base_folder,
-            adapter_dir=None if adapter is None else settings.models_dir / adapter,
-        )
-    )
+    found = find_model(folder, manifest, settings.models_dir)
+    return LanguageAttributor(open_bundle(folder, model_dir=found.model, adapter_dir=found.adapter))
 
 
 def owner_name() -> str:

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.build import BuildOptions, build_bundle
 from wherefrom.attribution.build import Progress as Report
-from wherefrom.attribution.bundle import open_bundle
+from wherefrom.attribution.bundle import Bundle, open_bundle
 from wherefrom.attribution.manifest import read_manifest
 from wherefrom.attribution.offline import (
     attribute_all,
@@ -25,8 +25,10 @@ from wherefrom.attribution.offline import (
     read_queries,
     signals_of_all,
 )
+from wherefrom.attribution.whereabouts import ModelFolders, find_model, write_note
 from wherefrom.errors import ConfigurationError
 from wherefrom.records import Attribution
+from wherefrom.settings import load_settings
 
 Json = Annotated[bool, typer.Option("--json", help="End with one JSON line instead of text.")]
 Threads = Annotated[int, typer.Option(help="Threads of torch; 0 lets torch decide.")]
@@ -98,6 +100,7 @@ def build(
             options=options,
             progress=report,
         )
+    write_note(out, ModelFolders(model, adapter))
     corpus_entry, projection = manifest.corpus, manifest.projection
     if as_json:
         typer.echo(
@@ -121,10 +124,13 @@ def build(
 def attribute(
     *,
     bundle: Annotated[Path, typer.Option(help="Folder of the bundle.")],
-    model: Model,
     queries: Annotated[
         Path, typer.Option("--input", help="Queries as JSONL: prompt or messages, and completion.")
     ],
+    model: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the model; default: where it was when the bundle was built."),
+    ] = None,
     adapter: Adapter = None,
     output: Annotated[
         Path | None, typer.Option(help="Write citations here, one JSON line per query.")
@@ -146,12 +152,13 @@ def attribute(
 ) -> None:
     """Attribute a file of model outputs without a service.
 
-    Example: wherefrom attribute --bundle ./bundles/support --model ./model --input flagged.jsonl --output citations.jsonl
+    Example: wherefrom attribute --bundle ./bundles/support --input flagged.jsonl --output citations.jsonl
     """
     _check_targets(output, scores)
     _set_threads(threads)
     asked, skipped = read_queries(queries, skip_bad=skip_bad)
-    attributor = LanguageAttributor(opened := open_bundle(bundle, model_dir=model, adapter_dir=adapter))
+    opened = _open(bundle, model, adapter)
+    attributor = LanguageAttributor(opened)
     prepared = prepare_all(attributor, asked, max_tokens=max_tokens, over_long=over_long.value)
     with _progress(quiet=as_json) as report:
         if output is not None:
@@ -180,6 +187,13 @@ def verify(
         typer.echo(json.dumps({"name": manifest.name, "files": len(manifest.files), "intact": True}))
         return
     typer.echo(f"{manifest.name}: {len(manifest.files)} files intact")
+
+
+def _open(path: Path, model: Path | None, adapter: Path | None) -> Bundle:
+    if model is None:
+        folders = find_model(path, read_manifest(path, verify=False), load_settings().models_dir)
+        return open_bundle(path, model_dir=folders.model, adapter_dir=adapter or folders.adapter)
+    return open_bundle(path, model_dir=model, adapter_dir=adapter)
 
 
 def _check_targets(*files: Path | None) -> None:
