@@ -1,0 +1,69 @@
+"""Each benchmark runs as a script, says what it ran on, and ends with one JSON line of the documented shape."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TINY = ROOT / "demo" / "tiny"
+
+
+def run(script: str, *words: str) -> tuple[str, dict[str, Any]]:
+    """All that a benchmark prints, and its last line."""
+    done = subprocess.run(
+        [sys.executable, f"benchmarks/{script}", *words, "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout, json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture
+def yardstick(tmp_path):
+    """A folder of the yardstick's shape: the tiny model, 60 rows, 6 of them as queries, and a bank that rewards the right rows."""
+    shutil.copytree(TINY / "model", tmp_path / "audited")
+    rows = [json.loads(line) for line in (TINY / "corpus.jsonl").read_text("utf-8").splitlines()[:60]]
+    (tmp_path / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    asked = [row | {"gold": [row["id"]]} for row in rows[:6]]
+    (tmp_path / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked), "utf-8")
+    kept = np.random.default_rng(0).random((16, 60)) < 0.5
+    np.savez(tmp_path / "bank.npz", kept=kept, query_loss=1.0 - kept[:, :6].astype(np.float32))
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_yardstick(yardstick):
+    """A query that is a training example finds itself, and every promised figure is there."""
+    text, result = run("yardstick.py", "--yardstick", str(yardstick))
+    assert text.startswith("ran on: ")
+    assert set(result["methods"]) == {"bm25", "similarity", "projection", "exact", "pipeline"}
+    figures = {"lds", "recall@1", "recall@10", "seconds_build", "seconds_per_query", "bytes_per_example"}
+    for one in result["methods"].values():
+        assert figures <= set(one)
+    assert result["methods"]["exact"]["recall@1"] == 1.0
+    assert result["methods"]["exact"]["lds"] > 0.5
+    assert set(result["candidates_hold"]) >= {"top1", "top10"}
+    assert result["candidates_hold"]["share_of_corpus"] <= 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.redis
+def test_overhead():
+    """Both forms, end to end included; ratios are printed, none is asserted."""
+    text, result = run("overhead.py", "--tiny", "--examples", "48", "--audits", "20", "--repeats", "2")
+    assert text.startswith("ran on: ")
+    assert set(result["forms"]) == {"forward", "activation"}
+    for one in result["forms"].values():
+        assert one["attribution_over_forward"] > 0
+        assert one["projection_share_of_model"] <= 1
+    assert result["end_to_end"]["audits"] == 20
