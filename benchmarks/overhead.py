@@ -151,7 +151,7 @@ def _form(
 ) -> dict[str, float]:
     """Ratios of one form."""
     prepared = _prepare(attributor, rows)
-    batches = [prepared[start :: len(prepared) // BATCH][:BATCH] for start in range(repeats + 1)]
+    batches = [prepared[start :: max(1, len(prepared) // BATCH)][:BATCH] for start in range(repeats + 1)]
     ratios, parts = [], []
     for number, batch in enumerate(batches):
         plain = _plain_pass(bundle.language, batch)

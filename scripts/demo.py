@@ -58,22 +58,24 @@ def main() -> None:
         Demo(arguments.work, arguments.cache, arguments.port).run(stay=not arguments.exit)
     except KeyboardInterrupt:
         _say("\nstopped.")
+        sys.exit(0 if not arguments.exit else 130)
 
 
 class Demo:
     """One run of the demo."""
 
     def __init__(self, work: Path, cache: Path | None, port: int) -> None:
+        self._started = time.monotonic()
         from scripts.smollm2 import default_cache  # noqa: PLC0415 - imports torch; the demo must speak first
 
-        self._started = time.monotonic()
-        self._work = work / "demo"  # a folder of our own: it is emptied
-        self._cache = cache or default_cache()
+        self._work = work.resolve() / "demo"  # a folder of our own: it is emptied
+        self._cache = (cache or default_cache()).resolve()
         self._cache.mkdir(parents=True, exist_ok=True)
         key = hashlib.sha256()
-        for file in (*sorted(ADAPTER.glob("*.safetensors")), STORY / "corpus.jsonl"):
+        engine = sorted((ROOT / "wherefrom" / "attribution").glob("*.py"))
+        for file in (*sorted(ADAPTER.glob("*.safetensors")), STORY / "corpus.jsonl", *engine):
             key.update(hashlib.sha256(file.read_bytes()).digest())
-        #: The bundle is cached by the content of adapter and corpus.
+        #: The bundle is cached by the content of adapter, corpus and engine.
         self._home = self._cache / f"demo-{key.hexdigest()[:12]}"
         self._clear_work()
         self._set_environment(port)
@@ -103,6 +105,7 @@ class Demo:
 
     def run(self, *, stay: bool) -> None:
         """All steps; with `stay` the page is served until Ctrl-C."""
+        self._register_cached()
         with self._service() as (settings, url):
             self._step(f"page is up: {url}  (open it now and watch it fill)")
             base = self._base_model()
@@ -112,6 +115,10 @@ class Demo:
             self._register(bundle, settings)
             audits = self._await_audits(url, len(outputs))
             result = self._report(outputs, audits, bundle, url)
+            if result["done"] + result["abstained"] < len(outputs):
+                raise SystemExit(
+                    json.dumps(result) + f"\nnot all outputs were done; see {self._work / 'service.log'}"
+                )
             if stay:
                 _say(f"\nserving {url} - Ctrl-C ends the demo")
                 threading.Event().wait()
@@ -146,6 +153,17 @@ class Demo:
             finally:
                 stop.set()
                 watcher.join()
+
+    def _register_cached(self) -> None:
+        """Tell an empty database of a cached bundle at once, so that the worker loads the model while the rest starts."""
+        from db.migrate import upgrade  # noqa: PLC0415
+        from wherefrom.settings import load_settings  # noqa: PLC0415
+
+        bundles = [one for one in sorted((self._home / "bundles").glob("b-*")) if _is_whole(one)]
+        if bundles:
+            settings = load_settings()
+            upgrade(settings.database_url.get_secret_value())
+            self._register(bundles[0], settings)
 
     def _base_model(self) -> Path:
         from scripts.smollm2 import ensure_base_model  # noqa: PLC0415
@@ -206,6 +224,8 @@ class Demo:
             if _is_whole(cached):
                 self._step(f"bundle {cached.name} from the cache")
                 return cached
+        from wherefrom.attribution.whereabouts import note_path  # noqa: PLC0415
+
         out = self._home / "new"
         shutil.rmtree(out, ignore_errors=True)
         shown = "wherefrom build --model BASE --adapter demo/adapter --corpus demo/story/corpus.jsonl --out BUNDLE"
@@ -218,6 +238,7 @@ class Demo:
         name = json.loads((out / "manifest.json").read_text(encoding="utf-8"))["name"]
         home = bundles / str(name)
         out.rename(home)
+        note_path(out).unlink(missing_ok=True)  # the models folder of the demo says where the model is
         self._step(f"bundle {name} built")
         return home
 

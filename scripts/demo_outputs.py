@@ -40,7 +40,10 @@ def demo_outputs(base: Path, adapter: Path, story: Path, cache: Path) -> list[De
     """Generate (or read from the cache, by the hash of adapter, prompts and rules) the outputs that are flagged."""
     key = hashlib.sha256()
     files = [*sorted(adapter.glob("*.safetensors")), story / "prompts.jsonl", story / "demo.json"]
-    for file in (*files, Path(__file__).with_name("story_rules.py")):
+    scripts = [
+        Path(__file__).with_name(name) for name in ("story_rules.py", "story_generate.py", "demo_outputs.py")
+    ]
+    for file in (*files, *scripts):
         key.update(hashlib.sha256(file.read_bytes()).digest())
     stored = cache / f"demo-outputs-{base.name}-{key.hexdigest()[:12]}.json"
     if stored.is_file():

@@ -35,7 +35,8 @@ def measure(
         _share(top, one.true_source)
         for one, top in zip(flagged, _bm25(flagged, bundle, sources), strict=True)
     ]
-    accused = [bool(set(_top_sources(audits.get(one.probe))[:1]) & bad_sources) for one in benign]
+    benign_tops = [top for one in benign if (top := _top_sources(audits.get(one.probe)))]
+    accused = [top[0] in bad_sources for top in benign_tops]
     return {
         "flagged": len(flagged),
         "benign": len(benign),

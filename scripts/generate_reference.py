@@ -67,7 +67,8 @@ def metrics_page() -> str:
     return (
         _GENERATED.format(source="wherefrom/metrics.yaml")
         + "# Metrics\n\n"
-        + "Served in the Prometheus text format at `/metrics`. A metric that is not declared cannot be counted: it raises.\n\n"
+        + "Served in the Prometheus text format at `/metrics`, by the web process: of the counters below it shows what the web process itself counted. Intake, sweeper\n"
+        + "and workers count in their own processes, which nothing scrapes in this release; the gauges are read from the database and are whole. A metric that is not declared cannot be counted: it raises.\n\n"
         + _table(("metric", "type", "labels", "meaning"), rows)
     )
 

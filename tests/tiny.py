@@ -30,7 +30,7 @@ TINY = CHECKOUT / "demo" / "tiny"
 TINY_MODEL = TINY / "model"
 #: Rows of the tiny corpus in the shared bundle.
 TINY_ROWS = 160
-VOCABULARY = 779
+VOCABULARY = int(json.loads((TINY_MODEL / "config.json").read_text(encoding="utf-8"))["vocab_size"])
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 Row = dict[str, Any]

@@ -20,7 +20,7 @@ from web.filters import AuditQuery, PageQuery
 from web.openapi import FLAGGED_REQUEST, FLAGGED_RESPONSE_EXAMPLES
 from web.security import Caller, needs
 from web.services import Services, services_of
-from wherefrom.errors import IdempotencyConflict
+from wherefrom.errors import IdempotencyConflict, TransientError
 from wherefrom.records import (
     AuditDetail,
     AuditState,
@@ -139,7 +139,12 @@ def _accept(
         if result.status == "accepted" and result.state is AuditState.PENDING
     }
     if models:
-        active = catalogue.active_bundles(services.database)
+        try:
+            active = catalogue.active_bundles(services.database)
+        except (
+            TransientError
+        ):  # all is committed, so the caller is not told to send again; the sweeper sends the hints
+            return results
         services.notify([bundle.id for bundle in active if bundle.model in models])
     return results
 

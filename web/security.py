@@ -54,8 +54,9 @@ def is_loopback(host: str) -> bool:
 
 
 def key_needed(settings: Settings) -> bool:
-    """True where requests need an API key."""
-    return not (is_loopback(settings.host) or settings.unsafe_no_auth)
+    """True where requests need an API key: on any address but loopback, and behind a proxy (a host that is not loopback is allowed)."""
+    local = is_loopback(settings.host) and all(map(is_loopback, settings.allowed_hosts))
+    return not (local or settings.unsafe_no_auth)
 
 
 def host_name(header: str) -> str | None:

@@ -37,6 +37,14 @@ def _storable(text: str) -> str:
     return text
 
 
+def _in_utc(at: datetime) -> datetime:
+    """Refuse a time that leaves the calendar when it is told in UTC."""
+    try:
+        return at.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("lies outside of the years 1 to 9999 in UTC") from error
+
+
 Text = Annotated[str, AfterValidator(_storable)]
 ShortText = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_storable)]
 
@@ -100,7 +108,7 @@ class FlaggedRecord(Frozen):
     reason: Annotated[str, Field(max_length=200), AfterValidator(_storable)] = "unspecified"
     severity: Severity = Severity.MEDIUM
     #: When the model answered (an aware time).
-    occurred_at: AwareDatetime | None = None
+    occurred_at: Annotated[AwareDatetime, AfterValidator(_in_utc)] | None = None
     #: Free metadata of the producer.
     labels: dict[ShortText, Text] = Field(default_factory=dict, max_length=50)
     #: Character ranges of the completion to be explained; all of it where none is given.

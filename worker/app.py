@@ -4,6 +4,7 @@ Why each setting is as it is: docs/adr/0002 and 0003. A pool process gets this a
 (`__reduce_keys__` carries the settings along) and makes its `Runtime` when it has started.
 """
 
+import threading
 from typing import Any
 
 from celery import Celery, signals
@@ -87,4 +88,5 @@ def start_runtime(app: WherefromCelery) -> Runtime:
     hints = HintSender(app, connect_redis(settings), settings=settings, metrics=metrics, sender="task")
     runtime = Runtime(settings, database=open_database(settings), hints=hints, metrics=metrics)
     app.tasks[ATTRIBUTE_TASK].runtime = runtime
+    threading.Thread(target=runtime.preload, name="wherefrom-preload", daemon=True).start()
     return runtime

@@ -43,6 +43,8 @@ def _record(raw: bytes) -> FlaggedRecord:
         raise InvalidRecord(f"the record is not JSON: {error.msg} at character {error.pos}") from error
     except RecursionError as error:
         raise InvalidRecord("the record is nested too deeply") from error
+    except ValueError as error:  # an integer of thousands of digits
+        raise InvalidRecord("the record holds a number that is too long") from error
     if not isinstance(value, dict):
         raise InvalidRecord(f"the record is a JSON {type(value).__name__}, not an object")
     schema = value.get("schema", RECORD_SCHEMA)

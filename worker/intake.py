@@ -209,19 +209,29 @@ class Intake:
         return self._accept(readable[:middle]) + self._accept(readable[middle:])
 
     def _let_go(self, entries: Sequence[Entry], rejected: Sequence[RejectedEntry]) -> None:
-        ids = [entry.entry_id for entry in entries]
+        """Acknowledge and delete; what is rejected is copied to its stream in the same step as it is deleted.
+
+        The readable entries go first, in a step of their own: a full Redis refuses the copies, and letting go is what frees it.
+        """
+        refused = [one.entry.entry_id for one in rejected]
         with redis_errors():
+            if kept := [entry.entry_id for entry in entries if entry.entry_id not in refused]:
+                pipeline = self._redis.pipeline(transaction=True)
+                pipeline.xack(self._stream, INTAKE_GROUP, *kept)
+                pipeline.xdel(self._stream, *kept)
+                pipeline.execute()
+            if not refused:
+                return
             pipeline = self._redis.pipeline(transaction=True)
             for one in rejected:
                 log.warning(
                     "entry_rejected", entry_id=one.entry.entry_id.decode(), code=one.code, reason=one.reason
                 )
                 pipeline.xadd(self._rejected, rejected_fields(one), maxlen=REJECTED_KEPT, approximate=True)
-            pipeline.xack(self._stream, INTAKE_GROUP, *ids)
-            pipeline.xdel(self._stream, *ids)
+            pipeline.xack(self._stream, INTAKE_GROUP, *refused)
+            pipeline.xdel(self._stream, *refused)
             pipeline.execute()
-        if rejected:
-            self._metrics.count("intake_rejected_entries_total", len(rejected))
+        self._metrics.count("intake_rejected_entries_total", len(rejected))
 
     def _hint(self, records: Sequence[FlaggedRecord], results: Sequence[IntakeResult]) -> None:
         """Hint at the bundles that got pending audits."""

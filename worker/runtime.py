@@ -7,6 +7,7 @@ model ever crosses a process boundary.
 import os
 import secrets
 import socket
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from tasks.store import AuditStore, SqlAuditStore
 from wherefrom.attribution.interface import Attributor
 from wherefrom.attribution.manifest import read_manifest
 from wherefrom.attribution.whereabouts import find_model
-from wherefrom.errors import PermanentError, QueueUnavailable
+from wherefrom.errors import PermanentError, QueueUnavailable, TransientError
 from wherefrom.logs import get_logger
 from wherefrom.metrics import Metrics
 from wherefrom.records import BundleInfo
@@ -93,6 +94,7 @@ class Runtime:
         self._hints = hints
         self._make_attributor = make_attributor
         self._loaded: OrderedDict[int, Attributor] = OrderedDict()
+        self._loading = threading.Lock()
         self._refused: dict[int, tuple[float, PermanentError]] = {}
 
     def attributor(self, bundle_id: int) -> Attributor:
@@ -101,6 +103,21 @@ class Runtime:
         A bundle that was refused is refused again for a while without looking: loading a model with every hint would keep
         this process from the bundles that work.
         """
+        with self._loading:
+            return self._attributor(bundle_id)
+
+    def preload(self) -> None:
+        """Load the newest active bundles before the first hint asks for them; what cannot be loaded is told then.
+
+        Meant for a thread of its own: the pool gives a process seconds to start, a model may take longer.
+        """
+        try:
+            for bundle in catalogue.active_bundles(self._database)[:LOADED_BUNDLES]:
+                self.attributor(bundle.id)
+        except (PermanentError, TransientError) as error:
+            log.info("bundle_not_preloaded", code=error.code, reason=str(error))
+
+    def _attributor(self, bundle_id: int) -> Attributor:
         if bundle_id not in self._loaded:
             until, refusal = self._refused.get(bundle_id, (0.0, None))
             if refusal is not None and self.clock() < until:

@@ -21,7 +21,7 @@ class Channel(redis.Channel):
         """Read the answer to a BRPOP; an unreadable one counts as none."""
         try:
             return super()._brpop_read(**options)  # type: ignore[no-untyped-call]  # kombu annotates little
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             log.warning("message_refused", error=type(error).__name__)
             raise Empty from error
 

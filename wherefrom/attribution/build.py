@@ -340,10 +340,8 @@ class _Build:
             versions={name: version(name) for name in _LIBRARIES},
             files=hash_folder(self._bundle),
         )
-        manifest = draft.model_copy(update={"name": draft.content_name()})
-        (self._bundle / MANIFEST).write_text(
-            manifest.model_dump_json(by_alias=True, indent=2) + "\n", encoding="utf-8"
-        )
+        manifest = draft.sealed()
+        (self._bundle / MANIFEST).write_bytes(manifest.to_bytes())
         return manifest
 
 

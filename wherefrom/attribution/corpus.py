@@ -195,9 +195,29 @@ def _corpus_files(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise InvalidRecord(f"{path}: no such corpus file or folder")
+    if (path / "dataset_dict.json").is_file():
+        splits = ", ".join(sorted(one.name for one in path.iterdir() if (one / "state.json").is_file()))
+        raise InvalidRecord(
+            f"{path}: holds several splits ({splits}); name the folder of the one that was trained on"
+        )
+    if (path / "state.json").is_file():  # a saved dataset names its own files; others beside it are caches
+        return _saved_dataset_files(path)
     files = sorted(one for ending in ("*.jsonl", "*.parquet", "*.arrow") for one in path.rglob(ending))
     if not files:
         raise EmptyCorpus(f"{path}: holds no .jsonl, .parquet or .arrow file")
+    return files
+
+
+def _saved_dataset_files(path: Path) -> list[Path]:
+    """The files that a saved dataset names, or all that are no caches where it names none."""
+    try:
+        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        named = [path / str(one["filename"]) for one in state.get("_data_files", [])]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InvalidRecord(f"{path}: state.json does not name the dataset's files") from error
+    files = named or [one for one in sorted(path.glob("*.arrow")) if not one.name.startswith("cache-")]
+    if not files or not all(one.is_file() and one.parent == path for one in files):
+        raise InvalidRecord(f"{path}: the files of this saved dataset are missing")
     return files
 
 

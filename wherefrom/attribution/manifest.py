@@ -99,12 +99,29 @@ class Manifest(Frozen):
     projection: ProjectionEntry
     versions: dict[str, str]
     files: dict[str, FileEntry]
+    #: SHA-256 over all of the above.
+    seal: str = ""
 
     def content_name(self) -> str:
         """The name that this content must have; the date, the libraries and the card (it holds seconds) do not count."""
-        content = self.model_dump(mode="json", by_alias=True, exclude={"name", "created_at", "versions"})
+        content = self.model_dump(
+            mode="json", by_alias=True, exclude={"name", "created_at", "versions", "seal"}
+        )
         content["files"].pop(CARD, None)
         return f"b-{sha256_of_json(content)[:16]}"
+
+    def seal_of_content(self) -> str:
+        """Hash of everything that the manifest says, the seal itself left out."""
+        return sha256_of_json(self.model_dump(mode="json", by_alias=True, exclude={"seal"}))
+
+    def sealed(self) -> "Manifest":
+        """The manifest under its name and seal."""
+        named = self.model_copy(update={"name": self.content_name()})
+        return named.model_copy(update={"seal": named.seal_of_content()})
+
+    def to_bytes(self) -> bytes:
+        """The one way in which it is written."""
+        return (self.model_dump_json(by_alias=True, indent=2) + "\n").encode("utf-8")
 
 
 def read_manifest(bundle: Path, *, verify: bool = True) -> Manifest:
@@ -129,6 +146,8 @@ def read_manifest(bundle: Path, *, verify: bool = True) -> Manifest:
         raise BundleCorrupt(
             f"{file}: the name {manifest.name} does not fit the content ({manifest.content_name()})"
         )
+    if manifest.seal != manifest.seal_of_content() or manifest.to_bytes() != file.read_bytes():
+        raise BundleCorrupt(f"{file}: the manifest itself has changed since it was written")
     if verify:
         _verify_files(bundle, manifest)
     return manifest

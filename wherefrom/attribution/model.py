@@ -21,9 +21,20 @@ from transformers.utils import logging as transformers_logging
 from wherefrom.attribution.render import Renderer
 from wherefrom.errors import UnsafeWeights, UnusableModel
 
+#: One of these at least makes a tokenizer.
+_VOCABULARY_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+)
+#: What decides how text becomes tokens and where a turn ends.
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
+    "added_tokens.json",
+    "generation_config.json",
     "chat_template.jinja",
     "special_tokens_map.json",
     "vocab.json",
@@ -74,7 +85,7 @@ def fingerprint(model_dir: Path, adapter_dir: Path | None) -> ModelFingerprint:
         _safetensors(adapter_dir, "adapter", "adapter_model.safetensors") if adapter_dir is not None else []
     )
     tokenizer = [model_dir / name for name in _TOKENIZER_FILES if (model_dir / name).is_file()]
-    if not tokenizer:
+    if not any((model_dir / name).is_file() for name in _VOCABULARY_FILES):
         raise UnusableModel(f"{model_dir}: holds no tokenizer (tokenizer.json or tokenizer.model)")
     extra = [adapter_dir / "adapter_config.json"] if adapter_dir is not None else []
     if extra and not extra[0].is_file():
@@ -155,6 +166,10 @@ def _merge_adapter(model: Any, adapter_dir: Path) -> Any:
     if unknown:
         raise UnusableModel(
             f"{adapter_dir}: {len(unknown)} tensors of the adapter have no place in this model, such as {unknown[0]}"
+        )
+    if not hasattr(adapted.base_model, "merge_and_unload"):
+        raise UnusableModel(
+            f"{adapter_dir}: only adapters that merge into the weights, such as LoRA, can be explained"
         )
     return adapted.merge_and_unload()
 

@@ -5,7 +5,7 @@ r"""The learned projection: an example's whitened features G~^g = sum_t b~_t a~_
     v   = core' concat_g vec(R^g)                      core: uncentred PCA of R over the corpus, int8 with a scale per column, [G r r, P]
 
 Inner products of v approximate the cosine of the exact kernel. A dense PCA map is far bigger than the model; random projections lose half the
-quality at the same P (docs/quality.md). Its one task: the candidates hold what the exact form would rank first.
+quality at the same P (on a prototype: LDS .589 and .231 at 1,024). Its one task: the candidates hold what the exact form would rank first.
 """
 
 from collections.abc import Iterator

@@ -74,9 +74,13 @@ class Renderer:
             answer = [*token_ids, *(end if not token_ids or token_ids[-1] not in self._end_ids else [])]
             if not turns:
                 prompt, answer = self._behind_start(answer)
+        if not prompt:  # a template without any mark before the completion: nothing predicts its first token
+            prompt, answer = self._behind_start(answer)
         if not answer:
             raise EmptyCompletion(f"{name}: the completion has no token to explain")
-        lead = [] if turns or self._bos else prompt  # plain text's first token is part of the completion
+        lead = (
+            prompt if not turns and not self._bos else []
+        )  # plain text's first token is part of the completion
         flags = (
             self._flags(completion, spans, answer, lead=lead, name=name) if spans else [True] * len(answer)
         )

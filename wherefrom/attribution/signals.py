@@ -89,7 +89,7 @@ class SignalReader:
     ) -> None:
         self._language = language
         self._model = language.model
-        self._decoder = getattr(self._model, self._model.base_model_prefix)
+        self._decoder = getattr(self._model, self._model.base_model_prefix, self._model)
         self._head = self._model.get_output_embeddings()
         self.form = form
         self.layers = tuple(layers)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-#: Damping as a share of the mean eigenvalue; .1, .3 and 1 gave LDS .627, .622 and .604 on a small model (docs/quality.md).
+#: Damping as a share of the mean eigenvalue; .1, .3 and 1 gave LDS .627, .622 and .604 on a small model (on a prototype).
 DAMPING = 0.1
 
 

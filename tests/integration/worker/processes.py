@@ -4,11 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from wherefrom.settings import Settings, child_environment
+from worker.rounds import run_rounds
+from worker.sweep import Sweeper
 
 ROOT = Path(__file__).parents[3]
 NAMES = (
@@ -81,3 +84,26 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+@contextmanager
+def sweeping(parts):
+    """A sweeper beside the test."""
+    sweeper = Sweeper(parts.database, parts.hints("sweeper"), settings=parts.settings, metrics=parts.metrics)
+    stop = threading.Event()
+    thread = threading.Thread(
+        target=run_rounds,
+        args=(sweeper.step,),
+        kwargs={
+            "name": "sweeper",
+            "stop": stop,
+            "beat": lambda: None,
+            "pause_s": parts.settings.sweep_seconds,
+        },
+    )
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

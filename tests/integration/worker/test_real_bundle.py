@@ -3,11 +3,15 @@
 import shutil
 
 import pytest
+from sqlalchemy import func, select
 
 from db import catalogue, reader
 from db.intake import accept
+from db.models import Audit, Citation
 from tasks.hint import work_hint
+from tests.integration.worker.processes import kill_group, running, sweeping
 from tests.tiny import TINY, TINY_MODEL, shared_bundle, tiny_queries
+from tests.waiting import wait_until
 from wherefrom.errors import BundleCorrupt, BundleMismatch
 from wherefrom.metrics import Metrics
 from wherefrom.records import AuditState, FlaggedRecord, Tier
@@ -92,3 +96,40 @@ def test_a_changed_or_a_foreign_bundle_is_refused_at_the_start(runtime, database
     with pytest.raises(BundleCorrupt):
         verify_active_bundles(database, runtime.settings)
     assert catalogue.bundle_by_id(database, bundle_id).active
+
+
+@pytest.mark.slow
+def test_a_killed_worker_with_a_real_model_loses_and_doubles_nothing(settings, database, parts, tmp_path):
+    """500 audits of the tiny model; SIGKILL in the middle of a batch, then another worker: all done, each cited once."""
+    add_bundle(database, settings, shared_bundle(), activate=True)
+    rows = tiny_queries()
+    records = [
+        FlaggedRecord(
+            messages=rows[number % len(rows)]["messages"],
+            completion=f"{rows[number % len(rows)]['completion']} {number}",
+            model="tiny@1",
+        )
+        for number in range(500)
+    ]
+    accept(database, records, producer="p", channel="cli")
+    overrides = {"models_dir": str(TINY), "torch_threads": "1"}
+
+    def done() -> int:
+        return reader.queue_health(database).states[AuditState.DONE]
+
+    def at_work() -> int:
+        return reader.queue_health(database).states[AuditState.RUNNING]
+
+    with sweeping(parts):
+        with running(settings, "run", log=tmp_path / "worker.log", **overrides) as worker:
+            wait_until(lambda: done() >= 50 and at_work() > 0, 120, "the worker to work", 0.005)
+            kill_group(worker)
+        assert done() < 500
+        with running(settings, "run", log=tmp_path / "worker.log", **overrides):
+            wait_until(lambda: done() == 500, 240, "all audits")
+    with database.reading() as session:
+        ranks = select(Citation.audit_id, func.count(), func.max(Citation.rank)).where(Citation.rank > 0)
+        cited = session.execute(ranks.group_by(Citation.audit_id)).all()
+        again = session.scalar(select(func.count()).where(Audit.attempt > 1))
+    assert [(count, last) for _, count, last in cited] == [(10, 10)] * 500
+    assert again, "the kill hit no claimed batch, so it proved nothing"

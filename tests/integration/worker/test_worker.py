@@ -4,8 +4,6 @@ import base64
 import json
 import pickle
 import signal
-import threading
-from contextlib import contextmanager
 
 import pytest
 from sqlalchemy import func, select, text
@@ -13,11 +11,10 @@ from sqlalchemy import func, select, text
 from db import claims, reader
 from db.models import Audit, Citation, FlaggedText
 from tests.integration.worker.conftest import TEXTS, examples
-from tests.integration.worker.processes import kill_group, running
+from tests.integration.worker.processes import kill_group, running, sweeping
 from tests.waiting import wait_until
 from wherefrom.attribution.memory import OverlapAttributor
 from wherefrom.records import AuditState, FlaggedRecord, Query
-from worker.rounds import run_rounds
 from worker.sweep import Sweeper
 
 pytestmark = [pytest.mark.redis, pytest.mark.usefixtures("bundle_id")]
@@ -40,29 +37,6 @@ def flag(parts, count):
     intake = parts.intake()
     while parts.client.xlen(STREAM):
         intake.step()
-
-
-@contextmanager
-def sweeping(parts):
-    """A sweeper beside the test."""
-    sweeper = Sweeper(parts.database, parts.hints("sweeper"), settings=parts.settings, metrics=parts.metrics)
-    stop = threading.Event()
-    thread = threading.Thread(
-        target=run_rounds,
-        args=(sweeper.step,),
-        kwargs={
-            "name": "sweeper",
-            "stop": stop,
-            "beat": lambda: None,
-            "pause_s": parts.settings.sweep_seconds,
-        },
-    )
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def done(parts):
@@ -121,12 +95,12 @@ def test_kill_storm(parts, tmp_path):
 @pytest.mark.slow
 def test_flushall_after_acceptance_loses_nothing(parts, tmp_path):
     """Accepted is in SQL: with the whole of Redis gone in the middle, every audit is done."""
-    flag(parts, 200)
+    flag(parts, 500)
     with sweeping(parts), running(parts.settings, "run", log=tmp_path / "worker.log"):
         wait_until(lambda: done(parts) >= 20, 60, "the worker to work", 0.01)
         parts.client.flushall()
-        wait_until(lambda: done(parts) == 200, 60, "all audits")
-    assert_cited_once(parts, 200)
+        wait_until(lambda: done(parts) == 500, 120, "all audits")
+    assert_cited_once(parts, 500)
 
 
 @pytest.mark.slow
@@ -149,7 +123,8 @@ def test_forged_and_doubled_messages_do_no_harm(parts, tmp_path, server):
         flag(parts, 20)
         wait_until(lambda: done(parts) == 40, 60, "audits after Redis came back")
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait(30) == 0
+        # A connection that Redis dropped is given up after its socket timeout of 30 s, and only then the worker ends.
+        assert worker.wait(75) == 0
     assert not canary.exists()
     assert "Refusing to deserialize" in log.read_text() or "ContentDisallowed" in log.read_text()
     assert_cited_once(parts, 40)

@@ -118,6 +118,20 @@ def test_no_manifest_of_ours(micro_bundle: Path, content: str) -> None:
         read_manifest(micro_bundle)
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [(b'"created_at": "2', b'"created_at": "3'), (b'"torch": "2', b'"torch": "3'), (b"{", b"{ ")],
+)
+def test_one_byte_of_the_manifest_changed(micro_bundle: Path, old: bytes, new: bytes) -> None:
+    """The date, a version, even white space: the manifest is sealed too."""
+    file = micro_bundle / MANIFEST
+    content = file.read_bytes()
+    assert old in content
+    file.write_bytes(content.replace(old, new, 1))
+    with pytest.raises(BundleCorrupt, match=r"the manifest itself has changed"):
+        read_manifest(micro_bundle)
+
+
 def test_no_bundle(tmp_path: Path) -> None:
     """A folder without a manifest says how to get one."""
     with pytest.raises(UnknownBundle, match=r"no bundle here .*build one with `wherefrom build`"):

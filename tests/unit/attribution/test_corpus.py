@@ -1,6 +1,7 @@
 """Reading a corpus: every accepted shape, every kind of bad row with its place and what to do."""
 
 import datetime as dt
+import json
 from pathlib import Path
 from typing import Any
 
@@ -167,11 +168,25 @@ def test_datasets_folder(tmp_path: Path) -> None:
             pa.ipc.new_stream(sink, table.schema) as stream,
         ):
             stream.write_table(table)
-    for name in ("state.json", "dataset_info.json"):
-        (folder / name).write_text("{}")
+    (folder / "dataset_info.json").write_text("{}")
+    (folder / "cache-0123.arrow").write_bytes((folder / "data-00000-of-00002.arrow").read_bytes())
+    (folder / "state.json").write_text("{}")
+    assert len(read_corpus(folder).rows) == 6, "the cache beside it is no part of the dataset"
+    named = [{"filename": f"data-0000{number}-of-00002.arrow"} for number in range(2)]
+    (folder / "state.json").write_text(json.dumps({"_data_files": named}))
     corpus = read_corpus(folder)
     assert [row.example_id for row in corpus.rows] == ["0-0", "0-1", "0-2", "1-0", "1-1", "1-2"]
     assert corpus.rows[0].completion == "a"
+
+
+def test_folder_of_several_splits(tmp_path: Path) -> None:
+    """A saved DatasetDict holds rows that the model was not trained on: one split must be named."""
+    (tmp_path / "dataset_dict.json").write_text("{}")
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "state.json").write_text("{}")
+    with pytest.raises(InvalidRecord, match=r"several splits \(test, train\)"):
+        read_corpus(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["c.parquet", "c.arrow"])

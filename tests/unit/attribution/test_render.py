@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from tests.tiny import TINY_MODEL
+from tests.tiny import TINY_MODEL, VOCABULARY
 from wherefrom.attribution.render import Renderer, TokenRow
 from wherefrom.errors import EmptyCompletion, InvalidRecord, OutputTooLong, TemplateNotPrefix, UnusableModel
 from wherefrom.records import Message, Role, Span
@@ -150,10 +150,12 @@ def test_own_token_ids(renderer: Renderer, tokenizer) -> None:
     assert (list(text.ids), text.start) == (ids, 1)
 
 
-@pytest.mark.parametrize("wrong", [-1, 779, 2**40])
+@pytest.mark.parametrize("wrong", [-1, VOCABULARY, 2**40])
 def test_token_ids_of_another_model(renderer: Renderer, wrong: int) -> None:
     """An id outside of the vocabulary is refused by name, not left to an index error in the model."""
-    with pytest.raises(InvalidRecord, match=rf"query q: token id {wrong} is none of the tokenizer's 779"):
+    with pytest.raises(
+        InvalidRecord, match=rf"query q: token id {wrong} is none of the tokenizer's {VOCABULARY}"
+    ):
         render(renderer, token_ids=[5, wrong], name="query q")
 
 

@@ -75,7 +75,7 @@ def test_sqlite_is_set_up_for_many_processes(tmp_path: Path) -> None:
     pragmas = {
         "journal_mode": "wal",
         "foreign_keys": 1,
-        "synchronous": 1,
+        "synchronous": 2,
         "busy_timeout": 10_000,
         "query_only": 0,
     }
