@@ -124,7 +124,7 @@ def test_no_manifest_of_ours(micro_bundle: Path, content: str) -> None:
 )
 def test_one_byte_of_the_manifest_changed(micro_bundle: Path, old: bytes, new: bytes) -> None:
     """The date, a version, even white space: the manifest is sealed too."""
-    file = micro_bundle / MANIFEST
+    file = micro_bundle / "manifest.json"
     content = file.read_bytes()
     assert old in content
     file.write_bytes(content.replace(old, new, 1))
