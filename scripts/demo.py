@@ -66,7 +66,7 @@ class Demo:
 
     def __init__(self, work: Path, cache: Path | None, port: int) -> None:
         self._started = time.monotonic()
-        from scripts.smollm2 import default_cache  # noqa: PLC0415 - imports torch; the demo must speak first
+        from scripts.smollm2 import default_cache  # noqa: PLC0415 - the demo must speak first
 
         self._work = work.resolve() / "demo"  # a folder of our own: it is emptied
         self._cache = (cache or default_cache()).resolve()
@@ -105,14 +105,15 @@ class Demo:
 
     def run(self, *, stay: bool) -> None:
         """All steps; with `stay` the page is served until Ctrl-C."""
-        self._register_cached()
+        bundle = self._register_cached()
         with self._service() as (settings, url):
             self._step(f"page is up: {url}  (open it now and watch it fill)")
             base = self._base_model()
             outputs = self._outputs(base)
             self._flag(outputs, settings, url)
-            bundle = self._bundle(base)
-            self._register(bundle, settings)
+            if bundle is None:
+                bundle = self._build(base)
+                self._register(bundle, settings)
             audits = self._await_audits(url, len(outputs))
             result = self._report(outputs, audits, bundle, url)
             if result["done"] + result["abstained"] < len(outputs):
@@ -154,16 +155,18 @@ class Demo:
                 stop.set()
                 watcher.join()
 
-    def _register_cached(self) -> None:
+    def _register_cached(self) -> Path | None:
         """Tell an empty database of a cached bundle at once, so that the worker loads the model while the rest starts."""
         from db.migrate import upgrade  # noqa: PLC0415
         from wherefrom.settings import load_settings  # noqa: PLC0415
 
-        bundles = [one for one in sorted((self._home / "bundles").glob("b-*")) if _is_whole(one)]
-        if bundles:
+        bundle = next(filter(_is_whole, sorted((self._home / "bundles").glob("b-*"))), None)
+        if bundle is not None:
+            self._step(f"bundle {bundle.name} from the cache")
             settings = load_settings()
             upgrade(settings.database_url.get_secret_value())
-            self._register(bundles[0], settings)
+            self._register(bundle, settings)
+        return bundle
 
     def _base_model(self) -> Path:
         from scripts.smollm2 import ensure_base_model  # noqa: PLC0415
@@ -216,14 +219,10 @@ class Demo:
             f"{len(outputs)} outputs flagged ({(len(outputs) + 1) // 2} by XADD to the stream, the rest by HTTP): they wait for a bundle"
         )
 
-    def _bundle(self, base: Path) -> Path:
-        """The cached bundle, or a new one by the command that every user runs."""
+    def _build(self, base: Path) -> Path:
+        """A new bundle, by the command that every user runs."""
         bundles = self._home / "bundles"
         bundles.mkdir(parents=True, exist_ok=True)
-        for cached in sorted(bundles.glob("b-*")):
-            if _is_whole(cached):
-                self._step(f"bundle {cached.name} from the cache")
-                return cached
         from wherefrom.attribution.whereabouts import note_path  # noqa: PLC0415
 
         out = self._home / "new"
