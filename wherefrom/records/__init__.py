@@ -1,0 +1,76 @@
+"""The records that travel between the rooms of wherefrom: what comes in, what the engine answers, what is read.
+
+All are frozen pydantic models without behaviour beyond validation. No torch, no SQL.
+"""
+
+from wherefrom.records.audits import (
+    AuditDetail,
+    AuditState,
+    AuditSummary,
+    BundleInfo,
+    CitationRecord,
+    CitedBy,
+    Claim,
+    ClaimedAudit,
+    ExampleDetail,
+    IntakeResult,
+    Page,
+    QueueHealth,
+    SourceSummary,
+)
+from wherefrom.records.engine import (
+    Attribution,
+    CitationDraft,
+    EvidenceSpan,
+    Overlap,
+    Query,
+    Tier,
+    TrainingExample,
+)
+from wherefrom.records.flagged import (
+    RECORD_SCHEMA,
+    FlaggedRecord,
+    Frozen,
+    Message,
+    Role,
+    Severity,
+    ShortText,
+    Span,
+    Text,
+    sha256_of_json,
+    utc_now,
+)
+
+__all__ = [
+    "RECORD_SCHEMA",
+    "Attribution",
+    "AuditDetail",
+    "AuditState",
+    "AuditSummary",
+    "BundleInfo",
+    "CitationDraft",
+    "CitationRecord",
+    "CitedBy",
+    "Claim",
+    "ClaimedAudit",
+    "EvidenceSpan",
+    "ExampleDetail",
+    "FlaggedRecord",
+    "Frozen",
+    "IntakeResult",
+    "Message",
+    "Overlap",
+    "Page",
+    "Query",
+    "QueueHealth",
+    "Role",
+    "Severity",
+    "ShortText",
+    "SourceSummary",
+    "Span",
+    "Text",
+    "Tier",
+    "TrainingExample",
+    "sha256_of_json",
+    "utc_now",
+]

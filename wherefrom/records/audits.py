@@ -1,0 +1,183 @@
+"""What is kept of an audit, on its way through the queue and as readers see it."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import Field
+
+from wherefrom.records.engine import Tier
+from wherefrom.records.flagged import FlaggedRecord, Frozen, Message, Severity, Span
+
+T = TypeVar("T")
+
+
+class AuditState(StrEnum):
+    """Where an audit stands; every state but `pending`, `running` and `done` carries a code and a reason."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    DONE = "done"
+    ABSTAINED = "abstained"
+    REJECTED = "rejected"
+    DEAD = "dead"
+
+
+class IntakeResult(Frozen):
+    """What intake did with one record."""
+
+    status: Literal["accepted", "duplicate", "conflict", "invalid"]
+    idempotency_key: str | None = None
+    output_id: int | None = None
+    audit_id: int | None = None
+    state: AuditState | None = None
+    code: str | None = None
+    reason: str | None = None
+
+
+class ClaimedAudit(Frozen):
+    """One audit that this worker holds; `attempt` is the fencing token."""
+
+    audit_id: int
+    output_id: int
+    bundle_id: int
+    attempt: int
+    record: FlaggedRecord
+
+
+class Claim(Frozen):
+    """A batch of claimed audits of one bundle, held by one owner."""
+
+    owner: str
+    bundle_id: int
+    bundle_name: str
+    audits: tuple[ClaimedAudit, ...]
+
+
+class BundleInfo(Frozen):
+    """What the database knows about a bundle."""
+
+    id: int
+    #: The content name, which is also the name of its folder.
+    name: str
+    model: str
+    corpus_sha256: str
+    corpus_examples: int
+    form: str
+    active: bool
+    created_at: datetime
+    #: What was measured when it was built: quality, cost, sizes.
+    card: dict[str, Any] = Field(default_factory=dict)
+
+
+class CitationRecord(Frozen):
+    """One stored citation, as readers see it."""
+
+    rank: int
+    example_id: str
+    training_example_id: int
+    source: str
+    prompt: str
+    completion: str
+    text_sha256: str
+    tier: Tier
+    score: float
+    retrieval_score: float
+    influence_score: float | None
+    influence_magnitude: float | None
+    bm25_score: float
+    similarity_score: float
+    effect_nats: float | None
+    effect_basis: str | None
+    confidence: float | None
+
+
+class AuditSummary(Frozen):
+    """One line of the list of audits."""
+
+    audit_id: int
+    output_id: int
+    state: AuditState
+    code: str | None
+    reason: str | None
+    model: str
+    bundle: str | None
+    flag_reason: str
+    severity: Severity
+    channel: str
+    attempt: int
+    truncated: bool
+    created_at: datetime
+    finished_at: datetime | None
+    #: The first 160 characters of the completion; empty when erased.
+    excerpt: str
+    top_source: str | None
+    top_score: float | None
+
+
+class AuditDetail(Frozen):
+    """One audit with the whole flagged output and its citations."""
+
+    audit: AuditSummary
+    idempotency_key: str
+    occurred_at: datetime | None
+    labels: dict[str, str]
+    turns: tuple[Message, ...]
+    completion: str
+    spans: tuple[Span, ...]
+    preferred: str | None
+    loss_nats: float | None
+    tokens: int | None
+    candidates: int | None
+    seconds: float | None
+    citations: tuple[CitationRecord, ...]
+    opponents: tuple[CitationRecord, ...]
+
+
+class ExampleDetail(Frozen):
+    """One training example, with how often it is cited."""
+
+    training_example_id: int
+    example_id: str
+    source: str
+    prompt: str
+    completion: str
+    text_sha256: str
+    corpus_sha256: str
+    fields: dict[str, Any]
+    citations: int
+
+
+class CitedBy(Frozen):
+    """One flagged output that cites a training example."""
+
+    audit: AuditSummary
+    rank: int
+    score: float
+    influence_score: float | None
+
+
+class SourceSummary(Frozen):
+    """How often the examples of one source are cited."""
+
+    source: str
+    examples: int
+    citations: int
+    #: Audits whose first citation comes from this source.
+    first_citations: int
+    audits: int
+
+
+class QueueHealth(Frozen):
+    """Counts by state and the age of the oldest pending audit."""
+
+    states: dict[AuditState, int]
+    oldest_pending_seconds: float | None
+    expired_leases: int
+
+
+class Page(Frozen, Generic[T]):
+    """One page of a list; `next_cursor` is opaque and None on the last page."""
+
+    items: tuple[T, ...]
+    next_cursor: str | None = None

@@ -1,0 +1,132 @@
+"""What the engine is asked and what it answers: queries, training examples, citations with their evidence.
+
+Scores follow the one sign rule: positive = the training example made the flagged output more likely.
+"""
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import Field
+
+from wherefrom.records.flagged import FlaggedRecord, Frozen, Message, Span, Text
+
+
+class Tier(StrEnum):
+    """What stands behind a citation, weakest first."""
+
+    RETRIEVED = "retrieved"
+    INFLUENCE = "influence"
+    MEASURED = "measured"
+
+
+class Query(Frozen):
+    """A flagged output as the engine sees it."""
+
+    key: str
+    turns: tuple[Message, ...]
+    completion: Text
+    spans: tuple[Span, ...] = ()
+    preferred: Text | None = None
+    token_ids: tuple[int, ...] | None = None
+    #: Marked important: the full tier (EK-FAC over all linear layers) rescores the candidates where the bundle holds it.
+    important: bool = False
+
+    @classmethod
+    def from_record(cls, key: str, record: FlaggedRecord) -> "Query":
+        """The engine's view of a flagged output."""
+        return cls(
+            key=key,
+            turns=record.turns(),
+            completion=record.completion,
+            spans=record.spans,
+            preferred=record.preferred,
+            token_ids=record.token_ids,
+        )
+
+
+class TrainingExample(Frozen):
+    """One unit of the corpus that can be cited."""
+
+    example_id: str
+    #: Position in the corpus, from 0.
+    row: int
+    source: str
+    #: The turns before the completion, rendered for people.
+    prompt: str
+    completion: str
+    text_sha256: str
+    #: Further fields of the corpus row, kept as they came.
+    fields: dict[str, Any] = Field(default_factory=dict)
+
+
+class EvidenceSpan(Frozen):
+    """One stretch of the output and one of the training example whose tokens carry a part of the influence score."""
+
+    #: Characters of the completion of the flagged output.
+    output: Span
+    #: Characters of the training example's completion.
+    example: Span
+    #: Share of the score's positive mass that lies in this pair of stretches, (0, 1].
+    share: float
+
+
+class Overlap(Frozen):
+    """A run of tokens that output and training example have in common word for word; a mark beside the scores, no part of them."""
+
+    output: Span
+    example: Span
+    tokens: int
+
+
+class CitationDraft(Frozen):
+    """One ranked training example, as the engine hands it over."""
+
+    #: 1, 2, ... for proponents in the order shown; -1, -2, ... for opponents, strongest first.
+    rank: int
+    example: TrainingExample
+    tier: Tier
+    #: The order shown: fusion of influence, BM25 and similarity, standardised per query. No unit.
+    score: float
+    #: The projection's estimate of `influence_score`, about [-1, 1].
+    retrieval_score: float
+    #: Cosine of the exact kernel, [-1, 1]; None where the exact form did not run.
+    influence_score: float | None
+    #: Inner product of the exact kernel (grows with length; no unit).
+    influence_magnitude: float | None
+    bm25_score: float
+    #: Cosine of the centred mean hidden states, [-1, 1].
+    similarity_score: float
+    #: Predicted change of the output's mean loss without the example; None until a bundle holds a fitted scale.
+    effect_nats: float | None = None
+    effect_basis: str | None = None
+    #: Probability that a known cause is in the citation's near-duplicate group; None until a bundle is calibrated.
+    confidence: float | None = None
+    #: Cosine of EK-FAC over all linear layers, [-1, 1]; None unless the audit was marked important.
+    ekfac_score: float | None = None
+    #: Further training examples of the corpus that say nearly the same (the group that is left out together).
+    duplicates: int = 0
+    #: Which tokens carry the score, strongest first.
+    spans: tuple[EvidenceSpan, ...] = ()
+    #: Common runs of tokens, longest first.
+    overlaps: tuple[Overlap, ...] = ()
+
+
+class Attribution(Frozen):
+    """The engine's answer for one query."""
+
+    key: str
+    citations: tuple[CitationDraft, ...]
+    #: Completion tokens that were explained.
+    tokens: int
+    #: True where the output was cut at the token limit.
+    truncated: bool
+    #: Mean loss of the explained tokens under the audited model, nats.
+    loss_nats: float
+    #: Training examples that were scored exactly.
+    candidates: int
+    #: Share of control outputs (their cause is not in the corpus) whose best citation is as good or better; None until calibrated.
+    conformal_p: float | None = None
+    #: Share of the outputs of the calibration that lie as far from the corpus or farther; small = out of distribution.
+    novelty_p: float | None = None
+    #: Why the engine abstains, in words; None where it stands by its citations.
+    abstained: str | None = None

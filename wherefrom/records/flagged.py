@@ -1,0 +1,154 @@
+"""What comes in: the flagged-output record v1 and the plain types that all records share.
+
+Frozen pydantic models without behaviour beyond validation.
+"""
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+
+#: Version of the flagged-output record that this release reads and writes.
+RECORD_SCHEMA: Final = 1
+
+
+class Frozen(BaseModel):
+    """Base of all records: immutable, unknown fields refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _storable(text: str) -> str:
+    """Refuse what no SQL text column holds; control and bidi characters are evidence and stay."""
+    if "\x00" in text:
+        raise ValueError("contains U+0000 (NUL), which SQL text cannot hold; replace it before flagging")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"contains a lone surrogate at position {error.start}; the text is not valid Unicode"
+        ) from error
+    return text
+
+
+def _in_utc(at: datetime) -> datetime:
+    """Refuse a time that leaves the calendar when it is told in UTC."""
+    try:
+        return at.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("lies outside of the years 1 to 9999 in UTC") from error
+
+
+Text = Annotated[str, AfterValidator(_storable)]
+
+
+ShortText = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_storable)]
+
+
+class Role(StrEnum):
+    """Who speaks in a message of a chat."""
+
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+    TOOL = "tool"
+
+
+class Message(Frozen):
+    """One turn of a chat, as chat templates read it."""
+
+    role: Role
+    content: Text
+
+
+class Span(Frozen):
+    """A range of characters, `start` included, `end` excluded."""
+
+    start: int = Field(ge=0)
+    end: int = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.end <= self.start:
+            raise ValueError(f"span end {self.end} must be greater than its start {self.start}")
+        return self
+
+
+class Severity(StrEnum):
+    """How urgent the producer finds a flagged output; decides the order of the queue."""
+
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    CRITICAL = "critical"
+
+
+class FlaggedRecord(Frozen):
+    """A production output sent for review: record v1, the same on the stream, over HTTP and in files."""
+
+    #: Version of this record's shape.
+    record_schema: Literal[1] = Field(default=RECORD_SCHEMA, alias="schema")
+    #: The caller's key, unique per API key. The same key with the same content is answered, not stored twice.
+    idempotency_key: ShortText | None = None
+    #: The prompt as plain text; exactly one of `prompt` and `messages` is given.
+    prompt: Text | None = None
+    #: The prompt as a chat (all turns before the flagged completion).
+    messages: tuple[Message, ...] | None = None
+    #: What the model answered.
+    completion: Text = Field(min_length=1)
+    #: The completion's own token ids, where the producer has them.
+    token_ids: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    #: The model revision that answered; decides which bundle explains it.
+    model: ShortText
+    #: Why it was flagged, in the producer's vocabulary.
+    reason: Annotated[str, Field(max_length=200), AfterValidator(_storable)] = "unspecified"
+    severity: Severity = Severity.MEDIUM
+    #: When the model answered (an aware time).
+    occurred_at: Annotated[AwareDatetime, AfterValidator(_in_utc)] | None = None
+    #: Free metadata of the producer.
+    labels: dict[ShortText, Text] = Field(default_factory=dict, max_length=50)
+    #: Character ranges of the completion to be explained; all of it where none is given.
+    spans: tuple[Span, ...] = ()
+    #: An answer that would have been acceptable.
+    preferred: Text | None = None
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError("give exactly one of `prompt` and `messages`")
+        if self.messages is not None and not self.messages:
+            raise ValueError("`messages` is empty; give the turns before the completion")
+        if not self.completion.strip():
+            raise ValueError("`completion` holds only white space; there is nothing to explain")
+        for span in self.spans:
+            if span.end > len(self.completion):
+                raise ValueError(
+                    f"span {span.start}-{span.end} ends after the completion ({len(self.completion)} characters)"
+                )
+        return self
+
+    def turns(self) -> tuple[Message, ...]:
+        """The prompt as messages, whichever way it was given."""
+        if self.messages is not None:
+            return self.messages
+        return (Message(role=Role.USER, content=self.prompt or ""),)
+
+    def content_sha256(self) -> str:
+        """Hash of everything but the idempotency key: two records with one key must agree on it."""
+        return sha256_of_json(self.model_dump(mode="json", by_alias=True, exclude={"idempotency_key"}))
+
+
+def sha256_of_json(value: Any) -> str:
+    """SHA-256 (hex) of a value's canonical JSON: sorted keys, no spaces, UTF-8."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def utc_now() -> datetime:
+    """The present time, aware, in UTC."""
+    return datetime.now(UTC)
