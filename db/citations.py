@@ -46,5 +46,5 @@ def _row(audit_id: int, training_example_id: int, draft: CitationDraft) -> dict[
         "audit_id": audit_id,
         "training_example_id": training_example_id,
         "source": draft.example.source,
-        **draft.model_dump(exclude={"example", "ekfac_score", "duplicates", "spans", "overlaps"}),
+        **draft.model_dump(exclude={"example"}),
     }

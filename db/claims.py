@@ -288,7 +288,15 @@ _CLOSE = _closing().returning(Audit.id)
 
 #: Gives the corpus that the citations point into; no row = fenced.
 _CLOSE_CITED = _closing(
-    "truncated", "tokens", "loss_nats", "candidates", "seconds", "top_source", "top_score"
+    "truncated",
+    "tokens",
+    "loss_nats",
+    "candidates",
+    "seconds",
+    "top_source",
+    "top_score",
+    "conformal_p",
+    "novelty_p",
 ).returning(select(Bundle.corpus_id).where(Bundle.id == Audit.bundle_id).scalar_subquery())
 
 
@@ -319,6 +327,8 @@ def _close_cited(session: Session, one: Finished, owner: str) -> int | None:
         seconds=one.seconds,
         top_source=None if first is None else first.example.source,
         top_score=None if first is None else first.score,
+        conformal_p=answer.conformal_p,
+        novelty_p=answer.novelty_p,
     )
     corpus_id: int | None = session.scalar(_CLOSE_CITED, token(one.claimed, owner) | ending)
     return corpus_id
@@ -344,6 +354,7 @@ def _requeue(session: Session, wanted: Select[int]) -> int:
     ids = session.scalars(wanted.order_by(Audit.id).with_for_update()).all()
     fresh = _NOT_HELD | {"state": AuditState.PENDING, "code": None, "reason": None, "finished_at": None}
     fresh |= {"attempt_floor": Audit.attempt, "top_source": None, "top_score": None}
+    fresh |= {"conformal_p": None, "novelty_p": None}
     for start in range(0, len(ids), CHUNK):
         chunk = ids[start : start + CHUNK]
         session.execute(delete(Citation).where(Citation.audit_id.in_(chunk)))

@@ -217,6 +217,7 @@ class Audit(Base):
         Index(None, "state", "created_at", "id"),
         Index(None, "bundle_id", "created_at", "id"),
         Index(None, "top_source", "created_at", "id"),
+        Index(None, "conformal_p"),
         CheckConstraint("state <> 'pending' OR bundle_id IS NOT NULL", name="pending_has_bundle"),
         CheckConstraint("(state = 'running') = (lease_owner IS NOT NULL)", name="running_has_owner"),
     )
@@ -242,6 +243,10 @@ class Audit(Base):
     seconds: Mapped[float | None]
     top_source: Mapped[str | None]
     top_score: Mapped[float | None]
+    #: Share of control outputs whose best citation is as good or better; NULL where the bundle holds no calibration.
+    conformal_p: Mapped[float | None]
+    #: Share of calibration outputs that lie as far from the corpus or farther; small = out of distribution.
+    novelty_p: Mapped[float | None]
     created_at: Mapped[Now]
     claimed_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -278,7 +283,12 @@ class Citation(Base):
     measured_effect_nats: Mapped[float | None]
     measured_low_nats: Mapped[float | None]
     measured_high_nats: Mapped[float | None]
+    #: `EvidenceSpan` and `Overlap` as JSON: character ranges of the completions of output and training example.
     spans: Mapped[list[Any] | None]
+    overlaps: Mapped[list[Any] | None]
+    ekfac_score: Mapped[float | None]
+    #: Further training examples of the corpus in its near-duplicate group.
+    duplicates: Mapped[int | None]
 
 
 class Review(Base):

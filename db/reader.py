@@ -204,6 +204,8 @@ _SUMMARY = (
     func.coalesce(func.substr(FlaggedText.completion, 1, EXCERPT_CHARS), "").label("excerpt"),
     Audit.top_source.label("top_source"),
     Audit.top_score.label("top_score"),
+    Audit.conformal_p.label("conformal_p"),
+    Audit.novelty_p.label("novelty_p"),
 )
 
 #: What an `AuditDetail` has beyond its summary and its citations, under its names.
@@ -284,7 +286,12 @@ def _citations(session: Session, audit_id: int) -> list[CitationRecord]:
         .where(Citation.audit_id == audit_id)
         .order_by(Citation.rank)
     )
-    return [CitationRecord(**row) for row in session.execute(query).mappings()]
+    return [_citation(row) for row in session.execute(query).mappings()]
+
+
+def _citation(row: RowMapping) -> CitationRecord:
+    """A citation; what older releases did not store is empty."""
+    return CitationRecord(**(dict(row) | {name: row[name] or () for name in ("spans", "overlaps")}))
 
 
 def _examples(db: Database, condition: ColumnElement[bool]) -> list[ExampleDetail]:

@@ -35,7 +35,9 @@ SELECT
     a.top_score,
     a.created_at,
     a.claimed_at,
-    a.finished_at
+    a.finished_at,
+    a.conformal_p,
+    a.novelty_p
 FROM audit a
 JOIN flagged_output o ON o.id = a.flagged_output_id
 LEFT JOIN flagged_text t ON t.flagged_output_id = o.id
@@ -72,7 +74,11 @@ SELECT
     o.reason AS flag_reason,
     o.severity,
     a.state,
-    a.finished_at
+    a.finished_at,
+    c.ekfac_score,
+    c.duplicates,
+    c.spans,
+    c.overlaps AS verbatim_overlaps
 FROM citation c
 JOIN training_example e ON e.id = c.training_example_id
 JOIN corpus k ON k.id = e.corpus_id

@@ -47,7 +47,7 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 _AUDIT_FIELDS = (
     "audit_id", "output_id", "state", "code", "reason", "model", "bundle", "flag_reason", "severity", "channel",
-    "created_at", "finished_at", "truncated",
+    "created_at", "finished_at", "truncated", "conformal_p", "novelty_p",
 )  # fmt: skip
 _DETAIL_FIELDS = ("idempotency_key", "occurred_at", "completion", "loss_nats", "tokens")
 #: A citation's own columns; its texts are told apart from the flagged output's.
@@ -55,11 +55,12 @@ _CITATION_FIELDS = {
     name: f"example_{name}" if name in ("prompt", "completion") else name
     for name in CitationRecord.model_fields
 }
-_INTEGERS = frozenset({"audit_id", "output_id", "tokens", "rank", "training_example_id"})
+_INTEGERS = frozenset({"audit_id", "output_id", "tokens", "rank", "training_example_id", "duplicates"})
 _FLOATS = frozenset(
     {
         "loss_nats", "score", "retrieval_score", "influence_score", "influence_magnitude", "bm25_score",
-        "similarity_score", "effect_nats", "confidence",
+        "similarity_score", "effect_nats", "confidence", "ekfac_score", "conformal_p", "novelty_p",
+        "measured_effect_nats", "measured_low_nats", "measured_high_nats",
     }
 )  # fmt: skip
 COLUMNS = (*_AUDIT_FIELDS, *_DETAIL_FIELDS, "labels", "prompt", *_CITATION_FIELDS.values())
@@ -139,7 +140,12 @@ def rows_of(detail: AuditDetail) -> Iterator[Row]:
     shared["prompt"] = "\n".join(f"{turn.role.value}: {turn.content}" for turn in detail.turns)
     nothing: Row = dict.fromkeys(_CITATION_FIELDS)
     for citation in [*plain["citations"], *plain["opponents"]] or [nothing]:
-        yield shared | {column: citation[name] for name, column in _CITATION_FIELDS.items()}
+        yield shared | {column: _cell(citation[name]) for name, column in _CITATION_FIELDS.items()}
+
+
+def _cell(value: object) -> object:
+    """A plain value as it is; lists such as `spans` as JSON text."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value
 
 
 def _writer(form: Format) -> Callable[[Path, Iterable[AuditDetail]], None]:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from wherefrom.cli.audit_view import print_audit, print_heading, state_of
 from wherefrom.cli.options import (
     BundleOption,
     ChannelOption,
@@ -23,10 +24,10 @@ from wherefrom.cli.options import (
     UntilOption,
     UrlOption,
 )
-from wherefrom.cli.output import many_lines, number, one_line, out, print_json, print_table, visible
+from wherefrom.cli.output import number, one_line, out, print_json, print_table, visible
 from wherefrom.client import Service
 from wherefrom.errors import NotFound
-from wherefrom.records import AuditDetail, AuditSummary, CitationRecord, CitedBy, ExampleDetail
+from wherefrom.records import AuditSummary, CitedBy, ExampleDetail
 
 LimitOption = Annotated[int, typer.Option("--limit", min=0, help="Most lines to print; 0 prints all.")]
 
@@ -89,10 +90,7 @@ def show(
     if as_json:
         print_json([detail])
         return
-    _print_output(detail)
-    _print_citations("Citations", detail.citations)
-    if detail.opponents:
-        _print_citations("Opponents", detail.opponents)
+    print_audit(detail)
 
 
 def cited_by(
@@ -223,13 +221,9 @@ _CITED_BY_COLUMNS = [
 
 def _audit_row(audit: AuditSummary) -> Sequence[Text | str]:
     return (
-        str(audit.audit_id), _state(audit), audit.severity.value, audit.flag_reason, _moment(audit.created_at),
+        str(audit.audit_id), state_of(audit), audit.severity.value, audit.flag_reason, _moment(audit.created_at),
         audit.top_source or "-", number(audit.top_score), one_line(audit.excerpt, length=60),
     )  # fmt: skip
-
-
-def _state(audit: AuditSummary) -> str:
-    return f"{audit.state.value} ({audit.code})" if audit.code else audit.state.value
 
 
 def _cited_by_row(cited: CitedBy) -> Sequence[Text | str]:
@@ -250,48 +244,10 @@ def _examples(service: Service, example: str, *, by_number: bool) -> Iterable[Ex
     return found
 
 
-def _print_heading(text: str) -> None:
-    out().print(Text(f"\n{visible(text)}", style="bold"))
-
-
 def _print_example(example: ExampleDetail) -> None:
-    _print_heading(
+    print_heading(
         f"{example.example_id} (number {example.training_example_id}), source {example.source}, "
         f"corpus {example.corpus_sha256[:12]}, {example.citations} citations"
     )
     out().print(one_line(example.prompt, length=150))
     out().print(Text.assemble("-> ", one_line(example.completion, length=150)))
-
-
-def _print_output(detail: AuditDetail) -> None:
-    audit = detail.audit
-    _print_heading(f"Audit {audit.audit_id}: {_state(audit)}")
-    facts = [
-        f"flagged for {audit.flag_reason} ({audit.severity.value}), model {audit.model}, key {detail.idempotency_key}",
-        f"bundle {audit.bundle or '-'}, loss {number(detail.loss_nats)} nats over {detail.tokens or '-'} tokens"
-        + (", cut at the token limit" if audit.truncated else ""),
-    ]
-    for fact in [*facts, *([audit.reason] if audit.reason else [])]:
-        out().print(Text(visible(fact), style="dim"))
-    for turn in detail.turns:
-        _print_heading(turn.role.value)
-        out().print(many_lines(turn.content))
-    _print_heading("flagged output")
-    out().print(many_lines(detail.completion))
-
-
-def _print_citations(heading: str, citations: Sequence[CitationRecord]) -> None:
-    _print_heading(heading)
-    columns = [
-        ("rank", "right"), ("score", "right"), ("influence", "right"), ("similarity", "right"), ("bm25", "right"),
-        ("tier", "left"), ("source", "left"), ("example", "left"), ("text", "left"),
-    ]  # fmt: skip
-    rows = [
-        (
-            str(one.rank), number(one.score), number(one.influence_score), number(one.similarity_score),
-            number(one.bm25_score, digits=1), one.tier.value, one.source, one.example_id,
-            one_line(f"{one.prompt} -> {one.completion}", length=120),
-        )
-        for one in citations
-    ]  # fmt: skip
-    print_table(columns, rows, empty="no training example is cited")

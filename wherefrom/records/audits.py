@@ -6,7 +6,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import Field
 
-from wherefrom.records.engine import Tier
+from wherefrom.records.engine import EvidenceSpan, Overlap, Tier
 from wherefrom.records.flagged import FlaggedRecord, Frozen, Message, Severity, Span
 
 T = TypeVar("T")
@@ -90,6 +90,18 @@ class CitationRecord(Frozen):
     effect_nats: float | None
     effect_basis: str | None
     confidence: float | None
+    #: Cosine of EK-FAC over all linear layers; None unless the audit was marked important.
+    ekfac_score: float | None = None
+    #: Further training examples that say nearly the same; None where it was not counted.
+    duplicates: int | None = None
+    #: Which stretches of output and training example carry the score, strongest first.
+    spans: tuple[EvidenceSpan, ...] = ()
+    #: What the two have in common word for word, longest first.
+    overlaps: tuple[Overlap, ...] = ()
+    #: Measured change of the output's mean loss without the example, with its interval; None until measured.
+    measured_effect_nats: float | None = None
+    measured_low_nats: float | None = None
+    measured_high_nats: float | None = None
 
 
 class AuditSummary(Frozen):
@@ -113,6 +125,10 @@ class AuditSummary(Frozen):
     excerpt: str
     top_source: str | None
     top_score: float | None
+    #: Share of control outputs whose best citation is as good or better; None where the bundle holds no calibration.
+    conformal_p: float | None = None
+    #: Share of calibration outputs that lie as far from the corpus or farther; small = out of distribution.
+    novelty_p: float | None = None
 
 
 class AuditDetail(Frozen):

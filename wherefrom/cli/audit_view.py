@@ -1,0 +1,109 @@
+"""How the command line shows one audit: the flagged output, its citations, and what stands behind each."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from rich.text import Text
+
+from wherefrom.cli.output import many_lines, number, one_line, out, print_table, visible
+from wherefrom.records import AuditDetail, AuditState, AuditSummary, CitationRecord, Span
+
+#: Stretches of text that are shown per citation, strongest first; `--json` has all of them.
+SHOWN_SPANS = 3
+
+#: Columns that are shown only where some citation has a value.
+_OPTIONAL: tuple[tuple[str, Callable[[CitationRecord], float | None]], ...] = (
+    ("ekfac", lambda one: one.ekfac_score),
+    ("effect", lambda one: one.effect_nats),
+    ("confidence", lambda one: one.confidence),
+    ("measured", lambda one: one.measured_effect_nats),
+)
+
+
+def print_audit(detail: AuditDetail) -> None:
+    """Print one audit whole."""
+    _print_output(detail)
+    if detail.audit.state is AuditState.ABSTAINED and detail.citations:
+        _print_citations("Citations, NOT SUPPORTED: the audit abstains", detail.citations)
+    else:
+        _print_citations("Citations", detail.citations)
+    _print_evidence(detail)
+    if detail.opponents:
+        _print_citations("Opponents", detail.opponents)
+
+
+def print_heading(text: str) -> None:
+    """A bold line with a blank one before it."""
+    out().print(Text(f"\n{visible(text)}", style="bold"))
+
+
+def state_of(audit: AuditSummary) -> str:
+    """The state with its code, where it has one."""
+    return f"{audit.state.value} ({audit.code})" if audit.code else audit.state.value
+
+
+def _print_output(detail: AuditDetail) -> None:
+    audit = detail.audit
+    print_heading(f"Audit {audit.audit_id}: {state_of(audit)}")
+    facts = [
+        f"flagged for {audit.flag_reason} ({audit.severity.value}), model {audit.model}, key {detail.idempotency_key}",
+        f"bundle {audit.bundle or '-'}, loss {number(detail.loss_nats)} nats over {detail.tokens or '-'} tokens"
+        + (", cut at the token limit" if audit.truncated else ""),
+    ]
+    if audit.conformal_p is not None:
+        facts.append(
+            f"conformal p {audit.conformal_p:.3g}: the share of control outputs whose best citation is as good"
+        )
+    if audit.novelty_p is not None:
+        facts.append(f"novelty p {audit.novelty_p:.3g}: small means unlike the outputs of the calibration")
+    for fact in [*facts, *([audit.reason] if audit.reason else [])]:
+        out().print(Text(visible(fact), style="dim"))
+    for turn in detail.turns:
+        print_heading(turn.role.value)
+        out().print(many_lines(turn.content))
+    print_heading("flagged output")
+    out().print(many_lines(detail.completion))
+
+
+def _print_citations(heading: str, citations: Sequence[CitationRecord]) -> None:
+    print_heading(heading)
+    extra = [column for column in _OPTIONAL if any(column[1](one) is not None for one in citations)]
+    columns = [
+        ("rank", "right"), ("score", "right"), ("influence", "right"), ("similarity", "right"), ("bm25", "right"),
+        *((name, "right") for name, _ in extra),
+        ("tier", "left"), ("source", "left"), ("example", "left"), ("text", "left"),
+    ]  # fmt: skip
+    rows = [
+        (
+            str(one.rank), number(one.score), number(one.influence_score), number(one.similarity_score),
+            number(one.bm25_score, digits=1), *(number(value(one)) for _, value in extra),
+            one.tier.value, one.source, _example(one), one_line(f"{one.prompt} -> {one.completion}", length=120),
+        )
+        for one in citations
+    ]  # fmt: skip
+    print_table(columns, rows, empty="no training example is cited")
+
+
+def _example(one: CitationRecord) -> str:
+    return f"{one.example_id} (+{one.duplicates} alike)" if one.duplicates else one.example_id
+
+
+def _print_evidence(detail: AuditDetail) -> None:
+    """Which words carry the citations; nothing where no spans are stored or the text was erased."""
+    rows = [row for one in detail.citations if detail.completion for row in _evidence_rows(detail, one)]
+    if rows:
+        print_heading("What carries the scores")
+        columns = [("rank", "right"), ("what", "left"), ("in the output", "left"), ("in the example", "left")]
+        print_table(columns, rows, empty="")
+
+
+def _evidence_rows(detail: AuditDetail, one: CitationRecord) -> Iterator[tuple[Text | str, ...]]:
+    for span in one.spans[:SHOWN_SPANS]:
+        what = f"{100 * span.share:.0f} % of the score"
+        yield str(one.rank), what, _part(detail.completion, span.output), _part(one.completion, span.example)
+    for same in one.overlaps[:1]:
+        what = f"{same.tokens} tokens word for word"
+        yield str(one.rank), what, _part(detail.completion, same.output), _part(one.completion, same.example)
+
+
+def _part(text: str, span: Span) -> Text:
+    return one_line(text[span.start : span.end], length=60)
