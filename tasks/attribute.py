@@ -2,6 +2,7 @@
 
 What becomes of an item (docs/operations.md has the table):
 
+- an answer with `abstained` set: abstained with code `no_support`; its citations are stored all the same.
 - `PermanentError`: rejected with its code, never tried again.
 - `TransientError`, `MemoryError`: pending again after a capped, jittered wait; dead when its attempts are spent.
 - anything else: a bug; dead at once with code `internal_error`, and the traceback in the log.
@@ -22,7 +23,14 @@ from tasks.heartbeat import Heartbeat
 from tasks.store import AuditStore
 from wherefrom.attribution.batching import pack_by_length
 from wherefrom.attribution.interface import Attributor, PreparedQuery
-from wherefrom.errors import INTERNAL_ERROR, DatabaseUnavailable, OutOfMemory, PermanentError, TransientError
+from wherefrom.errors import (
+    INTERNAL_ERROR,
+    NO_SUPPORT,
+    DatabaseUnavailable,
+    OutOfMemory,
+    PermanentError,
+    TransientError,
+)
 from wherefrom.logs import get_logger
 from wherefrom.metrics import Metrics
 from wherefrom.records import Attribution, AuditState, Claim, ClaimedAudit, Query
@@ -40,6 +48,8 @@ class BatchReport:
     """What became of the audits of one batch."""
 
     done: int = 0
+    #: Answered, but the engine does not stand by its citations.
+    abstained: int = 0
     rejected: int = 0
     #: Back to pending after a transient failure.
     retried: int = 0
@@ -101,6 +111,15 @@ def _attempt(action: Callable[[], T]) -> T | Exception:
         return error
 
 
+def _finished(audit: ClaimedAudit, answer: Attribution, seconds: float) -> Finished:
+    """How an answer closes its audit: done, or abstained for the reason that the engine gives."""
+    if answer.abstained is None:
+        return Finished(audit, answer, seconds)
+    return Finished(
+        audit, answer, seconds, state=AuditState.ABSTAINED, code=NO_SUPPORT, reason=answer.abstained
+    )
+
+
 class _Batch:
     """The work on one claim."""
 
@@ -144,7 +163,10 @@ class _Batch:
         return packs + [[item] for item in tried]
 
     def _prepare(self, audit: ClaimedAudit) -> _Item | None:
-        query = Query.from_record(str(audit.audit_id), audit.record)
+        important = audit.record.severity in self._settings.full_tier()
+        query = Query.from_record(str(audit.audit_id), audit.record).model_copy(
+            update={"important": important}
+        )
         prepared = _attempt(
             lambda: self._attributor.prepare(
                 query, max_tokens=self._settings.max_tokens, over_long=self._settings.over_long
@@ -172,7 +194,7 @@ class _Batch:
         self._metrics.observe("batch_seconds", seconds, stage="attribute")
         share_s = seconds / len(held)
         self._store_answers(
-            [Finished(item.audit, answer, share_s) for item, answer in zip(held, answers, strict=True)]
+            [_finished(item.audit, answer, share_s) for item, answer in zip(held, answers, strict=True)]
         )
 
     def _pass(self, pack: Sequence[_Item]) -> list[Attribution]:
@@ -213,7 +235,7 @@ class _Batch:
             return
         for one in finished:
             if one.claimed.audit_id in stored:
-                self._count(AuditState.DONE, "done")
+                self._count(one.state, one.state.value)
             else:
                 self._drop(one.claimed)
 

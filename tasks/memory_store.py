@@ -104,6 +104,7 @@ class MemoryAuditStore:
             for audit_id, one in held.items():
                 stored = self._audits.by_id[audit_id]
                 stored.state, stored.attribution, stored.owner = one.state, one.attribution, None
+                stored.code, stored.reason = one.code, one.reason
             return set(held)
 
     def reject(self, claimed: ClaimedAudit, *, code: str, reason: str) -> bool:

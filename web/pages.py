@@ -36,7 +36,7 @@ STATE_MEANINGS = {
     AuditState.PENDING: "Stored and waiting for a worker.",
     AuditState.RUNNING: "A worker is computing the citations.",
     AuditState.DONE: "The citations are stored.",
-    AuditState.ABSTAINED: "The engine ran and found nothing it would stand behind.",
+    AuditState.ABSTAINED: "The engine ran and does not stand by what it found: the citations are not supported.",
     AuditState.REJECTED: "Cannot be audited as it is; the reason says what to change.",
     AuditState.DEAD: "Every attempt failed; an operator should look at it.",
 }

@@ -8,6 +8,7 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from wherefrom.errors import ConfigurationError
+from wherefrom.records import Severity
 
 
 class Settings(BaseSettings):
@@ -57,6 +58,10 @@ class Settings(BaseSettings):
     top_k: int = Field(default=10, ge=1, le=200, description="Citations stored per audit.")
     opponents: int = Field(
         default=3, ge=0, le=50, description="Opponents (negative influence) stored per audit."
+    )
+    full_tier_severities: str = Field(
+        default="critical",
+        description="Severities whose audits also get the full tier (EK-FAC) where the bundle holds it; separated by commas, empty = never.",
     )
     torch_threads: int = Field(
         default=0, ge=0, description="Threads of one worker process; 0 lets torch decide."
@@ -125,7 +130,22 @@ class Settings(BaseSettings):
             )
         if self.backoff_base_seconds > self.backoff_cap_seconds:
             raise ValueError("backoff_base_seconds must not exceed backoff_cap_seconds")
+        self.full_tier()
         return self
+
+    def full_tier(self) -> frozenset[Severity]:
+        """The severities of `full_tier_severities`.
+
+        Raises:
+            ValueError: a name is no severity; at the start this becomes a `ConfigurationError`.
+        """
+        names = [name.strip().lower() for name in self.full_tier_severities.split(",") if name.strip()]
+        known = [one.value for one in Severity]
+        if unknown := [name for name in names if name not in known]:
+            raise ValueError(
+                f"full_tier_severities: {unknown[0]!r} is no severity; there are {', '.join(known)}"
+            )
+        return frozenset(Severity(name) for name in names)
 
 
 def load_settings() -> Settings:

@@ -19,8 +19,6 @@ from worker.door import EXIT_UNHEALTHY, Json, open_settings, opened_database, pr
 from worker.hints import HintSender
 from worker.redis_link import connect_redis
 
-RETRIABLE = (AuditState.DEAD, AuditState.REJECTED)
-
 
 def doctor(*, as_json: Json = False) -> None:
     """Look the installation over: database, Redis, bundles, audits, processes. Exit code 1 if there is a problem.
@@ -42,11 +40,11 @@ def retry(
     audit_ids: Annotated[list[int] | None, typer.Argument(help="Ids of the audits.")] = None,
     *,
     state: Annotated[
-        AuditState | None, typer.Option(help="All audits in this state: dead or rejected.")
+        AuditState | None, typer.Option(help="All audits in this state: dead, rejected or abstained.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Put dead or rejected audits back on the queue with all their attempts.
+    """Put dead, rejected or abstained audits back on the queue with all their attempts.
 
     Examples:
       python -m worker retry 17 18
@@ -54,9 +52,9 @@ def retry(
     """
     if bool(audit_ids) == bool(state):
         raise ConfigurationError("give either ids of audits or --state")
-    if state is not None and state not in RETRIABLE:
+    if state is not None and state not in claims.REQUEUABLE:
         raise ConfigurationError(
-            f"audits that are {state.value} cannot be tried again; dead and rejected ones can"
+            f"audits that are {state.value} cannot be tried again; dead, rejected and abstained ones can"
         )
     settings = open_settings()
     with opened_database(settings) as database:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from wherefrom.errors import (
     ATTEMPTS_EXHAUSTED,
     INTERNAL_ERROR,
+    NO_SUPPORT,
     BundleCorrupt,
     DatabaseUnavailable,
     OutOfMemory,
@@ -219,3 +220,56 @@ def test_an_absent_database_ends_the_batch(bench):
     with pytest.raises(DatabaseUnavailable):
         bench.work(bench.engine())
     assert bench.states() == {1: "running"}
+
+
+class AbstainingAttributor:
+    """The engine of a bench; answers to keys in `unsure` abstain, and queries are remembered."""
+
+    bundle_name = "bundle-1"
+
+    def __init__(self, inner, unsure):
+        self._inner, self._unsure, self.queries = inner, unsure, []
+
+    def prepare(self, query, *, max_tokens, over_long):
+        """As the inner engine."""
+        self.queries.append(query)
+        return self._inner.prepare(query, max_tokens=max_tokens, over_long=over_long)
+
+    def attribute(self, prepared, *, top_k, opponents):
+        """As the inner engine, and some answers say that nobody should trust them."""
+        answers = self._inner.attribute(prepared, top_k=top_k, opponents=opponents)
+        doubt = {"abstained": "no better than controls", "conformal_p": 0.8}
+        return [one.model_copy(update=doubt) if one.key in self._unsure else one for one in answers]
+
+
+def test_an_abstained_answer_keeps_its_citations_and_says_why(bench):
+    """State, code and reason tell that the citations are not supported; they are stored all the same."""
+    sure, unsure = bench.audits.add(record()), bench.audits.add(record())
+    report = bench.work(AbstainingAttributor(bench.engine(), {str(unsure)}))
+    assert report.counts() == {"done": 1, "abstained": 1}
+    assert bench.states() == {sure: "done", unsure: "abstained"}
+    stored = bench.audits.by_id[unsure]
+    assert (stored.code, stored.reason) == (NO_SUPPORT, "no better than controls")
+    assert stored.attribution is not None
+    assert stored.attribution.citations
+    assert bench.audits.by_id[sure].code is None
+    assert bench.metric("audits_finished_total", state="abstained") == 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "important"),
+    [("critical", {"critical"}), (" High, critical", {"high", "critical"}), ("", set())],
+)
+def test_severities_of_the_full_tier_mark_their_queries(bench, setting, important):
+    """The engine is told which audits are important; it does the rest."""
+    bench.settings = Settings(full_tier_severities=setting)
+    ids = {bench.audits.add(record(severity=one)): one for one in ("low", "medium", "high", "critical")}
+    engine = AbstainingAttributor(bench.engine(), set())
+    bench.work(engine)
+    assert {ids[int(query.key)] for query in engine.queries if query.important} == important
+
+
+def test_an_unknown_severity_of_the_full_tier_is_refused_at_the_start():
+    """A misspelt severity would silently never match."""
+    with pytest.raises(ValueError, match="'urgent' is no severity; there are low"):
+        Settings(full_tier_severities="critical,urgent")
