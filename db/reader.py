@@ -76,7 +76,7 @@ def list_audits(
     Raises:
         InvalidRecord: the cursor is not one that this list gave out.
     """
-    query = _audits(*_SUMMARY).where(*_conditions(filters))
+    query = select_audits(*_SUMMARY).where(*conditions(filters))
     order = Keyset(Audit.created_at, Audit.id)
     with db.reading() as session:
         return order.read(session, query, cursor=cursor, limit=limit, record=_summary)
@@ -88,7 +88,7 @@ def get_audit(db: Database, audit_id: int) -> AuditDetail:
     Raises:
         NotFound: there is no audit with this id.
     """
-    query = _audits(*_SUMMARY, *_DETAIL).where(Audit.id == audit_id)
+    query = select_audits(*_SUMMARY, *_DETAIL).where(Audit.id == audit_id)
     with db.reading() as session:
         row = session.execute(query).mappings().one_or_none()
         if row is None:
@@ -142,7 +142,7 @@ def cited_by(
         InvalidRecord: the cursor is not one that this list gave out.
     """
     query = (
-        _audits(*_SUMMARY, Citation.rank, Citation.score, Citation.influence_score)
+        select_audits(*_SUMMARY, Citation.rank, Citation.score, Citation.influence_score)
         .join(Citation, Citation.audit_id == Audit.id)
         .where(Citation.training_example_id == training_example_id)
     )
@@ -177,12 +177,6 @@ def queue_health(db: Database) -> QueueHealth:
         oldest_pending_seconds=None if since is None else max(0.0, (now - since).total_seconds()),
         expired_leases=leases,
     )
-
-
-def finished_count(db: Database) -> int:
-    """How many audits are neither pending nor running."""
-    with db.reading() as session:
-        return session.scalar(select(func.count()).where(Audit.state.in_(FINISHED))) or 0
 
 
 #: The columns of an `AuditSummary`, under its names.
@@ -224,7 +218,7 @@ _DETAIL = (
 )
 
 
-def _audits(*columns: Any) -> AnySelect:
+def select_audits(*columns: Any) -> AnySelect:
     """A query over audits with what belongs to them; the text is gone where it was erased."""
     return (
         select(*columns)
@@ -235,7 +229,7 @@ def _audits(*columns: Any) -> AnySelect:
     )
 
 
-def _conditions(filters: AuditFilter) -> list[ColumnElement[bool]]:
+def conditions(filters: AuditFilter) -> list[ColumnElement[bool]]:
     """The filters that are given, as SQL."""
     equal = (
         (Audit.state, filters.state),
@@ -246,19 +240,19 @@ def _conditions(filters: AuditFilter) -> list[ColumnElement[bool]]:
         (Audit.top_source, filters.top_source),
         (FlaggedOutput.channel, filters.channel),
     )
-    conditions: list[ColumnElement[bool]] = [one == value for one, value in equal if value is not None]
+    wanted: list[ColumnElement[bool]] = [one == value for one, value in equal if value is not None]
     if filters.since is not None:
-        conditions.append(Audit.created_at >= filters.since)
+        wanted.append(Audit.created_at >= filters.since)
     if filters.until is not None:
-        conditions.append(Audit.created_at <= filters.until)
+        wanted.append(Audit.created_at <= filters.until)
     if filters.text is not None:
-        conditions.append(FlaggedText.completion.icontains(filters.text, autoescape=True))
+        wanted.append(FlaggedText.completion.icontains(filters.text, autoescape=True))
     if filters.source is not None:
         cites = select(Citation.id).where(
             Citation.audit_id == Audit.id, Citation.source == filters.source, Citation.rank > 0
         )
-        conditions.append(cites.exists())
-    return conditions
+        wanted.append(cites.exists())
+    return wanted
 
 
 def _summary(row: RowMapping) -> AuditSummary:

@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
-from db import catalogue, intake, reader
+from db import catalogue, intake, reader, support
 from db.keys import Scope
 from web import body, export
 from web.errors import documented
@@ -23,8 +23,8 @@ from web.services import Services, services_of
 from wherefrom.errors import IdempotencyConflict, TransientError
 from wherefrom.records import (
     AuditDetail,
+    AuditListing,
     AuditState,
-    AuditSummary,
     BundleInfo,
     CitedBy,
     ExampleDetail,
@@ -150,10 +150,19 @@ def _accept(
 
 
 @read.get("/audits")
-def audits(services: Shared, query: Annotated[AuditQuery, Query()]) -> Page[AuditSummary]:
-    """Audits that pass all filters, newest first."""
+def audits(services: Shared, query: Annotated[AuditQuery, Query()]) -> AuditListing:
+    """Audits that pass all filters, newest first; with `fdr` each says whether it is supported within the whole listing."""
+    return listing(services, query)
+
+
+def listing(services: Services, query: AuditQuery) -> AuditListing:
+    """One page of the list, judged where the query asks for it."""
     size = query.size(services.settings.max_page_size)
-    return reader.list_audits(services.database, query.to_filter(), cursor=query.cursor, limit=size)
+    page = reader.list_audits(services.database, query.to_filter(), cursor=query.cursor, limit=size)
+    if query.fdr is None:
+        return AuditListing(items=page.items, next_cursor=page.next_cursor)
+    found = support.judge(services.database, query.to_filter(), query.fdr)
+    return AuditListing(items=support.marked(page.items, found), next_cursor=page.next_cursor, support=found)
 
 
 @read.get(
@@ -163,7 +172,7 @@ def audits(services: Shared, query: Annotated[AuditQuery, Query()]) -> Page[Audi
 )
 def audits_jsonl(services: Shared, query: Annotated[AuditQuery, Query()]) -> StreamingResponse:
     """Every audit that passes the filters, one JSON object per line, newest first; `cursor` and `limit` are not used."""
-    return export.jsonl(services, query.to_filter())
+    return export.jsonl(services, query)
 
 
 @read.get(
@@ -173,7 +182,7 @@ def audits_jsonl(services: Shared, query: Annotated[AuditQuery, Query()]) -> Str
 )
 def audits_csv(services: Shared, query: Annotated[AuditQuery, Query()]) -> StreamingResponse:
     """Every audit that passes the filters as CSV; cells that a spreadsheet would run as a formula begin with `'`."""
-    return export.csv(services, query.to_filter())
+    return export.csv(services, query)
 
 
 @read.get("/audits/{audit_id}", responses=_MISSING)

@@ -7,8 +7,8 @@ from itertools import chain
 
 from fastapi.responses import StreamingResponse
 
-from db import reader
-from db.reader import AuditFilter
+from db import reader, support
+from web.filters import AuditQuery
 from web.services import Services
 from wherefrom.records import AuditSummary
 
@@ -18,15 +18,15 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 _COLUMNS = tuple(AuditSummary.model_fields)
 
 
-def jsonl(services: Services, filters: AuditFilter) -> StreamingResponse:
+def jsonl(services: Services, query: AuditQuery) -> StreamingResponse:
     """One JSON object per line."""
-    lines = (audit.model_dump_json() + "\n" for audit in _all_audits(services, filters))
+    lines = (audit.model_dump_json() + "\n" for audit in _all_audits(services, query))
     return _file(lines, name="audits.jsonl", media_type="application/x-ndjson")
 
 
-def csv(services: Services, filters: AuditFilter) -> StreamingResponse:
+def csv(services: Services, query: AuditQuery) -> StreamingResponse:
     """A header line and one line per audit."""
-    lines = (_csv_line(_cells(audit)) for audit in _all_audits(services, filters))
+    lines = (_csv_line(_cells(audit)) for audit in _all_audits(services, query))
     return _file(
         chain([_csv_line(list(_COLUMNS))], lines), name="audits.csv", media_type="text/csv; charset=utf-8"
     )
@@ -37,12 +37,13 @@ def _file(lines: Iterator[str], *, name: str, media_type: str) -> StreamingRespo
     return StreamingResponse(lines, media_type=media_type, headers=headers)
 
 
-def _all_audits(services: Services, filters: AuditFilter) -> Iterator[AuditSummary]:
+def _all_audits(services: Services, query: AuditQuery) -> Iterator[AuditSummary]:
     """Every audit of the list. The first page is read at once, so that its errors are answered with a status.
 
     An error on a later page breaks the connection off: the client sees that the file is not whole.
     """
-    limit = services.settings.max_page_size
+    limit, filters = services.settings.max_page_size, query.to_filter()
+    judged = None if query.fdr is None else support.judge(services.database, filters, query.fdr)
     first = reader.list_audits(services.database, filters, cursor=None, limit=limit)
 
     def later() -> Iterator[AuditSummary]:
@@ -52,7 +53,12 @@ def _all_audits(services: Services, filters: AuditFilter) -> Iterator[AuditSumma
             yield from page.items
             cursor = page.next_cursor
 
-    return chain(first.items, later())
+    everything = chain(first.items, later())
+    return (
+        everything
+        if judged is None
+        else (one for audit in everything for one in support.marked([audit], judged))
+    )
 
 
 def _cells(audit: AuditSummary) -> list[str]:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from db.reader import AuditFilter
 from wherefrom.records import AuditState, Severity, Text
+from wherefrom.statistics import DEFAULT_FDR
 
 DEFAULT_PAGE_SIZE = 50
 
@@ -29,6 +30,10 @@ FILTER_NAMES = (
     "until",
     "text",
 )
+
+
+#: What links to the list carry: the filters, and at which rate audits are judged.
+LINK_NAMES = (*FILTER_NAMES, "fdr")
 
 
 def _no_empty(value: object) -> object:
@@ -105,6 +110,11 @@ class AuditQuery(PageQuery):
         default=None, description=f"Received at or before; a day counts whole. {_MOMENT_HELP}"
     )
     text: _Word = Field(default=None, description="A part of the completion.")
+    fdr: Annotated[Annotated[float, Field(gt=0, lt=1)] | None, BeforeValidator(_no_empty)] = Field(
+        default=None,
+        description="Judge all audits of the listing at this false discovery rate: `supported` of each, `support` of the listing.",
+        examples=[DEFAULT_FDR],
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -145,5 +155,5 @@ def link_query(given: dict[str, str], **changes: str | None) -> str:
         changes: Parameters to set or to take out.
     """
     merged: dict[str, Any] = {**given, **changes}
-    pairs = [(name, merged[name]) for name in (*FILTER_NAMES, "cursor", "limit") if merged.get(name)]
+    pairs = [(name, merged[name]) for name in (*LINK_NAMES, "cursor", "limit") if merged.get(name)]
     return f"?{urlencode(pairs)}" if pairs else ""

@@ -12,10 +12,10 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from db import catalogue, reader
 from db.keys import Scope
 from web import evidence
-from web.api import Id, Shared
+from web.api import Id, Shared, listing
 from web.errors import code_meanings
 from web.filters import (
-    FILTER_NAMES,
+    LINK_NAMES,
     AuditPageQuery,
     CitedByPageQuery,
     SourcesPageQuery,
@@ -25,6 +25,7 @@ from web.health import readiness
 from web.render import render
 from web.security import needs
 from wherefrom.records import AuditState, AuditSummary, BundleInfo, Page, Severity
+from wherefrom.statistics import DEFAULT_FDR
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(needs(Scope.READ))])
 
@@ -44,14 +45,13 @@ STATE_MEANINGS = {
 
 def _given_filters(request: Request) -> dict[str, str]:
     """The filters as they stand in the address, so that links keep what was typed."""
-    return {name: value for name in FILTER_NAMES if (value := request.query_params.get(name, "").strip())}
+    return {name: value for name in LINK_NAMES if (value := request.query_params.get(name, "").strip())}
 
 
 @router.get("/")
 def audits(request: Request, services: Shared, query: Annotated[AuditPageQuery, Query()]) -> HTMLResponse:
     """The list of audits with its filters and a summary of the queue."""
-    size = query.size(services.settings.max_page_size)
-    page = reader.list_audits(services.database, query.to_filter(), cursor=query.cursor, limit=size)
+    page = listing(services, query)
     health = reader.queue_health(services.database)
     bundles = catalogue.list_bundles(services.database)
     given = _given_filters(request)
@@ -68,10 +68,16 @@ def audits(request: Request, services: Shared, query: Annotated[AuditPageQuery, 
         states=list(AuditState),
         state_meanings=STATE_MEANINGS,
         severities=list(Severity)[::-1],
+        rates=_rates(query.fdr),
         suggestions=_suggestions(page, bundles),
         bundles=bundles,
         service_url=str(request.base_url).rstrip("/"),
     )
+
+
+def _rates(asked: float | None) -> list[float]:
+    """The false discovery rates that the form offers, the one in use among them."""
+    return sorted({0.01, 0.05, DEFAULT_FDR, 0.2} | ({asked} if asked else set()))
 
 
 def _suggestions(page: Page[AuditSummary], bundles: list[BundleInfo]) -> dict[str, list[str]]:

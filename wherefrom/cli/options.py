@@ -31,4 +31,12 @@ SinceOption = Annotated[
 ]
 UntilOption = Annotated[str | None, typer.Option("--until", help="Received until then; a day counts whole.")]
 TextOption = Annotated[str | None, typer.Option("--text", help="Part of the flagged output.")]
+FdrOption = Annotated[
+    float | None,
+    typer.Option(
+        "--fdr",
+        metavar="LEVEL",
+        help="Judge the whole listing at this false discovery rate, for example .1, and say which audits are supported.",
+    ),
+]
 ChannelOption = Annotated[str | None, typer.Option("--channel", help="Way in: http or stream.")]

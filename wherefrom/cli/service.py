@@ -12,6 +12,7 @@ from wherefrom.cli.audit_view import print_audit, print_heading, state_of
 from wherefrom.cli.options import (
     BundleOption,
     ChannelOption,
+    FdrOption,
     JsonOption,
     ModelOption,
     ReasonOption,
@@ -24,8 +25,9 @@ from wherefrom.cli.options import (
     UntilOption,
     UrlOption,
 )
-from wherefrom.cli.output import number, one_line, out, print_json, print_table, visible
+from wherefrom.cli.output import err, number, one_line, out, print_json, print_table, visible
 from wherefrom.client import Service
+from wherefrom.client.service import AuditFilters
 from wherefrom.errors import NotFound
 from wherefrom.records import AuditSummary, CitedBy, ExampleDetail
 
@@ -45,29 +47,39 @@ def audits(
     until: UntilOption = None,
     text: TextOption = None,
     channel: ChannelOption = None,
+    fdr: FdrOption = None,
     limit: LimitOption = 50,
     url: UrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List audits, newest first; all filters given must hold.
 
+    With --fdr the audits whose citations stand out from those of control outputs are marked as supported: of those, at
+    most that share is expected to be false. The guarantee is for outputs like the controls of the bundle.
+
     Examples:
       wherefrom audits --state done --severity critical --since 2026-01-31
 
       wherefrom audits --source vendor-batch-7 --limit 0 --json | jq .audit_id
+
+      wherefrom audits --reason policy --fdr .1
     """
+    if fdr is not None and not 0 < fdr < 1:
+        raise typer.BadParameter("give a rate between 0 and 1, for example .1", param_hint="--fdr")
+    filters: AuditFilters = {
+        "state": state, "model": model, "bundle": bundle, "flag_reason": reason, "severity": severity, "source": source,
+        "top_source": top_source, "since": since, "until": until, "text": text, "channel": channel,
+    }  # fmt: skip
     with Service(url) as service:
-        found = service.audits(
-            state=state, model=model, bundle=bundle, flag_reason=reason, severity=severity, source=source,
-            top_source=top_source, since=since, until=until, text=text, channel=channel,
-            page_size=_page_size(limit),
-        )  # fmt: skip
-        wanted = islice(found, limit or None)
+        wanted = islice(service.audits(page_size=_page_size(limit), fdr=fdr, **filters), limit or None)
         if as_json:
             print_json(wanted)
-            return
-        rows = [_audit_row(one) for one in wanted]
-        print_table(_AUDIT_COLUMNS, rows, empty="no audit matches")
+        else:
+            judged = [] if fdr is None else [("supported", "left")]
+            rows = [(*_audit_row(one), *(_supported(one) for _ in judged)) for one in wanted]
+            print_table([*_AUDIT_COLUMNS, *judged], rows, empty="no audit matches")
+        if fdr is not None:
+            err().print(service.support(fdr=fdr, **filters).told())
 
 
 def show(
@@ -224,6 +236,10 @@ def _audit_row(audit: AuditSummary) -> Sequence[Text | str]:
         str(audit.audit_id), state_of(audit), audit.severity.value, audit.flag_reason, _moment(audit.created_at),
         audit.top_source or "-", number(audit.top_score), one_line(audit.excerpt, length=60),
     )  # fmt: skip
+
+
+def _supported(audit: AuditSummary) -> str:
+    return "-" if audit.supported is None else "yes" if audit.supported else "no"
 
 
 def _cited_by_row(cited: CitedBy) -> Sequence[Text | str]:

@@ -16,6 +16,7 @@ from wherefrom.client.records_in import read_record, record_json
 from wherefrom.errors import IdempotencyConflict, ServiceUnavailable, UnknownSchema
 from wherefrom.records import (
     AuditDetail,
+    AuditListing,
     AuditState,
     AuditSummary,
     BundleInfo,
@@ -28,8 +29,10 @@ from wherefrom.records import (
     QueueHealth,
     Severity,
     SourceSummary,
+    Support,
 )
 from wherefrom.settings import load_settings
+from wherefrom.statistics import DEFAULT_FDR
 
 Record = TypeVar("Record", bound=BaseModel)
 
@@ -143,15 +146,36 @@ class Service:
         return result
 
     def audits(
-        self, *, page_size: int = DEFAULT_PAGE_SIZE, **filters: Unpack[AuditFilters]
+        self,
+        *,
+        page_size: int = DEFAULT_PAGE_SIZE,
+        fdr: float | None = None,
+        **filters: Unpack[AuditFilters],
     ) -> Iterator[AuditSummary]:
         """Audits that match every filter given, newest first; pages are fetched while the caller reads.
 
         Args:
             page_size: Audits per request; the service has a limit (setting `max_page_size`).
+            fdr: Judge the whole listing at this false discovery rate and set `supported` of each audit; see `support`.
             **filters: See `AuditFilters`.
         """
-        return self._pages("/v1/audits", Page[AuditSummary], filters, page_size)
+        return self._pages("/v1/audits", Page[AuditSummary], {**filters, "fdr": fdr}, page_size)
+
+    def support(self, *, fdr: float = DEFAULT_FDR, **filters: Unpack[AuditFilters]) -> Support:
+        """How many audits of a listing are supported at a false discovery rate, by their conformal p.
+
+        Args:
+            fdr: The rate, in (0, 1).
+            **filters: The listing; see `AuditFilters`.
+
+        Raises:
+            UnknownSchema: the service is older than this question.
+        """
+        body = self._connection.get("/v1/audits", {**filters, "fdr": fdr, "limit": 1})
+        found = _read(body, AuditListing).support
+        if found is None:
+            raise UnknownSchema("the service's answer has no `support`; it is older than this release")
+        return found
 
     def audit(self, audit_id: int) -> AuditDetail:
         """One audit with its flagged output and citations; `NotFound` where there is none."""

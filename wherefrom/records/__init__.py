@@ -5,6 +5,7 @@ All are frozen pydantic models without behaviour beyond validation. No torch, no
 
 from wherefrom.records.audits import (
     AuditDetail,
+    AuditListing,
     AuditState,
     AuditSummary,
     BundleInfo,
@@ -17,6 +18,7 @@ from wherefrom.records.audits import (
     Page,
     QueueHealth,
     SourceSummary,
+    Support,
 )
 from wherefrom.records.engine import (
     Attribution,
@@ -45,6 +47,7 @@ __all__ = [
     "RECORD_SCHEMA",
     "Attribution",
     "AuditDetail",
+    "AuditListing",
     "AuditState",
     "AuditSummary",
     "BundleInfo",
@@ -68,6 +71,7 @@ __all__ = [
     "ShortText",
     "SourceSummary",
     "Span",
+    "Support",
     "Text",
     "Tier",
     "TrainingExample",

@@ -129,6 +129,46 @@ class AuditSummary(Frozen):
     conformal_p: float | None = None
     #: Share of calibration outputs that lie as far from the corpus or farther; small = out of distribution.
     novelty_p: float | None = None
+    #: Passes at the false discovery rate that was asked for; None where none was, or the audit has no conformal p.
+    supported: bool | None = None
+
+
+class Support(Frozen):
+    """What Benjamini-Hochberg finds over the conformal p of all audits of a listing.
+
+    The guarantee is for controls like those that calibrated the bundles.
+    """
+
+    #: The false discovery rate that the user chose.
+    level: float
+    #: Largest conformal p that passes; None where none does.
+    limit: float | None
+    #: Audits that pass.
+    supported: int
+    #: Audits of the listing that have a conformal p; each is one test.
+    judged: int
+    #: Answered audits of the listing whose bundle holds no calibration; nothing is said about them.
+    uncalibrated: int
+
+    def passes(self, conformal_p: float) -> bool:
+        """Whether an audit of the listing with this p is supported."""
+        return self.limit is not None and conformal_p <= self.limit
+
+    def told(self) -> str:
+        """The finding in words, for pages and terminals."""
+        rate = f"{100 * self.level:g} %"
+        unjudged = (
+            f" {self.uncalibrated} answered audits come from bundles without calibration and are not judged."
+        )
+        if not self.judged:
+            return (
+                "No audit of this listing can be judged: no bundle that answered holds a calibration."
+                if self.uncalibrated
+                else "No audit of this listing was answered yet, so there is nothing to judge."
+            )
+        found = f"{self.supported} of {self.judged} audits are supported at a false discovery rate of {rate}."
+        guarantee = " The guarantee is for outputs like the controls that calibrated the bundle."
+        return found + guarantee + (unjudged if self.uncalibrated else "")
 
 
 class AuditDetail(Frozen):
@@ -197,3 +237,9 @@ class Page(Frozen, Generic[T]):
 
     items: tuple[T, ...]
     next_cursor: str | None = None
+
+
+class AuditListing(Page[AuditSummary]):
+    """One page of the list of audits; `support` where a false discovery rate was asked for."""
+
+    support: Support | None = None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow.parquet
 import pytest
+from sqlalchemy import text
 
 from tests.integration.client.conftest import Served
 from tests.integration.web.story import MODEL
@@ -46,6 +47,21 @@ def test_audits(run: RunCommand) -> None:
     }
     code, out, err = run("audits", "--model", "none")
     assert (code, out, err) == (0, "", "no audit matches\n")
+
+
+def test_a_judged_list(run: RunCommand, served: Served) -> None:
+    """With --fdr each line says whether it is supported, and the finding over the whole listing stands on stderr."""
+    with served.database.writing() as session:
+        session.execute(text("UPDATE audit SET conformal_p = 0.001 WHERE id IN (1, 2)"))
+        session.execute(text("UPDATE audit SET conformal_p = 0.8 WHERE id = 3"))
+    code, out, err = run("audits", "--state", "done", "--fdr", ".1", "--limit", "0")
+    assert code == 0
+    assert "supported" in out.splitlines()[0]
+    assert [line.split()[-1] for line in out.splitlines()].count("yes") == 2
+    assert err.startswith("2 of 3 audits are supported at a false discovery rate of 10 %.")
+    judged = lines(run("audits", "--fdr", ".1", "--limit", "0", "--json")[1])
+    assert {one["audit_id"] for one in judged if one["supported"]} == {1, 2}
+    assert run("audits", "--fdr", "10")[0] == 2
 
 
 def test_show(run: RunCommand, served: Served) -> None:

@@ -1,0 +1,69 @@
+"""Benjamini-Hochberg over a listing: the whole of it, whatever the page, on both engines."""
+
+import pytest
+
+from db import reader, support
+from db.reader import AuditFilter
+from db.session import Database
+from tests.integration.db.builders import accept, answered, attribution, record, recorded_statements
+from wherefrom.statistics import benjamini_hochberg
+
+P_VALUES = (0.5, 0.002, 0.03, None, 0.8, 0.02, 0.004, None, 0.3)
+
+
+@pytest.fixture
+def listing(db: Database, bundle_id: int) -> Database:
+    """Nine answered audits, two of them without calibration, and a pending one."""
+    for number, p in enumerate(P_VALUES):
+        reason = "policy" if number < 6 else "tone"
+        answered(db, bundle_id, record(number, reason=reason), answer=attribution(conformal_p=p))
+    accept(db, record(99))
+    return db
+
+
+def _supported(db: Database, filters: AuditFilter, level: float) -> dict[float | None, bool | None]:
+    """Whether each audit of the listing is supported, by its p."""
+    found = support.judge(db, filters, level)
+    page = reader.list_audits(db, filters, limit=100)
+    return {one.conformal_p: one.supported for one in support.marked(page.items, found)}
+
+
+@pytest.mark.parametrize("level", [0.01, 0.05, 0.1, 0.9])
+def test_the_listing_is_judged_as_a_whole(listing: Database, level: float) -> None:
+    """The same audits pass as by the rule over all p-values; those without calibration are not judged."""
+    known = [p for p in P_VALUES if p is not None]
+    expected = dict(zip(known, benjamini_hochberg(known, level), strict=True))
+    assert _supported(listing, AuditFilter(), level) == {**expected, None: None}
+    found = support.judge(listing, AuditFilter(), level)
+    assert (found.supported, found.judged, found.uncalibrated) == (sum(expected.values()), 7, 2)
+
+
+def test_a_filter_changes_the_question(listing: Database) -> None:
+    """Fewer tests, another limit: the p of .03 passes among five but not among seven at 4 %."""
+    assert _supported(listing, AuditFilter(flag_reason="policy"), 0.055)[0.03]
+    assert not _supported(listing, AuditFilter(flag_reason="tone"), 0.001)[0.004]
+
+
+def test_the_page_does_not_change_the_answer(listing: Database) -> None:
+    """A page of two audits is judged like the listing that it is cut from."""
+    found = support.judge(listing, AuditFilter(), 0.1)
+    page = reader.list_audits(listing, AuditFilter(), limit=3)
+    whole = _supported(listing, AuditFilter(), 0.1)
+    for one in support.marked(page.items, found):
+        assert one.supported == whole[one.conformal_p]
+
+
+def test_a_listing_without_calibration_says_so(db: Database, bundle_id: int) -> None:
+    """Nothing is judged, and the text says why; an empty listing says that too."""
+    assert "nothing to judge" in support.judge(db, AuditFilter(), 0.1).told()
+    answered(db, bundle_id, record())
+    found = support.judge(db, AuditFilter(), 0.1)
+    assert (found.supported, found.judged, found.uncalibrated, found.limit) == (0, 0, 1, None)
+    assert "no bundle that answered holds a calibration" in found.told()
+
+
+def test_two_statements(listing: Database) -> None:
+    """However long the listing."""
+    with recorded_statements() as statements:
+        support.judge(listing, AuditFilter(source="source-0", text="answer"), 0.1)
+    assert len(statements) == 2
