@@ -1,6 +1,9 @@
 """The engine: flagged outputs in, ranked citations out, over one opened bundle.
 
-One pass over a packed batch, then per query: whiten, project, candidates, exact kernel, fusion. Nothing here knows a queue or a database.
+One pass over a packed batch, then per query: whiten, project, candidates, exact kernel, fusion, evidence. Nothing here knows a queue or a database.
+
+A query with an acceptable answer p beside its completion c is measured by loss(c) - loss(p). The kernel is bilinear in (a, b) of the tokens, so the
+tokens of c with b and those of p with -b stand behind each other as one query: k(q, z) = k(c, z) - k(p, z).
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,43 +16,71 @@ from torch import Tensor
 
 from wherefrom.attribution.bundle import Bundle
 from wherefrom.attribution.candidates import Candidates, find_candidates
+from wherefrom.attribution.explanation import Evidence, Explainer
 from wherefrom.attribution.factors import Factors
 from wherefrom.attribution.fusion import Scores, fuse
 from wherefrom.attribution.interface import OverLong, PreparedQuery
 from wherefrom.attribution.kernel import kernel_norms, kernel_scores
+from wherefrom.attribution.passage import Passage
 from wherefrom.attribution.render import TokenRow
 from wherefrom.attribution.signals import SignalReader
-from wherefrom.errors import ConfigurationError, OutOfMemory
-from wherefrom.records import Attribution, CitationDraft, Query, Role, Tier
+from wherefrom.errors import ConfigurationError, InvalidRecord, OutOfMemory
+from wherefrom.records import Attribution, CitationDraft, Query, Role, Tier, TrainingExample
 
 
 @dataclass(frozen=True)
 class PreparedTokens:
-    """A query as tokens, with its text for BM25."""
+    """A query as tokens, with its text for BM25 and its completion for the evidence."""
 
     key: str
     row: TokenRow
     text: str
+    completion: str
+    #: Whether there are turns before the completion.
+    chat: bool
+    #: The acceptable answer under the same prompt, where the query has one.
+    preferred: TokenRow | None = None
 
     @property
     def tokens(self) -> int:
-        """Tokens of prompt and completion."""
-        return len(self.row.ids)
+        """Tokens of prompt and completion; with an acceptable answer, of two rows as long as the longer one."""
+        if self.preferred is None:
+            return len(self.row.ids)
+        return 2 * max(len(self.row.ids), len(self.preferred.ids))
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the completion or the acceptable answer was cut."""
+        return self.row.truncated or (self.preferred is not None and self.preferred.truncated)
 
 
 @dataclass(frozen=True)
 class QuerySignals:
     """What the first stage needs of one query."""
 
-    key: str
-    text: str
+    prepared: PreparedTokens
+    #: The completion's tokens, then those of the acceptable answer with b negated.
     factors: Factors
     norm: Tensor  # scalar
     projected: Scores  # [P]
     pooled: Scores  # [D]
     loss: float
+    #: Explained tokens of the completion.
     tokens: int
-    truncated: bool
+
+    @property
+    def key(self) -> str:
+        """Key of the query."""
+        return self.prepared.key
+
+    @property
+    def text(self) -> str:
+        """Prompt and completion, for BM25."""
+        return self.prepared.text
+
+    def of_completion(self) -> Factors:
+        """The factors without those of an acceptable answer."""
+        return Factors(self.factors.a[: self.tokens], self.factors.b[: self.tokens], (self.tokens,))
 
 
 @dataclass(frozen=True)
@@ -76,6 +107,7 @@ class LanguageAttributor:
             layers=parameters.layers,
             similarity_layer=parameters.similarity_layer,
         )
+        self._explainer = Explainer(bundle.language.renderer, bundle.store)
 
     @property
     def bundle_name(self) -> str:
@@ -84,17 +116,45 @@ class LanguageAttributor:
 
     def prepare(self, query: Query, *, max_tokens: int, over_long: OverLong) -> PreparedTokens:
         """See `Attributor.prepare`."""
+        limit = min(max_tokens, self._bundle.language.max_positions)
         row = self._bundle.language.renderer.render(
             query.turns,
             query.completion,
-            max_tokens=min(max_tokens, self._bundle.language.max_positions),
+            max_tokens=limit,
             over_long=over_long,
             spans=query.spans,
             token_ids=query.token_ids,
             name=f"query {query.key}",
         )
         prompt = "\n".join(turn.content for turn in query.turns if turn.role is not Role.SYSTEM)
-        return PreparedTokens(query.key, row, f"{prompt}\n{query.completion}")
+        return PreparedTokens(
+            query.key,
+            row,
+            f"{prompt}\n{query.completion}",
+            completion=query.completion,
+            chat=bool(query.turns),
+            preferred=self._preferred(query, row, max_tokens=limit, over_long=over_long),
+        )
+
+    def _preferred(
+        self, query: Query, row: TokenRow, *, max_tokens: int, over_long: OverLong
+    ) -> TokenRow | None:
+        if query.preferred is None:
+            return None
+        preferred = self._bundle.language.renderer.render(
+            query.turns,
+            query.preferred,
+            max_tokens=max_tokens,
+            over_long=over_long,
+            name=f"acceptable answer of query {query.key}",
+        )
+        if query.preferred == query.completion or preferred.ids == row.ids:
+            cut = f" within the limit of {max_tokens} tokens" if row.truncated else ""
+            raise InvalidRecord(
+                f"query {query.key}: `preferred` is the completion itself{cut}, so there is no difference to explain; "
+                "give another answer or none"
+            )
+        return preferred
 
     def attribute(
         self, prepared: Sequence[PreparedQuery], *, top_k: int, opponents: int
@@ -112,24 +172,25 @@ class LanguageAttributor:
             OutOfMemory: the batch did not fit.
         """
         queries = [_own(query) for query in prepared]
+        contrasted = [query.preferred for query in queries if query.preferred is not None]
         with _memory_errors(len(queries)):
-            read = self._reader.read([query.row for query in queries])
+            read = self._reader.read([query.row for query in queries] + contrasted)
         joint = self._bundle.manifest.parameters.form == "forward"
-        factors = Factors(*self._bundle.whitener.apply(read.a, read.b, joint=joint), read.lengths)
+        whole = Factors(*self._bundle.whitener.apply(read.a, read.b, joint=joint), read.lengths)
+        factors = contrast(whole, [query.preferred is not None for query in queries])
         norms = kernel_norms(factors)
         projected = self._bundle.projection.apply(factors, norms).numpy()
-        pooled = torch.nn.functional.normalize(read.pooled - self._bundle.pooled_centre, dim=1).numpy()
+        centred = read.pooled[: len(queries)] - self._bundle.pooled_centre
+        pooled = torch.nn.functional.normalize(centred, dim=1).numpy()
         return [
             QuerySignals(
-                key=query.key,
-                text=query.text,
+                prepared=query,
                 factors=one,
                 norm=norms[index],
                 projected=projected[index],
                 pooled=pooled[index],
                 loss=float(read.loss[index]),
                 tokens=read.lengths[index],
-                truncated=query.row.truncated,
             )
             for index, (query, one) in enumerate(zip(queries, factors.rows(), strict=True))
         ]
@@ -178,6 +239,7 @@ class LanguageAttributor:
         ranked = list(enumerate(shown.tolist(), start=1))
         ranked += [(-rank, place) for rank, place in enumerate(against[:opponents], start=1)]
         examples = self._bundle.texts.read([int(rows[place]) for _, place in ranked])
+        evidence = self._evidence(query, examples, [float(scores.influence[place]) for _, place in ranked])
         citations = tuple(
             CitationDraft(
                 rank=rank,
@@ -189,17 +251,58 @@ class LanguageAttributor:
                 influence_magnitude=float(scores.magnitude[place]),
                 bm25_score=float(scores.candidates.bm25[place]),
                 similarity_score=float(scores.similarity[place]),
+                spans=found.spans,
+                overlaps=found.overlaps,
             )
-            for (rank, place), example in zip(ranked, examples, strict=True)
+            for (rank, place), example, found in zip(ranked, examples, evidence, strict=True)
         )
         return Attribution(
             key=query.key,
             citations=citations,
             tokens=query.tokens,
-            truncated=query.truncated,
+            truncated=query.prepared.truncated,
             loss_nats=query.loss,
             candidates=len(rows),
         )
+
+    def _evidence(
+        self, query: QuerySignals, examples: Sequence[TrainingExample], signs: Sequence[float]
+    ) -> list[Evidence]:
+        """Spans and overlaps of each cited training example."""
+        asked = query.prepared
+        ranges = self._bundle.language.renderer.ranges(asked.completion, asked.row, chat=asked.chat)
+        explained = [one for one, flag in zip(ranges, asked.row.explained, strict=True) if flag]
+        output = Passage(asked.completion, explained)
+        return self._explainer.explain(query.of_completion(), output, examples, signs=signs)
+
+
+def contrast(factors: Factors, contrasted: Sequence[bool]) -> Factors:
+    """Put the tokens of acceptable answers, with b negated, behind those of their queries.
+
+    Args:
+        factors: rows of all queries, then rows of the acceptable answers of those that have one, in the same order.
+        contrasted: whether each query has one.
+
+    Returns:
+        One row per query; k of it with any example is the difference of the two rows' k.
+    """
+    if not any(contrasted):
+        return factors
+    rows = factors.rows()
+    answers = iter(rows[len(contrasted) :])
+    found = []
+    for row, has_answer in zip(rows[: len(contrasted)], contrasted, strict=True):
+        if has_answer:
+            answer = next(answers)
+            a, b = torch.cat([row.a, answer.a]), torch.cat([row.b, -answer.b])
+            found.append(Factors(a, b, (len(a),)))
+        else:
+            found.append(row)
+    return Factors(
+        torch.cat([row.a for row in found]),
+        torch.cat([row.b for row in found]),
+        tuple(row.lengths[0] for row in found),
+    )
 
 
 def _own(query: PreparedQuery) -> PreparedTokens:

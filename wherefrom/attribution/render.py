@@ -11,8 +11,12 @@ from functools import cached_property
 from typing import Any
 
 from wherefrom.attribution.interface import OverLong
+from wherefrom.attribution.ranges import Range, clipped_ranges, decoded_ranges
 from wherefrom.errors import EmptyCompletion, InvalidRecord, OutputTooLong, TemplateNotPrefix, UnusableModel
 from wherefrom.records import Message, Span
+
+#: Stands for any prompt where only the completion's tokens matter.
+_SHORT_CHAT = [{"role": "user", "content": "?"}]
 
 
 @dataclass(frozen=True)
@@ -78,11 +82,10 @@ class Renderer:
             prompt, answer = self._behind_start(answer)
         if not answer:
             raise EmptyCompletion(f"{name}: the completion has no token to explain")
-        lead = (
-            prompt if not turns and not self._bos else []
-        )  # plain text's first token is part of the completion
         flags = (
-            self._flags(completion, spans, answer, lead=lead, name=name) if spans else [True] * len(answer)
+            self._flags(completion, spans, answer, prompt=prompt, chat=bool(turns), name=name)
+            if spans
+            else [True] * len(answer)
         )
         truncated = len(prompt) + len(answer) > max_tokens
         if truncated:
@@ -141,21 +144,101 @@ class Renderer:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
+    def ranges(self, completion: str, row: TokenRow, *, chat: bool) -> list[Range]:
+        """Characters of `completion` that each completion token of a rendered row stands for, one range per token from `start` on.
+
+        Args:
+            completion: the text that was rendered.
+            row: as `render` gave it.
+            chat: whether there were turns before the completion.
+        """
+        return self._aligned(completion, row.ids[row.start :], prompt=row.ids[: row.start], chat=chat)
+
+    def ranges_of_example(self, prompt: str, completion: str, count: int) -> list[Range] | None:
+        """Characters of the first `count` completion tokens of a training example whose tokens were not kept.
+
+        The example is rendered again behind a short prompt, since the completion's tokens do not depend on the prompt's. None where that
+        does not give so many tokens.
+        """
+        kinds = [True] if prompt else [False, True]  # plain text has no prompt; a chat may have an empty one
+        found = [
+            self._own(completion, chat=chat)[1]
+            for chat in kinds
+            if not chat or self._tokenizer.chat_template is not None
+        ]
+        fitting = [ranges for ranges in found if len(ranges) >= count]  # more: the example was cut
+        return min(fitting, key=len)[:count] if fitting else None
+
     def _flags(
-        self, completion: str, spans: Sequence[Span], answer: list[int], *, lead: list[int], name: str
+        self,
+        completion: str,
+        spans: Sequence[Span],
+        answer: list[int],
+        *,
+        prompt: list[int],
+        chat: bool,
+        name: str,
     ) -> list[bool]:
-        """Which answer tokens touch a span: tokens are aligned by the lengths of their decoded prefixes."""
-        flags: list[bool] = []
-        before = self._decoded_until(lead)[0] if lead else 0
-        for index in range(len(answer)):
-            start, after = self._decoded_until([*lead, *answer[: index + 1]])
-            flags.append(any(before < span.end and after > span.start for span in spans))
-            before = min(start, len(completion))
+        """Which answer tokens touch a span."""
+        ranges = self._aligned(completion, answer, prompt=prompt, chat=chat)
+        flags = [any(start < span.end and end > span.start for span in spans) for start, end in ranges]
         if not any(flags):
             raise EmptyCompletion(f"{name}: no completion token lies in the given spans")
         return flags
 
-    def _decoded_until(self, ids: list[int]) -> tuple[int, int]:
-        """Where the next token starts and where these end, in characters; a token may hold a part of a character only."""
-        text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
-        return len(text) - text.endswith("\ufffd"), len(text)
+    def _aligned(
+        self, completion: str, answer: Sequence[int], *, prompt: Sequence[int], chat: bool
+    ) -> list[Range]:
+        """Ranges of answer tokens: the tokenizer's where these are its tokens, decoded ones where a producer sent others."""
+        own, ranges = self._own(completion, chat=chat)
+        if own[: len(answer)] == list(answer):
+            return ranges[: len(answer)]
+        lead = prompt if self._leads(chat=chat) else ()
+        return decoded_ranges(self._decode, answer, lead=lead, limit=len(completion))
+
+    def _own(self, completion: str, *, chat: bool) -> tuple[list[int], list[Range]]:
+        """The tokenizer's completion tokens behind a short prompt and their ranges."""
+        asked, opening = self._opening if chat else ("", 0)
+        whole = self._chat_text(completion) if chat else completion
+        encoded = self._tokenizer(
+            whole, add_special_tokens=False, return_offsets_mapping=self._tokenizer.is_fast
+        )
+        ids: list[int] = encoded["input_ids"]
+        ends = [index for index, token in enumerate(ids) if token in self._end_ids and index >= opening]
+        last = ends[-1] + 1 if ends and chat else len(ids)
+        first = opening + self._leads(chat=chat)
+        start = _place_of(completion, whole, behind=len(asked))
+        if start is None or not self._tokenizer.is_fast:
+            lead = ids[opening:first]
+            return ids[first:last], decoded_ranges(
+                self._decode, ids[first:last], lead=lead, limit=len(completion)
+            )
+        offsets = encoded["offset_mapping"][first:last]
+        return ids[first:last], clipped_ranges(offsets, start=start, length=len(completion))
+
+    @cached_property
+    def _opening(self) -> tuple[str, int]:
+        """A short rendered prompt and its number of tokens."""
+        text = self._template(_SHORT_CHAT, "short prompt", add_generation_prompt=True)
+        return text, len(self._encode(text))
+
+    def _chat_text(self, completion: str) -> str:
+        chat = [*_SHORT_CHAT, {"role": "assistant", "content": completion}]
+        return self._template(chat, "short prompt", add_generation_prompt=False)
+
+    def _leads(self, *, chat: bool) -> bool:
+        """Whether the row's first token, which nothing predicts, belongs to the completion."""
+        return not self._bos and (not chat or not self._opening[1])
+
+    def _decode(self, ids: list[int]) -> str:
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
+
+
+def _place_of(completion: str, whole: str, *, behind: int) -> int | None:
+    """Where the completion begins in the rendered text; templates may strip its ends. None where they changed it."""
+    found = whole.find(completion, behind)
+    if found >= 0:
+        return found
+    found = whole.find(completion.strip(), behind)
+    return found - (len(completion) - len(completion.lstrip())) if found >= 0 else None

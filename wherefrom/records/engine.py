@@ -66,7 +66,7 @@ class EvidenceSpan(Frozen):
     output: Span
     #: Characters of the training example's completion.
     example: Span
-    #: Share of the score's positive mass that lies in this pair of stretches, (0, 1].
+    #: Share of the score's positive mass (for an opponent, of its negative mass) that lies in this pair of stretches, (0, 1].
     share: float
 
 
@@ -118,7 +118,7 @@ class Attribution(Frozen):
     citations: tuple[CitationDraft, ...]
     #: Completion tokens that were explained.
     tokens: int
-    #: True where the output was cut at the token limit.
+    #: True where the output, or the acceptable answer beside it, was cut at the token limit.
     truncated: bool
     #: Mean loss of the explained tokens under the audited model, nats.
     loss_nats: float
