@@ -71,12 +71,9 @@ def register_bundle(  # noqa: PLR0913 - the facts of a manifest, all by keyword
     }
     with db.writing() as session:
         model_id = _model_revision(session, model, weights)
-        corpus_id = _known_id(
-            session, Corpus, {"sha256": corpus_sha256}, {"name": corpus_name, "examples": corpus_examples}
-        )
-        stored = session.scalar(select(func.count()).where(TrainingExample.corpus_id == corpus_id))
-    if stored != corpus_examples <= STORED_CORPUS_LIMIT:
-        _store_corpus(db, corpus_id, examples)
+        corpus = {"name": corpus_name, "examples": corpus_examples}
+        corpus_id = _known_id(session, Corpus, {"sha256": corpus_sha256}, corpus)
+    _store_corpus(db, corpus_id, corpus_examples, examples)
     facts = {"model_revision_id": model_id, "corpus_id": corpus_id, "form": form}
     with db.writing() as session:
         bundle_id = _bundle(session, name, facts, card)
@@ -163,7 +160,14 @@ def _model_revision(session: Session, name: str, weights: dict[str, str | None])
     return model_id
 
 
-def _store_corpus(db: Database, corpus_id: int, examples: Iterable[records.TrainingExample]) -> None:
+def _store_corpus(
+    db: Database, corpus_id: int, count: int, examples: Iterable[records.TrainingExample]
+) -> None:
+    """Store a corpus that is not too large and not stored yet."""
+    with db.reading() as session:
+        stored = session.scalar(select(func.count()).where(TrainingExample.corpus_id == corpus_id))
+    if count > STORED_CORPUS_LIMIT or stored == count:
+        return
     remaining = iter(examples)
     while chunk := list(islice(remaining, 4 * CHUNK)):
         with db.writing() as session:

@@ -13,15 +13,16 @@ from sqlalchemy import Select, Update, bindparam, delete, func, select, tuple_, 
 from sqlalchemy.orm import Session
 
 from db.citations import CitedAudit, store_citations
+from db.claimed import Unreadable, read_claimed
 from db.clock import db_after, db_now
 from db.examples import CHUNK, storable_text
 from db.leases import HELD, attempts_spent, due, expired, in_state, pick, token
-from db.models import Audit, Bundle, Citation, FlaggedOutput, FlaggedText
+from db.models import Audit, Bundle, Citation
 from db.session import Database
-from db.statements import AnySelect, materialized
+from db.statements import materialized
 from db.trail import Event, TrailKind, record_events
-from wherefrom.errors import ATTEMPTS_EXHAUSTED, LEASE_EXPIRED, ConfigurationError
-from wherefrom.records import Attribution, AuditState, Claim, ClaimedAudit, FlaggedRecord, sha256_of_json
+from wherefrom.errors import ATTEMPTS_EXHAUSTED, LEASE_EXPIRED, ConfigurationError, InvalidRecord
+from wherefrom.records import Attribution, AuditState, Claim, ClaimedAudit, sha256_of_json
 
 #: States that an operator can send back to the queue; `done` is not among them, its citations are evidence.
 REQUEUABLE = (AuditState.ABSTAINED, AuditState.REJECTED, AuditState.DEAD)
@@ -79,11 +80,11 @@ def claim(
     )
     with db.writing() as session:
         taken = session.scalars(take).all()
-        rows = session.execute(_claimed(taken)).all() if taken else []
-    if not rows:
+        read = read_claimed(session, taken)
+        _reject_unreadable(session, read.unreadable, owner)
+    if not read.audits:
         return None
-    audits = tuple(_claimed_audit(row) for row in rows)
-    return Claim(owner=owner, bundle_id=bundle_id, bundle_name=rows[0].bundle_name, audits=audits)
+    return Claim(owner=owner, bundle_id=bundle_id, bundle_name=read.bundle_name, audits=tuple(read.audits))
 
 
 def extend(db: Database, claim: Claim, *, lease_s: float) -> set[int]:
@@ -312,6 +313,15 @@ def _close(
     return True
 
 
+def _reject_unreadable(session: Session, unreadable: Iterable[Unreadable], owner: str) -> None:
+    for one in unreadable:
+        held = {"held_id": one.audit_id, "held_attempt": one.attempt, "held_by": owner}
+        reason = f"the stored output is no valid record ({one.error}); look at its row in flagged_text"
+        session.execute(_CLOSE, held | _ending(AuditState.REJECTED, InvalidRecord.code, reason))
+        payload = {"code": InvalidRecord.code, "attempt": one.attempt, "owner": owner}
+        record_events(session, [Event(TrailKind.AUDIT_REJECTED, f"audit:{one.audit_id}", payload)])
+
+
 def _close_cited(session: Session, one: Finished, owner: str) -> int | None:
     """Close an audit that has an answer; the id of its bundle's corpus, or None when the fence refused."""
     answer = one.attribution
@@ -361,47 +371,3 @@ def _requeue(session: Session, wanted: Select[int]) -> int:
         session.execute(update(Audit).where(Audit.id.in_(chunk)).values(**fresh))
     record_events(session, [Event(TrailKind.AUDIT_REQUEUED, f"audit:{audit_id}") for audit_id in ids])
     return len(ids)
-
-
-def _claimed(audit_ids: Sequence[int]) -> AnySelect:
-    """What the engine needs of claimed audits, in the order of the queue (RETURNING gives no order)."""
-    return (
-        select(
-            Audit.id.label("audit_id"),
-            Audit.bundle_id,
-            Audit.attempt,
-            Bundle.name.label("bundle_name"),
-            FlaggedOutput,
-            FlaggedText,
-        )
-        .join(Bundle, Bundle.id == Audit.bundle_id)
-        .join(FlaggedOutput, FlaggedOutput.id == Audit.flagged_output_id)
-        .join(FlaggedText, FlaggedText.flagged_output_id == FlaggedOutput.id)
-        .where(Audit.id.in_(audit_ids))
-        .order_by(Audit.priority, Audit.id)
-    )
-
-
-def _claimed_audit(row: Any) -> ClaimedAudit:
-    output: FlaggedOutput = row.FlaggedOutput
-    text: FlaggedText = row.FlaggedText
-    record = FlaggedRecord(
-        idempotency_key=output.idempotency_key,
-        messages=text.turns,
-        completion=text.completion,
-        token_ids=text.token_ids,
-        model=output.model,
-        reason=output.reason,
-        severity=output.severity,
-        occurred_at=output.occurred_at,
-        labels=output.labels,
-        spans=text.spans,
-        preferred=text.preferred,
-    )
-    return ClaimedAudit(
-        audit_id=row.audit_id,
-        output_id=output.id,
-        bundle_id=row.bundle_id,
-        attempt=row.attempt,
-        record=record,
-    )

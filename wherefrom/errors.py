@@ -159,12 +159,6 @@ class ConfigurationError(PermanentError):
     code = "configuration"
 
 
-class FencedError(PermanentError):
-    """Another worker holds this audit now; what this worker computed is discarded."""
-
-    code = "fenced"
-
-
 class DatabaseUnavailable(TransientError):
     """The database does not answer, or it refused the transaction."""
 

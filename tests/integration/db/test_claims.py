@@ -2,8 +2,13 @@
 
 from functools import partial
 from itertools import chain
+from pathlib import Path
 
-from db import claims
+import pytest
+from sqlalchemy import text, update
+
+from db import claims, migrate
+from db.models import FlaggedOutput, FlaggedText
 from db.session import Database
 from tests.integration.db.builders import (
     OWNER,
@@ -150,3 +155,35 @@ def test_a_claim_costs_two_statements(db: Database, bundle_id: int) -> None:
     with recorded_statements() as statements:
         claim(db, bundle_id, limit=20)
     assert len(statements) == 2
+
+
+@pytest.mark.parametrize("column", ["messages", "labels"])
+def test_an_unreadable_row_does_not_take_its_batch_down(db: Database, bundle_id: int, column: str) -> None:
+    """A stored output that is no record (any more) is rejected; the others of the batch are claimed in their order."""
+    first, broken, last = accept(db, record(1), record(2), record(3))
+    damage = {
+        "messages": update(FlaggedText)
+        .where(FlaggedText.flagged_output_id == broken.output_id)
+        .values(turns=[]),
+        "labels": update(FlaggedOutput).where(FlaggedOutput.id == broken.output_id).values(labels={"a": 1}),
+    }
+    with db.writing() as session:
+        session.execute(damage[column])
+    assert [one.audit_id for one in claim(db, bundle_id).audits] == [first.audit_id, last.audit_id]
+    row = audit_row(db, broken.audit_id)
+    assert (row.state, row.code, row.lease_owner) == (AuditState.REJECTED, "invalid_record", None)
+    assert "no valid record (ValidationError)" in (row.reason or "")
+    assert claims.claim(db, bundle_id=bundle_id, limit=5, owner=OWNER, lease_s=60) is None
+
+
+def test_a_column_that_is_no_json(tmp_path: Path) -> None:
+    """SQLite holds any text where JSON should be; the audit is rejected alone, also when it is the only one."""
+    migrate.upgrade(url := f"sqlite:///{tmp_path / 'w.db'}")
+    db = Database(url)
+    bundle_id = register(db)
+    (broken,) = accept(db, record(1))
+    with db.writing() as session:
+        session.execute(text("UPDATE flagged_text SET turns = '{'"))
+    assert claims.claim(db, bundle_id=bundle_id, limit=5, owner=OWNER, lease_s=60) is None
+    assert audit_row(db, broken.audit_id).code == "invalid_record"
+    db.dispose()

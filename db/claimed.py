@@ -1,0 +1,101 @@
+"""Reads what the engine needs of audits that were just claimed; a row that cannot be read never takes its batch down."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from db.models import Audit, Bundle, FlaggedOutput, FlaggedText
+from db.statements import AnySelect
+from wherefrom.records import ClaimedAudit, FlaggedRecord
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A claimed audit whose stored output is no valid record, or no JSON."""
+
+    audit_id: int
+    attempt: int
+    #: Kind of the error; its text may quote the output.
+    error: str
+
+
+@dataclass(frozen=True)
+class ClaimedRows:
+    """What was read of one claim."""
+
+    #: Name of the bundle; empty without audits.
+    bundle_name: str
+    #: In the order of the queue.
+    audits: list[ClaimedAudit]
+    unreadable: list[Unreadable]
+
+
+def read_claimed(session: Session, audit_ids: Sequence[int]) -> ClaimedRows:
+    """Read claimed audits in one statement; one by one where that fails."""
+    if not audit_ids:
+        return ClaimedRows("", [], [])
+    try:
+        return _read(session, audit_ids)
+    except ValueError as error:  # no JSON in a column, or no valid record
+        if len(audit_ids) == 1:
+            attempt = session.scalars(select(Audit.attempt).where(Audit.id == audit_ids[0])).one()
+            return ClaimedRows("", [], [Unreadable(audit_ids[0], attempt, type(error).__name__)])
+    ordered = select(Audit.id).where(Audit.id.in_(audit_ids)).order_by(Audit.priority, Audit.id)
+    parts = [read_claimed(session, [audit_id]) for audit_id in session.scalars(ordered).all()]
+    return ClaimedRows(
+        max(part.bundle_name for part in parts),
+        [audit for part in parts for audit in part.audits],
+        [one for part in parts for one in part.unreadable],
+    )
+
+
+def _read(session: Session, audit_ids: Sequence[int]) -> ClaimedRows:
+    rows = session.execute(_claimed(audit_ids)).all()
+    return ClaimedRows(rows[0].bundle_name if rows else "", [_claimed_audit(row) for row in rows], [])
+
+
+def _claimed(audit_ids: Sequence[int]) -> AnySelect:
+    """What the engine needs of claimed audits, in the order of the queue (RETURNING gives no order)."""
+    return (
+        select(
+            Audit.id.label("audit_id"),
+            Audit.bundle_id,
+            Audit.attempt,
+            Bundle.name.label("bundle_name"),
+            FlaggedOutput,
+            FlaggedText,
+        )
+        .join(Bundle, Bundle.id == Audit.bundle_id)
+        .join(FlaggedOutput, FlaggedOutput.id == Audit.flagged_output_id)
+        .join(FlaggedText, FlaggedText.flagged_output_id == FlaggedOutput.id)
+        .where(Audit.id.in_(audit_ids))
+        .order_by(Audit.priority, Audit.id)
+    )
+
+
+def _claimed_audit(row: Any) -> ClaimedAudit:
+    output: FlaggedOutput = row.FlaggedOutput
+    text: FlaggedText = row.FlaggedText
+    record = FlaggedRecord(
+        idempotency_key=output.idempotency_key,
+        messages=text.turns,
+        completion=text.completion,
+        token_ids=text.token_ids,
+        model=output.model,
+        reason=output.reason,
+        severity=output.severity,
+        occurred_at=output.occurred_at,
+        labels=output.labels,
+        spans=text.spans,
+        preferred=text.preferred,
+    )
+    return ClaimedAudit(
+        audit_id=row.audit_id,
+        output_id=output.id,
+        bundle_id=row.bundle_id,
+        attempt=row.attempt,
+        record=record,
+    )
