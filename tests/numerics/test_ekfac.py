@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 from tests.numerics.tolerances import FLOAT32
 from tests.tiny import VOCABULARY, micro_config, quiet, random_row, write_micro_model
 from wherefrom.attribution import ekfac_factors
-from wherefrom.attribution.ekfac import FOLDER, EkfacScorer, EkfacScores, build_ekfac
+from wherefrom.attribution.ekfac import EkfacScorer, EkfacScores, build_ekfac
 from wherefrom.attribution.ekfac_factors import DAMPING, EkfacFactors, fit_ekfac
 from wherefrom.attribution.ekfac_gradients import LinearTaps, block_linears
 from wherefrom.attribution.model import LanguageModel, load_model
@@ -236,16 +237,19 @@ def test_layers_add_up() -> None:
 
 def test_stored_norms_give_the_same_scores() -> None:
     """The cheap path for an audit's candidates agrees with the full one."""
-    scorer = EkfacScorer(language(), factors())
-    full = scorer.scores(QUERIES, ROWS)
+    full = EkfacScorer(language(), factors()).scores(QUERIES, ROWS)
+    scorer = EkfacScorer(language(), factors().with_norms(full.norms, DAMPING))
     torch.testing.assert_close(scorer.norms(ROWS), full.norms, **FLOAT32)
-    cheap = scorer.scores_with_norms(QUERIES, ROWS[3:8], full.norms[3:8])
-    assert_near(cheap.dot, full.dot[:, 3:8])
-    assert_near(cheap.cosine, full.cosine[:, 3:8])
-    with pytest.raises(ConfigurationError, match="norms at damping"):
-        scorer.scores_with_norms(QUERIES, ROWS, full.norms[:2])
-    with pytest.raises(ConfigurationError, match="norms at damping"):
-        EkfacScorer(language(), factors(), damping=1.0).scores_with_norms(QUERIES, ROWS, full.norms)
+    numbers = np.array([3, 9, 4, 5])
+    cheap = scorer.stored_scores(QUERIES, [ROWS[number] for number in numbers], numbers)
+    assert_near(cheap.dot, full.dot[:, numbers])
+    assert_near(cheap.cosine, full.cosine[:, numbers])
+    with pytest.raises(ConfigurationError, match="no norms"):
+        EkfacScorer(language(), factors()).stored_scores(QUERIES, ROWS, np.arange(12))
+    with pytest.raises(ConfigurationError, match="no norms at damping 1"):
+        EkfacScorer(language(), factors().with_norms(full.norms, DAMPING), damping=1.0).stored_scores(
+            QUERIES, ROWS, np.arange(12)
+        )
 
 
 def test_a_copy_of_the_query_is_its_best_proponent() -> None:
@@ -296,7 +300,7 @@ def test_sampled_labels_differ_and_repeat() -> None:
 def test_round_trip(tmp_path: Path) -> None:
     """What is stored in a bundle gives the same scores, norms included."""
     built = build_ekfac(language(), ROWS, tmp_path, progress=quiet)
-    read = EkfacFactors.load(tmp_path / FOLDER)
+    read = EkfacFactors.load(tmp_path)
     assert read.facts == built.facts
     assert list(read.layers) == list(factors().layers)
     assert read.norms is not None

@@ -10,7 +10,7 @@ so the cosine has the inverse square root on both sides before anything is norma
 
 Queries are held as preconditioned gradients, layer by layer; training examples are run through the model afresh, and nothing of them is kept but the
 scores. Where the queries of all layers do not fit into the memory given, layers are taken in turns, at one more pass over queries and examples per turn.
-With stored norms the examples' gradients need no rotation: the queries are rotated back, which costs a third of the work.
+With stored norms the examples' gradients need no rotation: the queries are rotated back instead.
 
 References: arXiv:1806.03884 (the factors), arXiv:2308.03296 (for language models). Conventions are kronfluence's: loss summed over a row's explained
 tokens, eigenvalues averaged over examples, damping a share of each layer's mean eigenvalue.
@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -39,8 +41,6 @@ from wherefrom.errors import BundleMismatch, ConfigurationError
 
 #: Bytes that the preconditioned gradients of the queries may take at once.
 MEMORY_BYTES = 3 << 30
-#: Folder of the factors in a bundle.
-FOLDER = "ekfac"
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,12 @@ class EkfacScores:
 def build_ekfac(
     language: LanguageModel,
     rows: Sequence[TokenRow],
-    bundle: Path,
+    folder: Path,
     *,
     labels: Labels = "data",
     progress: Progress,
 ) -> EkfacFactors:
-    """Fit the factors of a corpus, add its examples' norms and store both in the bundle's folder `ekfac`.
+    """Fit the factors of a corpus, add its examples' norms and store both in a folder.
 
     Raises:
         ConfigurationError, UnusableModel: see `fit_ekfac`.
@@ -75,7 +75,7 @@ def build_ekfac(
     progress("EK-FAC norms (rows)", 0, len(rows))
     factors = factors.with_norms(EkfacScorer(language, factors).norms(rows), DAMPING)
     progress("EK-FAC norms (rows)", len(rows), len(rows))
-    factors.save(bundle / FOLDER)
+    factors.save(folder)
     return factors
 
 
@@ -129,27 +129,36 @@ class EkfacScorer:
                 parts[name] = EkfacScores(found[name].dot, held[name].norms, found[name].norms.sqrt())
         return parts
 
-    def scores_with_norms(
-        self, queries: Sequence[TokenRow], rows: Sequence[TokenRow], norms: Tensor
+    def stored_scores(
+        self,
+        queries: Sequence[TokenRow],
+        candidates: Sequence[TokenRow],
+        numbers: npt.NDArray[np.int64],
     ) -> EkfacScores:
-        """The same as `scores` for examples whose norms `[N]` are stored, at a third of the algebra.
+        """The same as `scores` for rows of the corpus whose norms are stored, at about two thirds of the time.
+
+        Args:
+            queries: see `scores`.
+            candidates: rows of the corpus that the factors were built on.
+            numbers: their numbers in the corpus, `[K]`.
 
         Raises:
-            ConfigurationError: the stored norms are not one per row, or of another damping than this scorer's.
+            ConfigurationError: no norms are stored, or those of another damping than this scorer's.
         """
-        if len(norms) != len(rows) or self._factors.facts.norms_damping != self._damping:
+        facts, norms = self._factors.facts, self._factors.norms
+        if norms is None or facts.norms_damping != self._damping:
             raise ConfigurationError(
-                f"{len(norms)} norms at damping {self._factors.facts.norms_damping} do not serve {len(rows)} rows at damping {self._damping}"
+                f"the EK-FAC factors hold no norms at damping {self._damping}; build them with `build_ekfac`"
             )
-        dot = torch.zeros(len(queries), len(rows))
+        dot = torch.zeros(len(queries), len(candidates))
         of_queries = torch.zeros(len(queries))
         for names in self._turns(len(queries)):
             held = self._precondition(queries, names)
             of_queries += sum(one.norms.square() for one in held.values())
             raw = {name: _rotate_back(self._factors.layers[name], one) for name, one in held.items()}
             del held
-            run_batches(self._taps, rows, partial(partial, _score_raw, raw, dot), names=names)
-        return EkfacScores(dot, of_queries.sqrt(), norms)
+            run_batches(self._taps, candidates, partial(partial, _score_raw, raw, dot), names=names)
+        return EkfacScores(dot, of_queries.sqrt(), norms[torch.from_numpy(numbers)])
 
     def norms(self, rows: Sequence[TokenRow]) -> Tensor:
         """|H^(-1/2) G| of each row, `[N]`, in one pass."""

@@ -1,0 +1,125 @@
+"""The path from the base model to the audited one: its points, its sums and what a bundle keeps of it."""
+
+import functools
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.numerics.tolerances import FLOAT32
+from tests.tiny import micro_config, quiet, random_row, write_adapter, write_micro_model
+from wherefrom.attribution.ekfac import EkfacScorer
+from wherefrom.attribution.ekfac_factors import fit_ekfac
+from wherefrom.attribution.ekfac_path import (
+    FOLDER,
+    POINTS,
+    EkfacPath,
+    build_path,
+    load_path,
+    model_between,
+)
+from wherefrom.attribution.model import LanguageModel, load_model
+from wherefrom.errors import BundleCorrupt, BundleMismatch, ConfigurationError
+
+ROWS = [random_row(3 + step % 3, 2 + step, seed=step) for step in range(6)]
+QUERIES = [random_row(4, 5, seed=50), ROWS[2]]
+SMALL = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
+
+
+@functools.cache
+def models() -> tuple[LanguageModel, LanguageModel]:
+    """A base model, and an audited one: the base with an adapter merged."""
+    with tempfile.TemporaryDirectory() as folder:
+        base = write_micro_model(Path(folder) / "base", micro_config(**SMALL))
+        return load_model(base), load_model(base, write_adapter(Path(folder) / "adapter", base))
+
+
+def other_model(**changes: int) -> LanguageModel:
+    """A model of other weights, and of another shape where one is given."""
+    with tempfile.TemporaryDirectory() as folder:
+        return load_model(
+            write_micro_model(Path(folder) / "model", micro_config(**(SMALL | changes)), seed=9)
+        )
+
+
+def test_points_lie_on_the_line() -> None:
+    """0 is the base, 1 the audited model itself, and between them every weight is in proportion; neither is changed."""
+    base, audited = models()
+    before = [weight.clone() for weight in audited.model.parameters()]
+    assert model_between(base, audited, 1.0) is audited
+    quarter = model_between(base, audited, 0.25)
+    moved = 0
+    for start, end, weight in zip(
+        base.model.parameters(), audited.model.parameters(), quarter.model.parameters(), strict=True
+    ):
+        torch.testing.assert_close(weight, 0.75 * start + 0.25 * end, **FLOAT32)
+        moved += int(not torch.equal(start, end))
+    assert moved == 4, "the adapter has two layers in each of two blocks"
+    for weight, old in zip(audited.model.parameters(), before, strict=True):
+        assert torch.equal(weight, old)
+
+
+def test_scores_are_sums_over_points(tmp_path: Path) -> None:
+    """Dot products and squared norms add up over the points, each with its own factors."""
+    base, audited = models()
+    path = build_path(base, audited, ROWS, bundle=tmp_path, progress=quiet)
+    assert path.points == len(POINTS)
+    dot, squares = torch.zeros(2, 6), torch.zeros(6)
+    for point in POINTS:
+        language = model_between(base, audited, point)
+        found = EkfacScorer(language, fit_ekfac(language, ROWS, progress=quiet)).scores(QUERIES, ROWS)
+        dot, squares = dot + found.dot, squares + found.norms**2
+    scores = path.scores(QUERIES, ROWS)
+    torch.testing.assert_close(scores.dot, dot, rtol=1e-3, atol=1e-2)
+    torch.testing.assert_close(scores.norms, squares.sqrt(), rtol=1e-3, atol=1e-2)
+    assert float(scores.cosine[1, 2]) == pytest.approx(1.0, abs=1e-4)
+    assert int(scores.cosine[1].argmax()) == 2
+    for own in (found.dot, 2 * found.dot):
+        assert not torch.allclose(scores.dot, own, rtol=0.05), "a point that does not count"
+
+
+def test_bundle_keeps_the_path(tmp_path: Path) -> None:
+    """What is read back scores as what was built, candidates by their stored norms too."""
+    base, audited = models()
+    built = build_path(base, audited, ROWS, bundle=tmp_path, progress=quiet)
+    read = load_path(base, audited, tmp_path)
+    assert read is not None
+    expected = built.scores(QUERIES, ROWS)
+    torch.testing.assert_close(read.scores(QUERIES, ROWS).dot, expected.dot, **FLOAT32)
+    numbers = np.array([5, 2, 0])
+    some = read.candidate_scores(QUERIES, [ROWS[number] for number in numbers], numbers)
+    torch.testing.assert_close(some.cosine, expected.cosine[:, numbers], rtol=1e-3, atol=1e-4)
+
+
+def test_without_a_base_model(tmp_path: Path) -> None:
+    """The audited model is the only point, and the scores are plain EK-FAC's."""
+    _, audited = models()
+    assert load_path(None, audited, tmp_path) is None
+    built = build_path(None, audited, ROWS, bundle=tmp_path, progress=quiet)
+    assert built.points == 1
+    plain = EkfacScorer(audited, fit_ekfac(audited, ROWS, progress=quiet)).scores(QUERIES, ROWS)
+    torch.testing.assert_close(built.scores(QUERIES, ROWS).dot, plain.dot, rtol=1e-3, atol=1e-2)
+    read = load_path(None, audited, tmp_path)
+    assert read is not None
+    assert read.points == 1
+
+
+def test_wrong_models_and_files_are_told(tmp_path: Path) -> None:
+    """Another base model, none where one is needed, a broken index, an empty path."""
+    base, audited = models()
+    with pytest.raises(BundleMismatch, match="no base model of"):
+        model_between(other_model(intermediate_size=32), audited, 0.5)
+    with pytest.raises(BundleMismatch, match="no base model of"):
+        model_between(other_model(num_hidden_layers=1), audited, 0.5)
+    build_path(base, audited, ROWS, bundle=tmp_path, progress=quiet)
+    for wrong in (None, other_model()):
+        with pytest.raises(BundleMismatch, match="was built with the base model"):
+            load_path(wrong, audited, tmp_path)
+    (tmp_path / FOLDER / "path.json").write_text(json.dumps({"way": []}), encoding="utf-8")
+    with pytest.raises(BundleCorrupt, match="cannot be read"):
+        load_path(base, audited, tmp_path)
+    with pytest.raises(ConfigurationError, match="at least one point"):
+        EkfacPath([])
