@@ -17,7 +17,7 @@ from db.claimed import Unreadable, read_claimed
 from db.clock import db_after, db_now
 from db.examples import CHUNK, storable_text
 from db.leases import HELD, attempts_spent, due, expired, in_state, pick, token
-from db.models import Audit, Bundle, Citation
+from db.models import Audit, Bundle, Citation, Measurement
 from db.session import Database
 from db.statements import materialized
 from db.trail import Event, TrailKind, record_events
@@ -367,6 +367,8 @@ def _requeue(session: Session, wanted: Select[int]) -> int:
     fresh |= {"conformal_p": None, "novelty_p": None}
     for start in range(0, len(ids), CHUNK):
         chunk = ids[start : start + CHUNK]
+        cited = select(Citation.id).where(Citation.audit_id.in_(chunk))
+        session.execute(delete(Measurement).where(Measurement.citation_id.in_(cited)))
         session.execute(delete(Citation).where(Citation.audit_id.in_(chunk)))
         session.execute(update(Audit).where(Audit.id.in_(chunk)).values(**fresh))
     record_events(session, [Event(TrailKind.AUDIT_REQUEUED, f"audit:{audit_id}") for audit_id in ids])

@@ -34,6 +34,7 @@ class Scope(StrEnum):
 
     INGEST = "ingest"
     READ = "read"
+    MEASURE = "measure"
     ADMIN = "admin"
 
 

@@ -28,7 +28,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from db.clock import UtcTimestamp, db_now
-from wherefrom.records import AuditState, Severity, Tier
+from wherefrom.records import AuditState, MeasurementState, Method, Severity, Tier
 
 _BIG = Integer().with_variant(BigInteger(), "postgresql")
 _JSON = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
@@ -289,6 +289,47 @@ class Citation(Base):
     ekfac_score: Mapped[float | None]
     #: Further training examples of the corpus in its near-duplicate group.
     duplicates: Mapped[int | None]
+
+
+class Measurement(Base):
+    """The effect of one citation, measured by one method; a queue like that of the audits, with the same fencing."""
+
+    __tablename__ = "measurement"
+    __table_args__ = (
+        UniqueConstraint("citation_id", "method"),
+        Index(None, "bundle_id", "state", "id"),
+        CheckConstraint("(state = 'running') = (lease_owner IS NOT NULL)", name="running_has_owner"),
+    )
+
+    id: Mapped[Id]
+    citation_id: Mapped[int] = _ref("citation.id")
+    #: Copied from the audit, for claims.
+    bundle_id: Mapped[int] = _ref("bundle.id")
+    method: Mapped[Method] = mapped_column(_stored(Method, "method"))
+    state: Mapped[MeasurementState] = mapped_column(_stored(MeasurementState, "measurement_state"))
+    code: Mapped[Short | None]
+    reason: Mapped[str | None]
+    attempt: Mapped[int] = mapped_column(default=0)
+    #: Attempts up to this one were forgiven when it was asked for again.
+    attempt_floor: Mapped[int] = mapped_column(default=0)
+    lease_owner: Mapped[Short | None]
+    lease_until: Mapped[datetime | None]
+    next_attempt_at: Mapped[datetime | None]
+    effect_nats: Mapped[float | None]
+    low_nats: Mapped[float | None]
+    high_nats: Mapped[float | None]
+    z: Mapped[float | None]
+    seeds: Mapped[int | None]
+    #: `ControlEffect`s as JSON.
+    controls: Mapped[list[Any] | None]
+    #: Ids of the training examples that were left out together.
+    left_out: Mapped[list[Any] | None]
+    weak: Mapped[bool] = mapped_column(Boolean)
+    cost_seconds: Mapped[float | None]
+    requested_by: Mapped[Short]
+    created_at: Mapped[Now]
+    claimed_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
 
 
 class Review(Base):

@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, RowMapping, column, func, select, table
 from sqlalchemy.orm import Session
 
 from db.clock import db_now
+from db.measurements import measurements_of
 from db.models import Audit, Bundle, Citation, Corpus, FlaggedOutput, FlaggedText, TrainingExample
 from db.pages import Keyset
 from db.session import Database
@@ -94,6 +95,7 @@ def get_audit(db: Database, audit_id: int) -> AuditDetail:
         if row is None:
             raise NotFound(f"audit {audit_id} does not exist")
         citations = _citations(session, audit_id)
+        measurements = measurements_of(session, audit_id)
     detail = {part.name: row[part.name] for part in _DETAIL}
     return AuditDetail(
         audit=_summary(row),
@@ -107,6 +109,7 @@ def get_audit(db: Database, audit_id: int) -> AuditDetail:
         ),
         citations=tuple(one for one in citations if one.rank > 0),
         opponents=tuple(one for one in reversed(citations) if one.rank < 0),
+        measurements=measurements,
     )
 
 

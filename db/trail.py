@@ -21,6 +21,9 @@ class TrailKind(StrEnum):
     AUDIT_REQUEUED = "audit.requeued"
     BUNDLE_REGISTERED = "bundle.registered"
     BUNDLE_ACTIVATED = "bundle.activated"
+    MEASUREMENT_REQUESTED = "measurement.requested"
+    MEASUREMENT_FINISHED = "measurement.finished"
+    MEASUREMENT_DEAD = "measurement.dead"
     KEY_CREATED = "key.created"
     KEY_REVOKED = "key.revoked"
 

@@ -42,6 +42,14 @@ from wherefrom.records.flagged import (
     sha256_of_json,
     utc_now,
 )
+from wherefrom.records.measurements import (
+    ClaimedMeasurement,
+    ControlEffect,
+    MeasuredEffect,
+    MeasurementRecord,
+    MeasurementState,
+    Method,
+)
 
 __all__ = [
     "RECORD_SCHEMA",
@@ -56,12 +64,18 @@ __all__ = [
     "CitedBy",
     "Claim",
     "ClaimedAudit",
+    "ClaimedMeasurement",
+    "ControlEffect",
     "EvidenceSpan",
     "ExampleDetail",
     "FlaggedRecord",
     "Frozen",
     "IntakeResult",
+    "MeasuredEffect",
+    "MeasurementRecord",
+    "MeasurementState",
     "Message",
+    "Method",
     "Overlap",
     "Page",
     "Query",

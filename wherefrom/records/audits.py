@@ -8,6 +8,7 @@ from pydantic import Field
 
 from wherefrom.records.engine import EvidenceSpan, Overlap, Tier
 from wherefrom.records.flagged import FlaggedRecord, Frozen, Message, Severity, Span
+from wherefrom.records.measurements import MeasurementRecord
 
 T = TypeVar("T")
 
@@ -188,6 +189,8 @@ class AuditDetail(Frozen):
     seconds: float | None
     citations: tuple[CitationRecord, ...]
     opponents: tuple[CitationRecord, ...]
+    #: Measurements of its citations, oldest first.
+    measurements: tuple[MeasurementRecord, ...] = ()
 
 
 class ExampleDetail(Frozen):

@@ -263,7 +263,7 @@ def test_queue_health(db: Database, bundle_id: int) -> None:
     ("read", "expected"),
     [
         (lambda db: reader.list_audits(db, AuditFilter(source="source-0", text="answer")), 1),
-        (lambda db: reader.get_audit(db, 1), 2),
+        (lambda db: reader.get_audit(db, 1), 3),
         (lambda db: reader.get_example(db, 1), 1),
         (lambda db: reader.find_example(db, "ex-00000"), 1),
         (lambda db: reader.cited_by(db, 1), 1),
