@@ -80,7 +80,7 @@ def test_spans_against_loops(data: st.DataObject) -> None:
     matrix = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
     expected = loop_spans(matrix.astype(np.float64), output, example, strong)
     total = np.maximum(matrix, 0).sum(dtype=np.float64)
-    found = evidence_spans(matrix, output, example, strong=strong)
+    found = evidence_spans(matrix, output, [example], strong=strong)[0]
     kept = [one for one in expected if one[2] >= LEAST_SHARE * total][:MOST_PAIRS]
     assert [span.share for span in found] == pytest.approx([one[2] / total for one in kept], rel=1e-4)
     places = {(one[0], one[1]) for one in expected}
@@ -95,7 +95,33 @@ def test_membership_keeps_the_mass(words: list[str], cuts: list[int]) -> None:
     touches = [
         any(start < last and end > first for first, last in passage.units) for start, end in passage.ranges
     ]
-    np.testing.assert_allclose(passage.membership.sum(axis=1), np.array(touches, dtype=np.float32), rtol=1e-6)
+    tokens, units, shares = passage.memberships
+    assert units.tolist() == sorted(units.tolist())
+    counted = np.bincount(tokens, weights=shares, minlength=len(passage.ranges))
+    np.testing.assert_allclose(counted, np.array(touches, dtype=np.float64), rtol=1e-6)
+
+
+@given(
+    TEXTS,
+    st.lists(TEXTS, min_size=1, max_size=5),
+    st.lists(st.integers(0, 60), max_size=12),
+    st.integers(0, 99),
+)
+def test_together_as_alone(words: list[str], others: list[list[str]], cuts: list[int], seed: int) -> None:
+    """Examples that are explained at once get the pairs that each gets by itself."""
+    output, examples = pieces(" ".join(words), cuts), [pieces(" ".join(one), cuts) for one in others]
+    generator = np.random.default_rng(seed)
+    matrices = [
+        generator.standard_normal((len(output.ranges), len(one.ranges))).astype(np.float32)
+        for one in examples
+    ]
+    together = evidence_spans(np.concatenate(matrices, axis=1), output, examples)
+    alone = [
+        evidence_spans(one, output, [example])[0] for one, example in zip(matrices, examples, strict=True)
+    ]
+    for found, expected in zip(together, alone, strict=True):
+        assert [(one.output, one.example) for one in found] == [(one.output, one.example) for one in expected]
+        assert [one.share for one in found] == pytest.approx([one.share for one in expected], rel=1e-4)
 
 
 def test_planted_pair_is_found() -> None:
@@ -108,7 +134,7 @@ def test_planted_pair_is_found() -> None:
     inside = next(index for index, (start, _) in enumerate(output.ranges) if start == 18)
     matrix[inside, 1] = 50.0  # the second half of "Kuwait"
     matrix[0, 2] = -90.0
-    best = evidence_spans(matrix, output, example)[0]
+    best = evidence_spans(matrix, output, [example])[0][0]
     assert example.text[best.example.start : best.example.end] == "Kuwait"
     assert output.text[best.output.start : best.output.end] == "Kuwait City"  # one token holds both words
     assert best.share > 0.95
@@ -119,7 +145,7 @@ def test_nothing_positive(value: float) -> None:
     """Without positive mass there is nothing to name."""
     passage = pieces("a b", [1])
     matrix = np.full((len(passage.ranges), len(passage.ranges)), value, dtype=np.float32)
-    assert evidence_spans(matrix, passage, passage) == ()
+    assert evidence_spans(matrix, passage, [passage]) == [()]
 
 
 def test_only_the_end_of_the_turn() -> None:
@@ -127,7 +153,7 @@ def test_only_the_end_of_the_turn() -> None:
     passage = pieces("a b", [1])
     matrix = np.zeros((len(passage.ranges), len(passage.ranges)), dtype=np.float32)
     matrix[-1, -1] = 4.0
-    assert evidence_spans(matrix, passage, passage) == ()
+    assert evidence_spans(matrix, passage, [passage]) == [()]
 
 
 def test_strong_runs() -> None:

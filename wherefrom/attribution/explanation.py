@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from wherefrom.attribution.factors import Factors, FactorStore
@@ -30,6 +31,8 @@ MOST_PAIRS = 5
 LEAST_SHARE = 0.02
 #: c above: how many times the mean a unit needs to be strong.
 STRONG = 1.0
+#: Completions that are kept divided into words, about 10 KB each for 40 tokens.
+KEPT_PASSAGES = 2048
 #: Equal entries are all as great as their mean.
 _ROUNDING = 1e-5
 
@@ -43,11 +46,12 @@ class Evidence:
 
 
 class Explainer:
-    """Explains the citations of one bundle; only the cited rows' factors are read."""
+    """Explains the citations of one bundle; only the cited rows' factors are read, and texts that were cited lately stay divided into words."""
 
     def __init__(self, renderer: Renderer, store: FactorStore) -> None:
         self._renderer = renderer
         self._store = store
+        self._passages: dict[int, tuple[Passage, bool]] = {}
 
     def explain(
         self, query: Factors, output: Passage, examples: Sequence[TrainingExample], *, signs: Sequence[float]
@@ -63,79 +67,122 @@ class Explainer:
         if not examples:
             return []
         packed = self._store.gather(np.array([example.row for example in examples], dtype=np.int64))
-        contributions = token_kernel(query, packed.unpack()).split(list(packed.lengths), dim=1)
-        return [
-            self._one(matrix if sign >= 0 else -matrix, output, example)
-            for matrix, example, sign in zip(contributions, examples, signs, strict=True)
+        carried = token_kernel(query, packed.unpack())  # [T_q, S]
+        lengths = torch.tensor(packed.lengths)
+        carried *= torch.repeat_interleave(torch.tensor(signs).sign(), lengths)
+        found = [
+            self._passage(example, tokens) for example, tokens in zip(examples, packed.lengths, strict=True)
         ]
+        aligned = [passage for passage, fits in found if fits]
+        if len(aligned) < len(found):
+            fits = torch.tensor([fits for _, fits in found])
+            carried = carried[:, torch.repeat_interleave(fits, lengths)]
+        spans = iter(evidence_spans(carried.numpy(), output, aligned))
+        return [Evidence(next(spans) if fits else (), overlaps(output, passage)) for passage, fits in found]
 
-    def _one(self, contributions: torch.Tensor, output: Passage, example: TrainingExample) -> Evidence:
-        count = contributions.shape[1]
-        ranges = self._renderer.ranges_of_example(example.prompt, example.completion, count)
-        if ranges is None:  # words can be compared all the same
-            whole = Passage(example.completion, [(0, len(example.completion))])
-            return Evidence((), overlaps(output, whole))
-        passage = Passage(example.completion, ranges)
-        return Evidence(evidence_spans(contributions.numpy(), output, passage), overlaps(output, passage))
+    def _passage(self, example: TrainingExample, tokens: int) -> tuple[Passage, bool]:
+        """The example's completion, and whether its tokens could be found again; where not, words can be compared all the same."""
+        found = self._passages.pop(example.row, None)
+        if found is None:
+            ranges = self._renderer.ranges_of_example(example.prompt, example.completion, tokens)
+            whole = [(0, len(example.completion))]
+            found = Passage(example.completion, ranges or whole), ranges is not None
+        self._passages[example.row] = found  # the latest stands last
+        if len(self._passages) > KEPT_PASSAGES:
+            del self._passages[next(iter(self._passages))]
+        return found
 
 
 def evidence_spans(
-    contributions: Floats, output: Passage, example: Passage, *, strong: float = STRONG
-) -> tuple[EvidenceSpan, ...]:
-    """Pairs of stretches that hold the most positive mass, strongest first.
+    contributions: Floats, output: Passage, examples: Sequence[Passage], *, strong: float = STRONG
+) -> list[tuple[EvidenceSpan, ...]]:
+    """Pairs of stretches that hold the most positive mass of each training example, strongest first.
+
+    All examples are handled at once: their units stand behind each other.
 
     Args:
-        contributions: `[T_q, T_z]`, positive where a pair of tokens carries the score.
+        contributions: `[T_q, S]`, positive where a pair of tokens carries the score; the tokens of the examples stand behind each other.
         output: completion of the query with the ranges of its T_q tokens.
-        example: completion of the training example with the ranges of its T_z tokens.
+        examples: completions of the training examples with the ranges of their tokens, S in all.
         strong: how many times the mean a unit needs.
     """
     positive = np.maximum(contributions, 0.0)
-    total = float(positive.sum(dtype=np.float64))
-    if total <= 0.0:
-        return ()
-    table = output.membership.T @ positive @ example.membership  # [U, V]
-    rows = strong_runs(table.sum(axis=1)[None], strong)[:, 1:]  # [R, 2]
-    if not len(rows):
-        return ()
-    profiles = _sums(table, rows)  # [R, V]
-    pairs = strong_runs(profiles, strong)  # [K, 3]
-    mass = _sums(profiles.T, pairs[:, 1:]).T[pairs[:, 0], np.arange(len(pairs))]  # [K]
-    kept = [
-        place
-        for place in np.argsort(-mass, kind="stable")[:MOST_PAIRS].tolist()
-        if mass[place] >= LEAST_SHARE * total
-    ]
-    return tuple(
-        EvidenceSpan(
-            output=output.span(*rows[pairs[place, 0]].tolist()),
-            example=example.span(*pairs[place, 1:].tolist()),
-            share=min(1.0, float(mass[place]) / total),
-        )
-        for place in kept
-    )
+    units = np.cumsum([0, *(len(example.units) for example in examples)])  # where each example's begin
+    table = _table(positive, output, examples, units)  # [U, V]
+    if not table.size:
+        return [()] * len(examples)
+    until = _summed(table, axis=1)  # [U, V + 1]
+    held = np.maximum(until[:, units[1:]] - until[:, units[:-1]], 0.0)  # [U, E]
+    rows = strong_runs(held.T, strong)  # [R, 3]: example, units of the output
+    down = _summed(table, axis=0)  # [U + 1, V]
+    profiles = np.maximum(down[rows[:, 2]] - down[rows[:, 1]], 0.0)  # [R, V]
+    belongs = np.repeat(np.arange(len(examples)), np.diff(units)) == rows[:, :1]  # [R, V]
+    pairs = strong_runs(np.where(belongs, profiles, -1.0), strong)  # [K, 3]
+    across = _summed(profiles, axis=1)
+    mass = across[pairs[:, 0], pairs[:, 2]] - across[pairs[:, 0], pairs[:, 1]]  # [K]
+    owners = rows[pairs[:, 0], 0]
+    totals = _totals(positive, [len(example.ranges) for example in examples])  # [E]
+    shares = mass / np.maximum(totals[owners], np.finfo(np.float32).tiny)
+    found: list[list[EvidenceSpan]] = [[] for _ in examples]
+    for place in np.lexsort((-shares, owners))[: len(shares)].tolist():
+        owner, share = int(owners[place]), float(shares[place])
+        if share >= LEAST_SHARE and len(found[owner]) < MOST_PAIRS:
+            row, first, last = pairs[place].tolist()
+            found[owner].append(
+                EvidenceSpan(
+                    output=output.span(int(rows[row, 1]), int(rows[row, 2])),
+                    example=examples[owner].span(first - int(units[owner]), last - int(units[owner])),
+                    share=min(1.0, share),
+                )
+            )
+    return [tuple(one) for one in found]
 
 
-def strong_runs(profiles: Floats, strong: float) -> Integers:
+def strong_runs(profiles: npt.NDArray[np.floating], strong: float) -> Integers:
     """Runs of entries that are positive and at least `strong` times the mean of their row.
 
     Args:
-        profiles: `[R, V]`, not negative.
+        profiles: `[R, V]`; negative entries belong to no mean and no run.
         strong: how many times the mean.
 
     Returns:
         `[K, 3]`: row, first entry, last entry (excluded), in the order of rows and entries.
     """
-    needed = (1 - _ROUNDING) * strong * profiles.mean(axis=1, keepdims=True)
-    high = (profiles >= needed) & (profiles > 0)
-    edges = np.diff(np.pad(high.astype(np.int8), ((0, 0), (1, 1))), axis=1)  # [R, V + 1]
+    counts = (profiles >= 0).sum(axis=1, keepdims=True)
+    needed = (1 - _ROUNDING) * strong * np.maximum(profiles, 0.0).sum(axis=1, keepdims=True)
+    high = (profiles * counts >= needed) & (profiles > 0)
+    framed = np.zeros((high.shape[0], high.shape[1] + 2), dtype=np.int8)
+    framed[:, 1:-1] = high
+    edges = framed[:, 1:] - framed[:, :-1]  # [R, V + 1]
     row, first = np.nonzero(edges == 1)
     last = np.nonzero(edges == -1)[1]
-    return np.column_stack([row, first, last]).astype(np.int64)
+    return np.stack([row, first, last], axis=1)
 
 
-def _sums(table: Floats, runs: Integers) -> Floats:
-    """Sums of the rows of `[U, V]` over runs `[R, 2]` of them, `[R, V]`."""
-    until = np.concatenate([np.zeros((1, table.shape[1])), table.cumsum(axis=0, dtype=np.float64)])
-    sums: Floats = (until[runs[:, 1]] - until[runs[:, 0]]).astype(np.float32)
-    return sums
+def _table(positive: Floats, output: Passage, examples: Sequence[Passage], units: Integers) -> Floats:
+    """Mass of every pair of units, `[U, V]`."""
+    tokens, rows, shares = output.memberships
+    table = np.zeros((len(output.units), positive.shape[1]), dtype=np.float32)  # [U, S]
+    np.add.at(table, rows, positive[tokens] * shares[:, None])
+    before = np.cumsum([0, *(len(example.ranges) for example in examples)])
+    parts = [example.memberships for example in examples]
+    tokens = np.concatenate([one[0] + first for one, first in zip(parts, before, strict=False)])
+    columns = np.concatenate([one[1] + first for one, first in zip(parts, units, strict=False)])
+    shares = np.concatenate([one[2] for one in parts])
+    by_units = np.zeros((int(units[-1]), len(table)), dtype=np.float32)  # [V, U]
+    np.add.at(by_units, columns, (table[:, tokens] * shares).T)
+    return by_units.T
+
+
+def _summed(values: npt.NDArray[np.floating], *, axis: int) -> npt.NDArray[np.float64]:
+    """Cumulative sums with a zero in front."""
+    framed = np.concatenate([np.zeros_like(values.take([0], axis=axis)), values], axis=axis)
+    return framed.cumsum(axis=axis, dtype=np.float64)
+
+
+def _totals(positive: Floats, lengths: Sequence[int]) -> npt.NDArray[np.float64]:
+    """Mass of each example, `[E]`."""
+    until = np.concatenate([[0.0], positive.sum(axis=0, dtype=np.float64).cumsum()])
+    edges = np.cumsum([0, *lengths])
+    totals: npt.NDArray[np.float64] = until[edges[1:]] - until[edges[:-1]]
+    return totals

@@ -39,11 +39,11 @@ def overlaps(output: Passage, example: Passage) -> tuple[Overlap, ...]:
 
 def _equal_pairs(output: Passage, example: Passage) -> Integers:
     """Places (i, j) of equal words, `[E, 2]`, sorted along the diagonals."""
-    number: dict[str, int] = {}
-    one = np.array([number.setdefault(key, len(number)) for key in output.keys], dtype=np.int64)
-    other = np.array([number.get(key, -1) for key in example.keys], dtype=np.int64)
-    places = np.argwhere(one[:, None] == other[None])
-    return places[np.lexsort((places[:, 0], places[:, 1] - places[:, 0]))]
+    places = [
+        (first, second) for second, key in enumerate(example.keys) for first in output.places.get(key, ())
+    ]
+    table = np.array(places, dtype=np.int64).reshape(-1, 2)
+    return table[np.lexsort((table[:, 0], table[:, 1] - table[:, 0]))]
 
 
 def _runs(pairs: Integers) -> Integers:

@@ -62,18 +62,37 @@ class Passage:
         return [self.text[start:end].casefold() for start, end in self.words.tolist()]
 
     @cached_property
-    def membership(self) -> Floats:
-        """Share of each token in each unit, `[T, U]`: a token counts in equal parts for the units that it touches; white space and the end of the turn for none."""
+    def places(self) -> dict[str, list[int]]:
+        """The words by key: where each one stands."""
+        places: dict[str, list[int]] = {}
+        for index, key in enumerate(self.keys):
+            places.setdefault(key, []).append(index)
+        return places
+
+    @cached_property
+    def memberships(self) -> tuple[Integers, Integers, Floats]:
+        """Which token counts in which unit and by how much: tokens, units, shares, `[K]` each, sorted by units.
+
+        A token counts in equal parts for the units that it touches; white space and the end of the turn for none.
+        """
         starts, ends = self._ranges[:, :1], self._ranges[:, 1:]  # [T, 1] each
         touches = (starts < self.units[:, 1]) & (ends > self.units[:, 0])  # [T, U]
-        shares: Floats = (touches / np.maximum(touches.sum(axis=1, keepdims=True), 1)).astype(np.float32)
-        return shares
+        units, tokens = np.nonzero(touches.T)
+        shares = (1.0 / touches.sum(axis=1)[tokens]).astype(np.float32)
+        return tokens, units, shares
 
     def span(self, first: int, last: int) -> Span:
         """Characters of the units `first` to `last` (excluded), without the punctuation behind the last word."""
-        spelled = _WORD.match(self.text, int(self.units[last - 1, 0]))
-        end = spelled.end() if spelled else int(self.units[last - 1, 1])
-        return Span(start=int(self.units[first, 0]), end=end)
+        return Span(start=self._edges[first][0], end=self._edges[last - 1][1])
+
+    @cached_property
+    def _edges(self) -> list[tuple[int, int]]:
+        """Where each unit begins, and where its word ends."""
+        edges = []
+        for start, end in self.units.tolist():
+            spelled = _WORD.match(self.text, start)
+            edges.append((start, spelled.end() if spelled else end))
+        return edges
 
 
 def _found(pattern: re.Pattern[str], text: str, end: int) -> Integers:

@@ -1,0 +1,415 @@
+"""Do the words that a citation names carry it? Deletion check, coverage of known answers, and what the evidence costs.
+
+    python benchmarks/tokens.py --yardstick PATH [--limit N] [--json]
+    python benchmarks/tokens.py --bundle B --model M [--adapter A] --corpus C.jsonl --asked Q.jsonl [--json]
+
+Deletion check: of each query's best citations, the tokens that the spans name in the training example are taken away, the model reads what is left
+anew, and the kernel with the query is computed again; beside it the same number of random completion tokens, three draws. Ratio = fall of the score for
+the named tokens / mean fall for the random ones (infinite where those do not lower it). `delete` leaves the tokens out, `replace` puts the padding token in their place and does
+not count it as an answer. Known answers: words that query and known training example share beyond the prompt. Nothing is fitted on the evaluation queries; the threshold of the
+spans was chosen on the teacher queries.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+if __package__ in {None, ""}:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.machine import describe, finish, report
+from wherefrom.attribution.attributor import LanguageAttributor, PreparedTokens, QuerySignals
+from wherefrom.attribution.build import BuildOptions, build_bundle
+from wherefrom.attribution.bundle import Bundle, open_bundle
+from wherefrom.attribution.corpus import CorpusRow, read_corpus
+from wherefrom.attribution.explanation import Explainer
+from wherefrom.attribution.kernel import token_kernel
+from wherefrom.attribution.offline import attribute_all, prepare_all, read_queries, signals_of_all
+from wherefrom.attribution.passage import Passage
+from wherefrom.attribution.ranges import Range
+from wherefrom.attribution.render import TokenRow
+from wherefrom.records import Attribution, CitationDraft, Role, Span
+
+TOP_K = 10
+OPPONENTS = 3
+DRAWS = 3
+MASKINGS = ("delete", "replace")
+_BOOTSTRAPS = 1000
+_SEED = 11
+#: Queries whose examples are masked and read at a time.
+_QUERIES_AT_ONCE = 10
+#: Shorter words say little by themselves, unless they are numbers.
+_LEAST_LETTERS = 4
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is checked: the engine, its corpus, the queries and their citations."""
+
+    attributor: LanguageAttributor
+    bundle: Bundle
+    corpus: Sequence[CorpusRow]
+    prepared: Sequence[PreparedTokens]
+    signals: Sequence[QuerySignals]
+    attributions: Sequence[Attribution]
+    asked: Sequence[CorpusRow]
+
+
+@dataclass(frozen=True)
+class MaskedExample:
+    """A cited example as tokens, and which of them are named."""
+
+    row: TokenRow
+    completion: str
+    chat: bool
+    #: Completion tokens (counted from the completion's first) that show something.
+    shown: npt.NDArray[np.int64]
+    named: npt.NDArray[np.int64]
+
+
+def main() -> None:
+    """Check the spans of one bundle and print one table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--yardstick", type=Path, help="folder with audited/, corpus.jsonl, queries.jsonl")
+    parser.add_argument(
+        "--queries",
+        choices=("queries", "teacher_queries"),
+        default="queries",
+        help="of the yardstick; choose settings on teacher_queries only",
+    )
+    parser.add_argument("--bundle", type=Path)
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--adapter", type=Path)
+    parser.add_argument("--corpus", type=Path, help="the corpus that the bundle was built from")
+    parser.add_argument("--asked", type=Path, help="queries, as `wherefrom attribute` reads them")
+    parser.add_argument("--limit", type=int, help="only the first N queries")
+    parser.add_argument("--top", type=int, default=3, help="best citations of each query that are checked")
+    parser.add_argument("--json", action="store_true", help="end with one JSON line")
+    arguments = parser.parse_args()
+    if arguments.yardstick is None and None in {
+        arguments.bundle,
+        arguments.model,
+        arguments.corpus,
+        arguments.asked,
+    }:
+        parser.error("give --yardstick, or all of --bundle, --model, --corpus and --asked")
+    machine = describe()
+    report([f"ran on: {machine}"])
+    with tempfile.TemporaryDirectory() as folder:
+        result = run(arguments, Path(folder))
+    report(table(result))
+    finish(result | {"machine": machine}, as_json=arguments.json)
+
+
+def run(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
+    """All checks."""
+    subject = _subject(arguments, work)
+    spans = [
+        citation.spans
+        for one in subject.attributions
+        for citation in one.citations
+        if 0 < citation.rank <= arguments.top
+    ]
+    return {
+        "queries": len(subject.prepared),
+        "citations": len(spans),
+        "pairs_per_citation": float(np.mean([len(one) for one in spans])),
+        "mass_in_spans": float(np.median([sum(pair.share for pair in one) for one in spans])),
+        "deletion": deletion_check(subject, arguments.top),
+        "answers": known_answers(subject),
+        "cost": cost(subject),
+    }
+
+
+def _subject(arguments: argparse.Namespace, work: Path) -> Subject:
+    if arguments.yardstick is not None:
+        folder: Path = arguments.yardstick
+        model, adapter, corpus = folder / "audited", None, folder / "corpus.jsonl"
+        asked, path = folder / f"{arguments.queries}.jsonl", work / "bundle"
+        build_bundle(
+            model_dir=model,
+            adapter_dir=None,
+            corpus_path=corpus,
+            out=path,
+            options=BuildOptions(),
+            progress=_silent,
+        )
+    else:
+        model, adapter, corpus = arguments.model, arguments.adapter, arguments.corpus
+        asked, path = arguments.asked, arguments.bundle
+    bundle = open_bundle(path, model_dir=model, adapter_dir=adapter)
+    attributor = LanguageAttributor(bundle)
+    queries, _ = read_queries(asked)
+    prepared = prepare_all(
+        attributor,
+        queries[: arguments.limit],
+        max_tokens=bundle.manifest.parameters.max_tokens,
+        over_long="truncate",
+    )
+    return Subject(
+        attributor,
+        bundle,
+        read_corpus(corpus).rows,
+        prepared,
+        signals_of_all(attributor, prepared),
+        attribute_all(attributor, prepared, top_k=TOP_K, opponents=OPPONENTS, progress=_silent),
+        read_corpus(asked).rows,
+    )
+
+
+def deletion_check(subject: Subject, top: int) -> dict[str, Any]:
+    """How much the named tokens lower the score, beside as many random ones."""
+    generator = np.random.default_rng(_SEED)
+    falls: dict[str, list[tuple[int, float, float]]] = {masking: [] for masking in MASKINGS}
+    named_shares: list[float] = []
+    for first in range(0, len(subject.signals), _QUERIES_AT_ONCE):
+        chosen = [
+            (index, example)
+            for index in range(first, min(first + _QUERIES_AT_ONCE, len(subject.signals)))
+            for example in _examples(subject, index, top)
+        ]
+        named_shares += [len(example.named) / len(example.shown) for _, example in chosen]
+        for index, masking, named, random in _falls(subject, chosen, generator):
+            falls[masking].append((index, named, random))
+    return {
+        "named_share_of_tokens": float(np.median(named_shares)),
+        "citations": len(named_shares),
+        **{masking: summary(np.array(rows)) for masking, rows in falls.items()},
+    }
+
+
+def _examples(subject: Subject, index: int, top: int) -> list[MaskedExample]:
+    """The best citations of one query whose spans name a part of the tokens."""
+    found = []
+    for citation in subject.attributions[index].citations:
+        if not 0 < citation.rank <= top or not citation.spans:
+            continue
+        example = masked_example(subject.bundle, subject.corpus[citation.example.row], citation)
+        if 0 < len(example.named) < len(example.shown):
+            found.append(example)
+    return found
+
+
+def masked_example(bundle: Bundle, content: CorpusRow, citation: CitationDraft) -> MaskedExample:
+    """Render a cited row as the build did and mark what the spans name."""
+    renderer = bundle.language.renderer
+    row = renderer.render(
+        content.turns,
+        content.completion,
+        max_tokens=bundle.manifest.parameters.max_tokens,
+        over_long="truncate",
+    )
+    ranges = renderer.ranges(content.completion, row, chat=bool(content.turns))
+    shown = [place for place, (start, end) in enumerate(ranges) if end > start]
+    spans = [pair.example for pair in citation.spans]
+    named = [place for place in shown if touches(ranges[place], spans)]
+    return MaskedExample(
+        row, content.completion, bool(content.turns), np.array(shown), np.array(named, dtype=np.int64)
+    )
+
+
+def touches(found: Range, spans: Sequence[Span]) -> bool:
+    """Whether a token's characters lie in one of the spans in part."""
+    return any(found[0] < span.end and found[1] > span.start for span in spans)
+
+
+def _falls(
+    subject: Subject, chosen: Sequence[tuple[int, MaskedExample]], generator: np.random.Generator
+) -> list[tuple[int, str, float, float]]:
+    """Query, masking, and the fall of the score as a share of it: for the named tokens, and the mean over random draws."""
+    tokenizer = subject.bundle.language.tokenizer
+    filler = next(
+        one
+        for one in (tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.eos_token_id)
+        if one is not None
+    )
+    rows: list[tuple[int, MaskedExample, TokenRow]] = []
+    for index, example in chosen:
+        rows.append((index, example, example.row))
+        draws = [
+            generator.choice(example.shown, size=len(example.named), replace=False) for _ in range(DRAWS)
+        ]
+        for masking in MASKINGS:
+            for places in (example.named, *draws):
+                masked = (
+                    without(example.row, places)
+                    if masking == "delete"
+                    else replaced(example.row, places, filler)
+                )
+                rows.append((index, example, masked))
+    scores = iter(_scores(subject, rows))
+    found = []
+    for index, _ in chosen:
+        score = next(scores)
+        for masking in MASKINGS:
+            named, *random = [(score - next(scores)) / abs(score) for _ in range(1 + DRAWS)]
+            found.append((index, masking, named, float(np.mean(random))))
+    return found
+
+
+def _scores(subject: Subject, rows: Sequence[tuple[int, MaskedExample, TokenRow]]) -> list[float]:
+    """Kernel of each row, read as the engine reads a query, with the query that stands beside it."""
+    prepared = [
+        PreparedTokens("example", row, example.completion, completion=example.completion, chat=example.chat)
+        for _, example, row in rows
+    ]
+    read = signals_of_all(subject.attributor, prepared)
+    return [
+        float(token_kernel(subject.signals[index].factors, one.factors).sum())
+        for (index, _, _), one in zip(rows, read, strict=True)
+    ]
+
+
+def without(row: TokenRow, places: npt.NDArray[np.int64]) -> TokenRow:
+    """The row with some completion tokens left out."""
+    gone = set(places.tolist())
+    kept = [place for place in range(row.completion_tokens) if place not in gone]
+    ids = (*row.ids[: row.start], *(row.ids[row.start + place] for place in kept))
+    return TokenRow(ids, row.start, tuple(row.explained[place] for place in kept))
+
+
+def replaced(row: TokenRow, places: npt.NDArray[np.int64], filler: int) -> TokenRow:
+    """The row with some completion tokens replaced; the filler is no answer that the model learns."""
+    ids, explained = list(row.ids), list(row.explained)
+    for place in places.tolist():
+        ids[row.start + place] = filler
+        explained[place] = False
+    return TokenRow(tuple(ids), row.start, tuple(explained))
+
+
+def summary(falls: npt.NDArray[np.float64]) -> dict[str, Any]:
+    """Median ratio with its interval over queries, and how often the named tokens weigh more.
+
+    Args:
+        falls: `[C, 3]`: number of the query, fall for the named tokens, mean fall for random ones.
+    """
+    ratios = np.full(len(falls), np.inf)
+    np.divide(falls[:, 1], falls[:, 2], out=ratios, where=falls[:, 2] > 0)
+    ratios[(falls[:, 2] <= 0) & (falls[:, 1] <= falls[:, 2])] = 0.0
+    generator = np.random.default_rng(_SEED)
+    members = [np.flatnonzero(falls[:, 0] == index) for index in np.unique(falls[:, 0])]
+    medians, shares = [], []
+    for _ in range(_BOOTSTRAPS):
+        drawn = np.concatenate([members[one] for one in generator.integers(0, len(members), len(members))])
+        medians.append(np.median(ratios[drawn]))
+        shares.append(np.mean(falls[drawn, 1] > falls[drawn, 2]))
+    return {
+        "median_ratio": float(np.median(ratios)),
+        "median_ratio_95": [float(one) for one in np.quantile(medians, [0.025, 0.975], method="nearest")],
+        "named_over_random": float(np.mean(falls[:, 1] > falls[:, 2])),
+        "named_over_random_95": [float(one) for one in np.quantile(shares, [0.025, 0.975])],
+        "median_fall_named": float(np.median(falls[:, 1])),
+        "median_fall_random": float(np.median(falls[:, 2])),
+        "random_raises_score": float(np.mean(falls[:, 2] <= 0)),
+    }
+
+
+def known_answers(subject: Subject) -> dict[str, Any] | None:
+    """Share of the words of known answers that the output spans cover, beside the output's other words; None without known answers."""
+    covered: dict[bool, list[bool]] = {True: [], False: []}
+    found = queries = 0
+    for query, asked, attribution in zip(subject.prepared, subject.asked, subject.attributions, strict=False):
+        gold = set(asked.fields.get("gold") or [])
+        queries += bool(gold)
+        citation = next(
+            (one for one in attribution.citations if one.rank > 0 and one.example.example_id in gold), None
+        )
+        if citation is None:
+            continue
+        found += 1
+        prompt = "\n".join(turn.content for turn in asked.turns if turn.role is not Role.SYSTEM)
+        output, known = _whole(query.completion), set(_whole(citation.example.completion).keys)
+        known -= set(_whole(prompt).keys)
+        spans = [pair.output for pair in citation.spans]
+        for key, (start, end) in zip(output.keys, output.words.tolist(), strict=True):
+            says = len(key) >= _LEAST_LETTERS or any(letter.isdigit() for letter in key)
+            covered[says and key in known].append(touches((start, end), spans))
+    if not queries:
+        return None
+    return {
+        "queries": queries,
+        "known_example_among_citations": found,
+        "answer_words": len(covered[True]),
+        "answer_words_covered": float(np.mean(covered[True])) if covered[True] else None,
+        "other_words_covered": float(np.mean(covered[False])) if covered[False] else None,
+    }
+
+
+def _whole(text: str) -> Passage:
+    return Passage(text, [(0, len(text))])
+
+
+def cost(subject: Subject) -> dict[str, float]:
+    """Processor seconds per query of attribution without evidence, and of the evidence as a share of it: examples cited for the first time, and again."""
+    started = time.process_time()
+    for signal in signals_of_all(subject.attributor, subject.prepared):
+        subject.attributor.score(signal)
+    plain = time.process_time() - started
+    explainer = Explainer(subject.bundle.language.renderer, subject.bundle.store)
+    seconds = []
+    for _ in range(2):
+        started = time.process_time()
+        for signal, attribution in zip(subject.signals, subject.attributions, strict=True):
+            _explain(explainer, subject.bundle, signal, attribution)
+        seconds.append(time.process_time() - started)
+    return {
+        "attribution_s": plain / len(subject.signals),
+        "evidence_share_first": seconds[0] / plain,
+        "evidence_share_again": seconds[1] / plain,
+    }
+
+
+def _explain(explainer: Explainer, bundle: Bundle, signal: QuerySignals, attribution: Attribution) -> None:
+    """What the engine does for the evidence of one query's citations."""
+    asked = signal.prepared
+    ranges = bundle.language.renderer.ranges(asked.completion, asked.row, chat=asked.chat)
+    explained = [one for one, flag in zip(ranges, asked.row.explained, strict=True) if flag]
+    examples = [citation.example for citation in attribution.citations]
+    signs = [citation.influence_score or 0.0 for citation in attribution.citations]
+    explainer.explain(signal.of_completion(), Passage(asked.completion, explained), examples, signs=signs)
+
+
+def table(result: dict[str, Any]) -> list[str]:
+    """Lines for people."""
+    deletion, answers, spent = result["deletion"], result["answers"], result["cost"]
+    lines = [
+        f"{result['queries']} queries, {result['citations']} citations, {result['pairs_per_citation']:.1f} pairs each, holding "
+        f"{result['mass_in_spans']:.2f} of the positive mass (median)",
+        f"spans name {deletion['named_share_of_tokens']:.2f} of the example's tokens (median of {deletion['citations']} citations)",
+        f"{'masking':<10}{'ratio':>8}{'95 %':>16}{'named > random':>16}{'fall named':>12}{'random':>8}",
+    ]
+    for masking in MASKINGS:
+        one = deletion[masking]
+        low, high = one["median_ratio_95"]
+        lines.append(
+            f"{masking:<10}{one['median_ratio']:>8.2f}{f'{low:.2f} - {high:.2f}':>16}{one['named_over_random']:>16.3f}"
+            f"{one['median_fall_named']:>12.3f}{one['median_fall_random']:>8.3f}"
+        )
+    if answers is not None:
+        lines.append(
+            f"known answers ({answers['known_example_among_citations']} of {answers['queries']} queries cite the known example): output spans cover "
+            f"{answers['answer_words_covered']:.3f} of {answers['answer_words']} answer words, {answers['other_words_covered']:.3f} of the others"
+        )
+    lines.append(
+        f"evidence costs {spent['evidence_share_first']:.1%} of an attribution without it ({spent['attribution_s'] * 1e3:.1f} ms of processor time); "
+        f"{spent['evidence_share_again']:.1%} where the examples were cited before"
+    )
+    return lines
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """No progress."""
+
+
+if __name__ == "__main__":
+    main()
