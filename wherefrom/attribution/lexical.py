@@ -1,8 +1,9 @@
 """BM25 over prompt and completion (bm25s; Robertson & Zaragoza 2009): the baseline that is always shown and always fused.
 
-Stop words stay in: on teacher queries of a small model that gave recall@1 .825 against .815 without them.
+Look-alike letters are folded (`folding`), or a single Cyrillic vowel per word would hide a text from the search. Stop words stay in: on teacher queries of a small model that gave recall@1 .825 against .815 without them.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import bm25s
 import numpy as np
 import numpy.typing as npt
 
+from wherefrom.attribution.folding import fold
 from wherefrom.errors import BundleCorrupt
 
 _WORD = r"(?u)\w+"
@@ -51,9 +53,20 @@ class LexicalIndex:
         scores: npt.NDArray[np.float32] = self._index.get_scores(words).astype(np.float32)
         return scores
 
+    def rarity(self, word: str) -> float:
+        """BM25's inverse document frequency of a word in lower case, ln(1 + (N - n + .5) / (n + .5)); n = 0 for an unknown word."""
+        starts = self._index.scores["indptr"]
+        token = self._index.vocab_dict.get(word)
+        holding = 0 if token is None else int(starts[token + 1]) - int(starts[token])
+        return math.log1p((self._index.scores["num_docs"] - holding + 0.5) / (holding + 0.5))
+
 
 def _words(texts: Sequence[str]) -> list[list[str]]:
     words: list[list[str]] = bm25s.tokenize(
-        list(texts), token_pattern=_WORD, stopwords=[], return_ids=False, show_progress=False
+        [fold(text) for text in texts],
+        token_pattern=_WORD,
+        stopwords=[],
+        return_ids=False,
+        show_progress=False,
     )
     return words
