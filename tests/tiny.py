@@ -111,12 +111,19 @@ def quiet(stage: str, done: int, total: int) -> None:
 
 
 def build(
-    model_dir: Path, corpus: Path, out: Path, *, adapter: Path | None = None, **options: Any
+    model_dir: Path,
+    corpus: Path,
+    out: Path,
+    *,
+    adapter: Path | None = None,
+    start: Path | None = None,
+    **options: Any,
 ) -> Manifest:
     """Build a bundle."""
     return build_bundle(
         model_dir=model_dir,
         adapter_dir=adapter,
+        start_dir=start,
         corpus_path=corpus,
         out=out,
         options=BuildOptions(**options),

@@ -26,6 +26,7 @@ from wherefrom.records import BundleInfo
 from wherefrom.settings import Settings
 from worker.hints import HintSender
 from worker.overlap import OVERLAP_FORM, open_overlap_bundle
+from worker.signs import refusal_sign
 from worker.verify import check_registered
 
 log = get_logger(__name__)
@@ -66,7 +67,8 @@ def open_attributor(bundle: BundleInfo, settings: Settings) -> Attributor:
     if settings.torch_threads:
         torch.set_num_threads(settings.torch_threads)
     found = find_model(folder, manifest, settings.models_dir)
-    return LanguageAttributor(open_bundle(folder, model_dir=found.model, adapter_dir=found.adapter))
+    opened = open_bundle(folder, model_dir=found.model, adapter_dir=found.adapter, start_dir=found.start)
+    return LanguageAttributor(opened)
 
 
 def owner_name() -> str:
@@ -126,7 +128,9 @@ class Runtime:
                 self._load(bundle_id)
             except PermanentError as error:
                 self._refused[bundle_id] = (self.clock() + REFUSED_S, error)
+                refusal_sign(self.settings, bundle_id).give(code=error.code)
                 raise
+            refusal_sign(self.settings, bundle_id).remove()
         self._loaded.move_to_end(bundle_id)
         return self._loaded[bundle_id]
 

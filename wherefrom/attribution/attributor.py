@@ -15,15 +15,19 @@ import torch
 from torch import Tensor
 
 from wherefrom.attribution.bundle import Bundle
+from wherefrom.attribution.calibration import Calibration
 from wherefrom.attribution.candidates import Candidates, find_candidates
+from wherefrom.attribution.evidence import CandidateParts, distances_of
 from wherefrom.attribution.explanation import Evidence, Explainer
 from wherefrom.attribution.factors import Factors
 from wherefrom.attribution.fusion import Scores, fuse
+from wherefrom.attribution.groups import read_groups
 from wherefrom.attribution.interface import OverLong, PreparedQuery
+from wherefrom.attribution.judging import Judge, JudgedQuery
 from wherefrom.attribution.kernel import kernel_norms, kernel_scores
 from wherefrom.attribution.passage import Passage
 from wherefrom.attribution.render import TokenRow
-from wherefrom.attribution.signals import SignalReader
+from wherefrom.attribution.trajectory import TrajectoryReader
 from wherefrom.errors import ConfigurationError, InvalidRecord, OutOfMemory
 from wherefrom.records import Attribution, CitationDraft, Query, Role, Tier, TrainingExample
 
@@ -101,13 +105,19 @@ class LanguageAttributor:
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
         parameters = bundle.manifest.parameters
-        self._reader = SignalReader(
-            bundle.language,
+        self._reader = TrajectoryReader(
+            bundle.points,
             form=parameters.form,
             layers=parameters.layers,
             similarity_layer=parameters.similarity_layer,
         )
         self._explainer = Explainer(bundle.language.renderer, bundle.store)
+        self._judge = Judge(
+            Calibration.load(bundle.path),
+            texts=bundle.texts,
+            lexical=bundle.lexical,
+            groups=read_groups(bundle.path, len(bundle.store)),
+        )
 
     @property
     def bundle_name(self) -> str:
@@ -175,8 +185,7 @@ class LanguageAttributor:
         contrasted = [query.preferred for query in queries if query.preferred is not None]
         with _memory_errors(len(queries)):
             read = self._reader.read([query.row for query in queries] + contrasted)
-        joint = self._bundle.manifest.parameters.form == "forward"
-        whole = Factors(*self._bundle.whitener.apply(read.a, read.b, joint=joint), read.lengths)
+        whole = Factors(*self._bundle.whitener.apply(read.a, read.b), read.lengths)
         factors = contrast(whole, [query.preferred is not None for query in queries])
         norms = kernel_norms(factors)
         projected = self._bundle.projection.apply(factors, norms).numpy()
@@ -240,6 +249,9 @@ class LanguageAttributor:
         ranked += [(-rank, place) for rank, place in enumerate(against[:opponents], start=1)]
         examples = self._bundle.texts.read([int(rows[place]) for _, place in ranked])
         evidence = self._evidence(query, examples, [float(scores.influence[place]) for _, place in ranked])
+        judgement = self._judge.judge(self.judged(query, scores, count=top_k))
+        # the scale was fitted on losses, not on the difference to an acceptable answer
+        effects = None if query.prepared.preferred is not None else self._judge.effects(scores.influence)
         citations = tuple(
             CitationDraft(
                 rank=rank,
@@ -253,6 +265,10 @@ class LanguageAttributor:
                 similarity_score=float(scores.similarity[place]),
                 spans=found.spans,
                 overlaps=found.overlaps,
+                confidence=judgement.confidence.get(place),
+                effect_nats=None if effects is None else effects.nats[place],
+                effect_basis=None if effects is None else effects.basis,
+                duplicates=self._judge.duplicates(int(rows[place])),
             )
             for (rank, place), example, found in zip(ranked, examples, evidence, strict=True)
         )
@@ -263,6 +279,39 @@ class LanguageAttributor:
             truncated=query.prepared.truncated,
             loss_nats=query.loss,
             candidates=len(rows),
+            conformal_p=judgement.conformal_p,
+            novelty_p=judgement.novelty_p,
+            abstained=judgement.abstained,
+        )
+
+    def judged(self, query: QuerySignals, scores: CandidateScores, *, count: int) -> JudgedQuery:
+        """What the calibration looks at: features of the best citations in the order shown.
+
+        Args:
+            query: as `signals` gives it.
+            scores: as `score` gives them.
+            count: citations that are looked at; at least ten are.
+        """
+        completion = query.prepared.completion
+        parts = CandidateParts(
+            shown=scores.shown,
+            bm25=scores.candidates.bm25,
+            similarity=scores.similarity,
+            influence=scores.influence,
+            retrieval=scores.retrieval,
+        )
+        factors = query.of_completion()
+        state, error = (
+            float(one.square().sum(dim=(1, 2)).mean()) / one.shape[1] for one in (factors.a, factors.b)
+        )
+        return self._judge.look(
+            query.text.removesuffix(completion),
+            completion,
+            rows=scores.candidates.rows,
+            parts=parts,
+            loss=query.loss,
+            distances=distances_of(state, error, scores.influence),
+            count=count,
         )
 
     def _evidence(

@@ -43,7 +43,8 @@ from wherefrom.attribution.model import LanguageModel, load_model
 from wherefrom.attribution.projection import Projection, choose_size
 from wherefrom.attribution.render import TokenRow
 from wherefrom.attribution.shards import RawShard, ShardFolder
-from wherefrom.attribution.signals import Form, SignalReader
+from wherefrom.attribution.signals import Form
+from wherefrom.attribution.trajectory import TrajectoryReader, load_halfway
 from wherefrom.attribution.whitening import DAMPING, SecondMoments, Whitener
 from wherefrom.errors import ConfigurationError, DiskFull
 from wherefrom.records import sha256_of_json, utc_now
@@ -65,6 +66,8 @@ class BuildOptions:
     model_name: str | None = None
     max_tokens: int = 1024
     candidates: int | None = None
+    #: Also read the model half-way between the first and the final weights (see `trajectory`).
+    midpoint: bool = False
     skip_bad: bool = False
     weights: FusionWeights = field(default_factory=FusionWeights)
 
@@ -77,8 +80,11 @@ def build_bundle(
     out: Path,
     options: BuildOptions,
     progress: Progress,
+    start_dir: Path | None = None,
 ) -> Manifest:
     """Build the bundle `out` for a model, its adapter and its training corpus.
+
+    `start_dir` is the folder that a full fine-tune began with, for the option `midpoint`.
 
     Raises:
         ConfigurationError: `out` exists, or an unfinished build of other inputs stands in its place.
@@ -90,9 +96,13 @@ def build_bundle(
     with _disk_errors(out):
         corpus = read_corpus(corpus_path, skip_bad=options.skip_bad)
         progress("load model", 0, 1)
-        language = load_model(model_dir, adapter_dir)
+        points = [load_model(model_dir, adapter_dir)]
+        if options.midpoint:
+            points.append(
+                load_halfway(points[0], model_dir=model_dir, adapter_dir=adapter_dir, start_dir=start_dir)
+            )
         progress("load model", 1, 1)
-        return _Build(language, corpus, out, options=options, progress=progress).run()
+        return _Build(points, corpus, out, options=options, progress=progress).run()
 
 
 @contextmanager
@@ -119,9 +129,17 @@ class _Build:
     """The state of one build."""
 
     def __init__(
-        self, language: LanguageModel, corpus: Corpus, out: Path, *, options: BuildOptions, progress: Progress
+        self,
+        points: Sequence[LanguageModel],
+        corpus: Corpus,
+        out: Path,
+        *,
+        options: BuildOptions,
+        progress: Progress,
     ) -> None:
+        language = points[0]
         self._language = language
+        self._points = points
         self._corpus = corpus
         self._out = out
         self._work = out.with_name(out.name + ".building")
@@ -168,6 +186,7 @@ class _Build:
         marks = asdict(self._language.fingerprint) | {
             "corpus": self._corpus.sha256,
             "parameters": self._parameters.model_dump(mode="json"),
+            "start": self._start_sha256(),
         }
         identity = sha256_of_json(marks)
         self._work.mkdir(parents=True, exist_ok=True)
@@ -180,6 +199,12 @@ class _Build:
             raise ConfigurationError(
                 f"{self._work} holds an unfinished build of another model, corpus or other options; delete it or choose another --out"
             )
+
+    def _start_sha256(self) -> str | None:
+        """Hash of the first weights, where the half-way model needs another folder than the audited model's own."""
+        if len(self._points) == 1 or self._language.adapter_folder is not None:
+            return None
+        return self._points[1].fingerprint.weights_sha256
 
     def _render(self) -> list[TokenRow]:
         rows = [
@@ -197,8 +222,8 @@ class _Build:
 
     def _read_signals(self, rows: Sequence[TokenRow], shards: ShardFolder) -> bool:
         """The pass over the model; returns whether it was split (see `signals`)."""
-        reader = SignalReader(
-            self._language,
+        reader = TrajectoryReader(
+            self._points,
             form=self._parameters.form,
             layers=self._parameters.layers,
             similarity_layer=self._parameters.similarity_layer,
@@ -219,7 +244,7 @@ class _Build:
         pooled, losses = [], []
         with FactorWriter(self._bundle / "features") as writer:
             for shard in shards.read(count):
-                factors = _whiten(shard, whitener, self._parameters.form)
+                factors = _whiten(shard, whitener)
                 writer.append(pack(factors), kernel_norms(factors).tolist())
                 pooled.append(shard.pooled)
                 losses.append(shard.loss)
@@ -321,6 +346,8 @@ class _Build:
                 weights_sha256=marks.weights_sha256,
                 adapter_sha256=marks.adapter_sha256,
                 tokenizer_sha256=marks.tokenizer_sha256,
+                start_folder=self._points[1].base_folder if self._start_sha256() else None,
+                start_sha256=self._start_sha256(),
                 weight_bytes=marks.weight_bytes,
                 parameters=language.parameters,
                 layers=language.layers,
@@ -345,8 +372,8 @@ class _Build:
         return manifest
 
 
-def _whiten(shard: RawShard, whitener: Whitener, form: Form) -> ExampleFactors:
-    a, b = whitener.apply(shard.a, shard.b, joint=form == "forward")
+def _whiten(shard: RawShard, whitener: Whitener) -> ExampleFactors:
+    a, b = whitener.apply(shard.a, shard.b)
     return ExampleFactors(a, b, shard.lengths)
 
 
@@ -360,6 +387,7 @@ def _parameters(language: LanguageModel, corpus: Corpus, options: BuildOptions) 
         form=form,
         layers=default_layers(form, language.layers),
         similarity_layer=round(0.75 * language.layers),
+        midpoint=options.midpoint,
         damping=DAMPING,
         max_tokens=min(options.max_tokens, language.max_positions),
         candidates=min(options.candidates or default_candidates(len(corpus.rows)), len(corpus.rows)),

@@ -16,6 +16,7 @@ from wherefrom.attribution.lexical import LexicalIndex
 from wherefrom.attribution.manifest import ExampleTexts, Manifest, read_manifest
 from wherefrom.attribution.model import LanguageModel, load_model
 from wherefrom.attribution.projection import Projection
+from wherefrom.attribution.trajectory import load_halfway
 from wherefrom.attribution.whitening import Whitener
 from wherefrom.errors import BundleCorrupt, BundleMismatch
 
@@ -27,6 +28,8 @@ class Bundle:
     path: Path
     manifest: Manifest
     language: LanguageModel
+    #: The points of the fine-tune whose signals are read, the audited model first.
+    points: tuple[LanguageModel, ...]
     whitener: Whitener
     store: FactorStore
     projection: Projection
@@ -50,7 +53,12 @@ class Bundle:
 
 
 def open_bundle(
-    path: Path, *, model_dir: Path, adapter_dir: Path | None = None, exact_search: bool = False
+    path: Path,
+    *,
+    model_dir: Path,
+    adapter_dir: Path | None = None,
+    start_dir: Path | None = None,
+    exact_search: bool = False,
 ) -> Bundle:
     """Check and open a bundle together with its model.
 
@@ -58,6 +66,7 @@ def open_bundle(
         path: the bundle's folder.
         model_dir: folder of the base model; must have the hashes that the manifest states.
         adapter_dir: folder of the adapter, where the bundle was built with one.
+        start_dir: the folder that the fine-tune began with, where the bundle reads the half-way model and has no adapter.
         exact_search: search exhaustively instead of by HNSW (tests and evaluation).
 
     Raises:
@@ -67,6 +76,7 @@ def open_bundle(
     manifest = read_manifest(path)
     language = load_model(model_dir, adapter_dir)
     check_model(manifest, language)
+    points = _points(manifest, language, model_dir=model_dir, adapter_dir=adapter_dir, start_dir=start_dir)
     features = path / "features"
     store = FactorStore(features)
     if len(store) != manifest.corpus.examples:
@@ -82,6 +92,7 @@ def open_bundle(
         path=path,
         manifest=manifest,
         language=language,
+        points=points,
         whitener=whitener,
         store=store,
         projection=Projection.load(path / "projection.safetensors"),
@@ -95,6 +106,26 @@ def open_bundle(
         lexical=LexicalIndex.load(path / "lexical"),
         texts=ExampleTexts(path),
     )
+
+
+def _points(
+    manifest: Manifest,
+    language: LanguageModel,
+    *,
+    model_dir: Path,
+    adapter_dir: Path | None,
+    start_dir: Path | None,
+) -> tuple[LanguageModel, ...]:
+    if not manifest.parameters.midpoint:
+        return (language,)
+    halfway = load_halfway(language, model_dir=model_dir, adapter_dir=adapter_dir, start_dir=start_dir)
+    wanted, given = manifest.model.start_sha256, halfway.fingerprint.weights_sha256
+    if adapter_dir is None and wanted != given:
+        raise BundleMismatch(
+            f"bundle {manifest.name} reads the model half-way from other first weights "
+            f"(SHA-256 {(wanted or 'none')[:12]}, given {given[:12]}); give the folder that the fine-tune began with"
+        )
+    return language, halfway
 
 
 def check_model(manifest: Manifest, language: LanguageModel) -> None:

@@ -21,7 +21,7 @@ MANIFEST = "manifest.json"
 EXAMPLES = "corpus/examples.jsonl"
 EXAMPLE_OFFSETS = "corpus/offsets.npy"
 CARD = "card.json"
-BUNDLE_SCHEMA: Literal[1] = 1
+BUNDLE_SCHEMA: Literal[2] = 2
 
 
 class ModelEntry(Frozen):
@@ -35,6 +35,9 @@ class ModelEntry(Frozen):
     weights_sha256: str
     adapter_sha256: str | None
     tokenizer_sha256: str
+    #: The folder that the fine-tune began with, where the bundle reads the half-way model and there is no adapter.
+    start_folder: str | None = None
+    start_sha256: str | None = None
     weight_bytes: int
     parameters: int
     layers: int
@@ -60,6 +63,8 @@ class Parameters(Frozen):
     #: Hidden states that are read, 0 = embedding.
     layers: tuple[int, ...]
     similarity_layer: int
+    #: Whether signals are also read half-way between the first and the final weights (see `trajectory`).
+    midpoint: bool = False
     damping: float
     max_tokens: int
     candidates: int
@@ -90,7 +95,7 @@ class FileEntry(Frozen):
 class Manifest(Frozen):
     """The content of `manifest.json`."""
 
-    bundle_schema: Literal[1] = Field(default=BUNDLE_SCHEMA, alias="schema")
+    bundle_schema: Literal[2] = Field(default=BUNDLE_SCHEMA, alias="schema")
     name: str
     created_at: datetime
     model: ModelEntry
@@ -140,7 +145,7 @@ def read_manifest(bundle: Path, *, verify: bool = True) -> Manifest:
         manifest = Manifest.model_validate_json(file.read_bytes())
     except ValidationError as error:
         raise BundleCorrupt(
-            f"{file}: not a manifest of schema {BUNDLE_SCHEMA}: {error.error_count()} errors"
+            f"{file}: not a manifest of schema {BUNDLE_SCHEMA} ({error.error_count()} errors); a bundle of an older release is built anew"
         ) from error
     if manifest.name != manifest.content_name():
         raise BundleCorrupt(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from wherefrom.attribution.batching import pack_rows
 from wherefrom.attribution.render import TokenRow
-from wherefrom.attribution.signals import SignalReader
+from wherefrom.attribution.trajectory import ReadsSignals
 from wherefrom.attribution.whitening import SecondMoments
 
 #: Rows of one shard.
@@ -55,7 +55,7 @@ class ShardFolder:
         """The rows of one shard."""
         return rows[number * SHARD_ROWS : (number + 1) * SHARD_ROWS]
 
-    def compute(self, number: int, rows: Sequence[TokenRow], reader: SignalReader) -> int:
+    def compute(self, number: int, rows: Sequence[TokenRow], reader: ReadsSignals) -> int:
         """Run one shard through the model and write it; returns the tokens that were read."""
         part = self.part(rows, number)
         raw = read_rows(part, reader)
@@ -113,7 +113,7 @@ def shard_count(rows: int) -> int:
     return -(-rows // SHARD_ROWS)
 
 
-def read_rows(rows: Sequence[TokenRow], reader: SignalReader) -> RawShard:
+def read_rows(rows: Sequence[TokenRow], reader: ReadsSignals) -> RawShard:
     """Signals of rows in their order, computed in batches of like length."""
     parts: dict[int, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
     for batch in pack_rows([len(row.ids) for row in rows], BATCH_TOKENS):

@@ -15,10 +15,16 @@ from wherefrom.errors import UnusableModel
 
 @dataclass(frozen=True)
 class ModelFolders:
-    """The folders of a base model and of its adapter."""
+    """The folders of a model, of its adapter and of the weights it began with."""
 
     model: Path
     adapter: Path | None
+    #: What a full fine-tune began with, where the bundle needs it.
+    start: Path | None = None
+
+    def present(self) -> bool:
+        """Whether all of them are here."""
+        return all(folder is None or folder.is_dir() for folder in (self.model, self.adapter, self.start))
 
 
 def note_path(bundle: Path) -> Path:
@@ -31,6 +37,7 @@ def write_note(bundle: Path, folders: ModelFolders) -> None:
     content = {
         "model": str(folders.model.resolve()),
         "adapter": None if folders.adapter is None else str(folders.adapter.resolve()),
+        "start": None if folders.start is None else str(folders.start.resolve()),
     }
     note_path(bundle).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
@@ -45,12 +52,13 @@ def find_model(bundle: Path, manifest: Manifest, models_dir: Path) -> ModelFolde
     named = ModelFolders(
         models_dir / wanted.base_folder,
         None if wanted.adapter_folder is None else models_dir / wanted.adapter_folder,
+        None if wanted.start_folder is None else models_dir / wanted.start_folder,
     )
     noted = _read_note(bundle)
     for folders in filter(None, (named, noted)):
-        if folders.model.is_dir() and (folders.adapter is None or folders.adapter.is_dir()):
+        if folders.present():
             return folders
-    missing = " and ".join(filter(None, [wanted.base_folder, wanted.adapter_folder]))
+    missing = " and ".join(filter(None, [wanted.base_folder, wanted.adapter_folder, wanted.start_folder]))
     raise UnusableModel(
         f"the model of bundle {manifest.name} is not here: put {missing} into {models_dir} (setting WHEREFROM_MODELS_DIR), or name the folders"
     )
@@ -59,7 +67,7 @@ def find_model(bundle: Path, manifest: Manifest, models_dir: Path) -> ModelFolde
 def _read_note(bundle: Path) -> ModelFolders | None:
     try:
         content = json.loads(note_path(bundle).read_text(encoding="utf-8"))
-        adapter = content["adapter"]
-        return ModelFolders(Path(content["model"]), None if adapter is None else Path(adapter))
+        adapter, start = content["adapter"], content.get("start")
+        return ModelFolders(Path(content["model"]), adapter and Path(adapter), start and Path(start))
     except (OSError, ValueError, KeyError, TypeError):
         return None  # the note is a convenience; without a readable one the folders are named by hand

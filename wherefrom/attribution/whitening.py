@@ -65,21 +65,22 @@ class Whitener:
             _inverse_roots(moments.b / moments.count, damping),
         )
 
-    def apply(self, a: Tensor, b: Tensor, *, joint: bool) -> tuple[Tensor, Tensor]:
-        """Whiten signals and put them into kernel groups.
+    def apply(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        """Whiten signals and put them into kernel groups, one per error signal.
+
+        Where one error signal stands for several layers of `a` (form `forward`), these are laid end to end into one group, since
+        sum_l (a_l . a'_l)(b . b') = (a . a')(b . b') for the concatenated a.
 
         Args:
             a: `[S, La, D]`.
-            b: `[S, Lb, D]`.
-            joint: the error signal is one for all layers (form `forward`): the layers of `a` are laid end to end into one
-                group, since sum_l (a_l . a'_l)(b . b') = (a . a')(b . b') for the concatenated a.
+            b: `[S, Lb, D]`, where Lb divides La.
 
         Returns:
-            Factors `a [S, G, Da]` and `b [S, G, Db]`.
+            Factors `a [S, Lb, D La / Lb]` and `b [S, Lb, D]`.
         """
         white_a = torch.einsum("sld,lde->sle", a, self.a)
         white_b = torch.einsum("sld,lde->sle", b, self.b)
-        return (white_a.flatten(1)[:, None] if joint else white_a), white_b
+        return white_a.reshape(len(a), b.shape[1], -1), white_b
 
 
 def _inverse_roots(moments: npt.NDArray[np.float64], damping: float) -> Tensor:

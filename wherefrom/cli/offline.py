@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -17,11 +18,11 @@ from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.build import BuildOptions, build_bundle
 from wherefrom.attribution.build import Progress as Report
 from wherefrom.attribution.bundle import Bundle, open_bundle
-from wherefrom.attribution.manifest import read_manifest
+from wherefrom.attribution.manifest import Manifest, read_manifest
 from wherefrom.attribution.offline import (
     attribute_all,
     exact_scores,
-    prepare_all,
+    prepare_usable,
     read_queries,
     signals_of_all,
 )
@@ -74,6 +75,17 @@ def build(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave bad rows out and say how many.")
     ] = False,
+    midpoint: Annotated[
+        bool,
+        typer.Option(
+            "--midpoint",
+            help="Also read the model half-way to its first weights: more accurate, twice the cost.",
+        ),
+    ] = False,
+    start: Annotated[
+        Path | None,
+        typer.Option(help="What a full fine-tune began with, for --midpoint; an adapter needs none."),
+    ] = None,
     threads: Threads = 0,
     as_json: Json = False,
 ) -> None:
@@ -89,18 +101,24 @@ def build(
         model_name=model_name,
         max_tokens=max_tokens,
         candidates=candidates,
+        midpoint=midpoint,
         skip_bad=skip_bad,
     )
-    with _progress(quiet=as_json) as report:
+    with progress_bars(quiet=as_json) as report:
         manifest = build_bundle(
             model_dir=model,
             adapter_dir=adapter,
+            start_dir=start,
             corpus_path=corpus,
             out=out,
             options=options,
             progress=report,
         )
-    write_note(out, ModelFolders(model, adapter))
+    write_note(out, ModelFolders(model, adapter, start))
+    _say_built(manifest, out, as_json=as_json)
+
+
+def _say_built(manifest: Manifest, out: Path, *, as_json: bool) -> None:
     corpus_entry, projection = manifest.corpus, manifest.projection
     if as_json:
         typer.echo(
@@ -142,15 +160,17 @@ def attribute(
     opponents: Annotated[int, typer.Option(min=0, help="Opponents (negative influence) per query.")] = 3,
     max_tokens: Annotated[int, typer.Option(min=8, help="Token limit of one query.")] = 1024,
     over_long: Annotated[
-        OverLongChoice, typer.Option(help="What to do above the limit.")
+        OverLongChoice, typer.Option(help="Above the limit: cut, or leave the query out and say so.")
     ] = OverLongChoice.TRUNCATE,
     skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave bad lines out and say how many.")
+        bool, typer.Option("--skip-bad", help="Leave bad lines and queries out and say which.")
     ] = False,
     threads: Threads = 0,
     as_json: Json = False,
 ) -> None:
     """Attribute a file of model outputs without a service.
+
+    Lines of --output and rows of --scores are those of the queries that were not left out, in their order.
 
     Example: wherefrom attribute --bundle ./bundles/support --input flagged.jsonl --output citations.jsonl
     """
@@ -159,19 +179,25 @@ def attribute(
     asked, skipped = read_queries(queries, skip_bad=skip_bad)
     opened = _open(bundle, model, adapter)
     attributor = LanguageAttributor(opened)
-    prepared = prepare_all(attributor, asked, max_tokens=max_tokens, over_long=over_long.value)
-    with _progress(quiet=as_json) as report:
+    prepared, rejected = prepare_usable(
+        attributor, asked, max_tokens=max_tokens, over_long=over_long.value, skip_bad=skip_bad
+    )
+    with progress_bars(quiet=as_json) as report:
         if output is not None:
             found = attribute_all(attributor, prepared, top_k=top_k, opponents=opponents, progress=report)
             _write_lines(output, found)
         if scores is not None:
             _write_array(scores, exact_scores(opened, signals_of_all(attributor, prepared), report))
-    result = {"queries": len(asked), "skipped": skipped, "bundle": opened.manifest.name}
+    counts = {"queries": len(prepared), "skipped": skipped}
     if as_json:
-        typer.echo(json.dumps(result))
+        told = [asdict(one) for one in rejected]
+        typer.echo(json.dumps(counts | {"rejected": told, "bundle": opened.manifest.name}))
         return
+    for one in rejected:
+        typer.echo(f"rejected {one.key}: {one.reason} [{one.code}]", err=True)
     typer.echo(
-        f"{len(asked)} queries attributed ({skipped} bad lines skipped) by bundle {opened.manifest.name}"
+        f"{len(prepared)} queries attributed ({skipped} bad lines skipped, {len(rejected)} queries rejected) "
+        f"by bundle {opened.manifest.name}"
     )
 
 
@@ -192,7 +218,12 @@ def verify(
 def _open(path: Path, model: Path | None, adapter: Path | None) -> Bundle:
     if model is None:
         folders = find_model(path, read_manifest(path, verify=False), load_settings().models_dir)
-        return open_bundle(path, model_dir=folders.model, adapter_dir=adapter or folders.adapter)
+        return open_bundle(
+            path,
+            model_dir=folders.model,
+            adapter_dir=adapter or folders.adapter,
+            start_dir=folders.start,
+        )
     return open_bundle(path, model_dir=model, adapter_dir=adapter)
 
 
@@ -212,7 +243,7 @@ def _set_threads(threads: int) -> None:
 
 
 @contextmanager
-def _progress(*, quiet: bool) -> Iterator[Report]:
+def progress_bars(*, quiet: bool) -> Iterator[Report]:
     """A progress bar per stage on stderr, with rate and time left."""
     columns = (
         TextColumn("{task.description:<24}"),

@@ -110,11 +110,11 @@ def test_content_changed(micro_bundle: Path) -> None:
         read_manifest(micro_bundle)
 
 
-@pytest.mark.parametrize("content", ["", "{", "{}", '{"schema": 2}', "[]"])
+@pytest.mark.parametrize("content", ["", "{", "{}", '{"schema": 3}', "[]"])
 def test_no_manifest_of_ours(micro_bundle: Path, content: str) -> None:
     """A manifest that cannot be read is a corrupt bundle, not a traceback."""
     (micro_bundle / "manifest.json").write_text(content)
-    with pytest.raises(BundleCorrupt, match=r"manifest\.json: not a manifest of schema 1"):
+    with pytest.raises(BundleCorrupt, match=r"manifest\.json: not a manifest of schema 2"):
         read_manifest(micro_bundle)
 
 
