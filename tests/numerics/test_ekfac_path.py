@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import tempfile
 from pathlib import Path
 
@@ -11,12 +12,13 @@ import torch
 
 from tests.numerics.tolerances import FLOAT32
 from tests.tiny import micro_config, quiet, random_row, write_adapter, write_micro_model
-from wherefrom.attribution.ekfac import EkfacScorer
+from wherefrom.attribution.ekfac import EkfacScorer, EkfacScores
 from wherefrom.attribution.ekfac_factors import fit_ekfac
 from wherefrom.attribution.ekfac_path import (
     FOLDER,
     POINTS,
     EkfacPath,
+    PathScores,
     build_path,
     load_path,
     model_between,
@@ -63,22 +65,33 @@ def test_points_lie_on_the_line() -> None:
 
 
 def test_scores_are_sums_over_points(tmp_path: Path) -> None:
-    """Dot products and squared norms add up over the points, each with its own factors."""
+    """Every point has its own factors and counts alike: its dot products over their root mean square."""
     base, audited = models()
     path = build_path(base, audited, ROWS, bundle=tmp_path, progress=quiet)
     assert path.points == len(POINTS)
-    dot, squares = torch.zeros(2, 6), torch.zeros(6)
+    expected, own = torch.zeros(2, 6), []
     for point in POINTS:
         language = model_between(base, audited, point)
         found = EkfacScorer(language, fit_ekfac(language, ROWS, progress=quiet)).scores(QUERIES, ROWS)
-        dot, squares = dot + found.dot, squares + found.norms**2
+        own.append(found.cosine)
+        for query, row in enumerate(found.dot.tolist()):
+            size = math.sqrt(sum(value * value for value in row) / len(row))
+            expected[query] += torch.tensor([value / size for value in row])
     scores = path.scores(QUERIES, ROWS)
-    torch.testing.assert_close(scores.dot, dot, rtol=1e-3, atol=1e-2)
-    torch.testing.assert_close(scores.norms, squares.sqrt(), rtol=1e-3, atol=1e-2)
+    torch.testing.assert_close(scores.balanced, expected, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(scores.cosine, (own[0] + own[1]) / 2, rtol=1e-3, atol=1e-4)
+    assert float((own[0] - own[1]).abs().max()) > 0.01, "the points must differ, or this test says nothing"
     assert float(scores.cosine[1, 2]) == pytest.approx(1.0, abs=1e-4)
-    assert int(scores.cosine[1].argmax()) == 2
-    for own in (found.dot, 2 * found.dot):
-        assert not torch.allclose(scores.dot, own, rtol=0.05), "a point that does not count"
+    assert int(scores.balanced[1].argmax()) == int(scores.cosine[1].argmax()) == 2
+
+
+def test_a_point_without_gradients_adds_nothing() -> None:
+    """A query that one point knows by heart is scored by the others."""
+    nothing = EkfacScores(torch.zeros(1, 3), torch.zeros(1), torch.ones(3))
+    something = EkfacScores(torch.tensor([[3.0, -4.0, 0.0]]), torch.ones(1), torch.ones(3))
+    alone, both = PathScores.of([something]), PathScores.of([nothing, something])
+    torch.testing.assert_close(both.balanced, alone.balanced)
+    torch.testing.assert_close(both.balanced[0], torch.tensor([3.0, -4.0, 0.0]) / (25 / 3) ** 0.5)
 
 
 def test_bundle_keeps_the_path(tmp_path: Path) -> None:
@@ -88,7 +101,7 @@ def test_bundle_keeps_the_path(tmp_path: Path) -> None:
     read = load_path(base, audited, tmp_path)
     assert read is not None
     expected = built.scores(QUERIES, ROWS)
-    torch.testing.assert_close(read.scores(QUERIES, ROWS).dot, expected.dot, **FLOAT32)
+    torch.testing.assert_close(read.scores(QUERIES, ROWS).balanced, expected.balanced, **FLOAT32)
     numbers = np.array([5, 2, 0])
     some = read.candidate_scores(QUERIES, [ROWS[number] for number in numbers], numbers)
     torch.testing.assert_close(some.cosine, expected.cosine[:, numbers], rtol=1e-3, atol=1e-4)
@@ -101,7 +114,7 @@ def test_without_a_base_model(tmp_path: Path) -> None:
     built = build_path(None, audited, ROWS, bundle=tmp_path, progress=quiet)
     assert built.points == 1
     plain = EkfacScorer(audited, fit_ekfac(audited, ROWS, progress=quiet)).scores(QUERIES, ROWS)
-    torch.testing.assert_close(built.scores(QUERIES, ROWS).dot, plain.dot, rtol=1e-3, atol=1e-2)
+    torch.testing.assert_close(built.scores(QUERIES, ROWS).points[0].dot, plain.dot, rtol=1e-3, atol=1e-2)
     read = load_path(None, audited, tmp_path)
     assert read is not None
     assert read.points == 1

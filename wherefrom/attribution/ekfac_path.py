@@ -3,21 +3,24 @@ r"""The full tier along the way from the base model to the audited one.
 Training examples acted while the weights moved; at the end, what was learned has little gradient left. So EK-FAC scores are summed over points of the
 straight line between the two models, each point with factors of its own:
 
-    theta_p = theta_base + p (theta_audited - theta_base),      dot(q, z) = sum_p dot_p(q, z),      |z|^2 = sum_p |z|_p^2
+    theta_p = theta_base + p (theta_audited - theta_base),      score(q, z) = sum_p dot_p(q, z) / rms_z' dot_p(q, z')
 
 as TracIn sums over checkpoints (arXiv:2002.08484), but without any: only the base model is needed. For a LoRA fine-tune that is the same folder without
-the adapter. Without a base model the only point is 1, the audited model, and the tier is plain EK-FAC (`ekfac`).
+the adapter. The root mean square over the examples of the call keeps one point from drowning another (a query that the audited model has memorised has
+small gradients there); taken over the candidates of an audit it serves as well as over the corpus. Measured LDS: audited model alone .689, halfway
+.694, both .745 (form `forward` .627). Without a base model the only point is 1, the audited model: the order is plain EK-FAC's (`ekfac`).
 """
 
 import copy
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from wherefrom.attribution.ekfac import EkfacScorer, EkfacScores, build_ekfac
 from wherefrom.attribution.ekfac_factors import EkfacFactors, Progress
@@ -53,6 +56,30 @@ def model_between(base: LanguageModel, audited: LanguageModel, point: float) -> 
     return replace(audited, model=model)
 
 
+@dataclass(frozen=True)
+class PathScores:
+    """Scores of every query with every example; positive = proponent."""
+
+    #: `[Q, N]` float32, no unit: the points' dot products, each divided by its root mean square over the examples. Comparable within a query.
+    balanced: Tensor
+    #: The points' own scores, base to audited.
+    points: tuple[EkfacScores, ...]
+
+    @classmethod
+    def of(cls, points: Sequence[EkfacScores]) -> "PathScores":
+        """Sum balanced dot products; a point at which a query has no gradient adds nothing."""
+        total = torch.zeros_like(points[0].dot)
+        for point in points:
+            size = point.dot.square().mean(dim=1, keepdim=True).sqrt()  # [Q, 1]
+            total += torch.where(size > 0, point.dot / size, torch.zeros_like(total))
+        return cls(total, tuple(points))
+
+    @property
+    def cosine(self) -> Tensor:
+        """Mean over the points of dot / (|q| |z|), `[Q, N]`, in [-1, 1]."""
+        return torch.stack([point.cosine for point in self.points]).mean(dim=0)
+
+
 class EkfacPath:
     """Scores queries against training examples, summed over the points of a path."""
 
@@ -66,13 +93,13 @@ class EkfacPath:
         """Number of points; a score costs as many passes over the rows."""
         return len(self._scorers)
 
-    def scores(self, queries: Sequence[TokenRow], rows: Sequence[TokenRow]) -> EkfacScores:
-        """Dot products and norms, summed over the points; see `EkfacScorer.scores`."""
-        return _sum([scorer.scores(queries, rows) for scorer in self._scorers])
+    def scores(self, queries: Sequence[TokenRow], rows: Sequence[TokenRow]) -> PathScores:
+        """Scores of every query with every example; see `EkfacScorer.scores`."""
+        return PathScores.of([scorer.scores(queries, rows) for scorer in self._scorers])
 
     def candidate_scores(
         self, queries: Sequence[TokenRow], candidates: Sequence[TokenRow], numbers: npt.NDArray[np.int64]
-    ) -> EkfacScores:
+    ) -> PathScores:
         """The same for an audit's candidates, whose norms are stored with the bundle; cheaper.
 
         Args:
@@ -83,15 +110,7 @@ class EkfacPath:
         Raises:
             ConfigurationError: the factors were stored without norms, or for another damping.
         """
-        return _sum([scorer.stored_scores(queries, candidates, numbers) for scorer in self._scorers])
-
-
-def _sum(parts: Sequence[EkfacScores]) -> EkfacScores:
-    return EkfacScores(
-        torch.stack([part.dot for part in parts]).sum(dim=0),
-        torch.stack([part.query_norms for part in parts]).square().sum(dim=0).sqrt(),
-        torch.stack([part.norms for part in parts]).square().sum(dim=0).sqrt(),
-    )
+        return PathScores.of([scorer.stored_scores(queries, candidates, numbers) for scorer in self._scorers])
 
 
 def build_path(
