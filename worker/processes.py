@@ -15,7 +15,7 @@ from worker.intake import Intake
 from worker.redis_link import connect_redis
 from worker.rounds import run_rounds
 from worker.runtime import open_database
-from worker.signs import Sign
+from worker.signs import Sign, refusal_sign
 from worker.sweep import Sweeper
 from worker.verify import verify_active_bundles
 from worker.watchdog import Watchdog
@@ -80,7 +80,12 @@ def run_worker(settings: Settings) -> int:
     database, sign, stop = open_database(settings), Sign(settings, "worker"), threading.Event()
     verify_active_bundles(database, settings)
     sign.give()
-    watchdog = Watchdog(database, limit_s=settings.watchdog_seconds)
+    limit_s = settings.watchdog_seconds
+    watchdog = Watchdog(
+        database,
+        limit_s=limit_s,
+        is_refused=lambda bundle_id: refusal_sign(settings, bundle_id).is_fresh(limit_s),
+    )
     threading.Thread(
         target=watchdog.run,
         kwargs={"beat": sign.give, "stop": stop, "end": lambda: os._exit(EXIT_STALLED)},

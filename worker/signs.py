@@ -15,6 +15,11 @@ from wherefrom.settings import Settings
 STALE_S = 60.0
 
 
+def refusal_sign(settings: Settings, bundle_id: int) -> "Sign":
+    """The sign that a process of this machine looked at a bundle and refused it: a pool process gives it, the watchdog reads it."""
+    return Sign(settings, f"refused-{bundle_id}")
+
+
 class Sign:
     """The sign of life of one process of this machine (and `state_dir`)."""
 
@@ -49,6 +54,11 @@ class Sign:
         except (FileNotFoundError, ValueError):
             return {}
         return {str(name): str(value) for name, value in read.items()} if isinstance(read, dict) else {}
+
+    def is_fresh(self, within_s: float) -> bool:
+        """Whether it was given in the last `within_s` seconds."""
+        age_s = self.age_s()
+        return age_s is not None and age_s <= within_s
 
     def remove(self) -> None:
         """Take the sign away: the process ended in order."""

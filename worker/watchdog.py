@@ -1,7 +1,8 @@
 """Ends a worker that has stopped consuming: pending work, and nobody works on anything, for too long.
 
 A Celery worker can be alive and deaf after Redis was away (docs/operations.md). It cannot mend itself, so it ends, and the
-supervisor starts it again. The watchdog runs in the worker's main process and also gives its sign of life.
+supervisor starts it again. The watchdog runs in the worker's main process and also gives its sign of life. Work of a bundle that
+was looked at and refused does not count: the worker hears well, and starting it again would not mend the bundle.
 """
 
 import threading
@@ -26,15 +27,31 @@ _UNFINISHED = (AuditState.PENDING, AuditState.RUNNING)
 class Watchdog:
     """Looks at the database for progress of anybody."""
 
-    def __init__(self, database: Database, *, limit_s: float, clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        limit_s: float,
+        clock: Clock = time.monotonic,
+        is_refused: Callable[[int], bool] = lambda _: False,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            database: Where progress is seen.
+            limit_s: Longest time with work and without progress.
+            clock: Seconds.
+            is_refused: Whether a process of this worker refused the bundle of this id lately.
+        """
         self._database = database
+        self._is_refused = is_refused
         self._limit_s = limit_s
         self._clock = clock
         self._finished = -1
         self._progress_at = clock()
 
     def look(self) -> float:
-        """Seconds since the last progress: nothing was pending, somebody held a live lease, or an audit was finished."""
+        """Seconds since the last progress: nothing usable was pending, somebody held a live lease, or an audit was finished."""
         try:
             idle = self._is_idle_with_work()
         except DatabaseUnavailable as error:
@@ -56,7 +73,7 @@ class Watchdog:
                 return
 
     def _is_idle_with_work(self) -> bool:
-        if not claims.pending_counts(self._database):
+        if all(self._is_refused(bundle_id) for bundle_id in claims.pending_counts(self._database)):
             return False
         queue = reader.queue_health(self._database)
         at_work = queue.states.get(AuditState.RUNNING, 0) - queue.expired_leases

@@ -1,6 +1,7 @@
 """Attribution of a file of queries without a service: citations as JSONL, or the exact score of every pair."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from wherefrom.attribution.corpus import CorpusRow, parse_row, read_jsonl
 from wherefrom.attribution.factors import PackedFactors
 from wherefrom.attribution.interface import OverLong
 from wherefrom.attribution.kernel import kernel_scores
-from wherefrom.errors import EmptyCorpus, InvalidRecord
+from wherefrom.errors import EmptyCorpus, InvalidRecord, OutputTooLong, PermanentError
 from wherefrom.records import Attribution, Query, Span
 
 #: Tokens, padding included, of one pass over queries.
@@ -74,6 +75,43 @@ def prepare_all(
 ) -> list[PreparedTokens]:
     """Queries as tokens; the first one that cannot be used raises."""
     return [attributor.prepare(query, max_tokens=max_tokens, over_long=over_long) for query in queries]
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A query that cannot be attributed, and why."""
+
+    key: str
+    code: str
+    reason: str
+
+
+def prepare_usable(
+    attributor: LanguageAttributor,
+    queries: Sequence[Query],
+    *,
+    max_tokens: int,
+    over_long: OverLong,
+    skip_bad: bool,
+) -> tuple[list[PreparedTokens], list[Rejection]]:
+    """Queries as tokens, and those that were left out: over-long ones, and with `skip_bad` whatever cannot become tokens.
+
+    Raises:
+        PermanentError: a query cannot become tokens and `skip_bad` is not set, or no query is left; the first one's own error.
+    """
+    prepared: list[PreparedTokens] = []
+    rejected: list[Rejection] = []
+    refused = PermanentError if skip_bad else OutputTooLong
+    first: PermanentError | None = None
+    for query in queries:
+        try:
+            prepared.append(attributor.prepare(query, max_tokens=max_tokens, over_long=over_long))
+        except refused as error:
+            first = first or error
+            rejected.append(Rejection(query.key, error.code, str(error)))
+    if first is not None and not prepared:
+        raise first
+    return prepared, rejected
 
 
 def attribute_all(

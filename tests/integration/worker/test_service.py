@@ -143,6 +143,11 @@ def test_the_watchdog_counts_only_idle_time_with_work(settings, database, parts,
     watchdog.look()
     now[0] = 12
     assert watchdog.look() == 7
+    refusing = Watchdog(
+        database, limit_s=10, clock=lambda: now[0], is_refused=lambda refused: refused == bundle_id
+    )
+    now[0] = 50
+    assert refusing.look() == 0, "work of a refused bundle is no reason to start again"
     claims.claim(database, bundle_id=bundle_id, limit=1, owner="someone", lease_s=60)
     assert watchdog.look() == 0
     away = Watchdog(Database("postgresql+psycopg://x@127.0.0.1:1/x"), limit_s=10, clock=lambda: now[0])

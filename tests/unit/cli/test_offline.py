@@ -113,7 +113,12 @@ def test_citations_and_scores(run: RunCommand, queries: Path, tmp_path: Path) ->
         "--json",
     )
     assert done.code == 0, done.err
-    assert json.loads(done.out) == {"queries": 4, "skipped": 0, "bundle": opened().manifest.name}
+    assert json.loads(done.out) == {
+        "queries": 4,
+        "skipped": 0,
+        "rejected": [],
+        "bundle": opened().manifest.name,
+    }
     found = [Attribution.model_validate_json(line) for line in output.read_text().splitlines()]
     assert [one.key for one in found] == [row["id"] for row in tiny_queries(4)]
     written = np.load(scores)
@@ -145,7 +150,31 @@ def test_queries_without_ids_and_with_bad_lines(run: RunCommand, tmp_path: Path)
     assert not output.exists()
     done = attribute(run, queries, "--output", str(output), "--skip-bad")
     assert done.code == 0
-    assert "1 queries attributed (1 bad lines skipped)" in " ".join(done.out.split())
+    assert "1 queries attributed (1 bad lines skipped, 0 queries rejected)" in " ".join(done.out.split())
+
+
+def test_queries_that_cannot_become_tokens(run: RunCommand, tmp_path: Path) -> None:
+    """An over-long query is rejected alone; what fails for another reason stops everything, or is rejected with --skip-bad."""
+    good, foreign = tiny_queries(2)
+    long = {**good, "id": "long", "completion": "word " * 300}
+    foreign = {**foreign, "id": "foreign", "token_ids": [10**6]}
+    output = tmp_path / "out.jsonl"
+    limits = ["--output", str(output), "--max-tokens", "200", "--over-long", "reject"]
+    done = attribute(run, write_jsonl(tmp_path / "q.jsonl", [long, good]), *limits)
+    assert done.code == 0, done.err
+    assert "rejected long: query long: " in done.err
+    assert "[output_too_long]" in done.err
+    assert "1 queries attributed (0 bad lines skipped, 1 queries rejected)" in " ".join(done.out.split())
+    queries = write_jsonl(tmp_path / "q.jsonl", [long, foreign, good])
+    assert "error[invalid_record]: query foreign: token id 1000000" in attribute(run, queries, *limits).err
+    done = attribute(run, queries, *limits, "--skip-bad", "--json")
+    told = json.loads(done.out)
+    assert [(one["key"], one["code"]) for one in told["rejected"]] == [
+        ("long", "output_too_long"),
+        ("foreign", "invalid_record"),
+    ]
+    found = [Attribution.model_validate_json(line) for line in output.read_text().splitlines()]
+    assert [one.key for one in found] == [good["id"]]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from wherefrom.errors import BundleCorrupt
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
 from worker.runtime import LOADED_BUNDLES, REFUSED_S, Runtime, owner_name
+from worker.signs import refusal_sign
 
 
 class NoDatabase:
@@ -27,7 +28,7 @@ def made():
 
 
 @pytest.fixture
-def runtime(made, monkeypatch):
+def runtime(made, monkeypatch, tmp_path):
     """A runtime whose engines are their bundle's ids."""
     monkeypatch.setattr("db.catalogue.bundle_by_id", lambda _db, bundle_id: Bundle(bundle_id))
 
@@ -39,7 +40,8 @@ def runtime(made, monkeypatch):
 
     database: Any = NoDatabase()
     hints: Any = None
-    return Runtime(Settings(), database=database, hints=hints, metrics=Metrics(), make_attributor=_make)
+    settings = Settings(state_dir=tmp_path)
+    return Runtime(settings, database=database, hints=hints, metrics=Metrics(), make_attributor=_make)
 
 
 class Bundle:
@@ -69,6 +71,20 @@ def test_a_refused_bundle_is_not_loaded_with_every_hint(runtime, made):
     with pytest.raises(BundleCorrupt):
         runtime.attributor(13)
     assert made == [13, 13]
+
+
+def test_a_refusal_is_told_to_the_watchdog(runtime, monkeypatch):
+    """A fresh sign per refused bundle; it is gone when the bundle was mended."""
+    with pytest.raises(BundleCorrupt):
+        runtime.attributor(13)
+    sign = refusal_sign(runtime.settings, 13)
+    assert sign.is_fresh(60)
+    assert sign.details()["code"] == "bundle_corrupt"
+    assert not refusal_sign(runtime.settings, 1).is_fresh(60)
+    monkeypatch.setattr(runtime, "_make_attributor", lambda bundle, _: bundle.id)
+    runtime.clock = lambda: float("inf")
+    assert runtime.attributor(13) == 13
+    assert not sign.is_fresh(60)
 
 
 def test_owners_are_never_alike():
