@@ -8,6 +8,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,32 @@ def fingerprint(model_dir: Path, adapter_dir: Path | None) -> ModelFingerprint:
         UnusableModel: the folder or its configuration is missing.
         UnsafeWeights: there are no safetensors weights, or the folder wants to run its own code.
     """
+    return _files_of(model_dir, adapter_dir).fingerprint()
+
+
+@dataclass(frozen=True)
+class _Files:
+    """The files that make a model what it is; looked over, not yet hashed."""
+
+    weights: list[Path]
+    adapter: list[Path]
+    tokenizer: list[Path]
+    #: `config.json`, and the adapter's where there is one.
+    configuration: Path
+    adapter_configuration: list[Path]
+
+    def fingerprint(self) -> ModelFingerprint:
+        """Hash all of them: seconds per gigabyte."""
+        return ModelFingerprint(
+            weights_sha256=_sha256([*self.weights, self.configuration]),
+            adapter_sha256=_sha256([*self.adapter, *self.adapter_configuration]) if self.adapter else None,
+            tokenizer_sha256=_sha256(self.tokenizer),
+            weight_bytes=sum(file.stat().st_size for file in [*self.weights, *self.adapter]),
+        )
+
+
+def _files_of(model_dir: Path, adapter_dir: Path | None) -> _Files:
+    """Look over a model's folders; see `fingerprint` for what it raises."""
     weights = _safetensors(model_dir, "model")
     _check_configuration(model_dir)
     adapter = (
@@ -90,12 +117,7 @@ def fingerprint(model_dir: Path, adapter_dir: Path | None) -> ModelFingerprint:
     extra = [adapter_dir / "adapter_config.json"] if adapter_dir is not None else []
     if extra and not extra[0].is_file():
         raise UnusableModel(f"{adapter_dir}: holds no adapter_config.json")
-    return ModelFingerprint(
-        weights_sha256=_sha256([*weights, model_dir / "config.json"]),
-        adapter_sha256=_sha256([*adapter, *extra]) if adapter else None,
-        tokenizer_sha256=_sha256(tokenizer),
-        weight_bytes=sum(file.stat().st_size for file in [*weights, *adapter]),
-    )
+    return _Files(weights, adapter, tokenizer, model_dir / "config.json", extra)
 
 
 def load_model(model_dir: Path, adapter_dir: Path | None = None) -> LanguageModel:
@@ -108,7 +130,28 @@ def load_model(model_dir: Path, adapter_dir: Path | None = None) -> LanguageMode
     Raises:
         UnusableModel, UnsafeWeights: see `fingerprint`.
     """
-    marks = fingerprint(model_dir, adapter_dir)
+    files = _files_of(model_dir, adapter_dir)
+    with ThreadPoolExecutor(1) as pool:  # hashing lets go of the interpreter: it costs no time beside loading
+        marks = pool.submit(files.fingerprint)
+        model, tokenizer = _load(model_dir, adapter_dir)
+    model.eval().requires_grad_(requires_grad=False)
+    config = model.config.get_text_config()
+    return LanguageModel(
+        model=model,
+        tokenizer=tokenizer,
+        renderer=Renderer(tokenizer, end_ids=_end_ids(model, tokenizer)),
+        fingerprint=marks.result(),
+        layers=int(config.num_hidden_layers),
+        hidden_size=int(config.hidden_size),
+        parameters=sum(weight.numel() for weight in model.parameters()),
+        max_positions=int(getattr(config, "max_position_embeddings", 0) or 2**31),
+        base_folder=model_dir.resolve().name,
+        adapter_folder=adapter_dir.resolve().name if adapter_dir is not None else None,
+    )
+
+
+def _load(model_dir: Path, adapter_dir: Path | None) -> tuple[Any, Any]:
+    """Model, with its adapter merged, and tokenizer."""
     transformers_logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(
@@ -132,20 +175,7 @@ def load_model(model_dir: Path, adapter_dir: Path | None = None) -> LanguageMode
             model = _merge_adapter(model, adapter_dir)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise UnusableModel(f"{model_dir}: cannot be loaded as a causal language model: {error}") from error
-    model.eval().requires_grad_(requires_grad=False)
-    config = model.config.get_text_config()
-    return LanguageModel(
-        model=model,
-        tokenizer=tokenizer,
-        renderer=Renderer(tokenizer, end_ids=_end_ids(model, tokenizer)),
-        fingerprint=marks,
-        layers=int(config.num_hidden_layers),
-        hidden_size=int(config.hidden_size),
-        parameters=sum(weight.numel() for weight in model.parameters()),
-        max_positions=int(getattr(config, "max_position_embeddings", 0) or 2**31),
-        base_folder=model_dir.resolve().name,
-        adapter_folder=adapter_dir.resolve().name if adapter_dir is not None else None,
-    )
+    return model, tokenizer
 
 
 def _merge_adapter(model: Any, adapter_dir: Path) -> Any:
