@@ -20,6 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from wherefrom.attribution.folding import fold
+
 #: The columns of the features, in order; stored with every calibration.
 FEATURES = (
     "completion_share",
@@ -60,8 +62,8 @@ class CandidateParts:
 
 
 def words_of(text: str) -> list[str]:
-    """Words in order, in lower case, as BM25 counts them."""
-    return _WORD.findall(text.lower())
+    """Words in order, folded and in lower case, as BM25 counts them."""
+    return _WORD.findall(fold(text).lower())
 
 
 def evidence_features(

@@ -66,6 +66,11 @@ def group_sizes(groups: Groups) -> npt.NDArray[np.int64]:
     return sizes
 
 
+def write_groups(bundle: Path, groups: Groups) -> None:
+    """Store the group of each training example."""
+    np.save(bundle / GROUPS, groups)
+
+
 def read_groups(bundle: Path, examples: int) -> Groups:
     """The groups that a bundle stores; each example its own group in a bundle that stores none.
 

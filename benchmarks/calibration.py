@@ -1,0 +1,348 @@
+r"""Calibration, abstention, effects and novelty against ground truth, three splits of the controls by author.
+
+    python benchmarks/calibration.py --yardstick PATH --tofu PATH [--foreign FILE ...] [--json]
+
+Known outputs for fitting: the folder's teacher queries with a known cause. Controls: questions and answers on fictitious authors that are absent from its corpus (the
+folder `--tofu`: `train_4000.jsonl`, and `queries_with_gold.jsonl` whose wording is that of the evaluation facts), cut to the same lengths; each split gives a third of
+the authors to the fit, a third to the null of the p-values and a third to the test. Judged are the evaluation facts against the test controls. Nothing is fitted on either.
+
+Effects: curve fitted on teacher queries and subsets 0-31; pairs of evaluation query and training example are pooled by predicted decile, and the slope of the measured on the
+predicted differences is bootstrapped over subsets. Novelty: the folder's own held-out queries are in distribution; out of it are these queries with their letters
+shuffled or shifted by 13, and any `--foreign` file (rows with `prompt` and `completion`, or `messages`).
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+if __package__ in {None, ""}:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.calibration_material import Judged, Material, judge_material
+from benchmarks.machine import describe, finish, report
+from wherefrom.attribution.attributor import LanguageAttributor
+from wherefrom.attribution.build import BuildOptions, build_bundle
+from wherefrom.attribution.bundle import Bundle, open_bundle
+from wherefrom.attribution.calibrating import (
+    Outputs,
+    fit_calibration,
+    fit_effects,
+    labels_of,
+    measured_differences,
+)
+from wherefrom.attribution.calibration import Calibration, EffectCurve
+from wherefrom.attribution.corpus import read_corpus
+from wherefrom.attribution.offline import exact_scores, prepare_all, read_queries, signals_of_all
+from wherefrom.attribution.reliability import Bin, auroc, calibration_error, reliability_bins
+from wherefrom.statistics import benjamini_hochberg
+
+SPLITS = 3
+LEVEL = 0.1
+_BOOTSTRAPS = 300
+_DRAWS = 100
+
+Values = npt.NDArray[np.float64]
+Truths = npt.NDArray[np.bool_]
+
+
+def main() -> None:
+    """Judge all outputs once, then fit and test each split."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--yardstick", type=Path, required=True, help="folder with audited/, corpus.jsonl, queries, bank.npz"
+    )
+    parser.add_argument(
+        "--tofu", type=Path, required=True, help="folder with train_4000.jsonl and queries_with_gold.jsonl"
+    )
+    parser.add_argument(
+        "--foreign", type=Path, nargs="*", default=[], help="JSONL files of other text for the novelty"
+    )
+    parser.add_argument("--json", action="store_true", help="end with one JSON line")
+    arguments = parser.parse_args()
+    machine = describe()
+    report([f"ran on: {machine}"])
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        result = run(
+            arguments.yardstick, arguments.tofu, arguments.foreign, bundle_path=Path(folder) / "bundle"
+        )
+    result["seconds"] = time.monotonic() - started
+    report(_table(result))
+    finish(result | {"machine": machine}, as_json=arguments.json)
+
+
+def run(yardstick: Path, tofu: Path, foreign: Sequence[Path], *, bundle_path: Path) -> dict[str, Any]:
+    """All figures."""
+    model = yardstick / "audited"
+    build_bundle(
+        model_dir=model,
+        adapter_dir=None,
+        corpus_path=yardstick / "corpus.jsonl",
+        out=bundle_path,
+        options=BuildOptions(candidates=len(read_corpus(yardstick / "corpus.jsonl").rows) // 20),
+        progress=_silent,
+    )
+    bundle = open_bundle(bundle_path, model_dir=model)
+    attributor = LanguageAttributor(bundle)
+    material = judge_material(attributor, yardstick, tofu, foreign)
+    splits = [_split(material, seed) for seed in range(SPLITS)]
+    figures = [name for name, value in splits[0].items() if isinstance(value, float)]
+    return {
+        "splits": splits,
+        "mean": {name: float(np.mean([one[name] for one in splits])) for name in figures},
+        "novelty": {
+            name: float(np.mean([one["novelty"][name] for one in splits])) for name in splits[0]["novelty"]
+        },
+        "effects": _effects(attributor, bundle, yardstick),
+        "outputs": {
+            "known_fit": len(material.teacher.queries),
+            "facts": len(material.facts.queries),
+            "controls_paraphrased": len(material.paraphrased.queries),
+            "controls_original": len(material.original.queries),
+            "authors": len(set(material.original.groups)),
+        },
+    }
+
+
+def _split(material: Material, seed: int) -> dict[str, Any]:
+    """Fit on two thirds of the authors, test on the last third."""
+    thirds = _thirds(material, seed)
+    fit, null, test = (
+        _joined(*(_of_authors(one, third) for one in (material.paraphrased, material.original)))
+        for third in thirds
+    )
+    known = _joined(material.teacher, material.instructions)
+    # two groups make the fit half and the null half of this split
+    groups = ["fit"] * len(fit.queries) + ["null"] * len(null.queries)
+    calibration = fit_calibration(
+        Outputs([*fit.queries, *null.queries], groups=groups),
+        Outputs(known.queries, gold=[*material.teacher.gold, *([] for _ in material.instructions.queries)]),
+        groups=material.groups,
+    )
+    alike = _of_authors(material.paraphrased, thirds[2])
+    facts = _scores(calibration, material.facts)
+    p_facts, p_test, p_alike = (_p_values(calibration, one) for one in (material.facts, test, alike))
+    return {
+        "controls": [len(fit.queries), len(null.queries), len(test.queries), len(alike.queries)],
+        "auroc": auroc(facts, _scores(calibration, alike)),
+        "auroc_all_controls": auroc(facts, _scores(calibration, test)),
+        "false_citations": float((p_alike <= LEVEL).mean()),
+        "false_citations_all_controls": float((p_test <= LEVEL).mean()),
+        "facts_cited": float((p_facts <= LEVEL).mean()),
+        "instructions_cited": float((_p_values(calibration, material.held_out) <= LEVEL).mean()),
+        **_discoveries(p_facts, p_alike),
+        **_reliability(calibration, material, alike, seed),
+        "novelty": _novelty(calibration, material),
+    }
+
+
+def _thirds(material: Material, seed: int) -> list[set[str]]:
+    """Authors of the fit, the null and the test; those with paraphrased questions are dealt out evenly."""
+    generator = np.random.default_rng(seed)
+    both = sorted(set(material.paraphrased.groups))
+    rest = sorted(set(material.original.groups) - set(both))
+    dealt = [generator.permutation(names).tolist() for names in (both, rest)]
+    return [{name for names in dealt for name in names[third::3]} for third in range(3)]
+
+
+def _of_authors(outputs: Judged, authors: set[str]) -> Judged:
+    return outputs.part([place for place, name in enumerate(outputs.groups) if name in authors])
+
+
+def _joined(one: Judged, other: Judged) -> Judged:
+    return Judged(one.queries + other.queries, one.gold + other.gold, one.groups + other.groups)
+
+
+def _scores(calibration: Calibration, outputs: Judged) -> Values:
+    return np.array([calibration.score(one.features) for one in outputs.queries], dtype=np.float64)
+
+
+def _p_values(calibration: Calibration, outputs: Judged) -> Values:
+    return np.array([calibration.conformal_p(one.features) for one in outputs.queries], dtype=np.float64)
+
+
+def _discoveries(known: Values, controls: Values) -> dict[str, float]:
+    """Benjamini-Hochberg over listings of as many known outputs as controls, mean over draws: realised share of controls, and known outputs found."""
+    generator = np.random.default_rng(0)
+    count = min(len(known), len(controls))
+    false, found = [], []
+    for _ in range(_DRAWS):
+        p = np.concatenate(
+            [generator.choice(known, count, replace=False), generator.choice(controls, count, replace=False)]
+        )
+        passed = np.array(benjamini_hochberg(p.tolist(), LEVEL))
+        false.append(passed[count:].sum() / max(int(passed.sum()), 1))
+        found.append(passed[:count].mean())
+    return {"bh_false_share": float(np.mean(false)), "bh_facts_found": float(np.mean(found))}
+
+
+def _reliability(calibration: Calibration, material: Material, alike: Judged, seed: int) -> dict[str, Any]:
+    """Calibration error over all ten citations and over first citations, as many facts as test controls."""
+    count = min(len(material.facts.queries), len(alike.queries))
+    facts, controls = (
+        one.part(np.random.default_rng(seed).permutation(len(one.queries))[:count].tolist())
+        for one in (material.facts, alike)
+    )
+    stated, truths = _stated(calibration, material, facts)
+    stated_controls, truths_controls = _stated(calibration, material, controls)
+    all_stated, all_truths = (
+        np.concatenate([stated, stated_controls]),
+        np.concatenate([truths, truths_controls]),
+    )
+    every = reliability_bins(all_stated.ravel(), all_truths.ravel())
+    first = reliability_bins(all_stated[:, 0], all_truths[:, 0])
+    return {
+        "ece": calibration_error(every),
+        "ece_first": calibration_error(first),
+        "ece_sure": calibration_error(reliability_bins(*_above(all_stated, all_truths, 0.05))),
+        "bins": [vars(one) for one in every],
+        "bins_first": [vars(one) for one in first],
+    }
+
+
+def _above(stated: Values, truths: Truths, least: float) -> tuple[Values, Truths]:
+    kept = stated >= least
+    return stated[kept], truths[kept]
+
+
+def _stated(calibration: Calibration, material: Material, outputs: Judged) -> tuple[Values, Truths]:
+    """Confidences and whether a known cause is in the citation's group, both `[Q, 10]`."""
+    gold = outputs.gold or [[] for _ in outputs.queries]
+    stated = [calibration.confidence(one.features, material.groups[one.rows]) for one in outputs.queries]
+    truths = [
+        labels_of(one, causes, material.groups) for one, causes in zip(outputs.queries, gold, strict=True)
+    ]
+    return np.array(stated, dtype=np.float64), np.array(truths)
+
+
+def _novelty(calibration: Calibration, material: Material) -> dict[str, float]:
+    """AUROC of each strange kind against the held-out outputs of the folder, and how many of each lie below p = .1."""
+    if calibration.novelty is None:
+        return {}
+    distance = calibration.novelty.novelty
+    kinds = {
+        name: [distance(one.distances) for one in outputs.queries]
+        for name, outputs in material.strange.items()
+    }
+    ours = [distance(one.distances) for one in (*material.facts.queries, *material.held_out.queries)]
+    flagged = [
+        calibration.novelty_p(one.distances) for one in (*material.facts.queries, *material.held_out.queries)
+    ]
+    figures = {f"auroc, {name}": auroc(np.array(values), np.array(ours)) for name, values in kinds.items()}
+    for name, outputs in material.strange.items():
+        p = np.array([calibration.novelty_p(one.distances) for one in outputs.queries], dtype=np.float64)
+        figures[f"flagged, {name}"] = float((p <= LEVEL).mean())
+    return figures | {
+        "flagged, in distribution": float((np.array(flagged, dtype=np.float64) <= LEVEL).mean())
+    }
+
+
+def _effects(attributor: LanguageAttributor, bundle: Bundle, yardstick: Path) -> dict[str, Any]:
+    """Slope of measured on predicted effects for the evaluation queries."""
+    bank = np.load(yardstick / "bank.npz", allow_pickle=False)
+    kept = bank["kept"]
+    curve = fit_effects(
+        _influence(attributor, bundle, yardstick / "teacher_queries.jsonl"),
+        kept[:32],
+        bank["teacher_query_loss"][:32],
+        basis="yardstick",
+    )
+    influence = _influence(attributor, bundle, yardstick / "queries.jsonl")
+    losses = bank["query_loss"]
+    held_out = np.arange(len(kept)) >= 32
+    return {
+        "curve": {"scores": curve.scores.tolist(), "nats": curve.nats.tolist()},
+        "all_subsets": _slope_of(curve, influence, kept, losses),
+        "subsets_32_63": _slope_of(curve, influence, kept[held_out], losses[held_out]),
+    }
+
+
+def _influence(attributor: LanguageAttributor, bundle: Bundle, file: Path) -> npt.NDArray[np.float32]:
+    prepared = prepare_all(attributor, read_queries(file)[0], max_tokens=1024, over_long="truncate")
+    return exact_scores(bundle, signals_of_all(attributor, prepared), _silent)
+
+
+def _slope_of(
+    curve: EffectCurve, influence: npt.NDArray[np.float32], kept: Truths, losses: npt.NDArray[np.float32]
+) -> dict[str, Any]:
+    """Deciles of predicted effect, and the slope of their measured means with a 95 % bootstrap over subsets."""
+    predicted = curve.effect(influence).ravel()
+    order = np.argsort(
+        influence.ravel(), kind="stable"
+    )  # the curve is flat in places; the score decides there
+    deciles = np.array_split(order, 10)
+    means = np.array([predicted[part].mean() for part in deciles])
+
+    def measured(models: npt.NDArray[np.int64]) -> Values:
+        differences = measured_differences(kept[models], losses[models]).ravel()
+        return np.array([differences[part].mean() for part in deciles])
+
+    everything = measured(np.arange(len(kept)))
+    generator = np.random.default_rng(0)
+    drawn = [_slope(means, measured(generator.integers(0, len(kept), len(kept)))) for _ in range(_BOOTSTRAPS)]
+    return {
+        "slope": _slope(means, everything),
+        "low": float(np.quantile(drawn, 0.025)),
+        "high": float(np.quantile(drawn, 0.975)),
+        "predicted": means.tolist(),
+        "measured": everything.tolist(),
+    }
+
+
+def _slope(predicted: Values, measured: Values) -> float:
+    """Least squares with an intercept."""
+    centred = predicted - predicted.mean()
+    return float((centred * measured).sum() / (centred**2).sum())
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """No progress."""
+
+
+def _table(result: dict[str, Any]) -> list[str]:
+    splits = result["splits"]
+    names = [
+        "auroc",
+        "auroc_all_controls",
+        "false_citations",
+        "false_citations_all_controls",
+        "facts_cited",
+        "instructions_cited",
+    ]
+    names += ["bh_false_share", "bh_facts_found", "ece", "ece_first", "ece_sure"]
+    lines = [
+        f"outputs: {result['outputs']}",
+        f"{'figure':<32}{'mean':>8}" + "".join(f"{f'split {n}':>10}" for n in range(SPLITS)),
+    ]
+    lines += [
+        f"{name:<32}{result['mean'][name]:>8.3f}" + "".join(f"{one[name]:>10.3f}" for one in splits)
+        for name in names
+    ]
+    lines += [f"novelty, {name:<32}{value:.3f}" for name, value in result["novelty"].items()]
+    for name in ("all_subsets", "subsets_32_63"):
+        one = result["effects"][name]
+        lines.append(
+            f"effects, {name}: slope {one['slope']:.2f} (95 % {one['low']:.2f} to {one['high']:.2f})"
+        )
+    return [
+        *lines,
+        "bins of first citations, split 0:",
+        *(_bin_line(Bin(**one)) for one in splits[0]["bins_first"]),
+    ]
+
+
+def _bin_line(one: Bin) -> str:
+    return f"  {one.count} citations: stated {one.stated:.3f}, true {one.realised:.3f}"
+
+
+if __name__ == "__main__":
+    main()
