@@ -137,6 +137,8 @@ def _kind(annotation: object) -> str:
         return "JSON list"
     if SecretStr in (annotation, *get_args(annotation)):
         return "secret"
+    if Path in get_args(annotation):
+        return "path"
     names: dict[object, str] = {bool: "`true`, `false`", Path: "path", str: "text"}
     return names.get(annotation, str(annotation))
 

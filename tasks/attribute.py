@@ -88,7 +88,10 @@ def attribute_batch(
             is then claimed again.
     """
     with Heartbeat(
-        store, claim, every_s=settings.heartbeat_seconds, lease_s=settings.lease_seconds
+        lambda: store.extend(claim, lease_s=settings.lease_seconds),
+        (one.audit_id for one in claim.audits),
+        every_s=settings.heartbeat_seconds,
+        bundle_id=claim.bundle_id,
     ) as heartbeat:
         batch = _Batch(
             attributor=attributor,

@@ -1,11 +1,12 @@
-"""The Celery task around `tasks.hint.work_hint`: it hands the message and the process's runtime over, nothing else."""
+"""The Celery tasks: each hands its message and the process's runtime to a plain function, nothing else."""
 
 from typing import Any
 
 from celery import Task
 
 from tasks.hint import BatchRuntime, work_hint
-from wherefrom.messages import ATTRIBUTE_TASK
+from tasks.measure import MeasureRuntime, work_measure_hint
+from wherefrom.messages import ATTRIBUTE_TASK, MEASURE_TASK
 
 
 class AttributeTask(Task):  # type: ignore[misc]  # Celery ships no types
@@ -20,3 +21,19 @@ class AttributeTask(Task):  # type: ignore[misc]  # Celery ships no types
         if self.runtime is None:
             raise RuntimeError("this process has no runtime; tasks run in the pool of `python -m worker run`")
         work_hint(message, self.runtime)
+
+
+class MeasureTask(Task):  # type: ignore[misc]  # Celery ships no types
+    """There may be an effect to measure with a bundle. Its queue is its own; it is run by `python -m worker measure` only."""
+
+    name = MEASURE_TASK
+    #: Set when a measuring pool process starts (`worker.app`).
+    runtime: MeasureRuntime | None = None
+
+    def run(self, *_: Any, **message: Any) -> None:
+        """Work off one hint."""
+        if self.runtime is None:
+            raise RuntimeError(
+                "this process does not measure; tasks run in the pool of `python -m worker measure`"
+            )
+        work_measure_hint(message, self.runtime)

@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
-from db import catalogue, intake, reader, support
+from db import catalogue, intake, measurements, reader, support
 from db.keys import Scope
 from web import body, export
 from web.errors import documented
@@ -30,6 +30,8 @@ from wherefrom.records import (
     ExampleDetail,
     FlaggedRecord,
     IntakeResult,
+    MeasurementRecord,
+    Method,
     Page,
     QueueHealth,
     SourceSummary,
@@ -50,9 +52,14 @@ _MISSING = documented(HTTPStatus.NOT_FOUND)
 
 Shared = Annotated[Services, Depends(services_of)]
 Id = Annotated[int, Path(ge=1, le=MAX_ID)]
+Rank = Annotated[
+    int, Path(ge=-1000, le=1000, description="1, 2, ... for proponents; -1, -2, ... for opponents.")
+]
 
 ingest = APIRouter(prefix="/v1", tags=["flag"])
 read = APIRouter(prefix="/v1", tags=["read"], dependencies=[Depends(needs(Scope.READ))], responses=_REFUSALS)
+
+measure = APIRouter(prefix="/v1", tags=["measure"])
 
 
 class FlaggedAnswer(BaseModel):
@@ -189,6 +196,36 @@ def audits_csv(services: Shared, query: Annotated[AuditQuery, Query()]) -> Strea
 def audit(services: Shared, audit_id: Id) -> AuditDetail:
     """One audit with the flagged output, its citations and its opponents."""
     return reader.get_audit(services.database, audit_id)
+
+
+@measure.post(
+    "/audits/{audit_id}/citations/{rank}/measure",
+    status_code=HTTPStatus.ACCEPTED,
+    responses={**_REFUSALS, **_MISSING},
+)
+def measure_citation(
+    services: Shared,
+    audit_id: Id,
+    rank: Rank,
+    *,
+    caller: Annotated[Caller, Depends(needs(Scope.MEASURE))],
+    method: Annotated[Method, Query(description="How to measure; all but `refit` are weak.")] = Method.REFIT,
+) -> MeasurementRecord:
+    """Ask for the measured effect of one citation: the model is trained again without it, beside controls.
+
+    Answers at once with the measurement; it takes minutes to hours on a queue of its own. Asking again answers with the same
+    measurement; a dead one is queued again.
+    """
+    services.settings.recipe_file()
+    return measurements.request_measurement(
+        services.database, audit_id=audit_id, rank=rank, method=method, requested_by=caller.name
+    )
+
+
+@read.get("/measurements/{measurement_id}", responses=_MISSING)
+def measurement(services: Shared, measurement_id: Id) -> MeasurementRecord:
+    """One measurement: where it stands, and its effect with interval, controls and cost when it is done."""
+    return measurements.get_measurement(services.database, measurement_id)
 
 
 @read.get("/examples")

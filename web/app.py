@@ -21,6 +21,7 @@ from wherefrom.settings import Settings
 _TAGS = [
     {"name": "flag", "description": "Send outputs for review."},
     {"name": "read", "description": "Audits, citations, training examples, sources, bundles and the queue."},
+    {"name": "measure", "description": "Measure the effect of a citation instead of predicting it."},
     {"name": "health", "description": "For load balancers, orchestrators and Prometheus."},
 ]
 
@@ -63,7 +64,7 @@ def create_app(
     )
     install_error_handlers(app)
     install_openapi(app)
-    for router in (health.router, api.ingest, api.read, pages.router):
+    for router in (health.router, api.ingest, api.read, api.measure, pages.router):
         app.include_router(router)
     app.mount("/static", _KeptFiles(directory=STATIC_DIR), name="static")
     # The last one added runs first: everything is counted, then refused or let in.

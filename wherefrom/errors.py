@@ -159,6 +159,12 @@ class ConfigurationError(PermanentError):
     code = "configuration"
 
 
+class MeasuringUnavailable(PermanentError):
+    """Effects cannot be measured here: a setting that says how the audited model was trained is missing or does not fit."""
+
+    code = "measuring_unavailable"
+
+
 class DatabaseUnavailable(TransientError):
     """The database does not answer, or it refused the transaction."""
 

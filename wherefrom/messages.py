@@ -8,9 +8,12 @@ from wherefrom.records import Frozen
 
 #: Explicit Celery task names; they never follow a module's path.
 ATTRIBUTE_TASK = "wherefrom.attribute"
+MEASURE_TASK = "wherefrom.measure"
 
 #: Celery queue of attribution hints.
 ATTRIBUTE_QUEUE = "attribute"
+#: Celery queue of measuring hints, apart: one of them is many trainings.
+MEASURE_QUEUE = "measure"
 
 #: Redis stream that producers XADD flagged outputs to (field `record` holds the JSON of record v1).
 FLAGGED_STREAM = "wherefrom:flagged"
@@ -24,6 +27,13 @@ RECORD_FIELD = "record"
 
 class AttributeHint(Frozen):
     """There is pending work for this bundle. Lost, doubled, reordered or forged hints are harmless."""
+
+    version: Literal[1] = 1
+    bundle_id: int = Field(ge=1)
+
+
+class MeasureHint(Frozen):
+    """There is an effect to measure with this bundle; as harmless as the other hint."""
 
     version: Literal[1] = 1
     bundle_id: int = Field(ge=1)

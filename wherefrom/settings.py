@@ -2,13 +2,16 @@
 
 import os
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from wherefrom.errors import ConfigurationError
+from wherefrom.errors import ConfigurationError, MeasuringUnavailable
 from wherefrom.records import Severity
+
+#: A path; an empty variable, as compose makes them, is not set.
+_OptionalPath = Annotated[Path | None, BeforeValidator(lambda value: None if value == "" else value)]
 
 
 class Settings(BaseSettings):
@@ -80,6 +83,25 @@ class Settings(BaseSettings):
     backoff_cap_seconds: float = Field(default=300.0, gt=0, description="Longest wait between two attempts.")
     batch_time_limit_seconds: int = Field(default=600, ge=1, description="Hard limit of one claimed batch.")
 
+    recipe: _OptionalPath = Field(
+        default=None,
+        description="Recipe (JSON) of how the audited model was fine-tuned; where it is set, effects can be measured.",
+    )
+    base_model_dir: _OptionalPath = Field(
+        default=None, description="Folder of the model before that fine-tune; needed to train again."
+    )
+    recipe_corpus: _OptionalPath = Field(
+        default=None,
+        description="Corpus file of the fine-tune; needed where its rows are chats with system or several turns, which bundles hold as text only.",
+    )
+    measure_dir: Path = Field(
+        default=Path(".wherefrom/measure"),
+        description="Folder of retrained models and their losses; measurements of one bundle share them.",
+    )
+    measure_time_limit_seconds: int = Field(
+        default=86_400, ge=1, description="Hard limit of one measurement."
+    )
+
     sweep_seconds: float = Field(default=2.0, gt=0, description="Time between two rounds of the sweeper.")
     worker_processes: int = Field(
         default=1, ge=1, le=64, description="Processes of one `python -m worker run`."
@@ -132,6 +154,19 @@ class Settings(BaseSettings):
             raise ValueError("backoff_base_seconds must not exceed backoff_cap_seconds")
         self.full_tier()
         return self
+
+    def recipe_file(self) -> Path:
+        """The file of the recipe.
+
+        Raises:
+            MeasuringUnavailable: none is set; the text says what to set.
+        """
+        if self.recipe is None:
+            raise MeasuringUnavailable(
+                "effects cannot be measured: set WHEREFROM_RECIPE to the recipe (JSON) of how the audited model was fine-tuned and "
+                "WHEREFROM_BASE_MODEL_DIR to the model before it, for all processes of the service, and run `python -m worker measure`"
+            )
+        return self.recipe
 
     def full_tier(self) -> frozenset[Severity]:
         """The severities of `full_tier_severities`.

@@ -5,31 +5,44 @@ Why each setting is as it is: docs/adr/0002 and 0003. A pool process gets this a
 """
 
 import threading
+from enum import StrEnum
 from typing import Any
 
 from celery import Celery, signals
 
-from tasks.celery_tasks import AttributeTask
+from tasks.celery_tasks import AttributeTask, MeasureTask
 from wherefrom.logs import configure_logging
-from wherefrom.messages import ATTRIBUTE_QUEUE, ATTRIBUTE_TASK
+from wherefrom.messages import ATTRIBUTE_QUEUE, ATTRIBUTE_TASK, MEASURE_TASK
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
 from worker.hints import HintSender
+from worker.measuring_runtime import MeasuringRuntime
 from worker.redis_link import SOCKET_OPTIONS, connect_redis
 from worker.runtime import Runtime, open_database
 
 
-class WherefromCelery(Celery):  # type: ignore[misc]  # Celery ships no types
-    """A Celery application that knows the settings and the one task."""
+class Role(StrEnum):
+    """What the pool processes of a worker are for; it decides which runtime they make."""
 
-    def __init__(self, *args: Any, settings: Settings, **kwargs: Any) -> None:
+    ATTRIBUTE = "attribute"
+    MEASURE = "measure"
+
+
+class WherefromCelery(Celery):  # type: ignore[misc]  # Celery ships no types
+    """A Celery application that knows the settings, its role and the two tasks."""
+
+    def __init__(self, *args: Any, settings: Settings, role: Role = Role.ATTRIBUTE, **kwargs: Any) -> None:
         self.settings = settings
+        self.role = role
         super().__init__(*args, **kwargs)
 
     def on_init(self) -> None:
-        """Register the task; called by Celery at the end of its constructor."""
+        """Register the tasks; called by Celery at the end of its constructor."""
         self.conf.update(celery_configuration(self.settings))
+        if self.role is Role.MEASURE:
+            self.conf.task_time_limit = self.settings.measure_time_limit_seconds
         self.register_task(AttributeTask())
+        self.register_task(MeasureTask())
         # Not weak: nobody else holds these. The identifiers keep a second application from being served twice.
         signals.setup_logging.connect(self._set_up_logging, weak=False, dispatch_uid="wherefrom-logging")
         signals.worker_process_init.connect(self._start_runtime, weak=False, dispatch_uid="wherefrom-runtime")
@@ -40,15 +53,15 @@ class WherefromCelery(Celery):  # type: ignore[misc]  # Celery ships no types
 
     def _start_runtime(self, **_: Any) -> None:
         """Runs in each pool process when it has started."""
-        start_runtime(self)
+        start_runtime(self) if self.role is Role.ATTRIBUTE else start_measuring(self)
 
     def __reduce_keys__(self) -> dict[str, Any]:
-        return {**super().__reduce_keys__(), "settings": self.settings}
+        return {**super().__reduce_keys__(), "settings": self.settings, "role": self.role}
 
 
-def make_celery(settings: Settings) -> WherefromCelery:
+def make_celery(settings: Settings, *, role: Role = Role.ATTRIBUTE) -> WherefromCelery:
     """The application for sending hints and for running workers; connects when first used."""
-    return WherefromCelery("wherefrom", settings=settings, set_as_current=False)
+    return WherefromCelery("wherefrom", settings=settings, role=role, set_as_current=False)
 
 
 def celery_configuration(settings: Settings) -> dict[str, Any]:
@@ -89,4 +102,13 @@ def start_runtime(app: WherefromCelery) -> Runtime:
     runtime = Runtime(settings, database=open_database(settings), hints=hints, metrics=metrics)
     app.tasks[ATTRIBUTE_TASK].runtime = runtime
     threading.Thread(target=runtime.preload, name="wherefrom-preload", daemon=True).start()
+    return runtime
+
+
+def start_measuring(app: WherefromCelery) -> MeasuringRuntime:
+    """Make this process's runtime for measuring and hand it to the task."""
+    settings, metrics = app.settings, Metrics()
+    hints = HintSender(app, connect_redis(settings), settings=settings, metrics=metrics, sender="task")
+    runtime = MeasuringRuntime(settings, database=open_database(settings), hints=hints, metrics=metrics)
+    app.tasks[MEASURE_TASK].runtime = runtime
     return runtime

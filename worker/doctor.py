@@ -6,11 +6,11 @@ from typing import Literal
 
 import redis
 
-from db import catalogue, reader
+from db import catalogue, measurements, reader
 from db.session import Database
 from wherefrom.errors import PermanentError, TransientError, WherefromError
 from wherefrom.messages import INTAKE_GROUP
-from wherefrom.records import AuditState
+from wherefrom.records import AuditState, MeasurementState
 from wherefrom.settings import Settings
 from worker.health import check_health
 from worker.redis_link import attribute_queue, connect_redis, flagged_stream, redis_errors, rejected_stream
@@ -45,7 +45,8 @@ def examine(settings: Settings) -> list[Finding]:
             findings += look()
         except WherefromError as error:
             findings.append(Finding(what, "problem", str(error)))
-    findings += [_process(name, settings) for name in ("intake", "worker", "sweeper", "web")]
+    measurer = () if settings.recipe is None else ("measurer",)
+    findings += [_process(name, settings) for name in ("intake", "worker", "sweeper", *measurer, "web")]
     return findings
 
 
@@ -140,6 +141,7 @@ def _audits(settings: Settings) -> Iterator[Finding]:
     database: Database = open_database(settings)
     try:
         queue = reader.queue_health(database)
+        measured = measurements.measurement_counts(database)
     except TransientError as error:
         yield Finding("audits", "problem", str(error))
         return
@@ -155,9 +157,23 @@ def _audits(settings: Settings) -> Iterator[Finding]:
             "warning",
             f"{queue.expired_leases} ran out and were not taken back: does the sweeper run?",
         )
+    yield from _measurements(measured, settings)
     if dead := queue.states.get(AuditState.DEAD, 0):
         yield Finding(
             "dead audits",
             "warning",
             f"{dead}: see their codes on the page, then python -m worker retry --state dead",
         )
+
+
+def _measurements(counts: dict[MeasurementState, int], settings: Settings) -> Iterator[Finding]:
+    """Nothing where no effect was ever asked for."""
+    text = ", ".join(f"{count} {state.value}" for state, count in counts.items() if count)
+    if not text:
+        return
+    if counts[MeasurementState.PENDING] and settings.recipe is None:
+        yield Finding(
+            "measurements", "warning", f"{text}; no WHEREFROM_RECIPE is set here, so none is measured"
+        )
+    else:
+        yield Finding("measurements", "ok", text)

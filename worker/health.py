@@ -86,6 +86,7 @@ CHECKS: dict[str, Callable[[Settings], tuple[bool, str]]] = {
     "intake": _process("intake"),
     "worker": _process("worker"),
     "sweeper": _process("sweeper"),
+    "measurer": _process("measurer"),
     "web": _web,
     "redis": _redis,
     "database": _database,

@@ -9,10 +9,18 @@ from kombu.exceptions import OperationalError
 
 from wherefrom.errors import QueueUnavailable
 from wherefrom.logs import get_logger
-from wherefrom.messages import ATTRIBUTE_QUEUE, ATTRIBUTE_TASK, AttributeHint
+from wherefrom.messages import (
+    ATTRIBUTE_QUEUE,
+    ATTRIBUTE_TASK,
+    MEASURE_QUEUE,
+    MEASURE_TASK,
+    AttributeHint,
+    MeasureHint,
+)
 from wherefrom.metrics import Metrics
+from wherefrom.records import Frozen
 from wherefrom.settings import Settings
-from worker.redis_link import attribute_queue, redis_errors
+from worker.redis_link import attribute_queue, measure_queue, redis_errors
 
 log = get_logger(__name__)
 
@@ -76,14 +84,39 @@ class HintSender:
         Raises:
             QueueUnavailable: Redis does not answer.
         """
-        hint = AttributeHint(bundle_id=bundle_id)
+        self._put(ATTRIBUTE_TASK, AttributeHint(bundle_id=bundle_id), queue=ATTRIBUTE_QUEUE)
+
+    def send_measure(self, bundle_id: int) -> None:
+        """Put one hint on the measuring queue.
+
+        Raises:
+            QueueUnavailable: Redis does not answer.
+        """
+        self._put(MEASURE_TASK, MeasureHint(bundle_id=bundle_id), queue=MEASURE_QUEUE)
+
+    def send_for_measurements(self, pending: Mapping[int, int]) -> int:
+        """Send one hint per bundle with something to measure, if none waits on the queue; how many were sent.
+
+        Args:
+            pending: Number of claimable measurements by bundle id.
+
+        Raises:
+            QueueUnavailable: Redis does not answer.
+        """
+        if not pending:
+            return 0
+        with redis_errors():
+            waiting = int(self._redis.llen(measure_queue(self._settings)))
+        if waiting:
+            return 0
+        for bundle_id in pending:
+            self.send_measure(bundle_id)
+        return len(pending)
+
+    def _put(self, task: str, hint: Frozen, *, queue: str) -> None:
         try:
             self._celery.send_task(
-                ATTRIBUTE_TASK,
-                kwargs=hint.model_dump(),
-                queue=ATTRIBUTE_QUEUE,
-                ignore_result=True,
-                retry=False,
+                task, kwargs=hint.model_dump(), queue=queue, ignore_result=True, retry=False
             )
         except (OperationalError, redis.RedisError) as error:
             raise QueueUnavailable(f"Redis: {error}") from error

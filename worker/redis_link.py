@@ -8,7 +8,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from wherefrom.errors import ConfigurationError, QueueUnavailable
-from wherefrom.messages import ATTRIBUTE_QUEUE, FLAGGED_STREAM, REJECTED_STREAM
+from wherefrom.messages import ATTRIBUTE_QUEUE, FLAGGED_STREAM, MEASURE_QUEUE, REJECTED_STREAM
 from wherefrom.settings import Settings
 
 #: Options of every connection, ours and Celery's. Without `socket_timeout` a silent Redis is waited for without end.
@@ -59,3 +59,8 @@ def rejected_stream(settings: Settings) -> str:
 def attribute_queue(settings: Settings) -> str:
     """Key of the list that holds the hints."""
     return settings.key_prefix + ATTRIBUTE_QUEUE
+
+
+def measure_queue(settings: Settings) -> str:
+    """Key of the list that holds the hints at measurements."""
+    return settings.key_prefix + MEASURE_QUEUE

@@ -8,6 +8,7 @@ from db.migrate import current_and_head, upgrade
 from worker import processes
 from worker.door import EXIT_UNHEALTHY, Json, WithParent, open_settings, print_json
 from worker.health import CHECKS, check_health
+from worker.measuring import run_measurer
 from worker.rounds import end_with_parent, stop_on_signals
 from worker.supervise import POLL_S, LocalService
 from worker.web_door import run_web
@@ -81,6 +82,21 @@ def run(*, exit_with_parent: WithParent = False) -> None:
     raise typer.Exit(processes.run_worker(settings))
 
 
+def measure(*, exit_with_parent: WithParent = False) -> None:
+    """Run the measuring worker: it trains the model again to measure effects, one at a time; needs WHEREFROM_RECIPE.
+
+    SIGTERM lets it finish its measurement; killing it loses only the training in work. Exit code 1: it stalled and should be
+    started again.
+
+    Examples:
+      WHEREFROM_RECIPE=recipe.json WHEREFROM_BASE_MODEL_DIR=models/base python -m worker measure
+    """
+    settings = open_settings()
+    if exit_with_parent:
+        end_with_parent()
+    raise typer.Exit(run_measurer(settings))
+
+
 def sweep(*, exit_with_parent: WithParent = False) -> None:
     """Take back the work of dead workers, and keep hints on the queue while there is work.
 
@@ -132,5 +148,5 @@ def _address(host: str | None, port: int | None) -> dict[str, str | int]:
 
 def add_service_commands(app: typer.Typer) -> None:
     """Put the commands of this file on the command line."""
-    for command in (up, migrate, intake, run, sweep, web, health):
+    for command in (up, migrate, intake, run, measure, sweep, web, health):
         app.command(rich_help_panel="Run the service")(command)

@@ -31,8 +31,10 @@ log = get_logger(__name__)
 
 #: The service's processes in the order of their start.
 PROCESSES = ("run", "sweep", "intake", "web")
+#: Runs beside them where a recipe is set.
+MEASURER = "measure"
 #: They are stopped in stages: first the doors close, then what was taken in is finished.
-STOP_STAGES = (("web", "intake"), ("sweep", "run"))
+STOP_STAGES = (("web", "intake"), ("sweep", "run", MEASURER))
 #: Exit code of a child whose settings or bundles are wrong; starting it again cannot help.
 EXIT_USAGE = 2
 #: A child that lived this long starts again without wait.
@@ -251,13 +253,18 @@ class LocalService:
         upgrade(self.settings.database_url.get_secret_value())
         Sign(self.settings, "web").remove()
         self._supervisor = Supervisor(
-            {name: _command(name) for name in PROCESSES},
+            {name: _command(name) for name in processes_of(self.settings)},
             environment=child_environment(**self._overrides),
             log_path=self._log_path,
             grace_s=self._grace_s,
             stop_stages=STOP_STAGES,
         )
         self._supervisor.start()
+
+
+def processes_of(settings: Settings) -> tuple[str, ...]:
+    """The processes that these settings ask for, in the order of their start."""
+    return PROCESSES if settings.recipe is None else (*PROCESSES, MEASURER)
 
 
 def _lives(child: _Child) -> bool:

@@ -3,7 +3,7 @@
 With it, nothing depends on a hint: SQL says what is pending, and an empty or lost queue fills itself again.
 """
 
-from db import claims
+from db import claims, measurements
 from db.session import Database
 from wherefrom.logs import get_logger
 from wherefrom.metrics import Metrics
@@ -35,6 +35,14 @@ class Sweeper:
         if expired:
             log.warning("leases_expired", audits=expired)
             self._metrics.count("leases_expired_total", expired)
+        lost = measurements.release_expired_measurements(
+            self._database, max_attempts=self._settings.max_attempts
+        )
+        if lost:
+            log.warning("leases_expired", measurements=lost)
+            self._metrics.count("leases_expired_total", lost)
+        if self._settings.recipe is not None:
+            self._hints.send_for_measurements(measurements.pending_measurements(self._database))
         sent = self._hints.send_for_work(claims.pending_counts(self._database))
         if sent:
             log.debug("hints_sent", hints=sent)

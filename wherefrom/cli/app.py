@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import wherefrom
-from wherefrom.cli import export, flagging, service
+from wherefrom.cli import export, flagging, measuring, service
 from wherefrom.cli.output import exit_code_of, print_error
 from wherefrom.errors import ConfigurationError, WherefromError
 
@@ -71,6 +71,7 @@ _SERVICE_COMMANDS: dict[str, Callable[..., None]] = {
     "queue": service.queue,
     "bundles": service.bundles,
     "export": export.export,
+    "measure": measuring.measure,
 }
 
 

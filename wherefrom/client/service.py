@@ -25,6 +25,8 @@ from wherefrom.records import (
     FlaggedRecord,
     Frozen,
     IntakeResult,
+    MeasurementRecord,
+    Method,
     Page,
     QueueHealth,
     Severity,
@@ -180,6 +182,31 @@ class Service:
     def audit(self, audit_id: int) -> AuditDetail:
         """One audit with its flagged output and citations; `NotFound` where there is none."""
         return _read(self._connection.get(f"/v1/audits/{audit_id:d}"), AuditDetail)
+
+    def measure(self, audit_id: int, rank: int, *, method: Method | str = Method.REFIT) -> MeasurementRecord:
+        """Ask for the measured effect of one citation; answers at once, the work takes minutes to hours.
+
+        Asking again answers with the same measurement, where it stands by then; a dead one is queued again.
+
+        Args:
+            audit_id: The audit.
+            rank: Rank of its citation, below 0 for an opponent.
+            method: ``refit`` trains again; ``one-step`` and ``unlearn`` are weak.
+
+        Raises:
+            NotFound: there is no such citation.
+            MeasuringUnavailable: the service has no recipe; the text says what to set.
+            InvalidRequest: the output's text was erased.
+        """
+        path = f"/v1/audits/{audit_id:d}/citations/{rank:d}/measure?method={Method(method).value}"
+        answer = self._connection.post(path, b"")
+        if answer.problem is not None:
+            raise answer.problem.as_error()
+        return _read(answer.body, MeasurementRecord)
+
+    def measurement(self, measurement_id: int) -> MeasurementRecord:
+        """One measurement, where it stands; `NotFound` where there is none."""
+        return _read(self._connection.get(f"/v1/measurements/{measurement_id:d}"), MeasurementRecord)
 
     def example(self, training_example_id: int) -> ExampleDetail:
         """One training example by the database's id; `NotFound` where there is none."""

@@ -33,7 +33,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
     url = f"sqlite:///{tmp_path / 'wherefrom.db'}"
     database = Database(url)
     story = tell(database, url=url)
-    settings = Settings(database_url=url, max_page_size=7)
+    settings = Settings(database_url=url, max_page_size=7, recipe="recipe.json")
     listener = socket.create_server(("127.0.0.1", 0))
     app = create_app(settings, database, metrics=Metrics())
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))

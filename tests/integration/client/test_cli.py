@@ -9,10 +9,12 @@ import pyarrow.parquet
 import pytest
 from sqlalchemy import text
 
+from db import measurements
 from tests.integration.client.conftest import Served
 from tests.integration.web.story import MODEL
 from wherefrom.cli import main
 from wherefrom.client import Service
+from wherefrom.records import ControlEffect, MeasuredEffect, MeasurementState
 
 RunCommand = Callable[..., tuple[int, str, str]]
 
@@ -75,6 +77,47 @@ def test_show(run: RunCommand, served: Served) -> None:
     code, _, err = run("show", "999999")
     assert code == 4
     assert err.startswith("error[not_found]: ")
+
+
+def test_measure(run: RunCommand, served: Served) -> None:
+    """Asking answers at once; when it is measured the effect stands beside its controls, and `show` has it too."""
+    number = str(served.story.audit_ids[0])
+    code, out, _ = run("measure", number, "1")
+    assert (code, "refit: pending" in out) == (0, True)
+    asked = lines(run("measure", number, "1", "--json")[1])[0]
+    assert (asked["state"], asked["rank"]) == ("pending", 1)
+    claimed = measurements.claim_measurement(
+        served.database, bundle_id=served.story.bundle_id, owner="m", lease_s=60, max_attempts=5
+    )
+    assert claimed is not None
+    effect = MeasuredEffect(
+        effect_nats=0.5, low_nats=0.25, high_nats=0.75, z=4.0, seeds=3, group=("a", "b"), weak=False, cost_seconds=9,
+        controls=(ControlEffect(example_ids=("c",), effect_nats=0.015),),
+    )  # fmt: skip
+    measurements.finish_measurement(served.database, claimed, effect)
+    code, out, _ = run("measure", number, "1", "--wait")
+    assert code == 0
+    for expected in ("refit: done", "group of 2", "0.5000 [0.2500, 0.7500]", "0.0150", "4.0 standard errors"):
+        assert expected in out, out
+    assert "measured" in run("show", number)[1]
+    assert run("measure", number, "99")[0] == 4
+
+
+def test_a_measurement_that_dies_is_told(run: RunCommand, served: Served) -> None:
+    """The client reads its code and reason; asking again would queue it again."""
+    number = str(served.story.audit_ids[0])
+    with Service(served.url) as service:
+        service.measure(int(number), 2)
+    claimed = measurements.claim_measurement(
+        served.database, bundle_id=served.story.bundle_id, owner="m", lease_s=60, max_attempts=5
+    )
+    assert claimed is not None
+    measurements.fail_measurement(
+        served.database, claimed, code="configuration", reason="no layers", retry_in_s=None, max_attempts=5
+    )
+    with Service(served.url) as service:
+        found = service.measurement(claimed.measurement_id)
+    assert (found.state, found.code) == (MeasurementState.DEAD, "configuration")
 
 
 def test_escape_sequences_are_shown(run: RunCommand, served: Served) -> None:

@@ -3,6 +3,8 @@
 Drives schemathesis by hand: its pytest plugin does not know the pytest that is installed.
 """
 
+from pathlib import Path
+
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
@@ -36,10 +38,11 @@ FEW = settings(
 def test_every_operation_keeps_its_promises(sqlite_story, mode):
     """Well-formed and ill-formed requests: no 500, only documented status codes, content types and bodies."""
     service_settings, database = sqlite_story
+    service_settings = service_settings.model_copy(update={"recipe": Path("recipe.json")})
     app = create_app(service_settings, database, metrics=Metrics(), queue=SilentProbe())
     schema = schemathesis.openapi.from_asgi("/openapi.json", app, headers={"Host": "127.0.0.1"})
     operations = [result.ok() for result in schema.get_all_operations() if isinstance(result, Ok)]
-    assert len(operations) == 14
+    assert len(operations) == 16
     for operation in operations:
         if mode.is_negative and not (operation.body or any(operation.iter_parameters())):
             continue  # nothing can be wrong about a request that carries nothing

@@ -16,9 +16,17 @@ def claim(bench):
     return bench.store.claim(1, limit=2, lease_s=60, max_attempts=5)
 
 
+def heartbeat_of(bench, claim, every_s=15):
+    """The heartbeat of a claimed batch."""
+    held = [one.audit_id for one in claim.audits]
+    return Heartbeat(
+        lambda: bench.store.extend(claim, lease_s=60), held, every_s=every_s, bundle_id=claim.bundle_id
+    )
+
+
 def test_a_beat_extends_the_leases(bench, claim):
     """After a beat the lease lasts for its full time again."""
-    heartbeat = Heartbeat(bench.store, claim, every_s=15, lease_s=60)
+    heartbeat = heartbeat_of(bench, claim)
     bench.now += 50
     heartbeat.beat()
     assert bench.audits.by_id[1].lease_until == bench.now + 60
@@ -26,7 +34,7 @@ def test_a_beat_extends_the_leases(bench, claim):
 
 def test_a_lost_audit_is_not_held(bench, claim):
     """When another worker claimed an audit, the next beat tells."""
-    heartbeat = Heartbeat(bench.store, claim, every_s=15, lease_s=60)
+    heartbeat = heartbeat_of(bench, claim)
     bench.audits.by_id[1].attempt += 1
     assert heartbeat.holds(1)
     heartbeat.beat()
@@ -41,7 +49,7 @@ def test_an_absent_database_loses_nothing(bench, claim, logs):
         raise DatabaseUnavailable("away")
 
     bench.store.extend = _away
-    heartbeat = Heartbeat(bench.store, claim, every_s=15, lease_s=60)
+    heartbeat = heartbeat_of(bench, claim)
     heartbeat.beat()
     assert heartbeat.holds(1)
     assert [one["event"] for one in logs] == ["heartbeat_missed"]
@@ -49,7 +57,7 @@ def test_an_absent_database_loses_nothing(bench, claim, logs):
 
 def test_the_thread_beats_until_the_block_ends(bench, claim):
     """Inside the block leases are extended again and again; after it no thread is left."""
-    with Heartbeat(bench.store, claim, every_s=0.005, lease_s=60) as heartbeat:
+    with heartbeat_of(bench, claim, every_s=0.005) as heartbeat:
         for _ in range(2):
             bench.now += 10
             wait_until(lambda: bench.audits.by_id[1].lease_until == bench.now + 60)

@@ -1,0 +1,19 @@
+"""Which processes the supervisor starts, and that each of them is stopped."""
+
+from pathlib import Path
+
+from wherefrom.settings import Settings
+from worker.supervise import STOP_STAGES, processes_of
+
+
+def test_a_measurer_runs_only_where_a_recipe_is_set():
+    """It trains models: nobody gets it unasked. An empty variable, as compose makes it, is not set."""
+    assert processes_of(Settings()) == ("run", "sweep", "intake", "web")
+    assert processes_of(Settings(recipe="")) == ("run", "sweep", "intake", "web")
+    assert processes_of(Settings(recipe=Path("recipe.json"))) == ("run", "sweep", "intake", "web", "measure")
+
+
+def test_every_process_is_stopped():
+    """A process without a stage would be left behind."""
+    stopped = [name for stage in STOP_STAGES for name in stage]
+    assert sorted(stopped) == sorted(processes_of(Settings(recipe=Path("recipe.json"))))

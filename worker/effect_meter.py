@@ -1,0 +1,253 @@
+"""Makes the effect meter of a bundle: which model, which corpus and which recipe are trained again.
+
+The settings say how the audited model was fine-tuned (`recipe`) and from what (`base_model_dir`; of an adapter the bundle's own base
+model is known). The corpus comes from the bundle, whose examples are text; a chat with a system turn or several turns cannot be made
+from that, so `recipe_corpus` may name the file. Every row is compared with the hash that the bundle has of it.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.meter import EffectMeter, KeepGoing, OverlapEffectMeter
+from wherefrom.attribution.manifest import Manifest, iter_examples, read_manifest
+from wherefrom.attribution.whereabouts import ModelFolders, find_model
+from wherefrom.errors import (
+    BundleMismatch,
+    MeasuringUnavailable,
+    NotFound,
+    OutOfMemory,
+)
+from wherefrom.records import (
+    BundleInfo,
+    ControlEffect,
+    MeasuredEffect,
+    Message,
+    Method,
+    Query,
+    Role,
+    TrainingExample,
+)
+from wherefrom.settings import Settings
+from worker.overlap import OVERLAP_FORM, read_overlap_bundle
+from worker.verify import check_registered
+
+if TYPE_CHECKING:
+    from wherefrom.attribution.corpus import CorpusRow
+    from wherefrom.attribution.model import LanguageModel
+    from wherefrom.retraining.recipe import Recipe
+
+#: Matched controls of the weak methods; retraining has its own default.
+WEAK_CONTROLS = 3
+
+
+def open_meter(bundle: BundleInfo, settings: Settings) -> EffectMeter:
+    """The meter over a bundle's folder.
+
+    Raises:
+        MeasuringUnavailable: a setting is missing, or the corpus cannot be made whole; the text says what to set.
+        UnknownBundle, BundleCorrupt, BundleMismatch: the bundle is not the one that is registered.
+        ConfigurationError: the recipe cannot be used.
+    """
+    recipe_file = settings.recipe_file()
+    folder = settings.bundles_dir / bundle.name
+    if bundle.form == OVERLAP_FORM:
+        return OverlapEffectMeter(read_overlap_bundle(bundle, folder))
+    manifest = read_manifest(folder)
+    check_registered(bundle, manifest)
+    # Optional extra [engine]: the other processes of the service run without torch.
+    import torch  # noqa: PLC0415
+
+    from wherefrom.attribution.groups import read_groups  # noqa: PLC0415
+    from wherefrom.retraining import effects, weak  # noqa: F401, PLC0415 - seconds of imports, before a lease runs
+    from wherefrom.retraining.recipe import read_recipe  # noqa: PLC0415
+
+    if settings.torch_threads:
+        torch.set_num_threads(settings.torch_threads)
+    corpus = whole_corpus(list(iter_examples(folder)), settings.recipe_corpus)
+    return RetrainingMeter(
+        manifest,
+        corpus,
+        groups=read_groups(folder, len(corpus)).tolist(),
+        recipe=read_recipe(recipe_file),
+        base_dir=lambda: _base_dir(folder, manifest, settings),
+        final=lambda: find_model(folder, manifest, settings.models_dir),
+        runs_dir=settings.measure_dir / bundle.name,
+    )
+
+
+def whole_corpus(examples: Sequence[TrainingExample], corpus_file: Path | None) -> list["CorpusRow"]:
+    """The training corpus as the model saw it, in the bundle's order; every row has the hash that the bundle states.
+
+    Raises:
+        MeasuringUnavailable: a row cannot be made from the bundle's text, or the corpus file holds another one.
+    """
+    from wherefrom.attribution.corpus import CorpusRow, read_corpus  # noqa: PLC0415
+
+    given = {} if corpus_file is None else {row.example_id: row for row in read_corpus(corpus_file).rows}
+    rows = []
+    for example in examples:
+        turns = (Message(role=Role.USER, content=example.prompt),) if example.prompt else ()
+        plain = CorpusRow(example.example_id, example.source, turns, example.completion, example.fields)
+        row = given.get(example.example_id, plain)
+        if row.text_sha256() != example.text_sha256:
+            where = (
+                f"{corpus_file} holds another text"
+                if corpus_file
+                else "the bundle holds only a part of its text"
+            )
+            raise MeasuringUnavailable(
+                f"training example {example.example_id!r}: {where}; set WHEREFROM_RECIPE_CORPUS to the corpus file that the model was trained on"
+            )
+        rows.append(row)
+    return rows
+
+
+def _base_dir(folder: Path, manifest: Manifest, settings: Settings) -> Path:
+    if settings.base_model_dir is not None:
+        return settings.base_model_dir
+    if manifest.model.adapter_sha256 is None:
+        raise MeasuringUnavailable(
+            f"set WHEREFROM_BASE_MODEL_DIR: bundle {manifest.name} explains whole weights, and the model before the fine-tune is not known"
+        )
+    return find_model(folder, manifest, settings.models_dir).model
+
+
+class RetrainingMeter:
+    """Measures by training again, or by one step from the final weights; models are loaded when first needed."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        corpus: Sequence["CorpusRow"],
+        *,
+        groups: Sequence[int],
+        recipe: "Recipe",
+        base_dir: Callable[[], Path],
+        final: Callable[[], ModelFolders],
+        runs_dir: Path,
+    ) -> None:
+        self._manifest = manifest
+        self._corpus = corpus
+        self._rows = {row.example_id: number for number, row in enumerate(corpus)}
+        self._groups = groups
+        self._recipe = recipe
+        self._base_dir = base_dir
+        self._find_final = final
+        self._runs_dir = runs_dir
+        self._base: LanguageModel | None = None
+        self._final: LanguageModel | None = None
+
+    def measure(
+        self, query: Query, example_id: str, *, method: Method, keep_going: KeepGoing
+    ) -> MeasuredEffect:
+        """The effect of one training example's near-duplicate group, or of the example alone by a weak method."""
+        import torch  # noqa: PLC0415
+
+        if example_id not in self._rows:
+            raise NotFound(
+                f"the corpus of bundle {self._manifest.name} has no training example {example_id!r}"
+            )
+        row = self._rows[example_id]
+        try:
+            if method is Method.REFIT:
+                return self._refit(query, row, keep_going)
+            return self._one_step(query, row, method=method, keep_going=keep_going)
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemory("the model did not fit into memory while it was trained") from error
+
+    def _refit(self, query: Query, row: int, keep_going: KeepGoing) -> MeasuredEffect:
+        from wherefrom.retraining.effects import MeasuredCitation, measure_citations  # noqa: PLC0415
+
+        keep_going()
+        group = tuple(other for other, of in enumerate(self._groups) if of == self._groups[row])
+        found = measure_citations(
+            self._base_model(),
+            self._corpus,
+            queries=[query],
+            citations=[MeasuredCitation(query=0, group=group)],
+            recipe=self._recipe,
+            folder=self._runs_dir,
+            progress=lambda done, total: keep_going(),  # noqa: ARG005 - the numbers are for progress bars
+        )[0]
+        controls = zip(found.control_groups, found.controls_nats, strict=True)
+        return MeasuredEffect(
+            effect_nats=found.effect_nats,
+            low_nats=found.low_nats,
+            high_nats=found.high_nats,
+            z=found.z if abs(found.z) != float("inf") else None,
+            seeds=len(found.by_seed),
+            controls=tuple(
+                ControlEffect(example_ids=self._ids(rows), effect_nats=nats) for rows, nats in controls
+            ),
+            group=self._ids(group),
+            weak=False,
+            cost_seconds=found.seconds,
+        )
+
+    def _one_step(self, query: Query, row: int, *, method: Method, keep_going: KeepGoing) -> MeasuredEffect:
+        from wherefrom.retraining.effects import matched_controls  # noqa: PLC0415
+        from wherefrom.retraining.training import token_rows  # noqa: PLC0415
+        from wherefrom.retraining.weak import one_step, unlearn  # noqa: PLC0415
+
+        started, language = time.monotonic(), self._final_model()
+        limit = self._recipe.max_tokens
+        asked = token_rows(language, [query], max_tokens=limit)
+        rows = token_rows(language, self._corpus, max_tokens=limit)
+        controls = matched_controls(
+            (row,),
+            lengths=[len(one.ids) for one in rows],
+            sources=[one.source for one in self._corpus],
+            avoid=[other for other, of in enumerate(self._groups) if of == self._groups[row]],
+            count=WEAK_CONTROLS,
+        )
+        effects = []
+        for number in (row, *(group[0] for group in controls)):
+            keep_going()
+            step = one_step if method is Method.ONE_STEP else unlearn
+            effects.append(float(step(language, asked, rows[number])[0]))
+        return MeasuredEffect(
+            effect_nats=effects[0],
+            seeds=0,
+            controls=tuple(
+                ControlEffect(example_ids=self._ids(group), effect_nats=nats)
+                for group, nats in zip(controls, effects[1:], strict=True)
+            ),
+            group=self._ids((row,)),
+            weak=True,
+            cost_seconds=time.monotonic() - started,
+        )
+
+    def _ids(self, rows: Sequence[int]) -> tuple[str, ...]:
+        return tuple(self._corpus[row].example_id for row in rows)
+
+    def _base_model(self) -> "LanguageModel":
+        if self._base is None:
+            known = self._manifest.model
+            folder = self._base_dir()
+            language = _load(ModelFolders(folder, None))
+            marks = language.fingerprint
+            if known.adapter_sha256 is not None and marks.weights_sha256 != known.weights_sha256:
+                raise BundleMismatch(
+                    f"{folder} is not the model that the adapter of bundle {self._manifest.name} was trained on"
+                )
+            self._base = language
+        return self._base
+
+    def _final_model(self) -> "LanguageModel":
+        if self._final is None:
+            known, language = self._manifest.model, _load(self._find_final())
+            marks = language.fingerprint
+            if (marks.weights_sha256, marks.adapter_sha256) != (known.weights_sha256, known.adapter_sha256):
+                raise BundleMismatch(
+                    f"the model beside bundle {self._manifest.name} is not the one that it explains"
+                )
+            self._final = language
+        return self._final
+
+
+def _load(folders: ModelFolders) -> "LanguageModel":
+    from wherefrom.attribution.model import load_model  # noqa: PLC0415
+
+    return load_model(folders.model, folders.adapter)
