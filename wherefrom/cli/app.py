@@ -14,18 +14,21 @@ from wherefrom.cli import export, flagging, measuring, service
 from wherefrom.cli.output import exit_code_of, print_error
 from wherefrom.errors import ConfigurationError, WherefromError
 
-#: Commands of `wherefrom.cli.offline`; it is imported when one of them runs, because torch takes seconds.
+#: Commands that need the engine; their module is imported when one of them runs, because torch takes seconds.
 ENGINE_COMMANDS = {
     "build": "Build a bundle from a model and its training corpus.",
     "attribute": "Cite training examples for outputs in a file.",
     "bundle": "Look at a bundle and verify its hashes.",
+    "bank": "Retrain the model on subsets of its corpus, to judge a bundle by.",
 }
+#: Where an engine command lives, if not in `wherefrom.cli.offline`.
+_ENGINE_MODULES = {"bank": "wherefrom.cli.retraining"}
 
 HELP = """Which training examples taught a language model a flagged output.
 
 Exit codes: 0 ok, 1 some records were refused, 2 wrong usage or bad input, 3 the service is away, 4 not found.
 
-build, attribute and bundle work offline on files and need the extra "wherefrom[engine]"; the others ask a service,
+build, attribute, bundle and bank work offline on files and need the extra "wherefrom[engine]"; the others ask a service,
 which is found by --url or WHEREFROM_SERVICE_URL (http://127.0.0.1:8077), its API key by WHEREFROM_API_KEY.
 """
 
@@ -112,13 +115,13 @@ def _engine_command(name: str) -> Callable[[typer.Context], None]:
 
 
 def _engine_app(name: str) -> typer.Typer:
-    """The commands of `wherefrom.cli.offline`, which has `add_commands(app)`.
+    """The commands of the module that has this one; it has `add_commands(app)`.
 
     Raises:
         ConfigurationError: the engine is not installed.
     """
     try:
-        offline = importlib.import_module("wherefrom.cli.offline")
+        module = importlib.import_module(_ENGINE_MODULES.get(name, "wherefrom.cli.offline"))
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("wherefrom"):
             raise
@@ -127,5 +130,5 @@ def _engine_app(name: str) -> typer.Typer:
         ) from error
     app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None)
     app.callback()(lambda: None)
-    offline.add_commands(app)
+    module.add_commands(app)
     return app

@@ -1,0 +1,73 @@
+"""The command that makes a bank of retrained models. Needs the `[engine]` extra."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from wherefrom.cli.offline import Adapter, Json, Threads, progress_bars
+from wherefrom.retraining.recipe import Recipe, read_recipe
+from wherefrom.retraining.workers import BankJob, run_job
+
+
+def bank(
+    *,
+    model: Annotated[Path, typer.Option(help="Folder of the base model, before the fine-tune.")],
+    corpus: Annotated[Path, typer.Option(help="Training corpus of the fine-tune.")],
+    queries: Annotated[list[Path], typer.Option(help="Queries as JSONL; may be given several times.")],
+    out: Annotated[Path, typer.Option(help="Folder of the bank; one that was stopped goes on.")],
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON file of the fine-tune's recipe; default: AdamW at 8e-4, 3 epochs, batches of 16."
+        ),
+    ] = None,
+    adapter: Adapter = None,
+    retrain: Annotated[int, typer.Option(min=2, help="Models of the bank.")] = 64,
+    alpha: Annotated[float, typer.Option(help="Share of the corpus that each model sees.")] = 0.5,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; give each one thread.")] = 1,
+    device: Annotated[str, typer.Option(help="Device of torch: cpu, cuda.")] = "cpu",
+    threads: Threads = 0,
+    as_json: Json = False,
+) -> None:
+    """Make a bank: retrain the model on random subsets of its corpus and keep every loss, to judge a bundle by.
+
+    A bank that was stopped goes on where it was when the same command is run again.
+
+    Example: wherefrom bank --model ./base --corpus train.jsonl --queries held_out.jsonl --recipe recipe.json --out ./bank
+    """
+    job = BankJob(
+        model_dir=model,
+        adapter_dir=adapter,
+        corpus=corpus,
+        queries=tuple(queries),
+        recipe=Recipe() if recipe is None else read_recipe(recipe),
+        out=out,
+        models=retrain,
+        share=alpha,
+        threads=threads,
+        device=device,
+    )
+    with progress_bars(quiet=as_json) as report:
+        made = run_job(job, workers=workers, progress=lambda done, total: report("retrain", done, total))
+    result = {
+        "path": str(out),
+        "models": len(made),
+        "examples": int(made.kept.shape[1]),
+        "queries": {name: int(losses.shape[1]) for name, losses in sorted(made.query_losses.items())},
+        "seconds_per_model": round(float(np.mean(made.seconds)), 1),
+    }
+    if as_json:
+        typer.echo(json.dumps(result))
+        return
+    typer.echo(
+        f"{len(made)} retrained models in {out}: {result['examples']} training examples, alpha {alpha}, "
+        f"{result['seconds_per_model']} s per model"
+    )
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Put the retraining commands under an app."""
+    app.command("bank")(bank)

@@ -1,0 +1,285 @@
+"""Fine-tunes a base model on token rows, the same way every time, and measures losses in nats.
+
+A step on the batch B with a weight w_i per row (1 unless said) descends the gradient of
+
+    L_B = sum_{i in B} w_i sum_t -log p(y_it | x_i, y_i<t)  /  sum_{i in B} T_i
+
+where t runs over the completion with its end-of-turn token and T_i counts its tokens. The denominator ignores the weights: a row
+with w_i = 0 is left out while the order, the batches and the other rows' share of each step stay what they were. Dropout is
+off and all numbers are float32, so on a CPU the same seed gives the same bytes (with the same number of threads).
+"""
+
+import copy
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from wherefrom.attribution.batching import pack_rows
+from wherefrom.attribution.corpus import CorpusRow
+from wherefrom.attribution.model import LanguageModel
+from wherefrom.attribution.render import TokenRow
+from wherefrom.errors import ConfigurationError, EmptyCorpus, UnusableModel
+from wherefrom.records import Query
+from wherefrom.retraining.recipe import Lora, Recipe
+
+#: Called after each step with the steps done and their number.
+Progress = Callable[[int, int], None]
+
+#: Tokens, padding included, of one pass that only measures losses.
+MEASURE_TOKENS = 4096
+_IGNORED = -100
+
+
+def token_rows(
+    language: LanguageModel, rows: Sequence[CorpusRow | Query], *, max_tokens: int
+) -> list[TokenRow]:
+    """Corpus rows or queries as tokens; what is longer than `max_tokens` or the model's positions is cut.
+
+    Raises:
+        TemplateNotPrefix, EmptyCompletion, UnusableModel: a row cannot be rendered; the text names it.
+    """
+    limit = min(max_tokens, language.max_positions)
+    return [
+        language.renderer.render(
+            row.turns,
+            row.completion,
+            max_tokens=limit,
+            over_long="truncate",
+            spans=row.spans if isinstance(row, Query) else (),
+            token_ids=row.token_ids if isinstance(row, Query) else None,
+            name=row.key if isinstance(row, Query) else row.example_id,
+        )
+        for row in rows
+    ]
+
+
+def batch_order(lengths: Sequence[int], recipe: Recipe, *, seed: int) -> list[list[int]]:
+    """Row numbers of every batch of a fine-tune, in order.
+
+    Each epoch shuffles the rows; chunks of `bucket_batches` batches are sorted by length, shortest first, and cut into batches.
+    """
+    random = np.random.default_rng(seed)
+    size, chunk = recipe.batch_size, recipe.batch_size * recipe.bucket_batches
+    batches: list[list[int]] = []
+    for _ in range(recipe.epochs):
+        shuffled = random.permutation(len(lengths)).tolist()
+        for first in range(0, len(shuffled), chunk):
+            part = shuffled[first : first + chunk]
+            if recipe.bucket_batches > 1:
+                part.sort(key=lengths.__getitem__)
+            batches += [part[start : start + size] for start in range(0, len(part), size)]
+    return batches
+
+
+def fine_tune(
+    language: LanguageModel,
+    rows: Sequence[TokenRow],
+    recipe: Recipe,
+    *,
+    seed: int,
+    weights: npt.NDArray[np.float32] | None = None,
+    progress: Progress | None = None,
+) -> Any:
+    """Train a copy of a base model; `language` itself is not changed.
+
+    Args:
+        language: The base model.
+        rows: The training examples as tokens, in corpus order.
+        recipe: How to train.
+        seed: Decides the order of the rows, and an adapter's first weights.
+        weights: One weight per row, `[N]` >= 0; 0 leaves a row out. None weighs all rows by 1.
+        progress: Told about each step.
+
+    Returns:
+        The trained model, frozen and in evaluation mode, on the device of the base model.
+
+    Raises:
+        EmptyCorpus: there is no row.
+        ConfigurationError: the weights do not fit the rows, or the adapter does not fit the model.
+        UnusableModel: a loss was not finite; the recipe does not suit the model.
+    """
+    training = Training(language, rows, recipe, seed=seed)
+    factors = checked_weights(rows, weights)
+    while not training.finished:
+        training.step(factors)
+        if progress is not None:
+            progress(training.done, len(training.batches))
+    return training.trained()
+
+
+class Training:
+    """A fine-tune that goes step by step and can be copied between two steps."""
+
+    def __init__(
+        self, language: LanguageModel, rows: Sequence[TokenRow], recipe: Recipe, *, seed: int
+    ) -> None:
+        if not rows:
+            raise EmptyCorpus("there is no training example to train on")
+        self._rows, self._recipe = rows, recipe
+        model = copy.deepcopy(language.model)
+        if recipe.lora:
+            self._model = _with_adapter(model, recipe.lora, seed=seed)
+        else:
+            self._model = model.requires_grad_(requires_grad=True)
+        self._model.eval()
+        self._optimizer = _optimizer(self._model, recipe)
+        #: Row numbers of each step's batch.
+        self.batches = batch_order([len(row.ids) for row in rows], recipe, seed=seed)
+        #: Steps that were made.
+        self.done = 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps were made."""
+        return self.done == len(self.batches)
+
+    def step(self, weights: Tensor) -> None:
+        """One optimiser step on the next batch, with a weight per row `[N]`.
+
+        Raises:
+            UnusableModel: the loss is not finite.
+        """
+        recipe, batch = self._recipe, self.batches[self.done]
+        for group in self._optimizer.param_groups:
+            group["lr"] = recipe.learning_rate * recipe.factor(self.done, len(self.batches))
+        loss = batch_loss(self._model, [self._rows[index] for index in batch], weights[batch])
+        if not bool(torch.isfinite(loss)):
+            raise UnusableModel(
+                f"step {self.done + 1} of {len(self.batches)}: the loss is not finite; lower the recipe's learning_rate"
+            )
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if recipe.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(_trained(self._model), recipe.clip_norm)
+        self._optimizer.step()
+        self.done += 1
+
+    def copy(self) -> "Training":
+        """The same state again: what was trained so far is shared by runs that differ only in later batches."""
+        model = copy.deepcopy(self._model)
+        optimizer = _optimizer(model, self._recipe)
+        optimizer.load_state_dict(copy.deepcopy(self._optimizer.state_dict()))
+        twin = copy.copy(self)
+        twin.__dict__ |= {"_model": model, "_optimizer": optimizer}
+        return twin
+
+    def trained(self) -> Any:
+        """The model as it is now, frozen; the training cannot go on."""
+        self._optimizer.zero_grad(set_to_none=True)
+        return self._model.requires_grad_(requires_grad=False)
+
+
+def mean_losses(
+    model: Any, rows: Sequence[TokenRow], *, batch_tokens: int = MEASURE_TOKENS
+) -> npt.NDArray[np.float32]:
+    """Mean loss of each row's explained completion tokens (all of them unless spans were given), nats, float32 `[N]`."""
+    found = np.empty(len(rows), dtype=np.float32)
+    with torch.inference_mode():
+        for pack in pack_rows([len(row.ids) for row in rows], batch_tokens):
+            chosen = [rows[index] for index in pack]
+            losses, rows_of, explained = _token_losses(model, chosen)
+            sums = torch.zeros(len(chosen), device=losses.device).index_add_(0, rows_of, losses * explained)
+            counts = torch.zeros(len(chosen), device=losses.device).index_add_(0, rows_of, explained)
+            found[pack] = (sums / counts).cpu().numpy()
+    return found
+
+
+def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write a trained model as a folder that `load_model` reads; an adapter is merged into the weights."""
+    whole = copy.deepcopy(model).merge_and_unload() if hasattr(model, "merge_and_unload") else model
+    whole.save_pretrained(folder, safe_serialization=True)
+    tokenizer.save_pretrained(folder)
+
+
+def checked_weights(rows: Sequence[TokenRow], weights: npt.NDArray[np.float32] | None) -> Tensor:
+    """One weight per row as a tensor `[N]`; all 1 where none are given.
+
+    Raises:
+        ConfigurationError: their number is another, or one is negative or not finite.
+    """
+    if weights is None:
+        return torch.ones(len(rows))
+    if weights.shape != (len(rows),) or not np.isfinite(weights).all() or (weights < 0).any():
+        raise ConfigurationError(
+            f"weights must be {len(rows)} finite numbers >= 0, one per training example; got shape {weights.shape}"
+        )
+    return torch.from_numpy(weights.astype(np.float32))
+
+
+def _trained(model: Any) -> list[Tensor]:
+    return [weight for weight in model.parameters() if weight.requires_grad]
+
+
+def _optimizer(model: Any, recipe: Recipe) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(
+        _trained(model),
+        lr=recipe.learning_rate,
+        betas=recipe.betas,
+        eps=recipe.epsilon,
+        weight_decay=recipe.weight_decay,
+        fused=True,
+    )
+
+
+def _with_adapter(model: Any, lora: Lora, *, seed: int) -> Any:
+    from peft import LoraConfig, get_peft_model  # noqa: PLC0415 - only with an adapter; slow to import
+
+    targets = lora.target_modules[0] if lora.target_modules == ("all-linear",) else list(lora.target_modules)
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        target_modules=targets,
+        lora_dropout=0.0,
+        task_type="CAUSAL_LM",
+    )
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning)  # peft's own use of transformers
+        torch.manual_seed(seed)
+        try:
+            return get_peft_model(model, config)
+        except ValueError as error:
+            raise ConfigurationError(
+                f"lora.target_modules {', '.join(lora.target_modules)}: no such layers in this model ({error})"
+            ) from error
+
+
+def batch_loss(model: Any, rows: Sequence[TokenRow], weights: Tensor) -> Tensor:
+    """The loss L_B of the module's text, with a weight per row `[B]`; a scalar in nats per completion token."""
+    losses, rows_of, _ = _token_losses(model, rows)
+    weighted: Tensor = (losses * weights.to(losses.device)[rows_of]).sum() / losses.numel()
+    return weighted
+
+
+def _token_losses(model: Any, rows: Sequence[TokenRow]) -> tuple[Tensor, Tensor, Tensor]:
+    """Losses of all completion tokens `[S]`, the row of each `[S]`, and 1 where it is explained, else 0 `[S]`."""
+    device = next(model.parameters()).device
+    longest, first = max(len(row.ids) for row in rows), min(row.start for row in rows)
+    ids = torch.zeros(len(rows), longest, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    targets = torch.full(
+        (len(rows), longest - first), _IGNORED
+    )  # predicted by positions first - 1 ... longest - 2
+    explained = torch.zeros(len(rows), longest - first)
+    for index, row in enumerate(rows):
+        ids[index, : len(row.ids)] = torch.tensor(row.ids)
+        mask[index, : len(row.ids)] = 1
+        targets[index, row.start - first : len(row.ids) - first] = torch.tensor(row.ids[row.start :])
+        explained[index, row.start - first : len(row.ids) - first] = torch.tensor(row.explained).float()
+    places = (targets != _IGNORED).nonzero()  # [S, 2]
+    logits = model(
+        input_ids=ids.to(device),
+        attention_mask=mask.to(device),
+        use_cache=False,
+        logits_to_keep=longest - first + 1,
+    ).logits[:, :-1]  # [B, longest - first, V]
+    chosen = logits[places[:, 0].to(device), places[:, 1].to(device)].float()  # [S, V]
+    losses = torch.nn.functional.cross_entropy(
+        chosen, targets[places[:, 0], places[:, 1]].to(device), reduction="none"
+    )
+    return losses, places[:, 0].to(device), explained[places[:, 0], places[:, 1]].to(device)
