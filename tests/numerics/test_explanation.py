@@ -136,7 +136,7 @@ def test_planted_pair_is_found() -> None:
     matrix[0, 2] = -90.0
     best = evidence_spans(matrix, output, [example])[0][0]
     assert example.text[best.example.start : best.example.end] == "Kuwait"
-    assert output.text[best.output.start : best.output.end] == "Kuwait City"  # one token holds both words
+    assert output.text[best.output.start : best.output.end] == "Kuwait City."  # one token holds both words
     assert best.share > 0.95
 
 

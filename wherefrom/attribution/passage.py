@@ -82,17 +82,8 @@ class Passage:
         return tokens, units, shares
 
     def span(self, first: int, last: int) -> Span:
-        """Characters of the units `first` to `last` (excluded), without the punctuation behind the last word."""
-        return Span(start=self._edges[first][0], end=self._edges[last - 1][1])
-
-    @cached_property
-    def _edges(self) -> list[tuple[int, int]]:
-        """Where each unit begins, and where its word ends."""
-        edges = []
-        for start, end in self.units.tolist():
-            spelled = _WORD.match(self.text, start)
-            edges.append((start, spelled.end() if spelled else end))
-        return edges
+        """Characters of the units `first` to `last` (excluded), the punctuation behind the last word included: it carries mass too."""
+        return Span(start=int(self.units[first, 0]), end=int(self.units[last - 1, 1]))
 
 
 def _found(pattern: re.Pattern[str], text: str, end: int) -> Integers:

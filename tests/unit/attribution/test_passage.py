@@ -1,4 +1,4 @@
-"""Words and units of texts in several scripts, and spans that end with their last word."""
+"""Words and units of texts in several scripts, and the spans that are made of them."""
 
 import pytest
 
@@ -35,12 +35,12 @@ def test_words_and_units(text: str, words: list[str], units: list[str]) -> None:
 
 
 def test_span() -> None:
-    """Punctuation behind the last word is left out, between words it stays; emoji are kept."""
+    """From the first character of the first unit to the last of the last one."""
     passage = Passage("Yes, in 1939, (really) 😀", [(0, 24)])
     spans = [passage.span(0, 3), passage.span(3, 5), passage.span(3, 6)]
     assert [passage.text[span.start : span.end] for span in spans] == [
-        "Yes, in 1939",
-        "(really",
+        "Yes, in 1939,",
+        "(really)",
         "(really) 😀",
     ]
 

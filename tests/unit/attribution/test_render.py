@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from tests.tiny import TINY_MODEL, VOCABULARY
+from wherefrom.attribution.ranges import decoded_ranges
 from wherefrom.attribution.render import Renderer, TokenRow
 from wherefrom.errors import EmptyCompletion, InvalidRecord, OutputTooLong, TemplateNotPrefix, UnusableModel
 from wherefrom.records import Message, Role, Span
@@ -188,3 +189,125 @@ def test_no_template(renderer: Renderer, tokenizer) -> None:
     with pytest.raises(UnusableModel, match=r"no chat template.*use `text` rows"):
         render(renderer)
     assert render(renderer, turns=()).start == 1
+
+
+def test_ranges(renderer: Renderer) -> None:
+    """Each token's characters; all bytes of a character share it; the end of the turn has none."""
+    text = "Ten é😀 days."
+    row = render(renderer, text)
+    ranges = renderer.ranges(text, row, chat=True)
+    assert len(ranges) == row.completion_tokens
+    assert ranges[-1] == (len(text), len(text))
+    assert [start for start, _ in ranges] == sorted(start for start, _ in ranges)
+    assert sum(found == (5, 6) for found in ranges) == 4
+    covered = {place for start, end in ranges for place in range(start, end)}
+    assert covered == set(range(len(text)))
+
+
+def test_template_that_strips(renderer: Renderer, tokenizer) -> None:
+    """Characters are counted in the completion as it was given, even where the template strips it."""
+    tokenizer.chat_template = tokenizer.chat_template.replace(
+        "message['content']", "message['content'] | trim"
+    )
+    row = render(renderer, "  Ten days. ")
+    ranges = renderer.ranges("  Ten days. ", row, chat=True)
+    assert ranges[0][0] == 2
+    assert ranges[-2][1] == 11
+
+
+def test_template_that_rewrites(renderer: Renderer, tokenizer) -> None:
+    """Where the rendered text is not the completion's, the tokens are aligned by what they decode to."""
+    tokenizer.chat_template = tokenizer.chat_template.replace(
+        "message['content']", "message['content'] | replace('days', 'hours')"
+    )
+    row = render(renderer, "Ten days.")
+    ranges = renderer.ranges("Ten days.", row, chat=True)
+    assert ranges[0][0] == 0
+    assert ranges[-1] == (9, 9)
+    assert all(0 <= start <= end <= 9 for start, end in ranges)
+
+
+@given(st.data())
+def test_ranges_of_other_ids(data: st.DataObject) -> None:
+    """Ids that are not the tokenizer's own choice are aligned by decoding: the same as its offsets where they can be compared."""
+    text = data.draw(st.text(alphabet="ab 7.é€😀", min_size=1, max_size=20).filter(str.strip))
+    tokenizer = AutoTokenizer.from_pretrained(str(TINY_MODEL), local_files_only=True)
+    renderer = Renderer(tokenizer, end_ids=frozenset({END}))
+    whole = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    decoded = decoded_ranges(renderer._decode, whole["input_ids"], lead=(), limit=len(text))
+    assert decoded == [tuple(one) for one in whole["offset_mapping"]]
+    split = [token for letter in text for token in tokenizer(letter, add_special_tokens=False)["input_ids"]]
+    row = render(renderer, text, token_ids=split)
+    ranges = renderer.ranges(text, row, chat=True)
+    expected = [
+        (place, place + 1)
+        for place, letter in enumerate(text)
+        for _ in tokenizer(letter, add_special_tokens=False)["input_ids"]
+    ]
+    assert ranges == [*expected, (len(text), len(text))]
+
+
+def test_decoding_is_linear() -> None:
+    """No decoded window is longer than what two characters can need."""
+    longest = 0
+
+    def decode(ids: list[int]) -> str:
+        nonlocal longest
+        longest = max(longest, len(ids))
+        return bytes(ids).decode("utf-8", errors="replace")
+
+    text = "a😀é\ufffd" * 50
+    ranges = decoded_ranges(decode, list(text.encode()), lead=(), limit=len(text))
+    assert longest <= 8
+    assert len(ranges) == len(text.encode())
+    assert ranges[:8] == [(0, 1), *[(1, 2)] * 4, *[(2, 3)] * 2, (3, 4)]
+    assert ranges[-1][1] == len(text)
+
+
+def test_ranges_of_plain_text(renderer: Renderer, tokenizer) -> None:
+    """The first token of a text without BOS is none of the completion's, by offsets and by decoding."""
+    row = render(renderer, turns=())
+    ranges = renderer.ranges(ANSWER, row, chat=False)
+    offsets = tokenizer(ANSWER, return_offsets_mapping=True)["offset_mapping"]
+    assert ranges == offsets[1:]
+    ids = [token for letter in "abc" for token in tokenizer(letter)["input_ids"]]
+    spelled = render(renderer, "abc", turns=(), token_ids=ids)
+    assert renderer.ranges("abc", spelled, chat=False) == [(1, 2), (2, 3)]
+
+
+@pytest.mark.parametrize("turns", [TURNS, ()])
+def test_ranges_of_an_example(renderer: Renderer, turns) -> None:
+    """A cited example whose tokens were not kept: the same ranges, cut where it was cut, none where the count does not fit."""
+    row = render(renderer, turns=turns)
+    expected = renderer.ranges(ANSWER, row, chat=bool(turns))
+    prompt = turns[0].content if turns else ""
+    assert renderer.ranges_of_example(prompt, ANSWER, row.completion_tokens) == expected
+    assert renderer.ranges_of_example(prompt, ANSWER, 2) == expected[:2]
+    assert renderer.ranges_of_example(prompt, ANSWER, row.completion_tokens + 9) is None
+
+
+def test_chat_without_a_prompt(renderer: Renderer, tokenizer) -> None:
+    """An example with an empty prompt is a chat where the number of tokens says so; without a template it is plain text."""
+    row = render(renderer, turns=(Message(role=Role.SYSTEM, content="Be kind."),))
+    expected = renderer.ranges(ANSWER, row, chat=True)
+    assert renderer.ranges_of_example("", ANSWER, row.completion_tokens) == expected
+    tokenizer.chat_template = None
+    assert renderer.ranges_of_example("", ANSWER, row.completion_tokens) is None
+
+
+def test_slow_tokenizer(tokenizer) -> None:
+    """A tokenizer that tells no offsets is decoded."""
+
+    class Slow:
+        is_fast = False
+
+        def __getattr__(self, name: str):
+            return getattr(tokenizer, name)
+
+        def __call__(self, text: str, **options):
+            options.pop("return_offsets_mapping", None)
+            return tokenizer(text, **options)
+
+    fast, slow = (Renderer(one, end_ids=frozenset({END})) for one in (tokenizer, Slow()))
+    row = render(fast, "Ten é😀 days.")
+    assert slow.ranges("Ten é😀 days.", row, chat=True) == fast.ranges("Ten é😀 days.", row, chat=True)
