@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from web.display import share, signed
+from web.marks import Marked, marked_texts
 from wherefrom.records import AuditDetail, CitationRecord, SourceSummary, Span
 
 _WORD = re.compile(r"\w+(?:['\u2019.-]\w+)*")
@@ -57,6 +58,8 @@ class CitationView:
     scores: tuple[Score, ...]
     prompt: tuple[Segment, ...]
     completion: tuple[Segment, ...]
+    #: Output and training example side by side; None where no spans are stored.
+    marked: Marked | None
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,12 @@ SIMILARITY_MEANING = (
     "Cosine of the mean hidden states, -1 to 1: does the model see the two texts as alike? "
     "Good at finding the source of a behaviour, weak at predicting an effect."
 )
+EKFAC_MEANING = "Cosine of EK-FAC over all linear layers, -1 to 1: the full tier, computed for audits marked important. Above 0: it made the output more likely."
+EFFECT_MEANING = (
+    "Predicted change of the output's mean loss without this example, nats per token; the scale was fitted on retrained models. "
+    "A measured effect is stronger evidence."
+)
+CONFIDENCE_MEANING = "Probability that a known cause is in this example's near-duplicate group, calibrated on outputs with known causes."
 RETRIEVAL_MEANING = "Cosine in the projected space, -1 to 1: the quick estimate that found this candidate."
 ORDER_MEANING = (
     "The order shown: influence, word overlap and similarity, each standardised within this output, added with fixed weights. "
@@ -153,6 +162,7 @@ def citation_views(detail: AuditDetail) -> tuple[tuple[CitationView, ...], tuple
             scores=_scores(record, top_bm25),
             prompt=mark_words(record.prompt, vocabulary),
             completion=mark_words(record.completion, vocabulary),
+            marked=marked_texts(record, detail.completion),
         )
 
     return tuple(map(view, detail.citations)), tuple(map(view, detail.opponents))
@@ -161,6 +171,7 @@ def citation_views(detail: AuditDetail) -> tuple[tuple[CitationView, ...], tuple
 def _scores(record: CitationRecord, top_bm25: float) -> tuple[Score, ...]:
     cosines = (
         ("Influence", record.influence_score, INFLUENCE_MEANING),
+        *([("Full tier", record.ekfac_score, EKFAC_MEANING)] if record.ekfac_score is not None else []),
         ("Similarity", record.similarity_score, SIMILARITY_MEANING),
         ("Projection", record.retrieval_score, RETRIEVAL_MEANING),
     )

@@ -6,13 +6,13 @@ Each route reads records, adds what `web.evidence` computes, and renders one tem
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from db import catalogue, reader
+from db import catalogue, measurements, reader
 from db.keys import Scope
-from web import evidence
-from web.api import Id, Shared, listing
+from web import card, effects, evidence
+from web.api import Id, Rank, Shared, listing
 from web.errors import code_meanings
 from web.filters import (
     LINK_NAMES,
@@ -21,10 +21,20 @@ from web.filters import (
     SourcesPageQuery,
     link_query,
 )
+from web.headers import CARD_CONTENT_SECURITY_POLICY
 from web.health import readiness
 from web.render import render
-from web.security import needs
-from wherefrom.records import AuditState, AuditSummary, BundleInfo, Page, Severity
+from web.security import Caller, needs
+from wherefrom.errors import NotFound
+from wherefrom.records import (
+    AuditDetail,
+    AuditState,
+    AuditSummary,
+    BundleInfo,
+    Method,
+    Page,
+    Severity,
+)
 from wherefrom.statistics import DEFAULT_FDR
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(needs(Scope.READ))])
@@ -106,9 +116,12 @@ def audit(request: Request, services: Shared, audit_id: Id) -> HTMLResponse:
         citations=citations,
         opponents=opponents,
         shares=evidence.source_shares(detail.citations),
-        has_effects=any(one.effect_nats is not None for one in everything),
-        has_confidence=any(one.confidence is not None for one in everything),
-        unfinished=detail.audit.state in _UNFINISHED,
+        missing=_missing(detail),
+        has_spans=any(view.marked for view in (*citations, *opponents)),
+        effects=effects.effects_by_rank(detail.measurements, [one.rank for one in everything]),
+        can_measure=services.settings.recipe is not None and bool(detail.completion),
+        unfinished=detail.audit.state in _UNFINISHED
+        or any(one.state in effects.OPEN for one in detail.measurements),
         erased=not detail.completion and not detail.turns,
         state_meaning=STATE_MEANINGS[detail.audit.state],
         code_meaning=code_meanings().get(detail.audit.code or ""),
@@ -116,12 +129,48 @@ def audit(request: Request, services: Shared, audit_id: Id) -> HTMLResponse:
     )
 
 
+@router.post("/audits/{audit_id}/citations/{rank}/measure", dependencies=[Depends(needs(Scope.READ))])
+def measure(
+    services: Shared, audit_id: Id, rank: Rank, caller: Annotated[Caller, Depends(needs(Scope.MEASURE))]
+) -> Response:
+    """Ask for a measured effect, and go back to the citation."""
+    services.settings.recipe_file()
+    measurements.request_measurement(
+        services.database, audit_id=audit_id, rank=rank, method=Method.REFIT, requested_by=caller.name
+    )
+    return RedirectResponse(f"/audits/{audit_id}#citation-{rank}", status_code=HTTPStatus.SEE_OTHER)
+
+
+def _missing(detail: AuditDetail) -> list[tuple[str, str]]:
+    """What an answered audit does not say, each with the reason."""
+    everything = (*detail.citations, *detail.opponents)
+    said = {
+        "effect": any(one.effect_nats is not None for one in everything),
+        "confidence": any(one.confidence is not None for one in everything),
+        "conformal": detail.audit.conformal_p is not None,
+        "spans": any(one.spans for one in everything),
+    }
+    return [(name, reason) for name, reason in _WHY_MISSING.items() if not said[name]]
+
+
+_WHY_MISSING = {
+    "effect": "No predicted effect: this bundle holds no bank of retrained models to fit a scale on (`wherefrom bank`), so "
+    "`effect_nats` stays empty rather than guessed.",
+    "confidence": "No confidence: this bundle holds no calibration on outputs with known causes, so `confidence` stays empty.",
+    "conformal": "No conformal p: this bundle holds no scores of control outputs, so it cannot say whether the best citation "
+    "is better than chance would give, and it never abstains.",
+    "spans": "No marked stretches: the engine that answered stored none.",
+}
+
 _MEANINGS = (
     ("Score", evidence.ORDER_MEANING),
     ("Influence", evidence.INFLUENCE_MEANING),
     ("Word overlap", evidence.BM25_MEANING),
     ("Similarity", evidence.SIMILARITY_MEANING),
     ("Projection", evidence.RETRIEVAL_MEANING),
+    ("Full tier", evidence.EKFAC_MEANING),
+    ("Effect", evidence.EFFECT_MEANING),
+    ("Confidence", evidence.CONFIDENCE_MEANING),
 )
 
 
@@ -166,6 +215,22 @@ def bundles(request: Request, services: Shared) -> HTMLResponse:
     """The bundles that explain the models, each with its card."""
     found = sorted(catalogue.list_bundles(services.database), key=lambda one: (not one.active, -one.id))
     return render("bundles.html", request, bundles=found)
+
+
+@router.get("/bundles/{name}")
+def bundle(request: Request, services: Shared, name: Annotated[str, Path(max_length=200)]) -> HTMLResponse:
+    """The card of one bundle: everything that was measured of it."""
+    if "\x00" in name:
+        raise NotFound("there is no such bundle")
+    found = catalogue.bundle_by_name(services.database, name)
+    return render(
+        "bundle.html",
+        request,
+        headers={"Content-Security-Policy": CARD_CONTENT_SECURITY_POLICY},
+        bundle=found,
+        sections=card.card_sections(found.card),
+        plots=card.card_plots(found.card),
+    )
 
 
 @router.get("/queue")

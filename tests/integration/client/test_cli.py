@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pyarrow.parquet
 import pytest
-from sqlalchemy import text
+from sqlalchemy import text, update
 
 from db import measurements
+from db.models import Audit, Citation
 from tests.integration.client.conftest import Served
 from tests.integration.web.story import MODEL
 from wherefrom.cli import main
@@ -77,6 +78,32 @@ def test_show(run: RunCommand, served: Served) -> None:
     code, _, err = run("show", "999999")
     assert code == 4
     assert err.startswith("error[not_found]: ")
+
+
+def test_show_tells_what_carries_a_citation_and_what_is_not_supported(
+    run: RunCommand, served: Served
+) -> None:
+    """Stretches, common runs, near-duplicates and p-values; an abstained audit's citations are marked as not supported."""
+    spans = [{"output": {"start": 0, "end": 10}, "example": {"start": 0, "end": 5}, "share": 0.4}]
+    overlaps = [{"output": {"start": 3, "end": 12}, "example": {"start": 3, "end": 12}, "tokens": 2}]
+    with served.database.writing() as session:
+        cited = (Citation.audit_id == served.story.audit_ids[0], Citation.rank == 1)
+        values = {"spans": spans, "overlaps": overlaps, "duplicates": 7, "confidence": 0.5}
+        session.execute(update(Citation).where(*cited).values(**values))
+        answered = {
+            "conformal_p": 0.25,
+            "state": "abstained",
+            "code": "no_support",
+            "reason": "as good as controls",
+        }
+        session.execute(update(Audit).where(Audit.id == served.story.audit_ids[0]).values(**answered))
+    code, out, _ = run("show", str(served.story.audit_ids[0]))
+    assert code == 0
+    for expected in (
+        "abstained (no_support)", "as good as controls", "NOT SUPPORTED", "conformal p 0.25", "(+7 alike)", "confidence",
+        "What carries the scores", "40 % of the score", "2 tokens word for word",
+    ):  # fmt: skip
+        assert expected in out, expected
 
 
 def test_measure(run: RunCommand, served: Served) -> None:

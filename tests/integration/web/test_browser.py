@@ -12,13 +12,18 @@ import httpx
 import pytest
 import uvicorn
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from sqlalchemy import update
 
 from db import claims
+from db.models import Bundle
 from tests.integration.web import story
 from tests.waiting import wait_until
 from web.app import create_app
 from web.health import SilentProbe
 from wherefrom.metrics import Metrics
+
+#: The page of the story's bundle.
+CARD = "/bundles/b-5f0c9a7d31e2"
 
 
 @pytest.fixture
@@ -150,11 +155,38 @@ def test_nothing_is_wider_than_the_window(server, browser, width, scheme):
     """No page scrolls sideways on a phone."""
     context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
     page = context.new_page()
-    for path in ("/", "/audits/1", "/audits/9", "/examples/12", "/sources", "/bundles", "/queue", "/nothing"):
+    for path in (
+        "/",
+        "/audits/1",
+        "/audits/9",
+        "/examples/12",
+        "/sources",
+        "/bundles",
+        CARD,
+        "/queue",
+        "/nothing",
+    ):
         page.goto(server + path)
         sizes = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
         assert sizes[0] <= sizes[1], path
     context.close()
+
+
+@pytest.mark.browser
+def test_plots_of_a_card_are_drawn_and_run_nothing(server, page, complaints, sqlite_story):
+    """The content policy lets the image through, a script inside of it does not run, and the browser complains of nothing."""
+    svg = (
+        '<svg xmlns="http://www.w3.org/2000/svg" width="80" height="40"><rect width="80" height="40"/>'
+        "<script>top.document.title='owned'</script></svg>"
+    )
+    with sqlite_story[1].writing() as session:
+        session.execute(update(Bundle).values(card={"lds": 0.6, "plots": [{"title": "LDS", "svg": svg}]}))
+    page.goto(server + CARD)
+    image = page.get_by_role("img", name="LDS")
+    expect(image).to_be_visible()
+    assert image.evaluate("one => one.naturalWidth") == 80
+    assert page.title() != "owned"
+    assert complaints == []
 
 
 @pytest.mark.browser

@@ -68,7 +68,7 @@ def test_exports_carry_the_judgement(judged, client):
 def test_the_page_marks_supported_audits(judged, client):
     """The form offers rates, the marked rows are those that pass, and the limits of the claim stand beside the number."""
     page = client.get("/?flag_reason=judged&fdr=0.1").text
-    assert '<option value="0.1" selected>up to 10 %</option>' in page
+    assert '<option value="0.1" selected>10 %</option>' in page
     assert page.count("passes at the false discovery rate") == 3
     assert "3 of 5 audits are supported at a false discovery rate of 10 %." in page
     assert "The guarantee is for outputs like the controls that calibrated the bundle." in page

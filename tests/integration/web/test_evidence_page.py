@@ -1,0 +1,317 @@
+"""What stands behind a citation on its page: spans side by side, measured effects, reasons for what is missing, the card."""
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from db import catalogue, claims, intake, measurements, reader
+from tests.integration.web import story
+from tests.integration.web.conftest import BASE_URL
+from web.headers import CONTENT_SECURITY_POLICY
+from wherefrom.errors import NO_SUPPORT
+from wherefrom.records import (
+    AuditState,
+    ControlEffect,
+    EvidenceSpan,
+    MeasuredEffect,
+    MeasurementState,
+    Method,
+    Overlap,
+    Severity,
+    Span,
+)
+
+ATTACK = '<img src=x onerror="alert(1)">'
+EFFECT = MeasuredEffect(
+    effect_nats=0.0123, low_nats=0.01, high_nats=0.0146, z=5.25, seeds=3,
+    controls=(ControlEffect(example_ids=("c",), effect_nats=-0.0004), ControlEffect(example_ids=("d",), effect_nats=0.001)),
+    group=("a", "b"), weak=False, cost_seconds=75.0,
+)  # fmt: skip
+
+
+def answer_one(told, database, change, *, state=AuditState.DONE, code=None, reason=None, completion=None):
+    """The audit of one more flagged output, whose answer is changed by the test."""
+    record = story.record(700).model_copy(
+        update={"severity": Severity.CRITICAL, "completion": completion or OUTPUT}
+    )
+    (accepted,) = intake.accept(database, [record], producer="local", channel="http")
+    batch = claims.claim(database, bundle_id=told.bundle_id, limit=1, owner="w", lease_s=60)
+    assert batch is not None
+    assert batch.audits[0].audit_id == accepted.audit_id, "the most urgent is claimed first"
+    answer = change(story.attribution(record, story.corpus(20)))
+    claims.finish(
+        database,
+        claimed=batch.audits[0],
+        owner="w",
+        attribution=answer,
+        seconds=0.1,
+        state=state,
+        code=code,
+        reason=reason,
+    )
+    return accepted.audit_id
+
+
+OUTPUT = f"We refund every product {ATTACK} at any time, no receipt."
+
+
+def with_evidence(answer):
+    """The first citation with two pairs of stretches, an overlap inside of the first, and every other number."""
+    first = answer.citations[0].model_copy(
+        update={
+            "spans": (
+                EvidenceSpan(output=Span(start=3, end=20), example=Span(start=0, end=12), share=0.62),
+                EvidenceSpan(output=Span(start=24, end=60), example=Span(start=14, end=18), share=0.2),
+            ),
+            "overlaps": (Overlap(output=Span(start=3, end=9), example=Span(start=3, end=9), tokens=2),),
+            "ekfac_score": 0.41,
+            "effect_nats": 0.0042,
+            "effect_basis": "bank of 64",
+            "confidence": 0.83,
+            "duplicates": 4,
+        }
+    )
+    update = {"citations": (first, *answer.citations[1:]), "conformal_p": 0.004, "novelty_p": 0.02}
+    return answer.model_copy(update=update)
+
+
+class Marks(HTMLParser):
+    """The text of each mark by its classes."""
+
+    def __init__(self):
+        super().__init__()
+        self.found, self._open, self.tags = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag in {"mark", "span", "sup"}:
+            self._open.append((tag, dict(attrs).get("class") or "", ""))
+
+    def handle_data(self, data):
+        if self._open and self._open[-1][0] != "sup":
+            tag, name, text = self._open[-1]
+            self._open[-1] = (tag, name, text + data)
+
+    def handle_endtag(self, tag):
+        if tag in {"mark", "span", "sup"} and self._open:
+            _, name, text = self._open.pop()
+            self.found.append((name, text))
+
+
+def test_stretches_of_output_and_example_stand_side_by_side(told, database, client):
+    """Numbered pairs with their shares, the common run underlined beside them, everything escaped."""
+    number = answer_one(told, database, with_evidence)
+    page = client.get(f"/audits/{number}").text
+    marks = Marks()
+    marks.feed(page[page.index('id="citation-1"') : page.index('id="citation-2"')])
+    texts = {name: [text for other, text in marks.found if other == name] for name, _ in marks.found}
+    example = reader.get_audit(database, number).citations[0].completion
+    assert texts["ev ev-1 verbatim"] == ["refund", example[3:9]]
+    assert texts["ev ev-1"] == [" every prod", example[0:3], example[9:12]]
+    assert texts["ev ev-2"][0] == OUTPUT[24:54] + OUTPUT[54:60]
+    assert "62% of the score" in page
+    assert "up to 2 tokens" in page
+    assert "<img src=x" not in page
+    assert not [
+        attrs for _, attrs in marks.tags if any(name.startswith("on") or name == "style" for name in attrs)
+    ]
+
+
+def test_every_number_that_is_there_is_shown(told, database, client):
+    """Effect with its basis, confidence, full tier, near-duplicates, both p-values."""
+    number = answer_one(told, database, with_evidence)
+    page = client.get(f"/audits/{number}").text
+    for expected in ("+0.0042", "bank of 64", "83%", "Full tier", "+4", "0.004", "out of distribution"):
+        assert expected in page, expected
+    assert "No predicted effect" not in page
+    assert "No confidence" not in page
+    assert "No conformal p" not in page
+
+
+def test_what_is_missing_says_why(told, client):
+    """The story's bundle holds neither bank nor calibration, and its engine stored no spans."""
+    page = client.get(f"/audits/{told.audit_ids[0]}").text
+    assert "No predicted effect: this bundle holds no bank of retrained models" in page
+    assert "No confidence: this bundle holds no calibration" in page
+    assert "No conformal p: this bundle holds no scores of control outputs" in page
+    assert "No marked stretches" in page
+    assert "WHEREFROM_RECIPE" in page
+    assert "marked words" in page
+
+
+def test_an_abstained_audit_says_plainly_that_nothing_is_supported(told, database, client):
+    """Its citations are there, as the best that was found and not as the cause."""
+    number = answer_one(
+        told,
+        database,
+        lambda answer: answer,
+        state=AuditState.ABSTAINED,
+        code=NO_SUPPORT,
+        reason="p = 0.8 of 500 controls",
+    )
+    page = client.get(f"/audits/{number}").text
+    assert "Not supported: the engine abstains" in page
+    assert "p = 0.8 of 500 controls" in page
+    assert "Best found, not supported" in page
+    assert page.count('class="citation"') == 10
+    assert client.get(f"/v1/audits/{number}").json()["audit"]["code"] == "no_support"
+
+
+def ask(client, number, rank=1, **options):
+    """A question for an effect over the API."""
+    return client.post(f"/v1/audits/{number}/citations/{rank}/measure", **options)
+
+
+@pytest.fixture
+def measuring(make_app):
+    """A client of a service that knows a recipe."""
+    from starlette.testclient import TestClient  # noqa: PLC0415
+
+    return TestClient(make_app(recipe="recipe.json"), base_url=BASE_URL, follow_redirects=False)
+
+
+def test_without_a_recipe_measuring_says_what_to_set(told, client):
+    """The API answers with the code, the page shows no button."""
+    answer = ask(client, told.audit_ids[0])
+    assert answer.status_code == 422
+    assert answer.json()["error"]["code"] == "measuring_unavailable"
+    assert "WHEREFROM_RECIPE" in answer.json()["error"]["message"]
+    assert "Measure effect" not in client.get(f"/audits/{told.audit_ids[0]}").text
+
+
+def test_asking_over_the_api(told, measuring):
+    """202 with the measurement; the same question gets the same answer; what is not there is 404."""
+    number = told.audit_ids[0]
+    first = ask(measuring, number)
+    assert first.status_code == 202
+    body = first.json()
+    assert (body["state"], body["method"], body["weak"], body["requested_by"]) == (
+        "pending",
+        "refit",
+        False,
+        "local",
+    )
+    assert ask(measuring, number).json() == body
+    assert ask(measuring, number, params={"method": "one-step"}).json()["weak"]
+    assert measuring.get(f"/v1/measurements/{body['measurement_id']}").json() == body
+    assert len(measuring.get(f"/v1/audits/{number}").json()["measurements"]) == 2
+    assert ask(measuring, number, rank=99).status_code == 404
+    assert ask(measuring, number, rank=0).status_code == 404
+    assert ask(measuring, number, params={"method": "guess"}).status_code == 422
+    assert measuring.get("/v1/measurements/999").status_code == 404
+
+
+def test_the_page_asks_follows_and_shows_the_effect(told, measuring, database):
+    """Button, state that refreshes itself, then the effect with interval, controls and cost; no second button."""
+    number = told.audit_ids[0]
+    before = measuring.get(f"/audits/{number}").text
+    assert before.count("Measure effect") == 12
+    assert "data-refresh-seconds" not in before
+    answer = measuring.post(f"/audits/{number}/citations/1/measure")
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/audits/{number}#citation-1")
+    waiting = measuring.get(f"/audits/{number}").text
+    assert "waits to be measured" in waiting
+    assert 'data-refresh-seconds="2"' in waiting
+    assert waiting.count("Measure effect") == 11
+    claimed = measurements.claim_measurement(
+        database, bundle_id=told.bundle_id, owner="m", lease_s=60, max_attempts=5
+    )
+    measurements.finish_measurement(database, claimed, EFFECT)
+    page = measuring.get(f"/audits/{number}").text
+    part = page[page.index('id="citation-1"') : page.index('id="citation-2"')]
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", part))
+    for expected in (
+        "measured", "Measured effect +0.0123 nats", "95 % +0.0100 to +0.0146", "with 1 that says nearly the same", "3 seeds",
+        "+5.2 standard errors from the controls", "\u22120.0004, +0.0010", "Cost 1 min 15 s",
+    ):  # fmt: skip
+        assert expected in text, (expected, text)
+    assert "effect-scale" in part
+    assert "data-refresh-seconds" not in page
+
+
+def test_a_dead_measurement_tells_and_can_be_asked_again(told, measuring, database):
+    """Code and reason stand beside the citation, and the button is back."""
+    number = told.audit_ids[0]
+    ask(measuring, number)
+    claimed = measurements.claim_measurement(
+        database, bundle_id=told.bundle_id, owner="m", lease_s=60, max_attempts=5
+    )
+    measurements.fail_measurement(
+        database, claimed, code="configuration", reason="<b>layers</b>", retry_in_s=None, max_attempts=5
+    )
+    page = measuring.get(f"/audits/{number}").text
+    assert "not measured" in page
+    assert "&lt;b&gt;layers" in page
+    assert page.count("Measure effect") == 12
+    ask(measuring, number)
+    assert measurements.measurement_counts(database)[MeasurementState.PENDING] == 1
+
+
+def test_other_sites_cannot_ask(told, measuring):
+    """A page elsewhere cannot make a browser start a training."""
+    answer = measuring.post(
+        f"/audits/{told.audit_ids[0]}/citations/1/measure", headers={"Origin": "http://evil.example"}
+    )
+    assert answer.status_code == 403
+
+
+def test_measuring_needs_its_scope(told, make_app, database):
+    """A key that may only read reads; one that may measure measures."""
+    from starlette.testclient import TestClient  # noqa: PLC0415
+
+    from db import keys  # noqa: PLC0415
+
+    client = TestClient(make_app(recipe="r.json", host="0.0.0.0"), base_url=BASE_URL)
+    number = told.audit_ids[0]
+    for scope, expected in (("read", 403), ("ingest", 403), ("measure", 202), ("admin", 202)):
+        key = keys.create_key(database, scope, [scope])
+        assert ask(client, number, headers={"Authorization": f"Bearer {key}"}).status_code == expected
+    assert ask(client, number).status_code == 401
+
+
+SVG = '<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
+
+
+@pytest.fixture
+def card(told, database):
+    """The bundle's card with tables, a plot and an attack."""
+    from sqlalchemy import update  # noqa: PLC0415
+
+    from db.models import Bundle  # noqa: PLC0415
+
+    content = {
+        "lds": {
+            "forward": {"mean": 0.626, "low": 0.61, "high": 0.64},
+            "fused": {"mean": 0.655, "low": 0.64, "high": 0.67},
+        },
+        ATTACK: ATTACK,
+        "plots": [{"title": f"LDS {ATTACK}", "svg": SVG}],
+    }
+    with database.writing() as session:
+        session.execute(update(Bundle).values(card=content))
+    return catalogue.bundle_by_id(database, told.bundle_id)
+
+
+def test_the_card_of_a_bundle(card, client):
+    """Its tables and plots; SVG only inside of an <img>, which the content policy of this page alone allows."""
+    answer = client.get(f"/bundles/{card.name}")
+    assert answer.status_code == 200
+    marks = Marks()
+    marks.feed(answer.text)
+    images = [attrs for tag, attrs in marks.tags if tag == "img"]
+    assert [one["src"].split(",")[0] for one in images] == ["data:image/svg+xml;base64"]
+    assert "alert(1)</script>" not in answer.text
+    assert "<td>0.626</td>" in answer.text
+    assert ATTACK not in answer.text
+    policy = answer.headers["Content-Security-Policy"]
+    assert policy == CONTENT_SECURITY_POLICY.replace("img-src 'self'", "img-src 'self' data:")
+    assert client.get("/bundles").headers["Content-Security-Policy"] == CONTENT_SECURITY_POLICY
+    assert f'href="/bundles/{card.name}"' in client.get("/bundles").text
+    assert client.get("/bundles/none").status_code == 404
+    assert client.get("/bundles/%00").status_code == 404
+
+
+def test_method_names_are_stable():
+    """They stand in the database and in scripts."""
+    assert [one.value for one in Method] == ["refit", "one-step", "unlearn"]
