@@ -133,7 +133,9 @@ def test_sources(client, told, sort):
 
 def test_bundles_and_queue(client, told):
     """The card of the bundle; states, checks and advice."""
-    assert "Candidates hold" in page(client, "/bundles").replace("candidates hold", "Candidates hold")
+    listed = page(client, "/bundles")
+    assert "seconds per query" in listed
+    assert "candidates hold" in page(client, found(r'href="(/bundles/[^"]+)"', listed))
     html = page(client, "/queue")
     assert "up to date" in html
     assert "oldest pending" in html
