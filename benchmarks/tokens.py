@@ -25,8 +25,9 @@ import numpy.typing as npt
 if __package__ in {None, ""}:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.deletion import replaced, summary, touches, without
 from benchmarks.machine import describe, finish, report
-from wherefrom.attribution.attributor import LanguageAttributor, PreparedTokens, QuerySignals
+from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.build import BuildOptions, build_bundle
 from wherefrom.attribution.bundle import Bundle, open_bundle
 from wherefrom.attribution.corpus import CorpusRow, read_corpus
@@ -34,15 +35,14 @@ from wherefrom.attribution.explanation import Explainer
 from wherefrom.attribution.kernel import token_kernel
 from wherefrom.attribution.offline import attribute_all, prepare_all, read_queries, signals_of_all
 from wherefrom.attribution.passage import Passage
-from wherefrom.attribution.ranges import Range
+from wherefrom.attribution.query import PreparedTokens, QuerySignals
 from wherefrom.attribution.render import TokenRow
-from wherefrom.records import Attribution, CitationDraft, Role, Span
+from wherefrom.records import Attribution, CitationDraft, Role
 
 TOP_K = 10
 OPPONENTS = 3
 DRAWS = 3
 MASKINGS = ("delete", "replace")
-_BOOTSTRAPS = 1000
 _SEED = 11
 #: Queries whose examples are masked and read at a time.
 _QUERIES_AT_ONCE = 10
@@ -96,12 +96,8 @@ def main() -> None:
     parser.add_argument("--top", type=int, default=3, help="best citations of each query that are checked")
     parser.add_argument("--json", action="store_true", help="end with one JSON line")
     arguments = parser.parse_args()
-    if arguments.yardstick is None and None in {
-        arguments.bundle,
-        arguments.model,
-        arguments.corpus,
-        arguments.asked,
-    }:
+    needed = (arguments.bundle, arguments.model, arguments.corpus, arguments.asked)
+    if arguments.yardstick is None and None in needed:
         parser.error("give --yardstick, or all of --bundle, --model, --corpus and --asked")
     machine = describe()
     report([f"ran on: {machine}"])
@@ -218,11 +214,6 @@ def masked_example(bundle: Bundle, content: CorpusRow, citation: CitationDraft) 
     )
 
 
-def touches(found: Range, spans: Sequence[Span]) -> bool:
-    """Whether a token's characters lie in one of the spans in part."""
-    return any(found[0] < span.end and found[1] > span.start for span in spans)
-
-
 def _falls(
     subject: Subject, chosen: Sequence[tuple[int, MaskedExample]], generator: np.random.Generator
 ) -> list[tuple[int, str, float, float]]:
@@ -268,50 +259,6 @@ def _scores(subject: Subject, rows: Sequence[tuple[int, MaskedExample, TokenRow]
         float(token_kernel(subject.signals[index].factors, one.factors).sum())
         for (index, _, _), one in zip(rows, read, strict=True)
     ]
-
-
-def without(row: TokenRow, places: npt.NDArray[np.int64]) -> TokenRow:
-    """The row with some completion tokens left out."""
-    gone = set(places.tolist())
-    kept = [place for place in range(row.completion_tokens) if place not in gone]
-    ids = (*row.ids[: row.start], *(row.ids[row.start + place] for place in kept))
-    return TokenRow(ids, row.start, tuple(row.explained[place] for place in kept))
-
-
-def replaced(row: TokenRow, places: npt.NDArray[np.int64], filler: int) -> TokenRow:
-    """The row with some completion tokens replaced; the filler is no answer that the model learns."""
-    ids, explained = list(row.ids), list(row.explained)
-    for place in places.tolist():
-        ids[row.start + place] = filler
-        explained[place] = False
-    return TokenRow(tuple(ids), row.start, tuple(explained))
-
-
-def summary(falls: npt.NDArray[np.float64]) -> dict[str, Any]:
-    """Median ratio with its interval over queries, and how often the named tokens weigh more.
-
-    Args:
-        falls: `[C, 3]`: number of the query, fall for the named tokens, mean fall for random ones.
-    """
-    ratios = np.full(len(falls), np.inf)
-    np.divide(falls[:, 1], falls[:, 2], out=ratios, where=falls[:, 2] > 0)
-    ratios[(falls[:, 2] <= 0) & (falls[:, 1] <= falls[:, 2])] = 0.0
-    generator = np.random.default_rng(_SEED)
-    members = [np.flatnonzero(falls[:, 0] == index) for index in np.unique(falls[:, 0])]
-    medians, shares = [], []
-    for _ in range(_BOOTSTRAPS):
-        drawn = np.concatenate([members[one] for one in generator.integers(0, len(members), len(members))])
-        medians.append(np.median(ratios[drawn]))
-        shares.append(np.mean(falls[drawn, 1] > falls[drawn, 2]))
-    return {
-        "median_ratio": float(np.median(ratios)),
-        "median_ratio_95": [float(one) for one in np.quantile(medians, [0.025, 0.975], method="nearest")],
-        "named_over_random": float(np.mean(falls[:, 1] > falls[:, 2])),
-        "named_over_random_95": [float(one) for one in np.quantile(shares, [0.025, 0.975])],
-        "median_fall_named": float(np.median(falls[:, 1])),
-        "median_fall_random": float(np.median(falls[:, 2])),
-        "random_raises_score": float(np.mean(falls[:, 2] <= 0)),
-    }
 
 
 def known_answers(subject: Subject) -> dict[str, Any] | None:
@@ -382,9 +329,9 @@ def _explain(explainer: Explainer, bundle: Bundle, signal: QuerySignals, attribu
 def table(result: dict[str, Any]) -> list[str]:
     """Lines for people."""
     deletion, answers, spent = result["deletion"], result["answers"], result["cost"]
+    head = f"{result['queries']} queries, {result['citations']} citations, {result['pairs_per_citation']:.1f} pairs each"
     lines = [
-        f"{result['queries']} queries, {result['citations']} citations, {result['pairs_per_citation']:.1f} pairs each, holding "
-        f"{result['mass_in_spans']:.2f} of the positive mass (median)",
+        f"{head}, holding {result['mass_in_spans']:.2f} of the positive mass (median)",
         f"spans name {deletion['named_share_of_tokens']:.2f} of the example's tokens (median of {deletion['citations']} citations)",
         f"{'masking':<10}{'ratio':>8}{'95 %':>16}{'named > random':>16}{'fall named':>12}{'random':>8}",
     ]
