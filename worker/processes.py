@@ -15,7 +15,7 @@ from worker.intake import Intake
 from worker.redis_link import connect_redis
 from worker.rounds import run_rounds
 from worker.runtime import open_database
-from worker.signs import Sign, refusal_sign
+from worker.signs import LOADING_S, Sign, loading_sign, refusal_sign
 from worker.sweep import Sweeper
 from worker.verify import verify_active_bundles
 from worker.watchdog import Watchdog
@@ -84,7 +84,10 @@ def run_worker(settings: Settings) -> int:
     watchdog = Watchdog(
         database,
         limit_s=limit_s,
-        is_refused=lambda bundle_id: refusal_sign(settings, bundle_id).is_fresh(limit_s),
+        is_excused=lambda bundle_id: (
+            refusal_sign(settings, bundle_id).is_fresh(limit_s)
+            or loading_sign(settings, bundle_id).is_fresh(LOADING_S)
+        ),
     )
     threading.Thread(
         target=watchdog.run,

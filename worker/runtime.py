@@ -26,7 +26,7 @@ from wherefrom.records import BundleInfo
 from wherefrom.settings import Settings
 from worker.hints import HintSender
 from worker.overlap import OVERLAP_FORM, open_overlap_bundle
-from worker.signs import refusal_sign
+from worker.signs import loading_sign, refusal_sign
 from worker.verify import check_registered
 
 log = get_logger(__name__)
@@ -139,7 +139,12 @@ class Runtime:
         while len(self._loaded) >= LOADED_BUNDLES:
             self._loaded.popitem(last=False)
         started = self.clock()
-        self._loaded[bundle_id] = self._make_attributor(bundle, self.settings)
+        loading = loading_sign(self.settings, bundle_id)
+        loading.give(bundle=bundle.name)
+        try:
+            self._loaded[bundle_id] = self._make_attributor(bundle, self.settings)
+        finally:
+            loading.remove()
         log.info("bundle_loaded", bundle=bundle.name, seconds=round(self.clock() - started, 3))
 
     def send_hint(self, bundle_id: int) -> None:

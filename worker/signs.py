@@ -13,11 +13,18 @@ from wherefrom.settings import Settings
 
 #: A sign older than this means that the process hangs. Rounds take seconds; waits for Redis or the database up to 30.
 STALE_S = 60.0
+#: A model that is loaded for longer than this counts as hung.
+LOADING_S = 900.0
 
 
 def refusal_sign(settings: Settings, bundle_id: int) -> "Sign":
     """The sign that a process of this machine looked at a bundle and refused it: a pool process gives it, the watchdog reads it."""
     return Sign(settings, f"refused-{bundle_id}")
+
+
+def loading_sign(settings: Settings, bundle_id: int) -> "Sign":
+    """The sign that a pool process of this machine is loading a bundle's model, which may take longer than the watchdog waits."""
+    return Sign(settings, f"loading-{bundle_id}")
 
 
 class Sign:

@@ -2,7 +2,7 @@
 
 A Celery worker can be alive and deaf after Redis was away (docs/operations.md). It cannot mend itself, so it ends, and the
 supervisor starts it again. The watchdog runs in the worker's main process and also gives its sign of life. Work of a bundle that
-was looked at and refused does not count: the worker hears well, and starting it again would not mend the bundle.
+was looked at and refused, or is being loaded, does not count: the worker hears well, and starting it again would not help.
 """
 
 import threading
@@ -33,7 +33,7 @@ class Watchdog:
         *,
         limit_s: float,
         clock: Clock = time.monotonic,
-        is_refused: Callable[[int], bool] = lambda _: False,
+        is_excused: Callable[[int], bool] = lambda _: False,
     ) -> None:
         """Prepare.
 
@@ -41,10 +41,10 @@ class Watchdog:
             database: Where progress is seen.
             limit_s: Longest time with work and without progress.
             clock: Seconds.
-            is_refused: Whether a process of this worker refused the bundle of this id lately.
+            is_excused: Whether a process of this worker is loading the bundle of this id, or refused it lately.
         """
         self._database = database
-        self._is_refused = is_refused
+        self._is_excused = is_excused
         self._limit_s = limit_s
         self._clock = clock
         self._finished = -1
@@ -73,7 +73,7 @@ class Watchdog:
                 return
 
     def _is_idle_with_work(self) -> bool:
-        if all(self._is_refused(bundle_id) for bundle_id in claims.pending_counts(self._database)):
+        if all(self._is_excused(bundle_id) for bundle_id in claims.pending_counts(self._database)):
             return False
         queue = reader.queue_health(self._database)
         at_work = queue.states.get(AuditState.RUNNING, 0) - queue.expired_leases

@@ -144,7 +144,7 @@ def test_the_watchdog_counts_only_idle_time_with_work(settings, database, parts,
     now[0] = 12
     assert watchdog.look() == 7
     refusing = Watchdog(
-        database, limit_s=10, clock=lambda: now[0], is_refused=lambda refused: refused == bundle_id
+        database, limit_s=10, clock=lambda: now[0], is_excused=lambda refused: refused == bundle_id
     )
     now[0] = 50
     assert refusing.look() == 0, "work of a refused bundle is no reason to start again"

@@ -8,7 +8,7 @@ from wherefrom.errors import BundleCorrupt
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
 from worker.runtime import LOADED_BUNDLES, REFUSED_S, Runtime, owner_name
-from worker.signs import refusal_sign
+from worker.signs import loading_sign, refusal_sign
 
 
 class NoDatabase:
@@ -71,6 +71,17 @@ def test_a_refused_bundle_is_not_loaded_with_every_hint(runtime, made):
     with pytest.raises(BundleCorrupt):
         runtime.attributor(13)
     assert made == [13, 13]
+
+
+def test_loading_is_told_to_the_watchdog(runtime, monkeypatch):
+    """A sign while the model is being loaded, gone when it is loaded or refused."""
+    sign, seen = loading_sign(runtime.settings, 1), []
+    monkeypatch.setattr(
+        runtime, "_make_attributor", lambda bundle, _: seen.append(sign.is_fresh(60)) or bundle.id
+    )
+    runtime.attributor(1)
+    assert seen == [True]
+    assert not sign.is_fresh(60)
 
 
 def test_a_refusal_is_told_to_the_watchdog(runtime, monkeypatch):
