@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,29 @@ def test_yardstick(yardstick):
     assert result["methods"]["exact"]["lds"] > 0.5
     assert set(result["candidates_hold"]) >= {"top1", "top10"}
     assert result["candidates_hold"]["share_of_corpus"] <= 0.05
+
+
+@pytest.mark.slow
+def test_peers(yardstick, tmp_path):
+    """Every row has every figure; a second run takes the kept scores and says so; a peer that is not installed is named with its pip line."""
+    shutil.copy(yardstick / "queries.jsonl", yardstick / "teacher_queries.jsonl")
+    words = ("--yardstick", str(yardstick), "--work", str(tmp_path / "work"), "--only")
+    text, result = run("peers.py", *words, "bm25s,kronfluence")
+    assert text.startswith("ran on: ")
+    assert "bm25s" in result["methods"]
+    figures = {"lds", "lds_interval", "lds_32_63", "recall@1", "recall@10", "seconds_build"}
+    for one in result["methods"].values():
+        assert figures | {"seconds_per_query", "bytes_per_example", "note"} <= set(one)
+        assert one["lds_interval"][0] <= one["lds_interval"][1]
+    assert result["methods"]["bm25s"]["recall@1"] == 1.0
+    if find_spec("kronfluence") is None:
+        assert "pip install --no-deps" in result["not_installed"]["kronfluence"]
+        assert "not installed: kronfluence" in text
+    again, resumed = run("peers.py", *words, "bm25s")
+    assert resumed["resumed"] == ["bm25s"]
+    assert "bm25s *" in again
+    for figure in ("lds", "lds_interval", "seconds_build"):
+        assert resumed["methods"]["bm25s"][figure] == result["methods"]["bm25s"][figure]
 
 
 @pytest.mark.slow

