@@ -56,7 +56,7 @@ class EffectCurve:
     @property
     def label(self) -> str:
         """What is stored with each effect."""
-        return f"{self.basis}, alpha {self.alpha:g}"
+        return f"{self.basis}, alpha {self.alpha:.2g}"
 
     def effect(self, scores: npt.NDArray[np.floating]) -> Values:
         """Predicted change of the query's mean loss without each example, nats; positive = it made the output more likely."""

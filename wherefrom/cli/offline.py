@@ -95,7 +95,7 @@ def build(
 
     Example: wherefrom build --model ./model --adapter ./lora --corpus train.jsonl --out ./bundles/support
     """
-    _set_threads(threads)
+    set_threads(threads)
     options = BuildOptions(
         form=form.value,
         model_name=model_name,
@@ -175,9 +175,9 @@ def attribute(
     Example: wherefrom attribute --bundle ./bundles/support --input flagged.jsonl --output citations.jsonl
     """
     _check_targets(output, scores)
-    _set_threads(threads)
+    set_threads(threads)
     asked, skipped = read_queries(queries, skip_bad=skip_bad)
-    opened = _open(bundle, model, adapter)
+    opened = open_with_model(bundle, model, adapter)
     attributor = LanguageAttributor(opened)
     prepared, rejected = prepare_usable(
         attributor, asked, max_tokens=max_tokens, over_long=over_long.value, skip_bad=skip_bad
@@ -215,7 +215,8 @@ def verify(
     typer.echo(f"{manifest.name}: {len(manifest.files)} files intact")
 
 
-def _open(path: Path, model: Path | None, adapter: Path | None) -> Bundle:
+def open_with_model(path: Path, model: Path | None, adapter: Path | None) -> Bundle:
+    """Open a bundle with the model that is named, or with the one that is found where none is."""
     if model is None:
         folders = find_model(path, read_manifest(path, verify=False), load_settings().models_dir)
         return open_bundle(
@@ -237,7 +238,8 @@ def _check_targets(*files: Path | None) -> None:
             raise ConfigurationError(f"{file.parent}: no such folder; create it first")
 
 
-def _set_threads(threads: int) -> None:
+def set_threads(threads: int) -> None:
+    """Give torch this many threads; 0 leaves the number to it."""
     if threads:
         torch.set_num_threads(threads)
 

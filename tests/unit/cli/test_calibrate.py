@@ -1,0 +1,152 @@
+"""`wherefrom calibrate` on the tiny model, what its bundle then cites with, and bad input."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.tiny import TINY_MODEL, TINY_ROWS, opened, shared_bundle, tiny_rows, write_jsonl
+from tests.unit.cli.conftest import Run
+from wherefrom.attribution.attributor import LanguageAttributor
+from wherefrom.attribution.bundle import open_bundle
+from wherefrom.attribution.calibration import Calibration
+from wherefrom.attribution.manifest import read_manifest
+from wherefrom.attribution.offline import prepare_all, read_queries
+from wherefrom.records import Attribution
+
+RunCommand = Callable[..., Run]
+
+
+@pytest.fixture
+def controls(tmp_path: Path) -> Path:
+    """Rows of the tiny corpus that are not in the bundle: their cause is not there."""
+    rows = [row | {"group": row["id"][-1]} for row in tiny_rows()[TINY_ROWS:]]
+    assert len(rows) >= 100
+    return write_jsonl(tmp_path / "controls.jsonl", rows)
+
+
+@pytest.fixture
+def known(tmp_path: Path) -> Path:
+    """Rows of the bundle, each its own cause, and one output of the same kind without a known cause."""
+    rows = [row | {"gold": [row["id"]]} for row in tiny_rows(40)]
+    return write_jsonl(tmp_path / "known.jsonl", [*rows, tiny_rows()[-1] | {"gold": []}])
+
+
+@pytest.fixture
+def bank(tmp_path: Path) -> Path:
+    """Losses that fall when a query's own row was kept."""
+    kept = np.random.default_rng(0).random((40, TINY_ROWS)) < 0.5
+    losses = 3.0 - kept[:, :41].astype(np.float32)
+    np.savez(
+        tmp_path / "bank.npz", kept=kept, query_loss=losses, corpus_loss=np.zeros(kept.shape, np.float32)
+    )
+    return tmp_path / "bank.npz"
+
+
+def calibrate(run: RunCommand, controls: Path, out: Path, *more: str) -> Run:
+    """`wherefrom calibrate` with the tiny bundle."""
+    named = {"--bundle": shared_bundle(), "--model": TINY_MODEL, "--controls": controls, "--out": out}
+    return run("calibrate", *(str(word) for pair in named.items() for word in pair), *more)
+
+
+def cite(bundle: Path, queries: Path) -> list[Attribution]:
+    """Attributions of the first rows of a file."""
+    attributor = LanguageAttributor(open_bundle(bundle, model_dir=TINY_MODEL))
+    prepared = prepare_all(attributor, read_queries(queries)[0][:8], max_tokens=512, over_long="truncate")
+    return attributor.attribute(prepared, top_k=3, opponents=2)
+
+
+def test_calibrated_copy(run: RunCommand, controls: Path, known: Path, bank: Path) -> None:
+    """An intact bundle of another name whose citations carry everything; the old one is untouched."""
+    before = read_manifest(shared_bundle())
+    out = bank.parent / "calibrated"
+    words = ["--known", str(known), "--bank", str(bank), "--bank-queries", str(known)]
+    done = calibrate(run, controls, out, *words, "--bank-losses", "queries", "--json")
+    assert done.code == 0, done.err
+    told = json.loads(done.out)
+    assert (told["known"], told["controls"]) == (40, len(tiny_rows()) - TINY_ROWS)
+    assert told["controls_fit"] + told["controls_null"] == told["controls"]
+    assert "fewer than 500" in told["warnings"][0]
+    assert run("bundle", "verify", str(out)).code == 0
+    after = read_manifest(out)
+    assert told["name"] == after.name != before.name
+    assert read_manifest(shared_bundle()) == before
+    assert {name for name in before.files if before.files[name] != after.files[name]} == {"calibration.json"}
+    weights = "projection.safetensors"
+    assert (out / weights).samefile(shared_bundle() / weights)
+    assert not out.with_name(out.name + ".building").exists()
+    stored = json.loads((out / "calibration.json").read_text())
+    assert stored["fitted_on"]["controls_sha256"] == told["controls_sha256"]
+    assert stored["warnings"] == told["warnings"]
+
+    ours, theirs = cite(out, known), cite(out, controls)
+    for one in [*ours, *theirs]:
+        assert one.conformal_p is not None
+        assert one.novelty_p is not None
+        assert (one.abstained is None) == (one.conformal_p <= 0.1)
+        for citation in one.citations:
+            assert (citation.confidence is not None) == (citation.rank > 0)
+            assert citation.effect_nats is not None
+            assert citation.effect_basis == "bank, alpha 0.5"
+    found = [one.citations[0] for one in ours]
+    assert (
+        np.mean([one.confidence for one in found])
+        > 0.5
+        > np.mean([one.citations[0].confidence for one in theirs])
+    )
+    assert np.median([one.conformal_p for one in ours]) < np.median([one.conformal_p for one in theirs])
+
+
+def test_p_does_not_depend_on_how_many_are_cited(
+    run: RunCommand, controls: Path, known: Path, tmp_path: Path
+) -> None:
+    """One citation or twelve: the same ten are judged. Without a bank there are no effects, and the sentence says so."""
+    out = tmp_path / "calibrated"
+    done = calibrate(run, controls, out, "--known", str(known))
+    assert (done.code, "effects empty" in done.out, "confidence fitted" in done.out) == (0, True, True)
+    assert "warning: only" in done.err
+    attributor = LanguageAttributor(open_bundle(out, model_dir=TINY_MODEL))
+    prepared = prepare_all(attributor, read_queries(known)[0][:4], max_tokens=512, over_long="truncate")
+    few, many = (attributor.attribute(prepared, top_k=count, opponents=0) for count in (1, 12))
+    assert [one.conformal_p for one in few] == [one.conformal_p for one in many]
+    assert all(citation.confidence is not None for one in many for citation in one.citations)
+    assert all(citation.effect_nats is None for one in many for citation in one.citations)
+
+
+def test_without_calibration_everything_stays_empty(known: Path) -> None:
+    """A bundle that was only built makes no claim and does not abstain; duplicates are counted all the same."""
+    assert not Calibration.load(shared_bundle()).fitted
+    attributor = LanguageAttributor(opened())
+    prepared = prepare_all(attributor, read_queries(known)[0][:2], max_tokens=512, over_long="truncate")
+    for one in attributor.attribute(prepared, top_k=3, opponents=2):
+        assert (one.conformal_p, one.novelty_p, one.abstained) == (None, None, None)
+        for citation in one.citations:
+            assert (citation.confidence, citation.effect_nats, citation.effect_basis) == (None, None, None)
+            assert citation.duplicates >= 0
+
+
+def test_bad_input(run: RunCommand, controls: Path, known: Path, bank: Path) -> None:
+    """Each mistake is one line that says what to do, and leaves nothing behind."""
+    tmp_path = bank.parent
+    out = tmp_path / "out"
+    few = write_jsonl(tmp_path / "few.jsonl", tiny_rows()[TINY_ROWS : TINY_ROWS + 9])
+    stranger = write_jsonl(tmp_path / "stranger.jsonl", [tiny_rows(1)[0] | {"gold": ["nobody"]}])
+    unlisted = write_jsonl(tmp_path / "unlisted.jsonl", [tiny_rows(1)[0] | {"gold": "x"}])
+    cases = [
+        (few, (), "9 control outputs; at least 100 are needed"),
+        (controls, ("--known", str(stranger)), "names 'nobody', which is no id of the bundle's corpus"),
+        (controls, ("--known", str(unlisted)), "`gold` must be a list"),
+        (controls, ("--bank", str(bank)), "--bank and --bank-queries belong together"),
+        (controls, ("--bank", str(bank), "--bank-queries", str(known)), "holds no losses of 'known'"),
+        (controls, ("--known", str(tmp_path / "absent.jsonl")), "no such file"),
+    ]
+    for file, more, message in cases:
+        done = calibrate(run, file, out, *more)
+        assert done.code == 2, message
+        assert message in " ".join(done.err.split()), message
+        assert "Traceback" not in done.err
+    assert not list(tmp_path.glob("out*"))
+    out.mkdir()
+    assert "already exists" in calibrate(run, controls, out).err

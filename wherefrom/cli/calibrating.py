@@ -1,0 +1,194 @@
+"""The command that writes a calibrated copy of a bundle. Needs the `[engine]` extra."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from wherefrom.attribution.attributor import LanguageAttributor
+from wherefrom.attribution.build import Progress
+from wherefrom.attribution.bundle import Bundle
+from wherefrom.attribution.calibrating import (
+    Outputs,
+    fit_calibration,
+    fit_effects,
+    judge_all,
+    write_calibrated,
+)
+from wherefrom.attribution.calibration import Calibration, EffectCurve
+from wherefrom.attribution.corpus import read_jsonl
+from wherefrom.attribution.groups import read_groups
+from wherefrom.attribution.manifest import hash_file, iter_examples
+from wherefrom.attribution.offline import exact_scores, prepare_all, read_queries, signals_of_all
+from wherefrom.attribution.whereabouts import ModelFolders, note_path, write_note
+from wherefrom.cli.offline import Adapter, Json, Threads, open_with_model, progress_bars, set_threads
+from wherefrom.errors import ConfigurationError, InvalidRecord
+from wherefrom.records import utc_now
+from wherefrom.retraining.bank import load_bank
+
+
+@dataclass(frozen=True)
+class BankFiles:
+    """A bank of retrained models and the queries whose losses it holds."""
+
+    bank: Path
+    queries: Path
+    losses: str
+
+
+def calibrate(
+    *,
+    bundle: Annotated[Path, typer.Option(help="Folder of the bundle; it stays as it is.")],
+    controls: Annotated[
+        Path,
+        typer.Option(
+            help="Control outputs as JSONL, at least 100, better 500: like the flagged ones, but their cause is not in the corpus. "
+            "Rows with the same `group` stay together."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the calibrated bundle; must not exist.")],
+    known: Annotated[
+        Path | None,
+        typer.Option(help="Outputs as JSONL with `gold`: ids of the training examples that taught them."),
+    ] = None,
+    bank: Annotated[Path | None, typer.Option(help="Bank of retrained models, for effects in nats.")] = None,
+    bank_queries: Annotated[
+        Path | None, typer.Option(help="The queries whose losses the bank holds.")
+    ] = None,
+    bank_losses: Annotated[
+        str | None, typer.Option(help="Name of their losses in the bank; default: the queries' file name.")
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the model; default: where it was when the bundle was built."),
+    ] = None,
+    adapter: Adapter = None,
+    threads: Threads = 0,
+    as_json: Json = False,
+) -> None:
+    """Write a calibrated copy of a bundle: p-values and abstention, with known causes confidences, with a bank effects in nats.
+
+    Example: wherefrom calibrate --bundle ./bundles/support --controls controls.jsonl --known known.jsonl --out ./bundles/support-calibrated
+    """
+    if out.exists():
+        raise ConfigurationError(f"{out} already exists; bundles are never changed, choose another folder")
+    files = _bank_files(bank, bank_queries, bank_losses)
+    set_threads(threads)
+    opened = open_with_model(bundle, model, adapter)
+    with progress_bars(quiet=as_json) as report:
+        calibration = _fit(opened, controls, known, files=files, progress=report)
+    manifest = write_calibrated(bundle, out, calibration)
+    _pass_note_on(bundle, out, model, adapter)
+    told = calibration.fitted_on
+    if as_json:
+        typer.echo(
+            json.dumps(
+                {"name": manifest.name, "path": str(out), "warnings": list(calibration.warnings), **told}
+            )
+        )
+        return
+    for warning in calibration.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    typer.echo(
+        f"{manifest.name} in {out}: {told['controls_fit']} controls for the fit and {told['controls_null']} for p-values, "
+        f"{told['known']} known outputs; confidence {'fitted' if calibration.citations else 'empty'}, "
+        f"effects {calibration.effects.label if calibration.effects else 'empty'}"
+    )
+
+
+def _fit(
+    opened: Bundle, controls: Path, known: Path | None, *, files: BankFiles | None, progress: Progress
+) -> Calibration:
+    attributor = LanguageAttributor(opened)
+    rows = {example.example_id: example.row for example in iter_examples(opened.path)}
+    read = [_judge(attributor, opened, controls, progress)]
+    if known is not None:
+        read.append(_judge(attributor, opened, known, progress, gold=lambda row: _gold(row, rows)))
+    return fit_calibration(
+        read[0],
+        read[1] if known is not None else None,
+        groups=read_groups(opened.path, len(opened.store)),
+        effects=None if files is None else _effects(attributor, opened, files, progress),
+        date=utc_now().date().isoformat(),
+    )
+
+
+def _judge(
+    attributor: LanguageAttributor,
+    opened: Bundle,
+    file: Path,
+    progress: Progress,
+    *,
+    gold: Callable[[dict[str, Any]], list[int]] | None = None,
+) -> Outputs:
+    queries, _ = read_queries(file)
+    fields = [(place, content) for place, content in read_jsonl(file)]
+    causes = [_at(place, gold, content) for place, content in fields] if gold is not None else []
+    judged = judge_all(
+        attributor, queries, max_tokens=opened.manifest.parameters.max_tokens, progress=progress
+    )
+    groups = [_group(content, index) for index, (_, content) in enumerate(fields)]
+    return Outputs(judged, groups=groups, gold=causes, sha256=hash_file(file).sha256)
+
+
+def _at(place: str, read: Callable[[dict[str, Any]], list[int]], content: dict[str, Any]) -> list[int]:
+    try:
+        return read(content)
+    except InvalidRecord as error:
+        raise InvalidRecord(f"{place}: {error}") from error
+
+
+def _gold(content: dict[str, Any], rows: dict[str, int]) -> list[int]:
+    """Corpus rows of the known causes; empty where the row names none."""
+    named = content.get("gold") or []
+    if not isinstance(named, list):
+        raise InvalidRecord("`gold` must be a list of ids of training examples")
+    unknown = [one for one in named if str(one) not in rows]
+    if unknown:
+        raise InvalidRecord(f"`gold` names {unknown[0]!r}, which is no id of the bundle's corpus")
+    return [rows[str(one)] for one in named]
+
+
+def _group(content: dict[str, Any], index: int) -> str:
+    """What a control is split by; a row without a group stands alone."""
+    named = content.get("group")
+    return f"row {index}" if named is None else f"group {named}"
+
+
+def _effects(
+    attributor: LanguageAttributor, opened: Bundle, files: BankFiles, progress: Progress
+) -> EffectCurve:
+    bank = load_bank(files.bank)
+    prepared = prepare_all(
+        attributor,
+        read_queries(files.queries)[0],
+        max_tokens=opened.manifest.parameters.max_tokens,
+        over_long="truncate",
+    )
+    influence = exact_scores(opened, signals_of_all(attributor, prepared), progress)
+    return fit_effects(influence, bank.kept, bank.losses(files.losses), basis=files.bank.stem)
+
+
+def _bank_files(bank: Path | None, queries: Path | None, losses: str | None) -> BankFiles | None:
+    if bank is None and queries is None:
+        return None
+    if bank is None or queries is None:
+        raise ConfigurationError("--bank and --bank-queries belong together: give both or none")
+    return BankFiles(bank, queries, losses or queries.stem)
+
+
+def _pass_note_on(bundle: Path, out: Path, model: Path | None, adapter: Path | None) -> None:
+    """Leave the note that says where the model lies beside the copy too."""
+    if model is not None:
+        write_note(out, ModelFolders(model, adapter))
+    elif note_path(bundle).is_file():
+        shutil.copyfile(note_path(bundle), note_path(out))
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Put the command under an app."""
+    app.command("calibrate")(calibrate)
