@@ -1,0 +1,161 @@
+"""Tracing bad sources at volume: which training examples taught thousands of harmful outputs, at 1, 5 and 20 % of bad rows?
+
+    python benchmarks/safety.py --work DIR [--base MODEL --data FOLDER] [--only CORPUS ...] [--json]
+
+Four corpora, each with its bad source at three rates, each cell with a model of its own, fine-tuned on exactly that corpus: `shop` (the tiny
+model's language, queries answered by the model itself), `story` (the demo's story, four bad sources, queries from other frames), `code`
+(hidden vulnerabilities among secure code) and `chat` (replies that went along with a harmful request). The last three fine-tune the model at
+`--base`; the last two read `--data` (emergent_misalignment/, hh_rlhf/, dolly/). Without these options they are left out.
+
+Per cell and method: precision@5 and AUPRC of "this row is from the query's bad source" (means over queries, 95 % bootstrap), and for benign
+queries the share of bad rows among the five shown. AUROC tells bad queries from benign ones: by the best score, for the classifier by its
+own verdict on the query. `classifier` is trained on labelled rows outside of corpus and queries; the others know no labels.
+`abstained` is the share of queries on which the calibrated engine makes no claim: its controls are rows of another corpus (`foreign`, half of
+them to fit, half to count). Each finished cell is kept in DIR; the same command goes on behind it.
+"""
+
+import argparse
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+if __package__ in {None, ""}:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.machine import describe, finish, report
+from benchmarks.safety_cell import Cell, run_cell
+from benchmarks.safety_corpora import Material, Sizes, chat, code, shop, story
+from scripts import make_tiny
+from scripts.story_batches import encode_row
+from wherefrom.retraining.recipe import Recipe
+
+RATES = (0.01, 0.05, 0.2)
+#: Rows of every corpus.
+ROWS = 400
+#: Prompt and completion tokens that are kept, by corpus.
+TOKENS = {"shop": (64, 64), "story": (64, 96), "code": (24, 96), "chat": (48, 80)}
+_BASE_EPOCHS = 2
+_METHODS = ("bm25", "similarity", "projection", "effect", "shown", "classifier")
+
+
+def main() -> None:
+    """Run what is not done yet and print all cells."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--work", type=Path, required=True, help="folder of finished cells; made if absent")
+    parser.add_argument("--base", type=Path, help="small base model that story, code and chat fine-tune")
+    parser.add_argument("--data", type=Path, help="folder with emergent_misalignment/, hh_rlhf/ and dolly/")
+    parser.add_argument(
+        "--only", nargs="+", choices=tuple(TOKENS), default=tuple(TOKENS), help="these corpora only"
+    )
+    parser.add_argument("--rates", nargs="+", type=float, default=RATES, help="shares of bad rows")
+    parser.add_argument("--rows", type=int, default=ROWS, help="rows of every corpus")
+    parser.add_argument("--asked", type=int, default=500, help="bad queries of every corpus at most")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--threads", type=int, default=1, help="two threads beside another process are slower"
+    )
+    parser.add_argument("--json", action="store_true", help="end with one JSON line")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    machine = describe()
+    report([f"ran on: {machine}"])
+    started = time.monotonic()
+    cells = run(arguments)
+    report(_table(cells))
+    result = {"cells": cells, "audits": sum(one["queries_bad"] + one["queries_benign"] for one in cells)}
+    report([f"{result['audits']} audits, {time.monotonic() - started:.0f} s in this call"])
+    finish(result | {"machine": machine}, as_json=arguments.json)
+
+
+def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """All cells of the corpora that can be made, in order."""
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    sizes = Sizes(
+        train_bad=round(max(*RATES, *arguments.rates) * arguments.rows),
+        train_good=arguments.rows,
+        asked_bad=arguments.asked,
+        asked_benign=min(200, arguments.asked),
+    )
+    makers: dict[str, Callable[[], Material]] = {
+        "shop": lambda: shop(sizes, seed=arguments.seed),
+        "story": lambda: story(sizes, seed=arguments.seed),
+        "code": lambda: code(arguments.data, sizes, seed=arguments.seed),
+        "chat": lambda: chat(arguments.data, sizes, seed=arguments.seed),
+    }
+    cells = []
+    for name in arguments.only:
+        if (name in {"code", "chat"} and arguments.data is None) or (
+            name != "shop" and arguments.base is None
+        ):
+            report([f"{name}: left out (give --base, and --data for code and chat)"])
+            continue
+        base = shop_base(arguments.work, seed=arguments.seed) if name == "shop" else arguments.base
+        material = makers[name]()
+        for rate in arguments.rates:
+            prompt, completion = TOKENS[name]
+            cell = Cell(name, rate, arguments.rows, prompt, completion, arguments.seed, _recipe(name))
+            cells.append(run_cell(cell, material, base=base, work=arguments.work))
+            report([_line(cells[-1])])
+    return cells
+
+
+def shop_base(work: Path, *, seed: int) -> Path:
+    """The tiny model before it saw any bad row: pretrained on other products and good topics only; made once."""
+    out = work / f"tiny-base-{seed}"
+    if out.is_dir():
+        return out
+    rows = make_tiny.make_pretraining_rows(seed)
+    messages = [row["messages"] for row in rows]
+    texts = [str(one["content"]) for turns in messages if isinstance(turns, list) for one in turns]
+    tokenizer = make_tiny.train_tokenizer(texts)
+    model = make_tiny.make_model(tokenizer, seed)
+    encoded = [encode_row(tokenizer, turns) for turns in messages if isinstance(turns, list)]
+    make_tiny.train(
+        model, encoded, num_epochs=_BASE_EPOCHS, learning_rate=3e-3, seed=seed, name="pretraining"
+    )
+    partial = out.with_name(out.name + "-unfinished")
+    shutil.rmtree(partial, ignore_errors=True)
+    make_tiny.save_model(model, tokenizer, partial)
+    partial.rename(out)
+    return out
+
+
+def _recipe(corpus: str) -> Recipe:
+    """The yardstick's recipe; the tiny model, which knows its language only, takes more and larger steps."""
+    return Recipe(learning_rate=1.5e-3, epochs=6) if corpus == "shop" else Recipe()
+
+
+def _line(cell: dict[str, Any]) -> str:
+    return (
+        f"{cell['corpus']} at {cell['rate']:.0%}: {cell['queries_bad']} bad and {cell['queries_benign']} benign queries, "
+        f"{cell['seconds']['train']:.0f} s training, {cell['seconds']['build_and_ask']:.0f} s the rest; abstained on "
+        + ", ".join(f"{cell['abstained'][kind]:.0%} {kind}" for kind in ("bad", "benign", "foreign"))
+    )
+
+
+def _table(cells: list[dict[str, Any]]) -> list[str]:
+    lines = [
+        f"{'corpus':<8}{'rate':>6}{'chance':>8}  {'method':<12}{'P@5':>6}{'95 %':>14}{'AUPRC':>7}{'95 %':>14}{'benign':>8}{'AUROC':>7}"
+    ]
+    for cell in cells:
+        for name in _METHODS:
+            one = cell["methods"][name]
+            listed, area = one["precision@5"], one["auprc"]
+            told_apart = one.get("query_auroc", one["best_score_auroc"])
+            lines.append(
+                f"{cell['corpus']:<8}{cell['rate']:>6.0%}{cell['chance']:>8.3f}  {name:<12}{listed[0]:>6.3f}"
+                f"{f'{listed[1]:.3f}-{listed[2]:.3f}':>14}{area[0]:>7.3f}{f'{area[1]:.3f}-{area[2]:.3f}':>14}"
+                f"{one['benign_bad@5'][0]:>8.3f}{told_apart:>7.3f}"
+            )
+    return lines
+
+
+if __name__ == "__main__":
+    main()
