@@ -1,0 +1,119 @@
+"""Asks a bundle's engine by text, for benchmarks that look at whole rankings rather than at citations."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.shifts import Asked
+from wherefrom.attribution.attributor import LanguageAttributor
+from wherefrom.attribution.build import BuildOptions, build_bundle
+from wherefrom.attribution.bundle import Bundle, open_bundle
+from wherefrom.attribution.calibration import JUDGED
+from wherefrom.attribution.corpus import CorpusRow
+from wherefrom.attribution.judging import JudgedQuery
+from wherefrom.attribution.offline import prepare_all, signals_of_all
+from wherefrom.attribution.query import CandidateScores, QuerySignals
+from wherefrom.records import Message, Query, Role
+
+#: Candidates are at most this share of the corpus, as in the yardstick's table.
+CANDIDATE_SHARE = 0.05
+_MAX_TOKENS = 1024
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A query with the corpus rows that taught it; none for a control."""
+
+    asked: Asked
+    gold: tuple[int, ...]
+    group: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What the engine found for one query."""
+
+    signals: QuerySignals
+    scores: CandidateScores
+    judged: JudgedQuery
+
+    @property
+    def shown(self) -> npt.NDArray[np.int64]:
+        """Candidates in the order shown."""
+        rows = self.scores.candidates.rows
+        ordered: npt.NDArray[np.int64] = rows[np.lexsort((rows, -self.scores.shown))]
+        return ordered
+
+    @property
+    def by_influence(self) -> npt.NDArray[np.int64]:
+        """Candidates in the order of the exact kernel."""
+        rows = self.scores.candidates.rows
+        ordered: npt.NDArray[np.int64] = rows[np.lexsort((rows, -self.scores.influence))]
+        return ordered
+
+
+class Engine:
+    """One bundle's engine, asked by text."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self._attributor = LanguageAttributor(bundle)
+
+    def ask(self, asked: Sequence[Asked]) -> list[Answer]:
+        """Answers in order."""
+        queries = [
+            Query(
+                key=str(index),
+                turns=(Message(role=Role.USER, content=one.prompt),) if one.chat else (),
+                completion=one.completion,
+            )
+            for index, one in enumerate(asked)
+        ]
+        prepared = prepare_all(self._attributor, queries, max_tokens=_MAX_TOKENS, over_long="truncate")
+        answers = []
+        for signals in signals_of_all(self._attributor, prepared):
+            scores = self._attributor.score(signals)
+            answers.append(Answer(signals, scores, self._attributor.judged(signals, scores, count=JUDGED)))
+        return answers
+
+
+def recall(lists: Sequence[npt.NDArray[np.int64]], gold: Sequence[Sequence[int]], count: int) -> float:
+    """Share of queries one of whose causes is among the first `count` rows of their list."""
+    return float(
+        np.mean(
+            [bool(set(rows[:count].tolist()) & set(causes)) for rows, causes in zip(lists, gold, strict=True)]
+        )
+    )
+
+
+def corpus_bundle(model: Path, corpus: Sequence[CorpusRow], folder: Path) -> Bundle:
+    """A bundle of a model over these rows."""
+    folder.mkdir(parents=True)
+    rows = [
+        {
+            "id": row.example_id,
+            "messages": [turn.model_dump(mode="json") for turn in row.turns],
+            "completion": row.completion,
+            "source": row.source,
+        }
+        for row in corpus
+    ]
+    file = folder / "corpus.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    build_bundle(
+        model_dir=model,
+        adapter_dir=None,
+        corpus_path=file,
+        out=folder / "bundle",
+        options=BuildOptions(candidates=max(1, int(len(corpus) * CANDIDATE_SHARE))),
+        progress=_silent,
+    )
+    return open_bundle(folder / "bundle", model_dir=model)
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """No progress."""
