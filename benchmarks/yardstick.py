@@ -23,13 +23,14 @@ if __package__ in {None, ""}:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.machine import describe, finish, report
-from wherefrom.attribution.attributor import LanguageAttributor, QuerySignals
+from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.build import BuildOptions, build_bundle
 from wherefrom.attribution.bundle import Bundle, open_bundle
 from wherefrom.attribution.corpus import read_corpus
 from wherefrom.attribution.manifest import read_card
 from wherefrom.attribution.measures import Matrix, lds, recall_at
 from wherefrom.attribution.offline import exact_scores, prepare_all, read_queries, signals_of_all
+from wherefrom.attribution.query import QuerySignals
 
 #: Candidates are at most this share of the corpus.
 CANDIDATE_SHARE = 0.05
@@ -94,14 +95,14 @@ def run(yardstick: Path, bundle_path: Path, *, form: Any, queries: str) -> dict[
         corpus_path=yardstick / "corpus.jsonl",
         out=bundle_path,
         options=options,
-        progress=_silent,
+        progress=silent,
     )
     bundle = open_bundle(bundle_path, model_dir=yardstick / "audited")
     attributor = LanguageAttributor(bundle)
     asked, _ = read_queries(yardstick / f"{queries}.jsonl")
     prepared = prepare_all(attributor, asked, max_tokens=1024, over_long="truncate")
-    signals, pass_seconds = _timed(lambda: signals_of_all(attributor, prepared))
-    truth = _truth(yardstick, queries)
+    signals, pass_seconds = timed(lambda: signals_of_all(attributor, prepared))
+    truth = read_truth(yardstick, queries)
     return _score_all(bundle, attributor, signals, truth, pass_seconds=pass_seconds / len(signals))
 
 
@@ -113,13 +114,13 @@ def _score_all(
     *,
     pass_seconds: float,
 ) -> dict[str, Any]:
-    bm25, bm25_seconds = _timed(lambda: np.stack([bundle.lexical.scores(one.text) for one in signals]))
-    similarity, similarity_seconds = _timed(lambda: np.stack([bundle.pooled @ one.pooled for one in signals]))
-    projection, projection_seconds = _timed(
+    bm25, bm25_seconds = timed(lambda: np.stack([bundle.lexical.scores(one.text) for one in signals]))
+    similarity, similarity_seconds = timed(lambda: np.stack([bundle.pooled @ one.pooled for one in signals]))
+    projection, projection_seconds = timed(
         lambda: np.stack([bundle.vectors @ one.projected for one in signals])
     )
-    exact, exact_seconds = _timed(lambda: exact_scores(bundle, signals, _silent))
-    scored, pipeline_seconds = _timed(lambda: [attributor.score(one) for one in signals])
+    exact, exact_seconds = timed(lambda: exact_scores(bundle, signals, silent))
+    scored, pipeline_seconds = timed(lambda: [attributor.score(one) for one in signals])
     effect, shown = projection.copy(), np.full_like(projection, -np.inf)
     for row, one in enumerate(scored):
         effect[row, one.candidates.rows] = one.influence
@@ -181,7 +182,8 @@ def _candidates_hold(exact: Matrix, candidates: list[npt.NDArray[np.int64]]) -> 
     }
 
 
-def _truth(yardstick: Path, queries: str) -> Truth:
+def read_truth(yardstick: Path, queries: str) -> Truth:
+    """The bank's losses of the named queries, and their known causes as corpus rows."""
     bank = np.load(yardstick / "bank.npz", allow_pickle=False)
     rows = {row.example_id: index for index, row in enumerate(read_corpus(yardstick / "corpus.jsonl").rows)}
     asked = read_corpus(yardstick / f"{queries}.jsonl").rows
@@ -190,7 +192,8 @@ def _truth(yardstick: Path, queries: str) -> Truth:
     return Truth(bank["kept"], bank[name].astype(np.float32), gold)
 
 
-def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
+def timed(work: Callable[[], Any]) -> tuple[Any, float]:
+    """A call's result and its seconds."""
     started = time.monotonic()
     return work(), time.monotonic() - started
 
@@ -199,7 +202,7 @@ def _folder_bytes(folder: Path) -> int:
     return sum(one.stat().st_size for one in folder.rglob("*") if one.is_file())
 
 
-def _silent(stage: str, done: int, total: int) -> None:
+def silent(stage: str, done: int, total: int) -> None:
     """No progress."""
 
 

@@ -287,6 +287,7 @@ class Citation(Base):
     spans: Mapped[list[Any] | None]
     overlaps: Mapped[list[Any] | None]
     ekfac_score: Mapped[float | None]
+    effect_score: Mapped[float | None]
     #: Further training examples of the corpus in its near-duplicate group.
     duplicates: Mapped[int | None]
 

@@ -76,6 +76,7 @@ SELECT
     a.state,
     a.finished_at,
     c.ekfac_score,
+    c.effect_score,
     c.duplicates,
     c.spans,
     c.overlaps AS verbatim_overlaps

@@ -1,7 +1,6 @@
 """The path from the base model to the audited one: its points, its sums and what a bundle keeps of it."""
 
 import functools
-import json
 import math
 import tempfile
 from pathlib import Path
@@ -14,17 +13,10 @@ from tests.numerics.tolerances import FLOAT32
 from tests.tiny import micro_config, quiet, random_row, write_adapter, write_micro_model
 from wherefrom.attribution.ekfac import EkfacScorer, EkfacScores
 from wherefrom.attribution.ekfac_factors import fit_ekfac
-from wherefrom.attribution.ekfac_path import (
-    FOLDER,
-    POINTS,
-    EkfacPath,
-    PathScores,
-    build_path,
-    load_path,
-    model_between,
-)
+from wherefrom.attribution.ekfac_path import FOLDER, EkfacPath, PathScores, build_path, load_path
 from wherefrom.attribution.model import LanguageModel, load_model
-from wherefrom.errors import BundleCorrupt, BundleMismatch, ConfigurationError
+from wherefrom.attribution.trajectory import model_between
+from wherefrom.errors import BundleMismatch, ConfigurationError, UnusableModel
 
 ROWS = [random_row(3 + step % 3, 2 + step, seed=step) for step in range(6)]
 QUERIES = [random_row(4, 5, seed=50), ROWS[2]]
@@ -39,6 +31,18 @@ def models() -> tuple[LanguageModel, LanguageModel]:
         return load_model(base), load_model(base, write_adapter(Path(folder) / "adapter", base))
 
 
+def both_points() -> tuple[LanguageModel, LanguageModel]:
+    """The audited model and the one half-way to it."""
+    base, audited = models()
+    return audited, model_between(base, audited, 0.5)
+
+
+def assert_same_weights(one: LanguageModel, other: LanguageModel) -> None:
+    """Weight by weight."""
+    for mine, theirs in zip(one.model.parameters(), other.model.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
 def other_model(**changes: int) -> LanguageModel:
     """A model of other weights, and of another shape where one is given."""
     with tempfile.TemporaryDirectory() as folder:
@@ -51,7 +55,7 @@ def test_points_lie_on_the_line() -> None:
     """0 is the base, 1 the audited model itself, and between them every weight is in proportion; neither is changed."""
     base, audited = models()
     before = [weight.clone() for weight in audited.model.parameters()]
-    assert model_between(base, audited, 1.0) is audited
+    assert_same_weights(model_between(base, audited, 1.0), audited)
     quarter = model_between(base, audited, 0.25)
     moved = 0
     for start, end, weight in zip(
@@ -66,12 +70,11 @@ def test_points_lie_on_the_line() -> None:
 
 def test_scores_are_sums_over_points(tmp_path: Path) -> None:
     """Every point has its own factors and counts alike: its dot products over their root mean square."""
-    base, audited = models()
-    path = build_path(base, audited, ROWS, bundle=tmp_path, progress=quiet)
-    assert path.points == len(POINTS)
+    points = both_points()
+    path = build_path(points, ROWS, bundle=tmp_path, progress=quiet)
+    assert path.points == 2
     expected, own = torch.zeros(2, 6), []
-    for point in POINTS:
-        language = model_between(base, audited, point)
+    for language in points:
         found = EkfacScorer(language, fit_ekfac(language, ROWS, progress=quiet)).scores(QUERIES, ROWS)
         own.append(found.cosine)
         for query, row in enumerate(found.dot.tolist()):
@@ -96,9 +99,8 @@ def test_a_point_without_gradients_adds_nothing() -> None:
 
 def test_bundle_keeps_the_path(tmp_path: Path) -> None:
     """What is read back scores as what was built, candidates by their stored norms too."""
-    base, audited = models()
-    built = build_path(base, audited, ROWS, bundle=tmp_path, progress=quiet)
-    read = load_path(base, audited, tmp_path)
+    built = build_path(both_points(), ROWS, bundle=tmp_path, progress=quiet)
+    read = load_path(both_points(), tmp_path)
     assert read is not None
     expected = built.scores(QUERIES, ROWS)
     torch.testing.assert_close(read.scores(QUERIES, ROWS).balanced, expected.balanced, **FLOAT32)
@@ -110,29 +112,26 @@ def test_bundle_keeps_the_path(tmp_path: Path) -> None:
 def test_without_a_base_model(tmp_path: Path) -> None:
     """The audited model is the only point, and the scores are plain EK-FAC's."""
     _, audited = models()
-    assert load_path(None, audited, tmp_path) is None
-    built = build_path(None, audited, ROWS, bundle=tmp_path, progress=quiet)
+    assert load_path([audited], tmp_path) is None
+    built = build_path([audited], ROWS, bundle=tmp_path, progress=quiet)
     assert built.points == 1
     plain = EkfacScorer(audited, fit_ekfac(audited, ROWS, progress=quiet)).scores(QUERIES, ROWS)
     torch.testing.assert_close(built.scores(QUERIES, ROWS).points[0].dot, plain.dot, rtol=1e-3, atol=1e-2)
-    read = load_path(None, audited, tmp_path)
+    read = load_path([audited], tmp_path)
     assert read is not None
     assert read.points == 1
 
 
 def test_wrong_models_and_files_are_told(tmp_path: Path) -> None:
-    """Another base model, none where one is needed, a broken index, an empty path."""
+    """A base model of another shape, factors of another model, an empty path."""
     base, audited = models()
-    with pytest.raises(BundleMismatch, match="no base model of"):
-        model_between(other_model(intermediate_size=32), audited, 0.5)
-    with pytest.raises(BundleMismatch, match="no base model of"):
-        model_between(other_model(num_hidden_layers=1), audited, 0.5)
-    build_path(base, audited, ROWS, bundle=tmp_path, progress=quiet)
-    for wrong in (None, other_model()):
-        with pytest.raises(BundleMismatch, match="was built with the base model"):
-            load_path(wrong, audited, tmp_path)
-    (tmp_path / FOLDER / "path.json").write_text(json.dumps({"way": []}), encoding="utf-8")
-    with pytest.raises(BundleCorrupt, match="cannot be read"):
-        load_path(base, audited, tmp_path)
+    for wrong in (other_model(intermediate_size=32), other_model(num_hidden_layers=1)):
+        with pytest.raises(UnusableModel, match="differ from the audited model's in name or shape"):
+            model_between(wrong, audited, 0.5)
+    build_path([audited], ROWS, bundle=tmp_path, progress=quiet)
+    with pytest.raises(BundleMismatch):
+        load_path([other_model(intermediate_size=32)], tmp_path)
     with pytest.raises(ConfigurationError, match="at least one point"):
         EkfacPath([])
+    assert (tmp_path / FOLDER).is_dir()
+    assert base is not audited

@@ -26,7 +26,7 @@ from tests.tiny import (
     shared_micro_model,
     tiny_language,
 )
-from wherefrom.attribution.attributor import LanguageAttributor, PreparedTokens
+from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.factors import Factors
 from wherefrom.attribution.kernel import kernel_norms, token_kernel
 from wherefrom.attribution.measures import spearman_rows
@@ -37,6 +37,7 @@ from wherefrom.attribution.offline import (
     read_queries,
     signals_of_all,
 )
+from wherefrom.attribution.query import PreparedTokens
 from wherefrom.attribution.render import TokenRow
 from wherefrom.attribution.signals import Form, SignalReader, Signals
 from wherefrom.attribution.whitening import SecondMoments, Whitener

@@ -8,95 +8,30 @@ tokens of c with b and those of p with -b stand behind each other as one query: 
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from wherefrom.attribution.bundle import Bundle
 from wherefrom.attribution.calibration import Calibration
-from wherefrom.attribution.candidates import Candidates, find_candidates
+from wherefrom.attribution.candidates import find_candidates
+from wherefrom.attribution.effect import EffectParts, effect_scores
+from wherefrom.attribution.ekfac_path import PathScores
 from wherefrom.attribution.evidence import CandidateParts, distances_of
 from wherefrom.attribution.explanation import Evidence, Explainer
 from wherefrom.attribution.factors import Factors
-from wherefrom.attribution.fusion import Scores, fuse
+from wherefrom.attribution.fusion import fuse
 from wherefrom.attribution.groups import read_groups
+from wherefrom.attribution.index import Rows
 from wherefrom.attribution.interface import OverLong, PreparedQuery
 from wherefrom.attribution.judging import Judge, JudgedQuery
 from wherefrom.attribution.kernel import kernel_norms, kernel_scores
 from wherefrom.attribution.passage import Passage
+from wherefrom.attribution.query import CandidateScores, PreparedTokens, QuerySignals, contrast
 from wherefrom.attribution.render import TokenRow
 from wherefrom.attribution.trajectory import TrajectoryReader
 from wherefrom.errors import ConfigurationError, InvalidRecord, OutOfMemory
 from wherefrom.records import Attribution, CitationDraft, Query, Role, Tier, TrainingExample
-
-
-@dataclass(frozen=True)
-class PreparedTokens:
-    """A query as tokens, with its text for BM25 and its completion for the evidence."""
-
-    key: str
-    row: TokenRow
-    text: str
-    completion: str
-    #: Whether there are turns before the completion.
-    chat: bool
-    #: The acceptable answer under the same prompt, where the query has one.
-    preferred: TokenRow | None = None
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of prompt and completion; with an acceptable answer, of two rows as long as the longer one."""
-        if self.preferred is None:
-            return len(self.row.ids)
-        return 2 * max(len(self.row.ids), len(self.preferred.ids))
-
-    @property
-    def truncated(self) -> bool:
-        """Whether the completion or the acceptable answer was cut."""
-        return self.row.truncated or (self.preferred is not None and self.preferred.truncated)
-
-
-@dataclass(frozen=True)
-class QuerySignals:
-    """What the first stage needs of one query."""
-
-    prepared: PreparedTokens
-    #: The completion's tokens, then those of the acceptable answer with b negated.
-    factors: Factors
-    norm: Tensor  # scalar
-    projected: Scores  # [P]
-    pooled: Scores  # [D]
-    loss: float
-    #: Explained tokens of the completion.
-    tokens: int
-
-    @property
-    def key(self) -> str:
-        """Key of the query."""
-        return self.prepared.key
-
-    @property
-    def text(self) -> str:
-        """Prompt and completion, for BM25."""
-        return self.prepared.text
-
-    def of_completion(self) -> Factors:
-        """The factors without those of an acceptable answer."""
-        return Factors(self.factors.a[: self.tokens], self.factors.b[: self.tokens], (self.tokens,))
-
-
-@dataclass(frozen=True)
-class CandidateScores:
-    """All parts of the score of each candidate, arrays `[C]`."""
-
-    candidates: Candidates
-    influence: Scores
-    magnitude: Scores
-    retrieval: Scores
-    similarity: Scores
-    shown: Scores
 
 
 class LanguageAttributor:
@@ -144,6 +79,7 @@ class LanguageAttributor:
             completion=query.completion,
             chat=bool(query.turns),
             preferred=self._preferred(query, row, max_tokens=limit, over_long=over_long),
+            important=query.important,
         )
 
     def _preferred(
@@ -225,6 +161,13 @@ class LanguageAttributor:
         magnitude = kernel_scores(query.factors, bundle.store.gather(rows))[0].numpy()
         influence = magnitude / np.maximum(float(query.norm) * bundle.store.norms[rows], 1e-20)
         similarity = bundle.pooled[rows] @ query.pooled
+        full = self._full_tier(query, rows)
+        parts = EffectParts(
+            magnitude=magnitude,
+            tokens=bundle.store.lengths(rows),
+            bm25=candidates.bm25,
+            ekfac=None if full is None else full.balanced[0].numpy(),
+        )
         return CandidateScores(
             candidates=candidates,
             influence=influence,
@@ -232,7 +175,16 @@ class LanguageAttributor:
             retrieval=bundle.vectors[rows] @ query.projected,
             similarity=similarity,
             shown=fuse(influence, candidates.bm25, similarity, bundle.weights),
+            effect=effect_scores(parts, midpoint=bundle.manifest.parameters.midpoint),
+            ekfac=None if full is None else full.cosine[0].numpy(),
         )
+
+    def _full_tier(self, query: QuerySignals, rows: Rows) -> PathScores | None:
+        """EK-FAC of an important query with its candidates; not of a difference between two answers."""
+        asked = query.prepared
+        if self._bundle.full is None or not asked.important or asked.preferred is not None:
+            return None
+        return self._bundle.full.candidate_scores([asked.row], self._bundle.tokens.read(rows), rows)
 
     def _cite(
         self, query: QuerySignals, scores: CandidateScores, *, top_k: int, opponents: int
@@ -263,9 +215,11 @@ class LanguageAttributor:
                 influence_magnitude=float(scores.magnitude[place]),
                 bm25_score=float(scores.candidates.bm25[place]),
                 similarity_score=float(scores.similarity[place]),
+                effect_score=float(scores.effect[place]),
+                ekfac_score=None if scores.ekfac is None else float(scores.ekfac[place]),
                 spans=found.spans,
                 overlaps=found.overlaps,
-                confidence=judgement.confidence.get(place),
+                confidence=judgement.confidence.get(place) if rank > 0 else None,
                 effect_nats=None if effects is None else effects.nats[place],
                 effect_basis=None if effects is None else effects.basis,
                 duplicates=self._judge.duplicates(int(rows[place])),
@@ -323,35 +277,6 @@ class LanguageAttributor:
         explained = [one for one, flag in zip(ranges, asked.row.explained, strict=True) if flag]
         output = Passage(asked.completion, explained)
         return self._explainer.explain(query.of_completion(), output, examples, signs=signs)
-
-
-def contrast(factors: Factors, contrasted: Sequence[bool]) -> Factors:
-    """Put the tokens of acceptable answers, with b negated, behind those of their queries.
-
-    Args:
-        factors: rows of all queries, then rows of the acceptable answers of those that have one, in the same order.
-        contrasted: whether each query has one.
-
-    Returns:
-        One row per query; k of it with any example is the difference of the two rows' k.
-    """
-    if not any(contrasted):
-        return factors
-    rows = factors.rows()
-    answers = iter(rows[len(contrasted) :])
-    found = []
-    for row, has_answer in zip(rows[: len(contrasted)], contrasted, strict=True):
-        if has_answer:
-            answer = next(answers)
-            a, b = torch.cat([row.a, answer.a]), torch.cat([row.b, -answer.b])
-            found.append(Factors(a, b, (len(a),)))
-        else:
-            found.append(row)
-    return Factors(
-        torch.cat([row.a for row in found]),
-        torch.cat([row.b for row in found]),
-        tuple(row.lengths[0] for row in found),
-    )
 
 
 def _own(query: PreparedQuery) -> PreparedTokens:

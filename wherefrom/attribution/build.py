@@ -4,7 +4,6 @@ Work stands in `OUT.building` until everything is written and hashed; then the f
 was; one that was started with other inputs is refused, not mixed.
 """
 
-import errno
 import json
 import shutil
 import time
@@ -17,14 +16,17 @@ from typing import Literal
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from wherefrom.attribution.candidates import default_candidates
+from wherefrom.attribution.card import new_card
 from wherefrom.attribution.corpus import Corpus, read_corpus
+from wherefrom.attribution.disk import disk_errors
+from wherefrom.attribution.ekfac_path import build_path
 from wherefrom.attribution.factors import Factors as ExampleFactors
 from wherefrom.attribution.factors import FactorStore, FactorWriter, pack
 from wherefrom.attribution.fusion import FusionWeights
+from wherefrom.attribution.groups import near_duplicate_groups, write_groups
 from wherefrom.attribution.index import HnswIndex
 from wherefrom.attribution.kernel import kernel_norms
 from wherefrom.attribution.lexical import LexicalIndex
@@ -44,9 +46,10 @@ from wherefrom.attribution.projection import Projection, choose_size
 from wherefrom.attribution.render import TokenRow
 from wherefrom.attribution.shards import RawShard, ShardFolder
 from wherefrom.attribution.signals import Form
+from wherefrom.attribution.tokens import write_token_rows
 from wherefrom.attribution.trajectory import TrajectoryReader, load_halfway
 from wherefrom.attribution.whitening import DAMPING, SecondMoments, Whitener
-from wherefrom.errors import ConfigurationError, DiskFull
+from wherefrom.errors import ConfigurationError
 from wherefrom.records import sha256_of_json, utc_now
 
 #: Models up to this many blocks get the form `forward` when the form is `auto`.
@@ -68,6 +71,8 @@ class BuildOptions:
     candidates: int | None = None
     #: Also read the model half-way between the first and the final weights (see `trajectory`).
     midpoint: bool = False
+    #: Also fit EK-FAC over all linear layers, for audits that are marked important.
+    full_tier: bool = False
     skip_bad: bool = False
     weights: FusionWeights = field(default_factory=FusionWeights)
 
@@ -93,7 +98,7 @@ def build_bundle(
     """
     if out.exists():
         raise ConfigurationError(f"{out} already exists; bundles are never changed, choose another folder")
-    with _disk_errors(out):
+    with disk_errors(out):
         corpus = read_corpus(corpus_path, skip_bad=options.skip_bad)
         progress("load model", 0, 1)
         points = [load_model(model_dir, adapter_dir)]
@@ -103,26 +108,6 @@ def build_bundle(
             )
         progress("load model", 1, 1)
         return _Build(points, corpus, out, options=options, progress=progress).run()
-
-
-@contextmanager
-def _disk_errors(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        if not _tells_full_disk(error):
-            raise
-        raise DiskFull(
-            f"the disk is full while building {out}; free some space and run the same command again"
-        ) from error
-
-
-def _tells_full_disk(error: Exception) -> bool:
-    """Safetensors hands the number of the system's error over as text only, numpy not at all when a part was written."""
-    numbers = {errno.ENOSPC, errno.EDQUOT}
-    if isinstance(error, OSError):
-        return error.errno in numbers or (error.errno is None and "requested and" in str(error))
-    return any(f"os error {number})" in str(error) for number in numbers)
 
 
 class _Build:
@@ -165,8 +150,9 @@ class _Build:
         with self._timed("projection"):
             projection = self._write_projection()
         with self._timed("lexical"):
-            self._write_lexical()
-        write_examples(self._bundle, (row.as_example(index) for index, row in enumerate(self._corpus.rows)))
+            self._write_texts(rows)
+        with self._timed("full_tier"):
+            self._write_full_tier(rows)
         self._write_calibration()
         self._write_card(rows, projection, mean_loss=loss, split_pass=split_pass)
         manifest = self._write_manifest(rows, projection)
@@ -289,9 +275,18 @@ class _Build:
             share_of_model=size_bytes / budget,
         )
 
-    def _write_lexical(self) -> None:
+    def _write_texts(self, rows: Sequence[TokenRow]) -> None:
+        """Everything that is made of the corpus' words: BM25, near-duplicate groups, texts, tokens."""
         texts = [f"{row.prompt_text()}\n{row.completion}" for row in self._corpus.rows]
         LexicalIndex.build(texts).save(self._bundle / "lexical")
+        write_examples(self._bundle, (row.as_example(index) for index, row in enumerate(self._corpus.rows)))
+        write_groups(self._bundle, near_duplicate_groups(texts))
+        write_token_rows(self._bundle, rows)
+
+    def _write_full_tier(self, rows: Sequence[TokenRow]) -> None:
+        """EK-FAC factors at every point, where they were asked for."""
+        if self._parameters.full_tier:
+            build_path(self._points, rows, bundle=self._bundle, progress=self._progress)
 
     def _write_calibration(self) -> None:
         content = {
@@ -308,30 +303,16 @@ class _Build:
         mean_loss: float,
         split_pass: bool,
     ) -> None:
-        bundle_bytes = sum(one.stat().st_size for one in self._bundle.rglob("*") if one.is_file())
-        completion = sum(row.completion_tokens for row in rows)
-        tokens = sum(len(row.ids) for row in rows)
-        card = {
-            "quality": None,
-            "quality_reason": "not measured for this bundle",
-            "mean_loss_nats": mean_loss,
-            "cost": {
-                "seconds": self._seconds,
-                "bundle_bytes": bundle_bytes,
-                "bytes_per_example": bundle_bytes / len(rows),
-                "projection_bytes": projection.bytes,
-                "projection_share_of_model": projection.share_of_model,
-                "bundle_share_of_model": bundle_bytes / self._language.fingerprint.weight_bytes,
-                "split_pass": split_pass,
-                "threads": torch.get_num_threads(),
-            },
-            "coverage": {
-                "tokens_explained_share": completion / tokens,
-                "hidden_states_read": list(self._parameters.layers),
-                "hidden_states": self._language.layers + 1,
-                "weights": "none directly: the kernel acts on the residual stream, not on weight gradients",
-            },
-        }
+        card = new_card(
+            self._language,
+            self._parameters,
+            rows,
+            projection=projection,
+            mean_loss=mean_loss,
+            seconds=self._seconds,
+            bundle_bytes=sum(one.stat().st_size for one in self._bundle.rglob("*") if one.is_file()),
+            split_pass=split_pass,
+        )
         (self._bundle / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
     def _write_manifest(self, rows: Sequence[TokenRow], projection: ProjectionEntry) -> Manifest:
@@ -388,6 +369,7 @@ def _parameters(language: LanguageModel, corpus: Corpus, options: BuildOptions) 
         layers=default_layers(form, language.layers),
         similarity_layer=round(0.75 * language.layers),
         midpoint=options.midpoint,
+        full_tier=options.full_tier,
         damping=DAMPING,
         max_tokens=min(options.max_tokens, language.max_positions),
         candidates=min(options.candidates or default_candidates(len(corpus.rows)), len(corpus.rows)),

@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from wherefrom.attribution.ekfac_path import EkfacPath, load_path
 from wherefrom.attribution.factors import FactorStore
 from wherefrom.attribution.fusion import FusionWeights
 from wherefrom.attribution.index import ExactIndex, HnswIndex, VectorIndex, Vectors
@@ -16,6 +17,7 @@ from wherefrom.attribution.lexical import LexicalIndex
 from wherefrom.attribution.manifest import ExampleTexts, Manifest, read_manifest
 from wherefrom.attribution.model import LanguageModel, load_model
 from wherefrom.attribution.projection import Projection
+from wherefrom.attribution.tokens import TokenRows
 from wherefrom.attribution.trajectory import load_halfway
 from wherefrom.attribution.whitening import Whitener
 from wherefrom.errors import BundleCorrupt, BundleMismatch
@@ -42,6 +44,9 @@ class Bundle:
     similarity: VectorIndex
     lexical: LexicalIndex
     texts: ExampleTexts
+    tokens: TokenRows
+    #: The full tier, where the bundle holds it.
+    full: EkfacPath | None
 
     @property
     def weights(self) -> FusionWeights:
@@ -105,6 +110,8 @@ def open_bundle(
         similarity=_index(path / "index" / "similarity.hnsw", pooled, exact=exact_search),
         lexical=LexicalIndex.load(path / "lexical"),
         texts=ExampleTexts(path),
+        tokens=TokenRows(path),
+        full=load_path(points, path),
     )
 
 

@@ -1,20 +1,17 @@
 r"""The full tier along the way from the base model to the audited one.
 
 Training examples acted while the weights moved; at the end, what was learned has little gradient left. So EK-FAC scores are summed over points of the
-straight line between the two models, each point with factors of its own:
+straight line between the two models (`trajectory`: the audited one and the half-way one), each point with factors of its own:
 
-    theta_p = theta_base + p (theta_audited - theta_base),      score(q, z) = sum_p dot_p(q, z) / rms_z' dot_p(q, z')
+    score(q, z) = sum_p dot_p(q, z) / rms_z' dot_p(q, z')
 
-as TracIn sums over checkpoints (arXiv:2002.08484), but without any: only the base model is needed. For a LoRA fine-tune that is the same folder without
-the adapter. The root mean square over the examples of the call keeps one point from drowning another (a query that the audited model has memorised has
+as TracIn sums over checkpoints (arXiv:2002.08484), but without any. The root mean square over the examples of the call keeps one point from drowning another (a query that the audited model has memorised has
 small gradients there); taken over the candidates of an audit it serves as well as over the corpus. Measured LDS: audited model alone .689, halfway
-.694, both .745 (form `forward` .627). Without a base model the only point is 1, the audited model: the order is plain EK-FAC's (`ekfac`).
+.694, both .745 (form `forward` .627). With the audited model as the only point the order is plain EK-FAC's (`ekfac`).
 """
 
-import copy
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,33 +24,10 @@ from wherefrom.attribution.ekfac_factors import EkfacFactors, Progress
 from wherefrom.attribution.ekfac_gradients import Labels
 from wherefrom.attribution.model import LanguageModel
 from wherefrom.attribution.render import TokenRow
-from wherefrom.errors import BundleCorrupt, BundleMismatch, ConfigurationError
+from wherefrom.errors import ConfigurationError
 
 #: Folder of the tier in a bundle.
 FOLDER = "ekfac"
-#: Points where a base model is given.
-POINTS = (0.5, 1.0)
-
-_INDEX = "path.json"
-
-
-def model_between(base: LanguageModel, audited: LanguageModel, point: float) -> LanguageModel:
-    """The model at a point of the straight line from the base (0) to the audited model (1).
-
-    Raises:
-        BundleMismatch: the two have other weights than each other.
-    """
-    if point == 1.0:
-        return audited
-    known = dict(base.model.named_parameters())
-    model = copy.deepcopy(audited.model)
-    for name, weight in model.named_parameters():
-        if name not in known or known[name].shape != weight.shape:
-            raise BundleMismatch(
-                f"{base.base_folder} is no base model of {audited.base_folder}: weight {name} is missing or has another shape"
-            )
-        weight.data.lerp_(known[name].data, 1.0 - point)
-    return replace(audited, model=model)
 
 
 @dataclass(frozen=True)
@@ -62,7 +36,7 @@ class PathScores:
 
     #: `[Q, N]` float32, no unit: the points' dot products, each divided by its root mean square over the examples. Comparable within a query.
     balanced: Tensor
-    #: The points' own scores, base to audited.
+    #: The points' own scores, the audited model first.
     points: tuple[EkfacScores, ...]
 
     @classmethod
@@ -114,8 +88,7 @@ class EkfacPath:
 
 
 def build_path(
-    base: LanguageModel | None,
-    audited: LanguageModel,
+    points: Sequence[LanguageModel],
     rows: Sequence[TokenRow],
     *,
     bundle: Path,
@@ -125,59 +98,38 @@ def build_path(
     """Fit and store the tier in a bundle's folder `ekfac`, one folder per point.
 
     Args:
-        base: the model before the fine-tune; None: the audited model is the only point.
-        audited: the model whose outputs are explained.
+        points: the models whose gradients are summed, the audited one first; one or more.
         rows: the whole corpus in its order; norms are stored per row.
         bundle: the bundle's folder.
         labels: see `fit_ekfac`.
         progress: see `Progress`.
 
     Raises:
-        BundleMismatch: `base` is no base model of `audited`.
         ConfigurationError, UnusableModel: see `fit_ekfac`.
     """
-    points = (1.0,) if base is None else POINTS
     scorers = []
-    for point in points:
-        language = audited if base is None else model_between(base, audited, point)
-        factors = build_ekfac(
-            language, rows, bundle / FOLDER / _name(point), labels=labels, progress=progress
-        )
+    for number, language in enumerate(points):
+        factors = build_ekfac(language, rows, _folder(bundle, number), labels=labels, progress=progress)
         scorers.append(EkfacScorer(language, factors))
-    index = {
-        "points": points,
-        "base_weights_sha256": None if base is None else base.fingerprint.weights_sha256,
-    }
-    (bundle / FOLDER / _INDEX).write_text(json.dumps(index) + "\n", encoding="utf-8")
     return EkfacPath(scorers)
 
 
-def load_path(base: LanguageModel | None, audited: LanguageModel, bundle: Path) -> EkfacPath | None:
-    """The tier stored in a bundle; None where the bundle has none.
+def load_path(points: Sequence[LanguageModel], bundle: Path) -> EkfacPath | None:
+    """The tier stored in a bundle for the same points; None where the bundle has none.
 
     Raises:
-        BundleMismatch: a point needs the base model and none is given, or it is another one.
+        BundleMismatch: the factors do not fit a model.
         BundleCorrupt: a file is missing or cannot be read.
     """
-    file = bundle / FOLDER / _INDEX
-    if not file.is_file():
+    if not (bundle / FOLDER).is_dir():
         return None
-    try:
-        index = json.loads(file.read_text(encoding="utf-8"))
-        points, wanted = [float(point) for point in index["points"]], index["base_weights_sha256"]
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise BundleCorrupt(f"{file}: cannot be read: {error}") from error
-    given = None if base is None or wanted is None else base.fingerprint.weights_sha256
-    if given != wanted:
-        raise BundleMismatch(
-            f"{bundle}: the full tier was built with the base model of SHA-256 {wanted[:12]}, given {(given or 'none')[:12]}"
-        )
-    scorers = []
-    for point in points:
-        language = audited if base is None else model_between(base, audited, point)
-        scorers.append(EkfacScorer(language, EkfacFactors.load(bundle / FOLDER / _name(point))))
-    return EkfacPath(scorers)
+    return EkfacPath(
+        [
+            EkfacScorer(language, EkfacFactors.load(_folder(bundle, number)))
+            for number, language in enumerate(points)
+        ]
+    )
 
 
-def _name(point: float) -> str:
-    return f"point-{point:.2f}"
+def _folder(bundle: Path, number: int) -> Path:
+    return bundle / FOLDER / f"point-{number}"

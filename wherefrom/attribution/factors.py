@@ -148,9 +148,14 @@ class FactorStore:
         """Mean bytes on disk per training example."""
         return float(sum(array.nbytes for array in self._arrays.values())) / len(self)
 
+    def lengths(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Explained tokens of the given rows."""
+        found: npt.NDArray[np.int64] = self.offsets[rows + 1] - self.offsets[rows]
+        return found
+
     def gather(self, rows: npt.NDArray[np.int64]) -> PackedFactors:
         """Packed factors of the given rows, in that order."""
-        lengths = self.offsets[rows + 1] - self.offsets[rows]
+        lengths = self.lengths(rows)
         tokens = np.concatenate([np.arange(self.offsets[row], self.offsets[row + 1]) for row in rows])
         return self._take(tokens, lengths)
 

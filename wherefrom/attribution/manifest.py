@@ -65,6 +65,8 @@ class Parameters(Frozen):
     similarity_layer: int
     #: Whether signals are also read half-way between the first and the final weights (see `trajectory`).
     midpoint: bool = False
+    #: Whether EK-FAC factors are stored, for audits that are marked important.
+    full_tier: bool = False
     damping: float
     max_tokens: int
     candidates: int

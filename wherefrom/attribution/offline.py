@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from wherefrom.attribution.attributor import LanguageAttributor, PreparedTokens, QuerySignals
+from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.batching import pack_rows
 from wherefrom.attribution.build import Progress
 from wherefrom.attribution.bundle import Bundle
@@ -16,6 +16,7 @@ from wherefrom.attribution.corpus import CorpusRow, parse_row, read_jsonl
 from wherefrom.attribution.factors import PackedFactors
 from wherefrom.attribution.interface import OverLong
 from wherefrom.attribution.kernel import kernel_scores
+from wherefrom.attribution.query import PreparedTokens, QuerySignals
 from wherefrom.errors import EmptyCorpus, InvalidRecord, OutputTooLong, PermanentError
 from wherefrom.records import Attribution, Query, Span
 

@@ -82,6 +82,10 @@ def build(
             help="Also read the model half-way to its first weights: more accurate, twice the cost.",
         ),
     ] = False,
+    full_tier: Annotated[
+        bool,
+        typer.Option("--full-tier", help="Also fit EK-FAC over all linear layers, for important audits."),
+    ] = False,
     start: Annotated[
         Path | None,
         typer.Option(help="What a full fine-tune began with, for --midpoint; an adapter needs none."),
@@ -102,6 +106,7 @@ def build(
         max_tokens=max_tokens,
         candidates=candidates,
         midpoint=midpoint,
+        full_tier=full_tier,
         skip_bad=skip_bad,
     )
     with progress_bars(quiet=as_json) as report:
@@ -158,6 +163,10 @@ def attribute(
     ] = None,
     top_k: Annotated[int, typer.Option("--top-k", min=1, help="Citations per query.")] = 10,
     opponents: Annotated[int, typer.Option(min=0, help="Opponents (negative influence) per query.")] = 3,
+    important: Annotated[
+        bool,
+        typer.Option("--important", help="Rescore candidates by the full tier, where the bundle has it."),
+    ] = False,
     max_tokens: Annotated[int, typer.Option(min=8, help="Token limit of one query.")] = 1024,
     over_long: Annotated[
         OverLongChoice, typer.Option(help="Above the limit: cut, or leave the query out and say so.")
@@ -177,6 +186,7 @@ def attribute(
     _check_targets(output, scores)
     set_threads(threads)
     asked, skipped = read_queries(queries, skip_bad=skip_bad)
+    asked = [query.model_copy(update={"important": important}) for query in asked]
     opened = open_with_model(bundle, model, adapter)
     attributor = LanguageAttributor(opened)
     prepared, rejected = prepare_usable(

@@ -93,6 +93,7 @@ class CitationRecord(Frozen):
     confidence: float | None
     #: Cosine of EK-FAC over all linear layers; None unless the audit was marked important.
     ekfac_score: float | None = None
+    effect_score: float | None = None
     #: Further training examples that say nearly the same; None where it was not counted.
     duplicates: int | None = None
     #: Which stretches of output and training example carry the score, strongest first.

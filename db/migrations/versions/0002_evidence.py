@@ -21,6 +21,7 @@ _NUMBER = sa.Float(53)
 def upgrade() -> None:
     """Bring the schema to this revision."""
     op.add_column("citation", sa.Column("ekfac_score", _NUMBER, nullable=True))
+    op.add_column("citation", sa.Column("effect_score", _NUMBER, nullable=True))
     op.add_column("citation", sa.Column("duplicates", sa.Integer(), nullable=True))
     op.add_column("citation", sa.Column("overlaps", _JSON, nullable=True))
     op.add_column("audit", sa.Column("conformal_p", _NUMBER, nullable=True))
@@ -37,5 +38,6 @@ def downgrade() -> None:
         ("citation", "overlaps"),
         ("citation", "duplicates"),
         ("citation", "ekfac_score"),
+        ("citation", "effect_score"),
     ):
         op.drop_column(table, column)

@@ -11,6 +11,7 @@ from tests.tiny import (
     build,
     opened,
     quiet,
+    shared_corpus,
     shared_micro_model,
     tiny_language,
     tiny_queries,
@@ -21,7 +22,13 @@ from tests.tiny import (
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundle import open_bundle
 from wherefrom.attribution.memory import OverlapAttributor
-from wherefrom.attribution.offline import attribute_all, exact_scores, prepare_all, signals_of_all
+from wherefrom.attribution.offline import (
+    attribute_all,
+    exact_scores,
+    prepare_all,
+    read_queries,
+    signals_of_all,
+)
 from wherefrom.errors import ConfigurationError, EmptyCompletion, OutOfMemory, OutputTooLong
 from wherefrom.records import Message, Query, Role, Span, Tier, TrainingExample
 
@@ -186,3 +193,24 @@ def test_adapted_model(tmp_path: Path, form: str) -> None:
     )
     bare = open_bundle(tmp_path / "bare", model_dir=model)
     assert not np.allclose(bare.store.norms, engine._bundle.store.norms, rtol=1e-3)
+
+
+def test_full_tier_of_important_queries(tmp_path: Path) -> None:
+    """Only a query marked important gets EK-FAC scores, with either answer none; its effect head follows them."""
+    model = shared_micro_model()
+    build(model, shared_corpus(40), tmp_path / "bundle", full_tier=True)
+    engine = LanguageAttributor(open_bundle(tmp_path / "bundle", model_dir=model))
+    plain, _ = read_queries(write_jsonl(tmp_path / "queries.jsonl", tiny_queries(1)))
+    important = plain[0].model_copy(update={"important": True})
+    contrasted = important.model_copy(update={"preferred": "Something else."})
+    usual, full, difference = (
+        engine.attribute([engine.prepare(query, max_tokens=64, over_long="truncate")], top_k=5, opponents=0)[
+            0
+        ]
+        for query in (plain[0], important, contrasted)
+    )
+    assert all(citation.ekfac_score is None for citation in (*usual.citations, *difference.citations))
+    scores = [citation.ekfac_score for citation in full.citations]
+    assert all(score is not None and -1.001 <= score <= 1.001 for score in scores)
+    assert [one.example for one in usual.citations] == [one.example for one in full.citations]
+    assert [one.effect_score for one in usual.citations] != [one.effect_score for one in full.citations]

@@ -1,0 +1,114 @@
+"""What the engine holds of one query on its way from tokens to scored candidates."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from wherefrom.attribution.candidates import Candidates
+from wherefrom.attribution.factors import Factors
+from wherefrom.attribution.fusion import Scores
+from wherefrom.attribution.render import TokenRow
+
+
+@dataclass(frozen=True)
+class PreparedTokens:
+    """A query as tokens, with its text for BM25 and its completion for the evidence."""
+
+    key: str
+    row: TokenRow
+    text: str
+    completion: str
+    #: Whether there are turns before the completion.
+    chat: bool
+    #: The acceptable answer under the same prompt, where the query has one.
+    preferred: TokenRow | None = None
+    #: Whether the full tier is to rescore the candidates.
+    important: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of prompt and completion; with an acceptable answer, of two rows as long as the longer one."""
+        if self.preferred is None:
+            return len(self.row.ids)
+        return 2 * max(len(self.row.ids), len(self.preferred.ids))
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the completion or the acceptable answer was cut."""
+        return self.row.truncated or (self.preferred is not None and self.preferred.truncated)
+
+
+@dataclass(frozen=True)
+class QuerySignals:
+    """What the first stage needs of one query."""
+
+    prepared: PreparedTokens
+    #: The completion's tokens, then those of the acceptable answer with b negated.
+    factors: Factors
+    norm: Tensor  # scalar
+    projected: Scores  # [P]
+    pooled: Scores  # [D]
+    loss: float
+    #: Explained tokens of the completion.
+    tokens: int
+
+    @property
+    def key(self) -> str:
+        """Key of the query."""
+        return self.prepared.key
+
+    @property
+    def text(self) -> str:
+        """Prompt and completion, for BM25."""
+        return self.prepared.text
+
+    def of_completion(self) -> Factors:
+        """The factors without those of an acceptable answer."""
+        return Factors(self.factors.a[: self.tokens], self.factors.b[: self.tokens], (self.tokens,))
+
+
+@dataclass(frozen=True)
+class CandidateScores:
+    """All parts of the score of each candidate, arrays `[C]`."""
+
+    candidates: Candidates
+    influence: Scores
+    magnitude: Scores
+    retrieval: Scores
+    similarity: Scores
+    shown: Scores
+    #: The effect head (`effect`).
+    effect: Scores
+    #: Cosine of the full tier, for important queries of bundles that hold it.
+    ekfac: Scores | None
+
+
+def contrast(factors: Factors, contrasted: Sequence[bool]) -> Factors:
+    """Put the tokens of acceptable answers, with b negated, behind those of their queries.
+
+    Args:
+        factors: rows of all queries, then rows of the acceptable answers of those that have one, in the same order.
+        contrasted: whether each query has one.
+
+    Returns:
+        One row per query; k of it with any example is the difference of the two rows' k.
+    """
+    if not any(contrasted):
+        return factors
+    rows = factors.rows()
+    answers = iter(rows[len(contrasted) :])
+    found = []
+    for row, has_answer in zip(rows[: len(contrasted)], contrasted, strict=True):
+        if has_answer:
+            answer = next(answers)
+            a, b = torch.cat([row.a, answer.a]), torch.cat([row.b, -answer.b])
+            found.append(Factors(a, b, (len(a),)))
+        else:
+            found.append(row)
+    return Factors(
+        torch.cat([row.a for row in found]),
+        torch.cat([row.b for row in found]),
+        tuple(row.lengths[0] for row in found),
+    )
