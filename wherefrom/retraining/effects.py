@@ -218,12 +218,12 @@ def t_quantile(freedom: int) -> float:
     if freedom <= len(_T975):
         return _T975[freedom - 1]
     x = 1.959964
-    terms = (
+    terms: tuple[float, ...] = (
         (x**3 + x) / 4,
         (5 * x**5 + 16 * x**3 + 3 * x) / 96,
         (3 * x**7 + 19 * x**5 + 17 * x**3 - 15 * x) / 384,
     )
-    return x + sum(term / freedom**power for power, term in enumerate(terms, start=1))
+    return x + sum(term / float(freedom) ** power for power, term in enumerate(terms, start=1))
 
 
 def z_score(effects: Effects, controls: Effects) -> float:

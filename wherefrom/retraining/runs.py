@@ -108,6 +108,11 @@ class RunFolder:
             trained=trained,
         )
 
+    def trained_seeds(self, groups: Sequence[Iterable[int]], *, seeds: Sequence[int]) -> list[int]:
+        """Those of the seeds under which every group's run is in the folder."""
+        wanted = [self._checked(group) for group in groups]
+        return [seed for seed in seeds if all(self._file(seed, group).is_file() for group in wanted)]
+
     def _checked(self, group: Iterable[int]) -> Group:
         rows = tuple(sorted({int(row) for row in group}))
         if rows and not 0 <= rows[0] <= rows[-1] < len(self._rows):

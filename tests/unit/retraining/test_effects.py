@@ -1,5 +1,6 @@
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -97,7 +98,7 @@ def test_a_memorised_example_stands_out_and_a_stranger_does_not(tmp_path: Path) 
     ]
     avoid = frozenset({9})
     citations = [MeasuredCitation(0, (5,), avoid), MeasuredCitation(1, (12,), avoid)]
-    arguments = {
+    arguments: dict[str, Any] = {
         "queries": queries,
         "citations": citations,
         "recipe": Recipe(learning_rate=3e-3, batch_size=8, epochs=4, max_tokens=48),

@@ -1,0 +1,283 @@
+"""Are citations true? Trains again without the cited example and measures what the output's loss does, beside controls.
+
+    python benchmarks/measured.py --yardstick PATH --work DIR [--citations 32] [--json]
+
+Fixed before anything was measured: the queries are every k-th evaluation query, the citation is the first one of the order that an
+auditor sees, three seeds. To halve the cost two citations of different queries share a run that leaves both rows out (`--together 1` gives each
+its own), and three control runs leave out two uncited rows each, matched to three of the cited pairs by source and length. Every run
+measures all queries, so the other citations' runs are further controls of each citation: z is taken against all of them, and as a check
+against the three alone. The same z of each control against the rest says how often nothing stands out. Runs are kept in DIR and the
+command goes on where it was stopped; with `--report` it only reports what is there.
+"""
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+if __package__ in {None, ""}:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.machine import describe, finish, report
+from wherefrom.attribution.attributor import LanguageAttributor
+from wherefrom.attribution.build import BuildOptions, build_bundle
+from wherefrom.attribution.bundle import open_bundle
+from wherefrom.attribution.corpus import read_corpus
+from wherefrom.attribution.measures import spearman_rows
+from wherefrom.attribution.model import LanguageModel, load_model
+from wherefrom.attribution.offline import prepare_all, read_queries, signals_of_all
+from wherefrom.attribution.render import TokenRow
+from wherefrom.retraining.effects import matched_controls, z_score
+from wherefrom.retraining.recipe import Recipe
+from wherefrom.retraining.runs import Group, RunFolder
+from wherefrom.retraining.training import token_rows
+from wherefrom.retraining.weak import one_step, unlearn
+
+SEEDS = (0, 1, 2)
+#: Fewer whole seeds give no z.
+LEAST_SEEDS = 2
+#: Control groups, which stand behind the base run and before the citations' runs.
+CONTROLS = 3
+#: A citation stands out from this z on.
+OUT = 2.0
+
+
+def choose(yardstick: Path, work: Path, count: int) -> list[dict[str, Any]]:
+    """First citation of the order shown for every k-th query; kept in a file, so that later code changes cannot change the choice."""
+    file = work / f"citations-{count}.json"
+    if file.is_file():
+        chosen: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
+        return chosen
+    examples = len(read_corpus(yardstick / "corpus.jsonl").rows)
+    build_bundle(
+        model_dir=yardstick / "audited",
+        adapter_dir=None,
+        corpus_path=yardstick / "corpus.jsonl",
+        out=work / "bundle",
+        options=BuildOptions(candidates=examples // 20),
+        progress=lambda *_: None,
+    )
+    attributor = LanguageAttributor(open_bundle(work / "bundle", model_dir=yardstick / "audited"))
+    asked, _ = read_queries(yardstick / "queries.jsonl")
+    taken = list(range(0, len(asked), len(asked) // count))[:count]
+    prepared = prepare_all(
+        attributor, [asked[index] for index in taken], max_tokens=1024, over_long="truncate"
+    )
+    chosen = []
+    for query, signals in zip(taken, signals_of_all(attributor, prepared), strict=True):
+        scored = attributor.score(signals)
+        best = int(np.argmax(scored.shown))
+        chosen.append(
+            {
+                "query": query,
+                "row": int(scored.candidates.rows[best]),
+                "influence": float(scored.influence[best]),
+            }
+        )
+    file.write_text(json.dumps(chosen, indent=1) + "\n", encoding="utf-8")
+    return chosen
+
+
+def together(rows: list[int], size: int) -> list[Group]:
+    """Citations i, i + n, i + 2 n ... share a run that leaves all of them out, where n is the number of runs."""
+    runs = -(-len(rows) // size)
+    return [tuple(sorted(set(rows[first::runs]))) for first in range(runs)]
+
+
+def control_groups(pairs: list[Group], *, lengths: list[int], sources: list[str]) -> list[Group]:
+    """Three groups of uncited rows, matched to three of the cited groups."""
+    taken = {row for pair in pairs for row in pair}
+    controls: list[Group] = []
+    for index in np.random.default_rng(0).choice(len(pairs), size=CONTROLS, replace=False):
+        found = matched_controls(pairs[index], lengths=lengths, sources=sources, avoid=taken, count=1)
+        controls += found
+        taken.update(*found)
+    return controls
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is trained and measured."""
+
+    language: LanguageModel
+    rows: list[TokenRow]
+    queries: list[TokenRow]
+    chosen: list[dict[str, Any]]
+    #: Left-out rows of each run: the base run, the controls, then the citations' runs.
+    groups: list[Group]
+    #: Whether each cited row is a known cause of its query; None where the query has no known cause.
+    gold: list[bool | None]
+
+
+def prepare(yardstick: Path, work: Path, *, citations: int, size: int) -> Setting:
+    """Choose citations and controls and render everything."""
+    chosen = choose(yardstick, work, citations)
+    language = load_model(yardstick / "base")
+    corpus = read_corpus(yardstick / "corpus.jsonl").rows
+    asked = read_corpus(yardstick / "queries.jsonl").rows
+    rows = token_rows(language, corpus, max_tokens=256)
+    pairs = together([one["row"] for one in chosen], size)
+    controls = control_groups(
+        pairs, lengths=[len(one.ids) for one in rows], sources=[one.source for one in corpus]
+    )
+    gold = []
+    for one in chosen:
+        causes = asked[one["query"]].fields.get("gold", [])
+        gold.append(corpus[one["row"]].example_id in causes if causes else None)
+    queries = token_rows(language, asked, max_tokens=256)
+    return Setting(language, rows, queries, chosen, [(), *controls, *pairs], gold)
+
+
+def measure(setting: Setting, losses: npt.NDArray[np.float64]) -> dict[str, Any]:
+    """Figures of all citations from query losses `[S, G, Q]`."""
+    effects = losses[:, 1:] - losses[:, :1]  # [S, G - 1, Q]
+    groups = setting.groups[1:]
+    places = [
+        next(place for place, group in enumerate(groups) if one["row"] in group and place >= CONTROLS)
+        for one in setting.chosen
+    ]
+    scores, matched, means, null, quiet = [], [], [], [], []
+    for one, place in zip(setting.chosen, places, strict=True):
+        table = effects[:, :, one["query"]].T  # [G - 1, S]
+        others = np.delete(table, place, axis=0)
+        scores.append(z_score(table[place], others))
+        matched.append(z_score(table[place], table[:CONTROLS]))
+        means.append(float(table[place].mean()))
+        quiet += others.mean(axis=1).tolist()
+        null += [z_score(row, np.delete(others, index, axis=0)) for index, row in enumerate(others)]
+    z, effect = np.array(scores), np.array(means)
+    predicted = np.array([one["influence"] for one in setting.chosen])
+    gold = np.array([-1 if one is None else int(one) for one in setting.gold])
+    parts = {"all": np.full(len(z), fill_value=True)}
+    for index, part in enumerate(np.array_split(np.argsort(predicted, kind="stable"), 3)):
+        name = ("predicted: lowest third", "predicted: middle third", "predicted: highest third")[index]
+        parts[name] = np.isin(np.arange(len(z)), part)
+    parts |= {"known cause": gold == 1, "fact, not its cause": gold == 0, "no known cause": gold == -1}
+    return {
+        "groups": {name: _figures(effect[part], z[part]) for name, part in parts.items() if part.any()},
+        "share_out_by_three_matched_controls": float((np.array(matched) >= OUT).mean()),
+        "controls_out_upwards": float((np.array(null) >= OUT).mean()),
+        "controls_out_either_way": float((np.abs(null) >= OUT).mean()),
+        "controls_sign_rate": float((np.array(quiet) > 0).mean()),
+        "controls_mean_nats": float(np.mean(quiet)),
+        "controls_sd_nats": float(np.std(quiet)),
+        "spearman_predicted_measured": float(spearman_rows(predicted[None], effect[None])[0]),
+        "effects_nats": [round(one, 4) for one in means],
+        "z": [round(one, 2) for one in scores],
+    }
+
+
+def _figures(effect: npt.NDArray[np.float64], z: npt.NDArray[np.float64]) -> dict[str, Any]:
+    out = np.abs(z) >= OUT
+    return {
+        "citations": len(z),
+        "stand_out_upwards": float((z >= OUT).mean()),
+        "stand_out_either_way": int(out.sum()),
+        "sign_rate_of_those": float((effect[out] > 0).mean()) if out.any() else None,
+        "sign_rate": float((effect > 0).mean()),
+        "mean_effect_nats": float(effect.mean()),
+        "median_effect_nats": float(np.median(effect)),
+    }
+
+
+def weak_methods(setting: Setting, audited: Path, effects: list[float]) -> dict[str, Any]:
+    """Agreement of one gradient step of the final model with the measured effects."""
+    final = load_model(audited)
+    found: dict[str, Any] = {}
+    for name, method in (("one_step", one_step), ("unlearn", unlearn)):
+        started = time.monotonic()
+        values = np.array(
+            [
+                method(final, [setting.queries[one["query"]]], setting.rows[one["row"]])[0]
+                for one in setting.chosen
+            ]
+        )
+        measured = np.array(effects)
+        found[name] = {
+            "spearman_with_measured": float(spearman_rows(values[None], measured[None])[0]),
+            "sign_rate": float((values > 0).mean()),
+            "same_sign": float(((values > 0) == (measured > 0)).mean()),
+            "seconds_per_citation": (time.monotonic() - started) / len(values),
+        }
+    return found
+
+
+def main() -> None:
+    """Choose, train what is missing, report."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--yardstick", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--citations", type=int, default=32)
+    parser.add_argument("--together", type=int, default=2, help="citations that share a left-out run")
+    parser.add_argument("--report", action="store_true", help="train nothing; use the seeds that are whole")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    machine = describe()
+    report([f"ran on: {machine}"])
+    setting = prepare(
+        arguments.yardstick, arguments.work, citations=arguments.citations, size=arguments.together
+    )
+    runs = RunFolder(
+        arguments.work / "runs",
+        language=setting.language,
+        rows=setting.rows,
+        recipe=Recipe(),
+        keep_models=False,
+    )
+    seeds = runs.trained_seeds(setting.groups, seeds=SEEDS) if arguments.report else list(SEEDS)
+    if len(seeds) < LEAST_SEEDS:
+        report([f"{len(seeds)} of {len(SEEDS)} seeds are whole; at least {LEAST_SEEDS} are needed to report"])
+        sys.exit(1)
+    report([f"{len(setting.groups)} runs for each of seeds {seeds}, {len(setting.chosen)} citations"])
+    found = runs.losses(
+        setting.queries,
+        setting.groups,
+        seeds=seeds,
+        progress=lambda done, total: report([f"{done} of {total} runs"]),
+    )
+    result = measure(setting, found.losses) | {
+        "seeds": seeds,
+        "retrainings": found.seconds.size,
+        "seconds_per_retraining": float(np.median(found.seconds)),
+    }
+    result["weak"] = weak_methods(setting, arguments.yardstick / "audited", result["effects_nats"])
+    report(_table(result))
+    finish(result | {"machine": machine}, as_json=arguments.json)
+
+
+def _table(result: dict[str, Any]) -> list[str]:
+    lines = [
+        f"{'citations':<26}{'n':>4}{'z >= 2':>8}{'|z| >= 2':>10}{'sign':>7}{'sign, all':>11}{'mean nats':>11}"
+    ]
+    for name, one in result["groups"].items():
+        sign = "-" if one["sign_rate_of_those"] is None else f"{one['sign_rate_of_those']:.2f}"
+        lines.append(
+            f"{name:<26}{one['citations']:>4}{one['stand_out_upwards']:>8.2f}{one['stand_out_either_way']:>10}"
+            f"{sign:>7}{one['sign_rate']:>11.2f}{one['mean_effect_nats']:>+11.4f}"
+        )
+    lines += [
+        f"controls with z >= 2: {result['controls_out_upwards']:.1%}, |z| >= 2: {result['controls_out_either_way']:.1%}",
+        f"controls: mean {result['controls_mean_nats']:+.4f}, sd {result['controls_sd_nats']:.4f} nats, positive {result['controls_sign_rate']:.0%}",
+        f"by three matched controls alone {result['share_out_by_three_matched_controls']:.0%} of the citations stand out",
+        f"Spearman of predicted influence and measured effect {result['spearman_predicted_measured']:.2f}",
+        f"{result['retrainings']} retrainings, median {result['seconds_per_retraining']:.0f} s",
+    ]
+    for name, one in result["weak"].items():
+        lines.append(
+            f"{name}: Spearman with measured {one['spearman_with_measured']:.2f}, positive {one['sign_rate']:.0%}, "
+            f"{one['seconds_per_citation']:.2f} s per citation"
+        )
+    return lines
+
+
+if __name__ == "__main__":
+    main()
