@@ -47,6 +47,7 @@ from wherefrom.errors import ConfigurationError
 #: Tokens of prompt and completion that controls keep, as the yardstick's rows do.
 PROMPT_TOKENS, COMPLETION_TOKENS = 64, 48
 LISTED = 10
+_COLUMNS = ("shown@1", "shown@10", "influence@10", "bm25@10", "abstained", "false", "confidence")
 
 
 @dataclass(frozen=True)
@@ -118,15 +119,20 @@ def run(yardstick: Path, tofu: Path | None, folder: Path, *, queries: str, limit
     known = _facts(yardstick / "teacher_queries.jsonl", corpus)
     groups = near_duplicate_groups(f"{row.prompt_text()}\n{row.completion}" for row in corpus)
     judge = None if tofu is None else Calibrated(_calibration(engine, groups, known, fit), groups)
-    by_kind = {name: _measured(engine, judge, *_shifted(facts, held_out[:limit], name)) for name in SHIFTS}
     rows = [(corpus[one.gold[0]].prompt_text(), corpus[one.gold[0]].completion) for one in facts]
     verbatim = [Fact(Asked(*row), one.gold) for row, one in zip(rows, facts, strict=True)]
+    report([_header()])
+    kinds = {}
+    for name in ("verbatim", *SHIFTS):
+        asked = (verbatim, []) if name == "verbatim" else _shifted(facts, held_out[:limit], name)
+        kinds[name] = _measured(engine, judge, *asked)
+        report([_line(name, kinds[name])])
     return {
         "queries": queries,
         "facts": len(facts),
         "controls": len(held_out[:limit]),
         "level": None if judge is None else judge.calibration.level,
-        "kinds": {"verbatim": _measured(engine, judge, verbatim, [])} | by_kind,
+        "kinds": kinds,
         "length": length_correlation(engine, facts),
         "poison": poison(yardstick / "audited", corpus, facts, folder / "poisoned", plain=engine),
     }
@@ -220,18 +226,22 @@ def _jsonl(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
+def _header() -> str:
+    return f"{'kind':<20}" + "".join(f"{name:>13}" for name in _COLUMNS)
+
+
+def _line(name: str, figures: dict[str, float | None]) -> str:
+    values = [figures[column] for column in _COLUMNS]
+    return f"{name:<20}" + "".join(f"{'-' if one is None else f'{one:.2f}':>13}" for one in values)
+
+
 def _table(result: dict[str, Any]) -> list[str]:
-    columns = ("shown@1", "shown@10", "influence@10", "bm25@10", "abstained", "false", "confidence")
-    lines = [
+    """What `run` did not print as it went."""
+    return [
         f"{result['facts']} facts of {result['queries']}, {result['controls']} controls, level {result['level']}",
-        f"{'kind':<20}" + "".join(f"{name:>13}" for name in columns),
+        "correlation of score with length: " + _listed(result["length"]),
+        *(f"{name}: {_listed(one)}" for name, one in result["poison"].items()),
     ]
-    for name, one in result["kinds"].items():
-        cells = ["-" if one[column] is None else f"{one[column]:.2f}" for column in columns]
-        lines.append(f"{name:<20}" + "".join(f"{cell:>13}" for cell in cells))
-    lines.append("correlation of score with length: " + _listed(result["length"]))
-    lines += [f"{name}: {_listed(one)}" for name, one in result["poison"].items()]
-    return lines
 
 
 def _listed(values: dict[str, float]) -> str:
