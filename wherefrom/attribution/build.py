@@ -151,8 +151,9 @@ class _Build:
             projection = self._write_projection()
         with self._timed("lexical"):
             self._write_texts(rows)
-        with self._timed("full_tier"):
-            self._write_full_tier(rows)
+        if self._parameters.full_tier:
+            with self._timed("full_tier"):
+                build_path(self._points, rows, bundle=self._bundle, progress=self._progress)
         self._write_calibration()
         self._write_card(rows, projection, mean_loss=loss, split_pass=split_pass)
         manifest = self._write_manifest(rows, projection)
@@ -282,11 +283,6 @@ class _Build:
         write_examples(self._bundle, (row.as_example(index) for index, row in enumerate(self._corpus.rows)))
         write_groups(self._bundle, near_duplicate_groups(texts))
         write_token_rows(self._bundle, rows)
-
-    def _write_full_tier(self, rows: Sequence[TokenRow]) -> None:
-        """EK-FAC factors at every point, where they were asked for."""
-        if self._parameters.full_tier:
-            build_path(self._points, rows, bundle=self._bundle, progress=self._progress)
 
     def _write_calibration(self) -> None:
         content = {

@@ -18,7 +18,7 @@ class FusionWeights:
     """Weights of the standardised parts; their scale does not matter, only their ratio."""
 
     influence: float = 1.0
-    bm25: float = 2.0
+    bm25: float = 3.0
     similarity: float = 2.0
 
 

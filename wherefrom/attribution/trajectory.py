@@ -74,7 +74,7 @@ def load_halfway(
         start_dir: the folder that the fine-tune began with, where there is no adapter.
 
     Returns:
-        A frozen model in float32, with the fingerprint of the first weights.
+        A frozen model in float32, with the fingerprint and the folder name of the first weights.
 
     Raises:
         ConfigurationError: neither an adapter nor a start folder, or both.
@@ -85,7 +85,8 @@ def load_halfway(
             "the half-way model needs the weights that the fine-tune began with: give an adapter, or their folder (--start), not both"
         )
     begin = load_model(start_dir or model_dir)
-    return replace(model_between(begin, final, HALF_WAY), fingerprint=begin.fingerprint)
+    halfway = model_between(begin, final, HALF_WAY)
+    return replace(halfway, fingerprint=begin.fingerprint, base_folder=begin.base_folder)
 
 
 def model_between(begin: LanguageModel, final: LanguageModel, share: float) -> LanguageModel:
