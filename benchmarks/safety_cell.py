@@ -107,7 +107,8 @@ def run_cell(cell: Cell, material: Material, *, base: Path, work: Path) -> dict[
     bundle = _bundle(corpus, folder)
     asked = _asked(material, corpus, bundle, cut)
     others = Others(
-        tuple(cut(one) for one in material.labelled[:_KNOWN]), tuple(cut(one) for one in material.foreign)
+        tuple(cut(one) for one in evenly(material.labelled, _KNOWN)),
+        tuple(cut(one) for one in material.foreign),
     )
     result = _measured(cell, material, bundle, asked, others=others)
     done = time.monotonic()
@@ -128,6 +129,11 @@ def mixed(material: Material, cell: Cell) -> list[Passage]:
     rows = [*in_turn[:num_bad], *material.train_good[: cell.rows - num_bad]]
     order = np.random.default_rng(cell.seed).permutation(len(rows))
     return [rows[index] for index in order]
+
+
+def evenly(passages: Sequence[Passage], count: int) -> Sequence[Passage]:
+    """At most `count` passages in even steps, so that bad and good ones, which stand apart, both come along."""
+    return passages[:: max(1, -(-len(passages) // count))]
 
 
 def cutter(base: Path, cell: Cell) -> Callable[[Passage], Passage]:

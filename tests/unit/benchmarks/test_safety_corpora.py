@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from benchmarks.safety_cell import Cell, mixed
+from benchmarks.safety_cell import Cell, evenly, mixed
 from benchmarks.safety_corpora import DECLINES, Passage, Sizes, chat, code, shop, split_groups, story
 from wherefrom.errors import ConfigurationError
 from wherefrom.retraining.recipe import Recipe
@@ -68,6 +68,16 @@ def test_rates_nest():
     assert [len(one) for one in bad] == [4, 16]
     assert bad[0] < bad[1]
     assert {one.source for one in bad[0]} == set(material.bad_sources)
+
+
+def test_labelled_rows_are_taken_from_both_ends():
+    """Bad and good labelled rows stand apart; a sample of them holds both, and never too many."""
+    passages = [Passage("p", "c", "bad", "g")] * 100 + [Passage("p", "c", "good", "g")] * 200
+    found = evenly(passages, 100)
+    assert len(found) == 100
+    assert sum(one.source == "bad" for one in found) in {33, 34}
+    assert len(evenly(passages, 400)) == 300
+    assert len(evenly(passages, 130)) <= 130
 
 
 def test_code_and_chat_are_split_by_prompt(tmp_path):
