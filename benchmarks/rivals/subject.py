@@ -133,7 +133,7 @@ def labels_of(row: TokenRow) -> list[int]:
 
 
 def timed(work: Callable[[], T]) -> tuple[T, float]:
-    """What the work gives, and the processor seconds it took; on one thread these do not grow when other processes share the machine."""
+    """What the work gives, and the processor seconds it took; other processes on the machine change these far less than the clock's."""
     started = time.process_time()
     done = work()
     return done, time.process_time() - started
