@@ -19,7 +19,7 @@ ENGINE_COMMANDS = {
     "build": "Build a bundle from a model and its training corpus.",
     "attribute": "Cite training examples for outputs in a file.",
     "bundle": "Look at a bundle and verify its hashes.",
-    "bank": "Retrain the model on subsets of its corpus, to judge a bundle by.",
+    "bank": "Retrain a model on subsets of its corpus.",
     "calibrate": "Write a calibrated copy of a bundle.",
 }
 #: Where an engine command lives, if not in `wherefrom.cli.offline`.

@@ -20,7 +20,15 @@ def test_help_lists_every_command(run: RunCommand) -> None:
     """The list of commands names those of the service and those of the engine, and the exit codes."""
     shown = run("--help")
     assert shown.code == 0
-    for expected in (*COMMANDS, "build", "attribute", "bundle", "Exit codes: 0 ok, 1", "wherefrom[engine]"):
+    for expected in (
+        *COMMANDS,
+        "build",
+        "attribute",
+        "bundle",
+        "bank",
+        "Exit codes: 0 ok, 1",
+        "wherefrom[engine]",
+    ):
         assert expected in shown.out
     assert "..." not in shown.out.split("Commands:")[1]
 
