@@ -1,7 +1,7 @@
 """The manifest of a bundle: what it was made from, with which parameters, and the SHA-256 of every file.
 
 Needs no torch. Hashes are checked before anything else of a bundle is opened. A bundle is named by its content, holds no
-absolute path and never changes once it is written.
+absolute path and never changes once it is written, but for the measured figures in its card (`card_file`).
 """
 
 import hashlib
@@ -169,8 +169,13 @@ def _verify_files(bundle: Path, manifest: Manifest) -> None:
     for name, entry in manifest.files.items():
         found = hash_file(bundle / name)
         if found != entry:
+            advice = (
+                "; if `wherefrom evaluate` was stopped while it wrote the card, run it again"
+                if name == CARD
+                else ""
+            )
             raise BundleCorrupt(
-                f"{bundle}: file {name} has changed (SHA-256 {found.sha256[:12]}..., the manifest says {entry.sha256[:12]}...)"
+                f"{bundle}: file {name} has changed (SHA-256 {found.sha256[:12]}..., the manifest says {entry.sha256[:12]}...){advice}"
             )
 
 

@@ -1,0 +1,103 @@
+"""The command that measures a bundle and writes its card. Needs the `[engine]` extra."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wherefrom.attribution.card_file import finish_replacing, replace_card
+from wherefrom.attribution.manifest import read_card
+from wherefrom.cli.offline import Adapter, Json, Threads, open_with_model, progress_bars, set_threads
+from wherefrom.errors import ConfigurationError
+from wherefrom.evaluation.card import evaluated_card
+from wherefrom.evaluation.evaluating import evaluate_bundle
+from wherefrom.evaluation.material import MaterialFiles
+from wherefrom.evaluation.page import card_page
+from wherefrom.evaluation.report import Report
+
+
+def evaluate(
+    *,
+    bundle: Annotated[Path, typer.Option(help="Folder of the bundle; its card is replaced, its name stays.")],
+    bank: Annotated[Path | None, typer.Option(help="Bank of retrained models, for LDS.")] = None,
+    bank_queries: Annotated[
+        Path | None, typer.Option(help="The queries whose losses the bank holds.")
+    ] = None,
+    bank_losses: Annotated[
+        str | None, typer.Option(help="Name of their losses in the bank; default: the queries' file name.")
+    ] = None,
+    bank_repeat: Annotated[
+        Path | None,
+        typer.Option(help="Bank of the same subsets retrained with another seed, for the ceiling of LDS."),
+    ] = None,
+    known: Annotated[
+        Path | None,
+        typer.Option(help="Outputs as JSONL with `gold`: ids of the training examples that taught them."),
+    ] = None,
+    controls: Annotated[
+        Path | None,
+        typer.Option(help="Outputs whose cause is not in the corpus and that did not calibrate the bundle."),
+    ] = None,
+    stress: Annotated[
+        Path | None, typer.Option(help="Result of benchmarks/stress.py --json, taken over.")
+    ] = None,
+    overhead: Annotated[
+        Path | None, typer.Option(help="Result of benchmarks/overhead.py --json, taken over.")
+    ] = None,
+    page: Annotated[Path | None, typer.Option(help="Also write the card as an HTML page.")] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the model; default: where it was when the bundle was built."),
+    ] = None,
+    adapter: Adapter = None,
+    threads: Threads = 0,
+    as_json: Json = False,
+) -> None:
+    """Measure a bundle by what is given and write the figures, their intervals and plots into its card.
+
+    Figures of an earlier run are replaced: give all material at once. What lacks material is listed with the reason.
+
+    Example: wherefrom evaluate --bundle ./bundles/support --bank ./bank --bank-queries held_out.jsonl --known known.jsonl --page card.html
+    """
+    files = MaterialFiles(
+        bank=bank,
+        bank_queries=bank_queries,
+        bank_losses=bank_losses,
+        bank_repeat=bank_repeat,
+        known=known,
+        controls=controls,
+        stress=stress,
+        overhead=overhead,
+    )
+    files.check()
+    if page is not None and not page.parent.is_dir():
+        raise ConfigurationError(f"{page.parent}: no such folder; create it first")
+    set_threads(threads)
+    finish_replacing(bundle)
+    opened = open_with_model(bundle, model, adapter)
+    with progress_bars(quiet=as_json) as told:
+        report = evaluate_bundle(opened, files, told)
+    name = opened.manifest.name
+    card = evaluated_card(read_card(bundle), report, files=files, bundle=name)
+    replace_card(bundle, card)
+    if page is not None:
+        page.write_text(card_page(name, card), encoding="utf-8")
+    _say(name, report, as_json=as_json)
+
+
+def _say(name: str, report: Report, *, as_json: bool) -> None:
+    quality = report.quality()
+    if as_json:
+        typer.echo(json.dumps({"name": name, **quality}))
+        return
+    for label, one in quality["measures"].items():
+        between = "" if one["interval"] is None else "  [{:.3f}, {:.3f}]".format(*one["interval"])
+        typer.echo(f"{label:<66}{one['value']:>8.3f}{between}  n {one['n']}")
+    for label, reason in report.missing.items():
+        typer.echo(f"not measured: {label}: {reason}")
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Put the command under an app."""
+    app.command("evaluate")(evaluate)

@@ -1,0 +1,1 @@
+"""Measures a finished bundle by given material and writes the figures into its card."""

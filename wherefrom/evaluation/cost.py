@@ -1,0 +1,82 @@
+"""What attribution costs against the model's plain forward pass over the same outputs."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+
+from wherefrom.attribution.attributor import LanguageAttributor
+from wherefrom.attribution.batching import pack_rows
+from wherefrom.attribution.model import LanguageModel
+from wherefrom.attribution.offline import BATCH_TOKENS
+from wherefrom.attribution.query import PreparedTokens
+from wherefrom.evaluation.estimates import Estimate
+
+#: Outputs that are timed, and pairs of passes.
+OUTPUTS = 64
+PAIRS = 5
+
+
+def overhead(
+    attributor: LanguageAttributor,
+    language: LanguageModel,
+    prepared: Sequence[PreparedTokens],
+    *,
+    made_of: str,
+) -> dict[str, Estimate]:
+    """Seconds of attribution over seconds of a plain forward pass: median of alternating pairs after one that warms up.
+
+    The range of the pairs stands in place of an interval.
+    """
+    some = prepared[:OUTPUTS]
+    batches = [
+        [some[index] for index in batch] for batch in pack_rows([one.tokens for one in some], BATCH_TOKENS)
+    ]
+    scoring, citing = [], []
+    for number in range(PAIRS + 1):
+        plain = _seconds(lambda: _plain_pass(language, batches))
+        scored = _seconds(lambda: _score(attributor, batches))
+        cited = _seconds(lambda: _cite(attributor, batches))
+        if number:
+            scoring.append(scored / plain)
+            citing.append(cited / plain)
+    note = f"range of {PAIRS} pairs in place of an interval"
+    return {
+        name: Estimate(
+            statistics.median(ratios), (min(ratios), max(ratios)), len(some), "outputs", made_of, note
+        )
+        for name, ratios in (
+            ("signals, search and scores over a plain forward pass", scoring),
+            ("whole audits, with spans and overlaps, over a plain forward pass", citing),
+        )
+    }
+
+
+def _seconds(work: Callable[[], None]) -> float:
+    started = time.perf_counter()
+    work()
+    return max(time.perf_counter() - started, 1e-9)
+
+
+@torch.inference_mode()
+def _plain_pass(language: LanguageModel, batches: Sequence[Sequence[PreparedTokens]]) -> None:
+    for batch in batches:
+        width = max(one.tokens for one in batch)
+        ids = torch.zeros(len(batch), width, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for index, one in enumerate(batch):
+            ids[index, : one.tokens] = torch.tensor(one.row.ids)
+            mask[index, : one.tokens] = 1
+        language.model(input_ids=ids, attention_mask=mask, use_cache=False)
+
+
+def _score(attributor: LanguageAttributor, batches: Sequence[Sequence[PreparedTokens]]) -> None:
+    for batch in batches:
+        for one in attributor.signals(batch):
+            attributor.score(one)
+
+
+def _cite(attributor: LanguageAttributor, batches: Sequence[Sequence[PreparedTokens]]) -> None:
+    for batch in batches:
+        attributor.attribute(batch, top_k=10, opponents=3)

@@ -1,0 +1,123 @@
+r"""Scores of every query with every training example, by each head of the engine, for comparison with measured truth.
+
+    exact(q, z)    = effect head with every pair scored exactly
+    effect(q, z)   = effect head as an audit has it: exact kernel for the candidates, the projection's estimate of it for the others
+    shown(q, z)    = order shown for the candidates; the others stand behind them in the projection's order
+    important(q,z) = effect head with EK-FAC on the candidates; the others get what a least-squares line through the candidates says of `effect`
+
+The heads standardise within a query, so over the corpus they are computed as `wherefrom.attribution.effect` does over the candidates.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from wherefrom.attribution.attributor import LanguageAttributor
+from wherefrom.attribution.batching import pack_rows
+from wherefrom.attribution.build import Progress
+from wherefrom.attribution.bundle import Bundle
+from wherefrom.attribution.effect import EffectParts, effect_scores
+from wherefrom.attribution.measures import Matrix
+from wherefrom.attribution.offline import BATCH_TOKENS, exact_scores, prepare_all
+from wherefrom.attribution.query import CandidateScores, QuerySignals
+from wherefrom.records import Query
+
+Row = npt.NDArray[np.float32]
+#: Puts all scores of examples that are no candidates behind those of candidates.
+_BEHIND = 1e3
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The queries of one file on their way through the engine, in order."""
+
+    signals: Sequence[QuerySignals]
+    scored: Sequence[CandidateScores]
+
+    def __len__(self) -> int:
+        return len(self.signals)
+
+
+@dataclass(frozen=True, eq=False)
+class Heads:
+    """Scores `[Q, N]`, positive = proponent."""
+
+    #: Kernel cosine of every pair.
+    influence: Matrix
+    exact: Matrix
+    effect: Matrix
+    shown: Matrix
+    bm25: Matrix
+    #: None in a bundle without the full tier.
+    important: Matrix | None = None
+
+    def judged(self) -> dict[str, Matrix]:
+        """The heads that are measured, by name."""
+        named = {
+            "effect": self.effect,
+            "effect, every pair exact": self.exact,
+            "order shown": self.shown,
+            "BM25 alone": self.bm25,
+        }
+        return named if self.important is None else named | {"effect, important audits": self.important}
+
+
+def ask(
+    attributor: LanguageAttributor, queries: Sequence[Query], *, max_tokens: int, progress: Progress
+) -> Asked:
+    """Send queries through search and scoring; acceptable answers are left aside, because banks hold losses of the completion.
+
+    Raises:
+        PermanentError: a query cannot be attributed.
+    """
+    plain = [query.model_copy(update={"preferred": None}) for query in queries]
+    prepared = prepare_all(attributor, plain, max_tokens=max_tokens, over_long="truncate")
+    found: dict[int, tuple[QuerySignals, CandidateScores]] = {}
+    for batch in pack_rows([query.tokens for query in prepared], BATCH_TOKENS):
+        signals = attributor.signals([prepared[index] for index in batch])
+        found.update(zip(batch, ((one, attributor.score(one)) for one in signals), strict=True))
+        progress("ask", len(found), len(prepared))
+    pairs = [found[index] for index in range(len(prepared))]
+    return Asked([one for one, _ in pairs], [one for _, one in pairs])
+
+
+def heads_of(attributor: LanguageAttributor, bundle: Bundle, asked: Asked, progress: Progress) -> Heads:
+    """Scores of all heads; `[Q, N]` float32 each, so the corpus should have fewer than about 100,000 examples."""
+    influence = exact_scores(bundle, asked.signals, progress)
+    exact, effect, shown, bm25 = (np.empty_like(influence) for _ in range(4))
+    important = None if bundle.full is None else np.empty_like(influence)
+    for row, (one, found) in enumerate(zip(asked.signals, asked.scored, strict=True)):
+        chosen = found.candidates.rows
+        bm25[row] = bundle.lexical.scores(one.text)
+        projected = np.asarray(bundle.vectors @ one.projected)
+        exact[row] = effect_over_corpus(bundle, influence[row], bm25[row])
+        guessed = projected.copy()
+        guessed[chosen] = found.influence
+        effect[row] = effect_over_corpus(bundle, guessed, bm25[row])
+        shown[row] = projected - _BEHIND
+        shown[row, chosen] = found.shown
+        if important is not None:
+            important[row] = _with_full_tier(attributor, one, effect[row])
+            progress("full tier", row + 1, len(asked))
+    return Heads(influence, exact, effect, shown, bm25, important)
+
+
+def effect_over_corpus(bundle: Bundle, cosines: Row, bm25: Row) -> Row:
+    """Effect head of one query over the whole corpus, `[N]`; the query's norm is the same for all examples and drops out."""
+    parts = EffectParts(
+        magnitude=cosines * bundle.store.norms,
+        tokens=bundle.store.lengths(np.arange(len(bundle.store))),
+        bm25=bm25,
+    )
+    return effect_scores(parts, midpoint=bundle.manifest.parameters.midpoint)
+
+
+def _with_full_tier(attributor: LanguageAttributor, query: QuerySignals, kernel: Row) -> Row:
+    scored = attributor.score(replace(query, prepared=replace(query.prepared, important=True)))
+    chosen = scored.candidates.rows
+    slope, offset = np.polyfit(kernel[chosen], scored.effect, 1)
+    filled: Row = (slope * kernel + offset).astype(np.float32)
+    filled[chosen] = scored.effect
+    return filled
