@@ -37,7 +37,7 @@ def register_bundle(  # noqa: PLR0913 - the facts of a manifest, all by keyword
     examples: Iterable[records.TrainingExample],
     activate: bool = True,
 ) -> int:
-    """Make a bundle known; registering it again changes nothing but, with `activate`, which bundle is active.
+    """Make a bundle known; registering it again changes nothing but its card and, with `activate`, which bundle is active.
 
     The examples come first, in transactions of their own, so that intake and workers go on meanwhile and a run that was stopped
     can be repeated. With `activate` the model's other bundles retire, and audits that waited for a bundle of this model are queued.
@@ -183,6 +183,8 @@ def _bundle(session: Session, name: str, facts: dict[str, Any], card: dict[str, 
     known = session.get_one(Bundle, bundle_id)
     if any(getattr(known, column) != given for column, given in facts.items()):
         raise BundleMismatch(f"the bundle {name!r} is known for another model, corpus or form")
+    if known.card != (given := storable_json(card)):
+        known.card = given  # measured anew; the card is no part of the name
     if not existed:
         record_events(session, [Event(TrailKind.BUNDLE_REGISTERED, f"bundle:{bundle_id}", {"name": name})])
     return bundle_id

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from db import catalogue
 from db.session import Database
+from wherefrom.attribution.card_file import finish_replacing, replace_card
 from wherefrom.attribution.manifest import Manifest, iter_examples, read_card, read_manifest
 from wherefrom.attribution.whereabouts import note_path
 from wherefrom.errors import DiskFull, UnknownBundle
@@ -12,7 +13,7 @@ from wherefrom.settings import Settings
 
 
 def add_bundle(database: Database, settings: Settings, path: Path, *, activate: bool) -> tuple[int, Manifest]:
-    """Register a bundle; its id and its manifest. Adding it again changes nothing but whether it is active.
+    """Register a bundle; its id and its manifest. Adding it again changes nothing but whether it is active, and its card if it was measured since.
 
     Raises:
         UnknownBundle: there is no such folder.
@@ -48,9 +49,11 @@ def add_bundle(database: Database, settings: Settings, path: Path, *, activate: 
 
 
 def _copy(path: Path, home: Path) -> None:
-    """Copy into place in one step; a bundle that is there and whole stays as it is."""
+    """Copy into place in one step; a bundle that is there and whole stays as it is, but for a card that was measured since."""
     if home.is_dir():
+        finish_replacing(home)
         read_manifest(home)
+        _refresh_card(path, home)
         return
     unfinished = home.with_name(f"{home.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -61,3 +64,10 @@ def _copy(path: Path, home: Path) -> None:
     except OSError as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise DiskFull(f"the bundle cannot be copied to {home}: {error.strerror or error}") from error
+
+
+def _refresh_card(path: Path, home: Path) -> None:
+    """Take over another card; one without measured quality never replaces one that has it."""
+    given, present = read_card(path), read_card(home)
+    if given != present and (given.get("quality") or not present.get("quality")):
+        replace_card(home, given)

@@ -46,6 +46,16 @@ def test_registering_again_changes_nothing(db: Database, bundle_id: int) -> None
     assert count(db, Bundle) == 1
 
 
+def test_a_card_that_was_measured_since_is_refreshed(db: Database, bundle_id: int) -> None:
+    """The card follows the last registration; everything else stays."""
+    before = catalogue.bundle_by_id(db, bundle_id)
+    card = {"quality": {"measures": {"recall@1": {"value": 0.79}}}}
+    assert register(db, card=card) == bundle_id
+    after = catalogue.bundle_by_id(db, bundle_id)
+    assert (before.card, after.card) == ({"lds": 0.6}, card)
+    assert after.model_copy(update={"card": before.card}) == before
+
+
 def test_a_new_bundle_retires_the_old_one(db: Database, bundle_id: int) -> None:
     """New audits go to the new bundle, old ones stay where they are; registering the old one again brings it back."""
     (old,) = accept(db, record(1))

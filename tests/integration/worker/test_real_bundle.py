@@ -12,6 +12,8 @@ from tasks.hint import work_hint
 from tests.integration.worker.processes import kill_group, running, sweeping
 from tests.tiny import TINY, TINY_MODEL, shared_bundle, tiny_queries
 from tests.waiting import wait_until
+from wherefrom.attribution.card_file import replace_card
+from wherefrom.attribution.manifest import read_card, read_manifest
 from wherefrom.errors import BundleCorrupt, BundleMismatch
 from wherefrom.metrics import Metrics
 from wherefrom.records import AuditState, FlaggedRecord, Tier
@@ -96,6 +98,22 @@ def test_a_changed_or_a_foreign_bundle_is_refused_at_the_start(runtime, database
     with pytest.raises(BundleCorrupt):
         verify_active_bundles(database, runtime.settings)
     assert catalogue.bundle_by_id(database, bundle_id).active
+
+
+def test_a_card_measured_since_is_taken_over(runtime, database, tmp_path):
+    """The same name with new figures: copy and database get them, an older copy without figures takes nothing away."""
+    bundle_id, manifest = add_bundle(database, runtime.settings, shared_bundle(), activate=True)
+    measured = tmp_path / "measured"
+    shutil.copytree(shared_bundle(), measured)
+    card = read_card(measured) | {"quality": {"measures": {}, "date": "2026-11-22"}}
+    assert replace_card(measured, card).name == manifest.name
+    for path in (measured, shared_bundle()):
+        assert add_bundle(database, runtime.settings, path, activate=False)[0] == bundle_id
+        assert catalogue.bundle_by_id(database, bundle_id).card == card
+        assert (
+            read_manifest(runtime.settings.bundles_dir / manifest.name).files == read_manifest(measured).files
+        )
+    verify_active_bundles(database, runtime.settings)
 
 
 @pytest.mark.slow
