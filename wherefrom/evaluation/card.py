@@ -21,13 +21,14 @@ def evaluated_card(
         bundle: name of the bundle.
     """
     kept = {key: value for key, value in card.items() if key not in {"quality", "quality_reason", "plots"}}
-    made_of = {
+    quality = {
         "date": utc_now().date().isoformat(),
         "command": files.command(bundle),
-        "machine": machine(),
+        **report.quality(),
         "material": files.told(),
+        "machine": machine(),
     }
-    return {"quality": made_of | report.quality(), **kept, "plots": plots_of(report)}
+    return {"quality": quality, **kept, "plots": plots_of(report)}
 
 
 def plots_of(report: Report) -> list[dict[str, str]]:

@@ -31,7 +31,8 @@ def card_page(name: str, card: Mapping[str, Any]) -> str:
         f"<h1>Card of {escape(name)}</h1><p>{told}</p>",
         f'<div class="plots">{plots}</div>',
         *_parts({key: value for key, value in quality.items() if key not in {"date", "command"}}, level=2),
-        *_parts(rest, level=2),
+        "<h2>Build: cost and coverage</h2>",
+        *_parts(rest, level=3),
     ]
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
     return (
@@ -42,7 +43,7 @@ def card_page(name: str, card: Mapping[str, Any]) -> str:
 
 def _parts(group: Mapping[str, Any], *, level: int) -> Iterator[str]:
     """Single values as one table, then a section per part."""
-    facts = {key: value for key, value in group.items() if not _holds_more(value)}
+    facts = {key: value for key, value in group.items() if not _holds_more(value) and value != {}}
     if facts:
         rows = [[_words(key), _shown(value)] for key, value in facts.items()]
         yield _table([], rows)

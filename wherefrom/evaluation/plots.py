@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 from wherefrom.attribution.reliability import Bin
 from wherefrom.evaluation.estimates import Estimate
@@ -75,7 +76,8 @@ def lds_bars(estimates: Mapping[str, Estimate], ceiling: Estimate | None) -> str
         )
         if one.interval is not None:
             parts += _whisker(axes, place + 0.5, one.interval)
-        parts.append(_text(right - 2, top - 6, f"{one.value:.3f}", anchor="end"))
+        highest = axes.at(0, max(one.value, one.interval[1] if one.interval else one.value, 0.0))[1]
+        parts.append(_text((left + right) / 2, highest - 6, f"{one.value:.3f}"))
         for row, words in enumerate(_two_lines(name)):
             parts.append(_text((left + right) / 2, HEIGHT - _BOTTOM + 16 + 14 * row, words))
     if ceiling is not None:
@@ -121,15 +123,14 @@ def reliability_diagram(bins: Sequence[Bin]) -> str:
     return _drawing("Reliability of confidence", parts)
 
 
-def conformal_curve(table: Sequence[Mapping[str, object]]) -> str:
+def conformal_curve(table: Sequence[Mapping[str, Any]]) -> str:
     """Share of held-out controls that are cited over the level; under the line is safe."""
-    values = [(float(str(one["nominal"])), float(str(one["realised"])), one["interval"]) for one in table]
-    reach = max(0.2, *(max(nominal, realised) for nominal, realised, _ in values))
-    axes, parts = _square(1.1 * reach, "level", "controls that are cited")
-    for nominal, realised, interval in values:
-        if isinstance(interval, list | tuple) and len(interval) == 2:
-            parts += _whisker(axes, nominal, (float(interval[0]), float(interval[1])))
-        x, y = axes.at(nominal, realised)
+    reach = max(0.2, *(max(one["nominal"], one["realised"], *one["interval"]) for one in table))
+    axes, parts = _square(1.05 * reach, "level", "controls that are cited")
+    for one in table:
+        low, high = one["interval"]
+        parts += _whisker(axes, one["nominal"], (low, high))
+        x, y = axes.at(one["nominal"], one["realised"])
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{_COLOURS[1]}"/>')
     return _drawing("False citations against the promised level", parts)
 
