@@ -95,7 +95,7 @@ def _words(key: object) -> str:
 def _shown(value: Any) -> str:
     """One value for people, escaped."""
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     if isinstance(value, list | tuple):
         between = " to " if len(value) == 2 and all(isinstance(one, float) for one in value) else ", "
         return between.join(map(_shown, value)) or "&ndash;"
