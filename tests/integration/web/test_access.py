@@ -1,6 +1,7 @@
 """Hosts, origins, keys and scopes on the whole application."""
 
 import base64
+import re
 
 import pytest
 from starlette.routing import Mount
@@ -64,15 +65,14 @@ def test_writes_from_other_sites_are_refused(quick_client):
 def test_no_route_is_forgotten(guarded, told):
     """Off loopback every route but the open ones answers 401 without a key."""
     paths = guarded.get("/openapi.json").json()["paths"]
-    pages = ["/", "/audits/1", "/examples/1", "/examples", "/sources", "/bundles", "/queue"]
-    tried = [*paths, *pages]
+    pages = ["/", "/audits/1", "/examples/1", "/examples", "/sources", "/bundles", "/bundles/b-1", "/queue"]
+    tried = [(method, path) for path, methods in paths.items() for method in methods]
+    tried += [("get", path) for path in pages]
     assert len(tried) > 15
-    for path in tried:
-        if path in OPEN:
-            continue
-        concrete = path.replace("{audit_id}", "1").replace("{training_example_id}", "1")
-        method = "POST" if path == "/v1/flagged" else "GET"
-        assert guarded.request(method, concrete).status_code == 401, path
+    for method, path in tried:
+        if path not in OPEN:
+            concrete = re.sub(r"{\w+}", "1", path)
+            assert guarded.request(method.upper(), concrete).status_code == 401, (method, path)
     mounts = [route.path for route in guarded.app.routes if isinstance(route, Mount)]
     assert set(mounts) <= OPEN
 
