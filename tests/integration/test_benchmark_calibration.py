@@ -35,8 +35,8 @@ def folders(tmp_path: Path) -> Path:
         write_jsonl(yardstick / f"{name}.jsonl", [*asked, *plain])
     kept = np.random.default_rng(0).random((64, CORPUS_ROWS)) < 0.5
     teacher = 3.0 - kept[:, [*range(30), *range(4)]].astype(np.float32)
-    asked = 3.0 - kept[:, [*range(30, 60), *range(30, 34)]].astype(np.float32)
-    np.savez(yardstick / "bank.npz", kept=kept, teacher_query_loss=teacher, query_loss=asked)
+    losses = 3.0 - kept[:, [*range(30, 60), *range(30, 34)]].astype(np.float32)
+    np.savez(yardstick / "bank.npz", kept=kept, teacher_query_loss=teacher, query_loss=losses)
     told = [
         {"author": place % 24, "question": one["prompt"], "answer": one["completion"]}
         for place, one in enumerate(map(pair, others))

@@ -170,7 +170,7 @@ def test_an_unreadable_row_does_not_take_its_batch_down(db: Database, bundle_id:
     with db.writing() as session:
         session.execute(damage[column])
     assert [one.audit_id for one in claim(db, bundle_id).audits] == [first.audit_id, last.audit_id]
-    row = audit_row(db, broken.audit_id)
+    row = audit_row(db, broken.audit_id or 0)
     assert (row.state, row.code, row.lease_owner) == (AuditState.REJECTED, "invalid_record", None)
     assert "no valid record (ValidationError)" in (row.reason or "")
     assert claims.claim(db, bundle_id=bundle_id, limit=5, owner=OWNER, lease_s=60) is None
@@ -185,5 +185,5 @@ def test_a_column_that_is_no_json(tmp_path: Path) -> None:
     with db.writing() as session:
         session.execute(text("UPDATE flagged_text SET turns = '{'"))
     assert claims.claim(db, bundle_id=bundle_id, limit=5, owner=OWNER, lease_s=60) is None
-    assert audit_row(db, broken.audit_id).code == "invalid_record"
+    assert audit_row(db, broken.audit_id or 0).code == "invalid_record"
     db.dispose()

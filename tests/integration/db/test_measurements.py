@@ -125,9 +125,9 @@ def test_a_dead_one_is_queued_again_with_fresh_attempts(db: Database, bundle_id:
 
 def test_what_cannot_be_measured_is_refused(db: Database, audit_id: int) -> None:
     """No such citation; an erased output."""
-    for wrong in ({"audit_id": 999}, {"audit_id": audit_id, "rank": 9}):
+    for wrong, rank in ((999, 1), (audit_id, 9)):
         with pytest.raises(NotFound):
-            ask(db, **wrong)
+            ask(db, wrong, rank=rank)
     with db.writing() as session:
         session.execute(delete(FlaggedText))
     with pytest.raises(InvalidRequest, match="erased"):

@@ -217,6 +217,7 @@ def test_the_page_asks_follows_and_shows_the_effect(told, measuring, database):
     claimed = measurements.claim_measurement(
         database, bundle_id=told.bundle_id, owner="m", lease_s=60, max_attempts=5
     )
+    assert claimed is not None
     measurements.finish_measurement(database, claimed, EFFECT)
     page = measuring.get(f"/audits/{number}").text
     part = page[page.index('id="citation-1"') : page.index('id="citation-2"')]
@@ -237,6 +238,7 @@ def test_a_dead_measurement_tells_and_can_be_asked_again(told, measuring, databa
     claimed = measurements.claim_measurement(
         database, bundle_id=told.bundle_id, owner="m", lease_s=60, max_attempts=5
     )
+    assert claimed is not None
     measurements.fail_measurement(
         database, claimed, code="configuration", reason="<b>layers</b>", retry_in_s=None, max_attempts=5
     )

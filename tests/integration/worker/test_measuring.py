@@ -63,6 +63,7 @@ def audit_id(database, bundle_id):
         channel="cli",
     )
     taken = claims.claim(database, bundle_id=bundle_id, limit=1, owner="w", lease_s=60)
+    assert taken is not None
     engine = OverlapAttributor("overlap-test", examples())
     query = Query.from_record("q", taken.audits[0].record)
     [answer] = engine.attribute(
@@ -149,7 +150,9 @@ def test_rubbish_is_dropped(make_runtime, message):
 def test_what_becomes_of_a_failure(make_runtime, database, audit_id, bundle_id, error, state, code):  # noqa: PLR0917 - fixtures
     """Permanent errors and bugs end it with their code, transient ones wait; a bug's text is not stored."""
     ask(database, audit_id)
-    assert work_measure_hint({"bundle_id": bundle_id}, make_runtime(BrokenMeter(error))).value == state
+    ended = work_measure_hint({"bundle_id": bundle_id}, make_runtime(BrokenMeter(error)))
+    assert ended is not None
+    assert ended.value == state
     one = only(database, audit_id)
     assert (one.state.value, one.code) == (state, code)
     assert "secret" not in (one.reason or "")
@@ -242,6 +245,7 @@ def real(measuring, database, tmp_path, client, parts):  # noqa: PLR0917 - fixtu
     record = FlaggedRecord(messages=row["messages"], completion=row["completion"], model="tiny@1")
     intake.accept(database, [record], producer="p", channel="cli")
     taken = claims.claim(database, bundle_id=bundle_id, limit=1, owner="w", lease_s=60)
+    assert taken is not None
     cited = list(iter_examples(shared_bundle()))[:2]
     scores = {"retrieval_score": 0.1, "influence_score": 0.1, "influence_magnitude": 1.0, "bm25_score": 1.0}
     drafts = [

@@ -1,5 +1,7 @@
 """Spans and overlaps of the engine's citations, what flagged spans and an acceptable answer do to them, and inputs to be refused."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -29,7 +31,7 @@ def attributor() -> LanguageAttributor:
 
 def cite(attributor: LanguageAttributor, one: Query, **changes) -> Attribution:
     """The attribution of one query."""
-    options = {"max_tokens": 512, "over_long": "reject"} | changes
+    options: dict[str, Any] = {"max_tokens": 512, "over_long": "reject"} | changes
     return attributor.attribute([attributor.prepare(one, **options)], top_k=8, opponents=4)[0]
 
 
@@ -70,14 +72,14 @@ def test_shares_follow_the_sign(attributor: LanguageAttributor) -> None:
     for citation in (citations[0], citations[-1]):
         packed = opened().store.gather(np.array([citation.example.row]))
         matrix = token_kernel(signal.factors, packed.unpack()).numpy()
-        mass = np.maximum(np.sign(citation.influence_score) * matrix, 0)
+        mass = np.maximum(np.sign(citation.influence_score or 0.0) * matrix, 0)
         example = renderer.ranges_of_example(
             citation.example.prompt, citation.example.completion, matrix.shape[1]
         )
         pair = citation.spans[0]
         touched = [
             [start < span.end and end > span.start for start, end in ranges]
-            for ranges, span in ((output, pair.output), (example, pair.example))
+            for ranges, span in ((output, pair.output), (example or [], pair.example))
         ]
         share = mass[touched[0]][:, touched[1]].sum() / mass.sum()
         assert pair.share == pytest.approx(share, rel=0.02)
@@ -115,10 +117,11 @@ def test_copied_text_is_marked(attributor: LanguageAttributor) -> None:
 def test_acceptable_answer_shows_the_completion(attributor: LanguageAttributor) -> None:
     """Scores change, the loss and token count do not, and only the completion's words are named."""
     plain, both = cite(attributor, query()), cite(attributor, query(preferred=PREFERRED))
-    assert (both.tokens, both.loss_nats) == (plain.tokens, pytest.approx(plain.loss_nats, rel=1e-4))
-    scores = {one.example.row: one.influence_score for one in plain.citations}
+    assert both.tokens == plain.tokens
+    assert both.loss_nats == pytest.approx(plain.loss_nats, rel=1e-4)
+    scores = {one.example.row: one.influence_score or 0.0 for one in plain.citations}
     changed = [one for one in both.citations if one.example.row in scores]
-    assert any(abs(one.influence_score - scores[one.example.row]) > 1e-3 for one in changed)
+    assert any(abs((one.influence_score or 0.0) - scores[one.example.row]) > 1e-3 for one in changed)
     assert max(pair.output.end for one in both.citations for pair in one.spans) <= len(query().completion)
 
 

@@ -17,7 +17,7 @@ def brute(one: Passage, other: Passage) -> list[tuple[int, int, int]]:
     """The longest run of unmarked equal words, again and again, by trying every start and length."""
     marked_one: set[int] = set()
     marked_other: set[int] = set()
-    found = []
+    found: list[tuple[int, int, int]] = []
     while True:
         best: tuple[int, int, int] | None = None
         for first in range(len(one.keys)):

@@ -76,9 +76,12 @@ def test_a_refused_bundle_is_not_loaded_with_every_hint(runtime, made):
 def test_loading_is_told_to_the_watchdog(runtime, monkeypatch):
     """A sign while the model is being loaded, gone when it is loaded or refused."""
     sign, seen = loading_sign(runtime.settings, 1), []
-    monkeypatch.setattr(
-        runtime, "_make_attributor", lambda bundle, _: seen.append(sign.is_fresh(60)) or bundle.id
-    )
+
+    def make(bundle, _):
+        seen.append(sign.is_fresh(60))
+        return bundle.id
+
+    monkeypatch.setattr(runtime, "_make_attributor", make)
     runtime.attributor(1)
     assert seen == [True]
     assert not sign.is_fresh(60)
