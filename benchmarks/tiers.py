@@ -27,12 +27,14 @@ from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.build import BuildOptions, build_bundle
 from wherefrom.attribution.bundle import Bundle, open_bundle
 from wherefrom.attribution.corpus import read_corpus
-from wherefrom.attribution.effect import EKFAC_WEIGHT, EffectParts, effect_scores
+from wherefrom.attribution.effect import EKFAC_WEIGHT
 from wherefrom.attribution.ekfac_path import PathScores
 from wherefrom.attribution.fusion import standardise
 from wherefrom.attribution.measures import Matrix, lds
 from wherefrom.attribution.offline import exact_scores, prepare_all, read_queries, signals_of_all
 from wherefrom.attribution.query import CandidateScores, QuerySignals
+from wherefrom.evaluation.estimates import middle
+from wherefrom.evaluation.heads import effect_over_corpus
 
 TIERS = ("forward", "forward+midpoint", "activation", "activation+midpoint", "full")
 RESAMPLES = 300
@@ -136,25 +138,12 @@ def _heads(
         guessed = known.copy()
         guessed[chosen] = found.influence
         balanced = None if path is None else path.balanced[row].numpy()
-        exact[row] = _effect(bundle, cosines[row], bm25, balanced)
-        kernel = _effect(bundle, guessed, bm25, None)
+        exact[row] = effect_over_corpus(bundle, cosines[row], bm25, ekfac=balanced)
+        kernel = effect_over_corpus(bundle, guessed, bm25)
         pipeline[row] = kernel if path is None else _with_full(kernel, chosen, path, row)
         shown[row] = known - 1e3
         shown[row, chosen] = found.shown
     return exact, pipeline, shown
-
-
-def _effect(
-    bundle: Bundle, cosine: npt.NDArray[np.float32], bm25: npt.NDArray[np.float32], full: Any
-) -> npt.NDArray[np.float32]:
-    """The effect head over the whole corpus; the query's norm is the same for all examples and drops out."""
-    parts = EffectParts(
-        magnitude=cosine * bundle.store.norms,
-        tokens=bundle.store.lengths(np.arange(len(bundle.store))),
-        bm25=bm25,
-        ekfac=full,
-    )
-    return effect_scores(parts, midpoint=bundle.manifest.parameters.midpoint)
 
 
 def _with_full(
@@ -196,12 +185,7 @@ def _bootstrap(scores: Matrix, against: Matrix, truth: Truth) -> tuple[float, fl
         mine = float(lds(scores[chosen], kept, losses).mean())
         own.append(mine)
         gains.append(mine - float(lds(against[chosen], kept, losses).mean()))
-    return (*_middle(own), *_middle(gains))
-
-
-def _middle(values: list[float]) -> tuple[float, float]:
-    low, high = np.quantile(values, [0.025, 0.975])
-    return float(low), float(high)
+    return (*middle(own), *middle(gains))
 
 
 HEAD = f"{'tier':<22}{'head':<10}{'LDS':>7}{'32-63':>7}{'R@1':>7}{'R@10':>7}   LDS 95 %        gain over the first tier"

@@ -2,10 +2,9 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -20,13 +19,13 @@ from wherefrom.attribution.calibrating import (
     write_calibrated,
 )
 from wherefrom.attribution.calibration import Calibration, EffectCurve
-from wherefrom.attribution.corpus import read_jsonl
 from wherefrom.attribution.groups import read_groups
 from wherefrom.attribution.manifest import hash_file, iter_examples
 from wherefrom.attribution.offline import exact_scores, prepare_all, read_queries, signals_of_all
 from wherefrom.attribution.whereabouts import ModelFolders, note_path, write_note
 from wherefrom.cli.offline import Adapter, Json, Threads, open_with_model, progress_bars, set_threads
-from wherefrom.errors import ConfigurationError, InvalidRecord
+from wherefrom.errors import ConfigurationError
+from wherefrom.evaluation.material import read_control_groups, read_gold
 from wherefrom.records import utc_now
 from wherefrom.retraining.bank import load_bank
 
@@ -107,7 +106,7 @@ def _fit(
     rows = {example.example_id: example.row for example in iter_examples(opened.path)}
     read = [_judge(attributor, opened, controls, progress)]
     if known is not None:
-        read.append(_judge(attributor, opened, known, progress, gold=lambda row: _gold(row, rows)))
+        read.append(_judge(attributor, opened, known, progress, rows=rows))
     return fit_calibration(
         read[0],
         read[1] if known is not None else None,
@@ -123,40 +122,14 @@ def _judge(
     file: Path,
     progress: Progress,
     *,
-    gold: Callable[[dict[str, Any]], list[int]] | None = None,
+    rows: dict[str, int] | None = None,
 ) -> Outputs:
     queries, _ = read_queries(file)
-    fields = [(place, content) for place, content in read_jsonl(file)]
-    causes = [_at(place, gold, content) for place, content in fields] if gold is not None else []
+    causes = read_gold(file, rows) if rows is not None else []
     judged = judge_all(
         attributor, queries, max_tokens=opened.manifest.parameters.max_tokens, progress=progress
     )
-    groups = [_group(content, index) for index, (_, content) in enumerate(fields)]
-    return Outputs(judged, groups=groups, gold=causes, sha256=hash_file(file).sha256)
-
-
-def _at(place: str, read: Callable[[dict[str, Any]], list[int]], content: dict[str, Any]) -> list[int]:
-    try:
-        return read(content)
-    except InvalidRecord as error:
-        raise InvalidRecord(f"{place}: {error}") from error
-
-
-def _gold(content: dict[str, Any], rows: dict[str, int]) -> list[int]:
-    """Corpus rows of the known causes; empty where the row names none."""
-    named = content.get("gold") or []
-    if not isinstance(named, list):
-        raise InvalidRecord("`gold` must be a list of ids of training examples")
-    unknown = [one for one in named if str(one) not in rows]
-    if unknown:
-        raise InvalidRecord(f"`gold` names {unknown[0]!r}, which is no id of the bundle's corpus")
-    return [rows[str(one)] for one in named]
-
-
-def _group(content: dict[str, Any], index: int) -> str:
-    """What a control is split by; a row without a group stands alone."""
-    named = content.get("group")
-    return f"row {index}" if named is None else f"group {named}"
+    return Outputs(judged, groups=read_control_groups(file), gold=causes, sha256=hash_file(file).sha256)
 
 
 def _effects(

@@ -104,12 +104,13 @@ def heads_of(attributor: LanguageAttributor, bundle: Bundle, asked: Asked, progr
     return Heads(influence, exact, effect, shown, bm25, important)
 
 
-def effect_over_corpus(bundle: Bundle, cosines: Row, bm25: Row) -> Row:
+def effect_over_corpus(bundle: Bundle, cosines: Row, bm25: Row, *, ekfac: Row | None = None) -> Row:
     """Effect head of one query over the whole corpus, `[N]`; the query's norm is the same for all examples and drops out."""
     parts = EffectParts(
         magnitude=cosines * bundle.store.norms,
         tokens=bundle.store.lengths(np.arange(len(bundle.store))),
         bm25=bm25,
+        ekfac=ekfac,
     )
     return effect_scores(parts, midpoint=bundle.manifest.parameters.midpoint)
 
