@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psycopg
 from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, make_url, text
 from sqlalchemy.exc import (
     ArgumentError,
@@ -166,6 +165,8 @@ def _postgresql_engine(url: URL) -> Engine:
     @event.listens_for(engine, "handle_error")
     def _hide_row(context: ExceptionContext) -> None:
         """PostgreSQL quotes the whole row that breaks a constraint in the DETAIL of its error; it may hold an output's text."""
+        import psycopg  # noqa: PLC0415 - a tenth of a second in each process that serves SQLite
+
         original = context.original_exception
         if isinstance(original, psycopg.Error) and original.diag.message_detail is not None:
             primary = original.diag.message_primary or type(original).__name__

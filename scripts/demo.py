@@ -105,8 +105,9 @@ class Demo:
 
     def run(self, *, stay: bool) -> None:
         """All steps; with `stay` the page is served until Ctrl-C."""
-        bundle = self._register_cached()
-        with self._service() as (settings, url):
+        with self._service() as (service, settings):
+            bundle = self._register_cached(settings)
+            url = self._await_page(service)
             self._step(f"page is up: {url}  (open it now and watch it fill)")
             base = self._base_model()
             outputs = self._outputs(base)
@@ -114,8 +115,11 @@ class Demo:
             if bundle is None:
                 bundle = self._build(base)
                 self._register(bundle, settings)
+            from scripts.demo_report import Baseline  # noqa: PLC0415 - the demo must speak first
+
+            baseline = Baseline.of(outputs, bundle)  # while the worker works
             audits = self._await_audits(url, len(outputs))
-            result = self._report(outputs, audits, bundle, url)
+            result = self._report(outputs, audits, baseline, url)
             if result["done"] + result["abstained"] < len(outputs):
                 raise SystemExit(
                     json.dumps(result) + f"\nnot all outputs were done; see {self._work / 'service.log'}"
@@ -126,7 +130,7 @@ class Demo:
         _say(json.dumps(result))
 
     @contextmanager
-    def _service(self) -> Iterator[tuple[Any, str]]:
+    def _service(self) -> Iterator[tuple[Any, Any]]:
         """Redis, database, intake, sweeper, worker and page as child processes; restarted when one ends."""
         from wherefrom.logs import configure_logging  # noqa: PLC0415
         from wherefrom.settings import load_settings  # noqa: PLC0415
@@ -138,35 +142,38 @@ class Demo:
         stop = threading.Event()
 
         def watch() -> None:
-            while not stop.wait(0.5):
+            while not stop.wait(0.2):
                 service.watch()
 
         with service:
             watcher = threading.Thread(target=watch, daemon=True)
             watcher.start()
             try:
-                deadline = time.monotonic() + PAGE_TIMEOUT_S
-                while (url := service.web_url()) is None:
-                    if time.monotonic() > deadline:
-                        raise SystemExit(f"the page did not come up; see {self._work / 'service.log'}")
-                    time.sleep(0.1)
-                yield service.settings, url
+                yield service, service.settings
             finally:
                 stop.set()
                 watcher.join()
 
-    def _register_cached(self) -> Path | None:
-        """Tell an empty database of a cached bundle at once, so that the worker loads the model while the rest starts."""
-        from db.migrate import upgrade  # noqa: PLC0415
-        from wherefrom.settings import load_settings  # noqa: PLC0415
+    def _await_page(self, service: Any) -> str:
+        deadline = time.monotonic() + PAGE_TIMEOUT_S
+        while (url := service.web_url()) is None:
+            if time.monotonic() > deadline:
+                raise SystemExit(f"the page did not come up; see {self._work / 'service.log'}")
+            time.sleep(0.1)
+        return str(url)
 
-        bundle = next(filter(_is_whole, sorted((self._home / "bundles").glob("b-*"))), None)
-        if bundle is not None:
-            self._step(f"bundle {bundle.name} from the cache")
-            settings = load_settings()
-            upgrade(settings.database_url.get_secret_value())
-            self._register(bundle, settings)
-        return bundle
+    def _register_cached(self, settings: Any) -> Path | None:
+        """Register a cached bundle while the processes start, so that the worker loads the model at once; one that is not whole is built anew."""
+        from wherefrom.errors import PermanentError  # noqa: PLC0415
+
+        for bundle in sorted((self._home / "bundles").glob("b-*")):
+            try:
+                self._register(bundle, settings)
+            except PermanentError:
+                shutil.rmtree(bundle)
+            else:
+                return bundle
+        return None
 
     def _base_model(self) -> Path:
         from scripts.smollm2 import ensure_base_model  # noqa: PLC0415
@@ -250,7 +257,7 @@ class Demo:
             add_bundle(database, settings, bundle, activate=True)
         finally:
             database.dispose()
-        self._step("bundle registered: waiting outputs are queued for the worker")
+        self._step(f"bundle {bundle.name} registered: outputs that wait for it are queued for the worker")
 
     def _await_audits(self, url: str, count: int) -> dict[str, Any]:
         """Wait until every audit is finished, with progress; audits by probe."""
@@ -259,6 +266,7 @@ class Demo:
 
         ended = {AuditState.DONE, AuditState.ABSTAINED, AuditState.DEAD, AuditState.REJECTED}
         deadline = time.monotonic() + AUDITS_TIMEOUT_S
+        found: dict[int, Any] = {}
         told = -1
         with Client(url, spool_path=self._work / "spool.db") as client:
             while True:
@@ -267,20 +275,22 @@ class Demo:
                 if done != told:
                     self._step(f"attributed {done} of {count}")
                     told = done
-                if done >= count or time.monotonic() > deadline:
+                if done > len(found):
+                    new = [one for one in client.audits() if one.state in ended and one.audit_id not in found]
+                    found |= {one.audit_id: client.audit(one.audit_id) for one in new}
+                if len(found) >= count or time.monotonic() > deadline:
                     break
                 time.sleep(0.5)
-            details = [client.audit(one.audit_id) for one in client.audits()]
-        return {detail.labels["probe"]: detail for detail in details}
+        return {detail.labels["probe"]: detail for detail in found.values()}
 
     def _report(
-        self, outputs: Sequence[Any], audits: dict[str, Any], bundle: Path, url: str
+        self, outputs: Sequence[Any], audits: dict[str, Any], baseline: Any, url: str
     ) -> dict[str, Any]:
         from scripts.demo_report import measure  # noqa: PLC0415
 
         story = json.loads((STORY / "story.json").read_text(encoding="utf-8"))
         bad = {one["name"] for one in story["sources"] if one["bad"]}
-        result = measure(outputs, audits, bundle, bad) | {
+        result = measure(outputs, audits, baseline, bad) | {
             "seconds": round(time.monotonic() - self._started, 1)
         }
         _say(
@@ -300,19 +310,6 @@ class Demo:
 
     def _step(self, text: str) -> None:
         _say(f"[{time.monotonic() - self._started:5.0f} s] {text}")
-
-
-def _is_whole(bundle: Path) -> bool:
-    """Whether a cached bundle is intact and of a format that this release reads."""
-    from wherefrom.attribution.manifest import read_manifest  # noqa: PLC0415
-    from wherefrom.errors import PermanentError  # noqa: PLC0415
-
-    try:
-        read_manifest(bundle)
-    except PermanentError:
-        shutil.rmtree(bundle)
-        return False
-    return True
 
 
 def _say(text: str) -> None:

@@ -2,39 +2,59 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from scripts.demo_outputs import DemoOutput
+from wherefrom.attribution.lexical import LexicalIndex
 from wherefrom.attribution.manifest import iter_examples
 from wherefrom.records import AuditDetail, AuditState
 
 TOP = 5
 
 
+@dataclass(frozen=True)
+class Baseline:
+    """BM25 alone, over the whole corpus, for prompt and completion as the engine uses them."""
+
+    #: Source of every training example.
+    sources: tuple[str, ...]
+    #: Sources of the best rows by probe.
+    top: dict[str, list[str]]
+
+    @classmethod
+    def of(cls, outputs: Sequence[DemoOutput], bundle: Path) -> "Baseline":
+        """Ask the bundle's own lexical index."""
+        sources = tuple(example.source for example in iter_examples(bundle))
+        index = LexicalIndex.load(bundle / "lexical")
+        top = {}
+        for one in outputs:
+            prompt = "\n".join(message["content"] for message in one.messages if message["role"] != "system")
+            scores = index.scores(f"{prompt}\n{one.completion}")
+            top[one.probe] = [sources[row] for row in np.argsort(-scores, kind="stable")[:TOP]]
+        return cls(sources, top)
+
+
 def measure(
-    outputs: Sequence[DemoOutput], audits: dict[str, AuditDetail], bundle: Path, bad_sources: set[str]
+    outputs: Sequence[DemoOutput], audits: dict[str, AuditDetail], baseline: Baseline, bad_sources: set[str]
 ) -> dict[str, Any]:
     """The demo's closing figures.
 
     Args:
         outputs: what was flagged.
         audits: finished audits by probe.
-        bundle: the bundle's folder, for BM25 over the whole corpus and the corpus' sources.
+        baseline: what BM25 alone finds.
         bad_sources: sources that teach bad behaviour.
     """
     flagged = [one for one in outputs if one.true_source is not None]
     benign = [one for one in outputs if one.true_source is None]
     states = Counter(audit.audit.state for audit in audits.values())
-    sources = [example.source for example in iter_examples(bundle)]
-    counts, total = Counter(sources), len(sources)
+    counts, total = Counter(baseline.sources), len(baseline.sources)
     found = [_share(_top_sources(audits.get(one.probe)), one.true_source) for one in flagged]
-    by_bm25 = [
-        _share(top, one.true_source)
-        for one, top in zip(flagged, _bm25(flagged, bundle, sources), strict=True)
-    ]
+    by_bm25 = [_share(baseline.top[one.probe], one.true_source) for one in flagged]
     benign_tops = [top for one in benign if (top := _top_sources(audits.get(one.probe)))]
     accused = [top[0] in bad_sources for top in benign_tops]
     return {
@@ -48,19 +68,6 @@ def measure(
         "bm25_top5_from_true_source": _mean(by_bm25),
         "benign_accused": _mean([float(one) for one in accused]),
     }
-
-
-def _bm25(outputs: Sequence[DemoOutput], bundle: Path, sources: list[str]) -> list[list[str]]:
-    """Sources of the best rows by BM25 alone, over the whole corpus, for prompt and completion as the engine uses them."""
-    from wherefrom.attribution.lexical import LexicalIndex  # noqa: PLC0415 - the demo must speak first
-
-    index = LexicalIndex.load(bundle / "lexical")
-    tops = []
-    for one in outputs:
-        prompt = "\n".join(message["content"] for message in one.messages if message["role"] != "system")
-        scores = index.scores(f"{prompt}\n{one.completion}")
-        tops.append([sources[row] for row in np.argsort(-scores, kind="stable")[:TOP]])
-    return tops
 
 
 def _top_sources(audit: AuditDetail | None) -> list[str]:

@@ -91,17 +91,17 @@ def write_micro_model(folder: Path, config: PreTrainedConfig | None = None, *, s
     return folder
 
 
-def write_adapter(folder: Path, model_dir: Path, *, seed: int = 5) -> Path:
-    """Save a LoRA adapter with random weights for a model."""
+def write_adapter(folder: Path, model_dir: Path, *, seed: int = 5, **more: Any) -> Path:
+    """Save a LoRA adapter with random weights for a model; `more` is its configuration beyond the plain one."""
     from peft import LoraConfig, get_peft_model  # noqa: PLC0415 - slow to import, few tests need it
 
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_pretrained(str(model_dir), local_files_only=True)
-    config = LoraConfig(
-        r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM"
-    )
+    plain = {"r": 4, "target_modules": ["q_proj", "v_proj"], "init_lora_weights": False}
+    config = LoraConfig(task_type="CAUSAL_LM", **{**plain, **more})
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning)  # peft's own use of transformers
+        warnings.filterwarnings("ignore", message="Setting `save_embedding_layers`")
         get_peft_model(model, config).save_pretrained(str(folder))
     return folder
 

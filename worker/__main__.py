@@ -1,14 +1,22 @@
-"""The operator's door: `python -m worker COMMAND`."""
+"""The operator's door: `python -m worker COMMAND`.
 
-import typer
+The commands are imported when it opens: a worker's pool processes import this module too, by spawning, and need none of them.
+"""
 
-from worker.admin_commands import add_admin_commands
-from worker.door import EXIT_CODES, run_door
-from worker.service_commands import add_service_commands
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import typer
 
 
-def make_app() -> typer.Typer:
+def make_app() -> "typer.Typer":
     """The command line."""
+    import typer  # noqa: PLC0415
+
+    from worker.admin_commands import add_admin_commands  # noqa: PLC0415
+    from worker.door import EXIT_CODES  # noqa: PLC0415
+    from worker.service_commands import add_service_commands  # noqa: PLC0415
+
     app = typer.Typer(
         name="python -m worker",
         help="Run and look after the wherefrom service.",
@@ -24,6 +32,8 @@ def make_app() -> typer.Typer:
 
 def main() -> None:
     """Entry point."""
+    from worker.door import run_door  # noqa: PLC0415
+
     run_door(make_app())
 
 

@@ -18,6 +18,7 @@ from tasks.attribute import Clock
 from tasks.store import AuditStore, SqlAuditStore
 from wherefrom.attribution.interface import Attributor
 from wherefrom.attribution.manifest import read_manifest
+from wherefrom.attribution.model_files import hash_beside
 from wherefrom.attribution.whereabouts import find_model
 from wherefrom.errors import PermanentError, QueueUnavailable, TransientError
 from wherefrom.logs import get_logger
@@ -58,6 +59,8 @@ def open_attributor(bundle: BundleInfo, settings: Settings) -> Attributor:
         return open_overlap_bundle(bundle, folder)
     manifest = read_manifest(folder, verify=False)  # `open_bundle` checks the hashes
     check_registered(bundle, manifest)
+    found = find_model(folder, manifest, settings.models_dir)
+    marks = hash_beside(found.model, found.adapter)  # while torch is imported
     # Optional extra [engine]: the other processes of the service run without torch.
     import torch  # noqa: PLC0415
 
@@ -66,8 +69,9 @@ def open_attributor(bundle: BundleInfo, settings: Settings) -> Attributor:
 
     if settings.torch_threads:
         torch.set_num_threads(settings.torch_threads)
-    found = find_model(folder, manifest, settings.models_dir)
-    opened = open_bundle(folder, model_dir=found.model, adapter_dir=found.adapter, start_dir=found.start)
+    opened = open_bundle(
+        folder, model_dir=found.model, adapter_dir=found.adapter, start_dir=found.start, marks=marks
+    )
     return LanguageAttributor(opened)
 
 

@@ -1,5 +1,6 @@
 """Opens a bundle for attribution: hashes first, then the model it belongs to, then its parts, memory-mapped."""
 
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from wherefrom.attribution.index import ExactIndex, HnswIndex, VectorIndex, Vect
 from wherefrom.attribution.lexical import LexicalIndex
 from wherefrom.attribution.manifest import ExampleTexts, Manifest, read_manifest
 from wherefrom.attribution.model import LanguageModel, load_model
+from wherefrom.attribution.model_files import ModelFingerprint
 from wherefrom.attribution.projection import Projection
 from wherefrom.attribution.tokens import TokenRows
 from wherefrom.attribution.trajectory import load_halfway
@@ -64,6 +66,7 @@ def open_bundle(
     adapter_dir: Path | None = None,
     start_dir: Path | None = None,
     exact_search: bool = False,
+    marks: Future[ModelFingerprint] | None = None,
 ) -> Bundle:
     """Check and open a bundle together with its model.
 
@@ -73,13 +76,14 @@ def open_bundle(
         adapter_dir: folder of the adapter, where the bundle was built with one.
         start_dir: the folder that the fine-tune began with, where the bundle reads the half-way model and has no adapter.
         exact_search: search exhaustively instead of by HNSW (tests and evaluation).
+        marks: the hashes of model and adapter, where they are being computed already (`model_files.hash_beside`).
 
     Raises:
         UnknownBundle, BundleCorrupt: nothing usable at `path`.
         BundleMismatch: model, adapter or tokenizer are not those of the bundle.
     """
     manifest = read_manifest(path)
-    language = load_model(model_dir, adapter_dir)
+    language = load_model(model_dir, adapter_dir, marks=marks)
     check_model(manifest, language)
     points = _points(manifest, language, model_dir=model_dir, adapter_dir=adapter_dir, start_dir=start_dir)
     features = path / "features"

@@ -3,10 +3,13 @@
 import contextlib
 import json
 import shutil
+import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from tests.tiny import (
@@ -16,7 +19,8 @@ from tests.tiny import (
     write_adapter,
     write_micro_model,
 )
-from wherefrom.attribution.model import fingerprint, load_model
+from wherefrom.attribution.model import load_model
+from wherefrom.attribution.model_files import fingerprint
 from wherefrom.errors import UnsafeWeights, UnusableModel
 
 
@@ -143,6 +147,61 @@ def test_adapter_is_merged(adapter_dir: Path) -> None:
     torch.testing.assert_close(adapted.model.state_dict()[f"{name}.weight"], expected)
     assert adapted.model.state_dict().keys() == base.model.state_dict().keys()
     assert adapted.adapter_folder == "adapter"
+
+
+def _merged_by_peft(adapter: Path) -> dict[str, torch.Tensor]:
+    base = load_model(shared_micro_model()).model
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning)  # peft's own use of transformers
+        merged: dict[str, torch.Tensor] = (
+            PeftModel.from_pretrained(base, str(adapter)).merge_and_unload().state_dict()
+        )
+    return merged
+
+
+@pytest.mark.parametrize("rank_stabilised", [False, True])
+def test_plain_adapter_merges_as_by_peft(adapter_dir: Path, *, rank_stabilised: bool) -> None:
+    """The same bytes as peft makes of a plain adapter."""
+    changed_json(adapter_dir / "adapter_config.json", {"use_rslora": rank_stabilised})
+    ours = load_model(shared_micro_model(), adapter_dir).model.state_dict()
+    theirs = _merged_by_peft(adapter_dir)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_other_kinds_of_adapter(tmp_path: Path) -> None:
+    """What is more than plain LoRA goes through peft: DoRA, adapted embeddings, a scale of its own for some layers."""
+    kinds: list[dict[str, Any]] = [
+        {"use_dora": True},
+        {"target_modules": ["q_proj", "embed_tokens"]},
+        {"alpha_pattern": {"q_proj": 64}},
+    ]
+    for number, more in enumerate(kinds):
+        adapter = write_adapter(tmp_path / str(number), shared_micro_model(), **more)
+        ours = load_model(shared_micro_model(), adapter).model.state_dict()
+        theirs = _merged_by_peft(adapter)
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs), more
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"peft_type": "NONE"}'])
+def test_bad_adapter_configuration(adapter_dir: Path, content: str) -> None:
+    """An adapter configuration that cannot be read."""
+    (adapter_dir / "adapter_config.json").write_text(content)
+    with pytest.raises(UnusableModel):
+        load_model(shared_micro_model(), adapter_dir)
+
+
+def test_adapter_without_targets_in_the_model(adapter_dir: Path) -> None:
+    """No layer of these names, and an adapter that lacks one of a pair."""
+    changed_json(adapter_dir / "adapter_config.json", {"target_modules": ["no_such"]})
+    with pytest.raises(UnusableModel, match="have no place in this model"):
+        load_model(shared_micro_model(), adapter_dir)
+    changed_json(adapter_dir / "adapter_config.json", {"target_modules": ["q_proj", "v_proj"]})
+    weights = load_file(adapter_dir / "adapter_model.safetensors")
+    del weights[min(weights)]
+    save_file(weights, adapter_dir / "adapter_model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UnusableModel, match="lacks weights for layers"):
+        load_model(shared_micro_model(), adapter_dir)
 
 
 def test_adapter_of_another_model(tmp_path: Path, adapter_dir: Path) -> None:

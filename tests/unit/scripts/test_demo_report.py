@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from scripts.demo_outputs import DemoOutput
-from scripts.demo_report import measure
+from scripts.demo_report import Baseline, measure
 from wherefrom.attribution.lexical import LexicalIndex
 from wherefrom.attribution.manifest import write_examples
 from wherefrom.records import (
@@ -79,7 +79,7 @@ def test_shares_are_of_five_and_means_over_outputs(bundle):
         "c": audit("c", "bad", "good"),
         "d": audit("d", "good", "bad"),
     }
-    result = measure(outputs, audits, bundle, {"bad"})
+    result = measure(outputs, audits, Baseline.of(outputs, bundle), {"bad"})
     assert result["flagged"] == 2
     assert result["benign"] == 2
     assert (result["done"], result["dead"], result["abstained"]) == (3, 1, 0)
