@@ -33,7 +33,7 @@ from wherefrom.attribution.bundle import Bundle, open_bundle
 from wherefrom.attribution.calibrating import Outputs, fit_calibration
 from wherefrom.attribution.calibration import JUDGED
 from wherefrom.attribution.corpus import CorpusRow, read_corpus
-from wherefrom.attribution.fusion import fuse
+from wherefrom.attribution.fusion import ShownParts, fuse
 from wherefrom.attribution.judging import JudgedQuery
 from wherefrom.attribution.model import load_model
 from wherefrom.attribution.offline import prepare_all, signals_of_all
@@ -353,7 +353,7 @@ def _scores(bundle: Bundle, attributor: LanguageAttributor, query: QuerySignals)
     rows = found.candidates.rows
     effect = projection.copy()
     effect[rows] = found.influence
-    shown = fuse(effect, bm25, similarity, bundle.weights)
+    shown = fuse(ShownParts(effect, bm25, similarity, np.diff(bundle.store.offsets)), bundle.weights)
     top = float(shown.max()) - float(found.shown.min()) + 1.0
     shown[rows] = found.shown + top
     return {

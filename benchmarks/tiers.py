@@ -1,6 +1,6 @@
 """Every tier against measured ground truth: LDS and recall of both heads, with paired bootstrap against the form `forward`, in one run.
 
-    python benchmarks/tiers.py --yardstick PATH [--tiers forward,activation+midpoint,full] [--json]
+    python benchmarks/tiers.py --yardstick PATH [--tiers forward,activation+midpoint,full] [--encoder DIR] [--json]
 
 The folder is that of `benchmarks/yardstick.py`; tiers with `+midpoint` and the full tier also need `base/`, what the fine-tune began with. `exact`: the
 effect head with every pair scored exactly. `pipeline`: the same with exact scores for the candidates (5 % of the corpus) only, the projection's for the
@@ -61,6 +61,9 @@ def main() -> None:
     )
     parser.add_argument("--tiers", default=",".join(TIERS), help=f"some of {', '.join(TIERS)}")
     parser.add_argument("--queries", choices=("queries", "teacher_queries"), default="queries")
+    parser.add_argument(
+        "--encoder", type=Path, help="folder of a sentence encoder; the bundles carry it in the order shown"
+    )
     parser.add_argument("--json", action="store_true", help="end with one JSON line")
     arguments = parser.parse_args()
     machine = describe()
@@ -70,14 +73,26 @@ def main() -> None:
     first: Matrix | None = None
     for tier in arguments.tiers.split(","):
         with tempfile.TemporaryDirectory() as folder:
-            heads = score_tier(arguments.yardstick, Path(folder) / "bundle", tier, queries=arguments.queries)
+            heads = score_tier(
+                arguments.yardstick,
+                Path(folder) / "bundle",
+                tier,
+                queries=arguments.queries,
+                encoder=arguments.encoder,
+            )
         first = heads.exact if first is None else first
         result[tier] = measure(heads, truth, against=first)
         report(_lines(tier, result[tier]))
-    finish({"tiers": result, "queries": arguments.queries, "machine": machine}, as_json=arguments.json)
+    encoder = None if arguments.encoder is None else arguments.encoder.resolve().name
+    finish(
+        {"tiers": result, "queries": arguments.queries, "encoder": encoder, "machine": machine},
+        as_json=arguments.json,
+    )
 
 
-def score_tier(yardstick: Path, bundle_path: Path, tier: str, *, queries: str) -> Heads:
+def score_tier(
+    yardstick: Path, bundle_path: Path, tier: str, *, queries: str, encoder: Path | None = None
+) -> Heads:
     """Build one tier's bundle and score all queries with it.
 
     Raises:
@@ -92,6 +107,7 @@ def score_tier(yardstick: Path, bundle_path: Path, tier: str, *, queries: str) -
         candidates=int(len(read_corpus(yardstick / "corpus.jsonl").rows) * CANDIDATE_SHARE),
         midpoint=bool(more),
         full_tier=full,
+        encoder=encoder,
     )
     start = yardstick / "base" if options.midpoint else None
     model = yardstick / "audited"

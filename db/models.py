@@ -277,6 +277,7 @@ class Citation(Base):
     influence_magnitude: Mapped[float | None]
     bm25_score: Mapped[float]
     similarity_score: Mapped[float]
+    encoder_score: Mapped[float | None]
     effect_nats: Mapped[float | None]
     effect_basis: Mapped[str | None]
     confidence: Mapped[float | None]

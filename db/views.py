@@ -63,6 +63,7 @@ SELECT
     c.influence_magnitude,
     c.bm25_score,
     c.similarity_score,
+    c.encoder_score,
     c.effect_nats,
     c.effect_basis,
     c.confidence,

@@ -94,6 +94,10 @@ SIMILARITY_MEANING = (
     "Cosine of the mean hidden states, -1 to 1: does the model see the two texts as alike? "
     "Good at finding the source of a behaviour, weak at predicting an effect."
 )
+ENCODER_MEANING = (
+    "Cosine of a sentence encoder's vectors, -1 to 1: do the two texts say the same? Reads the text alone and knows nothing about the model: "
+    "it finds paraphrases, it does not show that the model learned from them."
+)
 EKFAC_MEANING = "Cosine of EK-FAC over all linear layers, -1 to 1: the full tier, computed for audits marked important. Above 0: it made the output more likely."
 EFFECT_MEANING = (
     "Predicted change of the output's mean loss without this example, nats per token; the scale was fitted on retrained models. "
@@ -102,7 +106,8 @@ EFFECT_MEANING = (
 CONFIDENCE_MEANING = "Probability that a known cause is in this example's near-duplicate group, calibrated on outputs with known causes."
 RETRIEVAL_MEANING = "Cosine in the projected space, -1 to 1: the quick estimate that found this candidate."
 ORDER_MEANING = (
-    "The order shown: influence, word overlap and similarity, each standardised within this output, added with fixed weights. "
+    "The order shown: influence, word overlap, similarity and, where the bundle has one, the sentence encoder, each standardised within this output and "
+    "added with fixed weights, less what an example gains by its length. "
     "No unit; compare only within one audit."
 )
 
@@ -173,6 +178,7 @@ def _scores(record: CitationRecord, top_bm25: float) -> tuple[Score, ...]:
         ("Influence", record.influence_score, INFLUENCE_MEANING),
         *([("Full tier", record.ekfac_score, EKFAC_MEANING)] if record.ekfac_score is not None else []),
         ("Similarity", record.similarity_score, SIMILARITY_MEANING),
+        *([("Encoder", record.encoder_score, ENCODER_MEANING)] if record.encoder_score is not None else []),
         ("Projection", record.retrieval_score, RETRIEVAL_MEANING),
     )
     made = [

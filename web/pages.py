@@ -167,6 +167,7 @@ _MEANINGS = (
     ("Influence", evidence.INFLUENCE_MEANING),
     ("Word overlap", evidence.BM25_MEANING),
     ("Similarity", evidence.SIMILARITY_MEANING),
+    ("Encoder", evidence.ENCODER_MEANING),
     ("Projection", evidence.RETRIEVAL_MEANING),
     ("Full tier", evidence.EKFAC_MEANING),
     ("Effect", evidence.EFFECT_MEANING),

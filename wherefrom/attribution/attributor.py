@@ -14,13 +14,13 @@ import torch
 
 from wherefrom.attribution.bundle import Bundle
 from wherefrom.attribution.calibration import Calibration
-from wherefrom.attribution.candidates import find_candidates
+from wherefrom.attribution.candidates import Sought, find_candidates
 from wherefrom.attribution.effect import EffectParts, effect_scores
 from wherefrom.attribution.ekfac_path import PathScores
 from wherefrom.attribution.evidence import CandidateParts, distances_of
 from wherefrom.attribution.explanation import Evidence, Explainer
 from wherefrom.attribution.factors import Factors
-from wherefrom.attribution.fusion import fuse
+from wherefrom.attribution.fusion import ShownParts, fuse
 from wherefrom.attribution.groups import read_groups
 from wherefrom.attribution.index import Rows
 from wherefrom.attribution.interface import OverLong, PreparedQuery
@@ -127,6 +127,8 @@ class LanguageAttributor:
         projected = self._bundle.projection.apply(factors, norms).numpy()
         centred = read.pooled[: len(queries)] - self._bundle.pooled_centre
         pooled = torch.nn.functional.normalize(centred, dim=1).numpy()
+        encoder = self._bundle.encoded
+        encoded = None if encoder is None else encoder.encoder.embed([query.text for query in queries])
         return [
             QuerySignals(
                 prepared=query,
@@ -134,6 +136,7 @@ class LanguageAttributor:
                 norm=norms[index],
                 projected=projected[index],
                 pooled=pooled[index],
+                encoded=None if encoded is None else encoded[index],
                 loss=float(read.loss[index]),
                 tokens=read.lengths[index],
             )
@@ -149,22 +152,22 @@ class LanguageAttributor:
         """
         bundle = self._bundle
         candidates = find_candidates(
-            query.projected,
-            query.pooled,
-            query.text,
-            index=bundle.index,
-            similarity=bundle.similarity,
-            lexical=bundle.lexical,
+            Sought(query.projected, query.pooled, query.text, query.encoded),
+            bundle.indexes,
             count=count or bundle.manifest.parameters.candidates,
         )
         rows = candidates.rows
         magnitude = kernel_scores(query.factors, bundle.store.gather(rows))[0].numpy()
         influence = magnitude / np.maximum(float(query.norm) * bundle.store.norms[rows], 1e-20)
         similarity = bundle.pooled[rows] @ query.pooled
+        lengths = bundle.store.lengths(rows)
+        near = None
+        if bundle.encoded is not None and query.encoded is not None:
+            near = bundle.encoded.vectors[rows] @ query.encoded
         full = self._full_tier(query, rows)
         parts = EffectParts(
             magnitude=magnitude,
-            tokens=bundle.store.lengths(rows),
+            tokens=lengths,
             bm25=candidates.bm25,
             ekfac=None if full is None else full.balanced[0].numpy(),
         )
@@ -174,7 +177,8 @@ class LanguageAttributor:
             magnitude=magnitude,
             retrieval=bundle.vectors[rows] @ query.projected,
             similarity=similarity,
-            shown=fuse(influence, candidates.bm25, similarity, bundle.weights),
+            encoder=near,
+            shown=fuse(ShownParts(influence, candidates.bm25, similarity, lengths, near), bundle.weights),
             effect=effect_scores(parts, midpoint=bundle.manifest.parameters.midpoint),
             ekfac=None if full is None else full.cosine[0].numpy(),
         )
@@ -215,6 +219,7 @@ class LanguageAttributor:
                 influence_magnitude=float(scores.magnitude[place]),
                 bm25_score=float(scores.candidates.bm25[place]),
                 similarity_score=float(scores.similarity[place]),
+                encoder_score=None if scores.encoder is None else float(scores.encoder[place]),
                 effect_score=float(scores.effect[place]),
                 ekfac_score=None if scores.ekfac is None else float(scores.ekfac[place]),
                 spans=found.spans,

@@ -23,6 +23,13 @@ from wherefrom.attribution.card import new_card
 from wherefrom.attribution.corpus import Corpus, read_corpus
 from wherefrom.attribution.disk import disk_errors
 from wherefrom.attribution.ekfac_path import build_path
+from wherefrom.attribution.encoder import (
+    ENCODED,
+    ENCODED_INDEX,
+    ENCODER,
+    SentenceEncoder,
+    copy_encoder,
+)
 from wherefrom.attribution.factors import Factors as ExampleFactors
 from wherefrom.attribution.factors import FactorStore, FactorWriter, pack
 from wherefrom.attribution.fusion import FusionWeights
@@ -42,6 +49,7 @@ from wherefrom.attribution.manifest import (
     write_examples,
 )
 from wherefrom.attribution.model import LanguageModel, load_model
+from wherefrom.attribution.model_files import fingerprint
 from wherefrom.attribution.projection import Projection, choose_size
 from wherefrom.attribution.render import TokenRow
 from wherefrom.attribution.shards import RawShard, ShardFolder
@@ -74,6 +82,8 @@ class BuildOptions:
     #: Also fit EK-FAC over all linear layers, for audits that are marked important.
     full_tier: bool = False
     skip_bad: bool = False
+    #: Folder of a sentence encoder for the order shown; the bundle gets a copy of it.
+    encoder: Path | None = None
     weights: FusionWeights = field(default_factory=FusionWeights)
 
 
@@ -124,6 +134,9 @@ class _Build:
     ) -> None:
         language = points[0]
         self._language = language
+        self._encoder = (
+            None if options.encoder is None else (options.encoder, SentenceEncoder.load(options.encoder))
+        )
         self._points = points
         self._corpus = corpus
         self._out = out
@@ -174,6 +187,7 @@ class _Build:
             "corpus": self._corpus.sha256,
             "parameters": self._parameters.model_dump(mode="json"),
             "start": self._start_sha256(),
+            "encoder": None if self._encoder is None else fingerprint(self._encoder[0]).weights_sha256,
         }
         identity = sha256_of_json(marks)
         self._work.mkdir(parents=True, exist_ok=True)
@@ -282,7 +296,19 @@ class _Build:
         LexicalIndex.build(texts).save(self._bundle / "lexical")
         write_examples(self._bundle, (row.as_example(index) for index, row in enumerate(self._corpus.rows)))
         write_groups(self._bundle, near_duplicate_groups(texts))
+        self._write_encoded(texts)
         write_token_rows(self._bundle, rows)
+
+    def _write_encoded(self, texts: Sequence[str]) -> None:
+        """The encoder itself, its vectors of the corpus and their index."""
+        if self._encoder is None:
+            return
+        folder, encoder = self._encoder
+        copy_encoder(folder, self._bundle / ENCODER)
+        vectors = encoder.embed(texts)
+        np.save(self._bundle / "features" / ENCODED, vectors)
+        HnswIndex.build(vectors).save(self._bundle / "index" / ENCODED_INDEX)
+        self._progress("encode texts", len(texts), len(texts))
 
     def _write_calibration(self) -> None:
         content = {
@@ -372,6 +398,9 @@ def _parameters(language: LanguageModel, corpus: Corpus, options: BuildOptions) 
         weight_influence=options.weights.influence,
         weight_bm25=options.weights.bm25,
         weight_similarity=options.weights.similarity,
+        encoder=None if options.encoder is None else options.encoder.resolve().name,
+        weight_encoder=options.weights.encoder,
+        weight_length=options.weights.length,
     )
 
 

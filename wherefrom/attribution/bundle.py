@@ -10,7 +10,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from wherefrom.attribution.candidates import Indexes
 from wherefrom.attribution.ekfac_path import EkfacPath, load_path
+from wherefrom.attribution.encoder import ENCODED, ENCODED_INDEX, ENCODER, EncodedCorpus, SentenceEncoder
 from wherefrom.attribution.factors import FactorStore
 from wherefrom.attribution.fusion import FusionWeights
 from wherefrom.attribution.index import ExactIndex, HnswIndex, VectorIndex, Vectors
@@ -45,17 +47,29 @@ class Bundle:
     index: VectorIndex
     similarity: VectorIndex
     lexical: LexicalIndex
+    #: The sentence encoder, where the bundle carries one.
+    encoded: EncodedCorpus | None
     texts: ExampleTexts
     tokens: TokenRows
     #: The full tier, where the bundle holds it.
     full: EkfacPath | None
 
     @property
+    def indexes(self) -> Indexes:
+        """What the first stage searches."""
+        encoded = None if self.encoded is None else self.encoded.index
+        return Indexes(self.index, self.similarity, self.lexical, encoded)
+
+    @property
     def weights(self) -> FusionWeights:
         """Weights of the order shown."""
         parameters = self.manifest.parameters
         return FusionWeights(
-            parameters.weight_influence, parameters.weight_bm25, parameters.weight_similarity
+            influence=parameters.weight_influence,
+            bm25=parameters.weight_bm25,
+            similarity=parameters.weight_similarity,
+            encoder=parameters.weight_encoder,
+            length=parameters.weight_length,
         )
 
 
@@ -113,6 +127,7 @@ def open_bundle(
         ),
         similarity=_index(path / "index" / "similarity.hnsw", pooled, exact=exact_search),
         lexical=LexicalIndex.load(path / "lexical"),
+        encoded=_encoded(path, exact=exact_search) if manifest.parameters.encoder is not None else None,
         texts=ExampleTexts(path),
         tokens=TokenRows(path),
         full=load_path(points, path),
@@ -156,6 +171,12 @@ def check_model(manifest: Manifest, language: LanguageModel) -> None:
                 f"bundle {manifest.name} was built for another {what} "
                 f"(SHA-256 {(expected or 'none')[:12]}, given {(given or 'none')[:12]}); rebuild the bundle or give that model"
             )
+
+
+def _encoded(path: Path, *, exact: bool) -> EncodedCorpus:
+    vectors = np.load(path / "features" / ENCODED, mmap_mode="r", allow_pickle=False)
+    index = _index(path / "index" / ENCODED_INDEX, vectors, exact=exact)
+    return EncodedCorpus(SentenceEncoder.load(path / ENCODER), vectors, index)
 
 
 def _unit(vectors: Vectors) -> Vectors:

@@ -1,7 +1,7 @@
 """First stage: which training examples the exact form should look at.
 
-Four lists are merged: nearest in projected space (proponents), nearest to the negated vector (opponents are not near the query),
-most similar hidden states, best BM25. The projection gets most places, because it alone approximates the exact score; the others bring known
+Four lists are merged, five with a sentence encoder: nearest in projected space (proponents), nearest to the negated vector (opponents are not near the
+query), most similar hidden states, best BM25, nearest in the encoder's space. The projection gets most places, because it alone approximates the exact score; the others bring known
 causes that the projection loses.
 """
 
@@ -14,7 +14,7 @@ from wherefrom.attribution.index import Rows, VectorIndex, Vectors
 from wherefrom.attribution.lexical import LexicalIndex
 
 #: Places of each list in one round of the merge.
-_TURNS = {"projection": 6, "similarity": 2, "bm25": 2, "opponents": 1}
+_TURNS = {"projection": 6, "encoder": 2, "similarity": 2, "bm25": 2, "opponents": 1}
 
 
 @dataclass(frozen=True)
@@ -30,36 +30,41 @@ def default_candidates(examples: int) -> int:
     return min(examples, max(64, min(256, examples // 20)))
 
 
-def find_candidates(
-    projected: Vectors,
-    pooled: Vectors,
-    text: str,
-    *,
-    index: VectorIndex,
-    similarity: VectorIndex,
-    lexical: LexicalIndex,
-    count: int,
-) -> Candidates:
-    """Candidates of one query.
+@dataclass(frozen=True)
+class Sought:
+    """One query as the first stage sees it."""
 
-    Args:
-        projected: `[P]` projected vector of the query.
-        pooled: `[D]` centred unit mean hidden state.
-        text: prompt and completion, for BM25.
-        index: projected vectors of the corpus.
-        similarity: centred unit mean hidden states of the corpus.
-        lexical: BM25 over the corpus' texts.
-        count: how many to return (fewer in a smaller corpus).
-    """
-    bm25 = lexical.scores(text)
+    projected: Vectors  # [P]
+    pooled: Vectors  # [D], centred unit mean hidden state
+    text: str  # prompt and completion, for BM25
+    encoded: Vectors | None = None  # [E], where the bundle has a sentence encoder
+
+
+@dataclass(frozen=True)
+class Indexes:
+    """The corpus as the first stage searches it."""
+
+    projected: VectorIndex
+    #: Centred unit mean hidden states.
+    similarity: VectorIndex
+    lexical: LexicalIndex
+    #: Vectors of the sentence encoder, where the bundle has one.
+    encoded: VectorIndex | None = None
+
+
+def find_candidates(query: Sought, indexes: Indexes, *, count: int) -> Candidates:
+    """At most `count` candidates of one query; fewer in a smaller corpus."""
+    bm25 = indexes.lexical.scores(query.text)
     best = np.argsort(-bm25, kind="stable")[:count]
     lists = {
-        "projection": index.search(projected, count)[0],
-        "opponents": index.search(-projected, count)[0],
-        "similarity": similarity.search(pooled, count)[0],
+        "projection": indexes.projected.search(query.projected, count)[0],
+        "opponents": indexes.projected.search(-query.projected, count)[0],
+        "similarity": indexes.similarity.search(query.pooled, count)[0],
         "bm25": best[bm25[best] > 0],
     }
-    rows = merge([(lists[name], turns) for name, turns in _TURNS.items()], count)
+    if indexes.encoded is not None and query.encoded is not None:
+        lists["encoder"] = indexes.encoded.search(query.encoded, count)[0]
+    rows = merge([(lists[name], turns) for name, turns in _TURNS.items() if name in lists], count)
     return Candidates(rows, bm25[rows])
 
 

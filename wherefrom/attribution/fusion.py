@@ -1,8 +1,11 @@
-"""The order shown to an auditor: influence, BM25 and similarity, standardised over a query's candidates and added with weights.
+"""The order shown to an auditor: influence, BM25, similarity and, where the bundle has one, a sentence encoder, standardised over a query's candidates and added.
+
+    shown(q, z) = sum_p w_p std_z( s_p(q, z) ) / sum_p w_p  -  c ( ln T_z - mean ln T )        T_z: explained tokens of the example
 
 Two questions have different best answers: what would change if this example went (influence: best for measured effects), and
-what taught this kind of output (similarity and BM25: best for tracing a source). The order shown fuses both; every part is stored
-beside it, and the parts are never merged into a claim about an effect.
+what taught this kind of output (similarity, BM25 and the encoder: best for tracing a source). The order shown fuses both; every part is stored
+beside it, and the parts are never merged into a claim about an effect. The last term takes out what a score gains by an example's length alone. Weights were
+chosen on teacher queries (docs/experiments.md).
 """
 
 from dataclasses import dataclass
@@ -15,11 +18,26 @@ Scores = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class FusionWeights:
-    """Weights of the standardised parts; their scale does not matter, only their ratio."""
+    """Weights of the standardised parts; their scale does not matter, only their ratio. `length` is what a factor e in tokens costs."""
 
     influence: float = 1.0
     bm25: float = 3.0
     similarity: float = 2.0
+    encoder: float = 10.0
+    length: float = 0.2
+
+
+@dataclass(frozen=True)
+class ShownParts:
+    """What the order shown adds up, arrays `[C]` over the candidates of one query."""
+
+    influence: Scores
+    bm25: Scores
+    similarity: Scores
+    #: Explained tokens of each candidate.
+    tokens: npt.NDArray[np.int64]
+    #: Cosine of the sentence encoder, where the bundle has one.
+    encoder: Scores | None = None
 
 
 def standardise(scores: Scores) -> Scores:
@@ -32,12 +50,17 @@ def standardise(scores: Scores) -> Scores:
     return standard
 
 
-def fuse(influence: Scores, bm25: Scores, similarity: Scores, weights: FusionWeights) -> Scores:
+def fuse(parts: ShownParts, weights: FusionWeights) -> Scores:
     """Fused score of each candidate, `[C]`; larger = shown earlier."""
-    total = weights.influence + weights.bm25 + weights.similarity
-    fused: Scores = (
-        weights.influence * standardise(influence)
-        + weights.bm25 * standardise(bm25)
-        + weights.similarity * standardise(similarity)
-    ) / total
+    weighted = [
+        (weights.influence, parts.influence),
+        (weights.bm25, parts.bm25),
+        (weights.similarity, parts.similarity),
+    ]
+    if parts.encoder is not None:
+        weighted.append((weights.encoder, parts.encoder))
+    total = sum(weight for weight, _ in weighted)
+    mean = sum(weight * standardise(scores) for weight, scores in weighted) / total
+    length = np.log(np.maximum(parts.tokens, 1))
+    fused: Scores = (mean - weights.length * (length - length.mean())).astype(np.float32)
     return fused

@@ -73,6 +73,10 @@ class Parameters(Frozen):
     weight_influence: float
     weight_bm25: float
     weight_similarity: float
+    #: Folder name of the sentence encoder that the bundle carries, where it has one.
+    encoder: str | None = None
+    weight_encoder: float
+    weight_length: float
 
 
 class ProjectionEntry(Frozen):

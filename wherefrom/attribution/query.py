@@ -50,6 +50,7 @@ class QuerySignals:
     norm: Tensor  # scalar
     projected: Scores  # [P]
     pooled: Scores  # [D]
+    encoded: Scores | None  # [E], where the bundle has a sentence encoder
     loss: float
     #: Explained tokens of the completion.
     tokens: int
@@ -78,6 +79,8 @@ class CandidateScores:
     magnitude: Scores
     retrieval: Scores
     similarity: Scores
+    #: Cosine of the sentence encoder, where the bundle has one.
+    encoder: Scores | None
     shown: Scores
     #: The effect head (`effect`).
     effect: Scores

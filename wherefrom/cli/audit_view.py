@@ -12,6 +12,7 @@ SHOWN_SPANS = 3
 
 #: Columns that are shown only where some citation has a value.
 _OPTIONAL: tuple[tuple[str, Callable[[CitationRecord], float | None]], ...] = (
+    ("encoder", lambda one: one.encoder_score),
     ("ekfac", lambda one: one.ekfac_score),
     ("effect", lambda one: one.effect_nats),
     ("confidence", lambda one: one.confidence),

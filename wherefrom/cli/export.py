@@ -59,7 +59,7 @@ _INTEGERS = frozenset({"audit_id", "output_id", "tokens", "rank", "training_exam
 _FLOATS = frozenset(
     {
         "loss_nats", "score", "retrieval_score", "influence_score", "influence_magnitude", "bm25_score",
-        "similarity_score", "effect_nats", "confidence", "ekfac_score", "effect_score", "conformal_p", "novelty_p",
+        "similarity_score", "encoder_score", "effect_nats", "confidence", "ekfac_score", "effect_score", "conformal_p", "novelty_p",
         "measured_effect_nats", "measured_low_nats", "measured_high_nats",
     }
 )  # fmt: skip

@@ -90,6 +90,12 @@ def build(
         Path | None,
         typer.Option(help="What a full fine-tune began with, for --midpoint; an adapter needs none."),
     ] = None,
+    encoder: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of a sentence encoder (safetensors): finds paraphrases; the bundle gets a copy."
+        ),
+    ] = None,
     threads: Threads = 0,
     as_json: Json = False,
 ) -> None:
@@ -108,6 +114,7 @@ def build(
         midpoint=midpoint,
         full_tier=full_tier,
         skip_bad=skip_bad,
+        encoder=encoder,
     )
     with progress_bars(quiet=as_json) as report:
         manifest = build_bundle(

@@ -88,6 +88,7 @@ class CitationRecord(Frozen):
     influence_magnitude: float | None
     bm25_score: float
     similarity_score: float
+    encoder_score: float | None = None
     effect_nats: float | None
     effect_basis: str | None
     confidence: float | None

@@ -96,6 +96,8 @@ class CitationDraft(Frozen):
     bm25_score: float
     #: Cosine of the centred mean hidden states, [-1, 1].
     similarity_score: float
+    #: Cosine of the sentence encoder's vectors, where the bundle has one.
+    encoder_score: float | None = None
     #: The effect head: kernel per token, BM25 and EK-FAC where it ran, standardised over the query's candidates; no unit.
     effect_score: float | None = None
     #: Predicted change of the output's mean loss without the example; None until a bundle holds a fitted scale.

@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wherefrom.attribution.candidates import default_candidates, find_candidates, merge
+from wherefrom.attribution.candidates import (
+    Indexes,
+    Sought,
+    default_candidates,
+    find_candidates,
+    merge,
+)
 from wherefrom.attribution.index import ExactIndex
 from wherefrom.attribution.lexical import LexicalIndex
 
@@ -51,17 +57,18 @@ def test_every_list_contributes() -> None:
     states = np.zeros((40, 4), dtype=np.float32)
     states[20] = [0, 1, 0, 0]
     texts = [f"word{row} common" for row in range(40)]
-    found = find_candidates(
+    encoded = np.zeros((40, 2), dtype=np.float32)
+    encoded[27] = [1, 0]
+    sought = Sought(
         np.array([1, 0, 0, 0], dtype=np.float32),
         np.array([0, 1, 0, 0], dtype=np.float32),
         "Common, word33!",
-        index=ExactIndex(vectors),
-        similarity=ExactIndex(states),
-        lexical=LexicalIndex.build(texts),
-        count=12,
+        np.array([1, 0], dtype=np.float32),
     )
-    assert {5, 9, 20, 33} <= set(found.rows.tolist())
-    assert len(found.rows) == len(found.bm25) == 12
+    indexes = Indexes(ExactIndex(vectors), ExactIndex(states), LexicalIndex.build(texts), ExactIndex(encoded))
+    found = find_candidates(sought, indexes, count=13)
+    assert {5, 9, 20, 27, 33} <= set(found.rows.tolist())
+    assert len(found.rows) == len(found.bm25) == 13
     assert int(found.rows[found.bm25.argmax()]) == 33
 
 
@@ -70,15 +77,8 @@ def test_text_without_a_known_word() -> None:
     vectors = np.eye(5, dtype=np.float32)
     lexical = LexicalIndex.build([f"word{row}" for row in range(5)])
     for text in ("?!", "", "unheard of"):
-        found = find_candidates(
-            vectors[2],
-            vectors[3],
-            text,
-            index=ExactIndex(vectors),
-            similarity=ExactIndex(vectors),
-            lexical=lexical,
-            count=5,
-        )
+        indexes = Indexes(ExactIndex(vectors), ExactIndex(vectors), lexical)
+        found = find_candidates(Sought(vectors[2], vectors[3], text), indexes, count=5)
         assert found.bm25.tolist() == [0.0] * 5
 
 

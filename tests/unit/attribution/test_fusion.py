@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from wherefrom.attribution.fusion import FusionWeights, fuse, standardise
+from wherefrom.attribution.fusion import FusionWeights, ShownParts, fuse, standardise
 
 scores = arrays(np.float32, st.integers(1, 30), elements=st.floats(-100, 100, width=32))
 
@@ -22,10 +22,29 @@ def test_standardise(values: np.ndarray) -> None:
         assert (np.diff(standard[np.argsort(values, kind="stable")]) >= -1e-6).all()
 
 
+ONE, TWO, THREE, FOUR = np.array([[1, 2, 3], [0, 0, 6], [5, 5, 5], [9, 1, 1]], dtype=np.float32)
+SAME = np.full(3, 7, dtype=np.int64)
+
+
 def test_fuse() -> None:
-    """The weighted mean of the standardised parts; the weights' scale does not matter."""
-    one, two, three = np.array([[1, 2, 3], [0, 0, 6], [5, 5, 5]], dtype=np.float32)
-    fused = fuse(one, two, three, FusionWeights(1, 3, 4))
-    np.testing.assert_allclose(fused, (standardise(one) + 3 * standardise(two)) / 8, rtol=1e-6)
-    np.testing.assert_allclose(fused, fuse(one, two, three, FusionWeights(2, 6, 8)), rtol=1e-6)
-    np.testing.assert_allclose(fuse(one, two, three, FusionWeights(1, 0, 0)), standardise(one), rtol=1e-6)
+    """The weighted mean of the standardised parts; the weights' scale does not matter; without an encoder its weight does not count."""
+    parts = ShownParts(ONE, TWO, THREE, SAME)
+    fused = fuse(parts, FusionWeights(1, 3, 4))
+    np.testing.assert_allclose(fused, (standardise(ONE) + 3 * standardise(TWO)) / 8, rtol=1e-6)
+    np.testing.assert_allclose(fused, fuse(parts, FusionWeights(2, 6, 8)), rtol=1e-6)
+    np.testing.assert_allclose(fuse(parts, FusionWeights(1, 0, 0)), standardise(ONE), rtol=1e-6)
+
+
+def test_encoder_counts_where_there_is_one() -> None:
+    """A fourth part with a weight of its own."""
+    fused = fuse(ShownParts(ONE, TWO, THREE, SAME, FOUR), FusionWeights(1, 0, 0, encoder=3))
+    np.testing.assert_allclose(fused, (standardise(ONE) + 3 * standardise(FOUR)) / 4, rtol=1e-6)
+
+
+def test_length_is_taken_out() -> None:
+    """An example e times as long stands `length` lower; scores that grow with the logarithm of the length lose it."""
+    tokens = np.array([10, 10, 27], dtype=np.int64)
+    level = fuse(ShownParts(THREE, THREE, THREE, tokens), FusionWeights(1, 1, 1, length=0.5))
+    assert level[0] - level[2] == pytest.approx(0.5 * np.log(2.7), abs=1e-6)
+    assert level.mean() == pytest.approx(0.0, abs=1e-6)
+    assert not fuse(ShownParts(THREE, THREE, THREE, SAME), FusionWeights()).any()
