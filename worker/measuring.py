@@ -1,22 +1,17 @@
 """The measuring worker: one process that trains models again, on a queue of its own so that audits never wait for it."""
 
-import os
-import socket
-import threading
-
 from db import measurements
 from wherefrom.messages import MEASURE_QUEUE
 from wherefrom.records import MeasurementState
 from wherefrom.settings import Settings
-from worker.app import Role, make_celery
+from worker.app import Role
 from worker.runtime import open_database
+from worker.serving import Queue, serve_queue
 from worker.signs import Sign
 from worker.watchdog import Watchdog
 
 #: Name of its sign of life.
 SIGN = "measurer"
-#: Exit code of a measurer that its watchdog ended.
-EXIT_STALLED = 1
 
 
 class MeasuringWatchdog(Watchdog):
@@ -38,29 +33,13 @@ def run_measurer(settings: Settings) -> int:
         MeasuringUnavailable: no recipe is set; nothing was started.
     """
     settings.recipe_file()
-    database, sign, stop = open_database(settings), Sign(settings, SIGN), threading.Event()
-    sign.give()
-    watchdog = MeasuringWatchdog(database, limit_s=settings.watchdog_seconds)
-    threading.Thread(
-        target=watchdog.run,
-        kwargs={"beat": sign.give, "stop": stop, "end": lambda: os._exit(EXIT_STALLED)},
-        name="watchdog",
-        daemon=True,
-    ).start()
-    worker = make_celery(settings, role=Role.MEASURE).Worker(
-        hostname=f"wherefrom-measure-{os.getpid()}@{socket.gethostname()}",
-        pool="prefork",
-        concurrency=1,
-        queues=[MEASURE_QUEUE],
-        without_gossip=True,
-        without_mingle=True,
-        without_heartbeat=True,
-        quiet=True,
-    )
+    database = open_database(settings)
     try:
-        worker.start()
+        return serve_queue(
+            Queue(Role.MEASURE, MEASURE_QUEUE, node="wherefrom-measure", processes=1),
+            settings,
+            watchdog=MeasuringWatchdog(database, limit_s=settings.watchdog_seconds),
+            sign=Sign(settings, SIGN),
+        )
     finally:
-        stop.set()
-        sign.remove()
         database.dispose()
-    return int(worker.exitcode or 0)

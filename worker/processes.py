@@ -9,21 +9,19 @@ from wherefrom.errors import QueueUnavailable
 from wherefrom.logs import get_logger
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
-from worker.app import make_celery
+from worker.app import Role, make_celery
 from worker.hints import HintSender
 from worker.intake import Intake
 from worker.redis_link import connect_redis
 from worker.rounds import run_rounds
 from worker.runtime import open_database
+from worker.serving import Queue, serve_queue
 from worker.signs import LOADING_S, Sign, loading_sign, refusal_sign
 from worker.sweep import Sweeper
 from worker.verify import verify_active_bundles
 from worker.watchdog import Watchdog
 
 log = get_logger(__name__)
-
-#: Exit code of a worker that its watchdog ended.
-EXIT_STALLED = 1
 
 
 def run_intake(settings: Settings, stop: threading.Event) -> None:
@@ -77,37 +75,23 @@ def run_worker(settings: Settings) -> int:
         BundleCorrupt, BundleMismatch, UnknownBundle: an active bundle cannot be used; nothing was started.
         DatabaseUnavailable: the active bundles cannot be read.
     """
-    database, sign, stop = open_database(settings), Sign(settings, "worker"), threading.Event()
-    verify_active_bundles(database, settings)
-    sign.give()
-    limit_s = settings.watchdog_seconds
-    watchdog = Watchdog(
-        database,
-        limit_s=limit_s,
-        is_excused=lambda bundle_id: (
-            refusal_sign(settings, bundle_id).is_fresh(limit_s)
-            or loading_sign(settings, bundle_id).is_fresh(LOADING_S)
-        ),
-    )
-    threading.Thread(
-        target=watchdog.run,
-        kwargs={"beat": sign.give, "stop": stop, "end": lambda: os._exit(EXIT_STALLED)},
-        name="watchdog",
-        daemon=True,
-    ).start()
-    worker = make_celery(settings).Worker(
-        hostname=f"wherefrom-{os.getpid()}@{socket.gethostname()}",
-        pool="prefork",
-        concurrency=settings.worker_processes,
-        without_gossip=True,
-        without_mingle=True,
-        without_heartbeat=True,
-        quiet=True,
-    )
+    database = open_database(settings)
     try:
-        worker.start()
+        verify_active_bundles(database, settings)
+        limit_s = settings.watchdog_seconds
+        watchdog = Watchdog(
+            database,
+            limit_s=limit_s,
+            is_excused=lambda bundle_id: (
+                refusal_sign(settings, bundle_id).is_fresh(limit_s)
+                or loading_sign(settings, bundle_id).is_fresh(LOADING_S)
+            ),
+        )
+        return serve_queue(
+            Queue(Role.ATTRIBUTE, None, node="wherefrom", processes=settings.worker_processes),
+            settings,
+            watchdog=watchdog,
+            sign=Sign(settings, "worker"),
+        )
     finally:
-        stop.set()
-        sign.remove()
         database.dispose()
-    return int(worker.exitcode or 0)
