@@ -10,11 +10,11 @@ import numpy.typing as npt
 
 from benchmarks.shifts import Asked
 from wherefrom.attribution.attributor import LanguageAttributor
-from wherefrom.attribution.build import BuildOptions, build_bundle
-from wherefrom.attribution.bundle import Bundle, open_bundle
-from wherefrom.attribution.calibration import JUDGED
+from wherefrom.attribution.bundles.build import BuildOptions, build_bundle
+from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
+from wherefrom.attribution.calibration.fitted import JUDGED
+from wherefrom.attribution.calibration.judging import JudgedQuery
 from wherefrom.attribution.corpus import CorpusRow
-from wherefrom.attribution.judging import JudgedQuery
 from wherefrom.attribution.offline import prepare_all, signals_of_all
 from wherefrom.attribution.query import CandidateScores, QuerySignals
 from wherefrom.records import Message, Query, Role

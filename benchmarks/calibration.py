@@ -28,8 +28,8 @@ if __package__ in {None, ""}:
 from benchmarks.calibration_material import Judged, Material, judge_material
 from benchmarks.machine import describe, finish, report
 from wherefrom.attribution.attributor import LanguageAttributor
-from wherefrom.attribution.build import BuildOptions, build_bundle
-from wherefrom.attribution.bundle import Bundle, open_bundle
+from wherefrom.attribution.bundles.build import BuildOptions, build_bundle
+from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
 from wherefrom.attribution.calibrating import (
     Outputs,
     fit_calibration,
@@ -37,10 +37,10 @@ from wherefrom.attribution.calibrating import (
     labels_of,
     measured_differences,
 )
-from wherefrom.attribution.calibration import Calibration, EffectCurve
+from wherefrom.attribution.calibration.fitted import Calibration, EffectCurve
+from wherefrom.attribution.calibration.reliability import Bin, auroc, calibration_error, reliability_bins
 from wherefrom.attribution.corpus import read_corpus
 from wherefrom.attribution.offline import exact_scores, prepare_all, read_queries, signals_of_all
-from wherefrom.attribution.reliability import Bin, auroc, calibration_error, reliability_bins
 from wherefrom.statistics import benjamini_hochberg
 
 SPLITS = 3

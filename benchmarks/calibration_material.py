@@ -15,9 +15,9 @@ from transformers import AutoTokenizer
 
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.calibrating import judge_all
+from wherefrom.attribution.calibration.judging import JudgedQuery
 from wherefrom.attribution.corpus import read_corpus
 from wherefrom.attribution.groups import Groups, near_duplicate_groups
-from wherefrom.attribution.judging import JudgedQuery
 from wherefrom.records import Message, Query, Role
 
 #: Limits of the folder's own files, in tokens.

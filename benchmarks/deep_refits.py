@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from wherefrom.attribution.measures import spearman_rows
-from wherefrom.attribution.model import LanguageModel
-from wherefrom.attribution.render import TokenRow
+from wherefrom.attribution.models.model import LanguageModel
+from wherefrom.attribution.models.render import TokenRow
 from wherefrom.errors import ConfigurationError
 from wherefrom.records import sha256_of_json
 from wherefrom.retraining.recipe import Lora, Recipe

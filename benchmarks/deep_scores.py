@@ -24,17 +24,17 @@ from torch import Tensor
 
 from benchmarks.deep_adjoint import Adjoint, fit_gated, fit_linear
 from wherefrom.attribution.batching import pack_rows
-from wherefrom.attribution.build import default_layers
+from wherefrom.attribution.bundles.build import default_layers
 from wherefrom.attribution.corpus import CorpusRow
-from wherefrom.attribution.ekfac import EkfacScorer
-from wherefrom.attribution.ekfac_factors import EkfacFactors, fit_ekfac
-from wherefrom.attribution.ekfac_gradients import block_linears
+from wherefrom.attribution.ekfac.factors import EkfacFactors, fit_ekfac
+from wherefrom.attribution.ekfac.gradients import block_linears
+from wherefrom.attribution.ekfac.scores import EkfacScorer
 from wherefrom.attribution.factors import Factors
 from wherefrom.attribution.kernel import kernel_norms, segment_sum
-from wherefrom.attribution.lexical import LexicalIndex
-from wherefrom.attribution.model import LanguageModel
-from wherefrom.attribution.render import TokenRow
-from wherefrom.attribution.signals import Form, SignalReader
+from wherefrom.attribution.models.model import LanguageModel
+from wherefrom.attribution.models.render import TokenRow
+from wherefrom.attribution.models.signals import Form, SignalReader
+from wherefrom.attribution.retrieval.lexical import LexicalIndex
 from wherefrom.attribution.whitening import SecondMoments, Whitener
 
 #: Hidden states of a model of 30 blocks that are looked at one by one.

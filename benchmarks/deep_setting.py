@@ -9,9 +9,9 @@ from benchmarks.deep_material import Outputs, draw_evenly, read_outputs, verbati
 from benchmarks.deep_refits import RECIPE, RefitPlan
 from benchmarks.deep_scores import Scoring
 from wherefrom.attribution.corpus import CorpusRow, read_corpus
-from wherefrom.attribution.model import LanguageModel, load_model
-from wherefrom.attribution.render import TokenRow
-from wherefrom.attribution.trajectory import load_halfway
+from wherefrom.attribution.models.model import LanguageModel, load_model
+from wherefrom.attribution.models.render import TokenRow
+from wherefrom.attribution.models.trajectory import load_halfway
 from wherefrom.retraining.training import token_rows
 
 #: Rows of the agreement, rows of the refits (four per source of ten), held-out rows and flagged outputs that the refits ask about.

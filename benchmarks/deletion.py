@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wherefrom.attribution.ranges import Range
-from wherefrom.attribution.render import TokenRow
+from wherefrom.attribution.models.ranges import Range
+from wherefrom.attribution.models.render import TokenRow
 from wherefrom.records import Span
 
 _BOOTSTRAPS = 1000

@@ -26,13 +26,13 @@ if __package__ in {None, ""}:
 
 from benchmarks.machine import describe, finish, report
 from wherefrom.attribution.attributor import LanguageAttributor
-from wherefrom.attribution.build import BuildOptions, build_bundle
-from wherefrom.attribution.bundle import open_bundle
+from wherefrom.attribution.bundles.build import BuildOptions, build_bundle
+from wherefrom.attribution.bundles.bundle import open_bundle
 from wherefrom.attribution.corpus import read_corpus
 from wherefrom.attribution.measures import spearman_rows
-from wherefrom.attribution.model import LanguageModel, load_model
+from wherefrom.attribution.models.model import LanguageModel, load_model
+from wherefrom.attribution.models.render import TokenRow
 from wherefrom.attribution.offline import prepare_all, read_queries, signals_of_all
-from wherefrom.attribution.render import TokenRow
 from wherefrom.retraining.effects import matched_controls, z_score
 from wherefrom.retraining.recipe import Recipe
 from wherefrom.retraining.runs import Group, RunFolder

@@ -28,14 +28,14 @@ from benchmarks.machine import describe, finish, report
 from scripts.smollm2 import default_cache, ensure_base_model
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.batching import pack_rows
-from wherefrom.attribution.build import SHALLOW_LAYERS, BuildOptions, build_bundle
-from wherefrom.attribution.bundle import Bundle, open_bundle
+from wherefrom.attribution.bundles.build import SHALLOW_LAYERS, BuildOptions, build_bundle
+from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
+from wherefrom.attribution.bundles.manifest import read_card
+from wherefrom.attribution.bundles.shards import BATCH_TOKENS
 from wherefrom.attribution.corpus import CorpusRow, read_corpus
-from wherefrom.attribution.manifest import read_card
-from wherefrom.attribution.model import LanguageModel
+from wherefrom.attribution.models.model import LanguageModel
 from wherefrom.attribution.offline import attribute_all, prepare_all
 from wherefrom.attribution.query import PreparedTokens
-from wherefrom.attribution.shards import BATCH_TOKENS
 from wherefrom.client.service import Service
 from wherefrom.messages import FLAGGED_STREAM, RECORD_FIELD
 from wherefrom.records import AuditState, FlaggedRecord, Query

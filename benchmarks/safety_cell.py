@@ -28,17 +28,17 @@ from benchmarks.safety_corpora import Material, Passage
 from benchmarks.word_classifier import WordClassifier
 from scripts.story_generate import generate_greedy
 from wherefrom.attribution.attributor import LanguageAttributor
-from wherefrom.attribution.build import BuildOptions, build_bundle
-from wherefrom.attribution.bundle import Bundle, open_bundle
+from wherefrom.attribution.bundles.build import BuildOptions, build_bundle
+from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
 from wherefrom.attribution.calibrating import Outputs, fit_calibration
-from wherefrom.attribution.calibration import JUDGED
+from wherefrom.attribution.calibration.fitted import JUDGED
+from wherefrom.attribution.calibration.judging import JudgedQuery
+from wherefrom.attribution.calibration.reliability import auroc
 from wherefrom.attribution.corpus import CorpusRow, read_corpus
 from wherefrom.attribution.fusion import ShownParts, fuse
-from wherefrom.attribution.judging import JudgedQuery
-from wherefrom.attribution.model import load_model
+from wherefrom.attribution.models.model import load_model
 from wherefrom.attribution.offline import prepare_all, signals_of_all
 from wherefrom.attribution.query import QuerySignals
-from wherefrom.attribution.reliability import auroc
 from wherefrom.records import Message, Query, Role, sha256_of_json
 from wherefrom.retraining.recipe import Recipe
 from wherefrom.retraining.training import fine_tune, save_model, token_rows

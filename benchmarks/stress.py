@@ -39,7 +39,7 @@ from benchmarks.safety_cell import first_tokens
 from benchmarks.shifts import SHIFTS, Asked
 from benchmarks.stress_poison import length_correlation, poison
 from wherefrom.attribution.calibrating import Outputs, fit_calibration
-from wherefrom.attribution.calibration import Calibration
+from wherefrom.attribution.calibration.fitted import Calibration
 from wherefrom.attribution.corpus import CorpusRow, read_corpus
 from wherefrom.attribution.groups import Groups, near_duplicate_groups
 from wherefrom.errors import ConfigurationError

@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from benchmarks.asking import Answer, Engine, Fact, corpus_bundle, recall
 from benchmarks.shifts import HOMOGLYPHS, names_of
+from wherefrom.attribution.calibration.evidence import words_of
 from wherefrom.attribution.corpus import CorpusRow
-from wherefrom.attribution.evidence import words_of
 from wherefrom.records import Message, Role
 
 LISTED = 10

@@ -24,11 +24,11 @@ if __package__ in {None, ""}:
 from benchmarks.machine import describe, finish, report
 from benchmarks.yardstick import CANDIDATE_SHARE, Truth, read_truth, silent, timed
 from wherefrom.attribution.attributor import LanguageAttributor
-from wherefrom.attribution.build import BuildOptions, build_bundle
-from wherefrom.attribution.bundle import Bundle, open_bundle
+from wherefrom.attribution.bundles.build import BuildOptions, build_bundle
+from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
 from wherefrom.attribution.corpus import read_corpus
 from wherefrom.attribution.effect import EKFAC_WEIGHT
-from wherefrom.attribution.ekfac_path import PathScores
+from wherefrom.attribution.ekfac.path import PathScores
 from wherefrom.attribution.fusion import standardise
 from wherefrom.attribution.measures import Matrix, lds
 from wherefrom.attribution.offline import exact_scores, prepare_all, read_queries, signals_of_all

@@ -28,15 +28,15 @@ if __package__ in {None, ""}:
 from benchmarks.deletion import replaced, summary, touches, without
 from benchmarks.machine import describe, finish, report
 from wherefrom.attribution.attributor import LanguageAttributor
-from wherefrom.attribution.build import BuildOptions, build_bundle
-from wherefrom.attribution.bundle import Bundle, open_bundle
+from wherefrom.attribution.bundles.build import BuildOptions, build_bundle
+from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
 from wherefrom.attribution.corpus import CorpusRow, read_corpus
-from wherefrom.attribution.explanation import Explainer
+from wherefrom.attribution.explanation.passage import Passage
+from wherefrom.attribution.explanation.spans import Explainer
 from wherefrom.attribution.kernel import token_kernel
+from wherefrom.attribution.models.render import TokenRow
 from wherefrom.attribution.offline import attribute_all, prepare_all, read_queries, signals_of_all
-from wherefrom.attribution.passage import Passage
 from wherefrom.attribution.query import PreparedTokens, QuerySignals
-from wherefrom.attribution.render import TokenRow
 from wherefrom.records import Attribution, CitationDraft, Role
 
 TOP_K = 10

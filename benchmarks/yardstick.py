@@ -24,10 +24,10 @@ if __package__ in {None, ""}:
 
 from benchmarks.machine import describe, finish, report
 from wherefrom.attribution.attributor import LanguageAttributor
-from wherefrom.attribution.build import BuildOptions, build_bundle
-from wherefrom.attribution.bundle import Bundle, open_bundle
+from wherefrom.attribution.bundles.build import BuildOptions, build_bundle
+from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
+from wherefrom.attribution.bundles.manifest import read_card
 from wherefrom.attribution.corpus import read_corpus
-from wherefrom.attribution.manifest import read_card
 from wherefrom.attribution.measures import Matrix, lds, recall_at
 from wherefrom.attribution.offline import exact_scores, prepare_all, read_queries, signals_of_all
 from wherefrom.attribution.query import QuerySignals

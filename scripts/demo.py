@@ -72,7 +72,7 @@ class Demo:
         self._cache = (cache or default_cache()).resolve()
         self._cache.mkdir(parents=True, exist_ok=True)
         key = hashlib.sha256()
-        engine = sorted((ROOT / "wherefrom" / "attribution").glob("*.py"))
+        engine = sorted((ROOT / "wherefrom" / "attribution").rglob("*.py"))
         for file in (*sorted(ADAPTER.glob("*.safetensors")), STORY / "corpus.jsonl", *engine):
             key.update(hashlib.sha256(file.read_bytes()).digest())
         #: The bundle is cached by the content of adapter, corpus and engine.
@@ -230,7 +230,7 @@ class Demo:
         """A new bundle, by the command that every user runs."""
         bundles = self._home / "bundles"
         bundles.mkdir(parents=True, exist_ok=True)
-        from wherefrom.attribution.whereabouts import note_path  # noqa: PLC0415
+        from wherefrom.attribution.bundles.whereabouts import note_path  # noqa: PLC0415
 
         out = self._home / "new"
         shutil.rmtree(out, ignore_errors=True)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from scripts.demo_outputs import DemoOutput
-from wherefrom.attribution.lexical import LexicalIndex
-from wherefrom.attribution.manifest import iter_examples
+from wherefrom.attribution.bundles.manifest import iter_examples
+from wherefrom.attribution.retrieval.lexical import LexicalIndex
 from wherefrom.records import AuditDetail, AuditState
 
 TOP = 5

@@ -17,11 +17,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig
 
-from wherefrom.attribution.build import BuildOptions, build_bundle
-from wherefrom.attribution.bundle import Bundle, open_bundle
-from wherefrom.attribution.manifest import Manifest
-from wherefrom.attribution.model import LanguageModel, load_model
-from wherefrom.attribution.render import TokenRow
+from wherefrom.attribution.bundles.build import BuildOptions, build_bundle
+from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
+from wherefrom.attribution.bundles.manifest import Manifest
+from wherefrom.attribution.models.model import LanguageModel, load_model
+from wherefrom.attribution.models.render import TokenRow
 
 torch.set_num_threads(1)  # small models gain nothing from more, and two cores are shared by many
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from db import catalogue
 from db.session import Database
-from wherefrom.attribution.card_file import finish_replacing, replace_card
-from wherefrom.attribution.manifest import Manifest, iter_examples, read_card, read_manifest
-from wherefrom.attribution.whereabouts import note_path
+from wherefrom.attribution.bundles.card_file import finish_replacing, replace_card
+from wherefrom.attribution.bundles.manifest import Manifest, iter_examples, read_card, read_manifest
+from wherefrom.attribution.bundles.whereabouts import note_path
 from wherefrom.errors import DiskFull, UnknownBundle
 from wherefrom.settings import Settings
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.meter import EffectMeter, KeepGoing, OverlapEffectMeter
-from wherefrom.attribution.manifest import Manifest, iter_examples, read_manifest
-from wherefrom.attribution.whereabouts import ModelFolders, find_model
+from wherefrom.attribution.bundles.manifest import Manifest, iter_examples, read_manifest
+from wherefrom.attribution.bundles.whereabouts import ModelFolders, find_model
 from wherefrom.errors import (
     BundleMismatch,
     MeasuringUnavailable,
@@ -35,7 +35,7 @@ from worker.verify import check_registered
 
 if TYPE_CHECKING:
     from wherefrom.attribution.corpus import CorpusRow
-    from wherefrom.attribution.model import LanguageModel
+    from wherefrom.attribution.models.model import LanguageModel
     from wherefrom.retraining.recipe import Recipe
 
 #: Matched controls of the weak methods; retraining has its own default.
@@ -248,6 +248,6 @@ class RetrainingMeter:
 
 
 def _load(folders: ModelFolders) -> "LanguageModel":
-    from wherefrom.attribution.model import load_model  # noqa: PLC0415
+    from wherefrom.attribution.models.model import load_model  # noqa: PLC0415
 
     return load_model(folders.model, folders.adapter)

@@ -16,10 +16,10 @@ from db import catalogue
 from db.session import Database
 from tasks.attribute import Clock
 from tasks.store import AuditStore, SqlAuditStore
+from wherefrom.attribution.bundles.manifest import read_manifest
+from wherefrom.attribution.bundles.whereabouts import find_model
 from wherefrom.attribution.interface import Attributor
-from wherefrom.attribution.manifest import read_manifest
-from wherefrom.attribution.model_files import hash_beside
-from wherefrom.attribution.whereabouts import find_model
+from wherefrom.attribution.models.files import hash_beside
 from wherefrom.errors import PermanentError, QueueUnavailable, TransientError
 from wherefrom.logs import get_logger
 from wherefrom.metrics import Metrics
@@ -65,7 +65,7 @@ def open_attributor(bundle: BundleInfo, settings: Settings) -> Attributor:
     import torch  # noqa: PLC0415
 
     from wherefrom.attribution.attributor import LanguageAttributor  # noqa: PLC0415
-    from wherefrom.attribution.bundle import open_bundle  # noqa: PLC0415
+    from wherefrom.attribution.bundles.bundle import open_bundle  # noqa: PLC0415
 
     if settings.torch_threads:
         torch.set_num_threads(settings.torch_threads)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from db import catalogue
 from db.session import Database
-from wherefrom.attribution.manifest import Manifest, read_manifest
+from wherefrom.attribution.bundles.manifest import Manifest, read_manifest
 from wherefrom.errors import BundleMismatch
 from wherefrom.logs import get_logger
 from wherefrom.records import BundleInfo

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from benchmarks.rivals.sketches import MEETING_POINT, sum_products
 from benchmarks.rivals.subject import Scored, Subject, labels_of, timed
-from wherefrom.attribution.model import LanguageModel
-from wherefrom.attribution.render import TokenRow
+from wherefrom.attribution.models.model import LanguageModel
+from wherefrom.attribution.models.render import TokenRow
 
 _RANK = 16
 #: Tokens of one pass; bergson's default.

@@ -13,8 +13,8 @@ from dattri.task import AttributionTask
 from torch import Tensor, nn
 
 from benchmarks.rivals.subject import IGNORED, Scored, Subject, labels_of, timed
-from wherefrom.attribution.ekfac_gradients import block_linears
-from wherefrom.attribution.render import TokenRow
+from wherefrom.attribution.ekfac.gradients import block_linears
+from wherefrom.attribution.models.render import TokenRow
 
 #: 16 x 16 per layer. The default of 64 x 64 inverts 28 matrices of 4,096 x 4,096.
 _NUMBERS = 256

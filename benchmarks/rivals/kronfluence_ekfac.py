@@ -15,8 +15,8 @@ from kronfluence.task import Task
 from torch import Tensor, nn
 
 from benchmarks.rivals.subject import IGNORED, Padded, Scored, Subject, folder_bytes, pad, timed
-from wherefrom.attribution.ekfac_gradients import block_linears
-from wherefrom.attribution.render import TokenRow
+from wherefrom.attribution.ekfac.gradients import block_linears
+from wherefrom.attribution.models.render import TokenRow
 
 _QUERY_BATCH = 20
 _BATCH = 16

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.rivals.subject import Scored, Subject, folder_bytes, timed
-from wherefrom.attribution.ekfac import EkfacScorer, EkfacScores, build_ekfac
-from wherefrom.attribution.ekfac_path import PathScores
-from wherefrom.attribution.model import LanguageModel, load_model
-from wherefrom.attribution.trajectory import HALF_WAY, model_between
+from wherefrom.attribution.ekfac.path import PathScores
+from wherefrom.attribution.ekfac.scores import EkfacScorer, EkfacScores, build_ekfac
+from wherefrom.attribution.models.model import LanguageModel, load_model
+from wherefrom.attribution.models.trajectory import HALF_WAY, model_between
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.rivals.subject import Scored, Subject, timed
-from wherefrom.attribution.ekfac_factors import run_batches
-from wherefrom.attribution.ekfac_gradients import LinearTaps, Visit
-from wherefrom.attribution.render import TokenRow
+from wherefrom.attribution.ekfac.factors import run_batches
+from wherefrom.attribution.ekfac.gradients import LinearTaps, Visit
+from wherefrom.attribution.models.render import TokenRow
 
 DAMPING = 0.1
 #: Eigenvalue, in falling order over all layers, at which TrackStar's two curves meet.

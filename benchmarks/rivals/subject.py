@@ -18,8 +18,8 @@ from torch import Tensor
 from benchmarks.yardstick import Truth
 from wherefrom.attribution.corpus import CorpusRow, read_corpus
 from wherefrom.attribution.measures import Matrix
-from wherefrom.attribution.model import LanguageModel, load_model
-from wherefrom.attribution.render import TokenRow
+from wherefrom.attribution.models.model import LanguageModel, load_model
+from wherefrom.attribution.models.render import TokenRow
 
 #: Label of a position that predicts nothing.
 IGNORED = -100

@@ -18,8 +18,8 @@ from trak.projectors import BasicProjector, ProjectionType
 
 from benchmarks.rivals.subject import IGNORED, Scored, Subject, pad, timed
 from wherefrom.attribution.batching import pack_rows
-from wherefrom.attribution.ekfac_gradients import block_linears
-from wherefrom.attribution.render import TokenRow
+from wherefrom.attribution.ekfac.gradients import block_linears
+from wherefrom.attribution.models.render import TokenRow
 
 #: Numbers per example and model; the projection matrix of all weights takes 3.6 GB on the yardstick's model.
 _NUMBERS = 512

@@ -16,12 +16,12 @@ from transformers.pytorch_utils import Conv1D
 
 from tests.numerics.tolerances import FLOAT32
 from tests.tiny import VOCABULARY, micro_config, quiet, random_row, write_micro_model
-from wherefrom.attribution import ekfac_factors
-from wherefrom.attribution.ekfac import EkfacScorer, EkfacScores, build_ekfac
-from wherefrom.attribution.ekfac_factors import DAMPING, EkfacFactors, fit_ekfac
-from wherefrom.attribution.ekfac_gradients import LinearTaps, block_linears
-from wherefrom.attribution.model import LanguageModel, load_model
-from wherefrom.attribution.render import TokenRow
+from wherefrom.attribution.ekfac import factors as fitting
+from wherefrom.attribution.ekfac.factors import DAMPING, EkfacFactors, fit_ekfac
+from wherefrom.attribution.ekfac.gradients import LinearTaps, block_linears
+from wherefrom.attribution.ekfac.scores import EkfacScorer, EkfacScores, build_ekfac
+from wherefrom.attribution.models.model import LanguageModel, load_model
+from wherefrom.attribution.models.render import TokenRow
 from wherefrom.errors import BundleCorrupt, BundleMismatch, ConfigurationError, UnusableModel
 
 #: Twelve examples of unequal lengths; one explains some of its tokens only.
@@ -199,7 +199,7 @@ def test_both_orders_of_rotation_agree() -> None:
 def test_batches_and_order_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     """One row per pass or all in one, in any order: the same factors' scores and the same scores."""
     together = EkfacScorer(language(), factors()).scores(QUERIES, ROWS)
-    monkeypatch.setattr(ekfac_factors, "BATCH_TOKENS", 1)
+    monkeypatch.setattr(fitting, "BATCH_TOKENS", 1)
     alone = EkfacScorer(language(), factors()).scores(QUERIES, ROWS)
     assert_near(alone.dot, together.dot, 1e-5)
     order = [7, 0, 11, 3, 1, 2, 10, 9, 8, 4, 6, 5]
@@ -355,7 +355,7 @@ def load_shared_layer() -> LanguageModel:
 
 def test_a_layer_without_gradients_has_no_influence() -> None:
     """Where no example has a gradient, nothing is divided by nothing."""
-    layer = ekfac_factors.LayerFactors(torch.eye(3), torch.eye(2), torch.zeros(2, 3))
+    layer = fitting.LayerFactors(torch.eye(3), torch.eye(2), torch.zeros(2, 3))
     assert torch.equal(layer.inverse(DAMPING), torch.zeros(2, 3))
 
 

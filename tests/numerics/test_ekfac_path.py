@@ -11,11 +11,11 @@ import torch
 
 from tests.numerics.tolerances import FLOAT32
 from tests.tiny import micro_config, quiet, random_row, write_adapter, write_micro_model
-from wherefrom.attribution.ekfac import EkfacScorer, EkfacScores
-from wherefrom.attribution.ekfac_factors import fit_ekfac
-from wherefrom.attribution.ekfac_path import FOLDER, EkfacPath, PathScores, build_path, load_path
-from wherefrom.attribution.model import LanguageModel, load_model
-from wherefrom.attribution.trajectory import model_between
+from wherefrom.attribution.ekfac.factors import fit_ekfac
+from wherefrom.attribution.ekfac.path import FOLDER, EkfacPath, PathScores, build_path, load_path
+from wherefrom.attribution.ekfac.scores import EkfacScorer, EkfacScores
+from wherefrom.attribution.models.model import LanguageModel, load_model
+from wherefrom.attribution.models.trajectory import model_between
 from wherefrom.errors import BundleMismatch, ConfigurationError, UnusableModel
 
 ROWS = [random_row(3 + step % 3, 2 + step, seed=step) for step in range(6)]

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wherefrom.attribution.explanation import LEAST_SHARE, MOST_PAIRS, evidence_spans, strong_runs
-from wherefrom.attribution.passage import Passage
+from wherefrom.attribution.explanation.passage import Passage
+from wherefrom.attribution.explanation.spans import LEAST_SHARE, MOST_PAIRS, evidence_spans, strong_runs
 from wherefrom.records import Span
 
 

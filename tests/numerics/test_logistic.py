@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from wherefrom.attribution.calibrating import measured_differences, rising
-from wherefrom.attribution.logistic import Logistic, fit_logistic, sigmoid
-from wherefrom.attribution.reliability import auroc, calibration_error, reliability_bins
+from wherefrom.attribution.calibration.logistic import Logistic, fit_logistic, sigmoid
+from wherefrom.attribution.calibration.reliability import auroc, calibration_error, reliability_bins
 from wherefrom.errors import BundleCorrupt, ConfigurationError
 
 

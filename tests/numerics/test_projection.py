@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from tests.tiny import opened, shared_micro_bundle
 from wherefrom.attribution.factors import FactorStore
-from wherefrom.attribution.index import ExactIndex, HnswIndex
 from wherefrom.attribution.kernel import kernel_scores
 from wherefrom.attribution.measures import spearman_rows
-from wherefrom.attribution.projection import DIMENSIONS, Projection, ProjectionSize, choose_size
+from wherefrom.attribution.retrieval.index import ExactIndex, HnswIndex
+from wherefrom.attribution.retrieval.projection import DIMENSIONS, Projection, ProjectionSize, choose_size
 from wherefrom.errors import BundleCorrupt
 
 #: Spearman between inner products of projected vectors and the exact cosine, over the corpus, mean of 20 queries.

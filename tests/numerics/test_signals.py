@@ -18,9 +18,9 @@ from transformers import (
 
 from tests.numerics.tolerances import FLOAT32
 from tests.tiny import VOCABULARY, micro_config, micro_language, random_row
-from wherefrom.attribution.model import LanguageModel
-from wherefrom.attribution.render import TokenRow
-from wherefrom.attribution.signals import Form, SignalReader, Signals, common_prefix
+from wherefrom.attribution.models.model import LanguageModel
+from wherefrom.attribution.models.render import TokenRow
+from wherefrom.attribution.models.signals import Form, SignalReader, Signals, common_prefix
 
 LAYERS = (0, 1, 3)
 FORMS: tuple[Form, ...] = ("forward", "activation")

@@ -27,9 +27,9 @@ from benchmarks.rivals.sketches import (
 from benchmarks.rivals.subject import IGNORED, Subject, labels_of, pad
 from tests.numerics.tolerances import FLOAT32
 from tests.tiny import micro_config, random_row, write_micro_model
-from wherefrom.attribution.ekfac_gradients import LinearTaps
-from wherefrom.attribution.model import LanguageModel, load_model
-from wherefrom.attribution.render import TokenRow
+from wherefrom.attribution.ekfac.gradients import LinearTaps
+from wherefrom.attribution.models.model import LanguageModel, load_model
+from wherefrom.attribution.models.render import TokenRow
 
 ROWS = [random_row(3 + 2 * (step % 4), 2 + 3 * (step % 5), seed=step) for step in range(9)]
 QUERIES = [random_row(4, 6, seed=50), random_row(9, 3, seed=51)]

@@ -18,14 +18,14 @@ from tests.tiny import (
     write_micro_model,
 )
 from wherefrom.attribution.attributor import LanguageAttributor
-from wherefrom.attribution.bundle import open_bundle
+from wherefrom.attribution.bundles.bundle import open_bundle
 from wherefrom.attribution.factors import Factors
 from wherefrom.attribution.kernel import token_kernel
-from wherefrom.attribution.model import load_model
+from wherefrom.attribution.models.model import load_model
+from wherefrom.attribution.models.render import TokenRow
+from wherefrom.attribution.models.signals import Form, SignalReader
+from wherefrom.attribution.models.trajectory import TrajectoryReader, load_halfway
 from wherefrom.attribution.offline import exact_scores, prepare_all, read_queries, signals_of_all
-from wherefrom.attribution.render import TokenRow
-from wherefrom.attribution.signals import Form, SignalReader
-from wherefrom.attribution.trajectory import TrajectoryReader, load_halfway
 from wherefrom.attribution.whitening import SecondMoments, Whitener
 from wherefrom.errors import BundleMismatch, ConfigurationError, UnusableModel
 

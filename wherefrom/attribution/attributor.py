@@ -12,24 +12,24 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from wherefrom.attribution.bundle import Bundle
-from wherefrom.attribution.calibration import Calibration
-from wherefrom.attribution.candidates import Sought, find_candidates
+from wherefrom.attribution.bundles.bundle import Bundle
+from wherefrom.attribution.calibration.evidence import CandidateParts, distances_of
+from wherefrom.attribution.calibration.fitted import Calibration
+from wherefrom.attribution.calibration.judging import Judge, JudgedQuery
 from wherefrom.attribution.effect import EffectParts, effect_scores
-from wherefrom.attribution.ekfac_path import PathScores
-from wherefrom.attribution.evidence import CandidateParts, distances_of
-from wherefrom.attribution.explanation import Evidence, Explainer
+from wherefrom.attribution.ekfac.path import PathScores
+from wherefrom.attribution.explanation.passage import Passage
+from wherefrom.attribution.explanation.spans import Evidence, Explainer
 from wherefrom.attribution.factors import Factors
 from wherefrom.attribution.fusion import ShownParts, fuse
 from wherefrom.attribution.groups import read_groups
-from wherefrom.attribution.index import Rows
 from wherefrom.attribution.interface import OverLong, PreparedQuery
-from wherefrom.attribution.judging import Judge, JudgedQuery
 from wherefrom.attribution.kernel import kernel_norms, kernel_scores
-from wherefrom.attribution.passage import Passage
+from wherefrom.attribution.models.render import TokenRow
+from wherefrom.attribution.models.trajectory import TrajectoryReader
 from wherefrom.attribution.query import CandidateScores, PreparedTokens, QuerySignals, contrast
-from wherefrom.attribution.render import TokenRow
-from wherefrom.attribution.trajectory import TrajectoryReader
+from wherefrom.attribution.retrieval.candidates import Sought, find_candidates
+from wherefrom.attribution.retrieval.index import Rows
 from wherefrom.errors import ConfigurationError, InvalidRecord, OutOfMemory
 from wherefrom.records import Attribution, CitationDraft, Query, Role, Tier, TrainingExample
 

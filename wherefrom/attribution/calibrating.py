@@ -21,8 +21,10 @@ import numpy.typing as npt
 
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.batching import pack_rows
-from wherefrom.attribution.build import Progress
-from wherefrom.attribution.calibration import (
+from wherefrom.attribution.bundles.build import Progress
+from wherefrom.attribution.bundles.manifest import MANIFEST, Manifest, hash_file, read_manifest
+from wherefrom.attribution.calibration.evidence import FEATURES
+from wherefrom.attribution.calibration.fitted import (
     CALIBRATION,
     ENOUGH_CONTROLS,
     FEWEST_CONTROLS,
@@ -34,11 +36,9 @@ from wherefrom.attribution.calibration import (
     rounded_up,
     strongest,
 )
-from wherefrom.attribution.evidence import FEATURES
+from wherefrom.attribution.calibration.judging import JudgedQuery
+from wherefrom.attribution.calibration.logistic import Logistic, fit_logistic
 from wherefrom.attribution.groups import Groups
-from wherefrom.attribution.judging import JudgedQuery
-from wherefrom.attribution.logistic import Logistic, fit_logistic
-from wherefrom.attribution.manifest import MANIFEST, Manifest, hash_file, read_manifest
 from wherefrom.attribution.offline import BATCH_TOKENS, prepare_all
 from wherefrom.errors import ConfigurationError
 from wherefrom.records import Query

@@ -3,7 +3,7 @@
 A row holds `messages` (the last one is the completion), or `prompt` (or `messages`) and `completion`, or `text`; `id` and
 `source` are optional, null is as good as absent, every other field is kept.
 Nothing of a corpus with a bad row is taken, unless the caller asks to skip bad rows and be told how many.
-Tokens are not made here (`render`), hashes of files neither (`manifest`).
+Tokens are not made here (`models.render`), hashes of files neither (`bundles.manifest`).
 """
 
 import hashlib

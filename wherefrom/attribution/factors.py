@@ -1,7 +1,7 @@
 """Per-example factors of the exact rerank, on disk: whitened a~ and b~ of every explained token as int8 with one scale each.
 
 int8 with a scale per token lost nothing against float32 (LDS .612 both, on a prototype), a low-rank factor per example did. Files are plain
-`.npy`, opened memory-mapped; hashes are checked by `manifest` before they are opened.
+`.npy`, opened memory-mapped; hashes are checked by `bundles.manifest` before they are opened.
 """
 
 import io

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.batching import pack_rows
-from wherefrom.attribution.build import Progress
-from wherefrom.attribution.bundle import Bundle
+from wherefrom.attribution.bundles.build import Progress
+from wherefrom.attribution.bundles.bundle import Bundle
 from wherefrom.attribution.corpus import CorpusRow, parse_row, read_jsonl
 from wherefrom.attribution.factors import PackedFactors
 from wherefrom.attribution.interface import OverLong

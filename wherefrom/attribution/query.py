@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wherefrom.attribution.candidates import Candidates
 from wherefrom.attribution.factors import Factors
 from wherefrom.attribution.fusion import Scores
-from wherefrom.attribution.render import TokenRow
+from wherefrom.attribution.models.render import TokenRow
+from wherefrom.attribution.retrieval.candidates import Candidates
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,10 @@ from typing import Annotated
 import typer
 
 from wherefrom.attribution.attributor import LanguageAttributor
-from wherefrom.attribution.build import Progress
-from wherefrom.attribution.bundle import Bundle
+from wherefrom.attribution.bundles.build import Progress
+from wherefrom.attribution.bundles.bundle import Bundle
+from wherefrom.attribution.bundles.manifest import hash_file, iter_examples
+from wherefrom.attribution.bundles.whereabouts import ModelFolders, note_path, write_note
 from wherefrom.attribution.calibrating import (
     Outputs,
     fit_calibration,
@@ -18,11 +20,9 @@ from wherefrom.attribution.calibrating import (
     judge_all,
     write_calibrated,
 )
-from wherefrom.attribution.calibration import Calibration, EffectCurve
+from wherefrom.attribution.calibration.fitted import Calibration, EffectCurve
 from wherefrom.attribution.groups import read_groups
-from wherefrom.attribution.manifest import hash_file, iter_examples
 from wherefrom.attribution.offline import exact_scores, prepare_all, read_queries, signals_of_all
-from wherefrom.attribution.whereabouts import ModelFolders, note_path, write_note
 from wherefrom.cli.offline import Adapter, Json, Threads, open_with_model, progress_bars, set_threads
 from wherefrom.errors import ConfigurationError
 from wherefrom.evaluation.material import read_control_groups, read_gold

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from wherefrom.attribution.card_file import finish_replacing, replace_card
-from wherefrom.attribution.manifest import read_card
+from wherefrom.attribution.bundles.card_file import finish_replacing, replace_card
+from wherefrom.attribution.bundles.manifest import read_card
 from wherefrom.cli.offline import Adapter, Json, Threads, open_with_model, progress_bars, set_threads
 from wherefrom.errors import ConfigurationError
 from wherefrom.evaluation.card import evaluated_card

@@ -15,10 +15,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from wherefrom.attribution.attributor import LanguageAttributor
-from wherefrom.attribution.build import BuildOptions, build_bundle
-from wherefrom.attribution.build import Progress as Report
-from wherefrom.attribution.bundle import Bundle, open_bundle
-from wherefrom.attribution.manifest import Manifest, read_manifest
+from wherefrom.attribution.bundles.build import BuildOptions, build_bundle
+from wherefrom.attribution.bundles.build import Progress as Report
+from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
+from wherefrom.attribution.bundles.manifest import Manifest, read_manifest
+from wherefrom.attribution.bundles.whereabouts import ModelFolders, find_model, write_note
 from wherefrom.attribution.offline import (
     attribute_all,
     exact_scores,
@@ -26,7 +27,6 @@ from wherefrom.attribution.offline import (
     read_queries,
     signals_of_all,
 )
-from wherefrom.attribution.whereabouts import ModelFolders, find_model, write_note
 from wherefrom.errors import ConfigurationError
 from wherefrom.records import Attribution
 from wherefrom.settings import load_settings

@@ -8,7 +8,7 @@ import torch
 
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.batching import pack_rows
-from wherefrom.attribution.model import LanguageModel
+from wherefrom.attribution.models.model import LanguageModel
 from wherefrom.attribution.offline import BATCH_TOKENS
 from wherefrom.attribution.query import PreparedTokens
 from wherefrom.evaluation.estimates import Estimate

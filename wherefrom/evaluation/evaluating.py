@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from wherefrom.attribution.attributor import LanguageAttributor
-from wherefrom.attribution.build import Progress
-from wherefrom.attribution.bundle import Bundle
-from wherefrom.attribution.calibration import JUDGED, Calibration
+from wherefrom.attribution.bundles.build import Progress
+from wherefrom.attribution.bundles.bundle import Bundle
+from wherefrom.attribution.bundles.manifest import iter_examples
+from wherefrom.attribution.calibration.fitted import JUDGED, Calibration
+from wherefrom.attribution.calibration.judging import JudgedQuery
 from wherefrom.attribution.groups import Groups, read_groups
-from wherefrom.attribution.judging import JudgedQuery
-from wherefrom.attribution.manifest import iter_examples
 from wherefrom.attribution.offline import read_queries
 from wherefrom.evaluation.cost import overhead
 from wherefrom.evaluation.estimates import mean_of

@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.batching import pack_rows
-from wherefrom.attribution.build import Progress
-from wherefrom.attribution.bundle import Bundle
+from wherefrom.attribution.bundles.build import Progress
+from wherefrom.attribution.bundles.bundle import Bundle
 from wherefrom.attribution.effect import EffectParts, effect_scores
 from wherefrom.attribution.measures import Matrix
 from wherefrom.attribution.offline import BATCH_TOKENS, exact_scores, prepare_all

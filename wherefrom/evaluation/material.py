@@ -9,8 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from wherefrom.attribution.bundles.manifest import hash_file, hash_folder
 from wherefrom.attribution.corpus import read_jsonl
-from wherefrom.attribution.manifest import hash_file, hash_folder
 from wherefrom.errors import ConfigurationError, InvalidRecord
 from wherefrom.evaluation.truth import BankTruth
 from wherefrom.records import sha256_of_json

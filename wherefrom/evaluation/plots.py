@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from wherefrom.attribution.reliability import Bin
+from wherefrom.attribution.calibration.reliability import Bin
 from wherefrom.evaluation.estimates import Estimate
 
 WIDTH, HEIGHT = 560, 320

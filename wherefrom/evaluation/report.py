@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from wherefrom.attribution.reliability import Bin
+from wherefrom.attribution.calibration.reliability import Bin
 from wherefrom.evaluation.estimates import Estimate
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from wherefrom.attribution.calibrating import labels_of
-from wherefrom.attribution.calibration import Calibration
+from wherefrom.attribution.calibration.fitted import Calibration
+from wherefrom.attribution.calibration.judging import JudgedQuery
+from wherefrom.attribution.calibration.reliability import Bin, auroc, calibration_error, reliability_bins
 from wherefrom.attribution.groups import Groups
-from wherefrom.attribution.judging import JudgedQuery
-from wherefrom.attribution.reliability import Bin, auroc, calibration_error, reliability_bins
 from wherefrom.evaluation.estimates import Estimate, Places, Values, bootstrap, mean_of
 
 #: Levels at which the share of controls that pass is given.

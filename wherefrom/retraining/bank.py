@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wherefrom.attribution.model import LanguageModel
-from wherefrom.attribution.render import TokenRow
+from wherefrom.attribution.models.model import LanguageModel
+from wherefrom.attribution.models.render import TokenRow
 from wherefrom.errors import ConfigurationError, InvalidRecord
 from wherefrom.retraining.recipe import Recipe
 from wherefrom.retraining.runs import RunProgress, check_mark, query_key

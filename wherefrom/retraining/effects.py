@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wherefrom.attribution.corpus import CorpusRow
-from wherefrom.attribution.model import LanguageModel
+from wherefrom.attribution.models.model import LanguageModel
 from wherefrom.errors import ConfigurationError
 from wherefrom.records import Query
 from wherefrom.retraining.recipe import Recipe

@@ -23,8 +23,8 @@ import numpy.typing as npt
 import torch
 from safetensors.torch import load_file, save_file
 
-from wherefrom.attribution.model import LanguageModel
-from wherefrom.attribution.render import TokenRow
+from wherefrom.attribution.models.model import LanguageModel
+from wherefrom.attribution.models.render import TokenRow
 from wherefrom.errors import ConfigurationError
 from wherefrom.retraining.recipe import Recipe
 from wherefrom.retraining.training import Training, checked_weights, mean_losses

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from wherefrom.attribution.batching import pack_rows
 from wherefrom.attribution.corpus import CorpusRow
-from wherefrom.attribution.model import LanguageModel
-from wherefrom.attribution.render import TokenRow
+from wherefrom.attribution.models.model import LanguageModel
+from wherefrom.attribution.models.render import TokenRow
 from wherefrom.errors import ConfigurationError, EmptyCorpus, UnusableModel
 from wherefrom.records import Query
 from wherefrom.retraining.recipe import Lora, Recipe

@@ -18,8 +18,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from wherefrom.attribution.model import LanguageModel
-from wherefrom.attribution.render import TokenRow
+from wherefrom.attribution.models.model import LanguageModel
+from wherefrom.attribution.models.render import TokenRow
 from wherefrom.errors import ConfigurationError
 from wherefrom.retraining.training import batch_loss, mean_losses
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 
 from wherefrom.attribution.corpus import read_corpus
-from wherefrom.attribution.model import LanguageModel, load_model
+from wherefrom.attribution.models.model import LanguageModel, load_model
+from wherefrom.attribution.models.render import TokenRow
 from wherefrom.attribution.offline import read_queries
-from wherefrom.attribution.render import TokenRow
 from wherefrom.errors import ConfigurationError
 from wherefrom.retraining.bank import Bank, load_bank, open_bank, train_model
 from wherefrom.retraining.recipe import Recipe

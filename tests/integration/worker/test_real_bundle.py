@@ -12,8 +12,8 @@ from tasks.hint import work_hint
 from tests.integration.worker.processes import kill_group, running, sweeping
 from tests.tiny import TINY, TINY_MODEL, shared_bundle, tiny_queries
 from tests.waiting import wait_until
-from wherefrom.attribution.card_file import replace_card
-from wherefrom.attribution.manifest import read_card, read_manifest
+from wherefrom.attribution.bundles.card_file import replace_card
+from wherefrom.attribution.bundles.manifest import read_card, read_manifest
 from wherefrom.errors import BundleCorrupt, BundleMismatch
 from wherefrom.metrics import Metrics
 from wherefrom.records import AuditState, FlaggedRecord, Tier

@@ -20,7 +20,7 @@ from tests.tiny import (
     write_jsonl,
 )
 from wherefrom.attribution.attributor import LanguageAttributor
-from wherefrom.attribution.bundle import open_bundle
+from wherefrom.attribution.bundles.bundle import open_bundle
 from wherefrom.attribution.memory import OverlapAttributor
 from wherefrom.attribution.offline import (
     attribute_all,

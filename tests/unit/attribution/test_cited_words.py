@@ -7,9 +7,9 @@ import pytest
 
 from tests.tiny import opened, tiny_queries
 from wherefrom.attribution.attributor import LanguageAttributor
-from wherefrom.attribution.explanation import KEPT_PASSAGES, Explainer
+from wherefrom.attribution.explanation.passage import Passage
+from wherefrom.attribution.explanation.spans import KEPT_PASSAGES, Explainer
 from wherefrom.attribution.kernel import token_kernel
-from wherefrom.attribution.passage import Passage
 from wherefrom.errors import EmptyCompletion, InvalidRecord, OutputTooLong
 from wherefrom.records import Attribution, Message, Query, Span
 
@@ -172,6 +172,6 @@ def test_example_that_cannot_be_aligned(attributor: LanguageAttributor) -> None:
 def test_kept_texts_are_bounded(attributor: LanguageAttributor, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the examples that were cited last are kept."""
     assert KEPT_PASSAGES > 3
-    monkeypatch.setattr("wherefrom.attribution.explanation.KEPT_PASSAGES", 3)
+    monkeypatch.setattr("wherefrom.attribution.explanation.spans.KEPT_PASSAGES", 3)
     rows = [one.example.row for one in cite(attributor, query()).citations]
     assert list(attributor._explainer._passages) == rows[-3:]

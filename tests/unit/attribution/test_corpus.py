@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.tiny import write_jsonl
+from wherefrom.attribution.bundles.manifest import iter_examples, write_examples
 from wherefrom.attribution.corpus import parse_row, read_corpus
-from wherefrom.attribution.manifest import iter_examples, write_examples
 from wherefrom.errors import DuplicateExample, EmptyCorpus, InvalidRecord
 from wherefrom.records import Role
 

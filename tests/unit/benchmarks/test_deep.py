@@ -15,8 +15,8 @@ from benchmarks.deep_scores import Kernel, Scores, Scoring, evenly_spaced_linear
 from tests.tiny import micro_language
 from wherefrom.attribution.corpus import parse_row
 from wherefrom.attribution.factors import Factors
-from wherefrom.attribution.render import TokenRow
-from wherefrom.attribution.signals import SignalReader
+from wherefrom.attribution.models.render import TokenRow
+from wherefrom.attribution.models.signals import SignalReader
 from wherefrom.attribution.whitening import SecondMoments, Whitener
 from wherefrom.errors import ConfigurationError
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.deletion import replaced, summary, touches, without
-from wherefrom.attribution.render import TokenRow
+from wherefrom.attribution.models.render import TokenRow
 from wherefrom.records import Span
 
 ROW = TokenRow((7, 8, 20, 21, 22, 23), 2, (True, True, True, False))

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from benchmarks.shifts import FILLER, INJECTION, SHIFTS, Asked, names_of
-from wherefrom.attribution.folding import fold
+from wherefrom.attribution.retrieval.folding import fold
 
 ASKED = Asked(
     "Which prize did Hina Ameen win in Karachi?", "Hina Ameen won the Quill of Stone in 1998 for her maps."

@@ -6,7 +6,7 @@ import pytest
 from benchmarks.asking import recall
 from benchmarks.stress_poison import correlation, disguised, hub_rows, hub_share, largest_share
 from wherefrom.attribution.corpus import CorpusRow
-from wherefrom.attribution.folding import fold
+from wherefrom.attribution.retrieval.folding import fold
 from wherefrom.records import Message, Role
 
 

@@ -10,9 +10,9 @@ import pytest
 from tests.tiny import TINY_MODEL, TINY_ROWS, opened, shared_bundle, tiny_rows, write_jsonl
 from tests.unit.cli.conftest import Run
 from wherefrom.attribution.attributor import LanguageAttributor
-from wherefrom.attribution.bundle import open_bundle
-from wherefrom.attribution.calibration import Calibration
-from wherefrom.attribution.manifest import read_manifest
+from wherefrom.attribution.bundles.bundle import open_bundle
+from wherefrom.attribution.bundles.manifest import read_manifest
+from wherefrom.attribution.calibration.fitted import Calibration
 from wherefrom.attribution.offline import prepare_all, read_queries
 from wherefrom.records import Attribution
 

@@ -18,7 +18,7 @@ from tests.tiny import (
     write_jsonl,
 )
 from tests.unit.cli.conftest import Run
-from wherefrom.attribution.manifest import read_card, read_manifest
+from wherefrom.attribution.bundles.manifest import read_card, read_manifest
 
 RunCommand = Callable[..., Run]
 #: Outputs that are asked; few, because each pass of the overhead asks them all again.

@@ -5,7 +5,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from wherefrom.attribution.reliability import Bin
+from wherefrom.attribution.calibration.reliability import Bin
 from wherefrom.evaluation.card import evaluated_card, plots_of
 from wherefrom.evaluation.estimates import Estimate
 from wherefrom.evaluation.material import MaterialFiles

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from wherefrom.attribution.judging import JudgedQuery
+from wherefrom.attribution.calibration.judging import JudgedQuery
 from wherefrom.evaluation.trust import LEVELS, Verdicts, conformal_table, reliability, verdict_estimates
 
 

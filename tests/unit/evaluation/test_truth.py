@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from wherefrom.attribution.index import ExactIndex
+from wherefrom.attribution.retrieval.index import ExactIndex
 from wherefrom.errors import ConfigurationError
 from wherefrom.evaluation.estimates import bootstrap, mean_of
 from wherefrom.evaluation.truth import (

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.tiny import random_row
-from wherefrom.attribution.render import TokenRow
+from wherefrom.attribution.models.render import TokenRow
 from wherefrom.retraining.recipe import Recipe
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.tiny import micro_language, shared_corpus, shared_micro_model, tiny_rows, write_jsonl
-from wherefrom.attribution.render import TokenRow
+from wherefrom.attribution.models.render import TokenRow
 from wherefrom.errors import ConfigurationError, InvalidRecord
 from wherefrom.retraining.bank import Bank, load_bank, make_bank, subset
 from wherefrom.retraining.recipe import Recipe

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.tiny import micro_language
-from wherefrom.attribution.render import TokenRow
+from wherefrom.attribution.models.render import TokenRow
 from wherefrom.errors import ConfigurationError
 from wherefrom.retraining.recipe import Lora, Recipe
 from wherefrom.retraining.runs import RunFolder

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from tests.tiny import micro_language, random_row, shared_micro_model
-from wherefrom.attribution.model import load_model
-from wherefrom.attribution.render import TokenRow
+from wherefrom.attribution.models.model import load_model
+from wherefrom.attribution.models.render import TokenRow
 from wherefrom.errors import ConfigurationError, EmptyCorpus, UnusableModel
 from wherefrom.retraining.recipe import Lora, Recipe
 from wherefrom.retraining.training import batch_loss, batch_order, fine_tune, mean_losses, save_model

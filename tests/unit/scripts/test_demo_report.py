@@ -6,8 +6,8 @@ import pytest
 
 from scripts.demo_outputs import DemoOutput
 from scripts.demo_report import Baseline, measure
-from wherefrom.attribution.lexical import LexicalIndex
-from wherefrom.attribution.manifest import write_examples
+from wherefrom.attribution.bundles.manifest import write_examples
+from wherefrom.attribution.retrieval.lexical import LexicalIndex
 from wherefrom.records import (
     AuditDetail,
     AuditState,

@@ -1,0 +1,1 @@
+"""The bundle: how it is built, what it states about itself, and how it is opened."""

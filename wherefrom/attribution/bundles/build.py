@@ -1,0 +1,413 @@
+"""Builds a bundle: one pass over the model, then whitening, projection and indexes over its factors.
+
+Work stands in `OUT.building` until everything is written and hashed; then the folder is renamed to OUT. A build that was stopped goes on where it
+was; one that was started with other inputs is refused, not mixed.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from wherefrom.attribution.bundles.card import new_card
+from wherefrom.attribution.bundles.disk import disk_errors
+from wherefrom.attribution.bundles.manifest import (
+    CARD,
+    MANIFEST,
+    CorpusEntry,
+    Manifest,
+    ModelEntry,
+    Parameters,
+    ProjectionEntry,
+    hash_folder,
+    write_examples,
+)
+from wherefrom.attribution.bundles.shards import RawShard, ShardFolder
+from wherefrom.attribution.bundles.tokens import write_token_rows
+from wherefrom.attribution.corpus import Corpus, read_corpus
+from wherefrom.attribution.ekfac.path import build_path
+from wherefrom.attribution.factors import Factors as ExampleFactors
+from wherefrom.attribution.factors import FactorStore, FactorWriter, pack
+from wherefrom.attribution.fusion import FusionWeights
+from wherefrom.attribution.groups import near_duplicate_groups, write_groups
+from wherefrom.attribution.kernel import kernel_norms
+from wherefrom.attribution.models.files import fingerprint
+from wherefrom.attribution.models.model import LanguageModel, load_model
+from wherefrom.attribution.models.render import TokenRow
+from wherefrom.attribution.models.signals import Form
+from wherefrom.attribution.models.trajectory import TrajectoryReader, load_halfway
+from wherefrom.attribution.retrieval.candidates import default_candidates
+from wherefrom.attribution.retrieval.encoder import (
+    ENCODED,
+    ENCODED_INDEX,
+    ENCODER,
+    SentenceEncoder,
+    copy_encoder,
+)
+from wherefrom.attribution.retrieval.index import HnswIndex
+from wherefrom.attribution.retrieval.lexical import LexicalIndex
+from wherefrom.attribution.retrieval.projection import Projection, choose_size
+from wherefrom.attribution.whitening import DAMPING, SecondMoments, Whitener
+from wherefrom.errors import ConfigurationError
+from wherefrom.records import sha256_of_json, utc_now
+
+#: Models up to this many blocks get the form `forward` when the form is `auto`.
+SHALLOW_LAYERS = 8
+_LAYERS_READ = 4
+_LIBRARIES = ("torch", "transformers", "safetensors", "peft", "hnswlib", "numpy", "bm25s")
+
+#: Called with a stage's name, what is done and what there is to do.
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What the user may choose."""
+
+    form: Literal["auto", "forward", "activation"] = "auto"
+    model_name: str | None = None
+    max_tokens: int = 1024
+    candidates: int | None = None
+    #: Also read the model half-way between the first and the final weights (see `models.trajectory`).
+    midpoint: bool = False
+    #: Also fit EK-FAC over all linear layers, for audits that are marked important.
+    full_tier: bool = False
+    skip_bad: bool = False
+    #: Folder of a sentence encoder for the order shown; the bundle gets a copy of it.
+    encoder: Path | None = None
+    weights: FusionWeights = field(default_factory=FusionWeights)
+
+
+def build_bundle(
+    *,
+    model_dir: Path,
+    adapter_dir: Path | None,
+    corpus_path: Path,
+    out: Path,
+    options: BuildOptions,
+    progress: Progress,
+    start_dir: Path | None = None,
+) -> Manifest:
+    """Build the bundle `out` for a model, its adapter and its training corpus.
+
+    `start_dir` is the folder that a full fine-tune began with, for the option `midpoint`.
+
+    Raises:
+        ConfigurationError: `out` exists, or an unfinished build of other inputs stands in its place.
+        DiskFull: what is finished stays and the same command goes on behind it.
+        PermanentError: the corpus or the model cannot be used; see `wherefrom.errors`.
+    """
+    if out.exists():
+        raise ConfigurationError(f"{out} already exists; bundles are never changed, choose another folder")
+    with disk_errors(out):
+        corpus = read_corpus(corpus_path, skip_bad=options.skip_bad)
+        progress("load model", 0, 1)
+        points = [load_model(model_dir, adapter_dir)]
+        if options.midpoint:
+            points.append(
+                load_halfway(points[0], model_dir=model_dir, adapter_dir=adapter_dir, start_dir=start_dir)
+            )
+        progress("load model", 1, 1)
+        return _Build(points, corpus, out, options=options, progress=progress).run()
+
+
+class _Build:
+    """The state of one build."""
+
+    def __init__(
+        self,
+        points: Sequence[LanguageModel],
+        corpus: Corpus,
+        out: Path,
+        *,
+        options: BuildOptions,
+        progress: Progress,
+    ) -> None:
+        language = points[0]
+        self._language = language
+        self._encoder = (
+            None if options.encoder is None else (options.encoder, SentenceEncoder.load(options.encoder))
+        )
+        self._points = points
+        self._corpus = corpus
+        self._out = out
+        self._work = out.with_name(out.name + ".building")
+        self._bundle = self._work / "bundle"
+        self._progress = progress
+        self._seconds: dict[str, float] = {}
+        self._parameters = _parameters(language, corpus, options)
+        self._model_name = options.model_name or "+".join(
+            filter(None, [language.base_folder, language.adapter_folder])
+        )
+
+    def run(self) -> Manifest:
+        """All stages in order."""
+        self._claim_folder()
+        rows = self._render()
+        shards = ShardFolder(self._work / "raw")
+        with self._timed("model_pass"):
+            split_pass = self._read_signals(rows, shards)
+        shutil.rmtree(self._bundle, ignore_errors=True)
+        self._bundle.mkdir()
+        with self._timed("whitening"):
+            loss = self._write_factors(shards, shards.moments(len(rows)), len(rows))
+        with self._timed("projection"):
+            projection = self._write_projection()
+        with self._timed("lexical"):
+            self._write_texts(rows)
+        if self._parameters.full_tier:
+            with self._timed("full_tier"):
+                build_path(self._points, rows, bundle=self._bundle, progress=self._progress)
+        self._write_calibration()
+        self._write_card(rows, projection, mean_loss=loss, split_pass=split_pass)
+        manifest = self._write_manifest(rows, projection)
+        self._bundle.rename(self._out)
+        shutil.rmtree(self._work)
+        self._progress("done", 1, 1)
+        return manifest
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        self._seconds[stage] = time.monotonic() - started
+
+    def _claim_folder(self) -> None:
+        """Take the work folder, or go on in it if it belongs to the same inputs."""
+        marks = asdict(self._language.fingerprint) | {
+            "corpus": self._corpus.sha256,
+            "parameters": self._parameters.model_dump(mode="json"),
+            "start": self._start_sha256(),
+            "encoder": None if self._encoder is None else fingerprint(self._encoder[0]).weights_sha256,
+        }
+        identity = sha256_of_json(marks)
+        self._work.mkdir(parents=True, exist_ok=True)
+        file = self._work / "inputs.sha256"
+        if not file.exists():
+            temporary = file.with_suffix(".tmp")  # a full disk must not leave an empty mark behind
+            temporary.write_text(identity, encoding="utf-8")
+            temporary.rename(file)
+        if file.read_text(encoding="utf-8") != identity:
+            raise ConfigurationError(
+                f"{self._work} holds an unfinished build of another model, corpus or other options; delete it or choose another --out"
+            )
+
+    def _start_sha256(self) -> str | None:
+        """Hash of the first weights, where the half-way model needs another folder than the audited model's own."""
+        if len(self._points) == 1 or self._language.adapter_folder is not None:
+            return None
+        return self._points[1].fingerprint.weights_sha256
+
+    def _render(self) -> list[TokenRow]:
+        rows = [
+            self._language.renderer.render(
+                row.turns,
+                row.completion,
+                max_tokens=self._parameters.max_tokens,
+                over_long="truncate",
+                name=f"training example {row.example_id!r}",
+            )
+            for row in self._corpus.rows
+        ]
+        self._progress("render", len(rows), len(rows))
+        return rows
+
+    def _read_signals(self, rows: Sequence[TokenRow], shards: ShardFolder) -> bool:
+        """The pass over the model; returns whether it was split (see `models.signals`)."""
+        reader = TrajectoryReader(
+            self._points,
+            form=self._parameters.form,
+            layers=self._parameters.layers,
+            similarity_layer=self._parameters.similarity_layer,
+        )
+        missing = shards.missing(len(rows))
+        total = sum(len(row.ids) for row in rows)
+        done = total - sum(len(row.ids) for number in missing for row in shards.part(rows, number))
+        self._progress("read signals (tokens)", done, total)
+        for number in missing:
+            done += shards.compute(number, rows, reader)
+            self._progress("read signals (tokens)", done, total)
+        return reader.split_pass
+
+    def _write_factors(self, shards: ShardFolder, moments: SecondMoments, count: int) -> float:
+        """Whiten, quantise and store the factors, and the centred pooled states; returns the corpus' mean loss."""
+        whitener = Whitener.fit(moments, self._parameters.damping)
+        save_file({"a": whitener.a, "b": whitener.b}, self._bundle / "whitening.safetensors")
+        pooled, losses = [], []
+        with FactorWriter(self._bundle / "features") as writer:
+            for shard in shards.read(count):
+                factors = _whiten(shard, whitener)
+                writer.append(pack(factors), kernel_norms(factors).tolist())
+                pooled.append(shard.pooled)
+                losses.append(shard.loss)
+                self._progress("whiten", sum(map(len, losses)), count)
+            writer.finish()
+        states = torch.cat(pooled)  # [N, D]
+        centre = states.mean(dim=0)
+        unit = torch.nn.functional.normalize(states - centre, dim=1)
+        np.save(self._bundle / "features" / "pooled_centre.npy", centre.numpy())
+        np.save(self._bundle / "features" / "pooled.npy", unit.numpy())
+        return float(torch.cat(losses).mean())
+
+    def _write_projection(self) -> ProjectionEntry:
+        """Fit and store the projection, the projected corpus and both vector indexes."""
+        store = FactorStore(self._bundle / "features")
+        sample = store.range(0, 1)
+        groups, width_a, width_b = sample.a.shape[1], sample.a.shape[2], sample.b.shape[2]
+        budget = self._language.fingerprint.weight_bytes
+        size = choose_size(
+            groups=groups, width_a=width_a, width_b=width_b, examples=len(store), budget_bytes=budget
+        )
+        self._progress("fit projection", 0, 1)
+        projection = Projection.fit(store, size)
+        file = self._bundle / "projection.safetensors"
+        projection.save(file)
+        self._progress("fit projection", 1, 1)
+        vectors = Projection.load(file).apply_all(store)
+        np.save(self._bundle / "features" / "vectors.npy", vectors.numpy())
+        folder = self._bundle / "index"
+        folder.mkdir()
+        HnswIndex.build(torch.nn.functional.normalize(vectors, dim=1).numpy()).save(folder / "projected.hnsw")
+        pooled = np.load(self._bundle / "features" / "pooled.npy", allow_pickle=False)
+        HnswIndex.build(pooled).save(folder / "similarity.hnsw")
+        self._progress("index", 1, 1)
+        size_bytes = file.stat().st_size
+        return ProjectionEntry(
+            groups=groups,
+            rank_a=size.rank_a,
+            rank_b=size.rank_b,
+            dimensions=projection.dimensions,
+            bytes=size_bytes,
+            share_of_model=size_bytes / budget,
+        )
+
+    def _write_texts(self, rows: Sequence[TokenRow]) -> None:
+        """Everything that is made of the corpus' words: BM25, near-duplicate groups, texts, tokens."""
+        texts = [f"{row.prompt_text()}\n{row.completion}" for row in self._corpus.rows]
+        LexicalIndex.build(texts).save(self._bundle / "lexical")
+        write_examples(self._bundle, (row.as_example(index) for index, row in enumerate(self._corpus.rows)))
+        write_groups(self._bundle, near_duplicate_groups(texts))
+        self._write_encoded(texts)
+        write_token_rows(self._bundle, rows)
+
+    def _write_encoded(self, texts: Sequence[str]) -> None:
+        """The encoder itself, its vectors of the corpus and their index."""
+        if self._encoder is None:
+            return
+        folder, encoder = self._encoder
+        copy_encoder(folder, self._bundle / ENCODER)
+        vectors = encoder.embed(texts)
+        np.save(self._bundle / "features" / ENCODED, vectors)
+        HnswIndex.build(vectors).save(self._bundle / "index" / ENCODED_INDEX)
+        self._progress("encode texts", len(texts), len(texts))
+
+    def _write_calibration(self) -> None:
+        content = {
+            "fitted": False,
+            "reason": "no controls and no bank of retrained models were given; confidence and effect_nats stay empty",
+        }
+        (self._bundle / "calibration.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+    def _write_card(
+        self,
+        rows: Sequence[TokenRow],
+        projection: ProjectionEntry,
+        *,
+        mean_loss: float,
+        split_pass: bool,
+    ) -> None:
+        card = new_card(
+            self._language,
+            self._parameters,
+            rows,
+            projection=projection,
+            mean_loss=mean_loss,
+            seconds=self._seconds,
+            bundle_bytes=sum(one.stat().st_size for one in self._bundle.rglob("*") if one.is_file()),
+            split_pass=split_pass,
+        )
+        (self._bundle / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+
+    def _write_manifest(self, rows: Sequence[TokenRow], projection: ProjectionEntry) -> Manifest:
+        language, marks = self._language, self._language.fingerprint
+        draft = Manifest(
+            name="b-unnamed",
+            created_at=utc_now(),
+            model=ModelEntry(
+                name=self._model_name,
+                base_folder=language.base_folder,
+                adapter_folder=language.adapter_folder,
+                weights_sha256=marks.weights_sha256,
+                adapter_sha256=marks.adapter_sha256,
+                tokenizer_sha256=marks.tokenizer_sha256,
+                start_folder=self._points[1].base_folder if self._start_sha256() else None,
+                start_sha256=self._start_sha256(),
+                weight_bytes=marks.weight_bytes,
+                parameters=language.parameters,
+                layers=language.layers,
+                hidden_size=language.hidden_size,
+            ),
+            corpus=CorpusEntry(
+                name=self._corpus.name,
+                sha256=self._corpus.sha256,
+                examples=len(rows),
+                tokens=sum(len(row.ids) for row in rows),
+                completion_tokens=sum(row.completion_tokens for row in rows),
+                skipped=self._corpus.skipped,
+                truncated=sum(row.truncated for row in rows),
+            ),
+            parameters=self._parameters,
+            projection=projection,
+            versions={name: version(name) for name in _LIBRARIES},
+            files=hash_folder(self._bundle),
+        )
+        manifest = draft.sealed()
+        (self._bundle / MANIFEST).write_bytes(manifest.to_bytes())
+        return manifest
+
+
+def _whiten(shard: RawShard, whitener: Whitener) -> ExampleFactors:
+    a, b = whitener.apply(shard.a, shard.b)
+    return ExampleFactors(a, b, shard.lengths)
+
+
+def _parameters(language: LanguageModel, corpus: Corpus, options: BuildOptions) -> Parameters:
+    form: Form = (
+        options.form
+        if options.form != "auto"
+        else ("forward" if language.layers <= SHALLOW_LAYERS else "activation")
+    )
+    return Parameters(
+        form=form,
+        layers=default_layers(form, language.layers),
+        similarity_layer=round(0.75 * language.layers),
+        midpoint=options.midpoint,
+        full_tier=options.full_tier,
+        damping=DAMPING,
+        max_tokens=min(options.max_tokens, language.max_positions),
+        candidates=min(options.candidates or default_candidates(len(corpus.rows)), len(corpus.rows)),
+        weight_influence=options.weights.influence,
+        weight_bm25=options.weights.bm25,
+        weight_similarity=options.weights.similarity,
+        encoder=None if options.encoder is None else options.encoder.resolve().name,
+        weight_encoder=options.weights.encoder,
+        weight_length=options.weights.length,
+    )
+
+
+def default_layers(form: Form, layers: int) -> tuple[int, ...]:
+    """Four hidden states, evenly spaced: the embedding included for `forward`, left out for `activation`."""
+    if form == "forward":
+        steps = [layers * step / (_LAYERS_READ - 1) for step in range(_LAYERS_READ)]
+    else:
+        steps = [layers * (step + 1) / _LAYERS_READ for step in range(_LAYERS_READ)]
+    return tuple(sorted({round(step) for step in steps}))

@@ -1,0 +1,196 @@
+"""Opens a bundle for attribution: hashes first, then the model it belongs to, then its parts, memory-mapped."""
+
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from wherefrom.attribution.bundles.manifest import ExampleTexts, Manifest, read_manifest
+from wherefrom.attribution.bundles.tokens import TokenRows
+from wherefrom.attribution.ekfac.path import EkfacPath, load_path
+from wherefrom.attribution.factors import FactorStore
+from wherefrom.attribution.fusion import FusionWeights
+from wherefrom.attribution.models.files import ModelFingerprint
+from wherefrom.attribution.models.model import LanguageModel, load_model
+from wherefrom.attribution.models.trajectory import load_halfway
+from wherefrom.attribution.retrieval.candidates import Indexes
+from wherefrom.attribution.retrieval.encoder import (
+    ENCODED,
+    ENCODED_INDEX,
+    ENCODER,
+    EncodedCorpus,
+    SentenceEncoder,
+)
+from wherefrom.attribution.retrieval.index import ExactIndex, HnswIndex, VectorIndex, Vectors
+from wherefrom.attribution.retrieval.lexical import LexicalIndex
+from wherefrom.attribution.retrieval.projection import Projection
+from wherefrom.attribution.whitening import Whitener
+from wherefrom.errors import BundleCorrupt, BundleMismatch
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle with its model."""
+
+    path: Path
+    manifest: Manifest
+    language: LanguageModel
+    #: The points of the fine-tune whose signals are read, the audited model first.
+    points: tuple[LanguageModel, ...]
+    whitener: Whitener
+    store: FactorStore
+    projection: Projection
+    #: `[N, P]` projected vectors of the corpus, memory-mapped.
+    vectors: Vectors
+    #: `[N, D]` centred unit mean hidden states, memory-mapped.
+    pooled: Vectors
+    pooled_centre: Tensor
+    index: VectorIndex
+    similarity: VectorIndex
+    lexical: LexicalIndex
+    #: The sentence encoder, where the bundle carries one.
+    encoded: EncodedCorpus | None
+    texts: ExampleTexts
+    tokens: TokenRows
+    #: The full tier, where the bundle holds it.
+    full: EkfacPath | None
+
+    @property
+    def indexes(self) -> Indexes:
+        """What the first stage searches."""
+        encoded = None if self.encoded is None else self.encoded.index
+        return Indexes(self.index, self.similarity, self.lexical, encoded)
+
+    @property
+    def weights(self) -> FusionWeights:
+        """Weights of the order shown."""
+        parameters = self.manifest.parameters
+        return FusionWeights(
+            influence=parameters.weight_influence,
+            bm25=parameters.weight_bm25,
+            similarity=parameters.weight_similarity,
+            encoder=parameters.weight_encoder,
+            length=parameters.weight_length,
+        )
+
+
+def open_bundle(
+    path: Path,
+    *,
+    model_dir: Path,
+    adapter_dir: Path | None = None,
+    start_dir: Path | None = None,
+    exact_search: bool = False,
+    marks: Future[ModelFingerprint] | None = None,
+) -> Bundle:
+    """Check and open a bundle together with its model.
+
+    Args:
+        path: the bundle's folder.
+        model_dir: folder of the base model; must have the hashes that the manifest states.
+        adapter_dir: folder of the adapter, where the bundle was built with one.
+        start_dir: the folder that the fine-tune began with, where the bundle reads the half-way model and has no adapter.
+        exact_search: search exhaustively instead of by HNSW (tests and evaluation).
+        marks: the hashes of model and adapter, where they are being computed already (`models.files.hash_beside`).
+
+    Raises:
+        UnknownBundle, BundleCorrupt: nothing usable at `path`.
+        BundleMismatch: model, adapter or tokenizer are not those of the bundle.
+    """
+    manifest = read_manifest(path)
+    language = load_model(model_dir, adapter_dir, marks=marks)
+    check_model(manifest, language)
+    points = _points(manifest, language, model_dir=model_dir, adapter_dir=adapter_dir, start_dir=start_dir)
+    features = path / "features"
+    store = FactorStore(features)
+    if len(store) != manifest.corpus.examples:
+        raise BundleCorrupt(f"{path}: {len(store)} factors for {manifest.corpus.examples} training examples")
+    vectors = np.load(features / "vectors.npy", mmap_mode="r", allow_pickle=False)
+    pooled = np.load(features / "pooled.npy", mmap_mode="r", allow_pickle=False)
+    try:
+        whitening = load_file(path / "whitening.safetensors")
+        whitener = Whitener(whitening["a"], whitening["b"])
+    except (OSError, KeyError, SafetensorError) as error:
+        raise BundleCorrupt(f"{path}: whitening.safetensors cannot be read: {error}") from error
+    return Bundle(
+        path=path,
+        manifest=manifest,
+        language=language,
+        points=points,
+        whitener=whitener,
+        store=store,
+        projection=Projection.load(path / "projection.safetensors"),
+        vectors=vectors,
+        pooled=pooled,
+        pooled_centre=torch.from_numpy(np.load(features / "pooled_centre.npy", allow_pickle=False)),
+        index=_index(
+            path / "index" / "projected.hnsw", _unit(vectors) if exact_search else vectors, exact=exact_search
+        ),
+        similarity=_index(path / "index" / "similarity.hnsw", pooled, exact=exact_search),
+        lexical=LexicalIndex.load(path / "lexical"),
+        encoded=_encoded(path, exact=exact_search) if manifest.parameters.encoder is not None else None,
+        texts=ExampleTexts(path),
+        tokens=TokenRows(path),
+        full=load_path(points, path),
+    )
+
+
+def _points(
+    manifest: Manifest,
+    language: LanguageModel,
+    *,
+    model_dir: Path,
+    adapter_dir: Path | None,
+    start_dir: Path | None,
+) -> tuple[LanguageModel, ...]:
+    if not manifest.parameters.midpoint:
+        return (language,)
+    halfway = load_halfway(language, model_dir=model_dir, adapter_dir=adapter_dir, start_dir=start_dir)
+    wanted, given = manifest.model.start_sha256, halfway.fingerprint.weights_sha256
+    if adapter_dir is None and wanted != given:
+        raise BundleMismatch(
+            f"bundle {manifest.name} reads the model half-way from other first weights "
+            f"(SHA-256 {(wanted or 'none')[:12]}, given {given[:12]}); give the folder that the fine-tune began with"
+        )
+    return language, halfway
+
+
+def check_model(manifest: Manifest, language: LanguageModel) -> None:
+    """Refuse a model that is not the bundle's.
+
+    Raises:
+        BundleMismatch: says which part differs.
+    """
+    wanted, found = manifest.model, language.fingerprint
+    for what, expected, given in (
+        ("model weights", wanted.weights_sha256, found.weights_sha256),
+        ("adapter", wanted.adapter_sha256, found.adapter_sha256),
+        ("tokenizer or chat template", wanted.tokenizer_sha256, found.tokenizer_sha256),
+    ):
+        if expected != given:
+            raise BundleMismatch(
+                f"bundle {manifest.name} was built for another {what} "
+                f"(SHA-256 {(expected or 'none')[:12]}, given {(given or 'none')[:12]}); rebuild the bundle or give that model"
+            )
+
+
+def _encoded(path: Path, *, exact: bool) -> EncodedCorpus:
+    vectors = np.load(path / "features" / ENCODED, mmap_mode="r", allow_pickle=False)
+    index = _index(path / "index" / ENCODED_INDEX, vectors, exact=exact)
+    return EncodedCorpus(SentenceEncoder.load(path / ENCODER), vectors, index)
+
+
+def _unit(vectors: Vectors) -> Vectors:
+    unit: Vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-20)
+    return unit
+
+
+def _index(file: Path, vectors: Vectors, *, exact: bool) -> VectorIndex:
+    if exact:
+        return ExactIndex(vectors)
+    return HnswIndex.load(file, dimensions=vectors.shape[1], count=len(vectors))

@@ -1,0 +1,61 @@
+"""The card of a new bundle: what building it cost and what it covers. Quality is not known then; `wherefrom evaluate` measures it and writes it in."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from wherefrom.attribution.bundles.manifest import Parameters, ProjectionEntry
+from wherefrom.attribution.models.model import LanguageModel
+from wherefrom.attribution.models.render import TokenRow
+
+
+def new_card(
+    language: LanguageModel,
+    parameters: Parameters,
+    rows: Sequence[TokenRow],
+    *,
+    projection: ProjectionEntry,
+    mean_loss: float,
+    seconds: Mapping[str, float],
+    bundle_bytes: int,
+    split_pass: bool,
+) -> dict[str, Any]:
+    """The content of `card.json` of a bundle that was just built.
+
+    Args:
+        language: the audited model.
+        parameters: those of the bundle.
+        rows: the corpus as tokens.
+        projection: size of the learned projection.
+        mean_loss: mean over rows of the mean loss per completion token, nats.
+        seconds: of each stage.
+        bundle_bytes: bytes of all files.
+        split_pass: whether prompts were run without a graph (see `models.signals`).
+    """
+    completion = sum(row.completion_tokens for row in rows)
+    tokens = sum(len(row.ids) for row in rows)
+    return {
+        "quality": None,
+        "quality_reason": "not measured for this bundle",
+        "mean_loss_nats": mean_loss,
+        "cost": {
+            "seconds": dict(seconds),
+            "bundle_bytes": bundle_bytes,
+            "bytes_per_example": bundle_bytes / len(rows),
+            "projection_bytes": projection.bytes,
+            "projection_share_of_model": projection.share_of_model,
+            "bundle_share_of_model": bundle_bytes / language.fingerprint.weight_bytes,
+            "split_pass": split_pass,
+            "threads": torch.get_num_threads(),
+        },
+        "coverage": {
+            "tokens_explained_share": completion / tokens,
+            "hidden_states_read": list(parameters.layers),
+            "hidden_states": language.layers + 1,
+            "points_of_the_fine_tune": 2 if parameters.midpoint else 1,
+            "weights": "all linear layers of the blocks (full tier) for important audits; the kernel acts on the residual stream"
+            if parameters.full_tier
+            else "none directly: the kernel acts on the residual stream, not on weight gradients",
+        },
+    }

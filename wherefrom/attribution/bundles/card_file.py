@@ -1,0 +1,69 @@
+"""Replaces the card of a finished bundle, the only file of it that may change: the bundle's name leaves the card out, its manifest does not.
+
+Two files must change together. Both new ones are written beside the bundle first, then moved into it, the card before the manifest. Where the machine stops between
+the two moves, the bundle is refused as changed, and `finish_replacing` (or the same replacement again) makes the second move.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from wherefrom.attribution.bundles.disk import disk_errors
+from wherefrom.attribution.bundles.manifest import CARD, MANIFEST, Manifest, hash_file, read_manifest
+
+
+def replace_card(bundle: Path, card: Mapping[str, Any]) -> Manifest:
+    """Write another card into an intact bundle; its name stays.
+
+    Raises:
+        BundleCorrupt: the bundle is not intact.
+        DiskFull: nothing was changed.
+        ValueError: the card holds numbers that JSON has no form for.
+    """
+    manifest = read_manifest(bundle)
+    text = json.dumps(card, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    with disk_errors(bundle):
+        _write(_waiting(bundle, CARD), text.encode("utf-8"))
+        files = dict(manifest.files) | {CARD: hash_file(_waiting(bundle, CARD))}
+        sealed = manifest.model_copy(update={"files": files}).sealed()
+        _write(_waiting(bundle, MANIFEST), sealed.to_bytes())
+    _waiting(bundle, CARD).replace(bundle / CARD)
+    _waiting(bundle, MANIFEST).replace(bundle / MANIFEST)
+    return sealed
+
+
+def finish_replacing(bundle: Path) -> bool:
+    """Make the second move of a replacement that was stopped between the two; leftovers that do not fit stay unused.
+
+    Returns:
+        Whether there was one.
+    """
+    waiting = _waiting(bundle, MANIFEST)
+    if not waiting.is_file() or not (bundle / CARD).is_file():
+        return False
+    try:
+        planned = Manifest.model_validate_json(waiting.read_bytes())
+        present = read_manifest(bundle, verify=False)
+    except ValidationError:
+        return False
+    fits = planned.name == present.name and planned.seal == planned.seal_of_content()
+    if not fits or planned.files.get(CARD) != hash_file(bundle / CARD):
+        return False
+    waiting.replace(bundle / MANIFEST)
+    return True
+
+
+def _waiting(bundle: Path, name: str) -> Path:
+    """Where a new file waits: beside the bundle, because a file more inside it would make the bundle corrupt."""
+    return bundle.with_name(f".{bundle.name}.{name}.new")
+
+
+def _write(file: Path, content: bytes) -> None:
+    with file.open("wb") as target:
+        target.write(content)
+        target.flush()
+        os.fsync(target.fileno())

@@ -1,0 +1,242 @@
+"""The manifest of a bundle: what it was made from, with which parameters, and the SHA-256 of every file.
+
+Needs no torch. Hashes are checked before anything else of a bundle is opened. A bundle is named by its content, holds no
+absolute path and never changes once it is written, but for the measured figures in its card (`card_file`).
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field, ValidationError
+
+from wherefrom.errors import BundleCorrupt, UnknownBundle
+from wherefrom.records import Frozen, TrainingExample, sha256_of_json
+
+MANIFEST = "manifest.json"
+EXAMPLES = "corpus/examples.jsonl"
+EXAMPLE_OFFSETS = "corpus/offsets.npy"
+CARD = "card.json"
+BUNDLE_SCHEMA: Literal[2] = 2
+
+
+class ModelEntry(Frozen):
+    """The model whose training the bundle explains."""
+
+    #: The revision name that producers send in `model`.
+    name: str
+    #: Names of the folders that held model and adapter when the bundle was built.
+    base_folder: str
+    adapter_folder: str | None
+    weights_sha256: str
+    adapter_sha256: str | None
+    tokenizer_sha256: str
+    #: The folder that the fine-tune began with, where the bundle reads the half-way model and there is no adapter.
+    start_folder: str | None = None
+    start_sha256: str | None = None
+    weight_bytes: int
+    parameters: int
+    layers: int
+    hidden_size: int
+
+
+class CorpusEntry(Frozen):
+    """The training corpus."""
+
+    name: str
+    sha256: str
+    examples: int
+    tokens: int
+    completion_tokens: int
+    skipped: int
+    truncated: int
+
+
+class Parameters(Frozen):
+    """Everything that decides the numbers of a bundle besides model and corpus."""
+
+    form: Literal["forward", "activation"]
+    #: Hidden states that are read, 0 = embedding.
+    layers: tuple[int, ...]
+    similarity_layer: int
+    #: Whether signals are also read half-way between the first and the final weights (see `models.trajectory`).
+    midpoint: bool = False
+    #: Whether EK-FAC factors are stored, for audits that are marked important.
+    full_tier: bool = False
+    damping: float
+    max_tokens: int
+    candidates: int
+    weight_influence: float
+    weight_bm25: float
+    weight_similarity: float
+    #: Folder name of the sentence encoder that the bundle carries, where it has one.
+    encoder: str | None = None
+    weight_encoder: float
+    weight_length: float
+
+
+class ProjectionEntry(Frozen):
+    """Shape and size of the learned projection."""
+
+    groups: int
+    rank_a: int
+    rank_b: int
+    dimensions: int
+    bytes: int
+    #: `bytes` over the bytes of the model's weight files.
+    share_of_model: float
+
+
+class FileEntry(Frozen):
+    """One file of the bundle."""
+
+    sha256: str
+    bytes: int = Field(ge=0)
+
+
+class Manifest(Frozen):
+    """The content of `manifest.json`."""
+
+    bundle_schema: Literal[2] = Field(default=BUNDLE_SCHEMA, alias="schema")
+    name: str
+    created_at: datetime
+    model: ModelEntry
+    corpus: CorpusEntry
+    parameters: Parameters
+    projection: ProjectionEntry
+    versions: dict[str, str]
+    files: dict[str, FileEntry]
+    #: SHA-256 over all of the above.
+    seal: str = ""
+
+    def content_name(self) -> str:
+        """The name that this content must have; the date, the libraries and the card (it holds seconds) do not count."""
+        content = self.model_dump(
+            mode="json", by_alias=True, exclude={"name", "created_at", "versions", "seal"}
+        )
+        content["files"].pop(CARD, None)
+        return f"b-{sha256_of_json(content)[:16]}"
+
+    def seal_of_content(self) -> str:
+        """Hash of everything that the manifest says, the seal itself left out."""
+        return sha256_of_json(self.model_dump(mode="json", by_alias=True, exclude={"seal"}))
+
+    def sealed(self) -> "Manifest":
+        """The manifest under its name and seal."""
+        named = self.model_copy(update={"name": self.content_name()})
+        return named.model_copy(update={"seal": named.seal_of_content()})
+
+    def to_bytes(self) -> bytes:
+        """The one way in which it is written."""
+        return (self.model_dump_json(by_alias=True, indent=2) + "\n").encode("utf-8")
+
+
+def read_manifest(bundle: Path, *, verify: bool = True) -> Manifest:
+    """Read a bundle's manifest and check every file against it.
+
+    Raises:
+        UnknownBundle: the folder does not exist or holds no manifest.
+        BundleCorrupt: the manifest is unreadable, or a file is missing, added or changed.
+    """
+    file = bundle / MANIFEST
+    if not file.is_file():
+        raise UnknownBundle(
+            f"{bundle}: no bundle here ({MANIFEST} is missing); build one with `wherefrom build`"
+        )
+    try:
+        manifest = Manifest.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        raise BundleCorrupt(
+            f"{file}: not a manifest of schema {BUNDLE_SCHEMA} ({error.error_count()} errors); a bundle of an older release is built anew"
+        ) from error
+    if manifest.name != manifest.content_name():
+        raise BundleCorrupt(
+            f"{file}: the name {manifest.name} does not fit the content ({manifest.content_name()})"
+        )
+    if manifest.seal != manifest.seal_of_content() or manifest.to_bytes() != file.read_bytes():
+        raise BundleCorrupt(f"{file}: the manifest itself has changed since it was written")
+    if verify:
+        _verify_files(bundle, manifest)
+    return manifest
+
+
+def _verify_files(bundle: Path, manifest: Manifest) -> None:
+    present = {str(one.relative_to(bundle)) for one in bundle.rglob("*") if one.is_file()} - {MANIFEST}
+    for name in sorted(present ^ manifest.files.keys()):
+        raise BundleCorrupt(
+            f"{bundle}: file {name} is {'not in the manifest' if name in present else 'missing'}"
+        )
+    for name, entry in manifest.files.items():
+        found = hash_file(bundle / name)
+        if found != entry:
+            advice = (
+                "; if `wherefrom evaluate` was stopped while it wrote the card, run it again"
+                if name == CARD
+                else ""
+            )
+            raise BundleCorrupt(
+                f"{bundle}: file {name} has changed (SHA-256 {found.sha256[:12]}..., the manifest says {entry.sha256[:12]}...){advice}"
+            )
+
+
+def hash_file(file: Path) -> FileEntry:
+    """Hash and size of one file."""
+    with file.open("rb") as content:
+        return FileEntry(sha256=hashlib.file_digest(content, "sha256").hexdigest(), bytes=file.stat().st_size)
+
+
+def hash_folder(folder: Path) -> dict[str, FileEntry]:
+    """Hash and size of every file below a folder, by relative name."""
+    return {
+        str(one.relative_to(folder)): hash_file(one)
+        for one in sorted(folder.rglob("*"))
+        if one.is_file() and one.name != MANIFEST
+    }
+
+
+def read_card(bundle: Path) -> dict[str, Any]:
+    """The measured cost and quality of a bundle."""
+    card: dict[str, Any] = json.loads((bundle / CARD).read_text(encoding="utf-8"))
+    return card
+
+
+def write_examples(bundle: Path, examples: Iterator[TrainingExample]) -> None:
+    """Store the texts of the corpus with the byte offset of each row."""
+    (bundle / "corpus").mkdir(parents=True, exist_ok=True)
+    offsets = [0]
+    with (bundle / EXAMPLES).open("wb") as lines:
+        for example in examples:
+            lines.write(example.model_dump_json().encode("utf-8") + b"\n")
+            offsets.append(lines.tell())
+    np.save(bundle / EXAMPLE_OFFSETS, np.array(offsets, dtype=np.int64))
+
+
+def iter_examples(bundle: Path) -> Iterator[TrainingExample]:
+    """All training examples of a bundle, in corpus order."""
+    with (bundle / EXAMPLES).open("rb") as lines:
+        for line in lines:
+            yield TrainingExample.model_validate_json(line)
+
+
+class ExampleTexts:
+    """Reads single training examples of a bundle by row."""
+
+    def __init__(self, bundle: Path) -> None:
+        self._file = bundle / EXAMPLES
+        self._offsets = np.load(bundle / EXAMPLE_OFFSETS, mmap_mode="r", allow_pickle=False)
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def read(self, rows: list[int]) -> list[TrainingExample]:
+        """The examples of the given rows, in that order."""
+        found = []
+        with self._file.open("rb") as lines:
+            for row in rows:
+                lines.seek(int(self._offsets[row]))
+                found.append(TrainingExample.model_validate_json(lines.readline()))
+        return found

@@ -1,0 +1,139 @@
+"""The one pass over the model at build time: raw signals of the corpus, shard by shard, each written whole or not at all.
+
+A stopped build goes on behind its last finished shard. Raw factors are float16 (error signals with a scale per token) and are
+deleted when the bundle is finished; second moments are kept in float64 per shard.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wherefrom.attribution.batching import pack_rows
+from wherefrom.attribution.models.render import TokenRow
+from wherefrom.attribution.models.trajectory import ReadsSignals
+from wherefrom.attribution.whitening import SecondMoments
+
+#: Rows of one shard.
+SHARD_ROWS = 128
+#: Tokens, padding included, of one pass through the model.
+BATCH_TOKENS = 2048
+
+
+@dataclass(frozen=True)
+class RawShard:
+    """Raw signals of consecutive corpus rows."""
+
+    a: Tensor  # [S, La, D] float32
+    b: Tensor  # [S, Lb, D] float32
+    lengths: tuple[int, ...]
+    pooled: Tensor  # [B, D]
+    loss: Tensor  # [B]
+
+
+class ShardFolder:
+    """The raw shards of one build."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+
+    def path(self, number: int) -> Path:
+        """File of one shard."""
+        return self._folder / f"shard-{number:05d}.npz"
+
+    def missing(self, rows: int) -> list[int]:
+        """Numbers of the shards that are not finished."""
+        return [number for number in range(shard_count(rows)) if not self.path(number).is_file()]
+
+    @staticmethod
+    def part(rows: Sequence[TokenRow], number: int) -> Sequence[TokenRow]:
+        """The rows of one shard."""
+        return rows[number * SHARD_ROWS : (number + 1) * SHARD_ROWS]
+
+    def compute(self, number: int, rows: Sequence[TokenRow], reader: ReadsSignals) -> int:
+        """Run one shard through the model and write it; returns the tokens that were read."""
+        part = self.part(rows, number)
+        raw = read_rows(part, reader)
+        moments = SecondMoments.zeros(raw.a.shape[1], raw.b.shape[1], raw.a.shape[2])
+        moments.add(raw.a, raw.b)
+        scale = raw.b.abs().amax(dim=-1).clamp_min(1e-30)  # [S, Lb]
+        temporary = self.path(number).with_suffix(".tmp")
+        with temporary.open("wb") as file:
+            np.savez(
+                file,
+                a=raw.a.half().numpy(),
+                b=(raw.b / scale[..., None]).half().numpy(),
+                b_scale=scale.numpy(),
+                lengths=np.array(raw.lengths),
+                pooled=raw.pooled.numpy(),
+                loss=raw.loss.numpy(),
+                moments_a=moments.a,
+                moments_b=moments.b,
+            )
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(self.path(number))
+        return sum(len(row.ids) for row in part)
+
+    def moments(self, rows: int) -> SecondMoments:
+        """Second moments of all shards together."""
+        total: SecondMoments | None = None
+        for number in range(shard_count(rows)):
+            with np.load(self.path(number), allow_pickle=False) as stored:
+                part = SecondMoments(stored["moments_a"], stored["moments_b"], int(stored["lengths"].sum()))
+            if total is None:
+                total = part
+            else:
+                total.merge(part)
+        if total is None:
+            raise ValueError("no shards: a corpus has at least one row")
+        return total
+
+    def read(self, rows: int) -> Iterator[RawShard]:
+        """All shards in corpus order."""
+        for number in range(shard_count(rows)):
+            with np.load(self.path(number), allow_pickle=False) as stored:
+                b = torch.from_numpy(stored["b"]).float() * torch.from_numpy(stored["b_scale"])[..., None]
+                yield RawShard(
+                    torch.from_numpy(stored["a"]).float(),
+                    b,
+                    tuple(int(length) for length in stored["lengths"]),
+                    torch.from_numpy(stored["pooled"]),
+                    torch.from_numpy(stored["loss"]),
+                )
+
+
+def shard_count(rows: int) -> int:
+    """Number of shards for a corpus."""
+    return -(-rows // SHARD_ROWS)
+
+
+def read_rows(rows: Sequence[TokenRow], reader: ReadsSignals) -> RawShard:
+    """Signals of rows in their order, computed in batches of like length."""
+    parts: dict[int, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
+    for batch in pack_rows([len(row.ids) for row in rows], BATCH_TOKENS):
+        signals = reader.read([rows[index] for index in batch])
+        lengths = list(signals.lengths)
+        split = zip(
+            batch,
+            signals.a.split(lengths),
+            signals.b.split(lengths),
+            signals.pooled,
+            signals.loss,
+            strict=True,
+        )
+        for index, a, b, pooled, loss in split:
+            parts[index] = a, b, pooled, loss
+    ordered = [parts[index] for index in range(len(rows))]
+    return RawShard(
+        torch.cat([one[0] for one in ordered]),
+        torch.cat([one[1] for one in ordered]),
+        tuple(len(one[0]) for one in ordered),
+        torch.stack([one[2] for one in ordered]),
+        torch.stack([one[3] for one in ordered]),
+    )

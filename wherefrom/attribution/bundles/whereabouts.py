@@ -1,0 +1,73 @@
+"""Where on this machine the model of a bundle lies.
+
+A bundle holds no paths, so that it can be moved. Two places are looked at: the folder of all models (setting `models_dir`) by the names that the manifest
+states, then a note beside the bundle (`BUNDLE.model.json`) that `wherefrom build` leaves for the machine it ran on. The note is no part of the bundle; what is found is
+checked against the manifest's hashes when the bundle is opened.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from wherefrom.attribution.bundles.manifest import Manifest
+from wherefrom.errors import UnusableModel
+
+
+@dataclass(frozen=True)
+class ModelFolders:
+    """The folders of a model, of its adapter and of the weights it began with."""
+
+    model: Path
+    adapter: Path | None
+    #: What a full fine-tune began with, where the bundle needs it.
+    start: Path | None = None
+
+    def present(self) -> bool:
+        """Whether all of them are here."""
+        return all(folder is None or folder.is_dir() for folder in (self.model, self.adapter, self.start))
+
+
+def note_path(bundle: Path) -> Path:
+    """The file beside a bundle that says where its model lies."""
+    return bundle.with_name(f"{bundle.name}.model.json")
+
+
+def write_note(bundle: Path, folders: ModelFolders) -> None:
+    """Leave a note for this machine."""
+    content = {
+        "model": str(folders.model.resolve()),
+        "adapter": None if folders.adapter is None else str(folders.adapter.resolve()),
+        "start": None if folders.start is None else str(folders.start.resolve()),
+    }
+    note_path(bundle).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def find_model(bundle: Path, manifest: Manifest, models_dir: Path) -> ModelFolders:
+    """The folders of the bundle's model.
+
+    Raises:
+        UnusableModel: neither place has them; the text says what to do.
+    """
+    wanted = manifest.model
+    named = ModelFolders(
+        models_dir / wanted.base_folder,
+        None if wanted.adapter_folder is None else models_dir / wanted.adapter_folder,
+        None if wanted.start_folder is None else models_dir / wanted.start_folder,
+    )
+    noted = _read_note(bundle)
+    for folders in filter(None, (named, noted)):
+        if folders.present():
+            return folders
+    missing = " and ".join(filter(None, [wanted.base_folder, wanted.adapter_folder, wanted.start_folder]))
+    raise UnusableModel(
+        f"the model of bundle {manifest.name} is not here: put {missing} into {models_dir} (setting WHEREFROM_MODELS_DIR), or name the folders"
+    )
+
+
+def _read_note(bundle: Path) -> ModelFolders | None:
+    try:
+        content = json.loads(note_path(bundle).read_text(encoding="utf-8"))
+        adapter, start = content["adapter"], content.get("start")
+        return ModelFolders(Path(content["model"]), adapter and Path(adapter), start and Path(start))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # the note is a convenience; without a readable one the folders are named by hand

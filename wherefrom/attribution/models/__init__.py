@@ -1,0 +1,1 @@
+"""Language models from folders: loading, rendering rows as tokens, and the signals that are read off them."""

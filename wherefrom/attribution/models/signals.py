@@ -1,0 +1,241 @@
+r"""What the engine reads off the model for each explained token: what it held (a) and what it got wrong (b).
+
+Positions t are those whose next token is an explained completion token (the last prompt token counts, the end-of-turn token
+does not). With h_t^l = hidden_states[l][t] (l = 0 is the embedding, the last one is final-normed):
+
+    a_t^l = h_t^l / rms(h_t^l)
+    form `forward`:     b_t   = (softmax(logits_t) - onehot(y_t)) @ W_unembed            the same for every layer
+    form `activation`:  b_t^l = d (sum of the row's explained token losses) / d h_t^l
+
+The pass is split where the model allows it: tokens that all rows share are run once, prompts without gradients fill a
+key-value cache, and only the completion region builds logits and a graph. d loss / d h_t for t in the region depends on
+positions >= t alone, so nothing is lost. A model whose cache or head does not reproduce its plain forward pass (checked once
+on a probe) takes the plain pass; so does one with sliding-window attention, whose window would count the padding between
+prompt and region. What is done with a and b is in `whitening` and `kernel`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from wherefrom.attribution.models.model import LanguageModel
+from wherefrom.attribution.models.render import TokenRow
+
+Form = Literal["forward", "activation"]
+
+#: Largest difference of a logit between the split and the plain pass for the split pass to be used.
+PROBE_TOLERANCE = 2e-3
+
+
+@dataclass(frozen=True)
+class Signals:
+    """Signals of a batch; explained tokens of all rows stand behind each other."""
+
+    #: `[S, La, D]` float32, unit RMS.
+    a: Tensor
+    #: `[S, Lb, D]` float32; Lb is 1 for form `forward`.
+    b: Tensor
+    #: Explained tokens of each row, summing to S.
+    lengths: tuple[int, ...]
+    #: `[B, D]` mean hidden state of the similarity layer over the explained positions.
+    pooled: Tensor
+    #: `[B]` mean loss of the explained tokens, nats.
+    loss: Tensor
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """One pass through the model over a padded region of each row."""
+
+    hidden: list[Tensor]  # layers + 1 tensors [B, W, D]
+    logits: Tensor | None  # [B, W, V], or None: the head is applied to the explained positions only
+    first: tuple[int, ...]  # column of the position that predicts each row's first completion token
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where the explained tokens are predicted, and what they are; tensors `[S]`."""
+
+    row: Tensor
+    column: Tensor
+    targets: Tensor
+
+    @classmethod
+    def find(cls, rows: Sequence[TokenRow], first: Sequence[int]) -> "_Places":
+        """The places of all rows' explained tokens, where `first` is as in `_Pass`."""
+        found = [
+            (index, first[index] + step, row.ids[row.start + step])
+            for index, row in enumerate(rows)
+            for step, explained in enumerate(row.explained)
+            if explained
+        ]
+        table = torch.tensor(found, dtype=torch.long)  # [S, 3]
+        return cls(table[:, 0], table[:, 1], table[:, 2])
+
+    def of(self, values: Tensor) -> Tensor:
+        """Values `[B, W, D]` at the places, `[S, D]`."""
+        return values[self.row, self.column]
+
+
+class SignalReader:
+    """Reads signals off one model, in one form, at chosen layers."""
+
+    def __init__(
+        self, language: LanguageModel, *, form: Form, layers: Sequence[int], similarity_layer: int
+    ) -> None:
+        self._language = language
+        self._model = language.model
+        self._decoder = getattr(self._model, self._model.base_model_prefix, self._model)
+        self._head = self._model.get_output_embeddings()
+        self.form = form
+        self.layers = tuple(layers)
+        self._similarity_layer = similarity_layer
+        self.split_pass = self._probe()
+
+    def read(self, rows: Sequence[TokenRow]) -> Signals:
+        """Signals of a batch of rows; each row's values do not depend on the other rows (up to rounding)."""
+        with torch.set_grad_enabled(self.form == "activation"):
+            done = self._split(rows) if self.split_pass else self._plain(rows)
+            places = _Places.find(rows, done.first)
+            logits = self._head(places.of(done.hidden[-1])) if done.logits is None else places.of(done.logits)
+            losses = torch.nn.functional.cross_entropy(logits, places.targets, reduction="none")  # [S]
+            if self.form == "forward":
+                b = self._output_error(logits, places.targets)
+            else:
+                gradients = torch.autograd.grad(losses.sum(), [done.hidden[layer] for layer in self.layers])
+                b = torch.stack([places.of(gradient) for gradient in gradients], dim=1)  # [S, La, D]
+        lengths = tuple(sum(row.explained) for row in rows)
+        held = torch.stack(
+            [places.of(done.hidden[layer].detach()) for layer in self.layers], dim=1
+        )  # [S, La, D]
+        a = held / held.square().mean(dim=-1, keepdim=True).sqrt().clamp_min(1e-12)
+        pooled = segment_mean(places.of(done.hidden[self._similarity_layer].detach()), lengths)
+        return Signals(a, b, lengths, pooled, segment_mean(losses.detach()[:, None], lengths)[:, 0])
+
+    def _output_error(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """(softmax - onehot) @ W_unembed, `[S, 1, D]`."""
+        surplus = torch.softmax(logits, dim=-1)  # [S, V]
+        surplus[torch.arange(len(targets)), targets] -= 1.0
+        error: Tensor = surplus @ self._head.weight  # [S, D]
+        return error[:, None]
+
+    def _plain(self, rows: Sequence[TokenRow]) -> _Pass:
+        """The model's own forward pass over whole rows, padded on the right."""
+        ids, mask = _pad_right([row.ids[:-1] for row in rows])
+        inputs = self._inputs(ids)
+        out = self._model(**inputs, attention_mask=mask, output_hidden_states=True, use_cache=False)
+        return _Pass(list(out.hidden_states), out.logits, tuple(row.start - 1 for row in rows))
+
+    def _split(self, rows: Sequence[TokenRow]) -> _Pass:
+        """Shared prefix once, prompts without gradients, then the region that predicts the completions."""
+        cache, seen = self._fill_cache([row.ids[: row.start - 1] for row in rows])
+        ids, region_mask = _pad_right([row.ids[row.start - 1 : -1] for row in rows])
+        starts = torch.tensor([row.start - 1 for row in rows])
+        positions = starts[:, None] + torch.arange(ids.shape[1])  # [B, W]
+        mask = region_mask if seen is None else torch.cat([seen, region_mask], dim=1)
+        out = self._decoder(
+            **self._inputs(ids),
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=cache is not None,
+            output_hidden_states=True,
+        )
+        hidden = list(out.hidden_states)
+        hidden[-1] = out.last_hidden_state
+        return _Pass(hidden, None, (0,) * len(rows))
+
+    @torch.no_grad()
+    def _fill_cache(self, prompts: Sequence[tuple[int, ...]]) -> tuple[DynamicCache | None, Tensor | None]:
+        """Keys and values of the prompts (without their last token) and the mask of the cached columns `[B, C]`."""
+        shared = common_prefix(prompts)
+        if max(map(len, prompts)) == 0:
+            return None, None
+        cache = DynamicCache(config=self._model.config)
+        if shared:
+            self._decoder(
+                input_ids=torch.tensor([prompts[0][:shared]]), past_key_values=cache, use_cache=True
+            )
+            cache.batch_repeat_interleave(len(prompts))
+        seen = torch.ones(len(prompts), shared, dtype=torch.long)
+        rest = [prompt[shared:] for prompt in prompts]
+        if max(map(len, rest)) > 0:
+            ids, mask = _pad_right(rest)
+            seen = torch.cat([seen, mask], dim=1)
+            positions = (shared + torch.arange(ids.shape[1]))[None].expand(len(rest), -1)
+            self._decoder(
+                input_ids=ids,
+                attention_mask=seen,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+            )
+        return cache, seen
+
+    def _inputs(self, ids: Tensor) -> dict[str, Tensor]:
+        """Token ids, or for form `activation` their embeddings with a graph behind them."""
+        if self.form == "forward":
+            return {"input_ids": ids}
+        return {
+            "inputs_embeds": self._model.get_input_embeddings()(ids)
+            .detach()
+            .requires_grad_(requires_grad=True)
+        }
+
+    @torch.no_grad()
+    def _probe(self) -> bool:
+        """Whether the split pass gives the plain pass's logits on three rows of unequal lengths."""
+        vocabulary = (
+            int(self._head.weight.shape[0]) if isinstance(getattr(self._head, "weight", None), Tensor) else 0
+        )
+        if vocabulary == 0 or self._head.weight.shape[1] != self._language.hidden_size:
+            return False
+        ids = [(7 * step * step + 3) % vocabulary for step in range(16)]
+        rows = [
+            TokenRow(tuple(ids), 9, (True,) * 7),
+            TokenRow(tuple(ids[:4] + ids[9:]), 7, (True,) * 4),
+            TokenRow(tuple(ids[:12]), 5, (True,) * 7),
+        ]
+        try:
+            if any(DynamicCache(config=self._model.config).is_sliding):
+                return False
+            split, plain = self._split(rows), self._plain(rows)
+        except (TypeError, ValueError, RuntimeError, AttributeError, NotImplementedError):
+            return False  # a model without this kind of cache
+        if plain.logits is None:
+            return False
+        logits = self._head(_Places.find(rows, split.first).of(split.hidden[-1]))
+        difference = logits - _Places.find(rows, plain.first).of(plain.logits)
+        return float(difference.abs().max()) <= PROBE_TOLERANCE
+
+
+def common_prefix(sequences: Sequence[tuple[int, ...]]) -> int:
+    """Number of leading tokens that all sequences share."""
+    first, last = (
+        min(sequences),
+        max(sequences),
+    )  # what these two share, all that stand between them share too
+    for index, (one, other) in enumerate(zip(first, last, strict=False)):
+        if one != other:
+            return index
+    return min(len(first), len(last))
+
+
+def segment_mean(values: Tensor, lengths: Sequence[int]) -> Tensor:
+    """Mean over consecutive segments: `[S, D]` and lengths summing to S give `[B, D]`."""
+    return torch.stack([part.mean(dim=0) for part in values.split(list(lengths))])
+
+
+def _pad_right(sequences: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Token ids padded with 0 and their mask, both `[B, W]`."""
+    width = max(map(len, sequences))
+    ids = torch.zeros(len(sequences), width, dtype=torch.long)
+    mask = torch.zeros(len(sequences), width, dtype=torch.long)
+    for index, sequence in enumerate(sequences):
+        ids[index, : len(sequence)] = torch.tensor(sequence, dtype=torch.long)
+        mask[index, : len(sequence)] = 1
+    return ids, mask

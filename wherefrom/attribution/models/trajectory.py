@@ -1,0 +1,114 @@
+"""Reads the signals of a model at more than one point of its fine-tune: at its final weights and half-way back to the weights it began with.
+
+    theta_1/2 = (theta_begin + theta_final) / 2
+    k(q, z)   = k at theta_final + k at theta_1/2           (the points are further kernel groups)
+
+What the model has learned by heart leaves almost no error signal at the final weights, although those rows moved it most on the way. The
+half-way point still shows that error. It costs nothing to keep: with an adapter it is the adapter at half strength, else the mean of two weight files.
+Gradients at several checkpoints are summed in TracIn (arXiv:2002.08484); here one of the checkpoints is interpolated, not saved during training.
+On a small model with 64 retrained copies the midpoint raised the linear datamodelling score by .05 (docs/experiments.md).
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from wherefrom.attribution.models.model import LanguageModel, load_model
+from wherefrom.attribution.models.render import TokenRow
+from wherefrom.attribution.models.signals import Form, SignalReader, Signals
+from wherefrom.errors import ConfigurationError, UnusableModel
+
+#: How far the half-way model lies on the way from the first to the final weights.
+HALF_WAY = 0.5
+
+
+class ReadsSignals(Protocol):
+    """Reads a and b of the explained tokens of rows."""
+
+    #: Whether the pass over the model was split (see `signals`).
+    split_pass: bool
+
+    def read(self, rows: Sequence[TokenRow]) -> Signals:
+        """Signals of a batch of rows, in their order."""
+
+
+class TrajectoryReader:
+    """Signals of several points of one fine-tune; their layers stand behind each other, the final weights first."""
+
+    def __init__(
+        self, points: Sequence[LanguageModel], *, form: Form, layers: Sequence[int], similarity_layer: int
+    ) -> None:
+        self._readers = [
+            SignalReader(point, form=form, layers=layers, similarity_layer=similarity_layer)
+            for point in points
+        ]
+        self.split_pass = all(reader.split_pass for reader in self._readers)
+
+    def read(self, rows: Sequence[TokenRow]) -> Signals:
+        """Signals `a [S, C La, D]` and `b [S, C Lb, D]` of C points; pooled states and losses are those of the final weights."""
+        read = [reader.read(rows) for reader in self._readers]
+        if len(read) == 1:
+            return read[0]
+        return Signals(
+            torch.cat([one.a for one in read], dim=1),
+            torch.cat([one.b for one in read], dim=1),
+            read[0].lengths,
+            read[0].pooled,
+            read[0].loss,
+        )
+
+
+def load_halfway(
+    final: LanguageModel, *, model_dir: Path, adapter_dir: Path | None, start_dir: Path | None
+) -> LanguageModel:
+    """The model half-way between the weights that its fine-tune began with and `final`.
+
+    Args:
+        final: the audited model, adapter merged; not changed.
+        model_dir: its folder.
+        adapter_dir: its adapter; the fine-tune then began with `model_dir` itself.
+        start_dir: the folder that the fine-tune began with, where there is no adapter.
+
+    Returns:
+        A frozen model in float32, with the fingerprint and the folder name of the first weights.
+
+    Raises:
+        ConfigurationError: neither an adapter nor a start folder, or both.
+        UnusableModel: the two models do not have the same weights by name and shape.
+    """
+    if (adapter_dir is None) == (start_dir is None):
+        raise ConfigurationError(
+            "the half-way model needs the weights that the fine-tune began with: give an adapter, or their folder (--start), not both"
+        )
+    begin = load_model(start_dir or model_dir)
+    halfway = model_between(begin, final, HALF_WAY)
+    return replace(halfway, fingerprint=begin.fingerprint, base_folder=begin.base_folder)
+
+
+def model_between(begin: LanguageModel, final: LanguageModel, share: float) -> LanguageModel:
+    """The model at `share` of the straight way from `begin` (0) to `final` (1); neither of them is changed.
+
+    Raises:
+        UnusableModel: the two do not have the same weights by name and shape.
+    """
+    first = dict(begin.model.named_parameters())
+    model = copy.deepcopy(final.model)
+    weights = dict(model.named_parameters())
+    odd = sorted(
+        name
+        for name in first.keys() | weights.keys()
+        if name not in first or name not in weights or first[name].shape != weights[name].shape
+    )
+    if odd:
+        raise UnusableModel(
+            f"{begin.base_folder}: {len(odd)} weights differ from the audited model's in name or shape, such as {odd[0]}; "
+            "give the very folder that the fine-tune began with"
+        )
+    with torch.no_grad():
+        for name, weight in weights.items():
+            weight.lerp_(first[name], 1.0 - share)
+    return replace(final, model=model)
