@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from benchmarks.shifts import Asked
 from wherefrom.attribution.attributor import LanguageAttributor
-from wherefrom.attribution.bundles.build import BuildOptions, build_bundle
+from wherefrom.attribution.bundles.build import build_bundle
 from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
+from wherefrom.attribution.bundles.options import BuildOptions
 from wherefrom.attribution.calibration.fitted import JUDGED
 from wherefrom.attribution.calibration.judging import JudgedQuery
 from wherefrom.attribution.corpus import CorpusRow

@@ -28,8 +28,9 @@ if __package__ in {None, ""}:
 from benchmarks.calibration_material import Judged, Material, judge_material
 from benchmarks.machine import describe, finish, report
 from wherefrom.attribution.attributor import LanguageAttributor
-from wherefrom.attribution.bundles.build import BuildOptions, build_bundle
+from wherefrom.attribution.bundles.build import build_bundle
 from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
+from wherefrom.attribution.bundles.options import BuildOptions
 from wherefrom.attribution.calibrating import (
     Outputs,
     fit_calibration,

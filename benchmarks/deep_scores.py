@@ -24,7 +24,7 @@ from torch import Tensor
 
 from benchmarks.deep_adjoint import Adjoint, fit_gated, fit_linear
 from wherefrom.attribution.batching import pack_rows
-from wherefrom.attribution.bundles.build import default_layers
+from wherefrom.attribution.bundles.options import default_layers
 from wherefrom.attribution.corpus import CorpusRow
 from wherefrom.attribution.ekfac.factors import EkfacFactors, fit_ekfac
 from wherefrom.attribution.ekfac.gradients import block_linears

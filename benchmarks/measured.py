@@ -26,8 +26,9 @@ if __package__ in {None, ""}:
 
 from benchmarks.machine import describe, finish, report
 from wherefrom.attribution.attributor import LanguageAttributor
-from wherefrom.attribution.bundles.build import BuildOptions, build_bundle
+from wherefrom.attribution.bundles.build import build_bundle
 from wherefrom.attribution.bundles.bundle import open_bundle
+from wherefrom.attribution.bundles.options import BuildOptions
 from wherefrom.attribution.corpus import read_corpus
 from wherefrom.attribution.measures import spearman_rows
 from wherefrom.attribution.models.model import LanguageModel, load_model

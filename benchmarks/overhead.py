@@ -28,9 +28,10 @@ from benchmarks.machine import describe, finish, report
 from scripts.smollm2 import default_cache, ensure_base_model
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.batching import pack_rows
-from wherefrom.attribution.bundles.build import SHALLOW_LAYERS, BuildOptions, build_bundle
+from wherefrom.attribution.bundles.build import build_bundle
 from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
 from wherefrom.attribution.bundles.manifest import read_card
+from wherefrom.attribution.bundles.options import SHALLOW_LAYERS, BuildOptions
 from wherefrom.attribution.bundles.shards import BATCH_TOKENS
 from wherefrom.attribution.corpus import CorpusRow, read_corpus
 from wherefrom.attribution.models.model import LanguageModel

@@ -24,8 +24,9 @@ if __package__ in {None, ""}:
 from benchmarks.machine import describe, finish, report
 from benchmarks.yardstick import CANDIDATE_SHARE, Truth, read_truth, silent, timed
 from wherefrom.attribution.attributor import LanguageAttributor
-from wherefrom.attribution.bundles.build import BuildOptions, build_bundle
+from wherefrom.attribution.bundles.build import build_bundle
 from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
+from wherefrom.attribution.bundles.options import BuildOptions
 from wherefrom.attribution.corpus import read_corpus
 from wherefrom.attribution.effect import EKFAC_WEIGHT
 from wherefrom.attribution.ekfac.path import PathScores

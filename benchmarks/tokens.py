@@ -28,8 +28,9 @@ if __package__ in {None, ""}:
 from benchmarks.deletion import replaced, summary, touches, without
 from benchmarks.machine import describe, finish, report
 from wherefrom.attribution.attributor import LanguageAttributor
-from wherefrom.attribution.bundles.build import BuildOptions, build_bundle
+from wherefrom.attribution.bundles.build import build_bundle
 from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
+from wherefrom.attribution.bundles.options import BuildOptions
 from wherefrom.attribution.corpus import CorpusRow, read_corpus
 from wherefrom.attribution.explanation.passage import Passage
 from wherefrom.attribution.explanation.spans import Explainer

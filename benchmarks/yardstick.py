@@ -24,9 +24,10 @@ if __package__ in {None, ""}:
 
 from benchmarks.machine import describe, finish, report
 from wherefrom.attribution.attributor import LanguageAttributor
-from wherefrom.attribution.bundles.build import BuildOptions, build_bundle
+from wherefrom.attribution.bundles.build import build_bundle
 from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
 from wherefrom.attribution.bundles.manifest import read_card
+from wherefrom.attribution.bundles.options import BuildOptions
 from wherefrom.attribution.corpus import read_corpus
 from wherefrom.attribution.measures import Matrix, lds, recall_at
 from wherefrom.attribution.offline import exact_scores, prepare_all, read_queries, signals_of_all
@@ -128,14 +129,8 @@ def _score_all(
     ranked_last = np.where(np.isfinite(shown), shown, projection - 1e3)
     seconds = read_card(bundle.path)["cost"]["seconds"]
     features = seconds["model_pass"] + seconds["whitening"]
-    count, examples = len(signals), len(bundle.store)
-    sizes = {
-        "bm25": _folder_bytes(bundle.path / "lexical") / examples,
-        "similarity": bundle.pooled.nbytes / examples,
-        "projection": bundle.vectors.nbytes / examples,
-        "exact": bundle.store.bytes_per_example,
-        "pipeline": _folder_bytes(bundle.path) / examples,
-    }
+    count = len(signals)
+    sizes = _bytes_per_example(bundle)
     rows = {
         "bm25": (truth.measure(bm25), seconds["lexical"], bm25_seconds / count),
         "similarity": (
@@ -168,6 +163,18 @@ def _score_all(
         "layers": list(bundle.manifest.parameters.layers),
         "queries": count,
         "projection_share_of_model": bundle.manifest.projection.share_of_model,
+    }
+
+
+def _bytes_per_example(bundle: Bundle) -> dict[str, float]:
+    """What each method stores for one training example."""
+    examples = len(bundle.store)
+    return {
+        "bm25": _folder_bytes(bundle.path / "lexical") / examples,
+        "similarity": bundle.pooled.nbytes / examples,
+        "projection": bundle.vectors.nbytes / examples,
+        "exact": bundle.store.bytes_per_example,
+        "pipeline": _folder_bytes(bundle.path) / examples,
     }
 
 

@@ -9,9 +9,10 @@ import numpy as np
 
 from benchmarks.rivals.subject import MAX_TOKENS, Scored, Subject, folder_bytes, timed
 from wherefrom.attribution.attributor import LanguageAttributor
-from wherefrom.attribution.bundles.build import BuildOptions, build_bundle
+from wherefrom.attribution.bundles.build import build_bundle
 from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
 from wherefrom.attribution.bundles.manifest import read_card
+from wherefrom.attribution.bundles.options import BuildOptions
 from wherefrom.attribution.measures import Matrix
 from wherefrom.attribution.offline import exact_scores, prepare_all, read_queries, signals_of_all
 from wherefrom.attribution.query import QuerySignals

@@ -23,7 +23,15 @@ from wherefrom.attribution.calibrating import (
 from wherefrom.attribution.calibration.fitted import Calibration, EffectCurve
 from wherefrom.attribution.groups import read_groups
 from wherefrom.attribution.offline import exact_scores, prepare_all, read_queries, signals_of_all
-from wherefrom.cli.offline import Adapter, Json, Threads, open_with_model, progress_bars, set_threads
+from wherefrom.cli.offline import (
+    Adapter,
+    Json,
+    KnownModel,
+    Threads,
+    open_with_model,
+    progress_bars,
+    set_threads,
+)
 from wherefrom.errors import ConfigurationError
 from wherefrom.evaluation.material import read_control_groups, read_gold
 from wherefrom.records import utc_now
@@ -61,10 +69,7 @@ def calibrate(
     bank_losses: Annotated[
         str | None, typer.Option(help="Name of their losses in the bank; default: the queries' file name.")
     ] = None,
-    model: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the model; default: where it was when the bundle was built."),
-    ] = None,
+    model: KnownModel = None,
     adapter: Adapter = None,
     threads: Threads = 0,
     as_json: Json = False,

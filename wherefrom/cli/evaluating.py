@@ -8,13 +8,37 @@ import typer
 
 from wherefrom.attribution.bundles.card_file import finish_replacing, replace_card
 from wherefrom.attribution.bundles.manifest import read_card
-from wherefrom.cli.offline import Adapter, Json, Threads, open_with_model, progress_bars, set_threads
+from wherefrom.cli.offline import (
+    Adapter,
+    Json,
+    KnownModel,
+    Threads,
+    open_with_model,
+    progress_bars,
+    set_threads,
+)
 from wherefrom.errors import ConfigurationError
 from wherefrom.evaluation.card import evaluated_card
 from wherefrom.evaluation.evaluating import evaluate_bundle
 from wherefrom.evaluation.material import MaterialFiles
 from wherefrom.evaluation.page import card_page
 from wherefrom.evaluation.report import Report
+
+LossesName = Annotated[
+    str | None, typer.Option(help="Name of their losses in the bank; default: the queries' file name.")
+]
+RepeatedBank = Annotated[
+    Path | None,
+    typer.Option(help="Bank of the same subsets retrained with another seed, for the ceiling of LDS."),
+]
+KnownOutputs = Annotated[
+    Path | None,
+    typer.Option(help="Outputs as JSONL with `gold`: ids of the training examples that taught them."),
+]
+Controls = Annotated[
+    Path | None,
+    typer.Option(help="Outputs whose cause is not in the corpus and that did not calibrate the bundle."),
+]
 
 
 def evaluate(
@@ -24,21 +48,10 @@ def evaluate(
     bank_queries: Annotated[
         Path | None, typer.Option(help="The queries whose losses the bank holds.")
     ] = None,
-    bank_losses: Annotated[
-        str | None, typer.Option(help="Name of their losses in the bank; default: the queries' file name.")
-    ] = None,
-    bank_repeat: Annotated[
-        Path | None,
-        typer.Option(help="Bank of the same subsets retrained with another seed, for the ceiling of LDS."),
-    ] = None,
-    known: Annotated[
-        Path | None,
-        typer.Option(help="Outputs as JSONL with `gold`: ids of the training examples that taught them."),
-    ] = None,
-    controls: Annotated[
-        Path | None,
-        typer.Option(help="Outputs whose cause is not in the corpus and that did not calibrate the bundle."),
-    ] = None,
+    bank_losses: LossesName = None,
+    bank_repeat: RepeatedBank = None,
+    known: KnownOutputs = None,
+    controls: Controls = None,
     stress: Annotated[
         Path | None, typer.Option(help="Result of benchmarks/stress.py --json, taken over.")
     ] = None,
@@ -46,10 +59,7 @@ def evaluate(
         Path | None, typer.Option(help="Result of benchmarks/overhead.py --json, taken over.")
     ] = None,
     page: Annotated[Path | None, typer.Option(help="Also write the card as an HTML page.")] = None,
-    model: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the model; default: where it was when the bundle was built."),
-    ] = None,
+    model: KnownModel = None,
     adapter: Adapter = None,
     threads: Threads = 0,
     as_json: Json = False,

@@ -15,10 +15,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from wherefrom.attribution.attributor import LanguageAttributor
-from wherefrom.attribution.bundles.build import BuildOptions, build_bundle
 from wherefrom.attribution.bundles.build import Progress as Report
+from wherefrom.attribution.bundles.build import build_bundle
 from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
 from wherefrom.attribution.bundles.manifest import Manifest, read_manifest
+from wherefrom.attribution.bundles.options import BuildOptions
 from wherefrom.attribution.bundles.whereabouts import ModelFolders, find_model, write_note
 from wherefrom.attribution.offline import (
     attribute_all,
@@ -34,6 +35,9 @@ from wherefrom.settings import load_settings
 Json = Annotated[bool, typer.Option("--json", help="End with one JSON line instead of text.")]
 Threads = Annotated[int, typer.Option(help="Threads of torch; 0 lets torch decide.")]
 Model = Annotated[Path, typer.Option(help="Folder of the model (safetensors, tokenizer with chat template).")]
+KnownModel = Annotated[
+    Path | None, typer.Option(help="Folder of the model; default: where it was when the bundle was built.")
+]
 Adapter = Annotated[Path | None, typer.Option(help="Folder of a PEFT adapter trained on that model.")]
 
 
@@ -52,17 +56,42 @@ class OverLongChoice(StrEnum):
     REJECT = "reject"
 
 
+CitationsFile = Annotated[Path | None, typer.Option(help="Write citations here, one JSON line per query.")]
+ScoresFile = Annotated[
+    Path | None, typer.Option(help="Write the exact score of every pair: .npy, float32 [Q, N].")
+]
+
+CorpusPath = Annotated[
+    Path, typer.Option(help="Training corpus: .jsonl, .parquet, or a folder of them or of `datasets`.")
+]
+FormOption = Annotated[FormChoice, typer.Option(help="auto: forward up to 8 layers, else activation.")]
+Midpoint = Annotated[
+    bool,
+    typer.Option(
+        "--midpoint", help="Also read the model half-way to its first weights: more accurate, twice the cost."
+    ),
+]
+FullTier = Annotated[
+    bool, typer.Option("--full-tier", help="Also fit EK-FAC over all linear layers, for important audits.")
+]
+StartFolder = Annotated[
+    Path | None, typer.Option(help="What a full fine-tune began with, for --midpoint; an adapter needs none.")
+]
+Encoder = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of a sentence encoder (safetensors): finds paraphrases; the bundle gets a copy."
+    ),
+]
+
+
 def build(
     *,
     model: Model,
-    corpus: Annotated[
-        Path, typer.Option(help="Training corpus: .jsonl, .parquet, or a folder of them or of `datasets`.")
-    ],
+    corpus: CorpusPath,
     out: Annotated[Path, typer.Option(help="Folder of the new bundle; must not exist.")],
     adapter: Adapter = None,
-    form: Annotated[
-        FormChoice, typer.Option(help="auto: forward up to 8 layers, else activation.")
-    ] = FormChoice.AUTO,
+    form: FormOption = FormChoice.AUTO,
     model_name: Annotated[
         str | None, typer.Option(help="Revision name that producers send; default: the folders' names.")
     ] = None,
@@ -75,27 +104,10 @@ def build(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave bad rows out and say how many.")
     ] = False,
-    midpoint: Annotated[
-        bool,
-        typer.Option(
-            "--midpoint",
-            help="Also read the model half-way to its first weights: more accurate, twice the cost.",
-        ),
-    ] = False,
-    full_tier: Annotated[
-        bool,
-        typer.Option("--full-tier", help="Also fit EK-FAC over all linear layers, for important audits."),
-    ] = False,
-    start: Annotated[
-        Path | None,
-        typer.Option(help="What a full fine-tune began with, for --midpoint; an adapter needs none."),
-    ] = None,
-    encoder: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of a sentence encoder (safetensors): finds paraphrases; the bundle gets a copy."
-        ),
-    ] = None,
+    midpoint: Midpoint = False,
+    full_tier: FullTier = False,
+    start: StartFolder = None,
+    encoder: Encoder = None,
     threads: Threads = 0,
     as_json: Json = False,
 ) -> None:
@@ -157,17 +169,10 @@ def attribute(
     queries: Annotated[
         Path, typer.Option("--input", help="Queries as JSONL: prompt or messages, and completion.")
     ],
-    model: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the model; default: where it was when the bundle was built."),
-    ] = None,
+    model: KnownModel = None,
     adapter: Adapter = None,
-    output: Annotated[
-        Path | None, typer.Option(help="Write citations here, one JSON line per query.")
-    ] = None,
-    scores: Annotated[
-        Path | None, typer.Option(help="Write the exact score of every pair: .npy, float32 [Q, N].")
-    ] = None,
+    output: CitationsFile = None,
+    scores: ScoresFile = None,
     top_k: Annotated[int, typer.Option("--top-k", min=1, help="Citations per query.")] = 10,
     opponents: Annotated[int, typer.Option(min=0, help="Opponents (negative influence) per query.")] = 3,
     important: Annotated[

@@ -18,7 +18,7 @@ tails (K - 1 degrees of freedom at worst): three controls are the least that is 
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from wherefrom.attribution.models.model import LanguageModel
 from wherefrom.errors import ConfigurationError
 from wherefrom.records import Query
 from wherefrom.retraining.recipe import Recipe
-from wherefrom.retraining.runs import Group, RunFolder, RunProgress
+from wherefrom.retraining.runs import Group, RunFolder, RunLosses, RunProgress
 from wherefrom.retraining.training import token_rows
 
 Effects = npt.NDArray[np.float64]
@@ -158,20 +158,25 @@ def measure_citations(
     runs = RunFolder(folder, language=language, rows=rows, recipe=recipe, keep_models=plan.keep_models)
     found = runs.losses(asked, groups, seeds=plan.seeds, progress=progress)
     place = {group: index for index, group in enumerate(groups)}
-    results = []
-    for citation, matched in zip(citations, beside, strict=True):
-        losses = found.losses[:, :, citation.query]  # [S, G]
-        wanted = [place[group] for group in matched]
-        results.append(
-            summarise(
-                citation,
-                effects=losses[:, place[citation.group]] - losses[:, 0],
-                controls=(losses[:, wanted] - losses[:, :1]).T,
-                control_groups=matched,
-                seconds=float(found.seconds[:, [0, place[citation.group], *wanted]].sum()),
-            )
-        )
-    return results
+    return [
+        _effect_of(citation, matched, place=place, found=found)
+        for citation, matched in zip(citations, beside, strict=True)
+    ]
+
+
+def _effect_of(
+    citation: MeasuredCitation, matched: Sequence[Group], *, place: Mapping[Group, int], found: RunLosses
+) -> MeasuredEffect:
+    """One citation's effect beside its controls, from the losses of all runs."""
+    losses = found.losses[:, :, citation.query]  # [S, G]
+    wanted = [place[group] for group in matched]
+    return summarise(
+        citation,
+        effects=losses[:, place[citation.group]] - losses[:, 0],
+        controls=(losses[:, wanted] - losses[:, :1]).T,
+        control_groups=matched,
+        seconds=float(found.seconds[:, [0, place[citation.group], *wanted]].sum()),
+    )
 
 
 def summarise(

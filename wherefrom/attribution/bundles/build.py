@@ -9,10 +9,9 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -26,26 +25,23 @@ from wherefrom.attribution.bundles.manifest import (
     CorpusEntry,
     Manifest,
     ModelEntry,
-    Parameters,
     ProjectionEntry,
     hash_folder,
     write_examples,
 )
+from wherefrom.attribution.bundles.options import BuildOptions, parameters_of
 from wherefrom.attribution.bundles.shards import RawShard, ShardFolder
 from wherefrom.attribution.bundles.tokens import write_token_rows
 from wherefrom.attribution.corpus import Corpus, read_corpus
 from wherefrom.attribution.ekfac.path import build_path
 from wherefrom.attribution.factors import Factors as ExampleFactors
 from wherefrom.attribution.factors import FactorStore, FactorWriter, pack
-from wherefrom.attribution.fusion import FusionWeights
 from wherefrom.attribution.groups import near_duplicate_groups, write_groups
 from wherefrom.attribution.kernel import kernel_norms
 from wherefrom.attribution.models.files import fingerprint
 from wherefrom.attribution.models.model import LanguageModel, load_model
 from wherefrom.attribution.models.render import TokenRow
-from wherefrom.attribution.models.signals import Form
 from wherefrom.attribution.models.trajectory import TrajectoryReader, load_halfway
-from wherefrom.attribution.retrieval.candidates import default_candidates
 from wherefrom.attribution.retrieval.encoder import (
     ENCODED,
     ENCODED_INDEX,
@@ -56,35 +52,14 @@ from wherefrom.attribution.retrieval.encoder import (
 from wherefrom.attribution.retrieval.index import HnswIndex
 from wherefrom.attribution.retrieval.lexical import LexicalIndex
 from wherefrom.attribution.retrieval.projection import Projection, choose_size
-from wherefrom.attribution.whitening import DAMPING, SecondMoments, Whitener
+from wherefrom.attribution.whitening import SecondMoments, Whitener
 from wherefrom.errors import ConfigurationError
 from wherefrom.records import sha256_of_json, utc_now
 
-#: Models up to this many blocks get the form `forward` when the form is `auto`.
-SHALLOW_LAYERS = 8
-_LAYERS_READ = 4
 _LIBRARIES = ("torch", "transformers", "safetensors", "peft", "hnswlib", "numpy", "bm25s")
 
 #: Called with a stage's name, what is done and what there is to do.
 Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class BuildOptions:
-    """What the user may choose."""
-
-    form: Literal["auto", "forward", "activation"] = "auto"
-    model_name: str | None = None
-    max_tokens: int = 1024
-    candidates: int | None = None
-    #: Also read the model half-way between the first and the final weights (see `models.trajectory`).
-    midpoint: bool = False
-    #: Also fit EK-FAC over all linear layers, for audits that are marked important.
-    full_tier: bool = False
-    skip_bad: bool = False
-    #: Folder of a sentence encoder for the order shown; the bundle gets a copy of it.
-    encoder: Path | None = None
-    weights: FusionWeights = field(default_factory=FusionWeights)
 
 
 def build_bundle(
@@ -144,7 +119,7 @@ class _Build:
         self._bundle = self._work / "bundle"
         self._progress = progress
         self._seconds: dict[str, float] = {}
-        self._parameters = _parameters(language, corpus, options)
+        self._parameters = parameters_of(language, corpus, options)
         self._model_name = options.model_name or "+".join(
             filter(None, [language.base_folder, language.adapter_folder])
         )
@@ -378,36 +353,3 @@ class _Build:
 def _whiten(shard: RawShard, whitener: Whitener) -> ExampleFactors:
     a, b = whitener.apply(shard.a, shard.b)
     return ExampleFactors(a, b, shard.lengths)
-
-
-def _parameters(language: LanguageModel, corpus: Corpus, options: BuildOptions) -> Parameters:
-    form: Form = (
-        options.form
-        if options.form != "auto"
-        else ("forward" if language.layers <= SHALLOW_LAYERS else "activation")
-    )
-    return Parameters(
-        form=form,
-        layers=default_layers(form, language.layers),
-        similarity_layer=round(0.75 * language.layers),
-        midpoint=options.midpoint,
-        full_tier=options.full_tier,
-        damping=DAMPING,
-        max_tokens=min(options.max_tokens, language.max_positions),
-        candidates=min(options.candidates or default_candidates(len(corpus.rows)), len(corpus.rows)),
-        weight_influence=options.weights.influence,
-        weight_bm25=options.weights.bm25,
-        weight_similarity=options.weights.similarity,
-        encoder=None if options.encoder is None else options.encoder.resolve().name,
-        weight_encoder=options.weights.encoder,
-        weight_length=options.weights.length,
-    )
-
-
-def default_layers(form: Form, layers: int) -> tuple[int, ...]:
-    """Four hidden states, evenly spaced: the embedding included for `forward`, left out for `activation`."""
-    if form == "forward":
-        steps = [layers * step / (_LAYERS_READ - 1) for step in range(_LAYERS_READ)]
-    else:
-        steps = [layers * (step + 1) / _LAYERS_READ for step in range(_LAYERS_READ)]
-    return tuple(sorted({round(step) for step in steps}))

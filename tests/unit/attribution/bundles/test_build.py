@@ -24,9 +24,10 @@ from tests.tiny import (
 )
 from wherefrom.attribution.bundles import build as building
 from wherefrom.attribution.bundles import shards
-from wherefrom.attribution.bundles.build import BuildOptions, build_bundle, default_layers
+from wherefrom.attribution.bundles.build import build_bundle
 from wherefrom.attribution.bundles.bundle import open_bundle
 from wherefrom.attribution.bundles.manifest import Manifest, iter_examples, read_card, read_manifest
+from wherefrom.attribution.bundles.options import BuildOptions, default_layers
 from wherefrom.attribution.bundles.shards import ShardFolder
 from wherefrom.attribution.retrieval.index import HnswIndex
 from wherefrom.errors import (

@@ -1,0 +1,69 @@
+"""What a user may choose when a bundle is built, and what follows for its parameters."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from wherefrom.attribution.bundles.manifest import Parameters
+from wherefrom.attribution.corpus import Corpus
+from wherefrom.attribution.fusion import FusionWeights
+from wherefrom.attribution.models.model import LanguageModel
+from wherefrom.attribution.models.signals import Form
+from wherefrom.attribution.retrieval.candidates import default_candidates
+from wherefrom.attribution.whitening import DAMPING
+
+#: Models up to this many blocks get the form `forward` when the form is `auto`.
+SHALLOW_LAYERS = 8
+_LAYERS_READ = 4
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What the user may choose."""
+
+    form: Literal["auto", "forward", "activation"] = "auto"
+    model_name: str | None = None
+    max_tokens: int = 1024
+    candidates: int | None = None
+    #: Also read the model half-way between the first and the final weights (see `models.trajectory`).
+    midpoint: bool = False
+    #: Also fit EK-FAC over all linear layers, for audits that are marked important.
+    full_tier: bool = False
+    skip_bad: bool = False
+    #: Folder of a sentence encoder for the order shown; the bundle gets a copy of it.
+    encoder: Path | None = None
+    weights: FusionWeights = field(default_factory=FusionWeights)
+
+
+def parameters_of(language: LanguageModel, corpus: Corpus, options: BuildOptions) -> Parameters:
+    """The parameters of a bundle: what the user chose, and the defaults that fit the model and the corpus."""
+    form: Form = (
+        options.form
+        if options.form != "auto"
+        else ("forward" if language.layers <= SHALLOW_LAYERS else "activation")
+    )
+    return Parameters(
+        form=form,
+        layers=default_layers(form, language.layers),
+        similarity_layer=round(0.75 * language.layers),
+        midpoint=options.midpoint,
+        full_tier=options.full_tier,
+        damping=DAMPING,
+        max_tokens=min(options.max_tokens, language.max_positions),
+        candidates=min(options.candidates or default_candidates(len(corpus.rows)), len(corpus.rows)),
+        weight_influence=options.weights.influence,
+        weight_bm25=options.weights.bm25,
+        weight_similarity=options.weights.similarity,
+        encoder=None if options.encoder is None else options.encoder.resolve().name,
+        weight_encoder=options.weights.encoder,
+        weight_length=options.weights.length,
+    )
+
+
+def default_layers(form: Form, layers: int) -> tuple[int, ...]:
+    """Four hidden states, evenly spaced: the embedding included for `forward`, left out for `activation`."""
+    if form == "forward":
+        steps = [layers * step / (_LAYERS_READ - 1) for step in range(_LAYERS_READ)]
+    else:
+        steps = [layers * (step + 1) / _LAYERS_READ for step in range(_LAYERS_READ)]
+    return tuple(sorted({round(step) for step in steps}))
