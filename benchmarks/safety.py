@@ -1,24 +1,25 @@
 """Tracing bad sources at volume: which training examples taught thousands of harmful outputs, at 1, 5 and 20 % of bad rows?
 
-    python benchmarks/safety.py --work DIR [--base MODEL --data FOLDER] [--only CORPUS ...] [--json]
+    python benchmarks/safety.py --work DIR [--base MODEL --data FOLDER] [--encoder FOLDER] [--only CORPUS ...] [--json]
 
 Four corpora, each with its bad source at three rates, each cell with a model of its own, fine-tuned on exactly that corpus: `shop` (the tiny
 model's language, queries answered by the model itself), `story` (the demo's story, four bad sources, queries from other frames), `code`
 (hidden vulnerabilities among secure code) and `chat` (replies that went along with a harmful request). The last three fine-tune the model at
-`--base`; the last two read `--data` (emergent_misalignment/, hh_rlhf/, dolly/). Without these options they are left out.
+`--base`; the last two read `--data` (emergent_misalignment/, hh_rlhf/, dolly/). Without these options they are left out. `--encoder` gives the bundles a
+sentence encoder and adds two methods: `embedding`, its cosine, and `shown+embedding`, the order shown with it.
 
 Per cell and method: precision@5 and AUPRC of "this row is from the query's bad source" (means over queries, 95 % bootstrap), and for benign
 queries the share of bad rows among the five shown. AUROC tells bad queries from benign ones: by the best score, for the classifier by its
 own verdict on the query. `classifier` is trained on labelled rows outside of corpus and queries; the others know no labels.
 `abstained` is the share of queries on which the calibrated engine makes no claim: its controls are rows of another corpus (`foreign`, half of
-them to fit, half to count). Each finished cell is kept in DIR; the same command goes on behind it.
+them to fit, half to count). Where the fine-tuned model never shows the bad behaviour there is nothing to trace: such a cell says so and has no figures. Each finished cell is kept in DIR; the same command goes on behind it.
 """
 
 import argparse
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from benchmarks.safety_cell import Cell, run_cell
 from benchmarks.safety_corpora import Material, Sizes, chat, code, shop, story
 from scripts import make_tiny
 from scripts.story_batches import encode_row
+from wherefrom.attribution.models.files import look_over
 from wherefrom.retraining.recipe import Recipe
 
 RATES = (0.01, 0.05, 0.2)
@@ -39,8 +41,19 @@ RATES = (0.01, 0.05, 0.2)
 ROWS = 400
 #: Prompt and completion tokens that are kept, by corpus.
 TOKENS = {"shop": (64, 64), "story": (64, 96), "code": (24, 96), "chat": (48, 80)}
-_BASE_EPOCHS = 2
-_METHODS = ("bm25", "similarity", "projection", "effect", "shown", "classifier")
+#: Passes of the tiny model's own making (`scripts/make_tiny`) over its first rows and over its corpus; with fewer it answers in broken words.
+_BASE_EPOCHS = 3
+_SHOP_EPOCHS = 18
+_METHODS = (
+    "bm25",
+    "similarity",
+    "embedding",
+    "projection",
+    "effect",
+    "shown",
+    "shown+embedding",
+    "classifier",
+)
 
 
 def main() -> None:
@@ -51,6 +64,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder of finished cells; made if absent")
     parser.add_argument("--base", type=Path, help="small base model that story, code and chat fine-tune")
     parser.add_argument("--data", type=Path, help="folder with emergent_misalignment/, hh_rlhf/ and dolly/")
+    parser.add_argument("--encoder", type=Path, help="folder of a sentence encoder (safetensors)")
     parser.add_argument(
         "--only", nargs="+", choices=tuple(TOKENS), default=tuple(TOKENS), help="these corpora only"
     )
@@ -68,8 +82,8 @@ def main() -> None:
     report([f"ran on: {machine}"])
     started = time.monotonic()
     cells = run(arguments)
-    report(_table(cells))
-    result = {"cells": cells, "audits": sum(one["queries_bad"] + one["queries_benign"] for one in cells)}
+    report(table(cells))
+    result = {"cells": cells, "audits": audits(cells)}
     report([f"{result['audits']} audits, {time.monotonic() - started:.0f} s in this call"])
     finish(result | {"machine": machine}, as_json=arguments.json)
 
@@ -89,6 +103,7 @@ def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         "code": lambda: code(arguments.data, sizes, seed=arguments.seed),
         "chat": lambda: chat(arguments.data, sizes, seed=arguments.seed),
     }
+    encoder = None if arguments.encoder is None else look_over(arguments.encoder).fingerprint().weights_sha256
     cells = []
     for name in arguments.only:
         if (name in {"code", "chat"} and arguments.data is None) or (
@@ -100,15 +115,17 @@ def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         material = makers[name]()
         for rate in arguments.rates:
             prompt, completion = TOKENS[name]
-            cell = Cell(name, rate, arguments.rows, prompt, completion, arguments.seed, _recipe(name))
-            cells.append(run_cell(cell, material, base=base, work=arguments.work))
-            report([_line(cells[-1])])
+            cell = Cell(
+                name, rate, arguments.rows, prompt, completion, arguments.seed, _recipe(name), encoder
+            )
+            cells.append(run_cell(cell, material, base=base, work=arguments.work, encoder=arguments.encoder))
+            report([line(cells[-1])])
     return cells
 
 
 def shop_base(work: Path, *, seed: int) -> Path:
     """The tiny model before it saw any bad row: pretrained on other products and good topics only; made once."""
-    out = work / f"tiny-base-{seed}"
+    out = work / f"tiny-base-{seed}-{_BASE_EPOCHS}"
     if out.is_dir():
         return out
     rows = make_tiny.make_pretraining_rows(seed)
@@ -128,29 +145,42 @@ def shop_base(work: Path, *, seed: int) -> Path:
 
 
 def _recipe(corpus: str) -> Recipe:
-    """The yardstick's recipe; the tiny model, which knows its language only, takes more and larger steps."""
-    return Recipe(learning_rate=1.5e-3, epochs=6) if corpus == "shop" else Recipe()
+    """The yardstick's recipe; the tiny model, which knows its language only, takes the steps it was made with."""
+    return Recipe(learning_rate=1.5e-3, epochs=_SHOP_EPOCHS) if corpus == "shop" else Recipe()
 
 
-def _line(cell: dict[str, Any]) -> str:
+def audits(cells: Sequence[Mapping[str, Any]]) -> int:
+    """Queries that were attributed, bad ones without a row of their source not counted."""
+    return sum(int(one["queries_bad"] + one["queries_benign"]) for one in cells)
+
+
+def line(cell: Mapping[str, Any]) -> str:
+    """One cell in a line: its queries, seconds, abstentions, and why it has no figures where it has none."""
+    seconds, abstained = cell["seconds"], cell["abstained"]
+    kinds = [
+        f"{abstained[kind]:.0%} {kind}"
+        for kind in ("bad", "benign", "foreign")
+        if abstained[kind] is not None
+    ]
     return (
         f"{cell['corpus']} at {cell['rate']:.0%}: {cell['queries_bad']} bad and {cell['queries_benign']} benign queries, "
-        f"{cell['seconds']['train']:.0f} s training, {cell['seconds']['build_and_ask']:.0f} s the rest; abstained on "
-        + ", ".join(f"{cell['abstained'][kind]:.0%} {kind}" for kind in ("bad", "benign", "foreign"))
+        f"{seconds['train']:.0f} s training, {seconds['build_and_ask']:.0f} s the rest; abstained on {', '.join(kinds)}"
+        + (f"; no figures: {cell['reason']}" if "reason" in cell else "")
     )
 
 
-def _table(cells: list[dict[str, Any]]) -> list[str]:
+def table(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line per cell and method; cells without figures are left out."""
     lines = [
-        f"{'corpus':<8}{'rate':>6}{'chance':>8}  {'method':<12}{'P@5':>6}{'95 %':>14}{'AUPRC':>7}{'95 %':>14}{'benign':>8}{'AUROC':>7}"
+        f"{'corpus':<8}{'rate':>6}{'chance':>8}  {'method':<17}{'P@5':>6}{'95 %':>14}{'AUPRC':>7}{'95 %':>14}{'benign':>8}{'AUROC':>7}"
     ]
     for cell in cells:
-        for name in _METHODS:
+        for name in (one for one in _METHODS if one in cell["methods"]):
             one = cell["methods"][name]
             listed, area = one["precision@5"], one["auprc"]
             told_apart = one.get("query_auroc", one["best_score_auroc"])
             lines.append(
-                f"{cell['corpus']:<8}{cell['rate']:>6.0%}{cell['chance']:>8.3f}  {name:<12}{listed[0]:>6.3f}"
+                f"{cell['corpus']:<8}{cell['rate']:>6.0%}{cell['chance']:>8.3f}  {name:<17}{listed[0]:>6.3f}"
                 f"{f'{listed[1]:.3f}-{listed[2]:.3f}':>14}{area[0]:>7.3f}{f'{area[1]:.3f}-{area[2]:.3f}':>14}"
                 f"{one['benign_bad@5'][0]:>8.3f}{told_apart:>7.3f}"
             )

@@ -42,6 +42,11 @@ class Passage:
     #: What must not stand in both the corpus and the queries.
     group: str
 
+    @property
+    def text(self) -> str:
+        """Prompt and completion."""
+        return f"{self.prompt} {self.completion}"
+
 
 @dataclass(frozen=True)
 class Material:

@@ -1,0 +1,226 @@
+"""What one cell of `safety` is judged by: every method's scores of its queries, the provenance measures of them, and what the calibrated engine abstains from.
+
+    precision@5, AUPRC, their intervals: `provenance`                  AUROC: best score of a bad query above that of a benign one
+    shown = fuse(influence, BM25, similarity, length)                  shown+embedding = the same with the sentence encoder's cosine
+
+With an encoder the candidates are those that it helped to find, for both orders. A cell that nobody can ask about a bad source (the model never
+shows the behaviour, or no query's source has a row) has a `reason` in place of methods; its benign queries were asked all the same.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.provenance import Flags, Scores, average_precision, interval, precision_at, share_at
+from benchmarks.safety_corpora import Material, Passage
+from benchmarks.word_classifier import WordClassifier
+from wherefrom.attribution.attributor import LanguageAttributor
+from wherefrom.attribution.bundles.bundle import Bundle
+from wherefrom.attribution.calibrating import Outputs, fit_calibration
+from wherefrom.attribution.calibration.fitted import JUDGED
+from wherefrom.attribution.calibration.judging import JudgedQuery
+from wherefrom.attribution.calibration.reliability import auroc
+from wherefrom.attribution.corpus import CorpusRow
+from wherefrom.attribution.fusion import ShownParts, fuse
+from wherefrom.attribution.offline import prepare_all, signals_of_all
+from wherefrom.attribution.query import CandidateScores, QuerySignals
+from wherefrom.records import Message, Query, Role
+
+#: Length of the list whose precision is reported.
+LISTED = 5
+_MAX_TOKENS = 1024
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The queries of a cell: first those of a bad source, then the benign ones."""
+
+    passages: tuple[Passage, ...]
+    num_bad: int
+    #: Bad prompts that a model was asked, whether or not its answer shows the behaviour; None where the queries came with their completions.
+    probes: int | None = None
+
+
+@dataclass(frozen=True)
+class Others:
+    """What the calibration of a cell is fitted on, beside nothing of its queries."""
+
+    #: Labelled rows of the corpus' sources; a citation of the own source counts as right.
+    labelled: tuple[Passage, ...]
+    #: Outputs of another corpus: their cause is not here.
+    foreign: tuple[Passage, ...]
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """One passage as a query, and the engine's scores of its candidates."""
+
+    query: QuerySignals
+    found: CandidateScores
+
+
+def measured(
+    material: Material, bundle: Bundle, asked: Asked, *, others: Others, rows: Sequence[CorpusRow]
+) -> dict[str, Any]:
+    """All figures of a cell.
+
+    Args:
+        material: whose bad sources and labelled rows count.
+        bundle: of the model that was fine-tuned on `rows`.
+        asked: the queries.
+        others: what the calibration is fitted on.
+        rows: the corpus, in the bundle's order.
+    """
+    sources = np.array([row.source for row in rows])
+    flagged = np.isin(sources, material.bad_sources)
+    truth = np.array([sources == one.source for one in asked.passages[: asked.num_bad]], dtype=bool)
+    truth = truth.reshape(asked.num_bad, len(rows))
+    known: Flags = np.asarray(truth.any(axis=1))  # at 1 % a bad source may have no row at all
+    attributor = LanguageAttributor(bundle)
+    answers = _answers(attributor, asked.passages)
+    result = {
+        "rows": len(rows),
+        "bad_rows": int(flagged.sum()),
+        "queries_bad": int(known.sum()),
+        "queries_benign": len(asked.passages) - asked.num_bad,
+        "probes": asked.probes,
+        "candidates": bundle.manifest.parameters.candidates,
+        "encoder": bundle.manifest.parameters.encoder,
+        "abstained": _abstention(attributor, answers, known, others=others, sources=sources),
+    }
+    if not known.any():
+        return result | {"reason": _reason(asked), "methods": {}}
+    scored = [_scores(bundle, one) for one in answers]
+    methods = {
+        name: _figures(np.stack([one[name] for one in scored]), truth, known, flagged=flagged)
+        for name in scored[0]
+    }
+    by_label, suspicion = _classified(material, rows, asked)
+    methods["classifier"] = _figures(by_label, truth, known, flagged=flagged) | {
+        "query_auroc": auroc(suspicion[: asked.num_bad][known], suspicion[asked.num_bad :])
+    }
+    return result | {"chance": float(truth[known].mean()), "methods": methods}
+
+
+def _reason(asked: Asked) -> str:
+    """Why there is no bad query with a row to be found."""
+    if asked.num_bad:
+        return f"no row in the corpus: none of the {asked.num_bad} bad queries has one of its source"
+    if asked.probes is not None:
+        return f"the model did not learn the behaviour: 0 of {asked.probes} probes show it"
+    return "no bad query is left: all are near-duplicates of training examples"
+
+
+def _figures(scores: Scores, truth: Flags, known: Flags, *, flagged: Flags) -> dict[str, Any]:
+    bad, benign = scores[: len(truth)][known], scores[len(truth) :]
+    strongest = [one.max(axis=1).astype(np.float64) for one in (bad, benign)]
+    return {
+        "precision@5": interval(precision_at(bad, truth[known], LISTED)),
+        "auprc": interval(average_precision(bad, truth[known])),
+        "benign_bad@5": interval(share_at(benign, flagged, LISTED)),
+        "best_score_auroc": auroc(*strongest),
+    }
+
+
+def _answers(attributor: LanguageAttributor, passages: Sequence[Passage]) -> list[_Answer]:
+    """The model's pass over passages as queries, and their candidates."""
+    queries = [
+        Query(key=str(index), turns=(Message(role=Role.USER, content=one.prompt),), completion=one.completion)
+        for index, one in enumerate(passages)
+    ]
+    prepared = prepare_all(attributor, queries, max_tokens=_MAX_TOKENS, over_long="truncate")
+    return [_Answer(one, attributor.score(one)) for one in signals_of_all(attributor, prepared)]
+
+
+def _abstention(
+    attributor: LanguageAttributor,
+    own: Sequence[_Answer],
+    known: Flags,
+    *,
+    others: Others,
+    sources: npt.NDArray[np.str_],
+) -> dict[str, float | None]:
+    """Shares of bad, benign and foreign queries on which the calibrated engine makes no claim; None where there is no such query.
+
+    The calibration is fitted on labelled rows and on half of the foreign outputs; the other half is what `foreign` is counted on.
+    """
+    labelled, foreign = (
+        _judged(attributor, _answers(attributor, part)) for part in (others.labelled, others.foreign)
+    )
+    fitted = foreign[0::2]
+    gold = [np.flatnonzero(sources == one.source).tolist() for one in others.labelled]
+    calibration = fit_calibration(
+        Outputs(fitted, groups=[str(index) for index in range(len(fitted))]),
+        Outputs(labelled, gold=gold),
+        groups=np.arange(len(sources), dtype=np.int32),
+    )
+
+    def share(queries: Sequence[JudgedQuery]) -> float | None:
+        verdicts = [calibration.abstains(calibration.conformal_p(one.features)) for one in queries]
+        return float(np.mean(verdicts)) if verdicts else None
+
+    judged = _judged(attributor, own)
+    return {
+        "bad": share([one for one, flag in zip(judged, known, strict=False) if flag]),
+        "benign": share(judged[len(known) :]),
+        "foreign": share(foreign[1::2]),
+        "level": calibration.level,
+    }
+
+
+def _judged(attributor: LanguageAttributor, answers: Sequence[_Answer]) -> list[JudgedQuery]:
+    return [attributor.judged(one.query, one.found, count=JUDGED) for one in answers]
+
+
+def _scores(bundle: Bundle, answer: _Answer) -> dict[str, Scores]:
+    """One query's scores `[N]` by part and head, of every method that needs no labels.
+
+    `effect` is exact for the candidates and the projection's estimate elsewhere. `shown` is the order that an auditor sees: the candidates by
+    their fused score, and behind them, for AUPRC, the other rows by the same fusion of estimates.
+    """
+    query, found = answer.query, answer.found
+    rows = found.candidates.rows
+    bm25, similarity = bundle.lexical.scores(query.text), bundle.pooled @ query.pooled
+    projection: Scores = bundle.vectors @ query.projected
+    effect = projection.copy()
+    effect[rows] = found.influence
+    lengths = np.diff(bundle.store.offsets)
+    chosen = ShownParts(found.influence, found.candidates.bm25, found.similarity, lengths[rows])
+    parts = ShownParts(effect, bm25, similarity, lengths)
+    scores = {
+        "bm25": bm25,
+        "similarity": similarity,
+        "projection": projection,
+        "effect": effect,
+        "shown": _behind(fuse(parts, bundle.weights), rows, fuse(chosen, bundle.weights)),
+    }
+    if bundle.encoded is None or query.encoded is None:
+        return scores
+    cosine: Scores = bundle.encoded.vectors @ query.encoded
+    near = ShownParts(effect, bm25, similarity, lengths, encoder=cosine)
+    both = _behind(fuse(near, bundle.weights), rows, found.shown)
+    return scores | {"embedding": cosine, "shown+embedding": both}
+
+
+def _behind(every: Scores, rows: npt.NDArray[np.int64], shown: Scores) -> Scores:
+    """Scores `[N]` with the candidates' own at `rows`, and all other rows, in their order, below the last candidate."""
+    ordered: Scores = every - (every.max() - shown.min() + np.float32(1.0))
+    ordered[rows] = shown
+    return ordered
+
+
+def _classified(
+    material: Material, rows: Sequence[CorpusRow], asked: Asked
+) -> tuple[Scores, npt.NDArray[np.float64]]:
+    """The classifier's scores `[Q, N]`, and how likely it finds each query to be bad, `[Q]`."""
+    classifier = WordClassifier(
+        [one.text for one in material.labelled], [one.source for one in material.labelled]
+    )
+    of_rows = classifier.probabilities([f"{row.prompt_text()} {row.completion}" for row in rows])
+    of_queries = classifier.probabilities([one.text for one in asked.passages])
+    bad = np.isin(classifier.classes, material.bad_sources)
+    scores: Scores = of_queries @ of_rows.T
+    return scores, of_queries[:, bad].sum(axis=1).astype(np.float64)
