@@ -12,6 +12,7 @@ from wherefrom.records import AuditState, EvidenceSpan, Overlap, Span
 SPAN = EvidenceSpan(output=Span(start=0, end=4), example=Span(start=1, end=6), share=0.5)
 OVERLAP = Overlap(output=Span(start=2, end=9), example=Span(start=0, end=7), tokens=2)
 EVIDENCE = {
+    "encoder_score": 0.62,
     "ekfac_score": 0.4,
     "effect_nats": 0.01,
     "effect_basis": "bank of 64",
@@ -30,6 +31,7 @@ def test_everything_the_engine_says_is_read_again(db: Database, bundle_id: int) 
     detail = reader.get_audit(db, audit_id)
     first, second = detail.citations
     assert {name: getattr(first, name) for name in EVIDENCE} == EVIDENCE
+    assert second.encoder_score is None
     assert (second.ekfac_score, second.duplicates, second.spans, second.overlaps) == (None, 0, (), ())
     assert (first.measured_effect_nats, first.measured_low_nats, first.measured_high_nats) == (None,) * 3
     assert (detail.audit.conformal_p, detail.audit.novelty_p) == (0.02, 0.7)
@@ -43,11 +45,11 @@ def test_views_show_the_evidence(db: Database, bundle_id: int) -> None:
     answered(db, bundle_id, record(), answer=answer)
     with db.reading() as session:
         told = session.execute(
-            text("SELECT ekfac_score, duplicates, spans, verbatim_overlaps FROM v_citations")
+            text("SELECT encoder_score, ekfac_score, duplicates, spans, verbatim_overlaps FROM v_citations")
         ).one()
         judged = session.execute(text("SELECT conformal_p, novelty_p FROM v_audits")).one()
-    assert tuple(told[:2]) == (0.4, 3)
-    assert all("output" in str(one) for one in told[2:])
+    assert tuple(told[:3]) == (0.62, 0.4, 3)
+    assert all("output" in str(one) for one in told[3:])
     assert tuple(judged) == (0.02, None)
 
 

@@ -65,6 +65,7 @@ def with_evidence(answer):
                 EvidenceSpan(output=Span(start=24, end=60), example=Span(start=14, end=18), share=0.2),
             ),
             "overlaps": (Overlap(output=Span(start=3, end=9), example=Span(start=3, end=9), tokens=2),),
+            "encoder_score": 0.57,
             "ekfac_score": 0.41,
             "effect_nats": 0.0042,
             "effect_basis": "bank of 64",
@@ -122,7 +123,7 @@ def test_every_number_that_is_there_is_shown(told, database, client):
     """Effect with its basis, confidence, full tier, near-duplicates, both p-values."""
     number = answer_one(told, database, with_evidence)
     page = client.get(f"/audits/{number}").text
-    for expected in ("+0.0042", "bank of 64", "83%", "Full tier", "+4", "0.004", "out of distribution"):
+    for expected in ("+0.0042", "bank of 64", "83%", "Full tier", ">Encoder", "+0.57", "+4", "0.004", "out of distribution"):
         assert expected in page, expected
     assert "No predicted effect" not in page
     assert "No confidence" not in page
