@@ -23,7 +23,7 @@ class FusionWeights:
     influence: float = 1.0
     bm25: float = 3.0
     similarity: float = 2.0
-    encoder: float = 10.0
+    encoder: float = 3.0
     length: float = 0.2
 
 

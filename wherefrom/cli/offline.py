@@ -21,6 +21,7 @@ from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
 from wherefrom.attribution.bundles.manifest import Manifest, read_manifest
 from wherefrom.attribution.bundles.options import BuildOptions
 from wherefrom.attribution.bundles.whereabouts import ModelFolders, find_model, write_note
+from wherefrom.attribution.fusion import FusionWeights
 from wherefrom.attribution.offline import (
     attribute_all,
     exact_scores,
@@ -85,6 +86,15 @@ Encoder = Annotated[
 ]
 
 
+EncoderWeight = Annotated[
+    float,
+    typer.Option(
+        min=0.0,
+        help="Its weight in the order shown (influence 1, BM25 3, similarity 2). Large finds facts, small finds bad sources.",
+    ),
+]
+
+
 def build(
     *,
     model: Model,
@@ -108,6 +118,7 @@ def build(
     full_tier: FullTier = False,
     start: StartFolder = None,
     encoder: Encoder = None,
+    encoder_weight: EncoderWeight = FusionWeights.encoder,
     threads: Threads = 0,
     as_json: Json = False,
 ) -> None:
@@ -127,6 +138,7 @@ def build(
         full_tier=full_tier,
         skip_bad=skip_bad,
         encoder=encoder,
+        weights=FusionWeights(encoder=encoder_weight),
     )
     with progress_bars(quiet=as_json) as report:
         manifest = build_bundle(
