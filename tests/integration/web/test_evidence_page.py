@@ -123,7 +123,17 @@ def test_every_number_that_is_there_is_shown(told, database, client):
     """Effect with its basis, confidence, full tier, near-duplicates, both p-values."""
     number = answer_one(told, database, with_evidence)
     page = client.get(f"/audits/{number}").text
-    for expected in ("+0.0042", "bank of 64", "83%", "Full tier", ">Encoder", "+0.57", "+4", "0.004", "out of distribution"):
+    for expected in (
+        "+0.0042",
+        "bank of 64",
+        "83%",
+        "Full tier",
+        ">Encoder",
+        "+0.57",
+        "+4",
+        "0.004",
+        "out of distribution",
+    ):
         assert expected in page, expected
     assert "No predicted effect" not in page
     assert "No confidence" not in page
