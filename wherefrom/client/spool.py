@@ -22,6 +22,7 @@ from wherefrom.records import FlaggedRecord
 SPOOL_FORMAT = 1
 #: Longest wait for another process that is writing to the spool.
 BUSY_TIMEOUT_S = 10.0
+_BUSY_PAUSE_S = 0.01
 #: Bytes that one row costs beside its record: indexes, numbers, page slack.
 ROW_OVERHEAD_BYTES = 200
 
@@ -268,7 +269,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("PRAGMA synchronous = NORMAL")
     if _format_of(connection) == 0:
-        connection.execute("PRAGMA journal_mode = WAL")
+        _use_wal(connection)
         connection.execute("BEGIN IMMEDIATE")
         with connection:
             if _format_of(connection) == 0:  # no other process was faster
@@ -279,6 +280,20 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         raise SpoolUnavailable(
             f"the spool {path} has format {found}, this release reads {SPOOL_FORMAT}; flush it with the release that wrote it"
         )
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switch to the write-ahead log. SQLite's own timeout does not cover this: two producers that make the spool together would fail at once."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(_BUSY_PAUSE_S)
+        else:
+            return
 
 
 def _format_of(connection: sqlite3.Connection) -> int:

@@ -110,6 +110,19 @@ def test_threads_and_connections(tmp_path: Path) -> None:
         one.close()
 
 
+def test_spool_that_another_process_is_making(tmp_path: Path) -> None:
+    """While another one holds the new file, the switch to the write-ahead log waits instead of failing."""
+    path = tmp_path / "spool.db"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    threading.Timer(0.2, other.rollback).start()
+    spool = Spool(path, max_bytes=10**6)
+    spool.add("k", record("k"))
+    assert spool.status().waiting_records == 1
+    spool.close()
+    other.close()
+
+
 def test_private_file(spool: Spool) -> None:
     """Only the owner may read the texts in the spool."""
     spool.add("k", record("k"))
