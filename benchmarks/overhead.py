@@ -25,6 +25,7 @@ if __package__ in {None, ""}:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.machine import describe, finish, report
+from db.session import open_database
 from scripts.smollm2 import default_cache, ensure_base_model
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.batching import pack_rows
@@ -42,7 +43,6 @@ from wherefrom.messages import FLAGGED_STREAM, RECORD_FIELD
 from wherefrom.records import AuditState, FlaggedRecord, Query
 from wherefrom.settings import load_settings
 from worker.bundles import add_bundle
-from worker.runtime import open_database
 from worker.supervise import LocalService
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -25,6 +25,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from wherefrom.errors import ConfigurationError, DatabaseUnavailable
+from wherefrom.settings import Settings
 
 #: How long a SQLite connection waits for another writer, seconds.
 BUSY_TIMEOUT_S = 10.0
@@ -103,6 +104,11 @@ def away_as_unavailable(url_masked: str) -> Iterator[None]:
         if not _says_away(error):
             raise
         raise DatabaseUnavailable(f"database {url_masked}: {_reason(error)}") from error
+
+
+def open_database(settings: Settings) -> Database:
+    """The database of the settings; connects when first used."""
+    return Database(settings.database_url.get_secret_value())
 
 
 def parse_url(url: str) -> URL:

@@ -249,8 +249,8 @@ class Demo:
         return home
 
     def _register(self, bundle: Path, settings: Any) -> None:
+        from db.session import open_database  # noqa: PLC0415
         from worker.bundles import add_bundle  # noqa: PLC0415
-        from worker.runtime import open_database  # noqa: PLC0415
 
         database = open_database(settings)
         try:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from scripts.demo_outputs import DemoOutput
-from wherefrom.attribution.bundles.manifest import iter_examples
+from wherefrom.attribution.bundles.examples import iter_examples
 from wherefrom.attribution.retrieval.lexical import LexicalIndex
 from wherefrom.records import AuditDetail, AuditState
 

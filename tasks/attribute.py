@@ -161,7 +161,10 @@ class _Batch:
         tried = [item for item in items if item.audit.attempt > 1]
         tried.sort(key=lambda item: item.audit.audit_id * (1 if item.audit.attempt % 2 == 0 else -1))
         packs = pack_by_length(
-            fresh, length=lambda item: item.prepared.tokens, budget_tokens=self._settings.batch_tokens
+            fresh,
+            length=lambda item: item.prepared.tokens,
+            completion=lambda item: item.prepared.completion_tokens,
+            budget_tokens=self._settings.batch_tokens,
         )
         return packs + [[item] for item in tried]
 

@@ -45,9 +45,9 @@ class Settings(BaseSettings):
         default="info", description="Least level logged."
     )
 
-    batch_audits: int = Field(default=16, ge=1, le=1024, description="Audits claimed at once by one worker.")
+    batch_audits: int = Field(default=32, ge=1, le=1024, description="Audits claimed at once by one worker.")
     batch_tokens: int = Field(
-        default=2048, ge=64, description="Tokens, padding included, in one pass through the model."
+        default=1024, ge=64, description="Tokens, padding included, in one pass through the model."
     )
     max_tokens: int = Field(
         default=1024,

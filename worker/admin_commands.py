@@ -1,4 +1,7 @@
-"""Commands that look after the service: doctor, retry, bundles and API keys."""
+"""Commands that look after the service: doctor, retry, bundles and API keys.
+
+As in `worker.service_commands`, each imports what it runs when it runs: the command line is put together in every process of the service.
+"""
 
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -7,17 +10,10 @@ from typing import Annotated
 
 import typer
 
-from db import catalogue, claims, keys
 from wherefrom.errors import ConfigurationError, QueueUnavailable
-from wherefrom.metrics import Metrics
 from wherefrom.records import AuditState
 from wherefrom.settings import Settings
-from worker.app import make_celery
-from worker.bundles import add_bundle as put_into_service
-from worker.doctor import examine
 from worker.door import EXIT_UNHEALTHY, Json, open_settings, opened_database, print_json, print_table
-from worker.hints import HintSender
-from worker.redis_link import connect_redis
 
 
 def doctor(*, as_json: Json = False) -> None:
@@ -27,6 +23,8 @@ def doctor(*, as_json: Json = False) -> None:
       python -m worker doctor
       python -m worker doctor --json
     """
+    from worker.doctor import examine
+
     findings = [asdict(finding) for finding in examine(open_settings())]
     if as_json:
         print_json(findings)
@@ -50,6 +48,8 @@ def retry(
       python -m worker retry 17 18
       python -m worker retry --state dead
     """
+    from db import claims
+
     if bool(audit_ids) == bool(state):
         raise ConfigurationError("give either ids of audits or --state")
     if state is not None and state not in claims.REQUEUABLE:
@@ -80,6 +80,9 @@ def add_bundle(
       python -m worker add-bundle build/support-bundle
       python -m worker add-bundle build/support-bundle --no-activate
     """
+    from db import claims
+    from worker.bundles import add_bundle as put_into_service
+
     settings = open_settings()
     with opened_database(settings) as database:
         bundle_id, manifest = put_into_service(database, settings, path, activate=activate)
@@ -98,6 +101,8 @@ def bundles(*, as_json: Json = False) -> None:
     Examples:
       python -m worker bundles --json
     """
+    from db import catalogue
+
     with opened_database(open_settings()) as database:
         rows = [bundle.model_dump(mode="json") for bundle in catalogue.list_bundles(database)]
     if as_json:
@@ -123,6 +128,8 @@ def keys_create(
       python -m worker keys create production --scope ingest --days 90
       python -m worker keys create auditor --scope read
     """
+    from db import keys
+
     expires_at = None if days is None else datetime.now(UTC) + timedelta(days=days)
     with opened_database(open_settings()) as database:
         key = keys.create_key(database, name, scope, expires_at)
@@ -138,6 +145,8 @@ def keys_list(*, as_json: Json = False) -> None:
     Examples:
       python -m worker keys list
     """
+    from db import keys
+
     with opened_database(open_settings()) as database:
         rows = [asdict(key) for key in keys.list_keys(database)]
     if as_json:
@@ -152,6 +161,8 @@ def keys_revoke(name: Annotated[str, typer.Argument(help="Name of the key.")]) -
     Examples:
       python -m worker keys revoke production
     """
+    from db import keys
+
     with opened_database(open_settings()) as database:
         keys.revoke_key(database, name)
     typer.echo(f"the key {name} is revoked")
@@ -159,6 +170,11 @@ def keys_revoke(name: Annotated[str, typer.Argument(help="Name of the key.")]) -
 
 def _hint(settings: Settings, pending: dict[int, int]) -> None:
     """Hint at the work; the sweeper does so too, so an absent Redis is only told."""
+    from wherefrom.metrics import Metrics
+    from worker.app import make_celery
+    from worker.hints import HintSender
+    from worker.redis_link import connect_redis
+
     with connect_redis(settings) as client:
         hints = HintSender(
             make_celery(settings), client, settings=settings, metrics=Metrics(), sender="operator"

@@ -6,19 +6,22 @@ Why each setting is as it is: docs/adr/0002 and 0003. A pool process gets this a
 
 import threading
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery import Celery, signals
 
+from db.session import open_database
 from tasks.celery_tasks import AttributeTask, MeasureTask
 from wherefrom.logs import configure_logging
 from wherefrom.messages import ATTRIBUTE_QUEUE, ATTRIBUTE_TASK, MEASURE_TASK
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
 from worker.hints import HintSender
-from worker.measuring_runtime import MeasuringRuntime
 from worker.redis_link import SOCKET_OPTIONS, connect_redis
-from worker.runtime import Runtime, open_database
+from worker.runtime import Runtime
+
+if TYPE_CHECKING:
+    from worker.measuring_runtime import MeasuringRuntime
 
 
 class Role(StrEnum):
@@ -105,8 +108,10 @@ def start_runtime(app: WherefromCelery) -> Runtime:
     return runtime
 
 
-def start_measuring(app: WherefromCelery) -> MeasuringRuntime:
+def start_measuring(app: WherefromCelery) -> "MeasuringRuntime":
     """Make this process's runtime for measuring and hand it to the task."""
+    from worker.measuring_runtime import MeasuringRuntime  # noqa: PLC0415 - for the measurer alone
+
     settings, metrics = app.settings, Metrics()
     hints = HintSender(app, connect_redis(settings), settings=settings, metrics=metrics, sender="task")
     runtime = MeasuringRuntime(settings, database=open_database(settings), hints=hints, metrics=metrics)

@@ -6,7 +6,8 @@ from pathlib import Path
 from db import catalogue
 from db.session import Database
 from wherefrom.attribution.bundles.card_file import finish_replacing, replace_card
-from wherefrom.attribution.bundles.manifest import Manifest, iter_examples, read_card, read_manifest
+from wherefrom.attribution.bundles.examples import iter_examples
+from wherefrom.attribution.bundles.manifest import Manifest, read_card, read_manifest
 from wherefrom.attribution.bundles.whereabouts import note_path
 from wherefrom.errors import DiskFull, UnknownBundle
 from wherefrom.settings import Settings

@@ -7,14 +7,13 @@ from typing import Literal
 import redis
 
 from db import catalogue, measurements, reader
-from db.session import Database
+from db.session import Database, open_database
 from wherefrom.errors import PermanentError, TransientError, WherefromError
 from wherefrom.messages import INTAKE_GROUP
 from wherefrom.records import AuditState, MeasurementState
 from wherefrom.settings import Settings
 from worker.health import check_health
 from worker.redis_link import attribute_queue, connect_redis, flagged_stream, redis_errors, rejected_stream
-from worker.runtime import open_database
 from worker.verify import check_bundle
 
 #: kombu's Redis transport and XAUTOCLAIM need it.

@@ -4,17 +4,16 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from db.session import Database
 from wherefrom.errors import PermanentError, TransientError
 from wherefrom.logs import configure_logging
 from wherefrom.settings import Settings, load_settings
-from worker.runtime import open_database
+
+if TYPE_CHECKING:
+    from db.session import Database
 
 #: Something was found unwell (`health`, `doctor`), or a worker stalled.
 EXIT_UNHEALTHY = 1
@@ -46,8 +45,10 @@ def open_settings() -> Settings:
 
 
 @contextmanager
-def opened_database(settings: Settings) -> Iterator[Database]:
+def opened_database(settings: Settings) -> Iterator["Database"]:
     """The database for the time of one command."""
+    from db.session import open_database  # noqa: PLC0415 - not every command has a database
+
     database = open_database(settings)
     try:
         yield database
@@ -62,6 +63,9 @@ def print_json(value: Any) -> None:
 
 def print_table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
     """A table of the named fields on standard output."""
+    from rich.console import Console  # noqa: PLC0415 - few commands print a table
+    from rich.table import Table  # noqa: PLC0415
+
     table = Table(*columns)
     for row in rows:
         table.add_row(*(str(row[column]) for column in columns))

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.meter import EffectMeter, KeepGoing, OverlapEffectMeter
-from wherefrom.attribution.bundles.manifest import Manifest, iter_examples, read_manifest
+from wherefrom.attribution.bundles.examples import iter_examples
+from wherefrom.attribution.bundles.manifest import Manifest, read_manifest
 from wherefrom.attribution.bundles.whereabouts import ModelFolders, find_model
 from wherefrom.errors import (
     BundleMismatch,

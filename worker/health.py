@@ -1,15 +1,13 @@
-"""Answers "is it well?" for one process or service; `python -m worker health NAME` and compose's health checks ask."""
+"""Answers "is it well?" for one process or service; `python -m worker health NAME` and compose's health checks ask.
+
+Every few seconds in every container: each check imports only what it asks with.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import httpx
-
-from db.migrate import current_and_head
 from wherefrom.errors import ConfigurationError, TransientError
 from wherefrom.settings import Settings
-from worker.redis_link import connect_redis, redis_errors
-from worker.runtime import open_database
 from worker.signs import STALE_S, Sign
 
 #: Longest wait for the web service's answer.
@@ -50,6 +48,8 @@ def _process(name: str) -> Callable[[Settings], tuple[bool, str]]:
 
 
 def _web(settings: Settings) -> tuple[bool, str]:
+    import httpx  # noqa: PLC0415
+
     url = web_url(settings)
     try:
         answer = httpx.get(f"{url}/healthz", timeout=WEB_TIMEOUT_S)
@@ -59,11 +59,16 @@ def _web(settings: Settings) -> tuple[bool, str]:
 
 
 def _redis(settings: Settings) -> tuple[bool, str]:
+    from worker.redis_link import connect_redis, redis_errors  # noqa: PLC0415
+
     with redis_errors(), connect_redis(settings) as client:
         return bool(client.ping()), "answers"
 
 
 def _database(settings: Settings) -> tuple[bool, str]:
+    from db.migrate import current_and_head  # noqa: PLC0415
+    from db.session import open_database  # noqa: PLC0415
+
     database = open_database(settings)
     try:
         database.ping()

@@ -1,11 +1,11 @@
 """The measuring worker: one process that trains models again, on a queue of its own so that audits never wait for it."""
 
 from db import measurements
+from db.session import open_database
 from wherefrom.messages import MEASURE_QUEUE
 from wherefrom.records import MeasurementState
 from wherefrom.settings import Settings
 from worker.app import Role
-from worker.runtime import open_database
 from worker.serving import Queue, serve_queue
 from worker.signs import Sign
 from worker.watchdog import Watchdog

@@ -5,6 +5,7 @@ import secrets
 import socket
 import threading
 
+from db.session import open_database
 from wherefrom.errors import QueueUnavailable
 from wherefrom.logs import get_logger
 from wherefrom.metrics import Metrics
@@ -14,7 +15,6 @@ from worker.hints import HintSender
 from worker.intake import Intake
 from worker.redis_link import connect_redis
 from worker.rounds import run_rounds
-from worker.runtime import open_database
 from worker.serving import Queue, serve_queue
 from worker.signs import LOADING_S, Sign, loading_sign, refusal_sign
 from worker.sweep import Sweeper

@@ -41,11 +41,6 @@ REFUSED_S = 30.0
 AttributorFactory = Callable[[BundleInfo, Settings], Attributor]
 
 
-def open_database(settings: Settings) -> Database:
-    """The database of the settings; connects when first used."""
-    return Database(settings.database_url.get_secret_value())
-
-
 def open_attributor(bundle: BundleInfo, settings: Settings) -> Attributor:
     """The engine over a bundle's folder, after checking every hash.
 

@@ -1,21 +1,28 @@
-"""Commands that run the service: everything at once, or one process of it."""
+"""Commands that run the service: everything at once, or one process of it.
 
+Each command imports what it runs when it runs: five processes start at once, and health checks every few seconds.
+"""
+
+import time
 from typing import Annotated
 
 import typer
 
-from db.migrate import current_and_head, upgrade
-from worker import processes
+from wherefrom.settings import Settings
 from worker.door import EXIT_UNHEALTHY, Json, WithParent, open_settings, print_json
 from worker.health import CHECKS, check_health
-from worker.measuring import run_measurer
 from worker.rounds import end_with_parent, stop_on_signals
-from worker.supervise import POLL_S, LocalService
-from worker.web_door import run_web
 
 Host = Annotated[str | None, typer.Option(help="Address to bind, instead of WHEREFROM_HOST.")]
 Port = Annotated[
     int | None, typer.Option(min=0, max=65535, help="Port, instead of WHEREFROM_PORT; 0 takes a free one.")
+]
+
+After = Annotated[
+    float,
+    typer.Option(
+        "--after", hidden=True, min=0.0, help="Seconds to wait first, so that not all start at once."
+    ),
 ]
 
 
@@ -28,6 +35,8 @@ def up(*, host: Host = None, port: Port = None) -> None:
       python -m worker up
       WHEREFROM_WORKER_PROCESSES=2 python -m worker up --port 9000
     """
+    from worker.supervise import POLL_S, LocalService
+
     settings = open_settings()
     stop = stop_on_signals()
     with LocalService(settings, overrides=_address(host, port)) as service:
@@ -46,6 +55,8 @@ def migrate(*, as_json: Json = False) -> None:
     Examples:
       python -m worker migrate
     """
+    from db.migrate import current_and_head, upgrade
+
     url = open_settings().database_url.get_secret_value()
     upgrade(url)
     current, head = current_and_head(url)
@@ -55,16 +66,16 @@ def migrate(*, as_json: Json = False) -> None:
         typer.echo(f"the schema is {current}")
 
 
-def intake(*, exit_with_parent: WithParent = False) -> None:
+def intake(*, exit_with_parent: WithParent = False, after: After = 0.0) -> None:
     """Take flagged outputs from the Redis stream into the database.
 
     Examples:
       python -m worker intake
     """
-    settings = open_settings()
-    if exit_with_parent:
-        end_with_parent()
-    processes.run_intake(settings, stop_on_signals())
+    settings = _begin(exit_with_parent=exit_with_parent, after_s=after)
+    from worker.processes import run_intake
+
+    run_intake(settings, stop_on_signals())
 
 
 def run(*, exit_with_parent: WithParent = False) -> None:
@@ -76,10 +87,10 @@ def run(*, exit_with_parent: WithParent = False) -> None:
       python -m worker run
       WHEREFROM_WORKER_PROCESSES=4 python -m worker run
     """
-    settings = open_settings()
-    if exit_with_parent:
-        end_with_parent()
-    raise typer.Exit(processes.run_worker(settings))
+    settings = _begin(exit_with_parent=exit_with_parent)
+    from worker.processes import run_worker
+
+    raise typer.Exit(run_worker(settings))
 
 
 def measure(*, exit_with_parent: WithParent = False) -> None:
@@ -91,22 +102,22 @@ def measure(*, exit_with_parent: WithParent = False) -> None:
     Examples:
       WHEREFROM_RECIPE=recipe.json WHEREFROM_BASE_MODEL_DIR=models/base python -m worker measure
     """
-    settings = open_settings()
-    if exit_with_parent:
-        end_with_parent()
+    settings = _begin(exit_with_parent=exit_with_parent)
+    from worker.measuring import run_measurer
+
     raise typer.Exit(run_measurer(settings))
 
 
-def sweep(*, exit_with_parent: WithParent = False) -> None:
+def sweep(*, exit_with_parent: WithParent = False, after: After = 0.0) -> None:
     """Take back the work of dead workers, and keep hints on the queue while there is work.
 
     Examples:
       python -m worker sweep
     """
-    settings = open_settings()
-    if exit_with_parent:
-        end_with_parent()
-    processes.run_sweeper(settings, stop_on_signals())
+    settings = _begin(exit_with_parent=exit_with_parent, after_s=after)
+    from worker.processes import run_sweeper
+
+    run_sweeper(settings, stop_on_signals())
 
 
 def web(*, host: Host = None, port: Port = None, exit_with_parent: WithParent = False) -> None:
@@ -116,10 +127,10 @@ def web(*, host: Host = None, port: Port = None, exit_with_parent: WithParent = 
       python -m worker web
       python -m worker web --host 0.0.0.0 --port 8080
     """
-    settings = open_settings().model_copy(update=_address(host, port))
-    if exit_with_parent:
-        end_with_parent()
-    run_web(settings)
+    settings = _begin(exit_with_parent=exit_with_parent)
+    from worker.web_door import run_web
+
+    run_web(settings.model_copy(update=_address(host, port)))
 
 
 def health(
@@ -138,6 +149,15 @@ def health(
         typer.echo(f"{answer.name}: {'well' if answer.well else 'UNWELL'}, {answer.text}")
     if not answer.well:
         raise typer.Exit(EXIT_UNHEALTHY)
+
+
+def _begin(*, exit_with_parent: bool, after_s: float = 0.0) -> Settings:
+    """What each process of the service does before its imports, which take a second: settings, logs, an eye on its parent, its turn."""
+    settings = open_settings()
+    if exit_with_parent:
+        end_with_parent()
+    time.sleep(after_s)
+    return settings
 
 
 def _address(host: str | None, port: int | None) -> dict[str, str | int]:

@@ -31,6 +31,9 @@ log = get_logger(__name__)
 
 #: The service's processes in the order of their start.
 PROCESSES = ("run", "sweep", "intake", "web")
+#: Seconds that these wait before they import anything. Four at once on two cores take twice as long each, and the worker, which has a model to load, and the page
+#: are the ones that are waited for.
+AFTER_S = {"sweep": 4.0, "intake": 4.0}
 #: Runs beside them where a recipe is set.
 MEASURER = "measure"
 #: They are stopped in stages: first the doors close, then what was taken in is finished.
@@ -253,7 +256,7 @@ class LocalService:
         upgrade(self.settings.database_url.get_secret_value())
         Sign(self.settings, "web").remove()
         self._supervisor = Supervisor(
-            {name: _command(name) for name in processes_of(self.settings)},
+            {name: command_of(name) for name in processes_of(self.settings)},
             environment=child_environment(**self._overrides),
             log_path=self._log_path,
             grace_s=self._grace_s,
@@ -276,5 +279,7 @@ def _signal(child: _Child, number: signal.Signals) -> None:
         child.process.send_signal(number)
 
 
-def _command(name: str) -> list[str]:
-    return [sys.executable, "-m", "worker", name, "--exit-with-parent"]
+def command_of(name: str) -> list[str]:
+    """Command line of one of the service's processes."""
+    wait = ["--after", str(AFTER_S[name])] if name in AFTER_S else []
+    return [sys.executable, "-m", "worker", name, "--exit-with-parent", *wait]

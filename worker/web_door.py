@@ -13,6 +13,7 @@ from importlib import import_module
 import uvicorn
 from starlette.types import ASGIApp
 
+from db.session import open_database
 from wherefrom.errors import ConfigurationError
 from wherefrom.logs import get_logger
 from wherefrom.metrics import Metrics
@@ -21,7 +22,6 @@ from worker.app import make_celery
 from worker.hints import HintSender
 from worker.redis_link import connect_redis
 from worker.rounds import stop_on_signals
-from worker.runtime import open_database
 from worker.signs import Sign
 
 log = get_logger(__name__)

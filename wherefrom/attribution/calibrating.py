@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wherefrom.attribution.attributor import LanguageAttributor
-from wherefrom.attribution.batching import pack_rows
+from wherefrom.attribution.batching import pack_queries
 from wherefrom.attribution.bundles.build import Progress
 from wherefrom.attribution.bundles.manifest import MANIFEST, Manifest, hash_file, read_manifest
 from wherefrom.attribution.calibration.evidence import FEATURES
@@ -68,7 +68,7 @@ def judge_all(
     """
     prepared = prepare_all(attributor, queries, max_tokens=max_tokens, over_long="truncate")
     found: dict[int, JudgedQuery] = {}
-    for batch in pack_rows([query.tokens for query in prepared], BATCH_TOKENS):
+    for batch in pack_queries(prepared, BATCH_TOKENS):
         for index, one in zip(batch, attributor.signals([prepared[index] for index in batch]), strict=True):
             found[index] = attributor.judged(one, attributor.score(one), count=JUDGED)
         progress("judge outputs", len(found), len(prepared))

@@ -19,6 +19,10 @@ class PreparedQuery(Protocol):
     def tokens(self) -> int:
         """Tokens of one pass through the model, prompt included; what a token budget counts."""
 
+    @property
+    def completion_tokens(self) -> int:
+        """Those of them that the completion has; batches of like completions need less padding."""
+
 
 class Attributor(Protocol):
     """An engine over one bundle."""

@@ -24,6 +24,11 @@ class PreparedWords:
         """Number of words."""
         return len(self.words)
 
+    @property
+    def completion_tokens(self) -> int:
+        """The same: there is no prompt."""
+        return len(self.words)
+
 
 class OverlapAttributor:
     """Cites the training examples that share the most words with the completion (Jaccard index)."""

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from pydantic import ValidationError
 
 from wherefrom.attribution.attributor import LanguageAttributor
-from wherefrom.attribution.batching import pack_rows
+from wherefrom.attribution.batching import pack_queries
 from wherefrom.attribution.bundles.build import Progress
 from wherefrom.attribution.bundles.bundle import Bundle
 from wherefrom.attribution.corpus import CorpusRow, parse_row, read_jsonl
@@ -126,7 +126,7 @@ def attribute_all(
 ) -> list[Attribution]:
     """Attributions of all queries, in order."""
     found: dict[int, Attribution] = {}
-    for batch in pack_rows([query.tokens for query in prepared], batch_tokens):
+    for batch in pack_queries(prepared, batch_tokens):
         answers = attributor.attribute([prepared[index] for index in batch], top_k=top_k, opponents=opponents)
         found.update(zip(batch, answers, strict=True))
         progress("attribute", len(found), len(prepared))
@@ -138,7 +138,7 @@ def signals_of_all(
 ) -> list[QuerySignals]:
     """Signals of all queries, in order."""
     found: dict[int, QuerySignals] = {}
-    for batch in pack_rows([query.tokens for query in prepared], batch_tokens):
+    for batch in pack_queries(prepared, batch_tokens):
         found.update(zip(batch, attributor.signals([prepared[index] for index in batch]), strict=True))
     return [found[index] for index in range(len(prepared))]
 

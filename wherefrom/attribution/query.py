@@ -35,6 +35,11 @@ class PreparedTokens:
         return 2 * max(len(self.row.ids), len(self.preferred.ids))
 
     @property
+    def completion_tokens(self) -> int:
+        """Tokens of the completion, or of the acceptable answer where that is longer."""
+        return max(row.completion_tokens for row in (self.row, self.preferred) if row is not None)
+
+    @property
     def truncated(self) -> bool:
         """Whether the completion or the acceptable answer was cut."""
         return self.row.truncated or (self.preferred is not None and self.preferred.truncated)

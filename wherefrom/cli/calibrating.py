@@ -11,7 +11,8 @@ import typer
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles.build import Progress
 from wherefrom.attribution.bundles.bundle import Bundle
-from wherefrom.attribution.bundles.manifest import hash_file, iter_examples
+from wherefrom.attribution.bundles.examples import iter_examples
+from wherefrom.attribution.bundles.manifest import hash_file
 from wherefrom.attribution.bundles.whereabouts import ModelFolders, note_path, write_note
 from wherefrom.attribution.calibrating import (
     Outputs,

@@ -9,7 +9,7 @@ import numpy as np
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles.build import Progress
 from wherefrom.attribution.bundles.bundle import Bundle
-from wherefrom.attribution.bundles.manifest import iter_examples
+from wherefrom.attribution.bundles.examples import iter_examples
 from wherefrom.attribution.calibration.fitted import JUDGED, Calibration
 from wherefrom.attribution.calibration.judging import JudgedQuery
 from wherefrom.attribution.groups import Groups, read_groups

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wherefrom.attribution.attributor import LanguageAttributor
-from wherefrom.attribution.batching import pack_rows
+from wherefrom.attribution.batching import pack_queries
 from wherefrom.attribution.bundles.build import Progress
 from wherefrom.attribution.bundles.bundle import Bundle
 from wherefrom.attribution.effect import EffectParts, effect_scores
@@ -75,7 +75,7 @@ def ask(
     plain = [query.model_copy(update={"preferred": None}) for query in queries]
     prepared = prepare_all(attributor, plain, max_tokens=max_tokens, over_long="truncate")
     found: dict[int, tuple[QuerySignals, CandidateScores]] = {}
-    for batch in pack_rows([query.tokens for query in prepared], BATCH_TOKENS):
+    for batch in pack_queries(prepared, BATCH_TOKENS):
         signals = attributor.signals([prepared[index] for index in batch])
         found.update(zip(batch, ((one, attributor.score(one)) for one in signals), strict=True))
         progress("ask", len(found), len(prepared))

@@ -14,7 +14,7 @@ from tests.integration.worker.conftest import examples
 from tests.integration.worker.processes import kill_group, run_worker_command, running, sweeping
 from tests.tiny import TINY, shared_bundle, tiny_queries, write_jsonl, write_micro_model
 from tests.waiting import wait_until
-from wherefrom.attribution.bundles.manifest import iter_examples
+from wherefrom.attribution.bundles.examples import iter_examples
 from wherefrom.attribution.corpus import parse_row
 from wherefrom.attribution.memory import OverlapAttributor
 from wherefrom.errors import (

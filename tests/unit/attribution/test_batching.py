@@ -33,3 +33,14 @@ def test_no_item_would_have_fitted_into_the_pack_before(sizes, budget):
     packs = pack_by_length(sizes, length=int, budget_tokens=budget)
     for full, following in pairwise(packs):
         assert (len(full) + 1) * following[0] > budget
+
+
+@given(st.lists(st.tuples(st.integers(1, 80), st.integers(0, 80)), max_size=60), budgets)
+def test_like_completions_are_packed(rows, budget):
+    """With completions given: each item once, within the budget, completions in order and not torn apart by prompts."""
+    items = [(completion, completion + prompt) for completion, prompt in rows]
+    packs = pack_by_length(
+        items, length=lambda one: one[1], completion=lambda one: one[0], budget_tokens=budget
+    )
+    assert [one for pack in packs for one in pack] == sorted(items)
+    assert all(len(pack) == 1 or len(pack) * max(one[1] for one in pack) <= budget for pack in packs)

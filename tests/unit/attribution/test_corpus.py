@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.tiny import write_jsonl
-from wherefrom.attribution.bundles.manifest import iter_examples, write_examples
+from wherefrom.attribution.bundles.examples import iter_examples, write_examples
 from wherefrom.attribution.corpus import parse_row, read_corpus
 from wherefrom.errors import DuplicateExample, EmptyCorpus, InvalidRecord
 from wherefrom.records import Role

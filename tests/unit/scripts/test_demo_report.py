@@ -6,7 +6,7 @@ import pytest
 
 from scripts.demo_outputs import DemoOutput
 from scripts.demo_report import Baseline, measure
-from wherefrom.attribution.bundles.manifest import write_examples
+from wherefrom.attribution.bundles.examples import write_examples
 from wherefrom.attribution.retrieval.lexical import LexicalIndex
 from wherefrom.records import (
     AuditDetail,

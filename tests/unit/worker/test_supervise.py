@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from wherefrom.settings import Settings
-from worker.supervise import STOP_STAGES, processes_of
+from worker.supervise import AFTER_S, STOP_STAGES, command_of, processes_of
 
 
 def test_a_measurer_runs_only_where_a_recipe_is_set():
@@ -17,3 +17,12 @@ def test_every_process_is_stopped():
     """A process without a stage would be left behind."""
     stopped = [name for stage in STOP_STAGES for name in stage]
     assert sorted(stopped) == sorted(processes_of(Settings(recipe=Path("recipe.json"))))
+
+
+def test_the_worker_and_the_page_start_first():
+    """The others wait before they import anything, as told on their command line."""
+    assert AFTER_S.keys().isdisjoint({"run", "web", "measure"})
+    for name in processes_of(Settings()):
+        told = command_of(name)
+        assert told[2:5] == ["worker", name, "--exit-with-parent"]
+        assert told[5:] == (["--after", str(AFTER_S[name])] if name in AFTER_S else [])

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 
 from wherefrom.attribution.bundles.card import new_card
 from wherefrom.attribution.bundles.disk import disk_errors
+from wherefrom.attribution.bundles.examples import write_examples
 from wherefrom.attribution.bundles.manifest import (
     CARD,
     MANIFEST,
@@ -27,7 +28,6 @@ from wherefrom.attribution.bundles.manifest import (
     ModelEntry,
     ProjectionEntry,
     hash_folder,
-    write_examples,
 )
 from wherefrom.attribution.bundles.options import BuildOptions, parameters_of
 from wherefrom.attribution.bundles.shards import RawShard, ShardFolder

@@ -10,7 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from wherefrom.attribution.bundles.manifest import ExampleTexts, Manifest, read_manifest
+from wherefrom.attribution.bundles.examples import ExampleTexts
+from wherefrom.attribution.bundles.manifest import Manifest, read_manifest
 from wherefrom.attribution.bundles.tokens import TokenRows
 from wherefrom.attribution.ekfac.path import EkfacPath, load_path
 from wherefrom.attribution.factors import FactorStore

@@ -1,25 +1,21 @@
 """The manifest of a bundle: what it was made from, with which parameters, and the SHA-256 of every file.
 
-Needs no torch. Hashes are checked before anything else of a bundle is opened. A bundle is named by its content, holds no
+Needs neither torch nor numpy: every process of the service reads it. Hashes are checked before anything else of a bundle is opened. A bundle is named by its content, holds no
 absolute path and never changes once it is written, but for the measured figures in its card (`card_file`).
 """
 
 import hashlib
 import json
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from pydantic import Field, ValidationError
 
 from wherefrom.errors import BundleCorrupt, UnknownBundle
-from wherefrom.records import Frozen, TrainingExample, sha256_of_json
+from wherefrom.records import Frozen, sha256_of_json
 
 MANIFEST = "manifest.json"
-EXAMPLES = "corpus/examples.jsonl"
-EXAMPLE_OFFSETS = "corpus/offsets.npy"
 CARD = "card.json"
 BUNDLE_SCHEMA: Literal[2] = 2
 
@@ -202,41 +198,3 @@ def read_card(bundle: Path) -> dict[str, Any]:
     """The measured cost and quality of a bundle."""
     card: dict[str, Any] = json.loads((bundle / CARD).read_text(encoding="utf-8"))
     return card
-
-
-def write_examples(bundle: Path, examples: Iterator[TrainingExample]) -> None:
-    """Store the texts of the corpus with the byte offset of each row."""
-    (bundle / "corpus").mkdir(parents=True, exist_ok=True)
-    offsets = [0]
-    with (bundle / EXAMPLES).open("wb") as lines:
-        for example in examples:
-            lines.write(example.model_dump_json().encode("utf-8") + b"\n")
-            offsets.append(lines.tell())
-    np.save(bundle / EXAMPLE_OFFSETS, np.array(offsets, dtype=np.int64))
-
-
-def iter_examples(bundle: Path) -> Iterator[TrainingExample]:
-    """All training examples of a bundle, in corpus order."""
-    with (bundle / EXAMPLES).open("rb") as lines:
-        for line in lines:
-            yield TrainingExample.model_validate_json(line)
-
-
-class ExampleTexts:
-    """Reads single training examples of a bundle by row."""
-
-    def __init__(self, bundle: Path) -> None:
-        self._file = bundle / EXAMPLES
-        self._offsets = np.load(bundle / EXAMPLE_OFFSETS, mmap_mode="r", allow_pickle=False)
-
-    def __len__(self) -> int:
-        return len(self._offsets) - 1
-
-    def read(self, rows: list[int]) -> list[TrainingExample]:
-        """The examples of the given rows, in that order."""
-        found = []
-        with self._file.open("rb") as lines:
-            for row in rows:
-                lines.seek(int(self._offsets[row]))
-                found.append(TrainingExample.model_validate_json(lines.readline()))
-        return found

@@ -116,7 +116,10 @@ def shard_count(rows: int) -> int:
 def read_rows(rows: Sequence[TokenRow], reader: ReadsSignals) -> RawShard:
     """Signals of rows in their order, computed in batches of like length."""
     parts: dict[int, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
-    for batch in pack_rows([len(row.ids) for row in rows], BATCH_TOKENS):
+    packs = pack_rows(
+        [len(row.ids) for row in rows], BATCH_TOKENS, completions=[row.completion_tokens for row in rows]
+    )
+    for batch in packs:
         signals = reader.read([rows[index] for index in batch])
         lengths = list(signals.lengths)
         split = zip(

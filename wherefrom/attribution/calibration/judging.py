@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from wherefrom.attribution.bundles.manifest import ExampleTexts
+from wherefrom.attribution.bundles.examples import ExampleTexts
 from wherefrom.attribution.calibration.evidence import CandidateParts, Features, evidence_features
 from wherefrom.attribution.calibration.fitted import JUDGED, Calibration
 from wherefrom.attribution.groups import group_sizes

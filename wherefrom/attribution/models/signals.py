@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from wherefrom.attribution.models.head import head_errors
 from wherefrom.attribution.models.model import LanguageModel
 from wherefrom.attribution.models.render import TokenRow
 
@@ -101,27 +102,43 @@ class SignalReader:
         with torch.set_grad_enabled(self.form == "activation"):
             done = self._split(rows) if self.split_pass else self._plain(rows)
             places = _Places.find(rows, done.first)
-            logits = self._head(places.of(done.hidden[-1])) if done.logits is None else places.of(done.logits)
-            losses = torch.nn.functional.cross_entropy(logits, places.targets, reduction="none")  # [S]
-            if self.form == "forward":
-                b = self._output_error(logits, places.targets)
-            else:
-                gradients = torch.autograd.grad(losses.sum(), [done.hidden[layer] for layer in self.layers])
-                b = torch.stack([places.of(gradient) for gradient in gradients], dim=1)  # [S, La, D]
+            losses, b = (
+                self._by_head(done, places)
+                if done.logits is None
+                else self._by_logits(done.logits, done, places)
+            )
         lengths = tuple(sum(row.explained) for row in rows)
         held = torch.stack(
             [places.of(done.hidden[layer].detach()) for layer in self.layers], dim=1
         )  # [S, La, D]
         a = held / held.square().mean(dim=-1, keepdim=True).sqrt().clamp_min(1e-12)
         pooled = segment_mean(places.of(done.hidden[self._similarity_layer].detach()), lengths)
-        return Signals(a, b, lengths, pooled, segment_mean(losses.detach()[:, None], lengths)[:, 0])
+        return Signals(a, b, lengths, pooled, segment_mean(losses[:, None], lengths)[:, 0])
 
-    def _output_error(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """(softmax - onehot) @ W_unembed, `[S, 1, D]`."""
+    def _by_head(self, done: _Pass, places: _Places) -> tuple[Tensor, Tensor]:
+        """Losses `[S]` and b `[S, Lb, D]` where the head was left out: it is applied here, in blocks."""
+        final = places.of(done.hidden[-1])
+        weight, bias = self._head.weight, getattr(self._head, "bias", None)
+        losses, errors = head_errors(final.detach(), places.targets, weight=weight, bias=bias)
+        if self.form == "forward":
+            return losses, errors[:, None]
+        return losses, self._gradients(done, places, final, errors)
+
+    def _by_logits(self, logits: Tensor, done: _Pass, places: _Places) -> tuple[Tensor, Tensor]:
+        """The same where the model gave its logits, which need not be a plain product with the head's weight."""
+        logits = places.of(logits)
+        losses = torch.nn.functional.cross_entropy(logits, places.targets, reduction="none")
+        if self.form == "activation":
+            return losses.detach(), self._gradients(done, places, losses, torch.ones_like(losses))
         surplus = torch.softmax(logits, dim=-1)  # [S, V]
-        surplus[torch.arange(len(targets)), targets] -= 1.0
-        error: Tensor = surplus @ self._head.weight  # [S, D]
-        return error[:, None]
+        surplus[torch.arange(len(places.targets)), places.targets] -= 1.0
+        return losses, (surplus @ self._head.weight)[:, None]
+
+    def _gradients(self, done: _Pass, places: _Places, ends: Tensor, errors: Tensor) -> Tensor:
+        """Gradients at the layers read, `[S, La, D]`, of what has the gradient `errors` with respect to `ends`."""
+        hidden = [done.hidden[layer] for layer in self.layers]
+        gradients = torch.autograd.grad(ends, hidden, errors)
+        return torch.stack([places.of(gradient) for gradient in gradients], dim=1)
 
     def _plain(self, rows: Sequence[TokenRow]) -> _Pass:
         """The model's own forward pass over whole rows, padded on the right."""
@@ -208,7 +225,8 @@ class SignalReader:
             return False  # a model without this kind of cache
         if plain.logits is None:
             return False
-        logits = self._head(_Places.find(rows, split.first).of(split.hidden[-1]))
+        states = _Places.find(rows, split.first).of(split.hidden[-1])
+        logits = torch.nn.functional.linear(states, self._head.weight, getattr(self._head, "bias", None))
         difference = logits - _Places.find(rows, plain.first).of(plain.logits)
         return float(difference.abs().max()) <= PROBE_TOLERANCE
 

@@ -26,7 +26,8 @@ from wherefrom.attribution.bundles import build as building
 from wherefrom.attribution.bundles import shards
 from wherefrom.attribution.bundles.build import build_bundle
 from wherefrom.attribution.bundles.bundle import open_bundle
-from wherefrom.attribution.bundles.manifest import Manifest, iter_examples, read_card, read_manifest
+from wherefrom.attribution.bundles.examples import iter_examples
+from wherefrom.attribution.bundles.manifest import Manifest, read_card, read_manifest
 from wherefrom.attribution.bundles.options import BuildOptions, default_layers
 from wherefrom.attribution.bundles.shards import ShardFolder
 from wherefrom.attribution.retrieval.index import HnswIndex

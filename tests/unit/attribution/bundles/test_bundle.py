@@ -16,14 +16,8 @@ from tests.tiny import (
     write_adapter,
 )
 from wherefrom.attribution.bundles.bundle import open_bundle
-from wherefrom.attribution.bundles.manifest import (
-    ExampleTexts,
-    FileEntry,
-    Manifest,
-    iter_examples,
-    read_card,
-    read_manifest,
-)
+from wherefrom.attribution.bundles.examples import ExampleTexts, iter_examples
+from wherefrom.attribution.bundles.manifest import FileEntry, Manifest, read_card, read_manifest
 from wherefrom.errors import BundleCorrupt, BundleMismatch, UnknownBundle
 
 FILES = [

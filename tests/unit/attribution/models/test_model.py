@@ -19,6 +19,7 @@ from tests.tiny import (
     write_adapter,
     write_micro_model,
 )
+from wherefrom.attribution.models.adapter import merge_adapter
 from wherefrom.attribution.models.files import fingerprint
 from wherefrom.attribution.models.model import load_model
 from wherefrom.errors import UnsafeWeights, UnusableModel
@@ -167,6 +168,16 @@ def test_plain_adapter_merges_as_by_peft(adapter_dir: Path, *, rank_stabilised: 
     theirs = _merged_by_peft(adapter_dir)
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_merging_keeps_the_parameters(adapter_dir: Path) -> None:
+    """The weights of an adapted layer change, the parameter stays: what is tied to it (a head to its embedding) stays tied."""
+    model = load_model(shared_micro_model()).model
+    before = dict(model.named_parameters())
+    sums = {name: float(weight.double().sum()) for name, weight in before.items()}
+    merge_adapter(model, adapter_dir)
+    assert all(weight is before[name] for name, weight in model.named_parameters())
+    assert any(sums[name] != float(weight.double().sum()) for name, weight in before.items())
 
 
 def test_other_kinds_of_adapter(tmp_path: Path) -> None:
