@@ -78,9 +78,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2, help="processor threads (default: %(default)s)")
     parser.add_argument("--write", type=Path, default=None, help="file for the ids of the probes that count")
     parser.add_argument(
-        "--max-per-source", type=int, default=7, help="bad probes of a source (default: %(default)s)"
+        "--max-per-source", type=int, default=6, help="bad probes of a source (default: %(default)s)"
     )
-    parser.add_argument("--max-benign", type=int, default=12, help="harmless probes (default: %(default)s)")
+    parser.add_argument("--max-benign", type=int, default=11, help="harmless probes (default: %(default)s)")
     parser.add_argument("--only", type=Path, default=None, help="ask only the probes listed in this file")
     parser.add_argument("--verbose", action="store_true", help="show every answer")
     return parser.parse_args(argv)
