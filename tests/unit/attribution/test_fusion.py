@@ -48,3 +48,32 @@ def test_length_is_taken_out() -> None:
     assert level[0] - level[2] == pytest.approx(0.5 * np.log(2.7), abs=1e-6)
     assert level.mean() == pytest.approx(0.0, abs=1e-6)
     assert not fuse(ShownParts(THREE, THREE, THREE, SAME), FusionWeights()).any()
+
+
+columns = st.integers(11, 40).flatmap(
+    lambda count: st.tuples(
+        *(arrays(np.float32, count, elements=st.floats(-50, 50, width=16), unique=True) for _ in range(3))
+    )
+)
+
+
+@given(columns)
+def test_the_first_by_words_is_among_ten(values: tuple[np.ndarray, ...]) -> None:
+    """It is shown whatever the others say; the nine best by the sum keep their places, and nobody else's score changes."""
+    influence, bm25, similarity = values
+    tokens = np.full(len(influence), 7, dtype=np.int64)
+    found = fuse(ShownParts(influence, bm25, similarity, tokens), FusionWeights())
+    plain = (standardise(influence) + 3 * standardise(bm25) + 2 * standardise(similarity)) / 6
+    first = int(np.argmax(bm25))
+    assert first in np.argsort(-found, kind="stable")[:10]
+    np.testing.assert_allclose(np.sort(found)[::-1][:9], np.sort(plain)[::-1][:9], atol=1e-5)
+    np.testing.assert_allclose(np.delete(found, first), np.delete(plain, first), atol=1e-5)
+    assert found[first] >= plain[first] - 1e-5
+
+
+def test_words_without_weight_or_without_opinion_raise_nobody() -> None:
+    """BM25 is not asked where it weighs nothing, nor where all its scores are the same."""
+    rising, tokens = np.arange(20, dtype=np.float32), np.full(20, 7, dtype=np.int64)
+    for words, weight in ((rising[::-1].copy(), 0), (np.zeros(20, dtype=np.float32), 3)):
+        found = fuse(ShownParts(rising, words, rising, tokens), FusionWeights(1, weight, 0))
+        assert np.argsort(-found, kind="stable").tolist() == list(range(19, -1, -1))
