@@ -16,7 +16,7 @@ from db.citations import CitedAudit, store_citations
 from db.claimed import Unreadable, read_claimed
 from db.clock import db_after, db_now
 from db.examples import CHUNK, storable_text
-from db.leases import HELD, attempts_spent, due, expired, in_state, pick, token
+from db.leases import HELD, NOT_HELD, attempts_spent, due, expired, in_state, pick, taken, token
 from db.models import Audit, Bundle, Citation, Measurement
 from db.session import Database
 from db.statements import materialized
@@ -26,9 +26,6 @@ from wherefrom.records import Attribution, AuditState, Claim, ClaimedAudit, sha2
 
 #: States that an operator can send back to the queue; `done` is not among them, its citations are evidence.
 REQUEUABLE = (AuditState.ABSTAINED, AuditState.REJECTED, AuditState.DEAD)
-
-#: What a row looks like when nobody holds it.
-_NOT_HELD: dict[str, Any] = {"lease_owner": None, "lease_until": None, "next_attempt_at": None}
 
 
 @dataclass(frozen=True)
@@ -67,20 +64,12 @@ def claim(
     take = (
         update(Audit)
         .where(Audit.id == picked.c.id)
-        .values(
-            state=AuditState.RUNNING,
-            attempt=Audit.attempt + 1,
-            lease_owner=owner,
-            lease_until=db_after(lease_s),
-            next_attempt_at=None,
-            claimed_at=db_now(),
-        )
+        .values(taken(Audit, owner, lease_s=lease_s))
         .returning(Audit.id)
         .execution_options(synchronize_session=False)
     )
     with db.writing() as session:
-        taken = session.scalars(take).all()
-        read = read_claimed(session, taken)
+        read = read_claimed(session, session.scalars(take).all())
         _reject_unreadable(session, read.unreadable, owner)
     if not read.audits:
         return None
@@ -95,7 +84,7 @@ def extend(db: Database, claim: Claim, *, lease_s: float) -> set[int]:
     """
     tokens = [(one.audit_id, one.attempt) for one in claim.audits]
     mine = (
-        in_state(AuditState.RUNNING),
+        in_state(Audit, AuditState.RUNNING),
         Audit.lease_owner == claim.owner,
         tuple_(Audit.id, Audit.attempt).in_(tokens),
     )
@@ -194,7 +183,7 @@ def fail(  # noqa: PLR0917 - the same
             last = f"{spent} attempts failed, the last with {code}: {reason}"
             _close(session, claimed, owner, state=AuditState.DEAD, code=ATTEMPTS_EXHAUSTED, reason=last)
             return AuditState.DEAD
-        waiting = _NOT_HELD | {"state": AuditState.PENDING, "next_attempt_at": db_after(retry_in_s)}
+        waiting = NOT_HELD | {"state": AuditState.PENDING, "next_attempt_at": db_after(retry_in_s)}
         wait = update(Audit).where(HELD).values(code=code, reason=storable_text(reason), **waiting)
         session.execute(wait, token(claimed, owner))
         return AuditState.PENDING
@@ -207,8 +196,8 @@ def release_expired(db: Database, *, max_attempts: int) -> int:
         How many leases had run out.
     """
     run_out = (
-        select(Audit.id, Audit.lease_owner, attempts_spent().label("spent"))
-        .where(expired())
+        select(Audit.id, Audit.lease_owner, attempts_spent(Audit).label("spent"))
+        .where(expired(Audit))
         .order_by(Audit.id)
         .with_for_update(skip_locked=True)
     )
@@ -216,7 +205,7 @@ def release_expired(db: Database, *, max_attempts: int) -> int:
         rows = session.execute(run_out).all()
         dead = []
         for row in rows:
-            values = _NOT_HELD | {"state": AuditState.PENDING}
+            values = NOT_HELD | {"state": AuditState.PENDING}
             if row.spent >= max_attempts:
                 reason = f"attempt {row.spent} of {max_attempts}: worker {row.lease_owner!r} did not extend its lease"
                 values |= {
@@ -261,7 +250,7 @@ def requeue(db: Database, *, audit_ids: Iterable[int] | None = None, state: Audi
 def pending_counts(db: Database) -> dict[int, int]:
     """How many audits could be claimed now, by bundle id; bundles without any are left out."""
     bundle = select(Audit.bundle_id)
-    claimable = union_all(bundle.where(due()), bundle.where(expired())).subquery()
+    claimable = union_all(bundle.where(due(Audit)), bundle.where(expired(Audit))).subquery()
     counts = select(claimable.c.bundle_id, func.count().label("number")).group_by(claimable.c.bundle_id)
     with db.reading() as session:
         return {row.bundle_id: row.number for row in session.execute(counts)}
@@ -274,7 +263,7 @@ def _closing(*answer: str) -> Update:
     """
     columns = ("state", "code", "reason", *answer)
     given = {name: bindparam(f"new_{name}", type_=getattr(Audit, name).type) for name in columns}
-    closing = update(Audit).where(HELD).values(**_NOT_HELD, finished_at=db_now(), **given)
+    closing = update(Audit).where(HELD).values(**NOT_HELD, finished_at=db_now(), **given)
     return closing.execution_options(synchronize_session=False)
 
 
@@ -362,7 +351,7 @@ def _finished_event(one: Finished) -> Event:
 def _requeue(session: Session, wanted: Select[int]) -> int:
     """Lock the audits, drop the citations of an earlier answer, and put them back."""
     ids = session.scalars(wanted.order_by(Audit.id).with_for_update()).all()
-    fresh = _NOT_HELD | {"state": AuditState.PENDING, "code": None, "reason": None, "finished_at": None}
+    fresh = NOT_HELD | {"state": AuditState.PENDING, "code": None, "reason": None, "finished_at": None}
     fresh |= {"attempt_floor": Audit.attempt, "top_source": None, "top_score": None}
     fresh |= {"conformal_p": None, "novelty_p": None}
     for start in range(0, len(ids), CHUNK):

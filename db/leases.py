@@ -1,4 +1,6 @@
-"""Conditions on audits: which can be claimed, which lease ran out, and the fence. One place, so that all agree.
+"""What a claim writes, and conditions on what is claimed: which rows are due, which lease ran out, and the fence. One place, so that all agree.
+
+Audits and measurements are claimed by the same rules, so most of this takes the table.
 
 Times are compared with the database's clock. States stand in the SQL as literals: with a parameter neither engine can tell that a
 partial index applies.
@@ -8,31 +10,49 @@ from typing import Any
 
 from sqlalchemy import CTE, ColumnElement, and_, bindparam, literal_column, or_, select, union_all
 
-from db.clock import db_now
-from db.models import Audit
+from db.clock import db_after, db_now
+from db.models import Audit, Measurement
 from db.statements import materialized
-from wherefrom.records import AuditState, ClaimedAudit
+from wherefrom.records import AuditState, ClaimedAudit, MeasurementState
+
+#: Tables whose rows are claimed under a lease.
+Leased = type[Audit] | type[Measurement]
+
+#: What a row looks like when nobody holds it.
+NOT_HELD: dict[str, Any] = {"lease_owner": None, "lease_until": None, "next_attempt_at": None}
 
 
-def in_state(state: AuditState) -> ColumnElement[bool]:
-    """The audit stands in this state."""
-    return Audit.state == literal_column(f"'{state.value}'")
+def taken(row: Leased, owner: str, *, lease_s: float) -> dict[str, Any]:
+    """What a claim writes: `owner` holds the row for `lease_s` seconds under the next attempt."""
+    return {
+        "state": literal_column("'running'"),
+        "attempt": row.attempt + 1,
+        "lease_owner": owner,
+        "lease_until": db_after(lease_s),
+        "next_attempt_at": None,
+        "claimed_at": db_now(),
+    }
 
 
-def due() -> ColumnElement[bool]:
-    """The audit is pending, and its time to be tried again has come."""
-    ready = or_(Audit.next_attempt_at.is_(None), Audit.next_attempt_at <= db_now())
-    return and_(in_state(AuditState.PENDING), ready)
+def in_state(row: Leased, state: AuditState | MeasurementState) -> ColumnElement[bool]:
+    """The row stands in this state."""
+    return row.state == literal_column(f"'{state.value}'")
 
 
-def expired() -> ColumnElement[bool]:
-    """The audit is running, but its owner did not extend the lease."""
-    return and_(in_state(AuditState.RUNNING), Audit.lease_until <= db_now())
+def due(row: Leased) -> ColumnElement[bool]:
+    """The row is pending, and its time to be tried again has come."""
+    ready = or_(row.next_attempt_at.is_(None), row.next_attempt_at <= db_now())
+    return and_(in_state(row, AuditState.PENDING), ready)
 
 
-def attempts_spent() -> ColumnElement[int]:
-    """Attempts that count against the limit: those since the audit was last requeued."""
-    return Audit.attempt - Audit.attempt_floor
+def expired(row: Leased) -> ColumnElement[bool]:
+    """The row is running, but its owner did not extend the lease."""
+    return and_(in_state(row, AuditState.RUNNING), row.lease_until <= db_now())
+
+
+def attempts_spent(row: Leased) -> ColumnElement[int]:
+    """Attempts that count against the limit: those since the row was last requeued."""
+    return row.attempt - row.attempt_floor
 
 
 #: The fence: matches an audit's row only while its owner holds it under the attempt that it claimed. `token` has the values.
@@ -40,7 +60,7 @@ HELD = and_(
     Audit.id == bindparam("held_id"),
     Audit.attempt == bindparam("held_attempt"),
     Audit.lease_owner == bindparam("held_by"),
-    in_state(AuditState.RUNNING),
+    in_state(Audit, AuditState.RUNNING),
 )
 
 
@@ -55,10 +75,10 @@ def pick(bundle_id: int, limit: int, max_attempts: int | None) -> CTE[Any]:
     Due and expired audits are picked apart, each by its own partial index, and then merged in the order of the queue.
     """
     columns = select(Audit.id, Audit.priority).where(Audit.bundle_id == bundle_id)
-    left = () if max_attempts is None else (attempts_spent() < max_attempts,)
+    left = () if max_attempts is None else (attempts_spent(Audit) < max_attempts,)
     first = columns.order_by(Audit.priority, Audit.id).limit(limit).with_for_update(skip_locked=True)
-    waiting = materialized(first.where(due()), "waiting")
-    abandoned = materialized(first.where(expired(), *left), "abandoned")
+    waiting = materialized(first.where(due(Audit)), "waiting")
+    abandoned = materialized(first.where(expired(Audit), *left), "abandoned")
     both = union_all(
         select(waiting.c.id, waiting.c.priority), select(abandoned.c.id, abandoned.c.priority)
     ).subquery()

@@ -6,12 +6,13 @@ matches (measurement, attempt, owner) before anything is written. When it is don
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, exists, func, literal_column, or_, select, update
+from sqlalchemy import ColumnElement, and_, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from db.claimed import read_claimed
 from db.clock import db_after, db_now
 from db.examples import storable_text
+from db.leases import NOT_HELD, attempts_spent, due, expired, in_state, taken
 from db.models import Audit, Bundle, Citation, FlaggedText, Measurement, TrainingExample
 from db.session import Database
 from db.statements import AnySelect, insert_new, materialized
@@ -25,9 +26,6 @@ from wherefrom.records import (
     Method,
     Tier,
 )
-
-#: What a row looks like when nobody holds it.
-_NOT_HELD: dict[str, Any] = {"lease_owner": None, "lease_until": None, "next_attempt_at": None}
 
 
 def request_measurement(
@@ -76,7 +74,7 @@ def _queue(session: Session, citation_id: int, bundle_id: int, *, method: Method
     same = (Measurement.citation_id == citation_id, Measurement.method == method)
     new = insert_new(session, Measurement, (Measurement.citation_id, Measurement.method))
     added = session.scalar(new.returning(Measurement.id), row)
-    again = _NOT_HELD | {"state": MeasurementState.PENDING, "code": None, "reason": None, "finished_at": None}
+    again = NOT_HELD | {"state": MeasurementState.PENDING, "code": None, "reason": None, "finished_at": None}
     again |= {"attempt_floor": Measurement.attempt, "requested_by": requested_by}
     revived = session.scalar(
         update(Measurement)
@@ -104,10 +102,10 @@ def claim_measurement(
         lease_s: How long it stays taken without `extend_measurement`, seconds.
         max_attempts: Expired ones with as many attempts are left to `release_expired_measurements`.
     """
-    left = Measurement.attempt - Measurement.attempt_floor < max_attempts
+    left = attempts_spent(Measurement) < max_attempts
     picked = materialized(
         select(Measurement.id)
-        .where(Measurement.bundle_id == bundle_id, or_(_due(), and_(_expired(), left)))
+        .where(Measurement.bundle_id == bundle_id, or_(due(Measurement), and_(expired(Measurement), left)))
         .order_by(Measurement.id)
         .limit(1)
         .with_for_update(skip_locked=True),
@@ -116,20 +114,13 @@ def claim_measurement(
     take = (
         update(Measurement)
         .where(Measurement.id == picked.c.id)
-        .values(
-            state=MeasurementState.RUNNING,
-            attempt=Measurement.attempt + 1,
-            lease_owner=owner,
-            lease_until=db_after(lease_s),
-            next_attempt_at=None,
-            claimed_at=db_now(),
-        )
+        .values(taken(Measurement, owner, lease_s=lease_s))
         .returning(Measurement.id)
         .execution_options(synchronize_session=False)
     )
     with db.writing() as session:
-        taken = session.scalar(take)
-        return None if taken is None else _claimed(session, taken, owner)
+        measurement_id = session.scalar(take)
+        return None if measurement_id is None else _claimed(session, measurement_id, owner)
 
 
 def extend_measurement(db: Database, claimed: ClaimedMeasurement, *, lease_s: float) -> bool:
@@ -144,7 +135,7 @@ def finish_measurement(db: Database, claimed: ClaimedMeasurement, effect: Measur
     A weak method never hides what a retraining found.
     """
     found = effect.model_dump(mode="json", exclude={"group"})
-    ending = _NOT_HELD | {
+    ending = NOT_HELD | {
         "state": MeasurementState.DONE,
         "finished_at": db_now(),
         "code": None,
@@ -210,12 +201,12 @@ def fail_measurement(
         spent = claimed.attempt - floor
         if retry_in_s is not None and spent < max_attempts:
             waiting = {"state": MeasurementState.PENDING, "next_attempt_at": db_after(retry_in_s)}
-            _update_held(session, claimed, **(_NOT_HELD | waiting), code=code, reason=storable_text(reason))
+            _update_held(session, claimed, **(NOT_HELD | waiting), code=code, reason=storable_text(reason))
             return MeasurementState.PENDING
         if retry_in_s is not None:
             code, reason = ATTEMPTS_EXHAUSTED, f"{spent} attempts failed, the last with {code}: {reason}"
         ended = {"state": MeasurementState.DEAD, "finished_at": db_now()}
-        _update_held(session, claimed, **(_NOT_HELD | ended), code=code, reason=storable_text(reason))
+        _update_held(session, claimed, **(NOT_HELD | ended), code=code, reason=storable_text(reason))
         record_events(session, [_event(TrailKind.MEASUREMENT_DEAD, claimed, {"code": code})])
         return MeasurementState.DEAD
 
@@ -223,15 +214,15 @@ def fail_measurement(
 def release_expired_measurements(db: Database, *, max_attempts: int) -> int:
     """Take measurements back from workers that did not extend their leases; how many there were."""
     run_out = (
-        select(Measurement.id, (Measurement.attempt - Measurement.attempt_floor).label("spent"))
-        .where(_expired())
+        select(Measurement.id, attempts_spent(Measurement).label("spent"))
+        .where(expired(Measurement))
         .order_by(Measurement.id)
         .with_for_update(skip_locked=True)
     )
     with db.writing() as session:
         rows = session.execute(run_out).all()
         for row in rows:
-            values = _NOT_HELD | {"state": MeasurementState.PENDING}
+            values = NOT_HELD | {"state": MeasurementState.PENDING}
             if row.spent >= max_attempts:
                 reason = (
                     f"attempt {row.spent} of {max_attempts}: the measuring worker did not extend its lease"
@@ -248,7 +239,7 @@ def pending_measurements(db: Database) -> dict[int, int]:
     """How many measurements could be claimed now, by bundle id; bundles without any are left out."""
     counts = (
         select(Measurement.bundle_id, func.count().label("number"))
-        .where(or_(_due(), _expired()))
+        .where(or_(due(Measurement), expired(Measurement)))
         .group_by(Measurement.bundle_id)
     )
     with db.reading() as session:
@@ -282,26 +273,13 @@ def measurements_of(session: Session, audit_id: int) -> tuple[MeasurementRecord,
     return tuple(map(_record, rows))
 
 
-def _in_state(state: MeasurementState) -> ColumnElement[bool]:
-    return Measurement.state == literal_column(f"'{state.value}'")
-
-
-def _due() -> ColumnElement[bool]:
-    ready = or_(Measurement.next_attempt_at.is_(None), Measurement.next_attempt_at <= db_now())
-    return and_(_in_state(MeasurementState.PENDING), ready)
-
-
-def _expired() -> ColumnElement[bool]:
-    return and_(_in_state(MeasurementState.RUNNING), Measurement.lease_until <= db_now())
-
-
 def _held(claimed: ClaimedMeasurement) -> tuple[ColumnElement[bool], ...]:
     """The fence: matches the row only while its owner holds it under the attempt that it claimed."""
     return (
         Measurement.id == claimed.measurement_id,
         Measurement.attempt == claimed.attempt,
         Measurement.lease_owner == claimed.owner,
-        _in_state(MeasurementState.RUNNING),
+        in_state(Measurement, MeasurementState.RUNNING),
     )
 
 
