@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Select, Update, bindparam, delete, func, select, tuple_, union_all, update
+from sqlalchemy import Select, Update, and_, bindparam, delete, func, select, true, tuple_, union_all, update
 from sqlalchemy.orm import Session
 
 from db.citations import CitedAudit, store_citations
@@ -187,6 +187,26 @@ def fail(  # noqa: PLR0917 - the same
         wait = update(Audit).where(HELD).values(code=code, reason=storable_text(reason), **waiting)
         session.execute(wait, token(claimed, owner))
         return AuditState.PENDING
+
+
+def explain_waiting(db: Database, bundle_id: int, *, code: str, reason: str) -> int:
+    """Write on a bundle's pending audits why no worker takes them; what becomes of them later overwrites it.
+
+    Returns:
+        How many did not say so yet.
+    """
+    clean = storable_text(reason)
+    says_so = and_(Audit.code == code, Audit.reason == clean)
+    tell = (
+        update(Audit)
+        .where(
+            Audit.bundle_id == bundle_id, in_state(Audit, AuditState.PENDING), func.coalesce(~says_so, true())
+        )
+        .values(code=code, reason=clean)
+        .returning(Audit.id)
+    )
+    with db.writing() as session:
+        return len(session.scalars(tell.execution_options(synchronize_session=False)).all())
 
 
 def release_expired(db: Database, *, max_attempts: int) -> int:

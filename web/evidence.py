@@ -108,7 +108,7 @@ RETRIEVAL_MEANING = "Cosine in the projected space, -1 to 1: the quick estimate 
 ORDER_MEANING = (
     "The order shown: influence, word overlap, similarity and, where the bundle has one, the sentence encoder, each standardised within this output and "
     "added with fixed weights, less what an example gains by its length. "
-    "No unit; compare only within one audit."
+    "No unit and no sign rule: whether an example speaks for or against the output is said by its influence. Compare only within one audit."
 )
 
 
@@ -158,12 +158,15 @@ def citation_views(detail: AuditDetail) -> tuple[tuple[CitationView, ...], tuple
     vocabulary = frozenset(words_of(" ".join([*(turn.content for turn in detail.turns), detail.completion])))
     everything = [*detail.citations, *detail.opponents]
     top_score = max((abs(one.score) for one in everything), default=0.0)
+    top_against = max((abs(one.influence_score or 0.0) for one in detail.opponents), default=0.0)
     top_bm25 = max((one.bm25_score for one in everything), default=0.0)
 
     def view(record: CitationRecord) -> CitationView:
         return CitationView(
             record=record,
-            percent=share(abs(record.score), top_score),
+            percent=share(abs(record.score), top_score)
+            if record.rank > 0
+            else share(abs(record.influence_score or 0.0), top_against),
             scores=_scores(record, top_bm25),
             prompt=mark_words(record.prompt, vocabulary),
             completion=mark_words(record.completion, vocabulary),

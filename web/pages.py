@@ -25,7 +25,7 @@ from web.headers import CARD_CONTENT_SECURITY_POLICY
 from web.health import readiness
 from web.render import render
 from web.security import Caller, needs
-from wherefrom.errors import NotFound
+from wherefrom.errors import NotFound, UnknownModel
 from wherefrom.records import (
     AuditDetail,
     AuditState,
@@ -51,6 +51,8 @@ STATE_MEANINGS = {
     AuditState.REJECTED: "Cannot be audited as it is; the reason says what to change.",
     AuditState.DEAD: "Every attempt failed; an operator should look at it.",
 }
+#: An audit whose model no bundle explains is `rejected` in the database, but not for good.
+_WAITS_FOR_BUNDLE = "No bundle explains this model yet. When one is added, this audit runs by itself."
 
 
 def _given_filters(request: Request) -> dict[str, str]:
@@ -123,7 +125,9 @@ def audit(request: Request, services: Shared, audit_id: Id) -> HTMLResponse:
         unfinished=detail.audit.state in _UNFINISHED
         or any(one.state in effects.OPEN for one in detail.measurements),
         erased=not detail.completion and not detail.turns,
-        state_meaning=STATE_MEANINGS[detail.audit.state],
+        state_meaning=_WAITS_FOR_BUNDLE
+        if detail.audit.code == UnknownModel.code
+        else STATE_MEANINGS[detail.audit.state],
         code_meaning=code_meanings().get(detail.audit.code or ""),
         meanings=_MEANINGS,
     )
@@ -154,11 +158,11 @@ def _missing(detail: AuditDetail) -> list[tuple[str, str]]:
 
 
 _WHY_MISSING = {
-    "effect": "No predicted effect: this bundle holds no bank of retrained models to fit a scale on (`wherefrom bank`), so "
-    "`effect_nats` stays empty rather than guessed.",
-    "confidence": "No confidence: this bundle holds no calibration on outputs with known causes, so `confidence` stays empty.",
+    "effect": "No predicted effect: this bundle holds no bank of retrained models to fit a scale on, and a guess would be worse than nothing "
+    "(`wherefrom bank`, then `wherefrom calibrate --bank`).",
+    "confidence": "No confidence: this bundle holds no calibration on outputs with known causes (`wherefrom calibrate --known`).",
     "conformal": "No conformal p: this bundle holds no scores of control outputs, so it cannot say whether the best citation "
-    "is better than chance would give, and it never abstains.",
+    "is better than chance would give, and it never abstains (`wherefrom calibrate --controls`).",
     "spans": "No marked stretches: the engine that answered stored none.",
 }
 

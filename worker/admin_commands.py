@@ -10,10 +10,18 @@ from typing import Annotated
 
 import typer
 
-from wherefrom.errors import ConfigurationError, QueueUnavailable
-from wherefrom.records import AuditState
+from wherefrom.errors import ConfigurationError, QueueUnavailable, UnusableModel
+from wherefrom.records import AuditState, BundleInfo
 from wherefrom.settings import Settings
-from worker.door import EXIT_UNHEALTHY, Json, open_settings, opened_database, print_json, print_table
+from worker.door import (
+    EXIT_UNHEALTHY,
+    EXIT_USAGE,
+    Json,
+    open_settings,
+    opened_database,
+    print_json,
+    print_table,
+)
 
 
 def doctor(*, as_json: Json = False) -> None:
@@ -63,7 +71,13 @@ def retry(
     if as_json:
         print_json({"requeued": requeued})
     else:
-        typer.echo(f"{requeued} audits are pending again")
+        typer.echo(f"{requeued} {'audit is' if requeued == 1 else 'audits are'} pending again")
+    if audit_ids and requeued < len(set(audit_ids)):
+        typer.echo(
+            f"{len(set(audit_ids)) - requeued} of the ids are not dead, rejected or abstained, wait for a bundle, or do not exist",
+            err=True,
+        )
+        raise typer.Exit(EXIT_USAGE)
 
 
 def add_bundle(
@@ -80,12 +94,13 @@ def add_bundle(
       python -m worker add-bundle build/support-bundle
       python -m worker add-bundle build/support-bundle --no-activate
     """
-    from db import claims
+    from db import catalogue, claims
     from worker.bundles import add_bundle as put_into_service
 
     settings = open_settings()
     with opened_database(settings) as database:
         bundle_id, manifest = put_into_service(database, settings, path, activate=activate)
+        _warn_of_missing_model(catalogue.bundle_by_id(database, bundle_id), settings)
         _hint(settings, claims.pending_counts(database))
     if as_json:
         print_json({"id": bundle_id, "name": manifest.name, "model": manifest.model.name, "active": activate})
@@ -168,13 +183,25 @@ def keys_revoke(name: Annotated[str, typer.Argument(help="Name of the key.")]) -
     typer.echo(f"the key {name} is revoked")
 
 
+def _warn_of_missing_model(bundle: BundleInfo, settings: Settings) -> None:
+    """Workers may run elsewhere, so it is no error here."""
+    from worker.verify import find_bundle_model
+
+    try:
+        find_bundle_model(bundle, settings)
+    except UnusableModel as error:
+        typer.echo(f"warning: {error}. Workers of this machine refuse the bundle until then.", err=True)
+
+
 def _hint(settings: Settings, pending: dict[int, int]) -> None:
     """Hint at the work; the sweeper does so too, so an absent Redis is only told."""
     from wherefrom.metrics import Metrics
     from worker.app import make_celery
+    from worker.embedded import beside_local_service
     from worker.hints import HintSender
     from worker.redis_link import connect_redis
 
+    settings = beside_local_service(settings)
     with connect_redis(settings) as client:
         hints = HintSender(
             make_celery(settings), client, settings=settings, metrics=Metrics(), sender="operator"

@@ -10,11 +10,12 @@ from db import catalogue, measurements, reader
 from db.session import Database, open_database
 from wherefrom.errors import PermanentError, TransientError, WherefromError
 from wherefrom.messages import INTAKE_GROUP
-from wherefrom.records import AuditState, MeasurementState
+from wherefrom.records import AuditState, BundleInfo, MeasurementState
 from wherefrom.settings import Settings
+from worker.embedded import beside_local_service
 from worker.health import check_health
 from worker.redis_link import attribute_queue, connect_redis, flagged_stream, redis_errors, rejected_stream
-from worker.verify import check_bundle
+from worker.verify import check_bundle, find_bundle_model
 
 #: kombu's Redis transport and XAUTOCLAIM need it.
 LEAST_REDIS = (6, 2)
@@ -64,7 +65,7 @@ def _process(name: str, settings: Settings) -> Finding:
 
 
 def _redis(settings: Settings) -> Iterator[Finding]:
-    with redis_errors(), connect_redis(settings) as client:
+    with redis_errors(), connect_redis(beside_local_service(settings)) as client:
         version = str(client.info("server")["redis_version"])
         numbers = tuple(int(part) for part in version.split(".")[:2])
         least = ".".join(map(str, LEAST_REDIS))
@@ -132,8 +133,17 @@ def _bundles(settings: Settings) -> Iterator[Finding]:
                     "ok",
                     f"{bundle.name} explains {bundle.model} ({bundle.corpus_examples} examples)",
                 )
+                yield from _model(bundle, settings)
     finally:
         database.dispose()
+
+
+def _model(bundle: BundleInfo, settings: Settings) -> Iterator[Finding]:
+    """Workers may run on other machines, so a model that is not here is only worth a word."""
+    try:
+        find_bundle_model(bundle, settings)
+    except PermanentError as error:
+        yield Finding("model", "warning", f"{error}; a worker on this machine would refuse the bundle")
 
 
 def _audits(settings: Settings) -> Iterator[Finding]:

@@ -19,10 +19,12 @@ from types import TracebackType
 from typing import IO, Self
 
 import redis
+from pydantic import SecretStr
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from wherefrom.errors import QueueUnavailable
+from wherefrom.settings import Settings
 
 _HOST = "127.0.0.1"
 _POLL_S = 0.02
@@ -44,6 +46,31 @@ def find_redis_server() -> Path | None:
         if os.access(program, os.X_OK):
             return program
     return None
+
+
+def data_dir_of(settings: Settings) -> Path:
+    """Where the service on one machine keeps its own Redis."""
+    return settings.state_dir / "redis"
+
+
+def beside_local_service(settings: Settings) -> Settings:
+    """The settings with the URL of the Redis that `python -m worker up` runs here, where it runs one and no URL is set."""
+    if "redis_url" in settings.model_fields_set:
+        return settings
+    try:
+        port = int(_port_file(data_dir_of(settings)).read_text(encoding="ascii"))
+    except (FileNotFoundError, ValueError):
+        return settings
+    return settings.model_copy(update={"redis_url": SecretStr(_url(port))})
+
+
+def _port_file(data_dir: Path) -> Path:
+    """Holds the port of the server that runs on a data directory."""
+    return data_dir / "redis.port"
+
+
+def _url(port: int) -> str:
+    return f"redis://{_HOST}:{port}/0"
 
 
 def free_port() -> int:
@@ -81,7 +108,7 @@ class EmbeddedRedis:
     @property
     def url(self) -> str:
         """URL of database 0; known after the first start."""
-        return f"redis://{_HOST}:{self.port}/0"
+        return _url(self.port)
 
     @property
     def log_path(self) -> Path:
@@ -101,6 +128,7 @@ class EmbeddedRedis:
         """
         if self.pid is not None:
             return self
+        self._forget()
         program = find_redis_server()
         if program is None:
             raise EmbeddedRedisError(
@@ -134,6 +162,7 @@ class EmbeddedRedis:
                 self._process.wait(_TERMINATE_S)
             except subprocess.TimeoutExpired:
                 self._process.kill()
+            _port_file(self.data_dir).unlink(missing_ok=True)
         self._forget()
 
     def kill(self) -> None:
@@ -183,7 +212,7 @@ class EmbeddedRedis:
                         f"redis-server ended at once (exit {process.returncode}, port {self.port}); see {self.log_path}"
                     )
                 if _answers_as(client, process.pid):
-                    (self.data_dir / "redis.port").write_text(f"{self.port}\n", encoding="ascii")
+                    _port_file(self.data_dir).write_text(f"{self.port}\n", encoding="ascii")
                     return
                 time.sleep(_POLL_S)
         raise EmbeddedRedisError(
@@ -196,13 +225,15 @@ class EmbeddedRedis:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             lock.close()
-            raise EmbeddedRedisError(f"another process runs an embedded Redis in {self.data_dir}") from error
+            raise EmbeddedRedisError(
+                f"wherefrom already runs here: another process holds the Redis of {self.data_dir}; stop it, or set WHEREFROM_STATE_DIR to another folder"
+            ) from error
         self._lock = lock
 
     def _stop_left_over(self) -> None:
         """End a server whose owner was killed: it still writes into our data directory."""
         try:
-            port = int((self.data_dir / "redis.port").read_text(encoding="ascii"))
+            port = int(_port_file(self.data_dir).read_text(encoding="ascii"))
         except (FileNotFoundError, ValueError):
             return
         with self._client(port) as client:

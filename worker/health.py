@@ -6,7 +6,7 @@ Every few seconds in every container: each check imports only what it asks with.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from wherefrom.errors import ConfigurationError, TransientError
+from wherefrom.errors import ConfigurationError, QueueUnavailable, TransientError
 from wherefrom.settings import Settings
 from worker.signs import STALE_S, Sign
 
@@ -59,10 +59,16 @@ def _web(settings: Settings) -> tuple[bool, str]:
 
 
 def _redis(settings: Settings) -> tuple[bool, str]:
+    from worker.embedded import beside_local_service  # noqa: PLC0415
     from worker.redis_link import connect_redis, redis_errors  # noqa: PLC0415
 
-    with redis_errors(), connect_redis(settings) as client:
-        return bool(client.ping()), "answers"
+    try:
+        with redis_errors(), connect_redis(beside_local_service(settings)) as client:
+            return bool(client.ping()), "answers"
+    except QueueUnavailable as error:
+        if "redis_url" in settings.model_fields_set:
+            raise
+        return False, f"{error}; start the service (python -m worker up) or set WHEREFROM_REDIS_URL"
 
 
 def _database(settings: Settings) -> tuple[bool, str]:

@@ -12,7 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from db import catalogue
+from db import catalogue, claims
 from db.session import Database
 from tasks.attribute import Clock
 from tasks.store import AuditStore, SqlAuditStore
@@ -102,7 +102,7 @@ class Runtime:
         """The engine over a bundle, loaded when first asked for; the least recently used one makes room.
 
         A bundle that was refused is refused again for a while without looking: loading a model with every hint would keep
-        this process from the bundles that work.
+        this process from the bundles that work. Its pending audits say why they wait.
         """
         with self._loading:
             return self._attributor(bundle_id)
@@ -128,6 +128,7 @@ class Runtime:
             except PermanentError as error:
                 self._refused[bundle_id] = (self.clock() + REFUSED_S, error)
                 refusal_sign(self.settings, bundle_id).give(code=error.code)
+                claims.explain_waiting(self._database, bundle_id, code=error.code, reason=str(error))
                 raise
             refusal_sign(self.settings, bundle_id).remove()
         self._loaded.move_to_end(bundle_id)

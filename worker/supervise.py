@@ -23,7 +23,7 @@ from tasks.backoff import backoff_seconds
 from wherefrom.errors import ConfigurationError
 from wherefrom.logs import get_logger
 from wherefrom.settings import Settings, child_environment
-from worker.embedded import EmbeddedRedis
+from worker.embedded import EmbeddedRedis, EmbeddedRedisError, data_dir_of
 from worker.health import web_url
 from worker.signs import Sign
 
@@ -199,7 +199,8 @@ class LocalService:
         """
         self._overrides = {name: str(value) for name, value in (overrides or {}).items()}
         own_redis = "redis_url" not in settings.model_fields_set
-        self._redis = EmbeddedRedis(settings.state_dir / "redis") if own_redis else None
+        self._redis = EmbeddedRedis(data_dir_of(settings)) if own_redis else None
+        self._redis_at = 0.0
         self._log_path = log_path
         self._grace_s = grace_s
         self._supervisor: Supervisor | None = None
@@ -221,9 +222,12 @@ class LocalService:
         return self
 
     def watch(self) -> None:
-        """Start again what has ended; see `Supervisor.watch`."""
-        if self._supervisor is not None:
-            self._supervisor.watch()
+        """Start again what has ended, our Redis included; see `Supervisor.watch`."""
+        if self._supervisor is None:
+            return
+        if self._redis is not None and self._redis.pid is None:
+            self._restart_redis(self._redis)
+        self._supervisor.watch()
 
     def web_url(self) -> str | None:
         """Address of the page once it is being served, else None."""
@@ -248,6 +252,19 @@ class LocalService:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    def _restart_redis(self, server: EmbeddedRedis) -> None:
+        """Bring our Redis back on its port and with its data; if that fails, not again for a while."""
+        if time.monotonic() < self._redis_at:
+            return
+        log.error("redis_ended", port=server.port)
+        try:
+            server.start()
+        except EmbeddedRedisError as error:
+            self._redis_at = time.monotonic() + RESTART_CAP_S
+            log.error("redis_not_started", reason=str(error), again_in_s=RESTART_CAP_S)  # noqa: TRY400 - its text says it
+        else:
+            log.info("redis_started", port=server.port)
 
     def _start(self) -> None:
         if self._redis is not None:

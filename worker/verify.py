@@ -5,6 +5,7 @@ from pathlib import Path
 from db import catalogue
 from db.session import Database
 from wherefrom.attribution.bundles.manifest import Manifest, read_manifest
+from wherefrom.attribution.bundles.whereabouts import ModelFolders, find_model
 from wherefrom.errors import BundleMismatch
 from wherefrom.logs import get_logger
 from wherefrom.records import BundleInfo
@@ -45,6 +46,18 @@ def check_registered(bundle: BundleInfo, manifest: Manifest) -> None:
             raise BundleMismatch(
                 f"bundle {bundle.name}: the database says {fact} {registered}, the folder says {found}"
             )
+
+
+def find_bundle_model(bundle: BundleInfo, settings: Settings) -> ModelFolders | None:
+    """Where the model of a registered bundle lies on this machine; None for a bundle that needs none.
+
+    Raises:
+        UnusableModel: it is nowhere; the text says what to do.
+    """
+    if bundle.form == OVERLAP_FORM:
+        return None
+    folder = settings.bundles_dir / bundle.name
+    return find_model(folder, read_manifest(folder, verify=False), settings.models_dir)
 
 
 def verify_active_bundles(database: Database, settings: Settings) -> int:

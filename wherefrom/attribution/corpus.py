@@ -6,6 +6,7 @@ Nothing of a corpus with a bad row is taken, unless the caller asks to skip bad 
 Tokens are not made here (`models.render`), hashes of files neither (`bundles.manifest`).
 """
 
+import codecs
 import hashlib
 import json
 from collections.abc import Iterator
@@ -91,6 +92,9 @@ def read_corpus(path: Path, *, skip_bad: bool = False) -> Corpus:
                     continue
                 raise InvalidRecord(f"{place}: {error}") from error
             if row.example_id in places:
+                if skip_bad:
+                    skipped += 1
+                    continue
                 raise DuplicateExample(
                     f"{place}: id {row.example_id!r} was already used at {places[row.example_id]}; ids must be unique"
                 )
@@ -112,7 +116,7 @@ def parse_row(content: Any, *, default_id: str) -> CorpusRow:
         raise InvalidRecord(f"a row must be a JSON object, this one is {type(content).__name__}")
     turns, completion = _turns_and_completion(content)
     if not completion.strip():
-        raise InvalidRecord("the completion is empty; a training example needs completion tokens")
+        raise InvalidRecord("the completion is empty; there is nothing to explain without completion tokens")
     example_id = content.get("id") if content.get("id") is not None else default_id
     if not isinstance(example_id, str | int) or isinstance(example_id, bool) or example_id == "":
         raise InvalidRecord("`id` must be a non-empty string or a whole number")
@@ -236,7 +240,8 @@ def _raw_rows(file: Path) -> Iterator[tuple[str, Any]]:
 def read_jsonl(file: Path) -> Iterator[tuple[str, Any]]:
     """Decoded objects of a JSONL file, each with its place; a line that is no JSON is yielded as an `InvalidRecord`."""
     with file.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
+        for number, raw in enumerate(lines, start=1):
+            line = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
             if not line.strip():
                 continue
             place = f"{file}, line {number}"

@@ -11,7 +11,7 @@ import typer
 
 import wherefrom
 from wherefrom.cli import export, flagging, measuring, service
-from wherefrom.cli.output import exit_code_of, print_error
+from wherefrom.cli.output import ExitCode, exit_code_of, print_error
 from wherefrom.errors import ConfigurationError, WherefromError
 
 #: Commands that need the engine; their module is imported when one of them runs, because torch takes seconds.
@@ -25,7 +25,7 @@ ENGINE_COMMANDS = {
 }
 #: Where an engine command lives, if not in `wherefrom.cli.offline`.
 _ENGINE_MODULES = {
-    "bank": "Retrain a model on halves of its corpus.",
+    "bank": "wherefrom.cli.retraining",
     "calibrate": "wherefrom.cli.calibrating",
     "evaluate": "wherefrom.cli.evaluating",
 }
@@ -69,6 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except WherefromError as error:
         print_error(error)
         sys.exit(exit_code_of(error))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print_error(ConfigurationError(f"{error.filename}: {error.strerror or error}"))
+        sys.exit(ExitCode.BAD_INPUT)
 
 
 _SERVICE_COMMANDS: dict[str, Callable[..., None]] = {

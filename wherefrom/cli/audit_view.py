@@ -10,6 +10,15 @@ from wherefrom.records import AuditDetail, AuditState, AuditSummary, CitationRec
 #: Stretches of text that are shown per citation, strongest first; `--json` has all of them.
 SHOWN_SPANS = 3
 
+#: Why an audit that was not answered has none.
+NO_CITATIONS = {
+    AuditState.PENDING: "it waits for a worker",
+    AuditState.RUNNING: "a worker is computing them",
+    AuditState.ABSTAINED: "it abstains",
+    AuditState.REJECTED: "it cannot be audited as it is",
+    AuditState.DEAD: "every attempt failed; to try again: python -m worker retry ID",
+}
+
 #: Columns that are shown only where some citation has a value.
 _OPTIONAL: tuple[tuple[str, Callable[[CitationRecord], float | None]], ...] = (
     ("encoder", lambda one: one.encoder_score),
@@ -25,8 +34,10 @@ def print_audit(detail: AuditDetail) -> None:
     _print_output(detail)
     if detail.audit.state is AuditState.ABSTAINED and detail.citations:
         _print_citations("Citations, NOT SUPPORTED: the audit abstains", detail.citations)
-    else:
+    elif detail.audit.state is AuditState.DONE:
         _print_citations("Citations", detail.citations)
+    else:
+        print_heading(f"No citations: {NO_CITATIONS[detail.audit.state]}")
     _print_evidence(detail)
     if detail.opponents:
         _print_citations("Opponents", detail.opponents)
@@ -47,9 +58,11 @@ def _print_output(detail: AuditDetail) -> None:
     print_heading(f"Audit {audit.audit_id}: {state_of(audit)}")
     facts = [
         f"flagged for {audit.flag_reason} ({audit.severity.value}), model {audit.model}, key {detail.idempotency_key}",
-        f"bundle {audit.bundle or '-'}, loss {number(detail.loss_nats)} nats over {detail.tokens or '-'} tokens"
-        + (", cut at the token limit" if audit.truncated else ""),
+        f"bundle {audit.bundle or '-'}",
     ]
+    if detail.loss_nats is not None:
+        cut = ", cut at the token limit" if audit.truncated else ""
+        facts[-1] += f", loss {number(detail.loss_nats)} nats over {detail.tokens or '-'} tokens{cut}"
     if audit.conformal_p is not None:
         facts.append(
             f"conformal p {audit.conformal_p:.3g}: the share of control outputs whose best citation is as good"

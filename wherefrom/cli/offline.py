@@ -1,6 +1,7 @@
 """The offline commands: build a bundle, attribute a file of queries, verify a bundle. Needs the `[engine]` extra."""
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -270,6 +271,10 @@ def _check_targets(*files: Path | None) -> None:
     for file in given:
         if not file.parent.is_dir():
             raise ConfigurationError(f"{file.parent}: no such folder; create it first")
+        if file.is_dir():
+            raise ConfigurationError(f"{file} is a folder; name a file in it")
+        if not os.access(file.parent, os.W_OK | os.X_OK):
+            raise ConfigurationError(f"{file}: you may not write into {file.parent}")
 
 
 def set_threads(threads: int) -> None:

@@ -90,7 +90,8 @@ def show(
 ) -> None:
     """Show one audit: the flagged output and the training examples that it is traced to.
 
-    A positive score says that the training example made the output more likely; opponents made it less likely.
+    A positive influence says that, by this method, the training example made the output more likely. The score orders citations and also counts words and
+    likeness, so a citation may have a negative influence. Opponents have the most negative influence among the candidates that are not cited.
 
     Examples:
       wherefrom show 17

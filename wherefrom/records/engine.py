@@ -1,6 +1,6 @@
 """What the engine is asked and what it answers: queries, training examples, citations with their evidence.
 
-Scores follow the one sign rule: positive = the training example made the flagged output more likely.
+Influence and effects follow the one sign rule: positive = the training example made the flagged output more likely. `score` is the order shown.
 """
 
 from enum import StrEnum

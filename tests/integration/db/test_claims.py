@@ -46,6 +46,19 @@ def test_a_claim_names_owner_bundle_and_attempt(db: Database, bundle_id: int) ->
     assert 55 < (row.lease_until - row.claimed_at).total_seconds() <= 60.01
 
 
+def test_waiting_audits_say_why_no_worker_takes_them(db: Database, bundle_id: int) -> None:
+    """Written once, overwritten by the next reason, gone when the audit is answered; other states are left alone."""
+    accept(db, record(0), record(1))
+    (held,) = claim(db, bundle_id, limit=1).audits
+    assert claims.explain_waiting(db, bundle_id, code="unusable_model", reason="not here") == 1
+    assert claims.explain_waiting(db, bundle_id, code="unusable_model", reason="not here") == 0
+    assert claims.explain_waiting(db, bundle_id, code="unusable_model", reason="still not here") == 1
+    assert audit_row(db, held.audit_id).code is None
+    (waiting,) = claim(db, bundle_id, limit=2).audits
+    row = audit_row(db, waiting.audit_id)
+    assert (row.code, row.reason) == ("unusable_model", "still not here")
+
+
 def test_never_more_than_the_limit(db: Database, bundle_id: int) -> None:
     """Pending and abandoned audits together stay within the limit, most urgent and oldest first."""
     results = accept(db, *(record(number) for number in range(6)))

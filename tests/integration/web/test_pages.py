@@ -85,7 +85,7 @@ def test_audit_shows_output_and_citations(client, told):
     assert html.count('class="citation"') == 10
     assert html.count('class="citation opponent"') == 2
     assert "What a citation does not prove" in html
-    assert "effect_nats" in html
+    assert "wherefrom calibrate" in html
     assert '<mark class="shared">' in html
     assert "Acceptable answer" in html
 

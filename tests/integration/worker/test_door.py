@@ -57,7 +57,7 @@ def door(settings, monkeypatch, capsys):
         (("retry",), {}, 2, "either ids"),
         (("retry", "--state", "done"), {}, 2, "cannot be tried again"),
         (("retry", "--state", "dead", "--json"), {}, 0, '{"requeued": 0}'),
-        (("retry", "7"), {"redis_url": "redis://127.0.0.1:1/0"}, 0, "0 audits are pending again"),
+        (("retry", "7"), {"redis_url": "redis://127.0.0.1:1/0"}, 2, "1 of the ids are not dead"),
         (("add-bundle", "/nowhere"), {}, 2, "no folder"),
         (("bundles", "--json"), {}, 0, "[]"),
         (("migrate", "--json"), {}, 0, '"head": '),

@@ -34,7 +34,7 @@ def database_url(sqlite_url):
 @pytest.mark.slow
 @pytest.mark.usefixtures("bundle_id")
 def test_up_runs_everything_and_leaves_nothing_behind(settings, database, tmp_path):
-    """Its own Redis, all processes; an entry becomes citations; a killed child comes back; SIGTERM ends all of it."""
+    """Its own Redis, all processes; an entry becomes citations; a killed child or Redis comes back; SIGTERM ends all of it."""
     log = tmp_path / "up.log"
     settings = settings.model_copy(update={"port": 0})
     own_redis = environment(settings)
@@ -57,6 +57,19 @@ def test_up_runs_everything_and_leaves_nothing_behind(settings, database, tmp_pa
             record = {"prompt": "p", "completion": TEXTS[1], "model": "tiny@1"}
             client.xadd("t:wherefrom:flagged", {"record": json.dumps(record)})
         wait_until(lambda: reader.queue_health(database).states[AuditState.DONE] == 1, 60, "the audit")
+        operator = environment(settings)
+        del operator["WHEREFROM_REDIS_URL"]
+        well = subprocess.run(
+            [sys.executable, "-m", "worker", "health", "redis"], cwd=ROOT, env=operator, check=False
+        )
+        assert well.returncode == 0, "a command beside `up` asks the Redis of `up`"
+        with redis.Redis(port=port) as client:
+            os.kill(client.info("server")["process_id"], signal.SIGKILL)
+        wait_until(lambda: _answers(port), 60, "Redis again, on its port")
+        record |= {"completion": TEXTS[2]}
+        with redis.Redis(port=port) as client:
+            client.xadd("t:wherefrom:flagged", {"record": json.dumps(record)})
+        wait_until(lambda: reader.queue_health(database).states[AuditState.DONE] == 2, 60, "the second audit")
         os.kill(children["web"], signal.SIGKILL)
         wait_until(
             lambda: Sign(settings, "web").details().get("pid") not in {None, str(children["web"])},
@@ -71,6 +84,12 @@ def test_up_runs_everything_and_leaves_nothing_behind(settings, database, tmp_pa
         up.wait()
     wait_until(lambda: not processes_with(str(settings.state_dir)), 10, "the last process to end")
     assert "Traceback" not in log.read_text()
+
+
+def _answers(port):
+    with redis.Redis(port=port) as client, suppress(redis.RedisError):
+        return client.ping()
+    return False
 
 
 def processes_with(text):

@@ -218,3 +218,17 @@ def test_parse_row_passes_reader_errors_on() -> None:
     """What the reader could not decode is raised here."""
     with pytest.raises(InvalidRecord, match="seen before"):
         parse_row(InvalidRecord("seen before"), default_id="x")
+
+
+def test_byte_order_mark(tmp_path: Path) -> None:
+    """Editors of Windows write one; it is no part of the first row."""
+    file = tmp_path / "c.jsonl"
+    file.write_bytes(b"\xef\xbb\xbf" + json.dumps(GOOD).encode() + b"\n")
+    assert len(read_corpus(file).rows) == 1
+
+
+def test_a_repeated_id_can_be_skipped(tmp_path: Path) -> None:
+    """With `skip_bad` the first row of an id is taken and the later ones are counted."""
+    rows = [{**GOOD, "id": "a", "completion": "first"}, {**GOOD, "id": "a", "completion": "second"}]
+    corpus = read_corpus(write_jsonl(tmp_path / "c.jsonl", rows), skip_bad=True)
+    assert ([row.completion for row in corpus.rows], corpus.skipped) == (["first"], 1)

@@ -10,6 +10,7 @@ import pytest
 import typer
 
 from tests.unit.cli.conftest import Run
+from wherefrom.cli.app import ENGINE_COMMANDS
 
 RunCommand = Callable[..., Run]
 CHECKOUT = Path(__file__).parents[3]
@@ -40,6 +41,26 @@ def test_help_has_examples(run: RunCommand, command: str) -> None:
     assert shown.code == 0
     assert f"  Examples:\n    {'wherefrom ' + command}" in shown.out
     assert "--json" in shown.out
+
+
+@pytest.mark.parametrize("command", sorted(ENGINE_COMMANDS))
+def test_engine_commands_are_where_the_app_looks(run: RunCommand, command: str) -> None:
+    """Each of them explains itself, by its own module."""
+    shown = run(command, "--help")
+    assert shown.code == 0, shown.err
+    assert f"Usage: wherefrom {command}" in shown.out
+
+
+def test_a_file_that_cannot_be_read_is_no_traceback(run: RunCommand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the system refuses is told with the file's name and exit code 2."""
+
+    def refuse() -> typer.Typer:
+        raise PermissionError(13, "Permission denied", "secret.jsonl")
+
+    monkeypatch.setattr("wherefrom.cli.app.make_app", refuse)
+    done = run("queue")
+    assert done.code == 2
+    assert done.err.strip() == "error[configuration]: secret.jsonl: Permission denied"
 
 
 def test_version(run: RunCommand) -> None:

@@ -236,6 +236,9 @@ def test_place_that_cannot_be_written(run: RunCommand, queries: Path, tmp_path: 
     done = attribute(run, queries, option, str(tmp_path / "away" / "file"))
     assert done.code == 2
     assert "away" in done.err
+    folder = attribute(run, queries, option, str(tmp_path))
+    assert folder.code == 2
+    assert "is a folder; name a file in it" in folder.err.replace("\n", " ")
 
 
 def test_brackets_in_a_path(run: RunCommand, tmp_path: Path) -> None:

@@ -28,8 +28,17 @@ def made():
 
 
 @pytest.fixture
-def runtime(made, monkeypatch, tmp_path):
+def explained():
+    """What pending audits were told, by bundle."""
+    return []
+
+
+@pytest.fixture
+def runtime(made, explained, monkeypatch, tmp_path):
     """A runtime whose engines are their bundle's ids."""
+    monkeypatch.setattr(
+        "db.claims.explain_waiting", lambda _db, bundle_id, **why: explained.append((bundle_id, why["code"]))
+    )
     monkeypatch.setattr("db.catalogue.bundle_by_id", lambda _db, bundle_id: Bundle(bundle_id))
 
     def _make(bundle, settings):
@@ -60,8 +69,8 @@ def test_an_engine_is_loaded_once_and_makes_room_when_unused(runtime, made):
     assert made == [1, 2, 3, 2]
 
 
-def test_a_refused_bundle_is_not_loaded_with_every_hint(runtime, made):
-    """After a while it is looked at again: it may have been mended."""
+def test_a_refused_bundle_is_not_loaded_with_every_hint(runtime, made, explained):
+    """After a while it is looked at again: it may have been mended. Its audits are told each time it was looked at."""
     now = [0.0]
     runtime.clock = lambda: now[0]
     for _ in range(3):
@@ -71,6 +80,7 @@ def test_a_refused_bundle_is_not_loaded_with_every_hint(runtime, made):
     with pytest.raises(BundleCorrupt):
         runtime.attributor(13)
     assert made == [13, 13]
+    assert explained == [(13, "bundle_corrupt")] * 2
 
 
 def test_loading_is_told_to_the_watchdog(runtime, monkeypatch):

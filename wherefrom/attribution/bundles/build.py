@@ -5,6 +5,7 @@ was; one that was started with other inputs is refused, not mixed.
 """
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -81,8 +82,7 @@ def build_bundle(
         DiskFull: what is finished stays and the same command goes on behind it.
         PermanentError: the corpus or the model cannot be used; see `wherefrom.errors`.
     """
-    if out.exists():
-        raise ConfigurationError(f"{out} already exists; bundles are never changed, choose another folder")
+    _check_out(out)
     with disk_errors(out):
         corpus = read_corpus(corpus_path, skip_bad=options.skip_bad)
         progress("load model", 0, 1)
@@ -93,6 +93,25 @@ def build_bundle(
             )
         progress("load model", 1, 1)
         return _Build(points, corpus, out, options=options, progress=progress).run()
+
+
+def _open_to_readers(bundle: Path) -> None:
+    """Give every file the mode of the manifest: safetensors writes files that their owner alone can read, and services run as somebody else."""
+    mode = (bundle / MANIFEST).stat().st_mode
+    for file in bundle.rglob("*"):
+        if file.is_file():
+            file.chmod(mode)
+
+
+def _check_out(out: Path) -> None:
+    """Refuse a place that cannot be written before anything is read."""
+    if out.exists():
+        raise ConfigurationError(f"{out} already exists; bundles are never changed, choose another folder")
+    home = next(folder for folder in out.absolute().parents if folder.exists())
+    if not (home.is_dir() and os.access(home, os.W_OK | os.X_OK)):
+        raise ConfigurationError(
+            f"{out} cannot be made: {home} is no folder that you may write into; choose another --out"
+        )
 
 
 class _Build:
@@ -145,6 +164,7 @@ class _Build:
         self._write_calibration()
         self._write_card(rows, projection, mean_loss=loss, split_pass=split_pass)
         manifest = self._write_manifest(rows, projection)
+        _open_to_readers(self._bundle)
         self._bundle.rename(self._out)
         shutil.rmtree(self._work)
         self._progress("done", 1, 1)

@@ -180,9 +180,18 @@ def _verify_files(bundle: Path, manifest: Manifest) -> None:
 
 
 def hash_file(file: Path) -> FileEntry:
-    """Hash and size of one file."""
-    with file.open("rb") as content:
-        return FileEntry(sha256=hashlib.file_digest(content, "sha256").hexdigest(), bytes=file.stat().st_size)
+    """Hash and size of one file.
+
+    Raises:
+        BundleCorrupt: it cannot be read.
+    """
+    try:
+        with file.open("rb") as content:
+            return FileEntry(
+                sha256=hashlib.file_digest(content, "sha256").hexdigest(), bytes=file.stat().st_size
+            )
+    except OSError as error:
+        raise BundleCorrupt(f"{file} cannot be read: {error.strerror or error}") from error
 
 
 def hash_folder(folder: Path) -> dict[str, FileEntry]:

@@ -58,9 +58,10 @@ def find_model(bundle: Path, manifest: Manifest, models_dir: Path) -> ModelFolde
     for folders in filter(None, (named, noted)):
         if folders.present():
             return folders
-    missing = " and ".join(filter(None, [wanted.base_folder, wanted.adapter_folder, wanted.start_folder]))
+    names = filter(None, [wanted.base_folder, wanted.adapter_folder, wanted.start_folder])
+    missing = " and ".join(f"the folder `{name}`" for name in names)
     raise UnusableModel(
-        f"the model of bundle {manifest.name} is not here: put {missing} into {models_dir} (setting WHEREFROM_MODELS_DIR), or name the folders"
+        f"the model of bundle {manifest.name} is not here: put {missing} into {models_dir} (setting WHEREFROM_MODELS_DIR); offline commands also take --model and --adapter"
     )
 
 

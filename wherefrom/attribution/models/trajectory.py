@@ -80,10 +80,12 @@ def load_halfway(
         ConfigurationError: neither an adapter nor a start folder, or both.
         UnusableModel: the two models do not have the same weights by name and shape.
     """
-    if (adapter_dir is None) == (start_dir is None):
+    if adapter_dir is None and start_dir is None:
         raise ConfigurationError(
-            "the half-way model needs the weights that the fine-tune began with: give an adapter, or their folder (--start), not both"
+            "the half-way model needs the weights that the fine-tune began with: give the adapter (--adapter), or the folder of those weights (--start)"
         )
+    if adapter_dir is not None and start_dir is not None:
+        raise ConfigurationError("give the adapter (--adapter) or the first weights (--start), not both")
     begin = load_model(start_dir or model_dir)
     halfway = model_between(begin, final, HALF_WAY)
     return replace(halfway, fingerprint=begin.fingerprint, base_folder=begin.base_folder)

@@ -194,6 +194,20 @@ def test_template_without_prefix(tmp_path: Path, rows: Path, micro_model_dir: Pa
         build(micro_model_dir, rows, tmp_path / "bundle")
 
 
+def test_every_file_can_be_read_by_others(tmp_path: Path, rows: Path) -> None:
+    """A service runs as another user than the one who built: no file has a mode of its own."""
+    build(shared_micro_model(), rows, tmp_path / "bundle")
+    files = [one for one in (tmp_path / "bundle").rglob("*") if one.is_file()]
+    assert len(files) > 5
+    assert {one.stat().st_mode for one in files} == {(tmp_path / "bundle" / "manifest.json").stat().st_mode}
+
+
+def test_a_place_below_a_file(tmp_path: Path, rows: Path) -> None:
+    """Told before the model is loaded."""
+    with pytest.raises(ConfigurationError, match=r"corpus.* is no folder that you may write into"):
+        build(shared_micro_model(), rows, rows / "bundle")
+
+
 def test_out_exists(tmp_path: Path, rows: Path) -> None:
     """A bundle is never written over, not even by an empty folder's name."""
     (tmp_path / "bundle").mkdir()
