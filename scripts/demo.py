@@ -111,7 +111,7 @@ class Demo:
             self._step(f"page is up: {url}  (open it now and watch it fill)")
             base = self._base_model()
             outputs = self._outputs(base)
-            self._flag(outputs, settings, url)
+            self._flag(outputs, settings, url, waits=bundle is None)
             if bundle is None:
                 bundle = self._build(base)
                 self._register(bundle, settings)
@@ -179,7 +179,7 @@ class Demo:
         from scripts.smollm2 import ensure_base_model  # noqa: PLC0415
 
         self._step(
-            "model: SmolLM2-135M-Instruct, converted once from the package's GGUF (about half a minute) ..."
+            "model: SmolLM2-135M-Instruct, converted from the package's GGUF the first time (half a minute) ..."
         )
         base: Path = ensure_base_model(self._cache)
         models = self._home / "models"
@@ -202,7 +202,7 @@ class Demo:
         )
         return outputs
 
-    def _flag(self, outputs: Sequence[Any], settings: Any, url: str) -> None:
+    def _flag(self, outputs: Sequence[Any], settings: Any, url: str, *, waits: bool) -> None:
         """Half through the Redis stream, as any language can; half through the client."""
         import redis  # noqa: PLC0415
 
@@ -223,7 +223,7 @@ class Demo:
         if left:
             raise SystemExit(f"{left} outputs could not be sent; see {self._work / 'service.log'}")
         self._step(
-            f"{len(outputs)} outputs flagged ({(len(outputs) + 1) // 2} by XADD to the stream, the rest by HTTP): they wait for a bundle"
+            f"{len(outputs)} outputs flagged ({(len(outputs) + 1) // 2} by XADD to the stream, the rest by HTTP){': they wait for a bundle' if waits else ''}"
         )
 
     def _build(self, base: Path) -> Path:
@@ -257,7 +257,7 @@ class Demo:
             add_bundle(database, settings, bundle, activate=True)
         finally:
             database.dispose()
-        self._step(f"bundle {bundle.name} registered: outputs that wait for it are queued for the worker")
+        self._step(f"bundle {bundle.name} registered: outputs of its model are queued for the worker")
 
     def _await_audits(self, url: str, count: int) -> dict[str, Any]:
         """Wait until every audit is finished, with progress; audits by probe."""

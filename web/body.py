@@ -13,7 +13,6 @@ from fastapi import Request
 from pydantic import ValidationError
 
 from web.errors import InvalidRecords
-from web.explain import MAX_PROBLEMS, Problem, explain_details
 from wherefrom.errors import (
     BodyTooLarge,
     InvalidRequest,
@@ -22,6 +21,7 @@ from wherefrom.errors import (
     UnsupportedMediaType,
 )
 from wherefrom.records import RECORD_SCHEMA, FlaggedRecord
+from wherefrom.records.explain import MAX_PROBLEMS, Problem, explain_details
 
 IDEMPOTENCY_HEADER = "Idempotency-Key"
 

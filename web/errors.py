@@ -13,12 +13,12 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from web.explain import Problem, explain_details
 from web.headers import SECURITY_HEADERS
 from web.render import render
 from wherefrom import errors
 from wherefrom.errors import INTERNAL_ERROR, WherefromError
 from wherefrom.logs import get_logger
+from wherefrom.records.explain import Problem, explain_details
 
 _log = get_logger(__name__)
 

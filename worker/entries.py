@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from wherefrom.errors import BodyTooLarge, InvalidRecord, UnknownSchema
 from wherefrom.messages import RECORD_FIELD
 from wherefrom.records import RECORD_SCHEMA, FlaggedRecord
+from wherefrom.records.explain import describe_problems
 
 
 def read_entry(fields: Mapping[bytes, bytes], *, entry_id: str, limit_bytes: int) -> FlaggedRecord:
@@ -53,8 +54,4 @@ def _record(raw: bytes) -> FlaggedRecord:
     try:
         return FlaggedRecord.model_validate(value)
     except ValidationError as error:
-        found = error.errors(include_input=False, include_url=False, include_context=False)
-        lines = [
-            f"{'.'.join(str(part) for part in one['loc']) or 'record'}: {one['msg']}" for one in found[:10]
-        ]
-        raise InvalidRecord("; ".join(lines)) from error
+        raise InvalidRecord(describe_problems(error)) from error

@@ -7,9 +7,7 @@ from pydantic import ValidationError
 
 from wherefrom.errors import InvalidRecord
 from wherefrom.records import FlaggedRecord
-
-#: More problems than this in one record are only counted.
-PROBLEMS_TOLD = 5
+from wherefrom.records.explain import describe_problems
 
 
 def read_record(given: FlaggedRecord | Mapping[str, Any]) -> FlaggedRecord:
@@ -26,25 +24,7 @@ def read_record(given: FlaggedRecord | Mapping[str, Any]) -> FlaggedRecord:
         raise InvalidRecord(describe_problems(error)) from error
 
 
-def describe_problems(error: ValidationError) -> str:
-    """One line for all problems: `severity: Input should be ...; spans[0].end: ...`."""
-    found = error.errors(include_input=False, include_url=False, include_context=False)
-    told = [
-        f"{_place(one['loc'])}{one['msg'].removeprefix('Value error, ')}" for one in found[:PROBLEMS_TOLD]
-    ]
-    if len(found) > PROBLEMS_TOLD:
-        told.append(f"and {len(found) - PROBLEMS_TOLD} more")
-    return "; ".join(told)
-
-
 def record_json(record: FlaggedRecord, *, idempotency_key: str) -> str:
     """The record as JSON with this key; fields that say nothing are left out."""
     keyed = record.model_copy(update={"idempotency_key": idempotency_key})
     return keyed.model_dump_json(by_alias=True, exclude_none=True)
-
-
-def _place(location: tuple[int | str, ...]) -> str:
-    path = ""
-    for part in location:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
-    return f"{path}: " if path else ""

@@ -49,12 +49,15 @@ def test_again_is_harmless(run: RunCommand, service: ScriptedService, file: Path
 
 BAD_LINES = [
     (b'{"prompt": "p", "completion" "c"}\n', "line 2: not JSON: Expecting ':' delimiter at column 30"),
-    (b'{"prompt": "p", "model": "m"}\n', "line 2: completion: Field required"),
-    (line(completion=""), "line 2: completion: String should have at least 1 character"),
+    (b'{"prompt": "p", "model": "m"}\n', "line 2: `completion`: is missing; add it"),
+    (
+        line(completion=""),
+        "line 2: `completion`: string should have at least 1 character; it must not be empty",
+    ),
     (line(completion=" "), "line 2: `completion` holds only white space"),
-    (line(prompt=7), "line 2: prompt: Input should be a valid string"),
-    (line(surprise=1), "line 2: surprise: Extra inputs are not permitted"),
-    (line(schema=2), "line 2: schema: Input should be 1"),
+    (line(prompt=7), "line 2: `prompt`: input should be a valid string; send a JSON string"),
+    (line(surprise=1), "line 2: `surprise`: is not a field of record v1"),
+    (line(schema=2), "line 2: `schema`: input should be 1"),
     (
         line(messages=[{"role": "user", "content": "x"}]),
         "line 2: give exactly one of `prompt` and `messages`",
@@ -63,8 +66,8 @@ BAD_LINES = [
         b'{"prompt": "caf\xe9"}\n',
         "line 2: not UTF-8: byte 0xe9 at offset {offset} of the file (byte 16 of the line)",
     ),
-    (b'{"prompt": "\\ud800", "completion": "c", "model": "m"}\n', "line 2: prompt: "),
-    (b'{"prompt": "\\u0000", "completion": "c", "model": "m"}\n', "line 2: prompt: contains U+0000 (NUL)"),
+    (b'{"prompt": "\\ud800", "completion": "c", "model": "m"}\n', "line 2: `prompt`: "),
+    (b'{"prompt": "\\u0000", "completion": "c", "model": "m"}\n', "line 2: `prompt`: contains U+0000 (NUL)"),
     (b"[1, 2]\n", "line 2: not a record: each line must be one JSON object"),
     (b"[" * 100_000 + b"\n", "line 2: nested too deeply"),
     (b'{"token_ids": [' + b"1" * 5000 + b"]}\n", "line 2: holds a number that is too long"),

@@ -85,8 +85,8 @@ def test_invalid_record_is_told_at_once(service: ScriptedService, spool_path: Pa
                 severity="urgent",
                 spans=[{"start": 5, "end": 2}],
             )
-        assert "severity: " in str(caught.value)
-        assert "spans[0]: span end 2" in str(caught.value)
+        assert "`severity`: " in str(caught.value)
+        assert "`spans[0]`: span end 2" in str(caught.value)
         assert "secret" not in str(caught.value)
         assert client.spool_status().waiting_records == 0
 

@@ -31,7 +31,7 @@ def test_the_key_is_the_record_s_own_or_the_entry_s_id():
         (b"{", InvalidRecord, "not JSON"),
         ([], InvalidRecord, "not an object"),
         ({**GOOD, "schema": 2}, UnknownSchema, "schema 1"),
-        ({**GOOD, "x": 1}, InvalidRecord, "x: Extra inputs"),
+        ({**GOOD, "x": 1}, InvalidRecord, "`x`: is not a field of record v1"),
         ({**GOOD, "completion": " "}, InvalidRecord, "white space"),
         ({**GOOD, "prompt": "p" * 2000}, BodyTooLarge, "2"),
     ],

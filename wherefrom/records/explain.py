@@ -6,10 +6,13 @@ Never repeats the value that was sent: it may be a model's output.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 #: Problems told in one answer; a broken batch of a thousand records needs no thousand lines.
 MAX_PROBLEMS = 20
+
+#: More problems than this are only counted where all stand on one line.
+PROBLEMS_IN_A_LINE = 5
 
 #: Longest path of a field in an answer.
 MAX_FIELD_CHARS = 200
@@ -41,6 +44,17 @@ class Problem(BaseModel):
         where = [f"record {self.record}"] if self.record is not None else []
         where += [f"`{self.field}`"] if self.field else []
         return f"{', '.join(where)}: {self.message}" if where else self.message
+
+
+def describe_problems(error: ValidationError) -> str:
+    """One line for all problems of a record: `severity`: input should be ...; `spans[0].end`: ..."""
+    problems = explain_details(
+        error.errors(include_input=False, include_url=False, include_context=False), skip=frozenset()
+    )
+    told = [problem.text() for problem in problems[:PROBLEMS_IN_A_LINE]]
+    if len(problems) > PROBLEMS_IN_A_LINE:
+        told.append(f"and {len(problems) - PROBLEMS_IN_A_LINE} more")
+    return "; ".join(told)
 
 
 def field_path(location: Iterable[str | int]) -> str:
