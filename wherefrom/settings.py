@@ -1,6 +1,7 @@
 """All settings, read from the environment (prefix `WHEREFROM_`) and from nowhere else."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -199,6 +200,22 @@ def load_settings() -> Settings:
             for item in error.errors(include_input=False, include_url=False)
         ]
         raise ConfigurationError("unusable settings:\n  " + "\n  ".join(lines)) from error
+
+
+#: Read by the client and by the compose file.
+_OTHER_VARIABLES = {
+    "WHEREFROM_SERVICE_URL",
+    "WHEREFROM_API_KEY",
+    "WHEREFROM_SPOOL_PATH",
+    "WHEREFROM_SPOOL_MAX_BYTES",
+    "WHEREFROM_IMAGE_TAG",
+}
+
+
+def unknown_variables(environment: Iterable[str]) -> list[str]:
+    """Names of variables that begin like a setting and are none: a misspelt one changes nothing, and nobody notices."""
+    known = {f"WHEREFROM_{name.upper()}" for name in Settings.model_fields} | _OTHER_VARIABLES
+    return sorted(name for name in environment if name.startswith("WHEREFROM_") and name not in known)
 
 
 def child_environment(**overrides: str) -> dict[str, str]:

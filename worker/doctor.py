@@ -1,5 +1,6 @@
 """Looks the whole installation over and says what is wrong and what to do about it; `python -m worker doctor` shows it."""
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -11,7 +12,7 @@ from db.session import Database, open_database
 from wherefrom.errors import PermanentError, TransientError, WherefromError
 from wherefrom.messages import INTAKE_GROUP
 from wherefrom.records import AuditState, BundleInfo, MeasurementState
-from wherefrom.settings import Settings
+from wherefrom.settings import Settings, unknown_variables
 from worker.embedded import beside_local_service
 from worker.health import check_health
 from worker.redis_link import attribute_queue, connect_redis, flagged_stream, redis_errors, rejected_stream
@@ -34,11 +35,15 @@ class Finding:
 
 def examine(settings: Settings) -> list[Finding]:
     """Everything that can be seen from this machine, in the order in which to mend it."""
-    findings = [_health("database", settings), _health("redis", settings)]
+    findings = [
+        Finding("settings", "warning", f"{name} is no setting; see docs/settings.md")
+        for name in unknown_variables(os.environ)
+    ]
+    findings += [stored := _health("database", settings), queued := _health("redis", settings)]
     looks: list[tuple[str, Callable[[], Iterator[Finding]]]] = []
-    if findings[1].verdict == "ok":
+    if queued.verdict == "ok":
         looks.append(("redis", lambda: _redis(settings)))
-    if findings[0].verdict == "ok":
+    if stored.verdict == "ok":
         looks += [("bundles", lambda: _bundles(settings)), ("audits", lambda: _audits(settings))]
     for what, look in looks:
         try:

@@ -135,7 +135,7 @@ def fit_calibration(
     Raises:
         ConfigurationError: fewer than a hundred controls, all of one group, or nothing to learn from the known outputs.
     """
-    _check_controls(controls)
+    check_controls(controls.groups)
     fit, null = split_by_group(controls.groups)
     ours, theirs = [controls.queries[place] for place in fit], [controls.queries[place] for place in null]
     told = (
@@ -168,13 +168,21 @@ def fit_calibration(
     )
 
 
-def _check_controls(controls: Outputs) -> None:
-    count = len(controls.queries)
+def check_controls(groups: Sequence[str]) -> None:
+    """Refuse too few controls, or controls that cannot be split.
+
+    Args:
+        groups: The group of each control.
+
+    Raises:
+        ConfigurationError: fewer than `FEWEST_CONTROLS`, or one group only.
+    """
+    count = len(groups)
     if count < FEWEST_CONTROLS:
         raise ConfigurationError(
             f"{count} control outputs; at least {FEWEST_CONTROLS} are needed, and {ENOUGH_CONTROLS} for p-values that can be relied on"
         )
-    if len(set(controls.groups)) < 2:
+    if len(set(groups)) < 2:
         raise ConfigurationError(
             "all controls have the same `group`; they are split by group, so at least two are needed (leave the field out to split row by row)"
         )

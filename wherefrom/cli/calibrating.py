@@ -16,6 +16,7 @@ from wherefrom.attribution.bundles.manifest import hash_file
 from wherefrom.attribution.bundles.whereabouts import ModelFolders, note_path, write_note
 from wherefrom.attribution.calibrating import (
     Outputs,
+    check_controls,
     fit_calibration,
     fit_effects,
     judge_all,
@@ -82,6 +83,9 @@ def calibrate(
     if out.exists():
         raise ConfigurationError(f"{out} already exists; bundles are never changed, choose another folder")
     files = _bank_files(bank, bank_queries, bank_losses)
+    for file in filter(None, (controls, known)):
+        read_queries(file)  # a bad row is told before the model is loaded
+    check_controls(read_control_groups(controls))
     set_threads(threads)
     opened = open_with_model(bundle, model, adapter)
     with progress_bars(quiet=as_json) as report:

@@ -81,7 +81,10 @@ def export(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The file to write; an older one is replaced.")
     ],
-    form: Annotated[Format, typer.Option("--format", help="Parquet needs pyarrow.")] = Format.JSONL,
+    form: Annotated[
+        Format | None,
+        typer.Option("--format", help="Default: by the file's suffix, else jsonl. Parquet needs pyarrow."),
+    ] = None,
     state: StateOption = None,
     model: ModelOption = None,
     bundle: BundleOption = None,
@@ -106,6 +109,7 @@ def export(
 
       wherefrom export --format csv --state done --source vendor-batch-7 -o vendor.csv
     """
+    form = form or next((one for one in Format if output.suffix == f".{one.value}"), Format.JSONL)
     write = _writer(form)
     with Service(url) as service:
         found = service.audits(

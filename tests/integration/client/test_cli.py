@@ -207,7 +207,7 @@ def test_export_csv_and_parquet(run: RunCommand, served: Served, tmp_path: Path)
     """CSV and Parquet hold the same rows, one per citation; a formula is made harmless in CSV only."""
     with Service(served.url) as service:
         service.flag_now({"prompt": "p", "completion": "=1+1", "model": MODEL})
-    assert run("export", "--format", "csv", "-o", str(tmp_path / "a.csv"))[0] == 0
+    assert run("export", "-o", str(tmp_path / "a.csv"))[0] == 0
     assert run("export", "--format", "parquet", "-o", str(tmp_path / "a.parquet"))[0] == 0
     with (tmp_path / "a.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

@@ -91,11 +91,13 @@ def test_keys_are_made_listed_and_revoked(door):
 
 
 @pytest.mark.usefixtures("bundle_id")
-def test_doctor_says_what_is_wrong(door, settings):
-    """A healthy installation without processes: exit 0 with warnings; a missing bundle or Redis: exit 1."""
+def test_doctor_says_what_is_wrong(door, settings, monkeypatch):
+    """A healthy installation without processes: exit 0 with warnings, a misspelt setting among them; a missing bundle or Redis: exit 1."""
+    monkeypatch.setenv("WHEREFROM_BATCH_AUDIT", "3")
     ended = door("doctor", "--json")
     verdicts = {one["what"]: one["verdict"] for one in json.loads(ended.out)}
     assert ended.code == 0, ended
+    assert "WHEREFROM_BATCH_AUDIT is no setting" in ended.out
     assert verdicts["bundle"] == verdicts["database"] == verdicts["redis"] == "ok"
     assert verdicts["worker"] == verdicts["redis durability"] == "warning"
     (settings.bundles_dir / "overlap-test" / "examples.jsonl").unlink()
