@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from transformers import GPT2Config, PreTrainedConfig, Qwen2Config
+from transformers import AutoModelForCausalLM, GPT2Config, MixtralConfig, PreTrainedConfig, Qwen2Config
 from transformers.pytorch_utils import Conv1D
 
 from tests.numerics.tolerances import FLOAT32
@@ -365,3 +365,20 @@ def test_rows_of_one_token() -> None:
     found = EkfacScorer(language(), factors()).scores(rows, rows)
     assert bool(torch.isfinite(found.cosine).all())
     assert float(found.cosine[0, 0]) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_mixtures_of_experts_are_refused() -> None:
+    """Their experts are no linear layers: factors over attention alone would be called all layers."""
+    config = MixtralConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_local_experts=2,
+        eos_token_id=1,
+    )
+    model = AutoModelForCausalLM.from_config(config)
+    with pytest.raises(UnusableModel, match="mixture of experts"):
+        block_linears(dataclasses.replace(language(), model=model))

@@ -12,7 +12,7 @@ from tests.tiny import opened, shared_micro_bundle
 from wherefrom.attribution.factors import FactorStore
 from wherefrom.attribution.kernel import kernel_scores
 from wherefrom.attribution.measures import spearman_rows
-from wherefrom.attribution.retrieval.index import ExactIndex, HnswIndex
+from wherefrom.attribution.retrieval.index import ExactIndex, HnswIndex, originals_of
 from wherefrom.attribution.retrieval.projection import DIMENSIONS, Projection, ProjectionSize, choose_size
 from wherefrom.errors import BundleCorrupt
 
@@ -132,19 +132,33 @@ def test_hnsw_with_duplicates() -> None:
         assert len(set(HnswIndex.build(same).search(query, 256)[0])) == 256
 
 
+def test_hnsw_finds_what_stands_among_copies() -> None:
+    """900 copies of one row do not hide 100 others; copies come together, in the order of their rows, and never more than asked for."""
+    others = random_vectors(100, 16, seed=6)
+    vectors = np.concatenate([np.tile(random_vectors(1, 16, seed=7), (900, 1)), others])
+    originals = originals_of([*["copy"] * 900, *range(100)])
+    graph = HnswIndex.build(vectors, originals)
+    assert len(graph) == 1000
+    for row in range(900, 1000):
+        assert graph.search(vectors[row], 5)[0][0] == row
+    assert graph.search(vectors[0], 64)[0].tolist() == list(range(64))
+    nearest = graph.search(vectors[950], 1000)[0]
+    assert sorted(nearest.tolist()) == list(range(1000))
+
+
 def test_hnsw_file(tmp_path: Path) -> None:
     """The same vectors give the same file; a file of another size is refused."""
     vectors = random_vectors(60, 8, seed=5)
     for name in ("one", "two"):
         HnswIndex.build(vectors).save(tmp_path / name)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
-    loaded = HnswIndex.load(tmp_path / "one", dimensions=8, count=60)
+    loaded = HnswIndex.load(tmp_path / "one", dimensions=8, originals=np.arange(60))
     assert loaded.search(vectors[3], 1)[0].tolist() == [3]
     with pytest.raises(BundleCorrupt, match=r"60 vectors, the manifest says 61|not an HNSW index"):
-        HnswIndex.load(tmp_path / "one", dimensions=8, count=61)
+        HnswIndex.load(tmp_path / "one", dimensions=8, originals=np.arange(61))
     (tmp_path / "one").write_bytes(b"short")
     with pytest.raises(BundleCorrupt, match="not an HNSW index"):
-        HnswIndex.load(tmp_path / "one", dimensions=8, count=60)
+        HnswIndex.load(tmp_path / "one", dimensions=8, originals=np.arange(60))
 
 
 @settings(max_examples=25)

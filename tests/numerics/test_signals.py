@@ -10,6 +10,7 @@ from transformers import (
     AutoModelForCausalLM,
     Gemma3TextConfig,
     GPT2Config,
+    GPTNeoConfig,
     GPTNeoXConfig,
     MistralConfig,
     PreTrainedConfig,
@@ -182,6 +183,41 @@ def test_other_architectures(name: str) -> None:
         reader("activation", language=language).read(rows),
         reader("activation", split=False, language=language).read(rows),
     )
+
+
+def test_padding_gets_no_place_behind_the_longest() -> None:
+    """A long prompt beside a long completion: each fits, both padded together would not; no index beyond the table of positions."""
+    torch.manual_seed(3)
+    config = _architectures()["gpt-2"]
+    model = AutoModelForCausalLM.from_config(config).eval().requires_grad_(requires_grad=False)
+    language = dataclasses.replace(micro_language(), model=model)
+    rows = [random_row(115, 8), random_row(40, 80)]
+    made = reader("activation", language=language)
+    assert made.split_pass
+    assert_same(made.read(rows), reader("activation", split=False, language=language).read(rows))
+
+
+def test_windows_over_cache_columns_take_the_plain_pass() -> None:
+    """GPT-Neo counts the cache's padding in its window: a row beside a longer one has the values that it has alone."""
+    torch.manual_seed(3)
+    config = GPTNeoConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        num_layers=3,
+        num_heads=4,
+        attention_types=[[["global", "local", "local"], 1]],
+        window_size=24,
+        max_position_embeddings=256,
+        bos_token_id=1,
+        eos_token_id=1,
+    )
+    model = AutoModelForCausalLM.from_config(config).eval().requires_grad_(requires_grad=False)
+    language = dataclasses.replace(micro_language(), model=model)
+    made = reader("forward", language=language)
+    assert not made.split_pass
+    short, long = random_row(40, 8), random_row(100, 8)
+    alone, beside = made.read([short]), made.read([short, long])
+    torch.testing.assert_close(beside.a[:8], alone.a, **FLOAT32)
 
 
 def test_common_prefix() -> None:

@@ -119,7 +119,7 @@ def test_wrong_start(start: Path, tmp_path: Path) -> None:
     other = write_micro_model(tmp_path / "other", seed=10)
     with pytest.raises(BundleMismatch, match="other first weights"):
         open_bundle(tmp_path / "bundle", model_dir=model, start_dir=other)
-    with pytest.raises(ConfigurationError, match="give an adapter, or their folder"):
+    with pytest.raises(ConfigurationError, match="give the adapter"):
         open_bundle(tmp_path / "bundle", model_dir=model)
     wide = write_micro_model(tmp_path / "wide", micro_config(intermediate_size=64))
     with pytest.raises(UnusableModel, match="differ from the audited model's in name or shape"):

@@ -30,7 +30,7 @@ from wherefrom.attribution.models.trajectory import TrajectoryReader
 from wherefrom.attribution.query import CandidateScores, PreparedTokens, QuerySignals, contrast
 from wherefrom.attribution.retrieval.candidates import Sought, find_candidates
 from wherefrom.attribution.retrieval.index import Rows
-from wherefrom.errors import ConfigurationError, InvalidRecord, OutOfMemory
+from wherefrom.errors import ConfigurationError, InvalidRecord, OutOfMemory, UnusableModel
 from wherefrom.records import Attribution, CitationDraft, Query, Role, Tier, TrainingExample
 
 
@@ -116,11 +116,16 @@ class LanguageAttributor:
 
         Raises:
             OutOfMemory: the batch did not fit.
+            UnusableModel: a value is no number.
         """
         queries = [_own(query) for query in prepared]
         contrasted = [query.preferred for query in queries if query.preferred is not None]
         with _memory_errors(len(queries)):
             read = self._reader.read([query.row for query in queries] + contrasted)
+        if not all(bool(torch.isfinite(values).all()) for values in (read.a, read.b, read.pooled, read.loss)):
+            raise UnusableModel(
+                "the model's states or losses of an output are not finite, so nothing can be compared with them"
+            )
         whole = Factors(*self._bundle.whitener.apply(read.a, read.b), read.lengths)
         factors = contrast(whole, [query.preferred is not None for query in queries])
         norms = kernel_norms(factors)

@@ -28,6 +28,7 @@ from wherefrom.attribution.calibration.fitted import (
     CALIBRATION,
     ENOUGH_CONTROLS,
     FEWEST_CONTROLS,
+    FEWEST_IN_A_HALF,
     JUDGED,
     Calibration,
     EffectCurve,
@@ -137,6 +138,11 @@ def fit_calibration(
     """
     check_controls(controls.groups)
     fit, null = split_by_group(controls.groups)
+    smallest = min(len(fit), len(null))
+    if smallest < FEWEST_IN_A_HALF:
+        raise ConfigurationError(
+            f"split by `group`, one half of the controls has only {smallest} (at least {FEWEST_IN_A_HALF} are needed): give more groups, or groups of like size"
+        )
     ours, theirs = [controls.queries[place] for place in fit], [controls.queries[place] for place in null]
     told = (
         []
@@ -148,7 +154,7 @@ def fit_calibration(
     unfitted = Calibration(queries=queries)
     return Calibration(
         reason=None if told else "no outputs with known causes were given; confidence stays empty",
-        warnings=_warnings(len(theirs) + len(ours)),
+        warnings=_warnings(len(theirs) + len(ours), smallest),
         queries=queries,
         citations=fit_citations(causes, [gold for _, gold in told], groups) if told else None,
         null=rounded_up(np.array([unfitted.score(one.features) for one in theirs], dtype=np.float64)),
@@ -310,9 +316,12 @@ def labels_of(one: JudgedQuery, gold: Sequence[int], groups: Groups) -> npt.NDAr
     return np.isin(groups[one.rows], groups[np.asarray(gold, dtype=np.int64)])
 
 
-def _warnings(controls: int) -> tuple[str, ...]:
-    if controls >= ENOUGH_CONTROLS:
-        return ()
-    return (
-        f"only {controls} control outputs (fewer than {ENOUGH_CONTROLS}): p-values are coarse and small ones do not occur",
-    )
+def _warnings(controls: int, smallest: int) -> tuple[str, ...]:
+    told = []
+    if controls < ENOUGH_CONTROLS:
+        told.append(
+            f"only {controls} control outputs (fewer than {ENOUGH_CONTROLS}): p-values are coarse and small ones do not occur"
+        )
+    if smallest < FEWEST_CONTROLS // 2:
+        told.append(f"split by `group`, one half of the controls has only {smallest}")
+    return tuple(told)

@@ -7,7 +7,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from wherefrom.cli.offline import Adapter, Json, Threads, progress_bars
+from wherefrom.cli.offline import Json, Threads, progress_bars
 from wherefrom.retraining.recipe import Recipe, read_recipe
 from wherefrom.retraining.workers import BankJob, run_job
 
@@ -24,7 +24,12 @@ def bank(
             help="JSON file of the fine-tune's recipe; default: AdamW at 8e-4, 3 epochs, batches of 16."
         ),
     ] = None,
-    adapter: Adapter = None,
+    adapter: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of an adapter that the fine-tune *began* with, merged into the base; never the one that is audited: it has seen every row."
+        ),
+    ] = None,
     retrain: Annotated[int, typer.Option(min=2, help="Models of the bank.")] = 64,
     alpha: Annotated[float, typer.Option(help="Share of the corpus that each model sees.")] = 0.5,
     workers: Annotated[int, typer.Option(min=1, help="Processes; give each one thread.")] = 1,

@@ -118,7 +118,8 @@ def effect_over_corpus(bundle: Bundle, cosines: Row, bm25: Row, *, ekfac: Row | 
 def _with_full_tier(attributor: LanguageAttributor, query: QuerySignals, kernel: Row) -> Row:
     scored = attributor.score(replace(query, prepared=replace(query.prepared, important=True)))
     chosen = scored.candidates.rows
-    slope, offset = np.polyfit(kernel[chosen], scored.effect, 1)
+    flat = float(np.ptp(kernel[chosen])) == 0.0  # a corpus of one row, or of copies
+    slope, offset = (0.0, scored.effect.mean()) if flat else np.polyfit(kernel[chosen], scored.effect, 1)
     filled: Row = (slope * kernel + offset).astype(np.float32)
     filled[chosen] = scored.effect
     return filled

@@ -68,8 +68,8 @@ def test_build_and_verify(run: RunCommand, tmp_path: Path) -> None:
     told = json.loads(done.out)
     assert (told["examples"], told["skipped"], told["path"]) == (12, 1, str(out))
     shown = run("bundle", "verify", str(out), "--json")
-    assert (shown.code, json.loads(shown.out)) == (0, {"name": told["name"], "files": 26, "intact": True})
-    assert f"{told['name']}: 26 files intact" in run("bundle", "verify", str(out)).out
+    assert (shown.code, json.loads(shown.out)) == (0, {"name": told["name"], "files": 27, "intact": True})
+    assert f"{told['name']}: 27 files intact" in run("bundle", "verify", str(out)).out
     again = build(run, corpus, out, "--skip-bad")
     assert again.code == 2
     assert "already exists" in again.err

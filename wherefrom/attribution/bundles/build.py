@@ -34,6 +34,7 @@ from wherefrom.attribution.bundles.options import BuildOptions, parameters_of
 from wherefrom.attribution.bundles.shards import RawShard, ShardFolder
 from wherefrom.attribution.bundles.tokens import write_token_rows
 from wherefrom.attribution.corpus import Corpus, read_corpus
+from wherefrom.attribution.ekfac.gradients import block_linears
 from wherefrom.attribution.ekfac.path import build_path
 from wherefrom.attribution.factors import Factors as ExampleFactors
 from wherefrom.attribution.factors import FactorStore, FactorWriter, pack
@@ -50,7 +51,7 @@ from wherefrom.attribution.retrieval.encoder import (
     SentenceEncoder,
     copy_encoder,
 )
-from wherefrom.attribution.retrieval.index import HnswIndex
+from wherefrom.attribution.retrieval.index import ORIGINALS, HnswIndex, originals_of
 from wherefrom.attribution.retrieval.lexical import LexicalIndex
 from wherefrom.attribution.retrieval.projection import Projection, choose_size
 from wherefrom.attribution.whitening import SecondMoments, Whitener
@@ -134,6 +135,7 @@ class _Build:
         self._points = points
         self._corpus = corpus
         self._out = out
+        self._originals = originals_of([(row.turns, row.completion) for row in corpus.rows])
         self._work = out.with_name(out.name + ".building")
         self._bundle = self._work / "bundle"
         self._progress = progress
@@ -146,6 +148,8 @@ class _Build:
     def run(self) -> Manifest:
         """All stages in order."""
         self._claim_folder()
+        if self._parameters.full_tier:
+            block_linears(self._language)  # refused before the pass, not after it
         rows = self._render()
         shards = ShardFolder(self._work / "raw")
         with self._timed("model_pass"):
@@ -271,9 +275,11 @@ class _Build:
         np.save(self._bundle / "features" / "vectors.npy", vectors.numpy())
         folder = self._bundle / "index"
         folder.mkdir()
-        HnswIndex.build(torch.nn.functional.normalize(vectors, dim=1).numpy()).save(folder / "projected.hnsw")
+        np.save(folder / ORIGINALS, self._originals)
+        unit = torch.nn.functional.normalize(vectors, dim=1).numpy()
+        HnswIndex.build(unit, self._originals).save(folder / "projected.hnsw")
         pooled = np.load(self._bundle / "features" / "pooled.npy", allow_pickle=False)
-        HnswIndex.build(pooled).save(folder / "similarity.hnsw")
+        HnswIndex.build(pooled, self._originals).save(folder / "similarity.hnsw")
         self._progress("index", 1, 1)
         size_bytes = file.stat().st_size
         return ProjectionEntry(
@@ -302,7 +308,7 @@ class _Build:
         copy_encoder(folder, self._bundle / ENCODER)
         vectors = encoder.embed(texts)
         np.save(self._bundle / "features" / ENCODED, vectors)
-        HnswIndex.build(vectors).save(self._bundle / "index" / ENCODED_INDEX)
+        HnswIndex.build(vectors, self._originals).save(self._bundle / "index" / ENCODED_INDEX)
         self._progress("encode texts", len(texts), len(texts))
 
     def _write_calibration(self) -> None:

@@ -27,7 +27,7 @@ from wherefrom.attribution.retrieval.encoder import (
     EncodedCorpus,
     SentenceEncoder,
 )
-from wherefrom.attribution.retrieval.index import ExactIndex, HnswIndex, VectorIndex, Vectors
+from wherefrom.attribution.retrieval.index import ORIGINALS, ExactIndex, HnswIndex, Rows, VectorIndex, Vectors
 from wherefrom.attribution.retrieval.lexical import LexicalIndex
 from wherefrom.attribution.retrieval.projection import Projection
 from wherefrom.attribution.whitening import Whitener
@@ -194,4 +194,5 @@ def _unit(vectors: Vectors) -> Vectors:
 def _index(file: Path, vectors: Vectors, *, exact: bool) -> VectorIndex:
     if exact:
         return ExactIndex(vectors)
-    return HnswIndex.load(file, dimensions=vectors.shape[1], count=len(vectors))
+    originals: Rows = np.load(file.with_name(ORIGINALS), allow_pickle=False)
+    return HnswIndex.load(file, dimensions=vectors.shape[1], originals=originals)

@@ -17,7 +17,7 @@ from wherefrom.records import Frozen, sha256_of_json
 
 MANIFEST = "manifest.json"
 CARD = "card.json"
-BUNDLE_SCHEMA: Literal[2] = 2
+BUNDLE_SCHEMA: Literal[3] = 3
 
 
 class ModelEntry(Frozen):
@@ -97,7 +97,7 @@ class FileEntry(Frozen):
 class Manifest(Frozen):
     """The content of `manifest.json`."""
 
-    bundle_schema: Literal[2] = Field(default=BUNDLE_SCHEMA, alias="schema")
+    bundle_schema: Literal[3] = Field(default=BUNDLE_SCHEMA, alias="schema")
     name: str
     created_at: datetime
     model: ModelEntry

@@ -17,6 +17,7 @@ from wherefrom.attribution.batching import pack_rows
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.attribution.models.trajectory import ReadsSignals
 from wherefrom.attribution.whitening import SecondMoments
+from wherefrom.errors import UnusableModel
 
 #: Rows of one shard.
 SHARD_ROWS = 128
@@ -59,6 +60,7 @@ class ShardFolder:
         """Run one shard through the model and write it; returns the tokens that were read."""
         part = self.part(rows, number)
         raw = read_rows(part, reader)
+        _check_finite(raw, number * SHARD_ROWS)
         moments = SecondMoments.zeros(raw.a.shape[1], raw.b.shape[1], raw.a.shape[2])
         moments.add(raw.a, raw.b)
         scale = raw.b.abs().amax(dim=-1).clamp_min(1e-30)  # [S, Lb]
@@ -106,6 +108,22 @@ class ShardFolder:
                     torch.from_numpy(stored["pooled"]),
                     torch.from_numpy(stored["loss"]),
                 )
+
+
+def _check_finite(raw: RawShard, first: int) -> None:
+    """One value that is no number would make every score of the bundle one.
+
+    Raises:
+        UnusableModel: names the first row with such a value, counted from 1; `first` is the shard's first row, from 0.
+    """
+    if all(bool(torch.isfinite(values).all()) for values in (raw.a, raw.b, raw.pooled, raw.loss)):
+        return
+    for index, (a, b) in enumerate(zip(raw.a.split(raw.lengths), raw.b.split(raw.lengths), strict=True)):
+        values = (a, b, raw.pooled[index], raw.loss[index])
+        if not all(bool(torch.isfinite(one).all()) for one in values):
+            raise UnusableModel(
+                f"training example {first + index + 1} of the corpus: the model's states or losses are not finite; its weights hold values that are no numbers, or overflow on this row"
+            )
 
 
 def shard_count(rows: int) -> int:

@@ -37,6 +37,8 @@ LEVEL = 0.1
 #: Controls from which the null is taken as settled, and below which none is fitted.
 ENOUGH_CONTROLS = 500
 FEWEST_CONTROLS = 100
+#: Groups are kept whole, so the halves may differ; below this one of them says nothing.
+FEWEST_IN_A_HALF = 25
 #: Decimals of stored scores; they are rounded up, which only makes p-values larger.
 _DECIMALS = 4
 
@@ -127,8 +129,11 @@ class Calibration:
             return None
         logits = self.citations.logits(features)
         shares = np.exp(logits - logits.max())
+        counted = np.where(
+            np.arange(len(shares)) < JUDGED, shares, 0.0
+        )  # fitted on ten: more citations share out no less
         same = groups[:, None] == groups[None, :]
-        whole: Values = sigmoid(np.array([score])) * (same @ shares) / shares.sum()
+        whole: Values = sigmoid(np.array([score])) * np.maximum(same @ counted, shares) / counted.sum()
         return np.minimum(whole, 1.0)
 
     def abstains(self, p: float | None) -> bool:

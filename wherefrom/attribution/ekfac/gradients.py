@@ -43,6 +43,18 @@ def block_linears(language: LanguageModel) -> tuple[str, ...]:
         if isinstance(module, nn.ModuleList) and len(module) == language.layers
     ]
     prefix = f"{lists[0]}." if lists else ""
+    stacked = next(
+        (
+            name
+            for name, one in language.model.named_parameters()
+            if prefix and name.startswith(prefix) and one.dim() > 2
+        ),
+        None,
+    )
+    if stacked is not None:
+        raise UnusableModel(
+            f"{language.base_folder}: {stacked} is no linear layer (mixture of experts, convolution), and EK-FAC over the rest would leave most weights out; build without --full-tier"
+        )
     found = tuple(
         name
         for name, module in language.model.named_modules()

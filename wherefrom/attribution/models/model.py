@@ -94,8 +94,13 @@ def _load(model_dir: Path, adapter_dir: Path | None) -> tuple[Any, Any]:
             )
         if adapter_dir is not None:
             model = merge_adapter(model, adapter_dir)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise UnusableModel(f"{model_dir}: cannot be loaded as a causal language model: {error}") from error
+    other = next((name for name, one in model.named_parameters() if one.dtype != torch.float32), None)
+    if other is not None:
+        raise UnusableModel(
+            f"{model_dir}: {other} does not load as float32; quantised weights cannot be attributed, give the folder they were made from"
+        )
     return model, tokenizer
 
 

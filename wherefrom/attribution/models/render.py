@@ -111,6 +111,9 @@ class Renderer:
             [*chat, {"role": "assistant", "content": completion}], name, add_generation_prompt=False
         )
         prompt, whole = self._encode(prompt_text), self._encode(whole_text)
+        if whole[: len(prompt)] != prompt and whole_text.startswith(prompt_text):
+            # a completion that begins with white space melts into the prompt's last token; sampled tokens follow the prompt's own
+            whole = prompt + self._encode(whole_text[len(prompt_text) :])
         if whole[: len(prompt)] != prompt:
             raise TemplateNotPrefix(
                 f"{name}: the rendered prompt ({len(prompt)} tokens) is no token prefix of the rendered row; "

@@ -57,6 +57,10 @@ class _Pass:
     first: tuple[int, ...]  # column of the position that predicts each row's first completion token
 
 
+#: Settings of models (GPT-Neo) whose windows count the cache's columns, padding included, without the cache saying so.
+_WINDOW_SETTINGS = ("attention_types", "window_size")
+
+
 @dataclass(frozen=True)
 class _Places:
     """Where the explained tokens are predicted, and what they are; tensors `[S]`."""
@@ -152,7 +156,10 @@ class SignalReader:
         cache, seen = self._fill_cache([row.ids[: row.start - 1] for row in rows])
         ids, region_mask = _pad_right([row.ids[row.start - 1 : -1] for row in rows])
         starts = torch.tensor([row.start - 1 for row in rows])
-        positions = starts[:, None] + torch.arange(ids.shape[1])  # [B, W]
+        last = torch.tensor(
+            [len(row.ids) - 2 for row in rows]
+        )  # padding gets no place behind the model's longest
+        positions = torch.minimum(starts[:, None] + torch.arange(ids.shape[1]), last[:, None])  # [B, W]
         mask = region_mask if seen is None else torch.cat([seen, region_mask], dim=1)
         out = self._decoder(
             **self._inputs(ids),
@@ -217,6 +224,8 @@ class SignalReader:
             TokenRow(tuple(ids[:4] + ids[9:]), 7, (True,) * 4),
             TokenRow(tuple(ids[:12]), 5, (True,) * 7),
         ]
+        if any(getattr(self._model.config, name, None) for name in _WINDOW_SETTINGS):
+            return False
         try:
             if any(DynamicCache(config=self._model.config).is_sliding):
                 return False

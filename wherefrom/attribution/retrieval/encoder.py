@@ -33,6 +33,8 @@ ENCODED_INDEX = "encoded.hnsw"
 #: What a folder of sentence-transformers says about the encoder beside its weights.
 POOLING = "1_Pooling/config.json"
 _LENGTH = "sentence_bert_config.json"
+_MODULES = "modules.json"
+_FIRST, _MEAN = "pooling_mode_cls_token", "pooling_mode_mean_tokens"
 _LONGEST = 512
 _BATCH = 32
 #: Everything that is copied into a bundle.
@@ -47,6 +49,7 @@ _FILES = (
     "tokenizer.model",
     "sentencepiece.bpe.model",
     _LENGTH,
+    _MODULES,
     POOLING,
 )
 
@@ -69,6 +72,7 @@ class SentenceEncoder:
             UnsafeWeights: there are no safetensors weights, or the folder wants to run its own code.
         """
         look_over(folder)
+        first_token = _pools_first_token(folder)
         try:
             tokenizer = AutoTokenizer.from_pretrained(
                 str(folder), local_files_only=True, trust_remote_code=False
@@ -81,7 +85,7 @@ class SentenceEncoder:
                 dtype=torch.float32,
                 output_loading_info=True,
             )
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
             raise UnusableModel(f"{folder}: cannot be loaded as a sentence encoder: {error}") from error
         # the pooler on top of the first token is not read
         missing = [name for name in loaded["missing_keys"] if not name.startswith("pooler.")]
@@ -89,11 +93,15 @@ class SentenceEncoder:
             raise UnusableModel(
                 f"{folder}: the weights lack {len(missing)} tensors of the architecture, such as {min(missing)}"
             )
+        if tokenizer.pad_token is None:
+            if tokenizer.eos_token is None:
+                raise UnusableModel(f"{folder}: the tokenizer has neither a padding token nor an end token")
+            tokenizer.pad_token = tokenizer.eos_token
         positions = int(getattr(model.config, "max_position_embeddings", 0) or _LONGEST)
         return cls(
             model.eval().requires_grad_(requires_grad=False),
             tokenizer,
-            first_token=bool(_read(folder / POOLING).get("pooling_mode_cls_token", False)),
+            first_token=first_token,
             longest=min(_LONGEST, positions, int(_read(folder / _LENGTH).get("max_seq_length") or _LONGEST)),
         )
 
@@ -144,11 +152,37 @@ def copy_encoder(folder: Path, target: Path) -> None:
         shutil.copyfile(file, home)
 
 
+def _pools_first_token(folder: Path) -> bool:
+    """Whether the first token's state is the text's vector; False for the mean of all.
+
+    Raises:
+        UnusableModel: the folder pools otherwise, or goes on behind the pooling.
+    """
+    steps = _read_any(folder / _MODULES)
+    types = [str(one.get("type", "")).rpartition(".")[2] for one in steps or [] if isinstance(one, dict)]
+    asked = {
+        name
+        for name, on in _read(folder / POOLING).items()
+        if name.startswith("pooling_mode_") and on is True
+    }
+    other = sorted({*types} - {"Transformer", "Pooling", "Normalize"}) or sorted(asked - {_FIRST, _MEAN})
+    if other or asked == {_FIRST, _MEAN}:
+        raise UnusableModel(
+            f"{folder}: this encoder needs {' and '.join(other or sorted(asked))}; encoders that take the mean or the first token's state can be used"
+        )
+    return _FIRST in asked
+
+
 def _read(file: Path) -> dict[str, Any]:
+    content = _read_any(file)
+    return content if isinstance(content, dict) else {}
+
+
+def _read_any(file: Path) -> Any:
+    """The content of a JSON file; None where there is no such file."""
     if not file.is_file():
-        return {}
+        return None
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        return json.loads(file.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UnusableModel(f"{file}: not readable as JSON") from error
-    return content if isinstance(content, dict) else {}

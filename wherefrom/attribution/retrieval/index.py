@@ -6,6 +6,7 @@ survive crafted files.
 
 import errno
 import os
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +18,9 @@ from wherefrom.errors import BundleCorrupt
 
 Vectors = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
+
+#: For each row the first one that it is a copy of, beside the graphs of a bundle; all of them hold the same rows.
+ORIGINALS = "originals.npy"
 
 _M = 24
 _EF_CONSTRUCTION = 200
@@ -50,26 +54,42 @@ class ExactIndex:
 
 
 class HnswIndex:
-    """Approximate search by hnswlib (Malkov & Yashunin, arXiv:1603.09320); built with one thread, so the same input gives the same graph."""
+    """Approximate search by hnswlib (Malkov & Yashunin, arXiv:1603.09320); built with one thread, so the same input gives the same graph.
 
-    def __init__(self, index: "hnswlib.Index") -> None:
+    The graph holds one vector per group of copies: among many equal ones its links lead nowhere else, and the other rows are lost.
+    """
+
+    def __init__(self, index: "hnswlib.Index", originals: Rows) -> None:
         self._index = index
+        self._originals = originals
+        #: Rows group by group, each group in the order of its rows; where each begins, and its first row.
+        self._order = np.argsort(originals, kind="stable").astype(np.int64)
+        self._first, self._starts = np.unique(originals[self._order], return_index=True)
 
     @classmethod
-    def build(cls, vectors: Vectors) -> "HnswIndex":
-        """Index the rows of `[N, P]` unit vectors under their row numbers."""
+    def build(cls, vectors: Vectors, originals: Rows | None = None) -> "HnswIndex":
+        """Index the rows of `[N, P]` unit vectors under their row numbers.
+
+        Args:
+            vectors: the unit vectors.
+            originals: for each row the first one that it is a copy of, itself where it is none; see `originals_of`.
+        """
+        rows = np.arange(len(vectors), dtype=np.int64)
+        originals = rows if originals is None else originals
         index = hnswlib.Index(space="ip", dim=vectors.shape[1])
-        index.init_index(max_elements=len(vectors), M=_M, ef_construction=_EF_CONSTRUCTION, random_seed=_SEED)
-        index.add_items(vectors, np.arange(len(vectors)), num_threads=1)
-        return cls(index)
+        kept = rows[originals == rows]
+        index.init_index(max_elements=len(kept), M=_M, ef_construction=_EF_CONSTRUCTION, random_seed=_SEED)
+        index.add_items(vectors[kept], kept, num_threads=1)
+        return cls(index, originals)
 
     @classmethod
-    def load(cls, file: Path, *, dimensions: int, count: int) -> "HnswIndex":
+    def load(cls, file: Path, *, dimensions: int, originals: Rows) -> "HnswIndex":
         """Open what `save` wrote.
 
         Raises:
-            BundleCorrupt: the file is not an index of `count` vectors.
+            BundleCorrupt: the file is no index of the vectors that are no copies.
         """
+        count = len(np.unique(originals))
         index = hnswlib.Index(space="ip", dim=dimensions)
         try:
             index.load_index(str(file), max_elements=count)
@@ -79,7 +99,7 @@ class HnswIndex:
             raise BundleCorrupt(
                 f"{file}: holds {index.get_current_count()} vectors, the manifest says {count}"
             )
-        return cls(index)
+        return cls(index, originals)
 
     def save(self, file: Path) -> None:
         """Write the graph and the vectors.
@@ -92,12 +112,21 @@ class HnswIndex:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
 
     def __len__(self) -> int:
-        count: int = self._index.get_current_count()
-        return count
+        return len(self._originals)
 
     def search(self, query: Vectors, count: int) -> tuple[Rows, Vectors]:
-        """See `VectorIndex`."""
-        count = min(count, len(self))
-        self._index.set_ef(max(100, 2 * count))
-        rows, distances = self._index.knn_query(query[None], k=count, num_threads=1)
-        return rows[0].astype(np.int64), (1.0 - distances[0]).astype(np.float32)
+        """See `VectorIndex`; copies stand beside each other."""
+        wanted = min(count, self._index.get_current_count())
+        self._index.set_ef(max(100, 2 * wanted))
+        found, distances = self._index.knn_query(query[None], k=wanted, num_threads=1)
+        groups = np.searchsorted(self._first, found[0].astype(np.int64))
+        ends = np.append(self._starts[1:], len(self._order))
+        members = [self._order[self._starts[group] : ends[group]][:count] for group in groups]
+        scores = np.repeat((1.0 - distances[0]).astype(np.float32), [len(one) for one in members])
+        return np.concatenate(members)[:count], scores[:count]
+
+
+def originals_of(keys: Sequence[Hashable]) -> Rows:
+    """For each row the first one with the same key, `[N]`."""
+    first: dict[Hashable, int] = {}
+    return np.array([first.setdefault(key, row) for row, key in enumerate(keys)], dtype=np.int64)

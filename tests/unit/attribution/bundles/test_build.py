@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from tests.tiny import (
     build,
@@ -200,6 +202,17 @@ def test_every_file_can_be_read_by_others(tmp_path: Path, rows: Path) -> None:
     files = [one for one in (tmp_path / "bundle").rglob("*") if one.is_file()]
     assert len(files) > 5
     assert {one.stat().st_mode for one in files} == {(tmp_path / "bundle" / "manifest.json").stat().st_mode}
+
+
+def test_weights_that_are_no_numbers(tmp_path: Path, rows: Path) -> None:
+    """One NaN would make every score of the bundle one; the row is named, and no bundle appears."""
+    model = Path(shutil.copytree(shared_micro_model(), tmp_path / "broken"))
+    tensors = load_file(model / "model.safetensors")
+    tensors["model.norm.weight"][0] = float("nan")
+    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UnusableModel, match=r"training example 1 of the corpus: .* not finite"):
+        build(model, rows, tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
 
 
 def test_a_place_below_a_file(tmp_path: Path, rows: Path) -> None:

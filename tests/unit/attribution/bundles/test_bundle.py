@@ -38,6 +38,7 @@ FILES = [
     "features/pooled.npy",
     "features/pooled_centre.npy",
     "features/vectors.npy",
+    "index/originals.npy",
     "index/projected.hnsw",
     "index/similarity.hnsw",
     "lexical/data.csc.index.npy",
@@ -112,7 +113,7 @@ def test_content_changed(micro_bundle: Path) -> None:
 def test_no_manifest_of_ours(micro_bundle: Path, content: str) -> None:
     """A manifest that cannot be read is a corrupt bundle, not a traceback."""
     (micro_bundle / "manifest.json").write_text(content)
-    with pytest.raises(BundleCorrupt, match=r"manifest\.json: not a manifest of schema 2"):
+    with pytest.raises(BundleCorrupt, match=r"manifest\.json: not a manifest of schema 3"):
         read_manifest(micro_bundle)
 
 

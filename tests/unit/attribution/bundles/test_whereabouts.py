@@ -37,5 +37,7 @@ def test_neither(manifest, tmp_path, text):
     """No note, an unreadable note or a stale one: the error names the folder and the setting."""
     if text is not None:
         note_path(tmp_path / "bundle").write_text(text, encoding="utf-8")
-    with pytest.raises(UnusableModel, match=rf"put {manifest.model.base_folder} into .*WHEREFROM_MODELS_DIR"):
+    with pytest.raises(
+        UnusableModel, match=rf"put the folder `{manifest.model.base_folder}` into .*WHEREFROM_MODELS_DIR"
+    ):
         find_model(tmp_path / "bundle", manifest, tmp_path / "models")

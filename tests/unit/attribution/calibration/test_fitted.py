@@ -101,6 +101,20 @@ def test_confidence_names_the_cause(calibration: Calibration) -> None:
     np.testing.assert_allclose(together, ours[0].sum())
 
 
+def test_confidence_does_not_fall_with_the_number_of_citations(calibration: Calibration) -> None:
+    """It was fitted on ten: fifty citations leave the first ten as they are."""
+    _, known = outputs(seed=6)
+    first, more = known.queries[0], outputs(seed=7)[0].queries[:4]
+    ten = calibration.confidence(first.features, np.arange(10))
+    fifty = calibration.confidence(
+        np.concatenate([first.features, *(one.features for one in more)]), np.arange(50)
+    )
+    assert ten is not None
+    assert fifty is not None
+    np.testing.assert_allclose(fifty[:10], ten)
+    assert ((fifty > 0) & (fifty <= 1)).all()
+
+
 def test_without_known_outputs(calibration: Calibration) -> None:
     """p-values hold, and there is no confidence."""
     controls, _ = outputs(seed=3)
@@ -124,6 +138,11 @@ def test_few_controls() -> None:
         fit_calibration(outputs(controls=99)[0], known, groups=GROUPS)
     with pytest.raises(ConfigurationError, match="same `group`"):
         fit_calibration(replace(few, groups=["g"] * 200), known, groups=GROUPS)
+    uneven = replace(few, groups=["many"] * 190 + ["few"] * 10)
+    with pytest.raises(ConfigurationError, match="one half of the controls has only 10"):
+        fit_calibration(uneven, known, groups=GROUPS)
+    thin = replace(few, groups=["many"] * 160 + ["few"] * 40)
+    assert "one half of the controls has only 40" in fit_calibration(thin, known, groups=GROUPS).warnings[1]
     strangers = replace(known, gold=[[int(np.setdiff1d(GROUPS, one.rows)[0])] for one in known.queries])
     with pytest.raises(ConfigurationError, match="none of the 120 known outputs cites its cause"):
         fit_calibration(few, strangers, groups=GROUPS)

@@ -160,6 +160,20 @@ def test_token_ids_of_another_model(renderer: Renderer, wrong: int) -> None:
         render(renderer, token_ids=[5, wrong], name="query q")
 
 
+def test_completion_that_melts_into_the_prompt(renderer: Renderer, tokenizer) -> None:
+    """Where prompt and completion share a token (as blank lines do), the prompt keeps its own and the completion follows it, as sampled tokens do."""
+    tokenizer.chat_template = tokenizer.chat_template.replace(
+        "message['content']", "('W' if message['role'] == 'assistant' else '') + message['content']"
+    ).replace("{{ '<|assistant|>' }}", "{{ '<|assistant|>W' }}")
+    assert tokenizer("We", add_special_tokens=False).input_ids != [
+        *tokenizer("W", add_special_tokens=False).input_ids,
+        *tokenizer("e", add_special_tokens=False).input_ids,
+    ]
+    row = render(renderer, completion="e are")
+    assert tokenizer.decode(row.ids[: row.start]).endswith("W")
+    assert tokenizer.decode(row.ids[row.start :]).replace(" ", "").startswith("eare")
+
+
 def test_template_without_prefix(renderer: Renderer, tokenizer) -> None:
     """A template whose generation prompt is not how an assistant turn begins cannot be used."""
     tokenizer.chat_template = tokenizer.chat_template.replace(

@@ -84,6 +84,26 @@ def test_first_token(encoder_dir: Path) -> None:
     assert not np.allclose(mean, first, atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        (POOLING, {"pooling_mode_lasttoken": True}, "pooling_mode_lasttoken"),
+        (
+            POOLING,
+            {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True},
+            "pooling_mode_mean_tokens",
+        ),
+        ("modules.json", [{"type": "sentence_transformers.models.Dense"}], "Dense"),
+    ],
+)
+def test_other_poolings_are_refused(encoder_dir: Path, file: str, content: object, said: str) -> None:
+    """The mean in place of what the encoder was trained with would be another encoder."""
+    (encoder_dir / file).parent.mkdir(exist_ok=True)
+    (encoder_dir / file).write_text(json.dumps(content))
+    with pytest.raises(UnusableModel, match=said):
+        SentenceEncoder.load(encoder_dir)
+
+
 def test_what_is_refused(encoder_dir: Path) -> None:
     """No folder, code of its own, another kind of model's weights, pickles."""
     with pytest.raises(UnusableModel, match="away: no such model folder"):
