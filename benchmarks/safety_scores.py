@@ -178,7 +178,7 @@ def _judged(attributor: LanguageAttributor, answers: Sequence[_Answer]) -> list[
 def _scores(bundle: Bundle, answer: _Answer) -> dict[str, Scores]:
     """One query's scores `[N]` by part and head, of every method that needs no labels.
 
-    `effect` is exact for the candidates and the projection's estimate elsewhere. `shown` is the order that an auditor sees: the candidates by
+    `effect` is the influence (cosine), exact for the candidates and the projection's estimate elsewhere. `shown` is the order that an auditor sees: the candidates by
     their fused score, and behind them, for AUPRC, the other rows by the same fusion of estimates.
     """
     query, found = answer.query, answer.found

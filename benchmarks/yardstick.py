@@ -3,7 +3,7 @@
     python benchmarks/yardstick.py --yardstick PATH [--json]
 
 The folder holds `audited/` (the model), `corpus.jsonl`, `queries.jsonl` (with `gold` ids) and `bank.npz` (`kept [M, N]`, `query_loss [M, Q]`). Nothing is
-fitted on the queries. `pipeline` is the effect that the product stores: exact scores for the candidates, the projection's
+fitted on the queries. `pipeline` is the influence that the product stores: exact cosines for the candidates, the projection's
 score for all others. `pipeline_shown` is the fused order that an auditor sees. Both measures are given for each, never the best of both.
 """
 

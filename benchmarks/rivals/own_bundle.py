@@ -91,7 +91,7 @@ def _exact(read: _Read) -> Scored:
 
 
 def _pipeline(read: _Read, projected: Matrix) -> dict[str, Scored]:
-    """The effect that is stored and the order that is shown.
+    """The influence that is stored and the order that is shown.
 
     Examples that are no candidates keep the projection's score, in the order behind all candidates.
     """
@@ -104,7 +104,7 @@ def _pipeline(read: _Read, projected: Matrix) -> dict[str, Scored]:
     cost = (read.build_seconds, each, folder_bytes(read.bundle.path) / len(read.bundle.store))
     note = f"{CANDIDATE_SHARE:.0%} of the corpus exactly, the rest by projection"
     return {
-        "wherefrom pipeline, effect": Scored(effect, *cost, note),
+        "wherefrom pipeline, influence": Scored(effect, *cost, note),
         "wherefrom pipeline, order shown": Scored(shown, *cost, note + "; fused with BM25 and similarity"),
     }
 
