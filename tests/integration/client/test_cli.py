@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow.parquet
 import pytest
-from sqlalchemy import text, update
+from sqlalchemy import select, text, update
 
 from db import measurements
 from db.models import Audit, Citation
@@ -78,6 +78,17 @@ def test_show(run: RunCommand, served: Served) -> None:
     code, _, err = run("show", "999999")
     assert code == 4
     assert err.startswith("error[not_found]: ")
+
+
+def test_show_of_an_audit_without_an_answer(run: RunCommand, served: Served) -> None:
+    """Not computed is not the same as nothing found: the state is told in place of a table, and no loss of nothing."""
+    with served.database.reading() as session:
+        waiting = session.scalars(select(Audit.id).where(Audit.state == "pending")).first()
+    code, out, _ = run("show", str(waiting))
+    assert code == 0
+    assert "No citations: it waits for a worker" in out
+    assert "no training example is cited" not in out
+    assert "nats over" not in out
 
 
 def test_show_tells_what_carries_a_citation_and_what_is_not_supported(
