@@ -15,6 +15,7 @@ from web.render import STATIC_DIR
 from web.security import Gate
 from web.services import Notify, QueueProbe, Services, notify_nobody
 from wherefrom import __version__
+from wherefrom.access import refuse_keyless_production
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
 
@@ -53,7 +54,11 @@ def create_app(
         metrics: Registry that `/metrics` shows.
         notify: Told which bundles got new pending audits, after the commit. It must be quick and must not raise.
         queue: What `/readyz` asks about Redis; by default the Redis of the settings.
+
+    Raises:
+        ConfigurationError: the settings would serve others without API keys.
     """
+    refuse_keyless_production(settings)
     app = FastAPI(title="wherefrom", version=__version__, docs_url=None, redoc_url=None, openapi_tags=_TAGS)
     app.state.services = Services(
         settings=settings,

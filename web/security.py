@@ -1,19 +1,17 @@
 """Who may ask: host allow-list, cross-site writes, declared body size, API keys with scopes.
 
 `Gate` runs before routing and refuses what no route should see; `needs(scope)` is the dependency of a router. On a
-loopback address no key is needed; elsewhere every route but health and static files needs one, unless the operator
-set `unsafe_no_auth`. People's browsers send the key as the password of HTTP Basic (any user name), programs as a
-bearer token; there is no session and no cookie, so nothing to steal from one.
+loopback address no key is needed; elsewhere, and for what comes through a proxy, every route but health and static
+files needs one, unless the operator set `unsafe_no_auth`. In production there is no way around keys. People's browsers
+send the key as the password of HTTP Basic (any user name), programs as a bearer token; there is no session and no cookie,
+so nothing to steal from one.
 """
 
 import base64
-import binascii
-import ipaddress
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
 from starlette.datastructures import Headers, MutableHeaders
@@ -25,12 +23,28 @@ from web.body import raise_too_large
 from web.errors import UnknownHost, answer_of
 from web.headers import SECURITY_HEADERS
 from web.services import Services, services_of
+from wherefrom.access import key_needed
 from wherefrom.errors import Forbidden, InvalidRequest, PermanentError, Unauthorized
 from wherefrom.settings import Settings
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?P<host>[^/?#@\s]+)")
+
+#: No size in bytes has more digits; int() refuses thousands of them.
+_SIZE_DIGITS = 18
+
+#: Headers by which a proxy says for whom it asks; some send the upstream's own Host, so that only these tell it.
+_PROXY_HEADERS = frozenset(
+    {
+        "forwarded", "via", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "x-original-host", "x-original-for",
+        "x-original-url", "x-envoy-external-address", "true-client-ip", "client-ip", "cf-connecting-ip", "cf-ray",
+        "fastly-client-ip", "fly-client-ip", "x-amzn-trace-id", "x-proxyuser-ip",
+    }
+)  # fmt: skip
+_PROXY_PREFIX = "x-forwarded"
 
 #: Producer name of whoever flags without a key on loopback.
 LOCAL_CALLER = "local"
@@ -43,20 +57,9 @@ class Caller:
     name: str
 
 
-def is_loopback(host: str) -> bool:
-    """True where only this machine can reach an address that the service binds to."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-def key_needed(settings: Settings) -> bool:
-    """True where requests need an API key: on any address but loopback, and behind a proxy (a host that is not loopback is allowed)."""
-    local = is_loopback(settings.host) and all(map(is_loopback, settings.allowed_hosts))
-    return not (local or settings.unsafe_no_auth)
+def is_proxied(headers: Headers) -> bool:
+    """True for a request that came through a proxy: whoever sent it may be anywhere, though the connection is from loopback."""
+    return any(name in _PROXY_HEADERS or name.startswith(_PROXY_PREFIX) for name in headers)
 
 
 def host_name(header: str) -> str | None:
@@ -89,11 +92,17 @@ def check_same_site(method: str, headers: Headers) -> None:
         return
     origin = headers.get("origin")
     fetch_site = headers.get("sec-fetch-site", "none")
-    foreign = origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower()
+    foreign = origin is not None and _host_of_origin(origin) != headers.get("host", "").lower()
     if foreign or fetch_site not in {"same-origin", "none"}:
         raise Forbidden(
             "a page of another site sent this request; writes are taken from our own pages and from programs"
         )
+
+
+def _host_of_origin(origin: str) -> str | None:
+    """Host and port of an `Origin`; None where it is `null` or no origin at all."""
+    found = _ORIGIN.fullmatch(origin.strip().lower())
+    return found["host"] if found else None
 
 
 def check_declared_size(headers: Headers, limit_bytes: int) -> None:
@@ -106,9 +115,10 @@ def check_declared_size(headers: Headers, limit_bytes: int) -> None:
     declared = headers.get("content-length")
     if declared is None:
         return
-    if not declared.isdecimal():
+    if not (declared.isascii() and declared.isdecimal()):
         raise InvalidRequest("Content-Length is no number")
-    if int(declared) > limit_bytes:
+    digits = declared.lstrip("0") or "0"
+    if len(digits) > _SIZE_DIGITS or int(digits) > limit_bytes:
         raise_too_large(limit_bytes)
 
 
@@ -153,7 +163,7 @@ def sent_key(headers: Headers) -> str | None:
         return None
     try:
         pair = base64.b64decode(value.strip(), validate=True).decode("utf-8")
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # not ASCII, not base64, or not UTF-8 behind it
         return None
     return pair.partition(":")[2] or None
 
@@ -170,7 +180,8 @@ def authenticate(headers: Headers, services: Services, scope: KeyScope) -> Calle
     """
     key = sent_key(headers)
     if key is None:
-        if key_needed(services.settings):
+        proxied = is_proxied(headers) and not services.settings.unsafe_no_auth
+        if key_needed(services.settings) or proxied:
             raise Unauthorized("send an API key as `Authorization: Bearer wf_...`; the operator makes keys")
         return Caller(name=LOCAL_CALLER)
     info = keys.check_key(services.database, key)

@@ -125,8 +125,13 @@ class Settings(BaseSettings):
         default=("127.0.0.1", "localhost", "[::1]"),
         description="Host headers that are answered (JSON list); others get 400 (DNS rebinding).",
     )
+    production: bool = Field(
+        default=False,
+        description="Refuse what is for trying out only: every request needs an API key, from loopback too. Set in docker-compose.yml.",
+    )
     unsafe_no_auth: bool = Field(
-        default=False, description="Serve without API keys on an address that is not loopback. Do not."
+        default=False,
+        description="Answer without API keys where loopback is reached through a proxy. Do not. Refused in production and on an address that is not loopback.",
     )
     body_limit_bytes: int = Field(default=4_500_000, ge=1024, description="Largest request body.")
     max_records_per_request: int = Field(

@@ -20,6 +20,7 @@ from pydantic import SecretStr
 
 from db.migrate import upgrade
 from tasks.backoff import backoff_seconds
+from wherefrom.access import refuse_keyless_production
 from wherefrom.errors import ConfigurationError
 from wherefrom.logs import get_logger
 from wherefrom.settings import Settings, child_environment
@@ -211,6 +212,7 @@ class LocalService:
         """Start Redis where it is ours, bring the schema up to date, start the processes.
 
         Raises:
+            ConfigurationError: the page would be served to others without API keys.
             DatabaseUnavailable: the schema cannot be brought up to date.
             EmbeddedRedisError: our Redis does not start.
         """
@@ -267,6 +269,7 @@ class LocalService:
             log.info("redis_started", port=server.port)
 
     def _start(self) -> None:
+        refuse_keyless_production(self.settings)
         if self._redis is not None:
             self._overrides["redis_url"] = self._redis.start().url
             self.settings = self.settings.model_copy(update={"redis_url": SecretStr(self._redis.url)})

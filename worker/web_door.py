@@ -14,6 +14,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from db.session import open_database
+from wherefrom.access import refuse_keyless_production
 from wherefrom.errors import ConfigurationError
 from wherefrom.logs import get_logger
 from wherefrom.metrics import Metrics
@@ -57,8 +58,9 @@ def run_web(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; open requests are answered first.
 
     Raises:
-        ConfigurationError: the address cannot be bound.
+        ConfigurationError: the address cannot be bound, or would be served without API keys.
     """
+    refuse_keyless_production(settings)
     stop_on_signals()  # uvicorn takes the signals while it serves, and raises them again when it has ended
     listener = _listen(settings)
     port = listener.getsockname()[1]
@@ -76,7 +78,13 @@ def run_web(settings: Settings) -> None:
     app = create_app(settings, database, metrics=metrics, notify=hints.notify)
     server = uvicorn.Server(
         uvicorn.Config(
-            app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=GRACE_S
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            # What proxies say of a request is only looked at, never believed.
+            proxy_headers=False,
+            timeout_graceful_shutdown=GRACE_S,
         )
     )
     url = f"http://{_shown_host(settings.host)}:{port}"

@@ -84,6 +84,11 @@ def test_environment_names_real_settings(name):
         assert variable.removeprefix("WHEREFROM_").lower() in Settings.model_fields, variable
 
 
+def test_nobody_is_served_without_a_key():
+    """Compose is production: the web service asks its own machine for keys too."""
+    assert SERVICES["web"]["environment"]["WHEREFROM_PRODUCTION"] == "true"
+
+
 def test_only_the_web_service_can_be_reached():
     """One published port, on loopback; everything else is on a network without a way out."""
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}

@@ -10,7 +10,11 @@ from starlette.testclient import TestClient
 from db import keys
 from tests.integration.web import story
 from tests.integration.web.conftest import BASE_URL
+from web.app import create_app
 from web.headers import SECURITY_HEADERS
+from web.health import SilentProbe
+from wherefrom.errors import ConfigurationError
+from wherefrom.metrics import Metrics
 from wherefrom.records import utc_now
 
 RECORD = {"model": story.MODEL, "prompt": "p", "completion": "c"}
@@ -37,6 +41,60 @@ def test_every_answer_carries_the_security_headers(quick_client, path):
     headers = quick_client.get(path).headers
     for name, value in SECURITY_HEADERS.items():
         assert headers[name] == value
+
+
+PROXY_HEADERS = (
+    "Forwarded", "Via", "X-Real-IP", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded",
+    "x-forwarded-server", "CF-Connecting-IP", "True-Client-IP", "X-Client-IP",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PROXY_HEADERS)
+def test_what_comes_through_a_proxy_needs_a_key(quick_client, sqlite_story, name):
+    """A proxy that sends the upstream's Host looks like this machine; its own headers tell it, whatever they say."""
+    for value in ("203.0.113.9", ""):
+        for method, path in (("GET", "/"), ("GET", "/v1/audits"), ("POST", "/v1/flagged")):
+            answer = quick_client.request(method, path, headers={name: value}, json=RECORD)
+            assert answer.status_code == 401, (method, path)
+    assert quick_client.get("/healthz", headers={name: "1"}).status_code == 200
+    key = keys.create_key(sqlite_story[1], "auditor", ["read"])
+    both = {name: "203.0.113.9", "Authorization": f"Bearer {key}"}
+    assert quick_client.get("/v1/audits", headers=both).status_code == 200
+
+
+def test_production_asks_loopback_for_a_key_and_refuses_to_start_without_keys(sqlite_story):
+    """The setting that compose sets."""
+    settings, opened = sqlite_story
+    production = settings.model_copy(update={"production": True})
+    app = create_app(production, opened, metrics=Metrics(), queue=SilentProbe())
+    assert TestClient(app, base_url=BASE_URL).get("/v1/audits").status_code == 401
+    with pytest.raises(ConfigurationError, match="WHEREFROM_UNSAFE_NO_AUTH"):
+        create_app(production.model_copy(update={"unsafe_no_auth": True}), opened, metrics=Metrics())
+
+
+#: Every header that we or a library of ours reads.
+READ_HEADERS = (
+    "Host", "Origin", "Sec-Fetch-Site", "Content-Length", "Content-Type", "Authorization", "Idempotency-Key", "Range",
+    "If-Range", "If-None-Match", "If-Modified-Since", "Accept", "Cookie", "X-Forwarded-For", "Forwarded", "Expect",
+)  # fmt: skip
+MALFORMED = (
+    b"", b"http://[", b"[::1", b"//", b"\xff\xfe", b"\xe4", b"9" * 5000, b"-1", b"\xb2", b"%", b"Basic \xe4", b"Basic =",
+    b"Bearer wf_\xff_x", b"bytes=9-1,", b"bytes=" + b"0-0," * 500, b'W/"', b"application/json; charset*=utf-8''%ff",
+    b'application/json; charset="', b"Thu, 99 Foo 2020", b"a" * 9000,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", READ_HEADERS)
+def test_no_header_is_a_bug_of_ours(sqlite_story, name):
+    """Whatever stands in it, the answer blames the request or does without the header."""
+    settings, opened = sqlite_story
+    app = create_app(settings, opened, metrics=Metrics(), queue=SilentProbe())
+    client = TestClient(app, base_url=BASE_URL, raise_server_exceptions=False)
+    paths = (("GET", "/"), ("POST", "/v1/flagged"), ("GET", "/static/wherefrom.css"))
+    for value in MALFORMED:
+        for method, path in paths:
+            answer = client.request(method, path, headers=[(name.encode(), value)], content=b"{}")
+            assert answer.status_code < 500, (value, method, path)
 
 
 def test_static_files_are_kept_when_their_address_has_their_hash(quick_client):

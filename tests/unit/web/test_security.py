@@ -7,7 +7,8 @@ from starlette.datastructures import Headers
 
 from web import security
 from web.export import _harmless
-from wherefrom.errors import BodyTooLarge, Forbidden, InvalidRequest
+from wherefrom import access
+from wherefrom.errors import BodyTooLarge, ConfigurationError, Forbidden, InvalidRequest
 from wherefrom.settings import Settings
 
 SETTINGS = Settings()
@@ -53,6 +54,13 @@ def test_two_hosts_are_refused():
         {"sec-fetch-site": "cross-site"},
         {"sec-fetch-site": "same-site"},
         {"origin": "http://localhost:8077", "sec-fetch-site": "cross-site"},
+        {"origin": "http://["},
+        {"origin": "http://[::1"},
+        {"origin": "localhost:8077"},
+        {"origin": "//localhost:8077"},
+        {"origin": "http://evil.example@localhost:8077"},
+        {"origin": "http://localhost:8077/path"},
+        {"origin": ""},
     ],
 )
 def test_writes_from_other_sites_are_refused(headers):
@@ -76,8 +84,12 @@ def test_declared_sizes():
     security.check_declared_size(Headers({"content-length": "10"}), 10)
     with pytest.raises(BodyTooLarge):
         security.check_declared_size(Headers({"content-length": "11"}), 10)
-    with pytest.raises(InvalidRequest):
-        security.check_declared_size(Headers({"content-length": "-1"}), 10)
+    security.check_declared_size(Headers({"content-length": "0" * 5000 + "10"}), 10)
+    with pytest.raises(BodyTooLarge):
+        security.check_declared_size(Headers({"content-length": "9" * 5000}), 10)
+    for nonsense in ("-1", "", "1e3", "\xb2"):
+        with pytest.raises(InvalidRequest):
+            security.check_declared_size(Headers({"content-length": nonsense}), 10)
 
 
 @pytest.mark.parametrize(
@@ -95,9 +107,26 @@ def test_declared_sizes():
 )
 def test_keys_are_needed_off_loopback(host, loopback):
     """An address that others reach needs keys, unless the operator says otherwise."""
-    assert security.is_loopback(host) is loopback
-    assert security.key_needed(Settings(host=host)) is not loopback
-    assert security.key_needed(Settings(host=host, unsafe_no_auth=True)) is False
+    assert access.is_loopback(host) is loopback
+    assert access.key_needed(Settings(host=host)) is not loopback
+    assert access.key_needed(Settings(host=host, unsafe_no_auth=True)) is False
+
+
+def test_production_asks_everybody_for_a_key():
+    """On loopback too; and nothing takes the keys away."""
+    assert access.key_needed(Settings(production=True))
+    assert access.key_needed(Settings(production=True, unsafe_no_auth=True))
+
+
+@pytest.mark.parametrize(
+    "unsafe", [{"host": "0.0.0.0"}, {"host": "::"}, {"host": "10.0.0.1"}, {"production": True}]
+)
+def test_serving_others_without_keys_is_refused(unsafe):
+    """Production is a bound address that others reach, or the setting; the line names the variable."""
+    access.refuse_keyless_production(Settings.model_validate(unsafe))
+    access.refuse_keyless_production(Settings(unsafe_no_auth=True))
+    with pytest.raises(ConfigurationError, match="WHEREFROM_UNSAFE_NO_AUTH"):
+        access.refuse_keyless_production(Settings.model_validate({**unsafe, "unsafe_no_auth": True}))
 
 
 def basic(text):
@@ -115,6 +144,9 @@ def basic(text):
         (basic("anyone:wf_a_b"), "wf_a_b"),
         (basic(":wf_a:b"), "wf_a:b"),
         ({"authorization": "Basic !!!"}, None),
+        ({"authorization": "Basic \xe4"}, None),
+        ({"authorization": "Basic =="}, None),
+        ({"authorization": "Basic /w=="}, None),
         ({"authorization": "Digest x"}, None),
     ],
 )
