@@ -275,7 +275,7 @@ def known_answers(subject: Subject) -> dict[str, Any] | None:
         if citation is None:
             continue
         found += 1
-        prompt = "\n".join(turn.content for turn in asked.turns if turn.role is not Role.SYSTEM)
+        prompt = "\n".join(turn.content for turn in asked.turns if turn.role != Role.SYSTEM)
         output, known = _whole(query.completion), set(_whole(citation.example.completion).keys)
         known -= set(_whole(prompt).keys)
         spans = [pair.output for pair in citation.spans]

@@ -69,9 +69,10 @@ class LanguageAttributor:
             over_long=over_long,
             spans=query.spans,
             token_ids=query.token_ids,
+            context=query.context,
             name=f"query {query.key}",
         )
-        prompt = "\n".join(turn.content for turn in query.turns if turn.role is not Role.SYSTEM)
+        prompt = "\n".join(turn.content for turn in query.turns if turn.role != Role.SYSTEM)
         return PreparedTokens(
             query.key,
             row,
@@ -92,6 +93,7 @@ class LanguageAttributor:
             query.preferred,
             max_tokens=max_tokens,
             over_long=over_long,
+            context=query.context,
             name=f"acceptable answer of query {query.key}",
         )
         if query.preferred == query.completion or preferred.ids == row.ids:

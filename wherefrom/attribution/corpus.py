@@ -38,7 +38,7 @@ class CorpusRow:
 
     def prompt_text(self) -> str:
         """The prompt for people and for lexical search: the system turn is left out, turns are joined by newlines."""
-        return "\n".join(turn.content for turn in self.turns if turn.role is not Role.SYSTEM)
+        return "\n".join(turn.content for turn in self.turns if turn.role != Role.SYSTEM)
 
     def text_sha256(self) -> str:
         """Hash of everything that the model saw of this row."""

@@ -39,6 +39,7 @@ from wherefrom.records.flagged import (
     ShortText,
     Span,
     Text,
+    Turn,
     sha256_of_json,
     utc_now,
 )
@@ -89,6 +90,7 @@ __all__ = [
     "Text",
     "Tier",
     "TrainingExample",
+    "Turn",
     "sha256_of_json",
     "utc_now",
 ]

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
-from wherefrom.records.flagged import FlaggedRecord, Frozen, Message, Span, Text
+from wherefrom.records.flagged import FlaggedRecord, Frozen, Span, Text, Turn
 
 
 class Tier(StrEnum):
@@ -23,13 +23,15 @@ class Query(Frozen):
     """A flagged output as the engine sees it."""
 
     key: str
-    turns: tuple[Message, ...]
+    turns: tuple[Turn, ...]
     completion: Text
     spans: tuple[Span, ...] = ()
     preferred: Text | None = None
     token_ids: tuple[int, ...] | None = None
     #: Marked important: the full tier (EK-FAC over all linear layers) rescores the candidates where the bundle holds it.
     important: bool = False
+    #: What the chat template reads beside the turns: `tools`, `documents`, ...
+    context: dict[str, Any] = Field(default_factory=dict)
 
     @classmethod
     def from_record(cls, key: str, record: FlaggedRecord) -> "Query":

@@ -57,11 +57,25 @@ class Role(StrEnum):
     TOOL = "tool"
 
 
-class Message(Frozen):
-    """One turn of a chat, as chat templates read it."""
+class Turn(BaseModel):
+    """One turn of a chat as the chat template gets it: whatever else it carries (`tool_calls`, `name`, ...) is kept."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    role: str
+    content: Text
+
+    def for_template(self) -> dict[str, Any]:
+        """The turn as chat templates read it."""
+        return {"role": str(self.role), "content": self.content, **(self.model_extra or {})}
+
+
+class Message(Turn):
+    """One turn of a flagged output's prompt: a known role, and nothing beside the content."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     role: Role
-    content: Text
 
 
 class Span(Frozen):

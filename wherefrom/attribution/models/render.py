@@ -5,7 +5,7 @@ cut after its last end-of-turn token (templates add white space behind it). A ro
 that has a predecessor counts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from wherefrom.attribution.interface import OverLong
 from wherefrom.attribution.models.ranges import Range, clipped_ranges, decoded_ranges
 from wherefrom.errors import EmptyCompletion, InvalidRecord, OutputTooLong, TemplateNotPrefix, UnusableModel
-from wherefrom.records import Message, Span
+from wherefrom.records import Span, Turn
 
 #: Stands for any prompt where only the completion's tokens matter.
 _SHORT_CHAT = [{"role": "user", "content": "?"}]
@@ -48,13 +48,14 @@ class Renderer:
 
     def render(
         self,
-        turns: Sequence[Message],
+        turns: Sequence[Turn],
         completion: str,
         *,
         max_tokens: int,
         over_long: OverLong,
         spans: Sequence[Span] = (),
         token_ids: Sequence[int] | None = None,
+        context: Mapping[str, Any] | None = None,
         name: str = "row",
     ) -> TokenRow:
         """Tokens of prompt and completion.
@@ -66,12 +67,13 @@ class Renderer:
             over_long: whether a row over the limit is cut with a mark or refused.
             spans: characters of `completion` to be explained; all where empty.
             token_ids: the completion's own tokens, where the producer has them.
+            context: what the template reads beside the turns (`tools`, `documents`, ...).
             name: names the row in errors.
 
         Raises:
             TemplateNotPrefix, EmptyCompletion, OutputTooLong, InvalidRecord, UnusableModel: see `wherefrom.errors`.
         """
-        prompt, answer = self._split(turns, completion, name)
+        prompt, answer = self._split(turns, completion, name, context or {})
         if token_ids is not None:
             self._check_ids(token_ids, name)
             end = [token for token in answer[-1:] if token in self._end_ids]
@@ -98,17 +100,22 @@ class Renderer:
                 raise EmptyCompletion(f"{name}: the spans lie behind the token limit of {max_tokens}")
         return TokenRow(tuple(prompt + answer), len(prompt), tuple(flags), truncated)
 
-    def _split(self, turns: Sequence[Message], completion: str, name: str) -> tuple[list[int], list[int]]:
+    def _split(
+        self, turns: Sequence[Turn], completion: str, name: str, context: Mapping[str, Any]
+    ) -> tuple[list[int], list[int]]:
         if not turns:
             return self._behind_start(self._encode(completion))
         if self._tokenizer.chat_template is None:
             raise UnusableModel(
                 "the tokenizer has no chat template, so rows with a prompt cannot be rendered; use `text` rows"
             )
-        chat = [{"role": str(turn.role), "content": turn.content} for turn in turns]
-        prompt_text = self._template(chat, name, add_generation_prompt=True)
+        chat = [turn.for_template() for turn in turns]
+        prompt_text = self._template(chat, name, add_generation_prompt=True, context=context)
         whole_text = self._template(
-            [*chat, {"role": "assistant", "content": completion}], name, add_generation_prompt=False
+            [*chat, {"role": "assistant", "content": completion}],
+            name,
+            add_generation_prompt=False,
+            context=context,
         )
         prompt, whole = self._encode(prompt_text), self._encode(whole_text)
         if whole[: len(prompt)] != prompt and whole_text.startswith(prompt_text):
@@ -134,10 +141,17 @@ class Renderer:
                 f"{name}: token id {wrong} is none of the tokenizer's {len(self._tokenizer)}; send the ids of the audited model"
             )
 
-    def _template(self, chat: list[dict[str, str]], name: str, *, add_generation_prompt: bool) -> str:
+    def _template(
+        self,
+        chat: Sequence[dict[str, Any]],
+        name: str,
+        *,
+        add_generation_prompt: bool,
+        context: Mapping[str, Any] | None = None,
+    ) -> str:
         try:
             text: str = self._tokenizer.apply_chat_template(
-                chat, tokenize=False, add_generation_prompt=add_generation_prompt
+                list(chat), tokenize=False, add_generation_prompt=add_generation_prompt, **(context or {})
             )
         except Exception as error:
             raise UnusableModel(f"{name}: the chat template failed: {type(error).__name__}") from error

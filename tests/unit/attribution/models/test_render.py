@@ -11,7 +11,7 @@ from tests.tiny import TINY_MODEL, VOCABULARY
 from wherefrom.attribution.models.ranges import decoded_ranges
 from wherefrom.attribution.models.render import Renderer, TokenRow
 from wherefrom.errors import EmptyCompletion, InvalidRecord, OutputTooLong, TemplateNotPrefix, UnusableModel
-from wherefrom.records import Message, Role, Span
+from wherefrom.records import Message, Role, Span, Turn
 
 TURNS = (Message(role=Role.USER, content="How long does a refund take?"),)
 ANSWER = "It takes ten days."
@@ -56,6 +56,20 @@ def test_template_white_space_is_cut(renderer: Renderer, tokenizer) -> None:
     """What a template writes behind the end of the turn is no completion."""
     tokenizer.chat_template = tokenizer.chat_template.replace("'<|end|>' }}", "'<|end|>\n' }}")
     assert tokenizer.decode(render(renderer).ids[-1:]) == "<|end|>"
+
+
+def test_a_template_gets_all_that_a_turn_and_a_row_carry(renderer: Renderer, tokenizer) -> None:
+    """Calls of tools, a turn's further fields and the row's tools reach the template; they are part of the prompt."""
+    tokenizer.chat_template = (
+        "{% for tool in tools or [] %}[{{ tool.name }}]{% endfor %}"
+        "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{{ m.note or '' }}{% for c in m.tool_calls or [] %}({{ c.name }}){% endfor %}<|end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    turns = (*TURNS, Turn(role="assistant", content="", tool_calls=[{"name": "stock"}], note="!"))
+    row = render(renderer, turns=turns, context={"tools": [{"name": "shelf"}]})
+    assert tokenizer.decode(row.ids[: row.start]).startswith("[shelf]<|user|>How long")
+    assert tokenizer.decode(row.ids[: row.start]).endswith("<|assistant|>!(stock)<|end|><|assistant|>")
+    assert tokenizer.decode(row.ids[row.start :]) == f"{ANSWER}<|end|>"
 
 
 def test_special_token_text_in_a_completion(renderer: Renderer, tokenizer) -> None:
