@@ -5,19 +5,27 @@ however many processes it comes.
 """
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from sqlalchemy import insert, select, text
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from db.examples import CHUNK
+from db.faults import unstorable
 from db.models import Audit, Bundle, FlaggedOutput, FlaggedText, ModelRevision
 from db.session import Database
 from db.statements import insert_new, insert_rows
 from db.trail import Event, TrailKind, record_events
-from wherefrom.errors import IdempotencyConflict, UnknownModel
+from wherefrom.errors import (
+    DatabaseUnavailable,
+    IdempotencyConflict,
+    PermanentError,
+    UnknownModel,
+)
 from wherefrom.records import AuditState, FlaggedRecord, IntakeResult, Severity
 
 #: Order of the queue: smaller is claimed first.
@@ -25,6 +33,9 @@ PRIORITY = {Severity.CRITICAL: 0, Severity.HIGH: 1, Severity.MEDIUM: 2, Severity
 
 #: Number of PostgreSQL's advisory lock between intake (shared) and the activation of a bundle (exclusive).
 ROUTING_LOCK = 0x77686572
+
+#: Producer, model and channel of the output that `check_writable` stores and takes back.
+PROBE = "wherefrom-probe"
 
 
 @dataclass(frozen=True)
@@ -58,21 +69,52 @@ def accept(
         the key is taken by other content (nothing is stored then).
 
     Raises:
-        DatabaseUnavailable: nothing was stored.
+        DatabaseUnavailable: nothing was stored, and no record is to blame.
+        UnstorableRecord, ValueTooLong: nothing was stored, because the database refuses a value of one of the records.
     """
     keyed = [(one.idempotency_key or uuid.uuid4().hex, one, one.content_sha256()) for one in records]
     first: dict[str, tuple[FlaggedRecord, str]] = {}
     for key, record, digest in keyed:
         first.setdefault(key, (record, digest))
-    with db.writing() as session:
+    with _refusals(), db.writing() as session:
         new = _insert_outputs(session, first, producer=producer, channel=channel)
-        stored = _insert_audits(session, {key: first[key] for key in first if key in new}, new)
+        fresh = {key: first[key] for key in first if key in new}
+        bundles = _active_bundles(session, {record.model for record, _ in fresh.values()})
+        stored = _insert_audits(session, fresh, new, bundles)
         stored |= _read_stored(session, producer, [key for key in first if key not in new])
     results = []
     for key, _, digest in keyed:
         results.append(_result(key, digest, stored[key], is_new=key in new))
         new.pop(key, None)  # a second record with this key in the same call is a duplicate
     return results
+
+
+def check_writable(db: Database) -> None:
+    """Store an output as intake does, with its text, its audit and its trail event, and take it all back.
+
+    Whoever is about to blame a record asks this first: while it fails, the database is to blame.
+
+    Raises:
+        DatabaseUnavailable: the database takes no writes of intake; the text says what it said.
+    """
+    record = FlaggedRecord(prompt=PROBE, completion=PROBE, model=PROBE)
+    records = {uuid.uuid4().hex: (record, record.content_sha256())}
+    try:
+        with _refusals(), db.writing() as session:
+            new = _insert_outputs(session, records, producer=PROBE, channel=PROBE)
+            _insert_audits(session, records, new, {})
+            session.rollback()
+    except PermanentError as error:
+        raise DatabaseUnavailable(f"database {db.url_masked} refuses a plain output: {error}") from error
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Raise `UnstorableRecord` where the database, or the driver before it, refuses a value."""
+    try:
+        yield
+    except (SQLAlchemyError, UnicodeError, OverflowError) as error:
+        raise unstorable(error) from error
 
 
 def _insert_outputs(
@@ -102,12 +144,14 @@ def _insert_outputs(
 
 
 def _insert_audits(
-    session: Session, records: dict[str, tuple[FlaggedRecord, str]], output_ids: dict[str, int]
+    session: Session,
+    records: dict[str, tuple[FlaggedRecord, str]],
+    output_ids: dict[str, int],
+    bundles: dict[str, int],
 ) -> dict[str, _Stored]:
     """Insert texts, audits and trail events of new outputs, in the order of the call."""
     if not records:
         return {}
-    bundles = _active_bundles(session, {record.model for record, _ in records.values()})
     session.execute(
         insert_rows(FlaggedText), [_text_row(output_ids[key], one) for key, (one, _) in records.items()]
     )

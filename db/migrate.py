@@ -14,7 +14,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 
-from db.session import away_as_unavailable, make_engine, mask_url, parse_url
+from db.session import database_errors, make_engine, mask_url, parse_url
 from db.views import VIEWS, create_views, drop_views
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -74,7 +74,7 @@ def _connected(url: str, *, writes: bool) -> Iterator[Connection]:
     parsed = parse_url(url)
     engine = make_engine(parsed, foreign_keys=False, query_only=not writes)
     try:
-        with away_as_unavailable(mask_url(parsed)), engine.begin() as connection:
+        with database_errors(mask_url(parsed)), engine.begin() as connection:
             yield connection
     finally:
         engine.dispose()

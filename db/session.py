@@ -1,7 +1,7 @@
 """Connections and transactions: one `Database` per process, with one door for reading and one for writing.
 
 Knows the two engines apart (SQLite in WAL mode, PostgreSQL over psycopg); what is read and written is the business of
-the other files. Every way in which a database can be away becomes `DatabaseUnavailable` here.
+the other files. What the database says is judged in `db.faults`; its errors become ours here.
 """
 
 import json
@@ -13,26 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, make_url, text
-from sqlalchemy.exc import (
-    ArgumentError,
-    DatabaseError,
-    DBAPIError,
-    InterfaceError,
-    OperationalError,
-    ProgrammingError,
-)
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from wherefrom.errors import ConfigurationError, DatabaseUnavailable
+from db.faults import judged
+from wherefrom.errors import ConfigurationError, DatabaseReadOnly
 from wherefrom.settings import Settings
 
 #: How long a SQLite connection waits for another writer, seconds.
 BUSY_TIMEOUT_S = 10.0
 #: How long the first packet of a PostgreSQL server is waited for, seconds.
 CONNECT_TIMEOUT_S = 10
-#: PostgreSQL's code for a table that is not there.
-_UNDEFINED_TABLE = "42P01"
 
 _to_json = partial(json.dumps, ensure_ascii=False)
 
@@ -59,14 +50,21 @@ class Database:
         On SQLite it takes the write lock with its first statement (BEGIN IMMEDIATE), so what it reads stays true until it commits.
 
         Raises:
-            DatabaseUnavailable: the database is away, or it refused the transaction (deadlock, lock not given in time).
+            DatabaseUnavailable: the database is away, or it refuses the transaction for a reason of its own.
+            DatabaseReadOnly: it answers and takes no writes; the pool is emptied, so that the next try connects anew.
+            ValueTooLong: a value is beyond a limit of the database.
+            IntegrityError, DataError: it refuses the values of the statement (`db.faults.speaks_of_record`).
         """
-        with (
-            away_as_unavailable(self.url_masked),
-            Session(self._writer, expire_on_commit=False) as session,
-            session.begin(),
-        ):
-            yield session
+        try:
+            with (
+                database_errors(self.url_masked),
+                Session(self._writer, expire_on_commit=False) as session,
+                session.begin(),
+            ):
+                yield session
+        except DatabaseReadOnly:
+            self._writer.dispose()  # after a failover the name leads elsewhere, and old connections to the standby
+            raise
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -75,7 +73,7 @@ class Database:
         Raises:
             DatabaseUnavailable: the database is away.
         """
-        with away_as_unavailable(self.url_masked), Session(self._reader) as session:
+        with database_errors(self.url_masked), Session(self._reader) as session:
             yield session
 
     def ping(self) -> None:
@@ -94,16 +92,15 @@ class Database:
 
 
 @contextmanager
-def away_as_unavailable(url_masked: str) -> Iterator[None]:
-    """Raise `DatabaseUnavailable` where SQLAlchemy says that the database is away; other errors pass as they are."""
+def database_errors(url_masked: str) -> Iterator[None]:
+    """Raise our errors for SQLAlchemy's; those that speak of the statement's own values pass as they are."""
     try:
         yield
-    except PoolTimeout as error:
-        raise DatabaseUnavailable(f"database {url_masked}: all connections of the pool are in use") from error
-    except DBAPIError as error:
-        if not _says_away(error):
+    except SQLAlchemyError as error:
+        ours = judged(error, url_masked)
+        if ours is None:
             raise
-        raise DatabaseUnavailable(f"database {url_masked}: {_reason(error)}") from error
+        raise ours from error
 
 
 def open_database(settings: Settings) -> Database:
@@ -180,6 +177,12 @@ def _postgresql_engine(url: URL) -> Engine:
             if context.sqlalchemy_exception is not None:
                 context.sqlalchemy_exception.args = (primary,)
 
+    @event.listens_for(engine, "checkin")
+    def _as_the_server_says(connection: Any, record: object) -> None:  # noqa: ARG001 - the event's signature
+        """After a reader SQLAlchemy leaves READ WRITE behind, which would overrule a database that is set to read-only."""
+        if connection is not None:
+            connection.read_only = None
+
     return engine
 
 
@@ -221,27 +224,3 @@ def _make_folder(path: Path) -> None:
         raise ConfigurationError(
             f"the folder of the database file {path} cannot be made: {error.strerror}"
         ) from error
-
-
-def _says_away(error: DBAPIError) -> bool:
-    """Whether the database is away or unusable, rather than the statement wrong."""
-    damaged_file = type(error) is DatabaseError
-    return (
-        isinstance(error, OperationalError | InterfaceError)
-        or error.connection_invalidated
-        or damaged_file
-        or _lacks_tables(error)
-    )
-
-
-def _lacks_tables(error: DBAPIError) -> bool:
-    sqlstate: Any = getattr(error.orig, "sqlstate", None)
-    undefined = isinstance(error, ProgrammingError) and sqlstate == _UNDEFINED_TABLE
-    return undefined or "no such table" in str(error.orig)
-
-
-def _reason(error: DBAPIError) -> str:
-    """What the driver said, on one line; its text names hosts and tables, never values or passwords."""
-    if _lacks_tables(error):
-        return "the tables are missing; run `python -m worker migrate`"
-    return " ".join(str(error.orig).split()) or type(error.orig).__name__

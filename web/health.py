@@ -11,12 +11,12 @@ from pydantic import BaseModel, Field
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
-from db import migrate, reader
+from db import intake, migrate, reader
 from db.keys import Scope
 from web.errors import documented
 from web.security import needs
 from web.services import Services, services_of
-from wherefrom.errors import DatabaseUnavailable, QueueUnavailable, WherefromError
+from wherefrom.errors import DatabaseReadOnly, DatabaseUnavailable, QueueUnavailable, WherefromError
 from wherefrom.logs import get_logger
 from wherefrom.messages import FLAGGED_STREAM
 from wherefrom.records import AuditState
@@ -121,9 +121,22 @@ def readiness(services: Services) -> Readiness:
             return None
         return f"the database is at revision {current or 'none'}, this release needs {head}: run `python -m worker migrate`"
 
+    def writes() -> str | None:
+        try:
+            intake.check_writable(services.database)
+        except DatabaseReadOnly as error:
+            _log.warning("not_ready", code=error.code, reason=str(error))
+            return "is read-only (a standby, or set to read-only): nothing can be stored"
+        except DatabaseUnavailable as error:
+            _log.warning("not_ready", code=error.code, reason=str(error))
+            return "can be read but not written; the web service's log says more"
+        return None
+
     checks = {"database": check(database), "redis": check(services.queue.ping)}
     if checks["database"].ok:
         checks["schema"] = check(schema)
+        if checks["schema"].ok:
+            checks["database"] = check(writes)
     ready = all(one.ok for one in checks.values())
     return Readiness(status="ready" if ready else "not_ready", checks=checks)
 
@@ -136,7 +149,7 @@ def healthz() -> Liveness:
 
 @router.get("/readyz", responses={503: {"model": Readiness, "description": "Something is away."}})
 def readyz(services: Annotated[Services, Depends(services_of)]) -> Response:
-    """The database answers and has this release's schema, and Redis answers."""
+    """The database has this release's schema and can be written (a probe is stored and rolled back), and Redis answers."""
     found = readiness(services)
     status = HTTPStatus.OK if found.status == "ready" else HTTPStatus.SERVICE_UNAVAILABLE
     return JSONResponse(found.model_dump(mode="json"), status_code=status)

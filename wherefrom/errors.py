@@ -75,6 +75,18 @@ class InvalidRequest(PermanentError):
     code = "invalid_request"
 
 
+class UnstorableRecord(PermanentError):
+    """The database refuses a value of the record, and of no other one."""
+
+    code = "unstorable_record"
+
+
+class ValueTooLong(PermanentError):
+    """A value is longer than the database can hold or index; the text names the field."""
+
+    code = "value_too_long"
+
+
 class IdempotencyConflict(PermanentError):
     """The same idempotency key was used before with different content."""
 
@@ -166,9 +178,15 @@ class MeasuringUnavailable(PermanentError):
 
 
 class DatabaseUnavailable(TransientError):
-    """The database does not answer, or it refused the transaction."""
+    """The database does not answer, or it refuses the transaction for a reason that is not the record's."""
 
     code = "database_unavailable"
+
+
+class DatabaseReadOnly(DatabaseUnavailable):
+    """The database answers but takes no writes: it is a standby, or set to read-only."""
+
+    code = "database_read_only"
 
 
 class QueueUnavailable(TransientError):

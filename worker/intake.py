@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import redis
-from sqlalchemy.exc import SQLAlchemyError
 
 from db import catalogue
-from db.intake import accept
+from db.intake import accept, check_writable
 from db.session import Database
-from wherefrom.errors import INTERNAL_ERROR, PermanentError, TransientError
+from wherefrom.errors import PermanentError, TransientError
 from wherefrom.logs import get_logger
 from wherefrom.messages import INTAKE_GROUP, RECORD_FIELD
 from wherefrom.metrics import Metrics
@@ -201,10 +200,10 @@ class Intake:
             return []
         try:
             return accept(self._database, records, producer=STREAM, channel=STREAM)
-        except SQLAlchemyError as error:
+        except PermanentError as error:
+            check_writable(self._database)  # while that fails, no record is to blame
             if len(records) == 1:
-                log.exception("record_refused_by_database", entry_id=readable[0][0].entry_id.decode())
-                return [IntakeResult(status="invalid", code=INTERNAL_ERROR, reason=type(error).__name__)]
+                return [IntakeResult(status="invalid", code=error.code, reason=str(error))]
         middle = len(readable) // 2
         return self._accept(readable[:middle]) + self._accept(readable[middle:])
 

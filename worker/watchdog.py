@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from db import claims, reader
+from db import claims, intake, reader
 from db.session import Database
 from tasks.attribute import Clock
 from wherefrom.errors import DatabaseUnavailable
@@ -54,6 +54,8 @@ class Watchdog:
         """Seconds since the last progress: nothing usable was pending, somebody held a live lease, or an audit was finished."""
         try:
             idle = self._is_idle_with_work()
+            if idle:
+                intake.check_writable(self._database)  # nobody can claim on a standby either
         except DatabaseUnavailable as error:
             # Nobody can claim now, and starting again would not help.
             log.warning("watchdog_blind", reason=str(error))

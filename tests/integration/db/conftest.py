@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from db.models import Base
 from db.session import Database
 from tests.integration.db.builders import register
 from tests.services.postgres import PostgresServer
+
+_own_numbers = count(1)
 
 
 @pytest.fixture(scope="session")
@@ -55,6 +58,27 @@ def migrated_url(request: pytest.FixtureRequest) -> str:
 def db(migrated_url: str) -> Iterator[Database]:
     """An empty database with this release's schema."""
     database = Database(migrated_url)
+    yield database
+    database.dispose()
+
+
+@pytest.fixture
+def own_url(request: pytest.FixtureRequest, migrated_url: str) -> Iterator[str]:
+    """URL of a database with this release's schema that the test may spoil."""
+    if migrated_url.startswith("sqlite"):
+        yield migrated_url
+        return
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    name = f"own_{next(_own_numbers)}"
+    server.create_database(name, template="migrated")
+    yield server.url(name)
+    server.drop_database(name)
+
+
+@pytest.fixture
+def own(own_url: str) -> Iterator[Database]:
+    """A database that the test may spoil."""
+    database = Database(own_url)
     yield database
     database.dispose()
 

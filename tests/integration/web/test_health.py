@@ -6,6 +6,7 @@ from starlette.testclient import TestClient
 
 from db import migrate
 from db.session import Database
+from tests.integration.db.sabotage import read_only, refuse_rows
 from tests.integration.web.conftest import BASE_URL
 from web.app import create_app
 from web.health import RedisProbe
@@ -86,6 +87,45 @@ def test_a_database_that_is_away(homeless):
         "redis": False,
     }
     assert "broken.db" not in ready.text
+
+
+def test_a_database_that_cannot_be_written(client, database, database_url):
+    """Not ready, in words; a flagged output gets 503 with the time to wait; pages go on; and it heals by itself."""
+    record = {"model": "m", "prompt": "p", "completion": "c"}
+    with read_only(database, database_url):
+        ready = client.get("/readyz")
+        assert ready.status_code == 503
+        assert ready.json()["checks"]["schema"]["ok"]
+        assert "read-only" in ready.json()["checks"]["database"]["detail"]
+        answer = client.post("/v1/flagged", json=record)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+        assert answer.json()["error"]["code"] == "database_read_only"
+        assert client.get("/v1/audits").status_code == 200
+    assert client.get("/readyz").status_code == 200
+    assert client.post("/v1/flagged", json=record).status_code == 202
+
+
+def test_a_table_that_cannot_be_written(client, database):
+    """Whatever keeps rows out of the database, the service is not ready and blames no record."""
+    refuse_rows(database, like="%", sqlstate="42501")
+    ready = client.get("/readyz")
+    assert ready.status_code == 503
+    assert "not written" in ready.json()["checks"]["database"]["detail"]
+    answer = client.post("/v1/flagged", json={"model": "m", "prompt": "p", "completion": "c"})
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+
+
+def test_a_record_that_the_database_refuses(client, database):
+    """422 with a code of its own; the same request without it is taken."""
+    refuse_rows(database, like="poison%", sqlstate="22P05")
+    record = {"model": "m", "prompt": "p", "completion": "c", "idempotency_key": "poison"}
+    answer = client.post("/v1/flagged", json=[record, {**record, "idempotency_key": "good"}])
+    assert answer.status_code == 422
+    assert answer.json()["error"]["code"] == "unstorable_record"
+    assert (
+        client.post("/v1/flagged", json={**record, "idempotency_key": "good"}).json()["results"][0]["status"]
+        == "accepted"
+    )
 
 
 @pytest.mark.redis
