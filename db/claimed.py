@@ -9,15 +9,14 @@ from sqlalchemy.orm import Session
 
 from db.models import Audit, Bundle, FlaggedOutput, FlaggedText
 from db.statements import AnySelect
-from wherefrom.records import ClaimedAudit, FlaggedRecord
+from wherefrom.records import ClaimedAudit, FlaggedRecord, Lease
 
 
 @dataclass(frozen=True)
 class Unreadable:
     """A claimed audit whose stored output is no valid record, or no JSON."""
 
-    audit_id: int
-    attempt: int
+    lease: Lease
     #: Kind of the error; its text may quote the output.
     error: str
 
@@ -33,18 +32,19 @@ class ClaimedRows:
     unreadable: list[Unreadable]
 
 
-def read_claimed(session: Session, audit_ids: Sequence[int]) -> ClaimedRows:
-    """Read claimed audits in one statement; one by one where that fails."""
+def read_claimed(session: Session, audit_ids: Sequence[int], owner: str) -> ClaimedRows:
+    """Read audits that `owner` has claimed in one statement; one by one where that fails."""
     if not audit_ids:
         return ClaimedRows("", [], [])
     try:
-        return _read(session, audit_ids)
+        return _read(session, audit_ids, owner)
     except ValueError as error:  # no JSON in a column, or no valid record
         if len(audit_ids) == 1:
             attempt = session.scalars(select(Audit.attempt).where(Audit.id == audit_ids[0])).one()
-            return ClaimedRows("", [], [Unreadable(audit_ids[0], attempt, type(error).__name__)])
+            lease = Lease(id=audit_ids[0], attempt=attempt, owner=owner)
+            return ClaimedRows("", [], [Unreadable(lease, type(error).__name__)])
     ordered = select(Audit.id).where(Audit.id.in_(audit_ids)).order_by(Audit.priority, Audit.id)
-    parts = [read_claimed(session, [audit_id]) for audit_id in session.scalars(ordered).all()]
+    parts = [read_claimed(session, [audit_id], owner) for audit_id in session.scalars(ordered).all()]
     return ClaimedRows(
         max(part.bundle_name for part in parts),
         [audit for part in parts for audit in part.audits],
@@ -52,9 +52,9 @@ def read_claimed(session: Session, audit_ids: Sequence[int]) -> ClaimedRows:
     )
 
 
-def _read(session: Session, audit_ids: Sequence[int]) -> ClaimedRows:
+def _read(session: Session, audit_ids: Sequence[int], owner: str) -> ClaimedRows:
     rows = session.execute(_claimed(audit_ids)).all()
-    return ClaimedRows(rows[0].bundle_name if rows else "", [_claimed_audit(row) for row in rows], [])
+    return ClaimedRows(rows[0].bundle_name if rows else "", [_claimed_audit(row, owner) for row in rows], [])
 
 
 def _claimed(audit_ids: Sequence[int]) -> AnySelect:
@@ -76,7 +76,7 @@ def _claimed(audit_ids: Sequence[int]) -> AnySelect:
     )
 
 
-def _claimed_audit(row: Any) -> ClaimedAudit:
+def _claimed_audit(row: Any, owner: str) -> ClaimedAudit:
     output: FlaggedOutput = row.FlaggedOutput
     text: FlaggedText = row.FlaggedText
     record = FlaggedRecord(
@@ -97,5 +97,6 @@ def _claimed_audit(row: Any) -> ClaimedAudit:
         output_id=output.id,
         bundle_id=row.bundle_id,
         attempt=row.attempt,
+        owner=owner,
         record=record,
     )

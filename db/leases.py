@@ -1,19 +1,21 @@
-"""What a claim writes, and conditions on what is claimed: which rows are due, which lease ran out, and the fence. One place, so that all agree.
+"""What a lease is in SQL: which rows are due, which leases ran out, what a claim writes, and the fence. One place, so that all agree.
 
-Audits and measurements are claimed by the same rules, so most of this takes the table.
+Audits and measurements are claimed by the same rules, so all of this takes the table.
 
 Times are compared with the database's clock. States stand in the SQL as literals: with a parameter neither engine can tell that a
 partial index applies.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import CTE, ColumnElement, and_, bindparam, literal_column, or_, select, union_all
+from sqlalchemy.orm import InstrumentedAttribute
 
 from db.clock import db_after, db_now
 from db.models import Audit, Measurement
 from db.statements import materialized
-from wherefrom.records import AuditState, ClaimedAudit, MeasurementState
+from wherefrom.records import Lease
 
 #: Tables whose rows are claimed under a lease.
 Leased = type[Audit] | type[Measurement]
@@ -34,20 +36,35 @@ def taken(row: Leased, owner: str, *, lease_s: float) -> dict[str, Any]:
     }
 
 
-def in_state(row: Leased, state: AuditState | MeasurementState) -> ColumnElement[bool]:
-    """The row stands in this state."""
-    return row.state == literal_column(f"'{state.value}'")
+def fresh(row: Leased) -> dict[str, Any]:
+    """What a row looks like that was put back by hand: pending, without a reason, with all its attempts."""
+    cleared: dict[str, Any] = {
+        "state": literal_column("'pending'"),
+        "code": None,
+        "reason": None,
+        "finished_at": None,
+    }
+    return NOT_HELD | cleared | {"attempt_floor": row.attempt}
+
+
+def is_pending(row: Leased) -> ColumnElement[bool]:
+    """The row waits to be claimed, now or later."""
+    return row.state == literal_column("'pending'")
+
+
+def is_running(row: Leased) -> ColumnElement[bool]:
+    """Somebody holds the row."""
+    return row.state == literal_column("'running'")
 
 
 def due(row: Leased) -> ColumnElement[bool]:
     """The row is pending, and its time to be tried again has come."""
-    ready = or_(row.next_attempt_at.is_(None), row.next_attempt_at <= db_now())
-    return and_(in_state(row, AuditState.PENDING), ready)
+    return and_(is_pending(row), or_(row.next_attempt_at.is_(None), row.next_attempt_at <= db_now()))
 
 
 def expired(row: Leased) -> ColumnElement[bool]:
     """The row is running, but its owner did not extend the lease."""
-    return and_(in_state(row, AuditState.RUNNING), row.lease_until <= db_now())
+    return and_(is_running(row), row.lease_until <= db_now())
 
 
 def attempts_spent(row: Leased) -> ColumnElement[int]:
@@ -55,31 +72,42 @@ def attempts_spent(row: Leased) -> ColumnElement[int]:
     return row.attempt - row.attempt_floor
 
 
-#: The fence: matches an audit's row only while its owner holds it under the attempt that it claimed. `token` has the values.
-HELD = and_(
-    Audit.id == bindparam("held_id"),
-    Audit.attempt == bindparam("held_attempt"),
-    Audit.lease_owner == bindparam("held_by"),
-    in_state(Audit, AuditState.RUNNING),
-)
+def held(row: Leased) -> ColumnElement[bool]:
+    """The fence: matches a row only while its owner holds it under the attempt that it claimed. `token` has the values."""
+    return and_(
+        row.id == bindparam("held_id"),
+        row.attempt == bindparam("held_attempt"),
+        row.lease_owner == bindparam("held_by"),
+        is_running(row),
+    )
 
 
-def token(claimed: ClaimedAudit, owner: str) -> dict[str, Any]:
-    """The values of `HELD` for an audit that `owner` claimed."""
-    return {"held_id": claimed.audit_id, "held_attempt": claimed.attempt, "held_by": owner}
+def token(lease: Lease) -> dict[str, Any]:
+    """The values of `held` for one lease."""
+    return {"held_id": lease.id, "held_attempt": lease.attempt, "held_by": lease.owner}
 
 
-def pick(bundle_id: int, limit: int, max_attempts: int | None) -> CTE[Any]:
+def pick(
+    row: Leased,
+    order: Sequence[InstrumentedAttribute[Any]],
+    *,
+    bundle_id: int,
+    limit: int,
+    max_attempts: int | None,
+) -> CTE[Any]:
     """Up to `limit` ids to claim, locked; rows that somebody else holds at this moment are skipped.
 
-    Due and expired audits are picked apart, each by its own partial index, and then merged in the order of the queue.
+    Due and expired rows are picked apart, each by its own index, and then merged in the order of the queue.
     """
-    columns = select(Audit.id, Audit.priority).where(Audit.bundle_id == bundle_id)
-    left = () if max_attempts is None else (attempts_spent(Audit) < max_attempts,)
-    first = columns.order_by(Audit.priority, Audit.id).limit(limit).with_for_update(skip_locked=True)
-    waiting = materialized(first.where(due(Audit)), "waiting")
-    abandoned = materialized(first.where(expired(Audit), *left), "abandoned")
-    both = union_all(
-        select(waiting.c.id, waiting.c.priority), select(abandoned.c.id, abandoned.c.priority)
-    ).subquery()
-    return select(both.c.id).order_by(both.c.priority, both.c.id).limit(limit).cte("picked")
+    first = (
+        select(*order)
+        .where(row.bundle_id == bundle_id)
+        .order_by(*order)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    left = () if max_attempts is None else (attempts_spent(row) < max_attempts,)
+    waiting = materialized(first.where(due(row)), "waiting")
+    abandoned = materialized(first.where(expired(row), *left), "abandoned")
+    both = union_all(select(waiting), select(abandoned)).subquery()
+    return select(both.c.id).order_by(*(both.c[column.key] for column in order)).limit(limit).cte("picked")

@@ -1,30 +1,20 @@
-"""The life of a measurement: asked for, claimed one at a time, and the fenced ways out.
-
-The same ideas as for audits (`db.claims`): a lease by the database's clock, an attempt number that only grows, and an UPDATE that
-matches (measurement, attempt, owner) before anything is written. When it is done its citation becomes tier `measured`.
-"""
+"""Measurements as those who ask for them see them: asked for once, counted, read. `db.measurement_queue` has what workers do."""
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, exists, func, or_, select, update
+from sqlalchemy import exists, func, select, update
 from sqlalchemy.orm import Session
 
-from db.claimed import read_claimed
-from db.clock import db_after, db_now
-from db.examples import storable_text
-from db.leases import NOT_HELD, attempts_spent, due, expired, in_state, taken
-from db.models import Audit, Bundle, Citation, FlaggedText, Measurement, TrainingExample
+from db.leases import fresh
+from db.models import Audit, Citation, FlaggedText, Measurement, TrainingExample
 from db.session import Database
-from db.statements import AnySelect, insert_new, materialized
+from db.statements import AnySelect, insert_new
 from db.trail import Event, TrailKind, record_events
-from wherefrom.errors import ATTEMPTS_EXHAUSTED, LEASE_EXPIRED, InvalidRequest, NotFound
+from wherefrom.errors import InvalidRequest, NotFound
 from wherefrom.records import (
-    ClaimedMeasurement,
-    MeasuredEffect,
     MeasurementRecord,
     MeasurementState,
     Method,
-    Tier,
 )
 
 
@@ -74,8 +64,7 @@ def _queue(session: Session, citation_id: int, bundle_id: int, *, method: Method
     same = (Measurement.citation_id == citation_id, Measurement.method == method)
     new = insert_new(session, Measurement, (Measurement.citation_id, Measurement.method))
     added = session.scalar(new.returning(Measurement.id), row)
-    again = NOT_HELD | {"state": MeasurementState.PENDING, "code": None, "reason": None, "finished_at": None}
-    again |= {"attempt_floor": Measurement.attempt, "requested_by": requested_by}
+    again = fresh(Measurement) | {"requested_by": requested_by}
     revived = session.scalar(
         update(Measurement)
         .where(*same, Measurement.state == MeasurementState.DEAD)
@@ -88,162 +77,6 @@ def _queue(session: Session, citation_id: int, bundle_id: int, *, method: Method
         record_events(
             session, [Event(TrailKind.MEASUREMENT_REQUESTED, f"measurement:{measurement_id}", payload)]
         )
-
-
-def claim_measurement(
-    db: Database, *, bundle_id: int, owner: str, lease_s: float, max_attempts: int
-) -> ClaimedMeasurement | None:
-    """Take the oldest measurement of a bundle that is due, or whose lease ran out; None when there is none.
-
-    Args:
-        db: The database.
-        bundle_id: The bundle.
-        owner: Name of the claimer, unique among all that live.
-        lease_s: How long it stays taken without `extend_measurement`, seconds.
-        max_attempts: Expired ones with as many attempts are left to `release_expired_measurements`.
-    """
-    left = attempts_spent(Measurement) < max_attempts
-    picked = materialized(
-        select(Measurement.id)
-        .where(Measurement.bundle_id == bundle_id, or_(due(Measurement), and_(expired(Measurement), left)))
-        .order_by(Measurement.id)
-        .limit(1)
-        .with_for_update(skip_locked=True),
-        "picked",
-    )
-    take = (
-        update(Measurement)
-        .where(Measurement.id == picked.c.id)
-        .values(taken(Measurement, owner, lease_s=lease_s))
-        .returning(Measurement.id)
-        .execution_options(synchronize_session=False)
-    )
-    with db.writing() as session:
-        measurement_id = session.scalar(take)
-        return None if measurement_id is None else _claimed(session, measurement_id, owner)
-
-
-def extend_measurement(db: Database, claimed: ClaimedMeasurement, *, lease_s: float) -> bool:
-    """Renew the lease for `lease_s` seconds from now; False when it is no longer held."""
-    with db.writing() as session:
-        return _update_held(session, claimed, lease_until=db_after(lease_s)) is not None
-
-
-def finish_measurement(db: Database, claimed: ClaimedMeasurement, effect: MeasuredEffect) -> bool:
-    """Store what was measured and raise the citation to tier `measured`, in one transaction; False when fenced.
-
-    A weak method never hides what a retraining found.
-    """
-    found = effect.model_dump(mode="json", exclude={"group"})
-    ending = NOT_HELD | {
-        "state": MeasurementState.DONE,
-        "finished_at": db_now(),
-        "code": None,
-        "reason": None,
-    }
-    with db.writing() as session:
-        citation_id = _update_held(session, claimed, **(found | ending), left_out=list(effect.group))
-        if citation_id is None:
-            return False
-        stronger = exists().where(
-            Measurement.citation_id == citation_id,
-            Measurement.state == MeasurementState.DONE,
-            ~Measurement.weak,
-            Measurement.id != claimed.measurement_id,
-        )
-        shown: list[ColumnElement[bool]] = [Citation.id == citation_id]
-        if effect.weak:
-            shown.append(~stronger)
-        session.execute(
-            update(Citation)
-            .where(*shown)
-            .values(
-                tier=Tier.MEASURED,
-                measured_effect_nats=effect.effect_nats,
-                measured_low_nats=effect.low_nats,
-                measured_high_nats=effect.high_nats,
-            )
-            .execution_options(synchronize_session=False)
-        )
-        payload = {
-            "attempt": claimed.attempt,
-            "method": claimed.method.value,
-            "effect_nats": effect.effect_nats,
-        }
-        record_events(session, [_event(TrailKind.MEASUREMENT_FINISHED, claimed, payload)])
-    return True
-
-
-def fail_measurement(
-    db: Database,
-    claimed: ClaimedMeasurement,
-    *,
-    code: str,
-    reason: str,
-    retry_in_s: float | None,
-    max_attempts: int,
-) -> MeasurementState | None:
-    """Record a failed attempt: it waits for its next one, or is dead; None when it is no longer held.
-
-    Args:
-        db: The database.
-        claimed: The measurement with its fencing token.
-        code: Stable code of the failure.
-        reason: What happened, without text of the output.
-        retry_in_s: Seconds until it can be claimed again; None makes it dead at once.
-        max_attempts: Attempts after which it is dead.
-    """
-    with db.writing() as session:
-        mine = (*_held(claimed),)
-        floor = session.scalar(select(Measurement.attempt_floor).where(*mine).with_for_update())
-        if floor is None:
-            return None
-        spent = claimed.attempt - floor
-        if retry_in_s is not None and spent < max_attempts:
-            waiting = {"state": MeasurementState.PENDING, "next_attempt_at": db_after(retry_in_s)}
-            _update_held(session, claimed, **(NOT_HELD | waiting), code=code, reason=storable_text(reason))
-            return MeasurementState.PENDING
-        if retry_in_s is not None:
-            code, reason = ATTEMPTS_EXHAUSTED, f"{spent} attempts failed, the last with {code}: {reason}"
-        ended = {"state": MeasurementState.DEAD, "finished_at": db_now()}
-        _update_held(session, claimed, **(NOT_HELD | ended), code=code, reason=storable_text(reason))
-        record_events(session, [_event(TrailKind.MEASUREMENT_DEAD, claimed, {"code": code})])
-        return MeasurementState.DEAD
-
-
-def release_expired_measurements(db: Database, *, max_attempts: int) -> int:
-    """Take measurements back from workers that did not extend their leases; how many there were."""
-    run_out = (
-        select(Measurement.id, attempts_spent(Measurement).label("spent"))
-        .where(expired(Measurement))
-        .order_by(Measurement.id)
-        .with_for_update(skip_locked=True)
-    )
-    with db.writing() as session:
-        rows = session.execute(run_out).all()
-        for row in rows:
-            values = NOT_HELD | {"state": MeasurementState.PENDING}
-            if row.spent >= max_attempts:
-                reason = (
-                    f"attempt {row.spent} of {max_attempts}: the measuring worker did not extend its lease"
-                )
-                values |= {"state": MeasurementState.DEAD, "finished_at": db_now()}
-                values |= {"code": LEASE_EXPIRED, "reason": reason}
-                dead = Event(TrailKind.MEASUREMENT_DEAD, f"measurement:{row.id}", {"code": LEASE_EXPIRED})
-                record_events(session, [dead])
-            session.execute(update(Measurement).where(Measurement.id == row.id).values(**values))
-    return len(rows)
-
-
-def pending_measurements(db: Database) -> dict[int, int]:
-    """How many measurements could be claimed now, by bundle id; bundles without any are left out."""
-    counts = (
-        select(Measurement.bundle_id, func.count().label("number"))
-        .where(or_(due(Measurement), expired(Measurement)))
-        .group_by(Measurement.bundle_id)
-    )
-    with db.reading() as session:
-        return {row.bundle_id: row.number for row in session.execute(counts)}
 
 
 def measurement_counts(db: Database) -> dict[MeasurementState, int]:
@@ -271,49 +104,6 @@ def measurements_of(session: Session, audit_id: int) -> tuple[MeasurementRecord,
     """The measurements of an audit's citations, oldest first."""
     rows = session.execute(_RECORDS.where(Citation.audit_id == audit_id).order_by(Measurement.id)).mappings()
     return tuple(map(_record, rows))
-
-
-def _held(claimed: ClaimedMeasurement) -> tuple[ColumnElement[bool], ...]:
-    """The fence: matches the row only while its owner holds it under the attempt that it claimed."""
-    return (
-        Measurement.id == claimed.measurement_id,
-        Measurement.attempt == claimed.attempt,
-        Measurement.lease_owner == claimed.owner,
-        in_state(Measurement, MeasurementState.RUNNING),
-    )
-
-
-def _update_held(session: Session, claimed: ClaimedMeasurement, **values: Any) -> int | None:
-    """Change a measurement that is still held; the id of its citation, or None when the fence refused."""
-    change = update(Measurement).where(*_held(claimed)).values(**values).returning(Measurement.citation_id)
-    citation_id: int | None = session.scalar(change.execution_options(synchronize_session=False))
-    return citation_id
-
-
-def _claimed(session: Session, measurement_id: int, owner: str) -> ClaimedMeasurement:
-    row = session.execute(
-        select(
-            Measurement.id.label("measurement_id"),
-            Measurement.bundle_id,
-            Bundle.name.label("bundle_name"),
-            Measurement.attempt,
-            Measurement.method,
-            Citation.audit_id,
-            Citation.rank,
-            TrainingExample.example_id,
-        )
-        .join(Bundle, Bundle.id == Measurement.bundle_id)
-        .join(Citation, Citation.id == Measurement.citation_id)
-        .join(TrainingExample, TrainingExample.id == Citation.training_example_id)
-        .where(Measurement.id == measurement_id)
-    ).mappings()
-    found = dict(row.one())
-    audits = read_claimed(session, [found["audit_id"]]).audits
-    return ClaimedMeasurement(**found, owner=owner, record=audits[0].record if audits else None)
-
-
-def _event(kind: TrailKind, claimed: ClaimedMeasurement, payload: dict[str, Any]) -> Event:
-    return Event(kind, f"measurement:{claimed.measurement_id}", {"owner": claimed.owner, **payload})
 
 
 _RECORDS: AnySelect = (

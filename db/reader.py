@@ -33,9 +33,6 @@ from wherefrom.records import (
 #: Characters of the completion that a list shows.
 EXCERPT_CHARS = 160
 
-#: States that an audit does not leave by itself.
-FINISHED = (AuditState.DONE, AuditState.ABSTAINED, AuditState.REJECTED, AuditState.DEAD)
-
 
 @dataclass(frozen=True)
 class AuditFilter:

@@ -10,9 +10,6 @@ from db.session import Database
 from wherefrom.records import AuditState, AuditSummary, Support
 from wherefrom.statistics import passing_limit
 
-#: States in which an audit has citations to judge.
-ANSWERED = (AuditState.DONE, AuditState.ABSTAINED)
-
 
 def judge(db: Database, filters: AuditFilter, level: float) -> Support:
     """Judge all audits of a listing by their conformal p; two statements.
@@ -28,7 +25,9 @@ def judge(db: Database, filters: AuditFilter, level: float) -> Support:
     wanted = conditions(filters)
     counts = select_audits(
         func.count(Audit.conformal_p).label("judged"),
-        func.count().filter(Audit.state.in_(ANSWERED)).label("answered"),
+        func.count()
+        .filter(Audit.state.in_([state for state in AuditState if state.is_answered]))
+        .label("answered"),
     ).where(*wanted)
     small = select_audits(Audit.conformal_p).where(*wanted, Audit.conformal_p <= level)
     with db.reading() as session:

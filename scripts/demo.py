@@ -262,21 +262,21 @@ class Demo:
     def _await_audits(self, url: str, count: int) -> dict[str, Any]:
         """Wait until every audit is finished, with progress; audits by probe."""
         from wherefrom.client import Client  # noqa: PLC0415
-        from wherefrom.records import AuditState  # noqa: PLC0415
 
-        ended = {AuditState.DONE, AuditState.ABSTAINED, AuditState.DEAD, AuditState.REJECTED}
         deadline = time.monotonic() + AUDITS_TIMEOUT_S
         found: dict[int, Any] = {}
         told = -1
         with Client(url, spool_path=self._work / "spool.db") as client:
             while True:
                 states = client.queue().states
-                done = sum(number for state, number in states.items() if state in ended)
+                done = sum(number for state, number in states.items() if not state.is_open)
                 if done != told:
                     self._step(f"attributed {done} of {count}")
                     told = done
                 if done > len(found):
-                    new = [one for one in client.audits() if one.state in ended and one.audit_id not in found]
+                    new = [
+                        one for one in client.audits() if not one.state.is_open and one.audit_id not in found
+                    ]
                     found |= {one.audit_id: client.audit(one.audit_id) for one in new}
                 if len(found) >= count or time.monotonic() > deadline:
                     break

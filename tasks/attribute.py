@@ -3,9 +3,7 @@
 What becomes of an item (docs/operations.md has the table):
 
 - an answer with `abstained` set: abstained with code `no_support`; its citations are stored all the same.
-- `PermanentError`: rejected with its code, never tried again.
-- `TransientError`, `MemoryError`: pending again after a capped, jittered wait; dead when its attempts are spent.
-- anything else: a bug; dead at once with code `internal_error`, and the traceback in the log.
+- an error: rejected, pending again after a wait, or dead, as `tasks.failures` says.
 - another worker holds it by now (fenced): dropped, nothing is recorded.
 
 A pack that fails is split in two until the culprit stands alone. An item that was tried before may have killed its
@@ -17,20 +15,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TypeVar
 
-from db.claims import Finished
-from tasks.backoff import backoff_seconds
+from db.audit_queue import Finished
+from tasks.failures import AUDIT, failure_of
 from tasks.heartbeat import Heartbeat
 from tasks.store import AuditStore
 from wherefrom.attribution.batching import pack_by_length
 from wherefrom.attribution.interface import Attributor, PreparedQuery
-from wherefrom.errors import (
-    INTERNAL_ERROR,
-    NO_SUPPORT,
-    DatabaseUnavailable,
-    OutOfMemory,
-    PermanentError,
-    TransientError,
-)
+from wherefrom.errors import NO_SUPPORT, DatabaseUnavailable
 from wherefrom.logs import get_logger
 from wherefrom.metrics import Metrics
 from wherefrom.records import Attribution, AuditState, Claim, ClaimedAudit, Query
@@ -87,8 +78,9 @@ def attribute_batch(
         DatabaseUnavailable: outcomes cannot be recorded. What was not recorded stays running until its lease ends, and
             is then claimed again.
     """
+    leases = [one.lease for one in claim.audits]
     with Heartbeat(
-        lambda: store.extend(claim, lease_s=settings.lease_seconds),
+        lambda: store.extend(leases, lease_s=settings.lease_seconds),
         (one.audit_id for one in claim.audits),
         every_s=settings.heartbeat_seconds,
         bundle_id=claim.bundle_id,
@@ -246,40 +238,15 @@ class _Batch:
                 self._drop(one.claimed)
 
     def _settle(self, audit: ClaimedAudit, error: Exception) -> None:
-        """Record the failure of one audit as its class of error says."""
-        if isinstance(error, PermanentError):
-            if self._store.reject(audit, code=error.code, reason=str(error)):
-                log.info("audit_rejected", audit_id=audit.audit_id, code=error.code, reason=str(error))
-                self._count(AuditState.REJECTED, "rejected")
-            else:
-                self._drop(audit)
-        elif isinstance(error, TransientError | MemoryError):
-            code = error.code if isinstance(error, TransientError) else OutOfMemory.code
-            log.warning(
-                "audit_failed", audit_id=audit.audit_id, attempt=audit.attempt, code=code, reason=str(error)
-            )
-            wait_s = backoff_seconds(
-                audit.attempt,
-                base_s=self._settings.backoff_base_seconds,
-                cap_s=self._settings.backoff_cap_seconds,
-            )
-            self._fail(audit, code=code, reason=str(error) or type(error).__name__, retry_in_s=wait_s)
-        else:
-            log.error("audit_bug", audit_id=audit.audit_id, attempt=audit.attempt, exc_info=error)
-            # The text of an unknown error may quote the output; the log has it, the table does not.
-            reason = (
-                f"{type(error).__name__}; the worker's log has the traceback under audit_id {audit.audit_id}"
-            )
-            self._fail(audit, code=INTERNAL_ERROR, reason=reason, retry_in_s=None)
-
-    def _fail(self, audit: ClaimedAudit, *, code: str, reason: str, retry_in_s: float | None) -> None:
-        state = self._store.fail(
-            audit, code=code, reason=reason, retry_in_s=retry_in_s, max_attempts=self._settings.max_attempts
+        """Record the failure of one audit."""
+        failure = failure_of(
+            error, work=AUDIT, number=audit.audit_id, attempt=audit.attempt, settings=self._settings
         )
+        state = self._store.fail(audit.lease, failure, max_attempts=self._settings.max_attempts)
         if state is None:
             self._drop(audit)
         else:
-            self._count(state, "dead" if state is AuditState.DEAD else "retried")
+            self._count(state, "retried" if state.is_open else state.value)
 
     def _count(self, state: AuditState, outcome: str) -> None:
         self._outcomes[outcome] += 1

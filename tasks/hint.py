@@ -8,38 +8,24 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import structlog
-from pydantic import ValidationError
 
-from tasks.attribute import BatchReport, Clock, attribute_batch
+from tasks.attribute import BatchReport, attribute_batch
+from tasks.runtime import TaskRuntime, bundle_of
 from tasks.store import AuditStore
 from wherefrom.attribution.interface import Attributor
 from wherefrom.errors import PermanentError, TransientError
 from wherefrom.logs import get_logger
 from wherefrom.messages import AttributeHint
-from wherefrom.metrics import Metrics
-from wherefrom.settings import Settings
 
 log = get_logger(__name__)
 
 
-class BatchRuntime(Protocol):
+class BatchRuntime(TaskRuntime, Protocol):
     """What one worker process holds for its tasks; `worker.runtime` has the real one."""
-
-    @property
-    def settings(self) -> Settings:
-        """Settings of the process."""
-
-    @property
-    def metrics(self) -> Metrics:
-        """Metrics of the process."""
 
     @property
     def store(self) -> AuditStore:
         """Where this process claims and records audits."""
-
-    @property
-    def clock(self) -> Clock:
-        """Seconds for durations."""
 
     def attributor(self, bundle_id: int) -> Attributor:
         """The engine over a bundle, loaded once.
@@ -50,19 +36,14 @@ class BatchRuntime(Protocol):
             BundleMismatch: the bundle and the database or the model differ.
         """
 
-    def send_hint(self, bundle_id: int) -> None:
-        """Put one more hint on the queue; the queue being away is no error (the sweeper sends it again)."""
-
 
 def work_hint(message: Mapping[str, Any], runtime: BatchRuntime) -> BatchReport | None:
     """Work off one hint; None where there was nothing to do or nothing could be done.
 
     The engine is loaded before anything is claimed: a bundle that cannot be opened costs no audit an attempt.
     """
-    try:
-        bundle_id = AttributeHint.model_validate(message).bundle_id
-    except ValidationError as error:
-        log.warning("hint_refused", errors=error.error_count())
+    bundle_id = bundle_of(message, AttributeHint)
+    if bundle_id is None:
         return None
     with structlog.contextvars.bound_contextvars(bundle_id=bundle_id):
         try:
@@ -79,6 +60,7 @@ def _work_bundle(bundle_id: int, runtime: BatchRuntime) -> BatchReport | None:
     started = runtime.clock()
     claim = runtime.store.claim(
         bundle_id,
+        owner=runtime.owner,
         limit=runtime.settings.batch_audits,
         lease_s=runtime.settings.lease_seconds,
         max_attempts=runtime.settings.max_attempts,

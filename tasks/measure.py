@@ -8,53 +8,26 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import structlog
-from pydantic import ValidationError
 
-from db import measurements
-from db.session import Database
-from tasks.attribute import Clock
-from tasks.backoff import backoff_seconds
+from db.measurement_queue import MeasurementQueue
+from tasks.failures import MEASUREMENT, failure_of
 from tasks.heartbeat import Heartbeat
 from tasks.meter import EffectMeter
-from wherefrom.errors import (
-    INTERNAL_ERROR,
-    DatabaseUnavailable,
-    NotFound,
-    OutOfMemory,
-    PermanentError,
-    TransientError,
-)
+from tasks.runtime import TaskRuntime, bundle_of
+from wherefrom.errors import DatabaseUnavailable, NotFound
 from wherefrom.logs import get_logger
 from wherefrom.messages import MeasureHint
-from wherefrom.metrics import Metrics
 from wherefrom.records import ClaimedMeasurement, MeasuredEffect, MeasurementState, Query
-from wherefrom.settings import Settings
 
 log = get_logger(__name__)
 
 
-class MeasureRuntime(Protocol):
+class MeasureRuntime(TaskRuntime, Protocol):
     """What one measuring process holds for its task; `worker.measuring_runtime` has the real one."""
 
     @property
-    def settings(self) -> Settings:
-        """Settings of the process."""
-
-    @property
-    def metrics(self) -> Metrics:
-        """Metrics of the process."""
-
-    @property
-    def database(self) -> Database:
+    def queue(self) -> MeasurementQueue:
         """Where measurements are claimed and stored."""
-
-    @property
-    def owner(self) -> str:
-        """Name under which this process claims."""
-
-    @property
-    def clock(self) -> Clock:
-        """Seconds for durations."""
 
     def meter(self, bundle_id: int) -> EffectMeter:
         """The meter over a bundle, made once.
@@ -63,9 +36,6 @@ class MeasureRuntime(Protocol):
             MeasuringUnavailable: the settings do not say how the model was trained.
             UnknownBundle, BundleCorrupt, BundleMismatch, UnusableModel: bundle or model cannot be used.
         """
-
-    def send_hint(self, bundle_id: int) -> None:
-        """Put one more hint on the measuring queue; the queue being away is no error."""
 
 
 class _Lost(Exception):
@@ -78,10 +48,8 @@ def work_measure_hint(message: Mapping[str, Any], runtime: MeasureRuntime) -> Me
     Raises:
         Nothing: failures are recorded with the measurement; a database that is away is logged, and the lease runs out.
     """
-    try:
-        bundle_id = MeasureHint.model_validate(message).bundle_id
-    except ValidationError as error:
-        log.warning("hint_refused", errors=error.error_count())
+    bundle_id = bundle_of(message, MeasureHint)
+    if bundle_id is None:
         return None
     with structlog.contextvars.bound_contextvars(bundle_id=bundle_id):
         try:
@@ -93,13 +61,12 @@ def work_measure_hint(message: Mapping[str, Any], runtime: MeasureRuntime) -> Me
 
 def _work(bundle_id: int, runtime: MeasureRuntime) -> MeasurementState | None:
     settings = runtime.settings
-    if not measurements.pending_measurements(runtime.database).get(bundle_id):
+    if not runtime.queue.pending_counts().get(bundle_id):
         return None
     # Before the claim: imports and models take seconds in which a heartbeat may starve.
     meter = _opened(bundle_id, runtime)
-    claimed = measurements.claim_measurement(
-        runtime.database,
-        bundle_id=bundle_id,
+    claimed = runtime.queue.claim(
+        bundle_id,
         owner=runtime.owner,
         lease_s=settings.lease_seconds,
         max_attempts=settings.max_attempts,
@@ -114,7 +81,7 @@ def _work(bundle_id: int, runtime: MeasureRuntime) -> MeasurementState | None:
         told = None if state is None else state.value
         log.info("measurement_worked", state=told, seconds=round(runtime.clock() - started, 3))
     runtime.metrics.count("measurements_finished_total", state="fenced" if state is None else state.value)
-    if measurements.pending_measurements(runtime.database).get(bundle_id):
+    if runtime.queue.pending_counts().get(bundle_id):
         runtime.send_hint(bundle_id)
     return state
 
@@ -137,7 +104,7 @@ def measure_claimed(
     Args:
         claimed: The measurement.
         meter: What measures it, or why it could not be opened.
-        runtime: Settings and database.
+        runtime: Settings and queue.
 
     Raises:
         DatabaseUnavailable: no outcome can be recorded; the lease runs out and it is claimed again.
@@ -146,7 +113,7 @@ def measure_claimed(
         if isinstance(meter, Exception):
             return _fail(claimed, meter, runtime)
         effect = _measure(claimed, meter, runtime)
-        stored = measurements.finish_measurement(runtime.database, claimed, effect)
+        stored = runtime.queue.finish(claimed, effect)
     except DatabaseUnavailable:
         raise
     except _Lost:
@@ -164,13 +131,12 @@ def _measure(claimed: ClaimedMeasurement, meter: EffectMeter, runtime: MeasureRu
         raise NotFound(f"the text of audit {claimed.audit_id} was erased after its effect was asked for")
     settings, number = runtime.settings, claimed.measurement_id
 
-    def renew() -> set[int]:
-        kept = measurements.extend_measurement(runtime.database, claimed, lease_s=settings.lease_seconds)
-        return {number} if kept else set()
-
     query = Query.from_record(str(claimed.audit_id), claimed.record)
     with Heartbeat(
-        renew, [number], every_s=settings.heartbeat_seconds, bundle_id=claimed.bundle_id
+        lambda: runtime.queue.extend([claimed.lease], lease_s=settings.lease_seconds),
+        [number],
+        every_s=settings.heartbeat_seconds,
+        bundle_id=claimed.bundle_id,
     ) as heartbeat:
 
         def keep_going() -> None:
@@ -181,26 +147,12 @@ def _measure(claimed: ClaimedMeasurement, meter: EffectMeter, runtime: MeasureRu
 
 
 def _fail(claimed: ClaimedMeasurement, error: Exception, runtime: MeasureRuntime) -> MeasurementState | None:
-    """Record a failure as its class of error says: permanent ones and bugs end it, transient ones wait."""
-    settings, reason, retry_in_s = runtime.settings, str(error) or type(error).__name__, None
-    if isinstance(error, PermanentError):
-        code = error.code
-        log.error("measurement_refused", code=code, reason=reason)
-    elif isinstance(error, TransientError | MemoryError):
-        code = error.code if isinstance(error, TransientError) else OutOfMemory.code
-        base_s, cap_s = settings.backoff_base_seconds, settings.backoff_cap_seconds
-        retry_in_s = backoff_seconds(claimed.attempt, base_s=base_s, cap_s=cap_s)
-        log.warning("measurement_failed", attempt=claimed.attempt, code=code, reason=reason)
-    else:
-        code = INTERNAL_ERROR
-        log.error("measurement_bug", attempt=claimed.attempt, exc_info=error)
-        # The text of an unknown error may quote the output; the log has it, the table does not.
-        reason = f"{type(error).__name__}; the measuring worker's log has the traceback under measurement_id {claimed.measurement_id}"
-    return measurements.fail_measurement(
-        runtime.database,
-        claimed,
-        code=code,
-        reason=reason,
-        retry_in_s=retry_in_s,
-        max_attempts=settings.max_attempts,
+    """Record a failure."""
+    failure = failure_of(
+        error,
+        work=MEASUREMENT,
+        number=claimed.measurement_id,
+        attempt=claimed.attempt,
+        settings=runtime.settings,
     )
+    return runtime.queue.fail(claimed.lease, failure, max_attempts=runtime.settings.max_attempts)

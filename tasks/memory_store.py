@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from db.claims import Finished
+from db.audit_queue import Finished
+from db.queue import Failure
 from wherefrom.errors import ATTEMPTS_EXHAUSTED
-from wherefrom.records import Attribution, AuditState, Claim, ClaimedAudit, FlaggedRecord, Severity
+from wherefrom.records import Attribution, AuditState, Claim, ClaimedAudit, FlaggedRecord, Lease, Severity
 
 _PRIORITY = {Severity.CRITICAL: 0, Severity.HIGH: 1, Severity.MEDIUM: 2, Severity.LOW: 3}
 
@@ -62,8 +63,11 @@ class MemoryAuditStore:
         self._audits = audits
         self._owner = owner
 
-    def claim(self, bundle_id: int, *, limit: int, lease_s: float, max_attempts: int) -> Claim | None:
+    def claim(
+        self, bundle_id: int, *, limit: int, lease_s: float, max_attempts: int, owner: str | None = None
+    ) -> Claim | None:
         """Claim audits of a bundle."""
+        self._owner = owner or self._owner
         with self._audits.lock:
             due = [one for one in self._audits.by_id.values() if self._audits.claimable(one)]
             mine = sorted(
@@ -81,6 +85,7 @@ class MemoryAuditStore:
                     output_id=one.audit_id,
                     bundle_id=bundle_id,
                     attempt=one.attempt,
+                    owner=self._owner,
                     record=one.record,
                 )
                 for one in mine
@@ -89,10 +94,10 @@ class MemoryAuditStore:
                 owner=self._owner, bundle_id=bundle_id, bundle_name=f"bundle-{bundle_id}", audits=audits
             )
 
-    def extend(self, claim: Claim, *, lease_s: float) -> set[int]:
+    def extend(self, leases: Sequence[Lease], *, lease_s: float) -> set[int]:
         """Renew the leases."""
         with self._audits.lock:
-            held = {one.audit_id: stored for one in claim.audits if (stored := self._held(one)) is not None}
+            held = {one.id: stored for one in leases if (stored := self._held(one)) is not None}
             for stored in held.values():
                 stored.lease_until = self._audits.clock() + lease_s
             return set(held)
@@ -100,41 +105,30 @@ class MemoryAuditStore:
     def finish(self, finished: Sequence[Finished]) -> set[int]:
         """Keep the attributions."""
         with self._audits.lock:
-            held = {one.claimed.audit_id: one for one in finished if self._held(one.claimed) is not None}
+            held = {
+                one.claimed.audit_id: one for one in finished if self._held(one.claimed.lease) is not None
+            }
             for audit_id, one in held.items():
                 stored = self._audits.by_id[audit_id]
                 stored.state, stored.attribution, stored.owner = one.state, one.attribution, None
                 stored.code, stored.reason = one.code, one.reason
             return set(held)
 
-    def reject(self, claimed: ClaimedAudit, *, code: str, reason: str) -> bool:
-        """Keep the rejection."""
-        with self._audits.lock:
-            stored = self._held(claimed)
-            if stored is None:
-                return False
-            stored.state, stored.code, stored.reason, stored.owner = AuditState.REJECTED, code, reason, None
-            return True
-
-    def fail(
-        self, claimed: ClaimedAudit, *, code: str, reason: str, retry_in_s: float | None, max_attempts: int
-    ) -> AuditState | None:
+    def fail(self, lease: Lease, failure: Failure, *, max_attempts: int) -> AuditState | None:
         """Keep the failed attempt."""
         with self._audits.lock:
-            stored = self._held(claimed)
+            stored = self._held(lease)
             if stored is None:
                 return None
-            stored.code, stored.reason, stored.owner = code, reason, None
-            if retry_in_s is None:
-                stored.state = AuditState.DEAD
+            stored.code, stored.reason, stored.owner = failure.code, failure.reason, None
+            if failure.retry_in_s is None:
+                stored.state = AuditState.REJECTED if failure.refused else AuditState.DEAD
             elif stored.attempt >= max_attempts:
-                stored.state, stored.code, stored.reason = (
-                    AuditState.DEAD,
-                    ATTEMPTS_EXHAUSTED,
-                    f"{code}: {reason}",
-                )
+                stored.state, stored.code = AuditState.DEAD, ATTEMPTS_EXHAUSTED
+                stored.reason = f"{failure.code}: {failure.reason}"
             else:
-                stored.state, stored.next_attempt_at = AuditState.PENDING, self._audits.clock() + retry_in_s
+                stored.state = AuditState.PENDING
+                stored.next_attempt_at = self._audits.clock() + failure.retry_in_s
             return stored.state
 
     def pending_counts(self) -> dict[int, int]:
@@ -146,8 +140,8 @@ class MemoryAuditStore:
                     counts[one.bundle_id] = counts.get(one.bundle_id, 0) + 1
         return counts
 
-    def _held(self, claimed: ClaimedAudit) -> StoredAudit | None:
-        """The stored audit if this owner still holds it under this fencing token."""
-        stored = self._audits.by_id[claimed.audit_id]
-        token = (AuditState.RUNNING, self._owner, claimed.attempt)
+    def _held(self, lease: Lease) -> StoredAudit | None:
+        """The stored audit if the lease still holds."""
+        stored = self._audits.by_id[lease.id]
+        token = (AuditState.RUNNING, lease.owner, lease.attempt)
         return stored if (stored.state, stored.owner, stored.attempt) == token else None

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 
 from wherefrom.records import MeasurementRecord, MeasurementState, Method
 
-OPEN = (MeasurementState.PENDING, MeasurementState.RUNNING)
-
 METHOD_MEANINGS = {
     Method.REFIT: "trained again without it",
     Method.ONE_STEP: "one step on it from the final weights; weak evidence",

@@ -39,9 +39,6 @@ from wherefrom.statistics import DEFAULT_FDR
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(needs(Scope.READ))])
 
-#: States that change by themselves: pages that show them look again.
-_UNFINISHED = (AuditState.PENDING, AuditState.RUNNING)
-
 #: What each state means, in the words of the pages.
 STATE_MEANINGS = {
     AuditState.PENDING: "Stored and waiting for a worker.",
@@ -73,7 +70,7 @@ def audits(request: Request, services: Shared, query: Annotated[AuditPageQuery, 
         page=page,
         health=health,
         total=sum(health.states.values()),
-        unfinished=sum(health.states.get(state, 0) for state in _UNFINISHED),
+        unfinished=sum(count for state, count in health.states.items() if state.is_open),
         given=given,
         link=lambda **changes: link_query(given, **changes),
         first_page=query.cursor is None,
@@ -122,8 +119,7 @@ def audit(request: Request, services: Shared, audit_id: Id) -> HTMLResponse:
         has_spans=any(view.marked for view in (*citations, *opponents)),
         effects=effects.effects_by_rank(detail.measurements, [one.rank for one in everything]),
         can_measure=services.settings.recipe is not None and bool(detail.completion),
-        unfinished=detail.audit.state in _UNFINISHED
-        or any(one.state in effects.OPEN for one in detail.measurements),
+        unfinished=detail.audit.state.is_open or any(one.state.is_open for one in detail.measurements),
         erased=not detail.completion and not detail.turns,
         state_meaning=_WAITS_FOR_BUNDLE
         if detail.audit.code == UnknownModel.code
@@ -247,7 +243,7 @@ def queue(request: Request, services: Shared) -> HTMLResponse:
         request,
         health=health,
         total=sum(health.states.values()),
-        unfinished=sum(health.states.get(state, 0) for state in _UNFINISHED),
+        unfinished=sum(count for state, count in health.states.items() if state.is_open),
         states=list(AuditState),
         state_meanings=STATE_MEANINGS,
         readiness=readiness(services),

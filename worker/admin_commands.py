@@ -56,18 +56,19 @@ def retry(
       python -m worker retry 17 18
       python -m worker retry --state dead
     """
-    from db import claims
+    from db import waiting
+    from db.audit_queue import AuditQueue
 
     if bool(audit_ids) == bool(state):
         raise ConfigurationError("give either ids of audits or --state")
-    if state is not None and state not in claims.REQUEUABLE:
+    if state is not None and not state.is_requeuable:
         raise ConfigurationError(
             f"audits that are {state.value} cannot be tried again; dead, rejected and abstained ones can"
         )
     settings = open_settings()
     with opened_database(settings) as database:
-        requeued = claims.requeue(database, audit_ids=audit_ids, state=state)
-        _hint(settings, claims.pending_counts(database))
+        requeued = waiting.requeue(database, audit_ids=audit_ids, state=state)
+        _hint(settings, AuditQueue(database).pending_counts())
     if as_json:
         print_json({"requeued": requeued})
     else:
@@ -94,14 +95,15 @@ def add_bundle(
       python -m worker add-bundle build/support-bundle
       python -m worker add-bundle build/support-bundle --no-activate
     """
-    from db import catalogue, claims
+    from db import catalogue
+    from db.audit_queue import AuditQueue
     from worker.bundles import add_bundle as put_into_service
 
     settings = open_settings()
     with opened_database(settings) as database:
         bundle_id, manifest = put_into_service(database, settings, path, activate=activate)
         _warn_of_missing_model(catalogue.bundle_by_id(database, bundle_id), settings)
-        _hint(settings, claims.pending_counts(database))
+        _hint(settings, AuditQueue(database).pending_counts())
     if as_json:
         print_json({"id": bundle_id, "name": manifest.name, "model": manifest.model.name, "active": activate})
     else:

@@ -16,7 +16,7 @@ from wherefrom.logs import configure_logging
 from wherefrom.messages import ATTRIBUTE_QUEUE, ATTRIBUTE_TASK, MEASURE_TASK
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
-from worker.hints import HintSender
+from worker.hints import HintSender, MeasureHintSender
 from worker.redis_link import SOCKET_OPTIONS, connect_redis
 from worker.runtime import Runtime
 
@@ -113,7 +113,7 @@ def start_measuring(app: WherefromCelery) -> "MeasuringRuntime":
     from worker.measuring_runtime import MeasuringRuntime  # noqa: PLC0415 - for the measurer alone
 
     settings, metrics = app.settings, Metrics()
-    hints = HintSender(app, connect_redis(settings), settings=settings, metrics=metrics, sender="task")
+    hints = MeasureHintSender(app, connect_redis(settings), settings=settings, metrics=metrics, sender="task")
     runtime = MeasuringRuntime(settings, database=open_database(settings), hints=hints, metrics=metrics)
     app.tasks[MEASURE_TASK].runtime = runtime
     return runtime

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import ClassVar
 
 import redis
 from celery import Celery
@@ -18,7 +19,6 @@ from wherefrom.messages import (
     MeasureHint,
 )
 from wherefrom.metrics import Metrics
-from wherefrom.records import Frozen
 from wherefrom.settings import Settings
 from worker.redis_link import attribute_queue, measure_queue, redis_errors
 
@@ -26,7 +26,11 @@ log = get_logger(__name__)
 
 
 class HintSender:
-    """Puts hints on the queue. `sender` names who sends, for the metric: intake, sweeper, web or task."""
+    """Puts hints at audits on their queue. `sender` names who sends, for the metric: intake, sweeper, web or task."""
+
+    task: ClassVar[str] = ATTRIBUTE_TASK
+    queue: ClassVar[str] = ATTRIBUTE_QUEUE
+    message: ClassVar[type[AttributeHint] | type[MeasureHint]] = AttributeHint
 
     def __init__(
         self, celery: Celery, client: redis.Redis, *, settings: Settings, metrics: Metrics, sender: str
@@ -37,38 +41,24 @@ class HintSender:
         self._metrics = metrics
         self._sender = sender
 
-    def room(self) -> int:
-        """How many hints may be added before the queue is twice as long as there are processes.
-
-        Raises:
-            QueueUnavailable: Redis does not answer.
-        """
-        with redis_errors():
-            waiting = int(self._redis.llen(attribute_queue(self._settings)))
-        return max(0, 2 * self._settings.worker_processes - waiting)
-
     def send_for_work(self, pending: Mapping[int, int]) -> int:
-        """Send hints for pending audits, bundles in turn, as far as there is room; how many were sent.
+        """Send hints for pending work, bundles in turn, as far as there is room; how many were sent.
 
         Args:
-            pending: Number of claimable audits by bundle id.
+            pending: Number of claimable rows by bundle id.
 
         Raises:
             QueueUnavailable: Redis does not answer.
         """
-        batches = {
-            bundle_id: math.ceil(count / self._settings.batch_audits)
-            for bundle_id, count in pending.items()
-            if count > 0
-        }
-        room = self.room() if batches else 0
+        wanted = {bundle_id: self._hints_for(count) for bundle_id, count in pending.items() if count > 0}
+        room = self._room(len(wanted)) if wanted else 0
         sent = 0
-        while batches and sent < room:
-            for bundle_id in list(batches)[: room - sent]:
+        while wanted and sent < room:
+            for bundle_id in list(wanted)[: room - sent]:
                 self.send(bundle_id)
                 sent += 1
-                batches[bundle_id] -= 1
-            batches = {bundle_id: left for bundle_id, left in batches.items() if left}
+                wanted[bundle_id] -= 1
+            wanted = {bundle_id: left for bundle_id, left in wanted.items() if left}
         return sent
 
     def notify(self, bundle_ids: Iterable[int]) -> None:
@@ -78,46 +68,48 @@ class HintSender:
         except QueueUnavailable as error:
             log.info("hint_not_sent", sender=self._sender, reason=str(error))
 
+    def pass_on(self, bundle_id: int) -> None:
+        """Send one hint however long the queue is: each hint that ends starts at most one. Never fails."""
+        try:
+            self.send(bundle_id)
+        except QueueUnavailable as error:
+            log.info("hint_not_sent", sender=self._sender, reason=str(error))
+
     def send(self, bundle_id: int) -> None:
         """Put one hint on the queue, however long it is.
 
         Raises:
             QueueUnavailable: Redis does not answer.
         """
-        self._put(ATTRIBUTE_TASK, AttributeHint(bundle_id=bundle_id), queue=ATTRIBUTE_QUEUE)
-
-    def send_measure(self, bundle_id: int) -> None:
-        """Put one hint on the measuring queue.
-
-        Raises:
-            QueueUnavailable: Redis does not answer.
-        """
-        self._put(MEASURE_TASK, MeasureHint(bundle_id=bundle_id), queue=MEASURE_QUEUE)
-
-    def send_for_measurements(self, pending: Mapping[int, int]) -> int:
-        """Send one hint per bundle with something to measure, if none waits on the queue; how many were sent.
-
-        Args:
-            pending: Number of claimable measurements by bundle id.
-
-        Raises:
-            QueueUnavailable: Redis does not answer.
-        """
-        if not pending:
-            return 0
-        with redis_errors():
-            waiting = int(self._redis.llen(measure_queue(self._settings)))
-        if waiting:
-            return 0
-        for bundle_id in pending:
-            self.send_measure(bundle_id)
-        return len(pending)
-
-    def _put(self, task: str, hint: Frozen, *, queue: str) -> None:
+        hint = self.message(bundle_id=bundle_id).model_dump()
         try:
-            self._celery.send_task(
-                task, kwargs=hint.model_dump(), queue=queue, ignore_result=True, retry=False
-            )
+            self._celery.send_task(self.task, kwargs=hint, queue=self.queue, ignore_result=True, retry=False)
         except (OperationalError, redis.RedisError) as error:
             raise QueueUnavailable(f"Redis: {error}") from error
         self._metrics.count("hints_sent_total", sender=self._sender)
+
+    def _hints_for(self, rows: int) -> int:
+        """How many hints this much work of one bundle is worth: one per batch."""
+        return math.ceil(rows / self._settings.batch_audits)
+
+    def _room(self, bundles: int) -> int:  # noqa: ARG002 - the measuring queue goes by it
+        """How many hints may be added: the queue is at most twice as long as there are processes."""
+        with redis_errors():
+            waiting = int(self._redis.llen(attribute_queue(self._settings)))
+        return max(0, 2 * self._settings.worker_processes - waiting)
+
+
+class MeasureHintSender(HintSender):
+    """Puts hints at measurements on theirs: one per bundle, and only on an empty queue, for each takes minutes."""
+
+    task = MEASURE_TASK
+    queue = MEASURE_QUEUE
+    message = MeasureHint
+
+    def _hints_for(self, rows: int) -> int:  # noqa: ARG002 - one hint, however much work
+        return 1
+
+    def _room(self, bundles: int) -> int:
+        with redis_errors():
+            waiting = int(self._redis.llen(measure_queue(self._settings)))
+        return 0 if waiting else bundles

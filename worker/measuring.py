@@ -1,6 +1,7 @@
 """The measuring worker: one process that trains models again, on a queue of its own so that audits never wait for it."""
 
 from db import measurements
+from db.measurement_queue import MeasurementQueue
 from db.session import open_database
 from wherefrom.messages import MEASURE_QUEUE
 from wherefrom.records import MeasurementState
@@ -18,7 +19,7 @@ class MeasuringWatchdog(Watchdog):
     """Ends a measurer that is alive and deaf: something could be measured, and nothing is, for too long."""
 
     def _is_idle_with_work(self) -> bool:
-        if not measurements.pending_measurements(self._database):
+        if not MeasurementQueue(self._database).pending_counts():
             return False
         return not measurements.measurement_counts(self._database)[MeasurementState.RUNNING]
 

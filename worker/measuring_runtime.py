@@ -7,16 +7,16 @@ import time
 from collections.abc import Callable
 
 from db import catalogue
+from db.measurement_queue import MeasurementQueue
 from db.session import Database
 from tasks.attribute import Clock
 from tasks.meter import EffectMeter
-from wherefrom.errors import QueueUnavailable
 from wherefrom.logs import get_logger
 from wherefrom.metrics import Metrics
 from wherefrom.records import BundleInfo
 from wherefrom.settings import Settings
 from worker.effect_meter import open_meter
-from worker.hints import HintSender
+from worker.hints import MeasureHintSender
 from worker.runtime import owner_name
 
 log = get_logger(__name__)
@@ -36,13 +36,14 @@ class MeasuringRuntime:
         settings: Settings,
         *,
         database: Database,
-        hints: HintSender,
+        hints: MeasureHintSender,
         metrics: Metrics,
         make_meter: MeterFactory = open_meter,
     ) -> None:
         self.settings = settings
         self.metrics = metrics
-        self.database = database
+        self.queue = MeasurementQueue(database)
+        self._database = database
         self.owner = owner_name()
         self.clock: Clock = time.monotonic
         self._hints = hints
@@ -53,19 +54,16 @@ class MeasuringRuntime:
         """The meter over a bundle; the one before it makes room."""
         if self._open is None or self._open[0] != bundle_id:
             self._open = None
-            bundle = catalogue.bundle_by_id(self.database, bundle_id)
+            bundle = catalogue.bundle_by_id(self._database, bundle_id)
             self._open = (bundle_id, self._make_meter(bundle, self.settings))
             log.info("meter_opened", bundle=bundle.name)
         return self._open[1]
 
     def send_hint(self, bundle_id: int) -> None:
-        """Pass the hint on; each hint that ends starts at most one."""
-        try:
-            self._hints.send_measure(bundle_id)
-        except QueueUnavailable as error:
-            log.info("hint_not_sent", sender="task", reason=str(error))
+        """Pass the hint on."""
+        self._hints.pass_on(bundle_id)
 
     def close(self) -> None:
         """Let go of the meter and of the database's connections."""
         self._open = None
-        self.database.dispose()
+        self._database.dispose()

@@ -11,7 +11,7 @@ from wherefrom.logs import get_logger
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
 from worker.app import Role, make_celery
-from worker.hints import HintSender
+from worker.hints import HintSender, MeasureHintSender
 from worker.intake import Intake
 from worker.redis_link import connect_redis
 from worker.rounds import run_rounds
@@ -56,8 +56,10 @@ def run_sweeper(settings: Settings, stop: threading.Event) -> None:
         Metrics(),
         Sign(settings, "sweeper"),
     )
-    hints = HintSender(make_celery(settings), client, settings=settings, metrics=metrics, sender="sweeper")
-    sweeper = Sweeper(database, hints, settings=settings, metrics=metrics)
+    celery = make_celery(settings)
+    hints = HintSender(celery, client, settings=settings, metrics=metrics, sender="sweeper")
+    measure_hints = MeasureHintSender(celery, client, settings=settings, metrics=metrics, sender="sweeper")
+    sweeper = Sweeper(database, hints, measure_hints=measure_hints, settings=settings, metrics=metrics)
     log.info("sweeper_started", every_s=settings.sweep_seconds)
     try:
         run_rounds(sweeper.step, name="sweeper", stop=stop, beat=sign.give, pause_s=settings.sweep_seconds)

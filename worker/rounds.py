@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
-from tasks.backoff import backoff_seconds
+from wherefrom.backoff import backoff_seconds
 from wherefrom.errors import TransientError
 from wherefrom.logs import get_logger
 

@@ -12,15 +12,15 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from db import catalogue, claims
+from db import catalogue, waiting
+from db.audit_queue import AuditQueue
 from db.session import Database
 from tasks.attribute import Clock
-from tasks.store import AuditStore, SqlAuditStore
 from wherefrom.attribution.bundles.manifest import read_manifest
 from wherefrom.attribution.bundles.whereabouts import find_model
 from wherefrom.attribution.interface import Attributor
 from wherefrom.attribution.models.files import hash_beside
-from wherefrom.errors import PermanentError, QueueUnavailable, TransientError
+from wherefrom.errors import PermanentError, TransientError
 from wherefrom.logs import get_logger
 from wherefrom.metrics import Metrics
 from wherefrom.records import BundleInfo
@@ -89,7 +89,8 @@ class Runtime:
     ) -> None:
         self.settings = settings
         self.metrics = metrics
-        self.store: AuditStore = SqlAuditStore(database, owner_name())
+        self.store = AuditQueue(database)
+        self.owner = owner_name()
         self.clock: Clock = time.monotonic
         self._database = database
         self._hints = hints
@@ -128,7 +129,7 @@ class Runtime:
             except PermanentError as error:
                 self._refused[bundle_id] = (self.clock() + REFUSED_S, error)
                 refusal_sign(self.settings, bundle_id).give(code=error.code)
-                claims.explain_waiting(self._database, bundle_id, code=error.code, reason=str(error))
+                waiting.explain_waiting(self._database, bundle_id, code=error.code, reason=str(error))
                 raise
             refusal_sign(self.settings, bundle_id).remove()
         self._loaded.move_to_end(bundle_id)
@@ -148,11 +149,8 @@ class Runtime:
         log.info("bundle_loaded", bundle=bundle.name, seconds=round(self.clock() - started, 3))
 
     def send_hint(self, bundle_id: int) -> None:
-        """Pass the hint on, whatever the queue's length: each hint that ends starts at most one."""
-        try:
-            self._hints.send(bundle_id)
-        except QueueUnavailable as error:
-            log.info("hint_not_sent", sender="task", reason=str(error))
+        """Pass the hint on."""
+        self._hints.pass_on(bundle_id)
 
     def close(self) -> None:
         """Let go of the engines and of the database's connections."""

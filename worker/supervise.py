@@ -19,8 +19,8 @@ from typing import IO, Self
 from pydantic import SecretStr
 
 from db.migrate import upgrade
-from tasks.backoff import backoff_seconds
 from wherefrom.access import refuse_keyless_production
+from wherefrom.backoff import backoff_seconds
 from wherefrom.errors import ConfigurationError
 from wherefrom.logs import get_logger
 from wherefrom.settings import Settings, child_environment

@@ -3,12 +3,13 @@
 With it, nothing depends on a hint: SQL says what is pending, and an empty or lost queue fills itself again.
 """
 
-from db import claims, measurements
+from db.audit_queue import AuditQueue
+from db.measurement_queue import MeasurementQueue
 from db.session import Database
 from wherefrom.logs import get_logger
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
-from worker.hints import HintSender
+from worker.hints import HintSender, MeasureHintSender
 
 log = get_logger(__name__)
 
@@ -17,10 +18,16 @@ class Sweeper:
     """One sweeper; several at once are harmless."""
 
     def __init__(
-        self, database: Database, hints: HintSender, *, settings: Settings, metrics: Metrics
+        self,
+        database: Database,
+        hints: HintSender,
+        *,
+        measure_hints: MeasureHintSender,
+        settings: Settings,
+        metrics: Metrics,
     ) -> None:
-        self._database = database
-        self._hints = hints
+        self._audits, self._measurements = AuditQueue(database), MeasurementQueue(database)
+        self._hints, self._measure_hints = hints, measure_hints
         self._settings = settings
         self._metrics = metrics
 
@@ -31,18 +38,13 @@ class Sweeper:
             DatabaseUnavailable: nothing was swept.
             QueueUnavailable: leases were taken back, hints were not sent.
         """
-        expired = claims.release_expired(self._database, max_attempts=self._settings.max_attempts)
-        if expired:
-            log.warning("leases_expired", audits=expired)
-            self._metrics.count("leases_expired_total", expired)
-        lost = measurements.release_expired_measurements(
-            self._database, max_attempts=self._settings.max_attempts
-        )
-        if lost:
-            log.warning("leases_expired", measurements=lost)
-            self._metrics.count("leases_expired_total", lost)
+        for queue in (self._audits, self._measurements):
+            expired = queue.release_expired(max_attempts=self._settings.max_attempts)
+            if expired:
+                log.warning("leases_expired", of=queue.subject, leases=expired)
+                self._metrics.count("leases_expired_total", expired)
         if self._settings.recipe is not None:
-            self._hints.send_for_measurements(measurements.pending_measurements(self._database))
-        sent = self._hints.send_for_work(claims.pending_counts(self._database))
+            self._measure_hints.send_for_work(self._measurements.pending_counts())
+        sent = self._hints.send_for_work(self._audits.pending_counts())
         if sent:
             log.debug("hints_sent", hints=sent)

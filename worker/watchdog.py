@@ -9,7 +9,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from db import claims, intake, reader
+from db import intake, reader
+from db.audit_queue import AuditQueue
 from db.session import Database
 from tasks.attribute import Clock
 from wherefrom.errors import DatabaseUnavailable
@@ -20,8 +21,6 @@ log = get_logger(__name__)
 
 #: Seconds between two looks; the limit may be shorter in tests.
 LOOK_S = 15.0
-
-_UNFINISHED = (AuditState.PENDING, AuditState.RUNNING)
 
 
 class Watchdog:
@@ -75,10 +74,10 @@ class Watchdog:
                 return
 
     def _is_idle_with_work(self) -> bool:
-        if all(self._is_excused(bundle_id) for bundle_id in claims.pending_counts(self._database)):
+        if all(self._is_excused(bundle_id) for bundle_id in AuditQueue(self._database).pending_counts()):
             return False
         queue = reader.queue_health(self._database)
         at_work = queue.states.get(AuditState.RUNNING, 0) - queue.expired_leases
-        finished = sum(count for state, count in queue.states.items() if state not in _UNFINISHED)
+        finished = sum(count for state, count in queue.states.items() if not state.is_open)
         moved, self._finished = finished != self._finished, finished
         return at_work <= 0 and not moved

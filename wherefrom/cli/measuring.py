@@ -14,8 +14,6 @@ from wherefrom.records import MeasurementRecord, MeasurementState, Method
 #: Seconds between two looks of `--wait`.
 POLL_S = 2.0
 
-_OPEN = (MeasurementState.PENDING, MeasurementState.RUNNING)
-
 
 def measure(  # noqa: PLR0917 - Typer gives arguments by position
     audit_id: Annotated[int, typer.Argument(min=1, metavar="AUDIT_ID", help="The audit's number.")],
@@ -47,7 +45,7 @@ def measure(  # noqa: PLR0917 - Typer gives arguments by position
         if wait:
             with progress() as bar:
                 task = bar.add_task("measuring", total=None)
-                while found.state in _OPEN:
+                while found.state.is_open:
                     time.sleep(POLL_S)
                     found = service.measurement(found.measurement_id)
                     bar.update(task, description=f"measuring ({found.state.value})")
@@ -65,7 +63,7 @@ def print_measurement(one: MeasurementRecord) -> None:
     out().print(Text(visible(heading), style="bold"))
     if one.state is MeasurementState.DEAD:
         out().print(Text(visible(f"{one.code}: {one.reason}")))
-    if one.state in _OPEN:
+    if one.state.is_open:
         out().print("it is measured on a queue of its own; the same command shows where it stands")
     if one.effect_nats is None:
         return

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
+from wherefrom.backoff import backoff_seconds
 from wherefrom.client.connection import Connection
 from wherefrom.client.service import post_records
 from wherefrom.client.spool import Refusal, RefusedRecord, Spool, WaitingRecord
@@ -197,13 +198,9 @@ class Sender:
         """Remember a failure; the wait before the next attempt, seconds."""
         options = self._options
         self.last_error = error
-        if isinstance(error, TransientError):
-            longest_s = min(
-                options.backoff_cap_s, options.backoff_base_s * float(2 ** min(self._failures, 30))
-            )
-        else:  # a wrong API key or address waits for a person; the records stay
-            longest_s = options.backoff_cap_s
-        delay_s = longest_s * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, no secret
+        # A wrong API key or address waits for a person; the records stay.
+        base_s = options.backoff_base_s if isinstance(error, TransientError) else options.backoff_cap_s
+        delay_s = backoff_seconds(self._failures + 1, base_s=base_s, cap_s=options.backoff_cap_s)
         asked_s = error.retry_after_s if isinstance(error, ServiceUnavailable) else None
         if asked_s is not None:
             delay_s = asked_s + random.uniform(0.0, options.backoff_base_s)  # noqa: S311 - jitter, no secret

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from wherefrom.backoff import backoff_seconds
 from wherefrom.errors import DiskFull, IdempotencyConflict, SpoolFull, SpoolUnavailable
 from wherefrom.records import FlaggedRecord
 
@@ -162,11 +163,14 @@ class Spool:
     def postpone(self, record: WaitingRecord, *, base_s: float, cap_s: float) -> None:
         """Let the others pass a record that the service cannot handle now; the wait doubles with each attempt."""
         with self._writing() as connection:
-            connection.execute(
-                "UPDATE waiting SET attempts = attempts + 1, not_before = ? + min(?, ? * (1 << min(attempts, 30))) "
-                "WHERE id = ?",
-                (time.time(), cap_s, base_s, record.id),
-            )
+            counted = connection.execute(
+                "UPDATE waiting SET attempts = attempts + 1 WHERE id = ? RETURNING attempts", (record.id,)
+            ).fetchone()
+            if counted is not None:
+                wait_s = backoff_seconds(counted[0], base_s=base_s, cap_s=cap_s)
+                connection.execute(
+                    "UPDATE waiting SET not_before = ? WHERE id = ?", (time.time() + wait_s, record.id)
+                )
 
     def status(self) -> SpoolStatus:
         """How full the spool is, all processes together."""

@@ -43,6 +43,7 @@ from wherefrom.records.flagged import (
     sha256_of_json,
     utc_now,
 )
+from wherefrom.records.leases import Lease
 from wherefrom.records.measurements import (
     ClaimedMeasurement,
     ControlEffect,
@@ -72,6 +73,7 @@ __all__ = [
     "FlaggedRecord",
     "Frozen",
     "IntakeResult",
+    "Lease",
     "MeasuredEffect",
     "MeasurementRecord",
     "MeasurementState",

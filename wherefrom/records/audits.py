@@ -8,6 +8,7 @@ from pydantic import Field
 
 from wherefrom.records.engine import EvidenceSpan, Overlap, Tier
 from wherefrom.records.flagged import FlaggedRecord, Frozen, Message, Severity, Span
+from wherefrom.records.leases import Lease
 from wherefrom.records.measurements import MeasurementRecord
 
 T = TypeVar("T")
@@ -23,6 +24,21 @@ class AuditState(StrEnum):
     REJECTED = "rejected"
     DEAD = "dead"
 
+    @property
+    def is_open(self) -> bool:
+        """Not at its end yet: a worker has it or will have it."""
+        return self in (AuditState.PENDING, AuditState.RUNNING)
+
+    @property
+    def is_answered(self) -> bool:
+        """The engine answered, so there are citations to judge."""
+        return self in (AuditState.DONE, AuditState.ABSTAINED)
+
+    @property
+    def is_requeuable(self) -> bool:
+        """An operator can send it back to the queue; not `done`, whose citations are evidence."""
+        return self in (AuditState.ABSTAINED, AuditState.REJECTED, AuditState.DEAD)
+
 
 class IntakeResult(Frozen):
     """What intake did with one record."""
@@ -37,13 +53,19 @@ class IntakeResult(Frozen):
 
 
 class ClaimedAudit(Frozen):
-    """One audit that this worker holds; `attempt` is the fencing token."""
+    """One audit that a worker holds."""
 
     audit_id: int
     output_id: int
     bundle_id: int
     attempt: int
+    owner: str
     record: FlaggedRecord
+
+    @property
+    def lease(self) -> Lease:
+        """The fencing token."""
+        return Lease(id=self.audit_id, attempt=self.attempt, owner=self.owner)
 
 
 class Claim(Frozen):

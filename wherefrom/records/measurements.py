@@ -10,6 +10,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from wherefrom.records.flagged import FlaggedRecord, Frozen
+from wherefrom.records.leases import Lease
 
 
 class Method(StrEnum):
@@ -30,6 +31,11 @@ class MeasurementState(StrEnum):
     RUNNING = "running"
     DONE = "done"
     DEAD = "dead"
+
+    @property
+    def is_open(self) -> bool:
+        """Not at its end yet: a worker has it or will have it."""
+        return self in (MeasurementState.PENDING, MeasurementState.RUNNING)
 
 
 class ControlEffect(Frozen):
@@ -60,7 +66,7 @@ class MeasuredEffect(Frozen):
 
 
 class ClaimedMeasurement(Frozen):
-    """One measurement that this worker holds; `attempt` is the fencing token."""
+    """One measurement that a worker holds."""
 
     measurement_id: int
     owner: str
@@ -73,6 +79,11 @@ class ClaimedMeasurement(Frozen):
     example_id: str
     #: The flagged output; None where its text was erased meanwhile.
     record: FlaggedRecord | None
+
+    @property
+    def lease(self) -> Lease:
+        """The fencing token."""
+        return Lease(id=self.measurement_id, attempt=self.attempt, owner=self.owner)
 
 
 class MeasurementRecord(Frozen):

@@ -9,8 +9,9 @@ import pyarrow.parquet
 import pytest
 from sqlalchemy import select, text, update
 
-from db import measurements
+from db.measurement_queue import MeasurementQueue
 from db.models import Audit, Citation
+from db.queue import Failure
 from tests.integration.client.conftest import Served
 from tests.integration.web.story import MODEL
 from wherefrom.cli import main
@@ -124,15 +125,15 @@ def test_measure(run: RunCommand, served: Served) -> None:
     assert (code, "refit: pending" in out) == (0, True)
     asked = lines(run("measure", number, "1", "--json")[1])[0]
     assert (asked["state"], asked["rank"]) == ("pending", 1)
-    claimed = measurements.claim_measurement(
-        served.database, bundle_id=served.story.bundle_id, owner="m", lease_s=60, max_attempts=5
+    claimed = MeasurementQueue(served.database).claim(
+        served.story.bundle_id, owner="m", lease_s=60, max_attempts=5
     )
     assert claimed is not None
     effect = MeasuredEffect(
         effect_nats=0.5, low_nats=0.25, high_nats=0.75, z=4.0, seeds=3, group=("a", "b"), weak=False, cost_seconds=9,
         controls=(ControlEffect(example_ids=("c",), effect_nats=0.015),),
     )  # fmt: skip
-    measurements.finish_measurement(served.database, claimed, effect)
+    MeasurementQueue(served.database).finish(claimed, effect)
     code, out, _ = run("measure", number, "1", "--wait")
     assert code == 0
     for expected in ("refit: done", "group of 2", "0.5000 [0.2500, 0.7500]", "0.0150", "4.0 standard errors"):
@@ -146,12 +147,12 @@ def test_a_measurement_that_dies_is_told(run: RunCommand, served: Served) -> Non
     number = str(served.story.audit_ids[0])
     with Service(served.url) as service:
         service.measure(int(number), 2)
-    claimed = measurements.claim_measurement(
-        served.database, bundle_id=served.story.bundle_id, owner="m", lease_s=60, max_attempts=5
+    claimed = MeasurementQueue(served.database).claim(
+        served.story.bundle_id, owner="m", lease_s=60, max_attempts=5
     )
     assert claimed is not None
-    measurements.fail_measurement(
-        served.database, claimed, code="configuration", reason="no layers", retry_in_s=None, max_attempts=5
+    MeasurementQueue(served.database).fail(
+        claimed.lease, Failure("configuration", "no layers", retry_in_s=None), max_attempts=5
     )
     with Service(served.url) as service:
         found = service.measurement(claimed.measurement_id)

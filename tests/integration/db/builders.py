@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Engine, event, func, select, update
 
-from db import catalogue, claims, intake
+from db import catalogue, intake
+from db.audit_queue import AuditQueue, Finished
 from db.clock import db_after
 from db.models import Audit, Base
 from db.session import Database
@@ -117,7 +118,7 @@ def accept(db: Database, *records: FlaggedRecord, producer: str = "local") -> li
 
 def claim(db: Database, bundle_id: int, *, limit: int = 10, owner: str = OWNER, lease_s: float = 60) -> Claim:
     """A claim that must find something."""
-    taken = claims.claim(db, bundle_id=bundle_id, limit=limit, owner=owner, lease_s=lease_s)
+    taken = AuditQueue(db).claim(bundle_id, limit=limit, owner=owner, lease_s=lease_s)
     assert taken is not None, "nothing to claim"
     return taken
 
@@ -134,8 +135,8 @@ def answered(
     """Ids of audits that were accepted, claimed and finished."""
     accept(db, *records)
     taken = claim(db, bundle_id, limit=len(records))
-    done = [claims.Finished(one, answer or five_citations(), 0.5) for one in taken.audits]
-    return sorted(claims.finish_many(db, OWNER, done))
+    done = [Finished(one, answer or five_citations(), 0.5) for one in taken.audits]
+    return sorted(AuditQueue(db).finish(done))
 
 
 def expire_leases(db: Database) -> None:

@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import text
 
-from db import claims, migrate, reader
+from db import migrate, reader, waiting
 from db.session import Database
 from db.views import VIEWS
 from tests.integration.db.builders import answered, attribution, audit_row, draft, example, record, register
@@ -58,7 +58,7 @@ def test_a_requeued_audit_forgets_its_p_values(db: Database, bundle_id: int) -> 
     (audit_id,) = answered(db, bundle_id, record(), answer=attribution(conformal_p=0.9, novelty_p=0.1))
     with db.writing() as session:
         session.execute(text("UPDATE audit SET state = 'abstained'"))
-    assert claims.requeue(db, state=AuditState.ABSTAINED) == 1
+    assert waiting.requeue(db, state=AuditState.ABSTAINED) == 1
     row = audit_row(db, audit_id)
     assert (row.conformal_p, row.novelty_p) == (None, None)
 

@@ -5,8 +5,10 @@ from functools import partial
 import pytest
 from sqlalchemy import func, select
 
-from db import claims
+from db import waiting
+from db.audit_queue import AuditQueue, Finished
 from db.models import Audit, Citation, TrailEvent, TrainingExample
+from db.queue import Failure
 from db.session import Database
 from tests.integration.db.builders import (
     OWNER,
@@ -33,7 +35,8 @@ from wherefrom.records import AuditState, ClaimedAudit
 
 
 def _finish(db: Database, claimed: ClaimedAudit, owner: str = OWNER) -> bool:
-    return claims.finish(db, claimed=claimed, owner=owner, attribution=five_citations(), seconds=0.5)
+    mine = claimed.model_copy(update={"owner": owner})
+    return claimed.audit_id in AuditQueue(db).finish([Finished(mine, five_citations(), 0.5)])
 
 
 def _citations_per_audit(db: Database) -> list[int]:
@@ -107,13 +110,13 @@ def test_finish_many_skips_the_fenced(db: Database, bundle_id: int) -> None:
     accept(db, *(record(number) for number in range(4)))
     batch = claim(db, bundle_id)
     lost = batch.audits[1]
-    claims.reject(db, lost, OWNER, "invalid_record", "no")
-    done = [claims.Finished(one, five_citations(), 0.1) for one in batch.audits]
-    stored = claims.finish_many(db, OWNER, done[::-1])
+    AuditQueue(db).fail(lost.lease, Failure("invalid_record", "no", refused=True), max_attempts=5)
+    done = [Finished(one, five_citations(), 0.1) for one in batch.audits]
+    stored = AuditQueue(db).finish(done[::-1])
     assert stored == {one.audit_id for one in batch.audits} - {lost.audit_id}
     assert _citations_per_audit(db) == [5, 5, 5]
     assert audit_row(db, lost.audit_id).state is AuditState.REJECTED
-    assert claims.finish_many(db, OWNER, []) == set()
+    assert AuditQueue(db).finish([]) == set()
 
 
 def test_a_failing_insert_takes_the_whole_batch_back(db: Database, bundle_id: int) -> None:
@@ -122,9 +125,7 @@ def test_a_failing_insert_takes_the_whole_batch_back(db: Database, bundle_id: in
     good, bad = claim(db, bundle_id).audits
     twice = attribution(draft(1, example(0)), draft(1, example(1)))
     with pytest.raises(Exception, match=r"(?i)unique"):
-        claims.finish_many(
-            db, OWNER, [claims.Finished(good, five_citations(), 0.1), claims.Finished(bad, twice, 0.1)]
-        )
+        AuditQueue(db).finish([Finished(good, five_citations(), 0.1), Finished(bad, twice, 0.1)])
     assert audit_row(db, good.audit_id).state is AuditState.RUNNING
     assert count(db, Citation) == 0
 
@@ -133,15 +134,17 @@ def test_abstained_carries_code_and_reason(db: Database, bundle_id: int) -> None
     """An answer without citations closes the audit with the reason given."""
     accept(db, record())
     claimed = claim_one(db, bundle_id)
-    assert claims.finish(
-        db,
-        claimed=claimed,
-        owner=OWNER,
-        attribution=attribution(),
-        seconds=0.1,
-        state=AuditState.ABSTAINED,
-        code="no_evidence",
-        reason="nothing stands out",
+    assert AuditQueue(db).finish(
+        [
+            Finished(
+                claimed,
+                attribution(),
+                0.1,
+                state=AuditState.ABSTAINED,
+                code="no_evidence",
+                reason="nothing stands out",
+            )
+        ]
     )
     row = audit_row(db, claimed.audit_id)
     assert (row.state, row.code, row.top_source) == (AuditState.ABSTAINED, "no_evidence", None)
@@ -155,7 +158,7 @@ def test_statements_of_finish(db: Database, bundle_id: int) -> None:
         _finish(db, first)
     assert len(statements) == 4
     with recorded_statements() as statements:
-        claims.finish_many(db, OWNER, [claims.Finished(one, five_citations(), 0.1) for one in others])
+        AuditQueue(db).finish([Finished(one, five_citations(), 0.1) for one in others])
     assert len(statements) == len(others) + 3
 
 
@@ -169,8 +172,8 @@ def test_cited_examples_of_a_large_corpus_are_stored_once(db: Database) -> None:
     def answer(number: int) -> set[int]:
         order = range(30) if number % 2 else range(29, -1, -1)
         drafts = [draft(rank, example(cited)) for rank, cited in enumerate(order, start=1)]
-        done = [claims.Finished(one, attribution(*drafts), 0.1) for one in batches[number].audits]
-        return claims.finish_many(db, f"w{number}", done)
+        done = [Finished(one, attribution(*drafts), 0.1) for one in batches[number].audits]
+        return AuditQueue(db).finish(done)
 
     stored = at_once([partial(answer, number) for number in range(4)])
     assert sum(len(one) for one in stored) == 12
@@ -184,9 +187,9 @@ def test_heartbeats_and_commits_of_one_batch_do_not_deadlock(db: Database, bundl
         accept(db, *(record(100 * round_number + number) for number in range(12)))
         batch = claim(db, bundle_id, limit=12)
         turned = batch.model_copy(update={"audits": batch.audits[::-1]})
-        done = [claims.Finished(one, five_citations(), 0.1) for one in turned.audits]
-        extend = partial(claims.extend, db, turned, lease_s=60)
-        finish = partial(claims.finish_many, db, OWNER, done)
+        done = [Finished(one, five_citations(), 0.1) for one in turned.audits]
+        extend = partial(AuditQueue(db).extend, [one.lease for one in turned.audits], lease_s=60)
+        finish = partial(AuditQueue(db).finish, done)
         stored = at_once([extend, finish, extend])[1]
         assert stored == {one.audit_id for one in batch.audits}
 
@@ -198,8 +201,8 @@ def test_more_citations_than_variables_of_a_statement(db: Database) -> None:
     done = []
     for position, one in enumerate(claim(db, bundle).audits):
         drafts = [draft(rank, example(position * 200 + rank)) for rank in range(1, 201)]
-        done.append(claims.Finished(one, attribution(*drafts), 0.1))
-    assert len(claims.finish_many(db, OWNER, done)) == 8
+        done.append(Finished(one, attribution(*drafts), 0.1))
+    assert len(AuditQueue(db).finish(done)) == 8
     assert count(db, Citation) == 1600
 
 
@@ -214,9 +217,7 @@ def test_texts_that_no_column_holds_are_replaced(db: Database) -> None:
     )
     accept(db, record())
     claimed = claim_one(db, bundle)
-    assert claims.finish(
-        db, claimed=claimed, owner=OWNER, attribution=attribution(draft(1, odd)), seconds=0.1
-    )
+    assert AuditQueue(db).finish([Finished(claimed, attribution(draft(1, odd)), 0.1)])
     with db.reading() as session:
         stored = session.scalars(select(TrainingExample)).one()
         assert (stored.prompt, stored.completion) == ("a\ufffdb", "c\ufffdd")
@@ -228,8 +229,11 @@ def test_reject_closes_with_code_and_reason(db: Database, bundle_id: int) -> Non
     """Permanent errors end the audit; NUL in a reason does not."""
     accept(db, record())
     claimed = claim_one(db, bundle_id)
-    assert not claims.reject(db, claimed, "other", "output_too_long", "no")
-    assert claims.reject(db, claimed, OWNER, "output_too_long", "5000 tokens\x00")
+    theirs = claimed.lease.model_copy(update={"owner": "other"})
+    assert not AuditQueue(db).fail(theirs, Failure("output_too_long", "no", refused=True), max_attempts=5)
+    assert AuditQueue(db).fail(
+        claimed.lease, Failure("output_too_long", "5000 tokens\x00", refused=True), max_attempts=5
+    )
     row = audit_row(db, claimed.audit_id)
     assert (row.state, row.code, row.reason) == (AuditState.REJECTED, "output_too_long", "5000 tokens\ufffd")
 
@@ -238,29 +242,36 @@ def test_fail_waits_for_its_retry_time(db: Database, bundle_id: int) -> None:
     """A transient failure: pending, but not claimable before its time."""
     accept(db, record())
     claimed = claim_one(db, bundle_id)
-    state = claims.fail(db, claimed, OWNER, "out_of_memory", "full", retry_in_s=60, max_attempts=3)
+    state = AuditQueue(db).fail(
+        claimed.lease, Failure("out_of_memory", "full", retry_in_s=60), max_attempts=3
+    )
     assert state is AuditState.PENDING
     row = audit_row(db, claimed.audit_id)
     assert (row.code, row.reason, row.attempt) == ("out_of_memory", "full", 1)
-    assert claims.claim(db, bundle_id=bundle_id, limit=1, owner=OWNER, lease_s=60) is None
+    assert AuditQueue(db).claim(bundle_id, limit=1, owner=OWNER, lease_s=60) is None
     make_due(db)
     assert claim_one(db, bundle_id).attempt == 2
-    assert claims.fail(db, claimed, OWNER, "out_of_memory", "full", retry_in_s=60, max_attempts=3) is None
+    assert (
+        AuditQueue(db).fail(claimed.lease, Failure("out_of_memory", "full", retry_in_s=60), max_attempts=3)
+        is None
+    )
 
 
 def test_a_retry_at_once_is_claimable_at_once(db: Database, bundle_id: int) -> None:
     """`retry_in_s` of 0 means now."""
     accept(db, record())
-    claims.fail(db, claim_one(db, bundle_id), OWNER, "x", "y", retry_in_s=0, max_attempts=3)
+    AuditQueue(db).fail(claim_one(db, bundle_id).lease, Failure("x", "y", retry_in_s=0), max_attempts=3)
     assert claim_one(db, bundle_id).attempt == 2
 
 
 def test_fail_is_dead_when_attempts_are_spent(db: Database, bundle_id: int) -> None:
     """The last attempt: dead, the last failure in the reason."""
     accept(db, record())
-    claims.fail(db, claim_one(db, bundle_id), OWNER, "out_of_memory", "full", retry_in_s=0, max_attempts=2)
+    AuditQueue(db).fail(
+        claim_one(db, bundle_id).lease, Failure("out_of_memory", "full", retry_in_s=0), max_attempts=2
+    )
     last = claim_one(db, bundle_id)
-    state = claims.fail(db, last, OWNER, "disk_full", "no room", retry_in_s=0, max_attempts=2)
+    state = AuditQueue(db).fail(last.lease, Failure("disk_full", "no room", retry_in_s=0), max_attempts=2)
     assert state is AuditState.DEAD
     row = audit_row(db, last.audit_id)
     assert row.code == "attempts_exhausted"
@@ -271,7 +282,9 @@ def test_fail_without_retry_is_dead_at_once(db: Database, bundle_id: int) -> Non
     """A bug: dead with its own code at the first attempt."""
     accept(db, record())
     claimed = claim_one(db, bundle_id)
-    state = claims.fail(db, claimed, OWNER, "internal_error", "KeyError", retry_in_s=None, max_attempts=5)
+    state = AuditQueue(db).fail(
+        claimed.lease, Failure("internal_error", "KeyError", retry_in_s=None), max_attempts=5
+    )
     assert state is AuditState.DEAD
     assert audit_row(db, claimed.audit_id).code == "internal_error"
 
@@ -281,23 +294,26 @@ def test_requeue_gives_fresh_attempts_and_keeps_the_fence(db: Database, bundle_i
     accept(db, record(1), record(2))
     zombie, other = claim(db, bundle_id).audits
     for one in (zombie, other):
-        claims.fail(db, one, OWNER, "x", "y", retry_in_s=0, max_attempts=1)
-    assert claims.requeue(db, audit_ids=[zombie.audit_id, 4711]) == 1
-    assert claims.requeue(db, state=AuditState.DEAD) == 1
+        AuditQueue(db).fail(one.lease, Failure("x", "y", retry_in_s=0), max_attempts=1)
+    assert waiting.requeue(db, audit_ids=[zombie.audit_id, 4711]) == 1
+    assert waiting.requeue(db, state=AuditState.DEAD) == 1
     again = claim_one(db, bundle_id)
     assert (again.audit_id, again.attempt) == (zombie.audit_id, 2)
     assert not _finish(db, zombie)
-    assert claims.fail(db, again, OWNER, "x", "y", retry_in_s=0, max_attempts=2) is AuditState.PENDING
+    assert (
+        AuditQueue(db).fail(again.lease, Failure("x", "y", retry_in_s=0), max_attempts=2)
+        is AuditState.PENDING
+    )
 
 
 def test_requeue_drops_the_earlier_answer(db: Database, bundle_id: int) -> None:
     """An abstained audit with citations can be answered again; a done one stays as it is."""
     accept(db, record(1))
     claimed = claim_one(db, bundle_id)
-    half = claims.Finished(claimed, five_citations(), 0.1, AuditState.ABSTAINED, "no_evidence", "weak")
-    claims.finish_many(db, OWNER, [half])
+    half = Finished(claimed, five_citations(), 0.1, AuditState.ABSTAINED, "no_evidence", "weak")
+    AuditQueue(db).finish([half])
     (done,) = answered(db, bundle_id, record(2))
-    assert claims.requeue(db, audit_ids=[claimed.audit_id, done]) == 1
+    assert waiting.requeue(db, audit_ids=[claimed.audit_id, done]) == 1
     assert _citations_per_audit(db) == [5]
     assert _finish(db, claim_one(db, bundle_id))
     assert _citations_per_audit(db) == [5, 5]
@@ -306,7 +322,7 @@ def test_requeue_drops_the_earlier_answer(db: Database, bundle_id: int) -> None:
 def test_requeue_leaves_alone_what_waits_for_a_bundle(db: Database) -> None:
     """Without a bundle there is nothing to be pending for."""
     accept(db, record())
-    assert claims.requeue(db, state=AuditState.REJECTED) == 0
+    assert waiting.requeue(db, state=AuditState.REJECTED) == 0
 
 
 @pytest.mark.parametrize(
@@ -315,14 +331,14 @@ def test_requeue_leaves_alone_what_waits_for_a_bundle(db: Database) -> None:
 def test_requeue_refuses_what_it_cannot_do(db: Database, arguments: dict[str, object]) -> None:
     """Ids or a state, and a state that can be requeued."""
     with pytest.raises(ConfigurationError):
-        claims.requeue(db, **arguments)  # type: ignore[arg-type]
+        waiting.requeue(db, **arguments)  # type: ignore[arg-type]
 
 
 def test_audits_count_their_own_attempts(db: Database, bundle_id: int) -> None:
     """Failing one audit does not touch the others."""
     accept(db, record(1), record(2))
     first, second = claim(db, bundle_id).audits
-    claims.fail(db, first, OWNER, "x", "y", retry_in_s=60, max_attempts=5)
+    AuditQueue(db).fail(first.lease, Failure("x", "y", retry_in_s=60), max_attempts=5)
     assert _finish(db, second)
     with db.reading() as session:
         assert session.scalars(select(Audit.state).order_by(Audit.id)).all() == [

@@ -5,7 +5,8 @@ from functools import partial
 import pytest
 from sqlalchemy import select
 
-from db import claims, intake
+from db import intake
+from db.audit_queue import AuditQueue
 from db.models import Audit, FlaggedOutput, FlaggedText, TrailEvent
 from db.session import Database
 from tests.integration.db.builders import MODEL, accept, at_once, audit_row, claim, count, record, register
@@ -112,7 +113,7 @@ def test_a_bundle_that_comes_meanwhile_leaves_no_audit_behind(db: Database) -> N
         return 0
 
     at_once([partial(register, db), *(partial(flag, number) for number in range(6))])
-    assert sum(claims.pending_counts(db).values()) == 6
+    assert sum(AuditQueue(db).pending_counts().values()) == 6
 
 
 @pytest.mark.parametrize("size", [1, 1200])

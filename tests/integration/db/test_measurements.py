@@ -5,9 +5,11 @@ from functools import partial
 import pytest
 from sqlalchemy import delete, func, select, text, update
 
-from db import claims, measurements, reader
+from db import measurements, reader, waiting
 from db.clock import db_after
+from db.measurement_queue import MeasurementQueue
 from db.models import Citation, FlaggedText, Measurement, TrailEvent
+from db.queue import Failure
 from db.session import Database
 from tests.integration.db.builders import answered, at_once, audit_row, record
 from wherefrom.errors import ATTEMPTS_EXHAUSTED, LEASE_EXPIRED, InvalidRequest, NotFound
@@ -54,9 +56,7 @@ def ask(db: Database, audit_id: int, rank: int = 1, method: Method = Method.REFI
 
 def take(db: Database, bundle_id: int, owner: str = "m1", max_attempts: int = 5) -> ClaimedMeasurement:
     """A claim that must find something."""
-    taken = measurements.claim_measurement(
-        db, bundle_id=bundle_id, owner=owner, lease_s=60, max_attempts=max_attempts
-    )
+    taken = MeasurementQueue(db).claim(bundle_id, owner=owner, lease_s=60, max_attempts=max_attempts)
     assert taken is not None
     return taken
 
@@ -73,14 +73,14 @@ def test_from_question_to_effect(db: Database, bundle_id: int, audit_id: int) ->
     """Asked for, claimed with all that the meter needs, stored, and shown with the citation as tier `measured`."""
     asked = ask(db, audit_id)
     assert (asked.state, asked.weak, asked.requested_by) == (MeasurementState.PENDING, False, "auditor")
-    assert measurements.pending_measurements(db) == {bundle_id: 1}
+    assert MeasurementQueue(db).pending_counts() == {bundle_id: 1}
     claimed = take(db, bundle_id)
     assert (claimed.audit_id, claimed.rank, claimed.example_id) == (audit_id, 1, "ex-00000")
     assert (claimed.bundle_name, claimed.method, claimed.attempt) == ("bundle-a", Method.REFIT, 1)
     assert claimed.record is not None
     assert (claimed.record.completion, claimed.record.severity) == ("Answer 1.", "high")
-    assert measurements.pending_measurements(db) == {}
-    assert measurements.finish_measurement(db, claimed, EFFECT)
+    assert MeasurementQueue(db).pending_counts() == {}
+    assert MeasurementQueue(db).finish(claimed, EFFECT)
     detail = reader.get_audit(db, audit_id)
     first, second = detail.citations[:2]
     assert (first.tier, first.measured_effect_nats) == (Tier.MEASURED, 0.5)
@@ -102,7 +102,7 @@ def test_asking_again_changes_nothing(db: Database, bundle_id: int, audit_id: in
     assert ask(db, audit_id, method=Method.ONE_STEP).measurement_id not in numbers
     claimed = take(db, bundle_id)
     assert ask(db, audit_id).state is MeasurementState.RUNNING
-    measurements.finish_measurement(db, claimed, EFFECT)
+    MeasurementQueue(db).finish(claimed, EFFECT)
     assert ask(db, audit_id).state is MeasurementState.DONE
     with db.reading() as session:
         requested = select(func.count()).where(TrailEvent.kind == "measurement.requested")
@@ -113,8 +113,8 @@ def test_a_dead_one_is_queued_again_with_fresh_attempts(db: Database, bundle_id:
     """After the cause was mended, asking again is the way to try again."""
     ask(db, audit_id)
     claimed = take(db, bundle_id)
-    measurements.fail_measurement(
-        db, claimed, code="internal_error", reason="bug", retry_in_s=None, max_attempts=1
+    MeasurementQueue(db).fail(
+        claimed.lease, Failure("internal_error", "bug", retry_in_s=None), max_attempts=1
     )
     (dead,) = reader.get_audit(db, audit_id).measurements
     assert (dead.state, dead.code, dead.reason) == (MeasurementState.DEAD, "internal_error", "bug")
@@ -146,7 +146,7 @@ def test_two_workers_never_hold_the_same(db: Database, bundle_id: int, audit_id:
     """Eight claim at once, four are there: each goes to one of them."""
     for rank in (1, 2, 3, 4):
         ask(db, audit_id, rank)
-    claim = partial(measurements.claim_measurement, db, bundle_id=bundle_id, lease_s=60, max_attempts=5)
+    claim = partial(MeasurementQueue(db).claim, bundle_id, lease_s=60, max_attempts=5)
     taken = at_once([partial(claim, owner=f"w{number}") for number in range(8)])
     numbers = [one.measurement_id for one in taken if one is not None]
     assert sorted(numbers) == sorted(set(numbers))
@@ -157,34 +157,28 @@ def test_a_late_worker_is_fenced(db: Database, bundle_id: int, audit_id: int) ->
     """Its effect, its failure and its heartbeat change nothing; the citation holds the other's effect."""
     ask(db, audit_id)
     late = take(db, bundle_id, "late")
-    assert measurements.extend_measurement(db, late, lease_s=60)
+    assert MeasurementQueue(db).extend([late.lease], lease_s=60)
     expire(db)
     current = take(db, bundle_id, "current")
-    assert not measurements.extend_measurement(db, late, lease_s=60)
-    assert not measurements.finish_measurement(db, late, EFFECT.model_copy(update={"effect_nats": 9.0}))
-    lost = measurements.fail_measurement(db, late, code="x", reason="x", retry_in_s=1, max_attempts=5)
+    assert not MeasurementQueue(db).extend([late.lease], lease_s=60)
+    assert not MeasurementQueue(db).finish(late, EFFECT.model_copy(update={"effect_nats": 9.0}))
+    lost = MeasurementQueue(db).fail(late.lease, Failure("x", "x", retry_in_s=1), max_attempts=5)
     assert lost is None
-    assert measurements.finish_measurement(db, current, EFFECT)
-    assert not measurements.finish_measurement(db, current, EFFECT)
+    assert MeasurementQueue(db).finish(current, EFFECT)
+    assert not MeasurementQueue(db).finish(current, EFFECT)
     assert reader.get_audit(db, audit_id).citations[0].measured_effect_nats == 0.5
 
 
 def test_transient_failures_wait_and_end(db: Database, bundle_id: int, audit_id: int) -> None:
     """Pending with a time to wait; dead when the attempts are spent."""
     ask(db, audit_id)
-    fail = partial(
-        measurements.fail_measurement,
-        db,
-        code="out_of_memory",
-        reason="no room",
-        retry_in_s=60,
-        max_attempts=2,
-    )
-    assert fail(take(db, bundle_id)) is MeasurementState.PENDING
-    assert measurements.pending_measurements(db) == {}, "it is not due yet"
+    failure = Failure("out_of_memory", "no room", retry_in_s=60)
+    fail = partial(MeasurementQueue(db).fail, failure=failure, max_attempts=2)
+    assert fail(take(db, bundle_id).lease) is MeasurementState.PENDING
+    assert MeasurementQueue(db).pending_counts() == {}, "it is not due yet"
     with db.writing() as session:
         session.execute(update(Measurement).values(next_attempt_at=db_after(-1)))
-    assert fail(take(db, bundle_id)) is MeasurementState.DEAD
+    assert fail(take(db, bundle_id).lease) is MeasurementState.DEAD
     (dead,) = reader.get_audit(db, audit_id).measurements
     assert (dead.code, "out_of_memory: no room" in (dead.reason or "")) == (ATTEMPTS_EXHAUSTED, True)
 
@@ -193,10 +187,10 @@ def test_the_sweeper_takes_expired_leases_back(db: Database, bundle_id: int, aud
     """To the queue, and dead when it happens too often; a living lease is left alone."""
     ask(db, audit_id)
     take(db, bundle_id)
-    assert measurements.release_expired_measurements(db, max_attempts=2) == 0
+    assert MeasurementQueue(db).release_expired(max_attempts=2) == 0
     for expected in (MeasurementState.PENDING, MeasurementState.DEAD):
         expire(db)
-        assert measurements.release_expired_measurements(db, max_attempts=2) == 1
+        assert MeasurementQueue(db).release_expired(max_attempts=2) == 1
         (one,) = reader.get_audit(db, audit_id).measurements
         assert one.state is expected
         if expected is MeasurementState.PENDING:
@@ -214,7 +208,7 @@ def test_a_weak_method_never_hides_a_retraining(
     for method in methods:
         ask(db, audit_id, method=method)
         effect = EFFECT if method is Method.REFIT else WEAK
-        assert measurements.finish_measurement(db, take(db, bundle_id), effect)
+        assert MeasurementQueue(db).finish(take(db, bundle_id), effect)
         if method is Method.UNLEARN and weak_first:
             assert reader.get_audit(db, audit_id).citations[0].measured_effect_nats == 0.1
     assert reader.get_audit(db, audit_id).citations[0].measured_effect_nats == 0.5
@@ -228,8 +222,8 @@ def test_an_abstained_audit_with_measurements_can_be_requeued(
     claimed = take(db, bundle_id)
     with db.writing() as session:
         session.execute(text("UPDATE audit SET state = 'abstained'"))
-    assert claims.requeue(db, state=AuditState.ABSTAINED) == 1
+    assert waiting.requeue(db, state=AuditState.ABSTAINED) == 1
     assert audit_row(db, audit_id).state is AuditState.PENDING
-    assert not measurements.finish_measurement(db, claimed, EFFECT)
+    assert not MeasurementQueue(db).finish(claimed, EFFECT)
     with db.reading() as session:
         assert session.scalar(select(func.count()).select_from(Citation)) == 0

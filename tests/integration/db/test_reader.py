@@ -9,14 +9,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, update
 
-from db import claims, reader
+from db import reader
+from db.audit_queue import AuditQueue, Finished
 from db.clock import db_after
 from db.models import Audit, FlaggedText
 from db.reader import AuditFilter
 from db.session import Database
 from tests.integration.db.builders import (
     MODEL,
-    OWNER,
     accept,
     answered,
     attribution,
@@ -154,8 +154,8 @@ def test_pages_of_cited_by_hold_ties(db: Database, scores: list[float], limit: i
     accept(db, *(record(model=cited.example_id, idempotency_key=None) for _ in scores))
     batch = claim(db, bundle, limit=len(scores))
     answers = [attribution(draft(1, cited, score=score)) for score in scores]
-    done = [claims.Finished(one, answer, 0.1) for one, answer in zip(batch.audits, answers, strict=True)]
-    claims.finish_many(db, OWNER, done)
+    done = [Finished(one, answer, 0.1) for one, answer in zip(batch.audits, answers, strict=True)]
+    AuditQueue(db).finish(done)
     (stored,) = reader.find_example(db, cited.example_id)
     seen, cursor = [], None
     while True:

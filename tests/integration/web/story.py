@@ -9,7 +9,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from db import catalogue, claims, intake, migrate
+from db import catalogue, intake, migrate
+from db.audit_queue import AuditQueue, Finished
+from db.queue import Failure
 from db.session import Database
 from web.evidence import words_of
 from wherefrom.records import (
@@ -332,24 +334,24 @@ def tell(
     bundle_id = add_bundle(db, examples)
     records = [record(number) for number in range(num_outputs)]
     results = intake.accept(db, records[: num_outputs - num_unfinished], producer="local", channel="stream")
-    claim = claims.claim(db, bundle_id=bundle_id, limit=num_outputs, owner=OWNER, lease_s=600)
+    claim = AuditQueue(db).claim(bundle_id, limit=num_outputs, owner=OWNER, lease_s=600)
     for one in claim.audits if claim else ():
         if one.audit_id == results[-1].audit_id:
-            claims.fail(
-                db,
-                one,
-                OWNER,
-                "internal_error",
-                "division by zero in batch 12",
-                retry_in_s=None,
+            AuditQueue(db).fail(
+                one.lease,
+                Failure("internal_error", "division by zero in batch 12", retry_in_s=None),
                 max_attempts=5,
             )
         elif one.audit_id == results[-2].audit_id:
-            claims.reject(db, one, OWNER, "output_too_long", "2,412 tokens; the limit is 1,024")
+            AuditQueue(db).fail(
+                one.lease,
+                Failure("output_too_long", "2,412 tokens; the limit is 1,024", refused=True),
+                max_attempts=5,
+            )
         else:
             answer = attribution(one.record, examples)
-            claims.finish(db, claimed=one, owner=OWNER, attribution=answer, seconds=0.2)
+            AuditQueue(db).finish([Finished(one, answer, 0.2)])
     results += intake.accept(db, records[num_outputs - num_unfinished :], producer="local", channel="http")
-    claims.claim(db, bundle_id=bundle_id, limit=num_unfinished // 2, owner=OWNER, lease_s=600)
+    AuditQueue(db).claim(bundle_id, limit=num_unfinished // 2, owner=OWNER, lease_s=600)
     intake.accept(db, [record(99, model="halden-assistant-2026-02")], producer="local", channel="http")
     return Story(bundle_id=bundle_id, audit_ids=tuple(one.audit_id for one in results if one.audit_id))

@@ -14,7 +14,7 @@ import uvicorn
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from sqlalchemy import update
 
-from db import claims
+from db.audit_queue import AuditQueue, Finished
 from db.models import Bundle
 from tests.integration.web import story
 from tests.waiting import wait_until
@@ -122,10 +122,10 @@ def test_the_list_follows_the_work(server, page, complaints, sqlite_story):
     _, database = sqlite_story
     page.goto(f"{server}/?state=pending")
     expect(page.locator("table.audits tbody tr")).to_have_count(2)
-    claim = claims.claim(database, bundle_id=1, limit=1, owner="w", lease_s=60)
+    claim = AuditQueue(database).claim(1, limit=1, owner="w", lease_s=60)
     assert claim
     answer = story.attribution(claim.audits[0].record, story.corpus(60))
-    claims.finish(database, claimed=claim.audits[0], owner="w", attribution=answer, seconds=1)
+    AuditQueue(database).finish([Finished(claim.audits[0], answer, 1)])
     expect(page.locator("table.audits tbody tr")).to_have_count(1, timeout=15_000)
     page.get_by_role("button", name="Pause").click()
     expect(page.get_by_role("button", name="Go on")).to_be_visible()

@@ -5,7 +5,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-from db import catalogue, claims, intake, measurements, reader
+from db import catalogue, intake, measurements, reader
+from db.audit_queue import AuditQueue, Finished
+from db.measurement_queue import MeasurementQueue
+from db.queue import Failure
 from tests.integration.web import story
 from tests.integration.web.conftest import BASE_URL
 from web.headers import CONTENT_SECURITY_POLICY
@@ -36,19 +39,12 @@ def answer_one(told, database, change, *, state=AuditState.DONE, code=None, reas
         update={"severity": Severity.CRITICAL, "completion": completion or OUTPUT}
     )
     (accepted,) = intake.accept(database, [record], producer="local", channel="http")
-    batch = claims.claim(database, bundle_id=told.bundle_id, limit=1, owner="w", lease_s=60)
+    batch = AuditQueue(database).claim(told.bundle_id, limit=1, owner="w", lease_s=60)
     assert batch is not None
     assert batch.audits[0].audit_id == accepted.audit_id, "the most urgent is claimed first"
     answer = change(story.attribution(record, story.corpus(20)))
-    claims.finish(
-        database,
-        claimed=batch.audits[0],
-        owner="w",
-        attribution=answer,
-        seconds=0.1,
-        state=state,
-        code=code,
-        reason=reason,
+    AuditQueue(database).finish(
+        [Finished(batch.audits[0], answer, 0.1, state=state, code=code, reason=reason)]
     )
     return accepted.audit_id
 
@@ -225,11 +221,9 @@ def test_the_page_asks_follows_and_shows_the_effect(told, measuring, database):
     assert "waits to be measured" in waiting
     assert 'data-refresh-seconds="2"' in waiting
     assert waiting.count("Measure effect") == 11
-    claimed = measurements.claim_measurement(
-        database, bundle_id=told.bundle_id, owner="m", lease_s=60, max_attempts=5
-    )
+    claimed = MeasurementQueue(database).claim(told.bundle_id, owner="m", lease_s=60, max_attempts=5)
     assert claimed is not None
-    measurements.finish_measurement(database, claimed, EFFECT)
+    MeasurementQueue(database).finish(claimed, EFFECT)
     page = measuring.get(f"/audits/{number}").text
     part = page[page.index('id="citation-1"') : page.index('id="citation-2"')]
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", part))
@@ -246,12 +240,10 @@ def test_a_dead_measurement_tells_and_can_be_asked_again(told, measuring, databa
     """Code and reason stand beside the citation, and the button is back."""
     number = told.audit_ids[0]
     ask(measuring, number)
-    claimed = measurements.claim_measurement(
-        database, bundle_id=told.bundle_id, owner="m", lease_s=60, max_attempts=5
-    )
+    claimed = MeasurementQueue(database).claim(told.bundle_id, owner="m", lease_s=60, max_attempts=5)
     assert claimed is not None
-    measurements.fail_measurement(
-        database, claimed, code="configuration", reason="<b>layers</b>", retry_in_s=None, max_attempts=5
+    MeasurementQueue(database).fail(
+        claimed.lease, Failure("configuration", "<b>layers</b>", retry_in_s=None), max_attempts=5
     )
     page = measuring.get(f"/audits/{number}").text
     assert "not measured" in page

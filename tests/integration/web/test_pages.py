@@ -6,7 +6,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from db import claims, intake
+from db import intake
+from db.audit_queue import AuditQueue, Finished
 from tests.integration.web import story
 from wherefrom.records import FlaggedRecord, Message, Role
 
@@ -184,10 +185,10 @@ def test_nothing_that_strangers_wrote_becomes_html(client, database):
         preferred=ATTACK,
     )
     (stored,) = intake.accept(database, [record], producer="local", channel="http")
-    claim = claims.claim(database, bundle_id=bundle_id, limit=1, owner="w", lease_s=60)
+    claim = AuditQueue(database).claim(bundle_id, limit=1, owner="w", lease_s=60)
     assert claim
     answer = story.attribution(record, [bad], opponents=0)
-    claims.finish(database, claimed=claim.audits[0], owner="w", attribution=answer, seconds=1)
+    AuditQueue(database).finish([Finished(claim.audits[0], answer, 1)])
     example = client.get(f"/v1/audits/{stored.audit_id}").json()["citations"][0]["training_example_id"]
     paths = ["/", f"/audits/{stored.audit_id}", f"/examples/{example}", "/sources", "/bundles", "/queue"]
     queries = [f"/?text={ATTACK}&source={ATTACK}&model={ATTACK}&cursor=", f"/examples?example_id={ATTACK}x"]

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from db import claims, intake
+from db import intake
+from db.audit_queue import AuditQueue, Finished
 from tests.integration.web import story
 
 
@@ -13,7 +14,7 @@ def judged(told, database):
     """Six more answered audits with conformal p-values, under a reason of their own."""
     records = [story.record(500 + number).model_copy(update={"reason": "judged"}) for number in range(6)]
     intake.accept(database, records, producer="local", channel="http")
-    batch = claims.claim(database, bundle_id=told.bundle_id, limit=50, owner="w", lease_s=60)
+    batch = AuditQueue(database).claim(told.bundle_id, limit=50, owner="w", lease_s=60)
     assert batch
     p_values = iter((0.001, 0.9, 0.012, None, 0.4, 0.03))
     for one in batch.audits:
@@ -21,7 +22,7 @@ def judged(told, database):
             answer = story.attribution(one.record, story.corpus(20)).model_copy(
                 update={"conformal_p": next(p_values)}
             )
-            claims.finish(database, claimed=one, owner="w", attribution=answer, seconds=0.1)
+            AuditQueue(database).finish([Finished(one, answer, 0.1)])
 
 
 def test_the_api_judges_the_whole_listing(judged, client):

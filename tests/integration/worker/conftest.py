@@ -16,10 +16,11 @@ from wherefrom.metrics import Metrics
 from wherefrom.records import TrainingExample
 from wherefrom.settings import Settings
 from worker.app import make_celery
-from worker.hints import HintSender
+from worker.hints import HintSender, MeasureHintSender
 from worker.intake import Intake
 from worker.overlap import OVERLAP_FORM, write_overlap_bundle
 from worker.redis_link import connect_redis
+from worker.sweep import Sweeper
 
 MODEL = "tiny@1"
 TEXTS = (
@@ -112,6 +113,20 @@ class Parts:
         """A sender of hints."""
         return HintSender(
             self.celery, self.client, settings=self.settings, metrics=self.metrics, sender=sender
+        )
+
+    def sweeper(self, settings: Settings | None = None) -> Sweeper:
+        """A sweeper."""
+        chosen = settings or self.settings
+        measure_hints = MeasureHintSender(
+            self.celery, self.client, settings=chosen, metrics=self.metrics, sender="sweeper"
+        )
+        return Sweeper(
+            self.database,
+            self.hints("sweeper"),
+            measure_hints=measure_hints,
+            settings=chosen,
+            metrics=self.metrics,
         )
 
     def intake(self, consumer: str = "one", database: Database | None = None) -> Intake:

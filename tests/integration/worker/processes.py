@@ -11,7 +11,6 @@ from pathlib import Path
 
 from wherefrom.settings import Settings, child_environment
 from worker.rounds import run_rounds
-from worker.sweep import Sweeper
 
 ROOT = Path(__file__).parents[3]
 NAMES = (
@@ -89,7 +88,7 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
 @contextmanager
 def sweeping(parts):
     """A sweeper beside the test."""
-    sweeper = Sweeper(parts.database, parts.hints("sweeper"), settings=parts.settings, metrics=parts.metrics)
+    sweeper = parts.sweeper()
     stop = threading.Event()
     thread = threading.Thread(
         target=run_rounds,

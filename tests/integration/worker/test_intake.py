@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from db import claims, reader
+from db import reader
+from db.audit_queue import AuditQueue
 from db.session import Database
 from tests.waiting import wait_until
 from wherefrom.errors import DatabaseUnavailable, QueueUnavailable
@@ -49,7 +50,7 @@ def test_entries_become_pending_audits_and_leave_redis(parts, client, database, 
     assert states(database) == {"pending": 25}
     assert client.xlen(STREAM) == 0
     assert pending_entries(client) == 0
-    assert claims.pending_counts(database) == {bundle_id: 25}
+    assert AuditQueue(database).pending_counts() == {bundle_id: 25}
     assert 1 <= parts.queued_hints() <= 2
 
 

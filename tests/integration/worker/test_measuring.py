@@ -6,7 +6,9 @@ import threading
 import pytest
 from sqlalchemy import func, select, text
 
-from db import catalogue, claims, intake, measurements, reader
+from db import catalogue, intake, measurements, reader
+from db.audit_queue import AuditQueue, Finished
+from db.measurement_queue import MeasurementQueue
 from db.models import Measurement, TrailEvent
 from tasks.measure import work_measure_hint
 from tasks.meter import OverlapEffectMeter
@@ -35,10 +37,9 @@ from wherefrom.retraining.recipe import Recipe, write_recipe
 from worker.app import Role, make_celery
 from worker.bundles import add_bundle
 from worker.effect_meter import open_meter, whole_corpus
-from worker.hints import HintSender
+from worker.hints import MeasureHintSender
 from worker.measuring import MeasuringWatchdog
 from worker.measuring_runtime import MeasuringRuntime
-from worker.sweep import Sweeper
 
 pytestmark = pytest.mark.redis
 
@@ -62,14 +63,14 @@ def audit_id(database, bundle_id):
         producer="p",
         channel="cli",
     )
-    taken = claims.claim(database, bundle_id=bundle_id, limit=1, owner="w", lease_s=60)
+    taken = AuditQueue(database).claim(bundle_id, limit=1, owner="w", lease_s=60)
     assert taken is not None
     engine = OverlapAttributor("overlap-test", examples())
     query = Query.from_record("q", taken.audits[0].record)
     [answer] = engine.attribute(
         [engine.prepare(query, max_tokens=99, over_long="reject")], top_k=4, opponents=0
     )
-    claims.finish(database, claimed=taken.audits[0], owner="w", attribution=answer, seconds=0.1)
+    AuditQueue(database).finish([Finished(taken.audits[0], answer, 0.1)])
     return taken.audits[0].audit_id
 
 
@@ -97,7 +98,9 @@ def make_runtime(measuring, database, client, parts):
     """Makes the runtime of a measuring process, with a meter of the test's own where one is given."""
 
     def make(meter=None, settings=measuring):
-        hints = HintSender(parts.celery, client, settings=settings, metrics=parts.metrics, sender="task")
+        hints = MeasureHintSender(
+            parts.celery, client, settings=settings, metrics=parts.metrics, sender="task"
+        )
         make_meter = open_meter if meter is None else lambda bundle, settings: meter
         return MeasuringRuntime(
             settings, database=database, hints=hints, metrics=parts.metrics, make_meter=make_meter
@@ -199,10 +202,10 @@ def test_the_sweeper_hints_again_and_takes_leases_back(parts, measuring, audit_i
     database = parts.database
     ask(database, audit_id)
     for settings, expected in ((parts.settings, 0), (measuring, 1), (measuring, 1)):
-        Sweeper(database, parts.hints("sweeper"), settings=settings, metrics=parts.metrics).step()
+        parts.sweeper(settings).step()
         assert parts.client.llen("t:measure") == expected
-    measurements.claim_measurement(database, bundle_id=bundle_id, owner="gone", lease_s=-1, max_attempts=5)
-    Sweeper(database, parts.hints("sweeper"), settings=measuring, metrics=parts.metrics).step()
+    MeasurementQueue(database).claim(bundle_id, owner="gone", lease_s=-1, max_attempts=5)
+    parts.sweeper(measuring).step()
     assert only(database, audit_id).state is MeasurementState.PENDING
 
 
@@ -216,7 +219,7 @@ def test_the_watchdog_sees_a_deaf_measurer(database, audit_id, bundle_id):
     ask(database, audit_id, 2)
     now[0] = 40
     assert watchdog.look() == 20
-    measurements.claim_measurement(database, bundle_id=bundle_id, owner="w", lease_s=60, max_attempts=5)
+    MeasurementQueue(database).claim(bundle_id, owner="w", lease_s=60, max_attempts=5)
     assert watchdog.look() == 0
 
 
@@ -244,7 +247,7 @@ def real(measuring, database, tmp_path, client, parts):  # noqa: PLR0917 - fixtu
     row = tiny_queries(1)[0]
     record = FlaggedRecord(messages=row["messages"], completion=row["completion"], model="tiny@1")
     intake.accept(database, [record], producer="p", channel="cli")
-    taken = claims.claim(database, bundle_id=bundle_id, limit=1, owner="w", lease_s=60)
+    taken = AuditQueue(database).claim(bundle_id, limit=1, owner="w", lease_s=60)
     assert taken is not None
     cited = list(iter_examples(shared_bundle()))[:2]
     scores = {"retrieval_score": 0.1, "influence_score": 0.1, "influence_magnitude": 1.0, "bm25_score": 1.0}
@@ -255,7 +258,7 @@ def real(measuring, database, tmp_path, client, parts):  # noqa: PLR0917 - fixtu
     answer = Attribution(
         key="q", citations=tuple(drafts), tokens=3, truncated=False, loss_nats=1.0, candidates=2
     )
-    claims.finish(database, claimed=taken.audits[0], owner="w", attribution=answer, seconds=0.1)
+    AuditQueue(database).finish([Finished(taken.audits[0], answer, 0.1)])
     return settings, bundle_id, taken.audits[0].audit_id
 
 
@@ -313,7 +316,7 @@ def test_weak_methods_on_the_final_model(real, parts, client, method):
     """One step from the audited model's own weights, beside controls; marked weak, without an interval."""
     settings, bundle_id, audit_id = real
     ask(parts.database, audit_id, method=method)
-    hints = HintSender(parts.celery, client, settings=settings, metrics=parts.metrics, sender="task")
+    hints = MeasureHintSender(parts.celery, client, settings=settings, metrics=parts.metrics, sender="task")
     runtime = MeasuringRuntime(settings, database=parts.database, hints=hints, metrics=parts.metrics)
     assert work_measure_hint({"bundle_id": bundle_id}, runtime) is MeasurementState.DONE
     one = only(parts.database, audit_id)

@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from db import claims, reader
+from db import reader
+from db.audit_queue import AuditQueue
 from tests.integration.db.sabotage import on_postgres, read_only
 from wherefrom.errors import DatabaseReadOnly
 from wherefrom.records import AuditState
 from worker.doctor import examine
 from worker.health import check_health
-from worker.sweep import Sweeper
 from worker.watchdog import Watchdog
 
 pytestmark = [pytest.mark.redis, pytest.mark.usefixtures("bundle_id")]
@@ -58,8 +58,8 @@ def test_the_sweeper_and_the_watchdog_wait(parts, database, url, bundle_id):
     parts.intake().step()
     now = [0.0]
     watchdog = Watchdog(database, limit_s=10, clock=lambda: now[0])
-    sweeper = Sweeper(database, parts.hints("sweeper"), settings=parts.settings, metrics=parts.metrics)
-    claims.claim(database, bundle_id=bundle_id, limit=1, owner="dead", lease_s=-1)
+    sweeper = parts.sweeper()
+    AuditQueue(database).claim(bundle_id, limit=1, owner="dead", lease_s=-1)
     watchdog.look()
     with read_only(database, url):
         now[0] = 100

@@ -12,7 +12,8 @@ import httpx
 import pytest
 import redis
 
-from db import claims, reader
+from db import reader
+from db.audit_queue import AuditQueue
 from db.session import Database
 from tests.integration.worker.conftest import TEXTS
 from tests.integration.worker.processes import ROOT, environment, run_worker_command, running
@@ -167,7 +168,7 @@ def test_the_watchdog_counts_only_idle_time_with_work(settings, database, parts,
     )
     now[0] = 50
     assert refusing.look() == 0, "work of a refused bundle is no reason to start again"
-    claims.claim(database, bundle_id=bundle_id, limit=1, owner="someone", lease_s=60)
+    AuditQueue(database).claim(bundle_id, limit=1, owner="someone", lease_s=60)
     assert watchdog.look() == 0
     away = Watchdog(Database("postgresql+psycopg://x@127.0.0.1:1/x"), limit_s=10, clock=lambda: now[0])
     now[0] = 100

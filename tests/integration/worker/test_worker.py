@@ -8,14 +8,14 @@ import signal
 import pytest
 from sqlalchemy import func, select, text
 
-from db import claims, reader
+from db import reader
+from db.audit_queue import AuditQueue
 from db.models import Audit, Citation, FlaggedText
 from tests.integration.worker.conftest import TEXTS, examples
 from tests.integration.worker.processes import kill_group, running, sweeping
 from tests.waiting import wait_until
 from wherefrom.attribution.memory import OverlapAttributor
 from wherefrom.records import AuditState, FlaggedRecord, Query
-from worker.sweep import Sweeper
 
 pytestmark = [pytest.mark.redis, pytest.mark.usefixtures("bundle_id")]
 
@@ -154,7 +154,7 @@ def test_the_sweeper_fills_an_empty_queue_and_keeps_it_short(parts, database):
     """Hints for pending work, never more than twice the processes."""
     flag(parts, 50)
     parts.client.flushall()
-    sweeper = Sweeper(database, parts.hints("sweeper"), settings=parts.settings, metrics=parts.metrics)
+    sweeper = parts.sweeper()
     for _ in range(3):
         sweeper.step()
     assert parts.queued_hints() == 2 * parts.settings.worker_processes
@@ -164,9 +164,9 @@ def test_the_sweeper_takes_back_expired_leases_until_attempts_are_spent(parts, d
     """A dead worker's audits are pending again, and dead when it happens too often."""
     flag(parts, 2)
     settings = parts.settings.model_copy(update={"max_attempts": 2})
-    sweeper = Sweeper(database, parts.hints("sweeper"), settings=settings, metrics=parts.metrics)
+    sweeper = parts.sweeper(settings)
     for expected in ("pending", "dead"):
-        claims.claim(database, bundle_id=bundle_id, limit=5, owner="dying", lease_s=60)
+        AuditQueue(database).claim(bundle_id, limit=5, owner="dying", lease_s=60)
         with database.writing() as session:
             session.execute(
                 text(

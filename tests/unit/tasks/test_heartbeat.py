@@ -20,7 +20,10 @@ def heartbeat_of(bench, claim, every_s=15):
     """The heartbeat of a claimed batch."""
     held = [one.audit_id for one in claim.audits]
     return Heartbeat(
-        lambda: bench.store.extend(claim, lease_s=60), held, every_s=every_s, bundle_id=claim.bundle_id
+        lambda: bench.store.extend([one.lease for one in claim.audits], lease_s=60),
+        held,
+        every_s=every_s,
+        bundle_id=claim.bundle_id,
     )
 
 

@@ -24,6 +24,7 @@ class Runtime:
         self.settings = self.bench.settings.model_copy(update={"batch_audits": 2})
         self.metrics = self.bench.metrics
         self.store = self.bench.store
+        self.owner = "me"
         self.clock = lambda: self.bench.now
 
     def attributor(self, bundle_id):

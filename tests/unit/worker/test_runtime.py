@@ -37,7 +37,7 @@ def explained():
 def runtime(made, explained, monkeypatch, tmp_path):
     """A runtime whose engines are their bundle's ids."""
     monkeypatch.setattr(
-        "db.claims.explain_waiting", lambda _db, bundle_id, **why: explained.append((bundle_id, why["code"]))
+        "db.waiting.explain_waiting", lambda _db, bundle_id, **why: explained.append((bundle_id, why["code"]))
     )
     monkeypatch.setattr("db.catalogue.bundle_by_id", lambda _db, bundle_id: Bundle(bundle_id))
 

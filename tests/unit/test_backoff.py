@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.backoff import backoff_seconds
+from wherefrom.backoff import backoff_seconds
 
 
 @given(st.integers(min_value=1, max_value=100_000), st.floats(min_value=0, max_value=1, exclude_max=True))

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text, update
 
-from db import claims, migrate
+from db import migrate, waiting
+from db.audit_queue import AuditQueue
 from db.models import FlaggedOutput, FlaggedText
+from db.queue import Failure
 from db.session import Database
 from tests.integration.db.builders import (
     OWNER,
@@ -27,7 +29,7 @@ from wherefrom.records import AuditState
 
 
 def _next(db: Database, bundle_id: int, *, limit: int, owner: str) -> list[int]:
-    taken = claims.claim(db, bundle_id=bundle_id, limit=limit, owner=owner, lease_s=60)
+    taken = AuditQueue(db).claim(bundle_id, limit=limit, owner=owner, lease_s=60)
     return [] if taken is None else [one.audit_id for one in taken.audits]
 
 
@@ -50,12 +52,12 @@ def test_waiting_audits_say_why_no_worker_takes_them(db: Database, bundle_id: in
     """Written once, overwritten by the next reason, gone when the audit is answered; other states are left alone."""
     accept(db, record(0), record(1))
     (held,) = claim(db, bundle_id, limit=1).audits
-    assert claims.explain_waiting(db, bundle_id, code="unusable_model", reason="not here") == 1
-    assert claims.explain_waiting(db, bundle_id, code="unusable_model", reason="not here") == 0
-    assert claims.explain_waiting(db, bundle_id, code="unusable_model", reason="still not here") == 1
+    assert waiting.explain_waiting(db, bundle_id, code="unusable_model", reason="not here") == 1
+    assert waiting.explain_waiting(db, bundle_id, code="unusable_model", reason="not here") == 0
+    assert waiting.explain_waiting(db, bundle_id, code="unusable_model", reason="still not here") == 1
     assert audit_row(db, held.audit_id).code is None
-    (waiting,) = claim(db, bundle_id, limit=2).audits
-    row = audit_row(db, waiting.audit_id)
+    (pending,) = claim(db, bundle_id, limit=2).audits
+    row = audit_row(db, pending.audit_id)
     assert (row.code, row.reason) == ("unusable_model", "still not here")
 
 
@@ -73,11 +75,11 @@ def test_never_more_than_the_limit(db: Database, bundle_id: int) -> None:
 def test_nothing_to_claim_is_none(db: Database, bundle_id: int) -> None:
     """No audit, another bundle's audit, a running audit: None."""
     other = register(db, "bundle-b", model="another")
-    assert claims.claim(db, bundle_id=bundle_id, limit=5, owner=OWNER, lease_s=60) is None
+    assert AuditQueue(db).claim(bundle_id, limit=5, owner=OWNER, lease_s=60) is None
     accept(db, record())
-    assert claims.claim(db, bundle_id=other, limit=5, owner=OWNER, lease_s=60) is None
+    assert AuditQueue(db).claim(other, limit=5, owner=OWNER, lease_s=60) is None
     claim(db, bundle_id)
-    assert claims.claim(db, bundle_id=bundle_id, limit=5, owner=OWNER, lease_s=60) is None
+    assert AuditQueue(db).claim(bundle_id, limit=5, owner=OWNER, lease_s=60) is None
 
 
 def test_two_claimers_never_get_the_same_audit(db: Database, bundle_id: int) -> None:
@@ -88,7 +90,7 @@ def test_two_claimers_never_get_the_same_audit(db: Database, bundle_id: int) -> 
     def drain(owner: str) -> list[list[int]]:
         batches: list[list[int]] = []
         # An empty claim may mean that the others hold the rest at this moment; only the count says that all are taken.
-        while claims.pending_counts(db):
+        while AuditQueue(db).pending_counts():
             batches.append(_next(db, bundle_id, limit=7, owner=owner))
         return batches
 
@@ -112,9 +114,9 @@ def test_spent_attempts_are_left_to_the_sweeper(db: Database, bundle_id: int) ->
     accept(db, record())
     claim(db, bundle_id)
     expire_leases(db)
-    one_more = {"bundle_id": bundle_id, "limit": 1, "owner": OWNER, "lease_s": 60.0}
-    assert claims.claim(db, **one_more, max_attempts=1) is None  # type: ignore[arg-type]
-    assert claims.claim(db, **one_more, max_attempts=2) is not None  # type: ignore[arg-type]
+    one_more = {"limit": 1, "owner": OWNER, "lease_s": 60.0}
+    assert AuditQueue(db).claim(bundle_id, **one_more, max_attempts=1) is None  # type: ignore[arg-type]
+    assert AuditQueue(db).claim(bundle_id, **one_more, max_attempts=2) is not None  # type: ignore[arg-type]
 
 
 def test_extend_renews_what_is_held_and_tells_it(db: Database, bundle_id: int) -> None:
@@ -122,13 +124,15 @@ def test_extend_renews_what_is_held_and_tells_it(db: Database, bundle_id: int) -
     accept(db, record(1), record(2), record(3))
     taken = claim(db, bundle_id)
     finished, lost, kept = (one.audit_id for one in taken.audits)
-    assert claims.reject(db, taken.audits[0], OWNER, "invalid_record", "no")
+    assert AuditQueue(db).fail(
+        taken.audits[0].lease, Failure("invalid_record", "no", refused=True), max_attempts=5
+    )
     expire_leases(db)
     (stolen,) = _next(db, bundle_id, limit=1, owner="other")
     assert stolen == lost
-    assert claims.extend(db, taken, lease_s=60) == {kept}
-    assert claims.release_expired(db, max_attempts=5) == 0
-    assert finished not in claims.extend(db, taken, lease_s=60)
+    assert AuditQueue(db).extend([one.lease for one in taken.audits], lease_s=60) == {kept}
+    assert AuditQueue(db).release_expired(max_attempts=5) == 0
+    assert finished not in AuditQueue(db).extend([one.lease for one in taken.audits], lease_s=60)
 
 
 def test_release_expired_gives_back_or_ends(db: Database, bundle_id: int) -> None:
@@ -136,30 +140,30 @@ def test_release_expired_gives_back_or_ends(db: Database, bundle_id: int) -> Non
     accept(db, record(1), record(2))
     claim_one(db, bundle_id, owner="dead")
     expire_leases(db)
-    assert claims.release_expired(db, max_attempts=2) == 1
+    assert AuditQueue(db).release_expired(max_attempts=2) == 1
     again = claim_one(db, bundle_id, owner="dead")
     assert again.attempt == 2
     expire_leases(db)
-    assert claims.release_expired(db, max_attempts=2) == 1
+    assert AuditQueue(db).release_expired(max_attempts=2) == 1
     row = audit_row(db, again.audit_id)
     assert (row.state, row.code) == (AuditState.DEAD, "lease_expired")
     assert row.reason is not None
     assert "'dead'" in row.reason
     assert row.finished_at is not None
-    assert claims.release_expired(db, max_attempts=2) == 0
+    assert AuditQueue(db).release_expired(max_attempts=2) == 0
 
 
 def test_pending_counts_are_what_could_be_claimed_now(db: Database, bundle_id: int) -> None:
     """Due and abandoned audits count; running ones and those that wait for a retry do not."""
     accept(db, *(record(number) for number in range(4)))
     waiting, running, _ = claim(db, bundle_id, limit=3).audits
-    claims.fail(db, waiting, OWNER, "out_of_memory", "full", retry_in_s=60, max_attempts=5)
-    assert claims.pending_counts(db) == {bundle_id: 1}
+    AuditQueue(db).fail(waiting.lease, Failure("out_of_memory", "full", retry_in_s=60), max_attempts=5)
+    assert AuditQueue(db).pending_counts() == {bundle_id: 1}
     expire_leases(db)
-    claims.reject(db, running, OWNER, "invalid_record", "no")
-    assert claims.pending_counts(db) == {bundle_id: 2}
+    AuditQueue(db).fail(running.lease, Failure("invalid_record", "no", refused=True), max_attempts=5)
+    assert AuditQueue(db).pending_counts() == {bundle_id: 2}
     make_due(db)
-    assert claims.pending_counts(db) == {bundle_id: 3}
+    assert AuditQueue(db).pending_counts() == {bundle_id: 3}
 
 
 def test_a_claim_costs_two_statements(db: Database, bundle_id: int) -> None:
@@ -186,7 +190,7 @@ def test_an_unreadable_row_does_not_take_its_batch_down(db: Database, bundle_id:
     row = audit_row(db, broken.audit_id or 0)
     assert (row.state, row.code, row.lease_owner) == (AuditState.REJECTED, "invalid_record", None)
     assert "no valid record (ValidationError)" in (row.reason or "")
-    assert claims.claim(db, bundle_id=bundle_id, limit=5, owner=OWNER, lease_s=60) is None
+    assert AuditQueue(db).claim(bundle_id, limit=5, owner=OWNER, lease_s=60) is None
 
 
 def test_a_column_that_is_no_json(tmp_path: Path) -> None:
@@ -197,6 +201,6 @@ def test_a_column_that_is_no_json(tmp_path: Path) -> None:
     (broken,) = accept(db, record(1))
     with db.writing() as session:
         session.execute(text("UPDATE flagged_text SET turns = '{'"))
-    assert claims.claim(db, bundle_id=bundle_id, limit=5, owner=OWNER, lease_s=60) is None
+    assert AuditQueue(db).claim(bundle_id, limit=5, owner=OWNER, lease_s=60) is None
     assert audit_row(db, broken.audit_id or 0).code == "invalid_record"
     db.dispose()

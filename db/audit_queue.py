@@ -1,0 +1,159 @@
+"""The queue of audits: claimed in batches, answered with citations, and closed in one transaction per pack.
+
+Claims and the ways out without an answer are those of every queue (`db.queue`). What the citations look like is `db.citations`'
+business; what operators do with audits that nobody holds is that of `db.waiting`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from db.citations import CitedAudit, store_citations
+from db.claimed import Unreadable, read_claimed
+from db.leases import token
+from db.models import Audit, Bundle
+from db.queue import LeasedQueue, ending_of, ending_values
+from db.trail import Event, TrailKind, record_events
+from wherefrom.errors import InvalidRecord
+from wherefrom.records import Attribution, AuditState, Claim, ClaimedAudit, sha256_of_json
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One audit of a batch with the engine's answer, ready to be stored."""
+
+    claimed: ClaimedAudit
+    attribution: Attribution
+    #: The audit's share of its batch's time.
+    seconds: float
+    state: Literal[AuditState.DONE, AuditState.ABSTAINED] = AuditState.DONE
+    code: str | None = None
+    reason: str | None = None
+
+
+class AuditQueue(LeasedQueue[AuditState]):
+    """Audits, most urgent first and then oldest first."""
+
+    row = Audit
+    subject = "audit"
+    order = (Audit.priority, Audit.id)
+    pending = AuditState.PENDING
+    dead = AuditState.DEAD
+    refused = AuditState.REJECTED
+    ended: ClassVar[Mapping[str, TrailKind]] = {
+        AuditState.DEAD: TrailKind.AUDIT_DEAD,
+        AuditState.REJECTED: TrailKind.AUDIT_REJECTED,
+    }
+
+    def claim(
+        self, bundle_id: int, *, owner: str, limit: int, lease_s: float, max_attempts: int | None = None
+    ) -> Claim | None:
+        """Take audits of one bundle: pending ones that are due, and running ones whose lease ran out.
+
+        Args:
+            bundle_id: The bundle that the claimer can work with.
+            owner: Name of the claimer, unique among all that live.
+            limit: Most audits taken.
+            lease_s: How long the audits stay taken without `extend`, seconds.
+            max_attempts: Leave expired leases whose attempts are spent to `release_expired`, which makes them dead.
+
+        Returns:
+            The audits in the order of the queue; None when there is nothing to do.
+        """
+        with self._database.writing() as session:
+            taken = self._take(
+                session, bundle_id, owner=owner, limit=limit, lease_s=lease_s, max_attempts=max_attempts
+            )
+            read = read_claimed(session, taken, owner)
+            self._refuse_unreadable(session, read.unreadable)
+        if not read.audits:
+            return None
+        return Claim(
+            owner=owner, bundle_id=bundle_id, bundle_name=read.bundle_name, audits=tuple(read.audits)
+        )
+
+    def finish(self, finished: Sequence[Finished]) -> set[int]:
+        """Store attributions with their citations and close their audits in one transaction, each fenced on its own.
+
+        Costs one UPDATE per audit and three to five statements for all of them together.
+
+        Returns:
+            Ids of the audits that were stored; for the others another worker is responsible by now, and nothing was written.
+        """
+        cited: list[CitedAudit] = []
+        with self._database.writing() as session:
+            for one in sorted(finished, key=lambda one: one.claimed.audit_id):
+                corpus_id = _close_cited(session, one)
+                if corpus_id is not None:
+                    cited.append(CitedAudit(one.claimed.audit_id, corpus_id, one.attribution.citations))
+            store_citations(session, cited)
+            stored = {one.audit_id for one in cited}
+            record_events(
+                session, [_finished_event(one) for one in finished if one.claimed.audit_id in stored]
+            )
+        return stored
+
+    def _refuse_unreadable(self, session: Session, unreadable: Iterable[Unreadable]) -> None:
+        for one in unreadable:
+            reason = f"the stored output is no valid record ({one.error}); look at its row in flagged_text"
+            self._end(session, one.lease, self.refused, code=InvalidRecord.code, reason=reason)
+
+
+#: Closes an audit with its answer and gives the corpus that the citations point into; no row = fenced.
+#: Made once and executed often: SQLAlchemy takes longer to build it than SQLite to run it.
+_CLOSE_CITED = (
+    ending_of(
+        Audit,
+        "truncated",
+        "tokens",
+        "loss_nats",
+        "candidates",
+        "seconds",
+        "top_source",
+        "top_score",
+        "conformal_p",
+        "novelty_p",
+    )
+    .returning(select(Bundle.corpus_id).where(Bundle.id == Audit.bundle_id).scalar_subquery())
+    .execution_options(synchronize_session=False)
+)
+
+
+def _close_cited(session: Session, one: Finished) -> int | None:
+    """Close an audit that has an answer; the id of its bundle's corpus, or None when the fence refused."""
+    answer = one.attribution
+    first = next((citation for citation in answer.citations if citation.rank == 1), None)
+    ending = ending_values(
+        one.state,
+        one.code,
+        one.reason,
+        truncated=answer.truncated,
+        tokens=answer.tokens,
+        loss_nats=answer.loss_nats,
+        candidates=answer.candidates,
+        seconds=one.seconds,
+        top_source=None if first is None else first.example.source,
+        top_score=None if first is None else first.score,
+        conformal_p=answer.conformal_p,
+        novelty_p=answer.novelty_p,
+    )
+    corpus_id: int | None = session.scalar(_CLOSE_CITED, token(one.claimed.lease) | ending)
+    return corpus_id
+
+
+def _finished_event(one: Finished) -> Event:
+    """The trail keeps a digest of what was cited: enough to prove it, nothing that may have to be erased."""
+    cited = [
+        [draft.rank, draft.example.example_id, draft.example.text_sha256, draft.score]
+        for draft in one.attribution.citations
+    ]
+    payload = {
+        "state": one.state.value,
+        "attempt": one.claimed.attempt,
+        "citations": len(cited),
+        "citations_sha256": sha256_of_json(cited),
+    }
+    return Event(TrailKind.AUDIT_FINISHED, f"audit:{one.claimed.audit_id}", payload)

@@ -1,0 +1,117 @@
+"""The queue of measurements: claimed one at a time, and stored together with the citation that they measure.
+
+Claims and the ways out without an effect are those of every queue (`db.queue`). When a measurement is done its citation becomes
+tier `measured`.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from sqlalchemy import ColumnElement, exists, select, update
+from sqlalchemy.orm import Session
+
+from db.claimed import read_claimed
+from db.leases import token
+from db.models import Bundle, Citation, Measurement, TrainingExample
+from db.queue import LeasedQueue, ending_of, ending_values
+from db.trail import TrailKind, record_events
+from wherefrom.records import ClaimedMeasurement, MeasuredEffect, MeasurementState, Tier
+
+
+class MeasurementQueue(LeasedQueue[MeasurementState]):
+    """Measurements, oldest first."""
+
+    row = Measurement
+    subject = "measurement"
+    order = (Measurement.id,)
+    pending = MeasurementState.PENDING
+    dead = MeasurementState.DEAD
+    refused = MeasurementState.DEAD
+    ended: ClassVar[Mapping[str, TrailKind]] = {MeasurementState.DEAD: TrailKind.MEASUREMENT_DEAD}
+
+    def claim(
+        self, bundle_id: int, *, owner: str, lease_s: float, max_attempts: int | None = None
+    ) -> ClaimedMeasurement | None:
+        """Take the oldest measurement of a bundle that is due, or whose lease ran out; None when there is none.
+
+        Args:
+            bundle_id: The bundle.
+            owner: Name of the claimer, unique among all that live.
+            lease_s: How long it stays taken without `extend`, seconds.
+            max_attempts: Expired ones with as many attempts are left to `release_expired`.
+        """
+        with self._database.writing() as session:
+            taken = self._take(
+                session, bundle_id, owner=owner, limit=1, lease_s=lease_s, max_attempts=max_attempts
+            )
+            return _claimed(session, taken[0], owner) if taken else None
+
+    def finish(self, claimed: ClaimedMeasurement, effect: MeasuredEffect) -> bool:
+        """Store what was measured and raise the citation to tier `measured`, in one transaction; False when fenced.
+
+        A weak method never hides what a retraining found.
+        """
+        found = effect.model_dump(mode="json", exclude={"group"}) | {"left_out": list(effect.group)}
+        ending = ending_of(Measurement, *found).returning(Measurement.citation_id)
+        values = token(claimed.lease) | ending_values(MeasurementState.DONE, None, None, **found)
+        payload = {
+            "owner": claimed.owner,
+            "attempt": claimed.attempt,
+            "method": claimed.method.value,
+            "effect_nats": effect.effect_nats,
+        }
+        with self._database.writing() as session:
+            citation_id = session.scalar(ending.execution_options(synchronize_session=False), values)
+            if citation_id is None:
+                return False
+            _show(session, citation_id, claimed.measurement_id, effect)
+            record_events(
+                session, [self._event(TrailKind.MEASUREMENT_FINISHED, claimed.measurement_id, payload)]
+            )
+        return True
+
+
+def _show(session: Session, citation_id: int, measurement_id: int, effect: MeasuredEffect) -> None:
+    """Put the effect on its citation, unless it is weak and a stronger one is known."""
+    stronger = exists().where(
+        Measurement.citation_id == citation_id,
+        Measurement.state == MeasurementState.DONE,
+        ~Measurement.weak,
+        Measurement.id != measurement_id,
+    )
+    shown: list[ColumnElement[bool]] = [Citation.id == citation_id]
+    if effect.weak:
+        shown.append(~stronger)
+    session.execute(
+        update(Citation)
+        .where(*shown)
+        .values(
+            tier=Tier.MEASURED,
+            measured_effect_nats=effect.effect_nats,
+            measured_low_nats=effect.low_nats,
+            measured_high_nats=effect.high_nats,
+        )
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _claimed(session: Session, measurement_id: int, owner: str) -> ClaimedMeasurement:
+    row = session.execute(
+        select(
+            Measurement.id.label("measurement_id"),
+            Measurement.bundle_id,
+            Bundle.name.label("bundle_name"),
+            Measurement.attempt,
+            Measurement.method,
+            Citation.audit_id,
+            Citation.rank,
+            TrainingExample.example_id,
+        )
+        .join(Bundle, Bundle.id == Measurement.bundle_id)
+        .join(Citation, Citation.id == Measurement.citation_id)
+        .join(TrainingExample, TrainingExample.id == Citation.training_example_id)
+        .where(Measurement.id == measurement_id)
+    ).mappings()
+    found = dict(row.one())
+    audits = read_claimed(session, [found["audit_id"]], owner).audits
+    return ClaimedMeasurement(**found, owner=owner, record=audits[0].record if audits else None)

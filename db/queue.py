@@ -1,0 +1,220 @@
+"""A table as a queue: claim, keep, end, take back and count, under leases and behind a fence.
+
+A claim is a lease: an owner holds a row under an attempt number until a time of the database's clock. The attempt only ever grows,
+so (row, attempt, owner) is a fencing token: every way out starts with an UPDATE that matches it, and a worker that was too slow
+matches no row, writes nothing and learns it. `db.audit_queue` and `db.measurement_queue` are the two queues; what they add is
+what is read for a worker, and what an answer looks like.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar
+
+from sqlalchemy import Row, Update, bindparam, func, select, tuple_, union_all, update
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from db.clock import db_after, db_now
+from db.examples import CHUNK, storable_text
+from db.leases import (
+    NOT_HELD,
+    Leased,
+    attempts_spent,
+    due,
+    expired,
+    held,
+    is_running,
+    pick,
+    taken,
+    token,
+)
+from db.session import Database
+from db.statements import materialized
+from db.trail import Event, TrailKind, record_events
+from wherefrom.errors import ATTEMPTS_EXHAUSTED, LEASE_EXPIRED
+from wherefrom.records import AuditState, Lease, MeasurementState
+
+State = TypeVar("State", AuditState, MeasurementState)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a row was not answered, and whether it is tried again."""
+
+    #: Stable code.
+    code: str
+    #: What happened, without text of the output.
+    reason: str
+    #: Seconds until it can be claimed again; None: never.
+    retry_in_s: float | None = None
+    #: The row itself is to blame (a permanent error), so it is refused rather than dead.
+    refused: bool = False
+
+
+class LeasedQueue(Generic[State]):
+    """One table as a queue; its subclasses name the table and its states."""
+
+    row: ClassVar[Leased]
+    #: What a row is called in the trail: ``audit:7``.
+    subject: ClassVar[str]
+    #: The order in which rows are claimed; the id is among the columns.
+    order: ClassVar[tuple[InstrumentedAttribute[Any], ...]]
+    pending: State
+    dead: State
+    #: The end of rows that can never be answered.
+    refused: State
+    #: What the trail calls the ends without an answer.
+    ended: ClassVar[Mapping[str, TrailKind]]
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def extend(self, leases: Sequence[Lease], *, lease_s: float) -> set[int]:
+        """Renew leases for `lease_s` seconds from now.
+
+        Returns:
+            Ids of the rows that are still held; what is missing was finished, or another worker has it.
+        """
+        row = self.row
+        mine = (
+            row.id.in_([one.id for one in leases]),
+            tuple_(row.id, row.attempt, row.lease_owner).in_(
+                [(one.id, one.attempt, one.owner) for one in leases]
+            ),
+            is_running(row),
+        )
+        # Rows are locked in the order of their ids, as all that changes several of them does it: no deadlock between the two.
+        kept = materialized(select(row.id).where(*mine).order_by(row.id).with_for_update(), "kept")
+        renew = update(row).where(row.id == kept.c.id).values(lease_until=db_after(lease_s)).returning(row.id)
+        with self._database.writing() as session:
+            return set(session.scalars(renew.execution_options(synchronize_session=False)))
+
+    def fail(self, lease: Lease, failure: Failure, *, max_attempts: int) -> State | None:
+        """Record a failed attempt: the row waits for its next one, or this was its end.
+
+        Args:
+            lease: The fencing token.
+            failure: What happened.
+            max_attempts: Attempts after which it is dead (code ``attempts_exhausted``, the last failure in the reason).
+
+        Returns:
+            The new state, or None when another worker holds the row by now.
+        """
+        floor = select(self.row.attempt_floor).where(held(self.row)).with_for_update()
+        with self._database.writing() as session:
+            forgiven = session.scalar(floor, token(lease))
+            if forgiven is None:
+                return None
+            spent = lease.attempt - forgiven
+            if failure.retry_in_s is not None and spent < max_attempts:
+                self._put_back(session, lease, failure)
+                return self.pending
+            state = self.refused if failure.refused else self.dead
+            if failure.retry_in_s is not None:
+                last = f"{spent} attempts failed, the last with {failure.code}: {failure.reason}"
+                failure = Failure(ATTEMPTS_EXHAUSTED, last)
+            self._end(session, lease, state, code=failure.code, reason=failure.reason)
+            return state
+
+    def release_expired(self, *, max_attempts: int) -> int:
+        """Take rows back from workers that did not extend their leases: to the queue, or dead when their attempts are spent.
+
+        Returns:
+            How many leases had run out.
+        """
+        row = self.row
+        run_out = (
+            select(row.id, row.lease_owner, attempts_spent(row).label("spent"))
+            .where(expired(row))
+            .order_by(row.id)
+            .with_for_update(skip_locked=True)
+        )
+        with self._database.writing() as session:
+            found = session.execute(run_out).all()
+            lost = [one for one in found if one.spent >= max_attempts]
+            self._give_up(session, lost, max_attempts)
+            self._give_back(session, [one.id for one in found if one.spent < max_attempts])
+        return len(found)
+
+    def pending_counts(self) -> dict[int, int]:
+        """How many rows could be claimed now, by bundle id; bundles without any are left out."""
+        row = self.row
+        bundle = select(row.bundle_id)
+        claimable = union_all(bundle.where(due(row)), bundle.where(expired(row))).subquery()
+        counts = select(claimable.c.bundle_id, func.count().label("number")).group_by(claimable.c.bundle_id)
+        with self._database.reading() as session:
+            return {one.bundle_id: one.number for one in session.execute(counts)}
+
+    def _take(
+        self,
+        session: Session,
+        bundle_id: int,
+        *,
+        owner: str,
+        limit: int,
+        lease_s: float,
+        max_attempts: int | None,
+    ) -> Sequence[int]:
+        """Claim up to `limit` rows, due ones and those whose lease ran out; their ids.
+
+        Two claimers never get the same row under the same attempt: on PostgreSQL they skip each other's rows, on SQLite one
+        writes at a time.
+        """
+        picked = pick(self.row, self.order, bundle_id=bundle_id, limit=limit, max_attempts=max_attempts)
+        take = (
+            update(self.row)
+            .where(self.row.id == picked.c.id)
+            .values(taken(self.row, owner, lease_s=lease_s))
+            .returning(self.row.id)
+        )
+        return session.scalars(take.execution_options(synchronize_session=False)).all()
+
+    def _put_back(self, session: Session, lease: Lease, failure: Failure) -> None:
+        """Let a held row wait for its next attempt."""
+        waiting = NOT_HELD | {"state": self.pending, "next_attempt_at": db_after(failure.retry_in_s or 0.0)}
+        wait = update(self.row).where(held(self.row)).values(**waiting, **_told(failure.code, failure.reason))
+        session.execute(wait.execution_options(synchronize_session=False), token(lease))
+
+    def _end(self, session: Session, lease: Lease, state: State, *, code: str, reason: str) -> None:
+        """End a held row without an answer."""
+        ending = ending_of(self.row).execution_options(synchronize_session=False)
+        session.execute(ending, token(lease) | ending_values(state, code, reason))
+        payload = {"code": code, "attempt": lease.attempt, "owner": lease.owner}
+        record_events(session, [self._event(self.ended[state], lease.id, payload)])
+
+    def _give_up(self, session: Session, lost: Sequence[Row[*tuple[Any, ...]]], max_attempts: int) -> None:
+        for one in lost:
+            reason = (
+                f"attempt {one.spent} of {max_attempts}: worker {one.lease_owner!r} did not extend its lease"
+            )
+            ending = NOT_HELD | {"state": self.dead, "finished_at": db_now()} | _told(LEASE_EXPIRED, reason)
+            session.execute(update(self.row).where(self.row.id == one.id).values(**ending))
+        events = [self._event(self.ended[self.dead], one.id, {"code": LEASE_EXPIRED}) for one in lost]
+        record_events(session, events)
+
+    def _give_back(self, session: Session, ids: Sequence[int]) -> None:
+        for start in range(0, len(ids), CHUNK):
+            back = update(self.row).where(self.row.id.in_(ids[start : start + CHUNK]))
+            session.execute(back.values(**NOT_HELD, state=self.pending))
+
+    def _event(self, kind: TrailKind, row_id: int, payload: Mapping[str, Any]) -> Event:
+        return Event(kind, f"{self.subject}:{row_id}", dict(payload))
+
+
+def ending_of(row: Leased, *answer: str) -> Update:
+    """The fenced UPDATE that takes a held row to its end; `ending_values` has its values, `answer` names further columns."""
+    columns = ("state", "code", "reason", *answer)
+    given = {name: bindparam(f"new_{name}", type_=getattr(row, name).type) for name in columns}
+    return update(row).where(held(row)).values(**NOT_HELD, finished_at=db_now(), **given)
+
+
+def ending_values(
+    state: AuditState | MeasurementState, code: str | None, reason: str | None, **answer: Any
+) -> dict[str, Any]:
+    """The values of `ending_of`."""
+    values = {"state": state, **_told(code, reason), **answer}
+    return {f"new_{name}": value for name, value in values.items()}
+
+
+def _told(code: str | None, reason: str | None) -> dict[str, Any]:
+    """What a row says of itself, as both engines take it."""
+    return {"code": code, "reason": None if reason is None else storable_text(reason)}

@@ -1,0 +1,73 @@
+"""Audits that nobody holds: why they wait, and how an operator puts them back on the queue."""
+
+from collections.abc import Iterable
+
+from sqlalchemy import Select, and_, delete, func, select, true, update
+from sqlalchemy.orm import Session
+
+from db.examples import CHUNK, storable_text
+from db.leases import fresh, is_pending
+from db.models import Audit, Citation, Measurement
+from db.session import Database
+from db.trail import Event, TrailKind, record_events
+from wherefrom.errors import ConfigurationError
+from wherefrom.records import AuditState
+
+
+def explain_waiting(db: Database, bundle_id: int, *, code: str, reason: str) -> int:
+    """Write on a bundle's pending audits why no worker takes them; what becomes of them later overwrites it.
+
+    Returns:
+        How many did not say so yet.
+    """
+    clean = storable_text(reason)
+    says_so = and_(Audit.code == code, Audit.reason == clean)
+    tell = (
+        update(Audit)
+        .where(Audit.bundle_id == bundle_id, is_pending(Audit), func.coalesce(~says_so, true()))
+        .values(code=code, reason=clean)
+        .returning(Audit.id)
+    )
+    with db.writing() as session:
+        return len(session.scalars(tell.execution_options(synchronize_session=False)).all())
+
+
+def requeue(db: Database, *, audit_ids: Iterable[int] | None = None, state: AuditState | None = None) -> int:
+    """Send abstained, rejected or dead audits back to the queue with fresh attempts; give either ids or a state.
+
+    Audits in other states are left alone, and so are those that wait for a bundle of their model.
+
+    Returns:
+        How many audits are pending again.
+
+    Raises:
+        ConfigurationError: neither or both were given, or the state is none of those three.
+    """
+    if (audit_ids is None) == (state is None):
+        raise ConfigurationError("give either ids of audits or a state to requeue")
+    if state is not None and not state.is_requeuable:
+        raise ConfigurationError(
+            f"audits that are {state.value} cannot be requeued; only abstained, rejected or dead ones"
+        )
+    states = [one for one in AuditState if one.is_requeuable] if state is None else [state]
+    wanted = select(Audit.id).where(Audit.state.in_(states), Audit.bundle_id.is_not(None))
+    with db.writing() as session:
+        if audit_ids is None:
+            return _requeue(session, wanted)
+        ids = sorted(set(audit_ids))
+        chunks = (ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK))
+        return sum(_requeue(session, wanted.where(Audit.id.in_(chunk))) for chunk in chunks)
+
+
+def _requeue(session: Session, wanted: Select[int]) -> int:
+    """Lock the audits, drop the citations of an earlier answer, and put them back."""
+    ids = session.scalars(wanted.order_by(Audit.id).with_for_update()).all()
+    forgotten = {"top_source": None, "top_score": None, "conformal_p": None, "novelty_p": None}
+    for start in range(0, len(ids), CHUNK):
+        chunk = ids[start : start + CHUNK]
+        cited = select(Citation.id).where(Citation.audit_id.in_(chunk))
+        session.execute(delete(Measurement).where(Measurement.citation_id.in_(cited)))
+        session.execute(delete(Citation).where(Citation.audit_id.in_(chunk)))
+        session.execute(update(Audit).where(Audit.id.in_(chunk)).values(**(fresh(Audit) | forgotten)))
+    record_events(session, [Event(TrailKind.AUDIT_REQUEUED, f"audit:{audit_id}") for audit_id in ids])
+    return len(ids)

@@ -1,0 +1,58 @@
+"""What an error means for the work that raised it: the one place that gives it a code, a reason and a wait.
+
+- `PermanentError`: refused with its code, never tried again.
+- `TransientError`, `MemoryError`: tried again after a capped, jittered wait.
+- anything else: a bug; never tried again, code `internal_error`, and the traceback in the log.
+"""
+
+from dataclasses import dataclass
+
+from db.queue import Failure
+from wherefrom.backoff import backoff_seconds
+from wherefrom.errors import INTERNAL_ERROR, OutOfMemory, PermanentError, TransientError
+from wherefrom.logs import get_logger
+from wherefrom.settings import Settings
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Work:
+    """A kind of work, with the names of its failures in the log."""
+
+    name: str
+    refused: str
+    failed: str
+    bug: str
+
+
+AUDIT = Work("audit", refused="audit_rejected", failed="audit_failed", bug="audit_bug")
+MEASUREMENT = Work(
+    "measurement", refused="measurement_refused", failed="measurement_failed", bug="measurement_bug"
+)
+
+
+def failure_of(error: Exception, *, work: Work, number: int, attempt: int, settings: Settings) -> Failure:
+    """The failure that an error is; it is logged here.
+
+    Args:
+        error: What was raised.
+        work: What failed.
+        number: Its id.
+        attempt: The attempt that failed, for the wait.
+        settings: Times of the wait.
+    """
+    about = {f"{work.name}_id": number, "attempt": attempt}
+    reason = str(error) or type(error).__name__
+    if isinstance(error, PermanentError):
+        log.info(work.refused, code=error.code, reason=reason, **about)
+        return Failure(error.code, reason, refused=True)
+    if isinstance(error, TransientError | MemoryError):
+        code = error.code if isinstance(error, TransientError) else OutOfMemory.code
+        log.warning(work.failed, code=code, reason=reason, **about)
+        base_s, cap_s = settings.backoff_base_seconds, settings.backoff_cap_seconds
+        return Failure(code, reason, retry_in_s=backoff_seconds(attempt, base_s=base_s, cap_s=cap_s))
+    log.error(work.bug, exc_info=error, **about)
+    # The text of an unknown error may quote the output; the log has it, the table does not.
+    reason = f"{type(error).__name__}; the worker's log has the traceback under {work.name}_id {number}"
+    return Failure(INTERNAL_ERROR, reason)

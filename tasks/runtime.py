@@ -1,0 +1,46 @@
+"""What every task has in common: the process that it runs in, and the hint that called it."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from pydantic import ValidationError
+
+from tasks.attribute import Clock
+from wherefrom.logs import get_logger
+from wherefrom.messages import AttributeHint, MeasureHint
+from wherefrom.metrics import Metrics
+from wherefrom.settings import Settings
+
+log = get_logger(__name__)
+
+
+class TaskRuntime(Protocol):
+    """What one worker process holds for its tasks."""
+
+    @property
+    def settings(self) -> Settings:
+        """Settings of the process."""
+
+    @property
+    def metrics(self) -> Metrics:
+        """Metrics of the process."""
+
+    @property
+    def owner(self) -> str:
+        """Name under which this process claims."""
+
+    @property
+    def clock(self) -> Clock:
+        """Seconds for durations."""
+
+    def send_hint(self, bundle_id: int) -> None:
+        """Put one more hint on the queue; the queue being away is no error (the sweeper sends it again)."""
+
+
+def bundle_of(message: Mapping[str, Any], kind: type[AttributeHint] | type[MeasureHint]) -> int | None:
+    """The bundle that a hint names; None where it is no hint, which is logged. A hint may be forged, so nothing trusts it."""
+    try:
+        return kind.model_validate(message).bundle_id
+    except ValidationError as error:
+        log.warning("hint_refused", errors=error.error_count())
+        return None
