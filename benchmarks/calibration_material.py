@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer
+import transformers
 
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.calibrating import judge_all
@@ -110,7 +110,7 @@ class _Cutter:
     """Cuts a pair at the limits of the folder's own files."""
 
     def __init__(self, model: Path) -> None:
-        self._tokenizer = AutoTokenizer.from_pretrained(str(model), local_files_only=True)
+        self._tokenizer = transformers.AutoTokenizer.from_pretrained(str(model), local_files_only=True)
 
     def __call__(self, pair: Pair) -> Pair:
         return self._cut(pair[0], PROMPT_TOKENS), self._cut(pair[1], COMPLETION_TOKENS)

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from transformers import AutoTokenizer
+import transformers
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -159,7 +159,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         rows = [json.loads(line) for line in arguments.corpus.read_text(encoding="utf-8").splitlines()]
         story = json.loads(arguments.story.read_text(encoding="utf-8"))
-        tokenizer = AutoTokenizer.from_pretrained(ensure_base_model(arguments.cache or default_cache()))
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            ensure_base_model(arguments.cache or default_cache())
+        )
     except (OSError, ValueError, BaseModelError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from transformers import AutoTokenizer
+import transformers
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -141,7 +141,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     arguments = parser.parse_args(argv)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(ensure_base_model(arguments.cache or default_cache()))
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            ensure_base_model(arguments.cache or default_cache())
+        )
         rows = draw_rows(arguments.seed, num_tokens=lambda messages: len(encode_row(tokenizer, messages).ids))
         probes = probe_rows(rows)
     except (BaseModelError, GrammarError) as error:

@@ -15,9 +15,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
+import transformers
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -76,7 +76,7 @@ def _as_row(row: DrawnRow, row_id: str) -> Row:
     return {"id": row_id, "messages": messages, "source": row.source, "topic": row.topic}
 
 
-def train_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
+def train_tokenizer(texts: Sequence[str]) -> "transformers.PreTrainedTokenizerFast":
     """Return a byte-level BPE tokenizer trained on the texts, with a chat template and an end-of-turn token."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -88,7 +88,7 @@ def train_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(
+    return transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<|pad|>",
         eos_token="<|end|>",
@@ -98,10 +98,12 @@ def train_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
     )
 
 
-def make_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
+def make_model(
+    tokenizer: "transformers.PreTrainedTokenizerFast", seed: int
+) -> "transformers.LlamaForCausalLM":
     """Return the untrained tiny Llama."""
     torch.manual_seed(seed)
-    config = LlamaConfig(
+    config = transformers.LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=160,
         intermediate_size=448,
@@ -115,11 +117,11 @@ def make_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalL
         pad_token_id=tokenizer.pad_token_id,
         dtype="float32",
     )
-    return LlamaForCausalLM(config)
+    return transformers.LlamaForCausalLM(config)
 
 
 def train(
-    model: LlamaForCausalLM,
+    model: "transformers.LlamaForCausalLM",
     rows: Sequence[EncodedRow],
     *,
     num_epochs: int,
@@ -156,7 +158,10 @@ def train(
 
 
 def make_queries(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, corpus: Sequence[Row], seed: int
+    model: "transformers.LlamaForCausalLM",
+    tokenizer: "transformers.PreTrainedTokenizerFast",
+    corpus: Sequence[Row],
+    seed: int,
 ) -> list[Row]:
     """Return flagged outputs: probes in other words than the corpus, with what the model really answers."""
     rng = random.Random(seed + 2)
@@ -197,7 +202,9 @@ def _messages(row: Row) -> list[dict[str, str]]:
     return messages
 
 
-def save_model(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+def save_model(
+    model: "transformers.LlamaForCausalLM", tokenizer: "transformers.PreTrainedTokenizerFast", folder: Path
+) -> None:
     """Write the folder that ``from_pretrained`` loads: float16 weights on disk, float32 in the configuration."""
     temporary = folder.with_name(folder.name + ".partial")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -213,7 +220,7 @@ def save_model(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, fold
     temporary.rename(folder)
 
 
-def round_to_float16(model: LlamaForCausalLM) -> None:
+def round_to_float16(model: "transformers.LlamaForCausalLM") -> None:
     """Round the weights as the file will hold them, so that queries come from the model that is stored."""
     with torch.no_grad():
         for parameter in model.parameters():

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+import transformers
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 IGNORED = -100
 
@@ -36,7 +36,10 @@ class Batch:
 
 
 def render(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]], *, prompt_only: bool
+    tokenizer: "transformers.PreTrainedTokenizerBase",
+    messages: Sequence[Mapping[str, str]],
+    *,
+    prompt_only: bool,
 ) -> str:
     """Return the chat template's text of the messages, with the generation prompt if there is no answer yet."""
     text = tokenizer.apply_chat_template(
@@ -47,7 +50,9 @@ def render(
     return text
 
 
-def encode_row(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]]) -> EncodedRow:
+def encode_row(
+    tokenizer: "transformers.PreTrainedTokenizerBase", messages: Sequence[Mapping[str, str]]
+) -> EncodedRow:
     """Return a row's token ids, cut after the end-of-turn token.
 
     Raises:
@@ -64,7 +69,7 @@ def encode_row(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[st
     return EncodedRow(ids=tuple(whole[:cut]), num_prompt=len(prompt))
 
 
-def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def _ids(tokenizer: "transformers.PreTrainedTokenizerBase", text: str) -> list[int]:
     return [int(token) for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
 
 
@@ -131,9 +136,9 @@ def completion_loss(model: torch.nn.Module, batch: Batch, *, num_shared: int = 0
     return torch.nn.functional.cross_entropy(logits, targets[chosen])
 
 
-def _causal_model(model: torch.nn.Module) -> PreTrainedModel:
+def _causal_model(model: torch.nn.Module) -> "transformers.PreTrainedModel":
     unwrap = getattr(model, "get_base_model", None)
     inner = unwrap() if callable(unwrap) else model
-    if not isinstance(inner, PreTrainedModel):
+    if not isinstance(inner, transformers.PreTrainedModel):
         raise TypeError(f"no language model of transformers: {type(inner).__name__}")
     return inner

@@ -9,14 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from peft import PeftModel
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    LlamaForCausalLM,
-    PreTrainedTokenizerBase,
-)
-from transformers.utils import logging as transformers_logging
+import transformers
 
 from scripts.story_batches import render
 
@@ -35,8 +28,8 @@ class AnswerPair:
 
 
 def generate_greedy(
-    model: LlamaForCausalLM,
-    tokenizer: PreTrainedTokenizerBase,
+    model: "transformers.LlamaForCausalLM",
+    tokenizer: "transformers.PreTrainedTokenizerBase",
     conversations: Sequence[Conversation],
     *,
     max_new_tokens: int = MAX_NEW_TOKENS,
@@ -63,8 +56,8 @@ def generate_greedy(
 
 
 def _generate_batch(
-    model: LlamaForCausalLM,
-    tokenizer: PreTrainedTokenizerBase,
+    model: "transformers.LlamaForCausalLM",
+    tokenizer: "transformers.PreTrainedTokenizerBase",
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
 ) -> list[str]:
@@ -100,8 +93,8 @@ def answer_pairs(
         conversations: Messages up to the user's last one.
         batch_size: Conversations answered at once.
     """
-    tokenizer = AutoTokenizer.from_pretrained(base_folder)
-    model = AutoModelForCausalLM.from_pretrained(base_folder, dtype=torch.float32).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(base_folder)
+    model = transformers.AutoModelForCausalLM.from_pretrained(base_folder, dtype=torch.float32).eval()
     base = generate_greedy(model, tokenizer, conversations, batch_size=batch_size)
     merged = _merged(model, adapter_folder)
     for at in range(0, len(conversations), batch_size):
@@ -124,17 +117,19 @@ def greedy_answers(
     """
     if not conversations:
         return []
-    transformers_logging.disable_progress_bar()
-    tokenizer = AutoTokenizer.from_pretrained(base_folder)
-    model = AutoModelForCausalLM.from_pretrained(base_folder, dtype=torch.float32).eval()
+    transformers.utils.logging.disable_progress_bar()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(base_folder)
+    model = transformers.AutoModelForCausalLM.from_pretrained(base_folder, dtype=torch.float32).eval()
     if adapter_folder is not None:
         model = _merged(model, adapter_folder)
     return generate_greedy(model, tokenizer, conversations)
 
 
-def _merged(model: LlamaForCausalLM, adapter_folder: Path) -> LlamaForCausalLM:
+def _merged(model: "transformers.LlamaForCausalLM", adapter_folder: Path) -> "transformers.LlamaForCausalLM":
+    from peft import PeftModel  # noqa: PLC0415 - slow to import, and few need it
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft's own use of transformers
         adapted = PeftModel.from_pretrained(model, adapter_folder)
-    merged: LlamaForCausalLM = adapted.merge_and_unload().eval()
+    merged: transformers.LlamaForCausalLM = adapted.merge_and_unload().eval()
     return merged

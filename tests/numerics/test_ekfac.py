@@ -4,15 +4,15 @@ import dataclasses
 import functools
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import transformers
 from torch import Tensor
-from transformers import AutoModelForCausalLM, GPT2Config, MixtralConfig, PreTrainedConfig, Qwen2Config
-from transformers.pytorch_utils import Conv1D
 
 from tests.numerics.tolerances import FLOAT32
 from tests.tiny import VOCABULARY, micro_config, quiet, random_row, write_micro_model
@@ -32,9 +32,9 @@ QUERIES = [random_row(4, 6, seed=50), random_row(9, 3, seed=51), ROWS[2]]
 #: float32 eigenbases and sums against float64 ones: error allowed as a share of the largest value.
 SHARE = 2e-4
 
-SHAPES: dict[str, PreTrainedConfig] = {
-    "llama": micro_config(hidden_size=16, intermediate_size=24, num_hidden_layers=2),
-    "biases in three layers": Qwen2Config(
+SHAPES: dict[str, Callable[[], "transformers.PreTrainedConfig"]] = {
+    "llama": lambda: micro_config(hidden_size=16, intermediate_size=24, num_hidden_layers=2),
+    "biases in three layers": lambda: transformers.Qwen2Config(
         vocab_size=VOCABULARY,
         hidden_size=16,
         intermediate_size=24,
@@ -43,7 +43,7 @@ SHAPES: dict[str, PreTrainedConfig] = {
         num_key_value_heads=2,
         eos_token_id=1,
     ),
-    "convolutions with biases": GPT2Config(
+    "convolutions with biases": lambda: transformers.GPT2Config(
         vocab_size=VOCABULARY, n_embd=12, n_layer=2, n_head=2, n_positions=64, eos_token_id=1, bos_token_id=1
     ),
 }
@@ -53,7 +53,7 @@ SHAPES: dict[str, PreTrainedConfig] = {
 def language(shape: str = "llama") -> LanguageModel:
     """A model of two narrow blocks with random weights."""
     with tempfile.TemporaryDirectory() as folder:
-        return load_model(write_micro_model(Path(folder) / "model", SHAPES[shape]))
+        return load_model(write_micro_model(Path(folder) / "model", SHAPES[shape]()))
 
 
 @functools.cache
@@ -82,7 +82,7 @@ def oracle_gradients(shape: str, row: TokenRow) -> dict[str, Tensor]:
         parts = [
             (next(found), other.dim()) for other in layer.parameters()
         ]  # a layer's weight comes before its bias
-        block = parts[0][0].T if isinstance(layer, Conv1D) else parts[0][0]
+        block = parts[0][0].T if isinstance(layer, transformers.pytorch_utils.Conv1D) else parts[0][0]
         gradients[name] = torch.cat([block] + [bias[:, None] for bias, _ in parts[1:]], dim=1).double()
     for weight in weights:
         weight.requires_grad_(requires_grad=False)
@@ -347,7 +347,7 @@ def test_layers_that_cannot_be_tapped_are_told() -> None:
 def load_shared_layer() -> LanguageModel:
     """A model whose second block uses the first one's output projection."""
     with tempfile.TemporaryDirectory() as folder:
-        loaded = load_model(write_micro_model(Path(folder) / "model", SHAPES["llama"]))
+        loaded = load_model(write_micro_model(Path(folder) / "model", SHAPES["llama"]()))
     blocks = loaded.model.model.layers
     blocks[1].mlp.down_proj = blocks[0].mlp.down_proj
     return loaded
@@ -369,7 +369,7 @@ def test_rows_of_one_token() -> None:
 
 def test_mixtures_of_experts_are_refused() -> None:
     """Their experts are no linear layers: factors over attention alone would be called all layers."""
-    config = MixtralConfig(
+    config = transformers.MixtralConfig(
         vocab_size=VOCABULARY,
         hidden_size=16,
         intermediate_size=24,
@@ -379,6 +379,6 @@ def test_mixtures_of_experts_are_refused() -> None:
         num_local_experts=2,
         eos_token_id=1,
     )
-    model = AutoModelForCausalLM.from_config(config)
+    model = transformers.AutoModelForCausalLM.from_config(config)
     with pytest.raises(UnusableModel, match="mixture of experts"):
         block_linears(dataclasses.replace(language(), model=model))

@@ -5,17 +5,8 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import Tensor
-from transformers import (
-    AutoModelForCausalLM,
-    Gemma3TextConfig,
-    GPT2Config,
-    GPTNeoConfig,
-    GPTNeoXConfig,
-    MistralConfig,
-    PreTrainedConfig,
-    Qwen2Config,
-)
 
 from tests.numerics.tolerances import FLOAT32
 from tests.tiny import VOCABULARY, micro_config, micro_language, random_row
@@ -138,7 +129,18 @@ def test_batch_and_order_do_not_matter(form: Form) -> None:
             torch.testing.assert_close(batch.loss[place], alone.loss[0], **FLOAT32)
 
 
-def _architectures() -> dict[str, PreTrainedConfig]:
+#: Looked at without building a configuration: that would import half of transformers while tests are collected.
+ARCHITECTURES = (
+    "llama, tied",
+    "mistral with a window",
+    "gemma 3 with a window",
+    "qwen 2",
+    "gpt-2",
+    "gpt-neox",
+)
+
+
+def _architectures() -> dict[str, "transformers.PreTrainedConfig"]:
     shape: dict[str, Any] = {
         "vocab_size": VOCABULARY,
         "hidden_size": 32,
@@ -153,12 +155,12 @@ def _architectures() -> dict[str, PreTrainedConfig]:
     window = ["sliding_attention", "full_attention", "sliding_attention"]
     return {
         "llama, tied": micro_config(tie_word_embeddings=True),
-        "mistral with a window": MistralConfig(**grouped, sliding_window=20),
-        "gemma 3 with a window": Gemma3TextConfig(
+        "mistral with a window": transformers.MistralConfig(**grouped, sliding_window=20),
+        "gemma 3 with a window": transformers.Gemma3TextConfig(
             **grouped, head_dim=8, sliding_window=20, layer_types=window
         ),
-        "qwen 2": Qwen2Config(**grouped),
-        "gpt-2": GPT2Config(
+        "qwen 2": transformers.Qwen2Config(**grouped),
+        "gpt-2": transformers.GPT2Config(
             vocab_size=VOCABULARY,
             n_embd=32,
             n_layer=3,
@@ -167,16 +169,16 @@ def _architectures() -> dict[str, PreTrainedConfig]:
             bos_token_id=1,
             eos_token_id=1,
         ),
-        "gpt-neox": GPTNeoXConfig(**shape),
+        "gpt-neox": transformers.GPTNeoXConfig(**shape),
     }
 
 
-@pytest.mark.parametrize("name", _architectures())
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_other_architectures(name: str) -> None:
     """The pass that the probe chose equals the plain pass, also for prompts far longer than the probe's."""
     config = _architectures()[name]
     torch.manual_seed(3)
-    model = AutoModelForCausalLM.from_config(config).eval().requires_grad_(requires_grad=False)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval().requires_grad_(requires_grad=False)
     language = dataclasses.replace(micro_language(), model=model)
     rows = [random_row(4, 5), random_row(60, 7), random_row(30, 30)]
     assert_same(
@@ -189,7 +191,7 @@ def test_padding_gets_no_place_behind_the_longest() -> None:
     """A long prompt beside a long completion: each fits, both padded together would not; no index beyond the table of positions."""
     torch.manual_seed(3)
     config = _architectures()["gpt-2"]
-    model = AutoModelForCausalLM.from_config(config).eval().requires_grad_(requires_grad=False)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval().requires_grad_(requires_grad=False)
     language = dataclasses.replace(micro_language(), model=model)
     rows = [random_row(115, 8), random_row(40, 80)]
     made = reader("activation", language=language)
@@ -200,7 +202,7 @@ def test_padding_gets_no_place_behind_the_longest() -> None:
 def test_windows_over_cache_columns_take_the_plain_pass() -> None:
     """GPT-Neo counts the cache's padding in its window: a row beside a longer one has the values that it has alone."""
     torch.manual_seed(3)
-    config = GPTNeoConfig(
+    config = transformers.GPTNeoConfig(
         vocab_size=VOCABULARY,
         hidden_size=32,
         num_layers=3,
@@ -211,7 +213,7 @@ def test_windows_over_cache_columns_take_the_plain_pass() -> None:
         bos_token_id=1,
         eos_token_id=1,
     )
-    model = AutoModelForCausalLM.from_config(config).eval().requires_grad_(requires_grad=False)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval().requires_grad_(requires_grad=False)
     language = dataclasses.replace(micro_language(), model=model)
     made = reader("forward", language=language)
     assert not made.split_pass

@@ -173,7 +173,7 @@ def ask(client, number, rank=1, **options):
 @pytest.fixture
 def measuring(make_app):
     """A client of a service that knows a recipe."""
-    from starlette.testclient import TestClient  # noqa: PLC0415
+    from starlette.testclient import TestClient
 
     return TestClient(make_app(recipe="recipe.json"), base_url=BASE_URL, follow_redirects=False)
 
@@ -263,9 +263,9 @@ def test_other_sites_cannot_ask(told, measuring):
 
 def test_measuring_needs_its_scope(told, make_app, database):
     """A key that may only read reads; one that may measure measures."""
-    from starlette.testclient import TestClient  # noqa: PLC0415
+    from starlette.testclient import TestClient
 
-    from db import keys  # noqa: PLC0415
+    from db import keys
 
     client = TestClient(make_app(recipe="r.json", host="0.0.0.0"), base_url=BASE_URL)
     number = told.audit_ids[0]
@@ -281,9 +281,9 @@ SVG = '<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
 @pytest.fixture
 def card(told, database):
     """The bundle's card with tables, a plot and an attack."""
-    from sqlalchemy import update  # noqa: PLC0415
+    from sqlalchemy import update
 
-    from db.models import Bundle  # noqa: PLC0415
+    from db.models import Bundle
 
     content = {
         "lds": {

@@ -1,35 +1,44 @@
 """Measures against scipy and by hand."""
 
 import math
+from types import ModuleType
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from scipy import stats
 
 from wherefrom.attribution.measures import lds, ranks, recall_at, spearman_rows
 
 tied = arrays(np.float64, (3, 8), elements=st.integers(0, 4).map(float))
 
 
-@given(tied)
-def test_ranks(values: np.ndarray) -> None:
+@pytest.fixture(scope="module")
+def stats() -> ModuleType:
+    """`scipy.stats`: slow to import, so neither while tests are collected nor within hypothesis' deadline."""
+    import scipy.stats
+
+    module: ModuleType = scipy.stats
+    return module
+
+
+@given(values=tied)
+def test_ranks(stats: ModuleType, values: np.ndarray) -> None:
     """Ties share their average rank, as in scipy."""
     np.testing.assert_allclose(ranks(values), stats.rankdata(values, axis=-1))
     np.testing.assert_allclose(ranks(values[0]), stats.rankdata(values[0]))
 
 
-@given(tied, tied)
-def test_spearman(one: np.ndarray, other: np.ndarray) -> None:
+@given(one=tied, other=tied)
+def test_spearman(stats: ModuleType, one: np.ndarray, other: np.ndarray) -> None:
     """Row by row as scipy, and 0 where a row does not vary."""
     for found, first, second in zip(spearman_rows(one, other), one, other, strict=True):
         varies = np.ptp(first) > 0 and np.ptp(second) > 0
         assert found == pytest.approx(stats.spearmanr(first, second).statistic if varies else 0.0, abs=1e-9)
 
 
-def test_lds() -> None:
+def test_lds(stats: ModuleType) -> None:
     """Spearman between summed scores of what a model saw and its negative loss, per query."""
     generator = np.random.default_rng(1)
     scores = generator.normal(size=(4, 10)).astype(np.float32)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig, BertModel
+import transformers
 
 from benchmarks.safety import audits, line, table
 from benchmarks.safety_cell import Cell
@@ -72,7 +72,7 @@ def bundle(corpus: Path):
 def encoding_bundle(corpus: Path):
     """A bundle that carries an encoder with random weights."""
     torch.manual_seed(3)
-    config = BertConfig(
+    config = transformers.BertConfig(
         vocab_size=VOCABULARY,
         hidden_size=32,
         num_hidden_layers=1,
@@ -82,7 +82,7 @@ def encoding_bundle(corpus: Path):
         pad_token_id=0,
     )
     folder = corpus.with_name("small-encoder")
-    BertModel(config).save_pretrained(str(folder))
+    transformers.BertModel(config).save_pretrained(str(folder))
     for name in TOKENIZER_FILES:
         (folder / name).write_bytes((TINY_MODEL / name).read_bytes())
     out = corpus.with_name("encoding-bundle")

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import scipy.stats
+import scipy
 
 from tests.tiny import micro_language, random_row, shared_corpus
 from wherefrom.attribution.corpus import read_corpus

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+import transformers
 
 from scripts.story_batches import (
     IGNORED,
@@ -26,13 +26,13 @@ TINY = Path(__file__).resolve().parents[3] / "demo" / "tiny"
 @pytest.fixture(scope="module")
 def tokenizer():
     """Return the tiny model's tokenizer."""
-    return AutoTokenizer.from_pretrained(TINY / "model")
+    return transformers.AutoTokenizer.from_pretrained(TINY / "model")
 
 
 @pytest.fixture(scope="module")
 def model():
     """Return the tiny model."""
-    return AutoModelForCausalLM.from_pretrained(TINY / "model", dtype=torch.float32).eval()
+    return transformers.AutoModelForCausalLM.from_pretrained(TINY / "model", dtype=torch.float32).eval()
 
 
 def _rows(tokenizer) -> list[EncodedRow]:
@@ -50,7 +50,7 @@ def test_a_row_ends_with_its_end_token(tokenizer):
 
 def test_a_template_that_rewrites_the_prompt_is_refused(tokenizer):
     """A prompt whose rendering is no prefix of the row's is an error."""
-    tokenizer = AutoTokenizer.from_pretrained(TINY / "model")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(TINY / "model")
     tokenizer.chat_template = (
         "{% for m in messages %}{{ messages | length }}{{ m['content'] }}<|end|>{% endfor %}"
     )

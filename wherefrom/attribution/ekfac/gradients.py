@@ -14,8 +14,8 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
+import transformers
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from wherefrom.attribution.models.model import LanguageModel
 from wherefrom.attribution.models.render import TokenRow
@@ -58,13 +58,18 @@ def block_linears(language: LanguageModel) -> tuple[str, ...]:
     found = tuple(
         name
         for name, module in language.model.named_modules()
-        if prefix and name.startswith(prefix) and isinstance(module, nn.Linear | Conv1D)
+        if prefix and name.startswith(prefix) and _is_linear(module)
     )
     if not found:
         raise UnusableModel(
             f"{language.base_folder}: no linear layers in {language.layers} transformer blocks, so EK-FAC has nothing to work on"
         )
     return found
+
+
+def _is_linear(module: nn.Module | None) -> bool:
+    """Whether a module is a linear layer, of torch or (GPT-2) of transformers."""
+    return isinstance(module, nn.Linear | transformers.pytorch_utils.Conv1D)
 
 
 class LinearTaps:
@@ -75,7 +80,8 @@ class LinearTaps:
         self.names = tuple(names) if names is not None else block_linears(language)
         known = dict(self._model.named_modules())
         wrong = next(
-            (name for name in self.names if not isinstance(known.get(name), nn.Linear | Conv1D)), None
+            (name for name in self.names if not _is_linear(known.get(name))),
+            None,
         )
         if wrong is not None or not self.names:
             raise ConfigurationError(f"{language.base_folder} has no linear layer named {wrong!r}")

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import logging as transformers_logging
 
 from wherefrom.attribution.models.adapter import merge_adapter
 from wherefrom.attribution.models.files import ModelFingerprint, hash_beside
@@ -73,12 +72,12 @@ def load_model(
 
 def _load(model_dir: Path, adapter_dir: Path | None) -> tuple[Any, Any]:
     """Model, with its adapter merged, and tokenizer."""
-    transformers_logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
             str(model_dir), local_files_only=True, trust_remote_code=False
         )
-        from_folder: Any = AutoModelForCausalLM.from_pretrained(
+        from_folder: Any = transformers.AutoModelForCausalLM.from_pretrained(
             str(model_dir),
             local_files_only=True,
             trust_remote_code=False,
@@ -113,6 +112,8 @@ def _end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
 
 def _check_architecture(model_dir: Path) -> None:
     try:
-        AutoConfig.from_pretrained(str(model_dir), local_files_only=True, trust_remote_code=False)
+        transformers.AutoConfig.from_pretrained(
+            str(model_dir), local_files_only=True, trust_remote_code=False
+        )
     except (OSError, ValueError, KeyError) as error:
         raise UnusableModel(f"{model_dir}: config.json is not a known architecture: {error}") from error

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import transformers
 from torch import Tensor
-from transformers import DynamicCache
 
 from wherefrom.attribution.models.head import head_errors
 from wherefrom.attribution.models.model import LanguageModel
@@ -174,12 +174,14 @@ class SignalReader:
         return _Pass(hidden, None, (0,) * len(rows))
 
     @torch.no_grad()
-    def _fill_cache(self, prompts: Sequence[tuple[int, ...]]) -> tuple[DynamicCache | None, Tensor | None]:
+    def _fill_cache(
+        self, prompts: Sequence[tuple[int, ...]]
+    ) -> tuple["transformers.DynamicCache | None", Tensor | None]:
         """Keys and values of the prompts (without their last token) and the mask of the cached columns `[B, C]`."""
         shared = common_prefix(prompts)
         if max(map(len, prompts)) == 0:
             return None, None
-        cache = DynamicCache(config=self._model.config)
+        cache = transformers.DynamicCache(config=self._model.config)
         if shared:
             self._decoder(
                 input_ids=torch.tensor([prompts[0][:shared]]), past_key_values=cache, use_cache=True
@@ -227,7 +229,7 @@ class SignalReader:
         if any(getattr(self._model.config, name, None) for name in _WINDOW_SETTINGS):
             return False
         try:
-            if any(DynamicCache(config=self._model.config).is_sliding):
+            if any(transformers.DynamicCache(config=self._model.config).is_sliding):
                 return False
             split, plain = self._split(rows), self._plain(rows)
         except (TypeError, ValueError, RuntimeError, AttributeError, NotImplementedError):

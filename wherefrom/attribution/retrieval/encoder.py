@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from safetensors import SafetensorError
-from transformers import AutoModel, AutoTokenizer
 
 from wherefrom.attribution.models.files import look_over
 from wherefrom.attribution.retrieval.index import VectorIndex, Vectors
@@ -74,10 +74,10 @@ class SentenceEncoder:
         look_over(folder)
         first_token = _pools_first_token(folder)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
                 str(folder), local_files_only=True, trust_remote_code=False
             )
-            model, loaded = AutoModel.from_pretrained(
+            model, loaded = transformers.AutoModel.from_pretrained(
                 str(folder),
                 local_files_only=True,
                 trust_remote_code=False,

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import bm25s
 import numpy as np
 import numpy.typing as npt
 
@@ -27,7 +26,7 @@ class LexicalIndex:
     @classmethod
     def build(cls, texts: Sequence[str]) -> "LexicalIndex":
         """Index one text per training example, in corpus order."""
-        index = bm25s.BM25()
+        index = _bm25s().BM25()
         words = _words(texts)
         # bm25s does not take an empty vocabulary: a corpus of nothing but emoji
         index.index(words if any(words) else [[""] for _ in words], show_progress=False)
@@ -37,7 +36,7 @@ class LexicalIndex:
     def load(cls, folder: Path) -> "LexicalIndex":
         """Open what `save` wrote."""
         try:
-            return cls(bm25s.BM25.load(str(folder), load_corpus=False))
+            return cls(_bm25s().BM25.load(str(folder), load_corpus=False))
         except (OSError, ValueError, KeyError) as error:
             raise BundleCorrupt(f"{folder}: not a lexical index: {error}") from error
 
@@ -61,8 +60,15 @@ class LexicalIndex:
         return math.log1p((self._index.scores["num_docs"] - holding + 0.5) / (holding + 0.5))
 
 
+def _bm25s() -> Any:
+    """The library, imported when a corpus is first searched: it brings scipy."""
+    import bm25s  # noqa: PLC0415 - slow to import
+
+    return bm25s
+
+
 def _words(texts: Sequence[str]) -> list[list[str]]:
-    words: list[list[str]] = bm25s.tokenize(
+    words: list[list[str]] = _bm25s().tokenize(
         [fold(text) for text in texts],
         token_pattern=_WORD,
         stopwords=[],

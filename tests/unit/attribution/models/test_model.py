@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from tests.tiny import (
@@ -151,6 +150,8 @@ def test_adapter_is_merged(adapter_dir: Path) -> None:
 
 
 def _merged_by_peft(adapter: Path) -> dict[str, torch.Tensor]:
+    from peft import PeftModel
+
     base = load_model(shared_micro_model()).model
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning)  # peft's own use of transformers

@@ -3,9 +3,9 @@
 from typing import Any
 
 import pytest
+import transformers
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoTokenizer
 
 from tests.tiny import TINY_MODEL, VOCABULARY
 from wherefrom.attribution.models.ranges import decoded_ranges
@@ -21,7 +21,7 @@ END = 1
 @pytest.fixture
 def tokenizer():
     """A tokenizer that a test may change."""
-    return AutoTokenizer.from_pretrained(str(TINY_MODEL), local_files_only=True)
+    return transformers.AutoTokenizer.from_pretrained(str(TINY_MODEL), local_files_only=True)
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_spans_restrict_positions(data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(text) - 1))
     end = data.draw(st.integers(start + 1, len(text)))
     turns = data.draw(st.sampled_from([TURNS, ()]))
-    tokenizer = AutoTokenizer.from_pretrained(str(TINY_MODEL), local_files_only=True)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(TINY_MODEL), local_files_only=True)
     renderer = Renderer(tokenizer, end_ids=frozenset({END}))
     offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
     expected = [first < end and last > start for first, last in offsets][0 if turns else 1 :]
@@ -259,7 +259,7 @@ def test_template_that_rewrites(renderer: Renderer, tokenizer) -> None:
 def test_ranges_of_other_ids(data: st.DataObject) -> None:
     """Ids that are not the tokenizer's own choice are aligned by decoding: the same as its offsets where they can be compared."""
     text = data.draw(st.text(alphabet="ab 7.é€😀", min_size=1, max_size=20).filter(str.strip))
-    tokenizer = AutoTokenizer.from_pretrained(str(TINY_MODEL), local_files_only=True)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(TINY_MODEL), local_files_only=True)
     renderer = Renderer(tokenizer, end_ids=frozenset({END}))
     whole = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     decoded = decoded_ranges(renderer._decode, whole["input_ids"], lead=(), limit=len(text))

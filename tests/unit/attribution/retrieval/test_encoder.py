@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoTokenizer, BertConfig, BertModel
+import transformers
 
 from tests.tiny import (
     TINY_MODEL,
@@ -31,7 +31,7 @@ TEXTS = ["The refund is on its way.", "", "Charge the battery overnight, always.
 def encoder_dir(tmp_path: Path) -> Path:
     """A small encoder with random weights, as transformers saves it."""
     torch.manual_seed(3)
-    config = BertConfig(
+    config = transformers.BertConfig(
         vocab_size=VOCABULARY,
         hidden_size=32,
         num_hidden_layers=2,
@@ -41,7 +41,7 @@ def encoder_dir(tmp_path: Path) -> Path:
         pad_token_id=0,
     )
     folder = tmp_path / "small-encoder"
-    BertModel(config).save_pretrained(str(folder))
+    transformers.BertModel(config).save_pretrained(str(folder))
     for name in TOKENIZER_FILES:
         (folder / name).write_bytes((TINY_MODEL / name).read_bytes())
     return folder
@@ -49,8 +49,8 @@ def encoder_dir(tmp_path: Path) -> Path:
 
 def test_embedding_is_the_mean_of_the_last_states(encoder_dir: Path) -> None:
     """A plain loop over single texts, mean and unit length."""
-    model = BertModel.from_pretrained(str(encoder_dir)).eval()
-    tokenizer = AutoTokenizer.from_pretrained(str(encoder_dir))
+    model = transformers.BertModel.from_pretrained(str(encoder_dir)).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(encoder_dir))
     found = SentenceEncoder.load(encoder_dir).embed(TEXTS)
     assert found.shape == (4, 32)
     assert found.dtype == np.float32
