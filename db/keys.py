@@ -1,29 +1,34 @@
 """API keys: made once, shown once, kept as a hash. Who may do what with a scope is `web`'s business.
 
 A key is ``wf_<prefix>_<secret>`` with 256 random bits in the secret, so a fast hash is enough. The prefix finds the row and may be
-shown to people.
+shown to people. A key belongs to a producer (`db.producers`), which keeps its idempotency keys when its API keys change.
 """
 
 import hashlib
 import hmac
+import re
 import secrets
-from collections.abc import Iterable
+import time
+import unicodedata
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import insert, or_, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import false, func, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from db.clock import db_after, db_now
-from db.models import ApiKey
+from db.models import ApiKey, Producer
+from db.producers import checked_name, ensure_producer
 from db.session import Database
 from db.statements import AnySelect
 from db.trail import Event, TrailKind, record_events
-from wherefrom.errors import ConfigurationError, NotFound
+from wherefrom.errors import ConfigurationError, NotFound, WherefromError
 
-#: `last_used_at` is written at most this often, seconds: reading must not cost a write each time.
+#: `last_used_at` is written, or tried to be written, at most this often, seconds: reading must not cost a write each time.
 LAST_USED_STEP_S = 60.0
 
 _MARK = "wf"
@@ -43,6 +48,8 @@ class KeyInfo:
     """What is known about a key; never the key."""
 
     name: str
+    #: Whose it is: the name that its records are stored under.
+    producer: str
     #: The part of the key that may be shown.
     prefix: str
     #: Values of `Scope`.
@@ -54,49 +61,172 @@ class KeyInfo:
     revoked_at: datetime | None
 
 
-def create_key(db: Database, name: str, scopes: Iterable[str], expires_at: datetime | None = None) -> str:
+class UseNotes:
+    """Notes when keys were last used, as well as can be: a database that cannot be written now stops no reading.
+
+    One per process; safe to share between threads.
+
+    Args:
+        on_failure: Called for every note that could not be written.
+    """
+
+    def __init__(self, on_failure: Callable[[], None] = lambda: None) -> None:
+        self._on_failure = on_failure
+        self._failed_at: dict[str, float] = {}
+
+    def note(self, db: Database, prefix: str) -> None:
+        """Write that the key was used now, without waiting for anybody; after a failure not again for a while."""
+        if time.monotonic() < self._failed_at.get(prefix, float("-inf")) + LAST_USED_STEP_S:
+            return
+        try:
+            with db.writing_at_once() as session:
+                session.execute(update(ApiKey).where(ApiKey.prefix == prefix).values(last_used_at=db_now()))
+        except (SQLAlchemyError, WherefromError):  # locked, read-only, away: whoever asks only wants to read
+            self._failed_at[prefix] = time.monotonic()
+            self._on_failure()
+        else:
+            self._failed_at.pop(prefix, None)
+
+
+def create_key(
+    db: Database,
+    name: str,
+    scopes: Iterable[str],
+    expires_at: datetime | None = None,
+    *,
+    producer: str | None = None,
+) -> str:
     """Make a key and return it, this one time.
 
     Args:
         db: The database.
-        name: Who uses it; also the producer of what it sends. Unique for ever, so that a name means one key.
-        scopes: What it may do, at least one of ``ingest``, ``read``, ``admin``.
+        name: What the key is called. Unique for ever, so that a name means one key.
+        scopes: What it may do, at least one of ``ingest``, ``read``, ``measure``, ``admin``.
         expires_at: From when it is refused, aware; None for never.
+        producer: Whose it is; made where it is missing. None: a producer of the key's name.
 
     Raises:
-        ConfigurationError: the name is taken or empty, or a scope does not exist.
+        ConfigurationError: a name is taken, reserved or empty, or a scope does not exist.
     """
     try:
         granted = sorted({Scope(one).value for one in scopes})
     except ValueError as error:
         raise ConfigurationError(f"{error}; there are {', '.join(Scope)}") from error
-    if not granted or not name:
-        raise ConfigurationError("a key needs a name and at least one scope")
+    if not granted:
+        raise ConfigurationError("a key needs at least one scope")
+    wanted = checked_name(name, what="a key")
+    try:
+        with db.writing() as session:
+            owner = ensure_producer(session, producer or wanted)
+            return _insert_key(session, wanted, owner, scopes=granted, expires_at=expires_at)
+    except IntegrityError as error:
+        raise ConfigurationError(f"a key named {name!r} exists or existed; take another name") from error
+
+
+def _insert_key(
+    session: Session, name: str, producer_id: int, *, scopes: list[str], expires_at: datetime | None
+) -> str:
     prefix = secrets.token_hex(4)
     key = f"{_MARK}_{prefix}_{secrets.token_urlsafe(32)}"
     row = {
         "name": name,
+        "producer_id": producer_id,
         "prefix": prefix,
         "key_sha256": _sha256(key),
-        "scopes": granted,
+        "scopes": scopes,
         "expires_at": expires_at,
     }
-    try:
-        with db.writing() as session:
-            session.execute(insert(ApiKey), [row])
-            record_events(session, [Event(TrailKind.KEY_CREATED, f"api_key:{prefix}", {"scopes": granted})])
-    except IntegrityError as error:
-        raise ConfigurationError(f"a key named {name!r} exists or existed; take another name") from error
+    session.execute(insert(ApiKey), [row])
+    record_events(session, [Event(TrailKind.KEY_CREATED, f"api_key:{prefix}", {"scopes": scopes})])
     return key
 
 
-def check_key(db: Database, key: str) -> KeyInfo | None:
-    """Who a key belongs to; None where it is unknown, wrong, expired or revoked. Takes the same time for all of these."""
+@dataclass(frozen=True)
+class RotatedKey:
+    """The key that takes another one's place."""
+
+    name: str
+    producer: str
+    scopes: tuple[str, ...]
+    #: Shown this one time.
+    key: str
+
+
+def rotate_key(
+    db: Database,
+    name: str,
+    *,
+    grace_s: float,
+    new_name: str | None = None,
+    expires_at: datetime | None = None,
+) -> RotatedKey:
+    """Make a new key of the same producer with the same scopes; the old one goes on for a while.
+
+    Args:
+        db: The database.
+        name: The key to be replaced.
+        grace_s: How long the old key is still taken, seconds; 0 revokes it at once.
+        new_name: Name of the new key; by default the old one's with the next free number.
+        expires_at: From when the new key is refused, aware; None for never.
+
+    Raises:
+        NotFound: there is no key with this name.
+        ConfigurationError: the key is revoked or expired, or the new name cannot be used.
+    """
+    try:
+        with db.writing() as session:
+            old = _key_named(session, name)
+            ended = old.expired or old.revoked_at is not None
+            if ended:
+                raise ConfigurationError(
+                    f"the key {old.name!r} is revoked or expired; make a new one: keys create NAME --producer {old.producer}"
+                )
+            wanted = checked_name(new_name or _next_name(session, old.name), what="a key")
+            key = _insert_key(
+                session,
+                wanted,
+                ensure_producer(session, old.producer),
+                scopes=list(old.scopes),
+                expires_at=expires_at,
+            )
+            _retire(session, old, grace_s=grace_s)
+    except IntegrityError as error:
+        raise ConfigurationError(f"a key named {new_name!r} exists or existed; take another name") from error
+    return RotatedKey(wanted, old.producer, tuple(old.scopes), key)
+
+
+def _retire(session: Session, old: Any, *, grace_s: float) -> None:
+    """Let a key end after the grace, or where it ends anyway before that."""
+    mine = update(ApiKey).where(ApiKey.prefix == old.prefix)
+    if grace_s <= 0:
+        session.execute(mine.values(revoked_at=db_now()))
+        record_events(session, [Event(TrailKind.KEY_REVOKED, f"api_key:{old.prefix}")])
+        return
+    later = or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > db_after(grace_s))
+    session.execute(mine.where(later).values(expires_at=db_after(grace_s)))
+
+
+def _next_name(session: Session, name: str) -> str:
+    """The name with the next free number behind it: `production`, `production-2`, `production-3`."""
+    taken = set(session.scalars(select(ApiKey.name)))
+    found = re.fullmatch(r"(?P<stem>.+)-(?P<number>[1-9][0-9]{0,5})", name)
+    stem, number = (found["stem"], int(found["number"])) if found else (name, 1)
+    while f"{stem}-{number + 1}" in taken:
+        number += 1
+    return f"{stem}-{number + 1}"
+
+
+def check_key(db: Database, key: str, notes: UseNotes | None = None) -> KeyInfo | None:
+    """Who a key belongs to; None where it is unknown, wrong, expired or revoked. Takes the same time for all of these.
+
+    Args:
+        db: The database; it is only read, but for the note of the use.
+        key: As it was sent.
+        notes: Notes the use; new ones where none are given.
+    """
     mark, _, rest = key.partition("_")
     prefix, _, _ = rest.partition("_")
-    expired = ApiKey.expires_at <= db_now()
-    rested = or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at <= db_after(-LAST_USED_STEP_S))
-    query = _KEYS.add_columns(ApiKey.key_sha256, expired.label("expired"), rested.label("rested"))
+    query = _KEYS.add_columns(ApiKey.key_sha256)
     with db.reading() as session:
         row = (
             session.execute(query.where(ApiKey.prefix == prefix)).one_or_none() if prefix.isalnum() else None
@@ -106,8 +236,7 @@ def check_key(db: Database, key: str) -> KeyInfo | None:
     if row is None or not same or mark != _MARK or row.expired or row.revoked_at is not None:
         return None
     if row.rested:
-        with db.writing() as session:
-            session.execute(update(ApiKey).where(ApiKey.prefix == prefix).values(last_used_at=db_now()))
+        (notes or UseNotes()).note(db, prefix)
     return _key_info(row)
 
 
@@ -117,15 +246,19 @@ def revoke_key(db: Database, name: str) -> None:
     Raises:
         NotFound: there is no key with this name.
     """
-    revoke = (
-        update(ApiKey).where(ApiKey.name == name, ApiKey.revoked_at.is_(None)).values(revoked_at=db_now())
-    )
     with db.writing() as session:
-        prefix = session.scalar(select(ApiKey.prefix).where(ApiKey.name == name))
-        if prefix is None:
-            raise NotFound(f"there is no key named {name!r}")
-        if session.scalar(revoke.returning(ApiKey.id)) is not None:
-            record_events(session, [Event(TrailKind.KEY_REVOKED, f"api_key:{prefix}")])
+        key = _key_named(session, name)
+        if key.revoked_at is None:
+            _retire(session, key, grace_s=0)
+
+
+def _key_named(session: Session, name: str) -> Any:
+    names = {name, unicodedata.normalize("NFC", name)}
+    sayable = "\x00" not in name and not any("\ud800" <= one <= "\udfff" for one in name)
+    row = session.execute(_KEYS.where(ApiKey.name.in_(names))).first() if sayable else None
+    if row is None:
+        raise NotFound(f"there is no key named {name!r}")
+    return row
 
 
 def list_keys(db: Database) -> list[KeyInfo]:
@@ -136,18 +269,22 @@ def list_keys(db: Database) -> list[KeyInfo]:
 
 _KEYS: AnySelect = select(
     ApiKey.name,
+    func.coalesce(Producer.name, ApiKey.name).label("producer"),
     ApiKey.prefix,
     ApiKey.scopes,
     ApiKey.created_at,
     ApiKey.expires_at,
     ApiKey.last_used_at,
     ApiKey.revoked_at,
-)
+    func.coalesce(ApiKey.expires_at <= db_now(), false()).label("expired"),
+    or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at <= db_after(-LAST_USED_STEP_S)).label("rested"),
+).outerjoin(Producer, Producer.id == ApiKey.producer_id)
 
 
 def _key_info(row: Any) -> KeyInfo:
     return KeyInfo(
         name=row.name,
+        producer=row.producer,
         prefix=row.prefix,
         scopes=tuple(row.scopes),
         created_at=row.created_at,

@@ -365,6 +365,16 @@ class TrailEvent(Base):
     row_hash: Mapped[Sha256 | None]
 
 
+class Producer(Base):
+    """Who flags outputs; its records are stored under its name, whichever of its keys they came with."""
+
+    __tablename__ = "producer"
+
+    id: Mapped[Id]
+    name: Mapped[Short] = mapped_column(unique=True)
+    created_at: Mapped[Now]
+
+
 class ApiKey(Base):
     """A key of the HTTP API; only its hash is stored."""
 
@@ -372,6 +382,8 @@ class ApiKey(Base):
 
     id: Mapped[Id]
     name: Mapped[Short] = mapped_column(unique=True)
+    #: NULL for a key that a release without producers made: it is its own producer.
+    producer_id: Mapped[int | None] = mapped_column(_BIG, ForeignKey("producer.id"), index=True)
     prefix: Mapped[Short] = mapped_column(unique=True)
     key_sha256: Mapped[Sha256]
     scopes: Mapped[list[Any]]

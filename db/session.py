@@ -22,6 +22,8 @@ from wherefrom.settings import Settings
 
 #: How long a SQLite connection waits for another writer, seconds.
 BUSY_TIMEOUT_S = 10.0
+#: How long a transaction that must not wait waits for a lock of PostgreSQL, milliseconds.
+HASTY_LOCK_MS = 50
 #: How long the first packet of a PostgreSQL server is waited for, seconds.
 CONNECT_TIMEOUT_S = 10
 
@@ -42,6 +44,8 @@ class Database:
         self.dialect = self._url.get_backend_name()
         self._writer = make_engine(self._url)
         self._reader = _reading_engine(self._url, self._writer)
+        on_sqlite = self.dialect == "sqlite"
+        self._hasty = make_engine(self._url, busy_timeout_s=0.0) if on_sqlite else self._writer
 
     @contextmanager
     def writing(self) -> Iterator[Session]:
@@ -76,6 +80,18 @@ class Database:
         with database_errors(self.url_masked), Session(self._reader) as session:
             yield session
 
+    @contextmanager
+    def writing_at_once(self) -> Iterator[Session]:
+        """As `writing`, but it gives up at once where somebody else holds a lock: for what is not worth a wait.
+
+        Raises:
+            DatabaseUnavailable, DatabaseReadOnly: as for `writing`, or the lock is taken.
+        """
+        with database_errors(self.url_masked), Session(self._hasty) as session, session.begin():
+            if self.dialect == "postgresql":
+                session.execute(text(f"SET LOCAL lock_timeout = {HASTY_LOCK_MS}"))
+            yield session
+
     def ping(self) -> None:
         """Ask the database for an answer.
 
@@ -89,6 +105,7 @@ class Database:
         """Close the connections of the pools; the next use opens new ones."""
         self._writer.dispose()
         self._reader.dispose()
+        self._hasty.dispose()
 
 
 @contextmanager
@@ -140,20 +157,25 @@ def mask_url(url: URL) -> str:
     return url.render_as_string(hide_password=True)
 
 
-def make_engine(url: URL, *, foreign_keys: bool = True, query_only: bool = False) -> Engine:
+def make_engine(
+    url: URL, *, foreign_keys: bool = True, query_only: bool = False, busy_timeout_s: float = BUSY_TIMEOUT_S
+) -> Engine:
     """An engine with the settings that wherefrom relies on. Parameters of statements never stand in its errors.
 
     Args:
         url: As given by `parse_url`.
         foreign_keys: Off only while a SQLite schema is migrated.
         query_only: SQLite connections that refuse to write.
+        busy_timeout_s: How long a SQLite connection waits for another writer, seconds.
 
     Raises:
         ConfigurationError: the folder of a SQLite file cannot be made.
     """
     if url.get_backend_name() == "postgresql":
         return _postgresql_engine(url)
-    return _sqlite_engine(url, foreign_keys=foreign_keys, query_only=query_only)
+    return _sqlite_engine(
+        url, foreign_keys=foreign_keys, query_only=query_only, busy_timeout_s=busy_timeout_s
+    )
 
 
 def _postgresql_engine(url: URL) -> Engine:
@@ -186,14 +208,14 @@ def _postgresql_engine(url: URL) -> Engine:
     return engine
 
 
-def _sqlite_engine(url: URL, *, foreign_keys: bool, query_only: bool) -> Engine:
+def _sqlite_engine(url: URL, *, foreign_keys: bool, query_only: bool, busy_timeout_s: float) -> Engine:
     _make_folder(Path(url.database or ""))
     engine = create_engine(
         url,
         hide_parameters=True,
         json_serializer=_to_json,
         # The driver opens no transactions of its own; `_begin` below does.
-        connect_args={"timeout": BUSY_TIMEOUT_S, "isolation_level": None},
+        connect_args={"timeout": busy_timeout_s, "isolation_level": None},
     )
 
     @event.listens_for(engine, "connect")

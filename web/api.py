@@ -133,7 +133,7 @@ async def flag(
 def _accept(
     records: Sequence[FlaggedRecord], *, alone: bool, caller: Caller, services: Services
 ) -> Sequence[IntakeResult]:
-    results = intake.accept(services.database, records, producer=caller.name, channel=CHANNEL)
+    results = intake.accept(services.database, records, producer=caller.producer, channel=CHANNEL)
     for result in results:
         services.metrics.count("intake_records_total", channel=CHANNEL, status=result.status)
     if alone and results[0].status == "conflict":

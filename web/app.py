@@ -5,6 +5,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.responses import Response
 from starlette.types import Scope
 
+from db.keys import UseNotes
 from db.session import Database
 from web import api, health, pages
 from web.errors import install_error_handlers
@@ -66,6 +67,7 @@ def create_app(
         metrics=metrics,
         queue=queue or RedisProbe(settings),
         notify=notify,
+        key_uses=UseNotes(on_failure=lambda: metrics.count("api_key_uses_unnoted_total")),
     )
     install_error_handlers(app)
     install_openapi(app)

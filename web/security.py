@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from db import keys
 from db.keys import Scope as KeyScope
+from db.producers import LOCAL
 from web.body import raise_too_large
 from web.errors import UnknownHost, answer_of
 from web.headers import SECURITY_HEADERS
@@ -46,15 +47,15 @@ _PROXY_HEADERS = frozenset(
 )  # fmt: skip
 _PROXY_PREFIX = "x-forwarded"
 
-#: Producer name of whoever flags without a key on loopback.
-LOCAL_CALLER = "local"
-
 
 @dataclass(frozen=True)
 class Caller:
-    """Who sent a request: the name of an API key, or `local`."""
+    """Who sent a request."""
 
+    #: Name of the API key, or `local`.
     name: str
+    #: Whose key it is: its records and idempotency keys stand under this name.
+    producer: str
 
 
 def is_proxied(headers: Headers) -> bool:
@@ -183,13 +184,13 @@ def authenticate(headers: Headers, services: Services, scope: KeyScope) -> Calle
         proxied = is_proxied(headers) and not services.settings.unsafe_no_auth
         if key_needed(services.settings) or proxied:
             raise Unauthorized("send an API key as `Authorization: Bearer wf_...`; the operator makes keys")
-        return Caller(name=LOCAL_CALLER)
-    info = keys.check_key(services.database, key)
+        return Caller(name=LOCAL, producer=LOCAL)
+    info = keys.check_key(services.database, key, services.key_uses)
     if info is None:
         raise Unauthorized("the API key is unknown, expired or revoked")
     if scope not in info.scopes and KeyScope.ADMIN not in info.scopes:
         raise Forbidden(f"the API key {info.name!r} lacks the scope `{scope}`")
-    return Caller(name=info.name)
+    return Caller(name=info.name, producer=info.producer)
 
 
 def needs(scope: KeyScope) -> Callable[..., Caller]:

@@ -4,11 +4,12 @@ Made by `web.app.create_app`; routes ask for it with `Depends(services_of)`. Not
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from fastapi import Request
 
+from db.keys import UseNotes
 from db.session import Database
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
@@ -49,6 +50,7 @@ class Services:
     metrics: Metrics
     queue: QueueProbe
     notify: Notify = notify_nobody
+    key_uses: UseNotes = field(default_factory=UseNotes)
 
 
 def services_of(request: Request) -> Services:

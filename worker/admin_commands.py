@@ -13,6 +13,7 @@ import typer
 from wherefrom.errors import ConfigurationError, QueueUnavailable, UnusableModel
 from wherefrom.records import AuditState, BundleInfo
 from wherefrom.settings import Settings
+from wherefrom.terminal import say
 from worker.door import (
     EXIT_UNHEALTHY,
     EXIT_USAGE,
@@ -20,7 +21,7 @@ from worker.door import (
     open_settings,
     opened_database,
     print_json,
-    print_table,
+    print_rows,
 )
 
 
@@ -37,7 +38,7 @@ def doctor(*, as_json: Json = False) -> None:
     if as_json:
         print_json(findings)
     else:
-        print_table(("what", "verdict", "text"), findings)
+        print_rows(("what", "verdict", "text"), findings, empty="nothing was looked at")
     if any(finding["verdict"] == "problem" for finding in findings):
         raise typer.Exit(EXIT_UNHEALTHY)
 
@@ -72,11 +73,11 @@ def retry(
     if as_json:
         print_json({"requeued": requeued})
     else:
-        typer.echo(f"{requeued} {'audit is' if requeued == 1 else 'audits are'} pending again")
+        say(f"{requeued} {'audit is' if requeued == 1 else 'audits are'} pending again")
     if audit_ids and requeued < len(set(audit_ids)):
-        typer.echo(
+        say(
             f"{len(set(audit_ids)) - requeued} of the ids are not dead, rejected or abstained, wait for a bundle, or do not exist",
-            err=True,
+            to_stderr=True,
         )
         raise typer.Exit(EXIT_USAGE)
 
@@ -107,7 +108,7 @@ def add_bundle(
     if as_json:
         print_json({"id": bundle_id, "name": manifest.name, "model": manifest.model.name, "active": activate})
     else:
-        typer.echo(
+        say(
             f"bundle {manifest.name} (id {bundle_id}) explains {manifest.model.name}{'' if activate else ', not active'}"
         )
 
@@ -125,35 +126,103 @@ def bundles(*, as_json: Json = False) -> None:
     if as_json:
         print_json(rows)
     else:
-        print_table(("id", "name", "model", "form", "corpus_examples", "active", "created_at"), rows)
+        print_rows(
+            ("id", "name", "model", "form", "corpus_examples", "active", "created_at"),
+            rows,
+            empty="no bundle is registered",
+        )
+
+
+#: Longest life of a key, days; beyond it a date cannot be written.
+LONGEST_DAYS = 36_500
+
+Days = Annotated[
+    int | None,
+    typer.Option(min=1, max=LONGEST_DAYS, help="Days until it expires; for ever where not given."),
+]
 
 
 def keys_create(
-    name: Annotated[
-        str, typer.Argument(help="Whose key it is; producers keep their idempotency keys under it.")
-    ],
+    name: Annotated[str, typer.Argument(help="What the key is called; a name means one key for ever.")],
     *,
-    scope: Annotated[list[str], typer.Option(help="ingest, read or admin; may be repeated.")],
-    days: Annotated[
-        int | None, typer.Option(min=1, help="Days until it expires; for ever where not given.")
+    scope: Annotated[list[str], typer.Option(help="ingest, read, measure or admin; may be repeated.")],
+    producer: Annotated[
+        str | None,
+        typer.Option(
+            help="Whose key it is. All keys of one producer share its idempotency keys. Default: the key's name."
+        ),
     ] = None,
+    days: Days = None,
     as_json: Json = False,
 ) -> None:
     """Make an API key. It is shown once and stored nowhere: keep it.
 
     Examples:
       python -m worker keys create production --scope ingest --days 90
+      python -m worker keys create production-eu --scope ingest --producer production
       python -m worker keys create auditor --scope read
     """
     from db import keys
 
-    expires_at = None if days is None else datetime.now(UTC) + timedelta(days=days)
+    expires_at = _in_days(days)
     with opened_database(open_settings()) as database:
-        key = keys.create_key(database, name, scope, expires_at)
+        key = keys.create_key(database, name, scope, expires_at, producer=producer)
     if as_json:
-        print_json({"name": name, "scopes": scope, "expires_at": expires_at, "key": key})
+        print_json(
+            {
+                "name": name,
+                "producer": producer or name,
+                "scopes": scope,
+                "expires_at": expires_at,
+                "key": key,
+            }
+        )
     else:
-        typer.echo(key)
+        say(key)
+
+
+def keys_rotate(
+    name: Annotated[str, typer.Argument(help="The key to be replaced.")],
+    *,
+    new_name: Annotated[
+        str | None, typer.Option(help="Name of the new key. Default: the old name with the next number.")
+    ] = None,
+    grace_hours: Annotated[
+        float,
+        typer.Option(
+            min=0.0, max=24.0 * LONGEST_DAYS, help="Hours that the old key is still taken; 0 revokes it now."
+        ),
+    ] = 24.0,
+    days: Days = None,
+    as_json: Json = False,
+) -> None:
+    """Make a new API key of the same producer, with the same scopes; the old key ends after a grace.
+
+    Records that were sent with the old key and are sent again with the new one are not stored twice.
+
+    Examples:
+      python -m worker keys rotate production
+      python -m worker keys rotate production --new-name production-2027 --grace-hours 0 --days 90
+    """
+    from db import keys
+
+    expires_at = _in_days(days)
+    with opened_database(open_settings()) as database:
+        new = keys.rotate_key(
+            database, name, grace_s=grace_hours * 3600.0, new_name=new_name, expires_at=expires_at
+        )
+    if as_json:
+        print_json({**asdict(new), "expires_at": expires_at, "replaces": name, "grace_hours": grace_hours})
+    else:
+        say(new.key)
+        say(
+            f"the new key is called {new.name}; {name} ends {f'in {grace_hours:g} hours' if grace_hours else 'now'}",
+            to_stderr=True,
+        )
+
+
+def _in_days(days: int | None) -> datetime | None:
+    return None if days is None else datetime.now(UTC) + timedelta(days=days)
 
 
 def keys_list(*, as_json: Json = False) -> None:
@@ -169,7 +238,7 @@ def keys_list(*, as_json: Json = False) -> None:
     if as_json:
         print_json(rows)
     else:
-        print_table(tuple(rows[0]) if rows else ("name",), rows)
+        print_rows(tuple(rows[0]) if rows else ("name",), rows, empty="there is no API key")
 
 
 def keys_revoke(name: Annotated[str, typer.Argument(help="Name of the key.")]) -> None:
@@ -182,7 +251,7 @@ def keys_revoke(name: Annotated[str, typer.Argument(help="Name of the key.")]) -
 
     with opened_database(open_settings()) as database:
         keys.revoke_key(database, name)
-    typer.echo(f"the key {name} is revoked")
+    say(f"the key {name} is revoked")
 
 
 def _warn_of_missing_model(bundle: BundleInfo, settings: Settings) -> None:
@@ -192,7 +261,7 @@ def _warn_of_missing_model(bundle: BundleInfo, settings: Settings) -> None:
     try:
         find_bundle_model(bundle, settings)
     except UnusableModel as error:
-        typer.echo(f"warning: {error}. Workers of this machine refuse the bundle until then.", err=True)
+        say(f"warning: {error}. Workers of this machine refuse the bundle until then.", to_stderr=True)
 
 
 def _hint(settings: Settings, pending: dict[int, int]) -> None:
@@ -211,7 +280,7 @@ def _hint(settings: Settings, pending: dict[int, int]) -> None:
         try:
             hints.send_for_work(pending)
         except QueueUnavailable as error:
-            typer.echo(f"note: {error}; the sweeper sends hints when Redis is back", err=True)
+            say(f"note: {error}; the sweeper sends hints when Redis is back", to_stderr=True)
 
 
 def add_admin_commands(app: typer.Typer) -> None:
@@ -221,5 +290,6 @@ def add_admin_commands(app: typer.Typer) -> None:
     key_commands = typer.Typer(no_args_is_help=True, help="API keys of producers and auditors.")
     key_commands.command("create")(keys_create)
     key_commands.command("list")(keys_list)
+    key_commands.command("rotate")(keys_rotate)
     key_commands.command("revoke")(keys_revoke)
     app.add_typer(key_commands, name="keys", rich_help_panel="Look after it")

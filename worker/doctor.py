@@ -7,7 +7,8 @@ from typing import Literal
 
 import redis
 
-from db import catalogue, measurements, reader
+from db import catalogue, keys, measurements, reader
+from db.producers import is_reserved
 from db.session import Database, open_database
 from wherefrom.errors import PermanentError, TransientError, WherefromError
 from wherefrom.messages import INTAKE_GROUP
@@ -45,6 +46,7 @@ def examine(settings: Settings) -> list[Finding]:
         looks.append(("redis", lambda: _redis(settings)))
     if stored.verdict == "ok":
         looks += [("bundles", lambda: _bundles(settings)), ("audits", lambda: _audits(settings))]
+        looks += [("keys", lambda: _keys(settings))]
     for what, look in looks:
         try:
             findings += look()
@@ -141,6 +143,19 @@ def _bundles(settings: Settings) -> Iterator[Finding]:
                 yield from _model(bundle, settings)
     finally:
         database.dispose()
+
+
+def _keys(settings: Settings) -> Iterator[Finding]:
+    """Nothing where all is well: keys of a release that reserved no names may share idempotency keys with the service's own doors."""
+    database = open_database(settings)
+    try:
+        held = [key for key in keys.list_keys(database) if key.revoked_at is None]
+    finally:
+        database.dispose()
+    for key in held:
+        if is_reserved(key.producer):
+            text = f"the key {key.name} has the producer {key.producer}, a name of the service itself: make another one (python -m worker keys create), then revoke it"
+            yield Finding("keys", "warning", text)
 
 
 def _model(bundle: BundleInfo, settings: Settings) -> Iterator[Finding]:

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +12,7 @@ import typer
 from wherefrom.errors import PermanentError, TransientError
 from wherefrom.logs import configure_logging
 from wherefrom.settings import Settings, load_settings
+from wherefrom.terminal import print_table, say
 
 if TYPE_CHECKING:
     from db.session import Database
@@ -57,19 +59,22 @@ def opened_database(settings: Settings) -> Iterator["Database"]:
 
 
 def print_json(value: Any) -> None:
-    """One JSON value on standard output."""
-    typer.echo(json.dumps(value, ensure_ascii=False, default=str))
+    """One JSON value on standard output, ASCII only, so that a terminal obeys none of it."""
+    typer.echo(json.dumps(value, default=str))
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    """A table of the named fields on standard output."""
-    from rich.console import Console  # noqa: PLC0415 - few commands print a table
-    from rich.table import Table  # noqa: PLC0415
+def print_rows(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], *, empty: str) -> None:
+    """A table of the named fields on standard output, or the sentence `empty`."""
+    cells = ([_cell(row[column]) for column in columns] for row in rows)
+    print_table([(column, "left") for column in columns], cells, empty=empty)
 
-    table = Table(*columns)
-    for row in rows:
-        table.add_row(*(str(row[column]) for column in columns))
-    Console().print(table)
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, datetime):
+        return value.isoformat(" ", "seconds")
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def run_door(app: Callable[[], None]) -> None:
@@ -77,8 +82,8 @@ def run_door(app: Callable[[], None]) -> None:
     try:
         app()
     except PermanentError as error:
-        typer.echo(f"error ({error.code}): {error}", err=True)
+        say(f"error ({error.code}): {error}", to_stderr=True, keep="\n")
         sys.exit(EXIT_USAGE)
     except TransientError as error:
-        typer.echo(f"unavailable ({error.code}): {error}", err=True)
+        say(f"unavailable ({error.code}): {error}", to_stderr=True, keep="\n")
         sys.exit(EXIT_UNAVAILABLE)

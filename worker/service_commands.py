@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from wherefrom.settings import Settings
+from wherefrom.terminal import say
 from worker.door import EXIT_UNHEALTHY, Json, WithParent, open_settings, print_json
 from worker.health import CHECKS, check_health
 from worker.rounds import end_with_parent, stop_on_signals
@@ -44,9 +45,9 @@ def up(*, host: Host = None, port: Port = None) -> None:
         while not stop.wait(POLL_S):
             service.watch()
             if not shown and (url := service.web_url()):
-                typer.echo(f"wherefrom is at {url} (Ctrl-C stops it)")
+                say(f"wherefrom is at {url} (Ctrl-C stops it)")
                 shown = True
-        typer.echo("stopping: the doors first, then what is being worked on")
+        say("stopping: the doors first, then what is being worked on")
 
 
 def migrate(*, as_json: Json = False) -> None:
@@ -63,7 +64,7 @@ def migrate(*, as_json: Json = False) -> None:
     if as_json:
         print_json({"current": current, "head": head})
     else:
-        typer.echo(f"the schema is {current}")
+        say(f"the schema is {current}")
 
 
 def intake(*, exit_with_parent: WithParent = False, after: After = 0.0) -> None:
@@ -146,7 +147,7 @@ def health(
     if as_json:
         print_json({"name": answer.name, "well": answer.well, "text": answer.text})
     else:
-        typer.echo(f"{answer.name}: {'well' if answer.well else 'UNWELL'}, {answer.text}")
+        say(f"{answer.name}: {'well' if answer.well else 'UNWELL'}, {answer.text}")
     if not answer.well:
         raise typer.Exit(EXIT_UNHEALTHY)
 

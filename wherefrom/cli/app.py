@@ -13,6 +13,7 @@ import wherefrom
 from wherefrom.cli import export, flagging, measuring, service
 from wherefrom.cli.output import ExitCode, exit_code_of, print_error
 from wherefrom.errors import ConfigurationError, WherefromError
+from wherefrom.terminal import say
 
 #: Commands that need the engine; their module is imported when one of them runs, because torch takes seconds.
 ENGINE_COMMANDS = {
@@ -101,7 +102,7 @@ def _short_help_of(command: Callable[..., None]) -> str:
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - Typer passes it so
     if wanted:
-        typer.echo(wherefrom.__version__)
+        say(wherefrom.__version__)
         raise typer.Exit
 
 

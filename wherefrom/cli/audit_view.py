@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 from rich.text import Text
 
-from wherefrom.cli.output import many_lines, number, one_line, out, print_table, visible
+from wherefrom.cli.output import many_lines, number, one_line
 from wherefrom.records import AuditDetail, AuditState, AuditSummary, CitationRecord, Span
+from wherefrom.terminal import out, print_table, visible
 
 #: Stretches of text that are shown per citation, strongest first; `--json` has all of them.
 SHOWN_SPANS = 3

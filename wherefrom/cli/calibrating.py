@@ -38,6 +38,7 @@ from wherefrom.errors import ConfigurationError
 from wherefrom.evaluation.material import read_control_groups, read_gold
 from wherefrom.records import utc_now
 from wherefrom.retraining.bank import load_bank
+from wherefrom.terminal import say
 
 
 @dataclass(frozen=True)
@@ -94,15 +95,15 @@ def calibrate(
     _pass_note_on(bundle, out, model, adapter)
     told = calibration.fitted_on
     if as_json:
-        typer.echo(
+        say(
             json.dumps(
                 {"name": manifest.name, "path": str(out), "warnings": list(calibration.warnings), **told}
             )
         )
         return
     for warning in calibration.warnings:
-        typer.echo(f"warning: {warning}", err=True)
-    typer.echo(
+        say(f"warning: {warning}", to_stderr=True)
+    say(
         f"{manifest.name} in {out}: {told['controls_fit']} controls for the fit and {told['controls_null']} for p-values, "
         f"{told['known']} known outputs; confidence {'fitted' if calibration.citations else 'empty'}, "
         f"effects {calibration.effects.label if calibration.effects else 'empty'}"

@@ -23,6 +23,7 @@ from wherefrom.evaluation.evaluating import evaluate_bundle
 from wherefrom.evaluation.material import MaterialFiles
 from wherefrom.evaluation.page import card_page
 from wherefrom.evaluation.report import Report
+from wherefrom.terminal import say
 
 LossesName = Annotated[
     str | None, typer.Option(help="Name of their losses in the bank; default: the queries' file name.")
@@ -103,9 +104,9 @@ def _say(name: str, report: Report, *, as_json: bool) -> None:
         return
     for label, one in quality["measures"].items():
         between = "" if one["interval"] is None else "  [{:.3f}, {:.3f}]".format(*one["interval"])
-        typer.echo(f"{label:<66}{one['value']:>8.3f}{between}  n {one['n']}")
+        say(f"{label:<66}{one['value']:>8.3f}{between}  n {one['n']}")
     for label, reason in report.missing.items():
-        typer.echo(f"not measured: {label}: {reason}")
+        say(f"not measured: {label}: {reason}")
 
 
 def add_commands(app: typer.Typer) -> None:

@@ -35,10 +35,11 @@ from wherefrom.cli.options import (
     UntilOption,
     UrlOption,
 )
-from wherefrom.cli.output import out, print_json, progress, visible
+from wherefrom.cli.output import print_json, progress
 from wherefrom.client import Service
 from wherefrom.errors import ConfigurationError, DiskFull
 from wherefrom.records import AuditDetail, CitationRecord
+from wherefrom.terminal import out, visible
 
 #: Rows of one Parquet row group.
 ROW_GROUP = 5000

@@ -15,10 +15,11 @@ from rich.text import Text
 
 from wherefrom.cli.jsonl import CheckedFile, GoodLine, check_file
 from wherefrom.cli.options import JsonOption, UrlOption
-from wherefrom.cli.output import ExitCode, err, out, print_json, progress, visible
+from wherefrom.cli.output import ExitCode, print_json, progress
 from wherefrom.client import Service
 from wherefrom.errors import ConfigurationError, InvalidRecord, ServiceUnavailable
 from wherefrom.records import AuditState, IntakeResult
+from wherefrom.terminal import err, out, visible
 
 BATCH_RECORDS = 200
 BATCH_BYTES = 1_000_000
@@ -190,7 +191,7 @@ def _tell(outcome: Outcome, checked: CheckedFile, *, as_json: bool) -> None:
         print_json([outcome.as_json(checked)])
         return
     for one in outcome.refused[:LINES_TOLD]:
-        err().print(Text(f"line {one.line}: {one.status} ({one.code}): {visible(one.reason or '')}"))
+        err().print(Text(visible(f"line {one.line}: {one.status} ({one.code}): {one.reason or ''}")))
     if len(outcome.refused) > LINES_TOLD:
         err().print(f"... and {len(outcome.refused) - LINES_TOLD} more refused lines")
     counts = [f"{outcome.statuses[name]} {name}" for name in ("accepted", "duplicate", "conflict", "invalid")]

@@ -7,9 +7,10 @@ import typer
 from rich.text import Text
 
 from wherefrom.cli.options import JsonOption, UrlOption
-from wherefrom.cli.output import ExitCode, number, out, print_json, print_table, progress, visible
+from wherefrom.cli.output import ExitCode, number, print_json, progress
 from wherefrom.client import Service
 from wherefrom.records import MeasurementRecord, MeasurementState, Method
+from wherefrom.terminal import out, print_table, visible
 
 #: Seconds between two looks of `--wait`.
 POLL_S = 2.0

@@ -33,6 +33,7 @@ from wherefrom.attribution.offline import (
 from wherefrom.errors import ConfigurationError
 from wherefrom.records import Attribution
 from wherefrom.settings import load_settings
+from wherefrom.terminal import say
 
 Json = Annotated[bool, typer.Option("--json", help="End with one JSON line instead of text.")]
 Threads = Annotated[int, typer.Option(help="Threads of torch; 0 lets torch decide.")]
@@ -158,7 +159,7 @@ def build(
 def _say_built(manifest: Manifest, out: Path, *, as_json: bool) -> None:
     corpus_entry, projection = manifest.corpus, manifest.projection
     if as_json:
-        typer.echo(
+        say(
             json.dumps(
                 {
                     "name": manifest.name,
@@ -169,7 +170,7 @@ def _say_built(manifest: Manifest, out: Path, *, as_json: bool) -> None:
             )
         )
         return
-    typer.echo(
+    say(
         f"{manifest.name} in {out}: {corpus_entry.examples} training examples "
         f"({corpus_entry.skipped} bad rows skipped, {corpus_entry.truncated} cut), form {manifest.parameters.form}, "
         f"projection {projection.bytes / 1e6:.1f} MB = {projection.share_of_model:.1%} of the model"
@@ -229,8 +230,8 @@ def attribute(
         typer.echo(json.dumps(counts | {"rejected": told, "bundle": opened.manifest.name}))
         return
     for one in rejected:
-        typer.echo(f"rejected {one.key}: {one.reason} [{one.code}]", err=True)
-    typer.echo(
+        say(f"rejected {one.key}: {one.reason} [{one.code}]", to_stderr=True)
+    say(
         f"{len(prepared)} queries attributed ({skipped} bad lines skipped, {len(rejected)} queries rejected) "
         f"by bundle {opened.manifest.name}"
     )
@@ -247,7 +248,7 @@ def verify(
     if as_json:
         typer.echo(json.dumps({"name": manifest.name, "files": len(manifest.files), "intact": True}))
         return
-    typer.echo(f"{manifest.name}: {len(manifest.files)} files intact")
+    say(f"{manifest.name}: {len(manifest.files)} files intact")
 
 
 def open_with_model(path: Path, model: Path | None, adapter: Path | None) -> Bundle:

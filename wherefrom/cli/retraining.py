@@ -10,6 +10,7 @@ import typer
 from wherefrom.cli.offline import Json, Threads, progress_bars
 from wherefrom.retraining.recipe import Recipe, read_recipe
 from wherefrom.retraining.workers import BankJob, run_job
+from wherefrom.terminal import say
 
 
 def bank(
@@ -67,7 +68,7 @@ def bank(
     if as_json:
         typer.echo(json.dumps(result))
         return
-    typer.echo(
+    say(
         f"{len(made)} retrained models in {out}: {result['examples']} training examples, alpha {alpha}, "
         f"{result['seconds_per_model']} s per model"
     )

@@ -25,11 +25,12 @@ from wherefrom.cli.options import (
     UntilOption,
     UrlOption,
 )
-from wherefrom.cli.output import err, number, one_line, out, print_json, print_table, visible
+from wherefrom.cli.output import number, one_line, print_json
 from wherefrom.client import Service
 from wherefrom.client.service import AuditFilters
 from wherefrom.errors import NotFound
 from wherefrom.records import AuditSummary, CitedBy, ExampleDetail
+from wherefrom.terminal import err, out, print_table, visible
 
 LimitOption = Annotated[int, typer.Option("--limit", min=0, help="Most lines to print; 0 prints all.")]
 

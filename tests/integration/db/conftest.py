@@ -39,6 +39,12 @@ def _empty_sqlite_url(_migrated_file: Path, tmp_path: Path) -> str:
 
 
 @pytest.fixture
+def sqlite_copy(_empty_sqlite_url: str) -> str:
+    """URL of an empty SQLite database, for tests of what SQLite alone does."""
+    return _empty_sqlite_url
+
+
+@pytest.fixture
 def _empty_postgres_url(_migrated_postgres_url: str) -> str:
     database = Database(_migrated_postgres_url)
     with database.writing() as session:

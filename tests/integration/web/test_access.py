@@ -4,10 +4,12 @@ import base64
 import re
 
 import pytest
+from sqlalchemy import text
 from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 from db import keys
+from db.session import Database
 from tests.integration.web import story
 from tests.integration.web.conftest import BASE_URL
 from web.app import create_app
@@ -177,6 +179,29 @@ def test_idempotency_keys_belong_to_their_producer(guarded, told, database):
     for name in ("one", "two"):
         answer = guarded.post("/v1/flagged", json=value, headers=bearer(database, "ingest", name=name))
         assert answer.json()["results"][0]["status"] == "accepted"
+
+
+def test_a_producer_keeps_its_idempotency_keys_over_a_rotation(guarded, told, database):
+    """The same record with the new key is a duplicate."""
+    value = RECORD | {"idempotency_key": "order-1"}
+    old = bearer(database, "ingest", name="production")
+    new = {"Authorization": f"Bearer {keys.rotate_key(database, 'production', grace_s=60.0).key}"}
+    answers = [guarded.post("/v1/flagged", json=value, headers=headers) for headers in (old, new)]
+    assert [one.json()["results"][0]["status"] for one in answers] == ["accepted", "duplicate"]
+
+
+def test_a_locked_database_is_read_with_a_key(sqlite_story):
+    """Noting the key's use needs the write lock; reading does not wait for it, and what was not noted is counted."""
+    settings, opened = sqlite_story
+    metrics = Metrics()
+    client = TestClient(create_app(settings, opened, metrics=metrics, queue=SilentProbe()), base_url=BASE_URL)
+    headers = bearer(opened, "read")
+    other = Database(settings.database_url.get_secret_value())
+    with other.writing() as session:
+        session.execute(text("SELECT 1"))
+        assert [client.get(path, headers=headers).status_code for path in ("/v1/audits", "/")] == [200, 200]
+    other.dispose()
+    assert metrics.registry.get_sample_value("wherefrom_api_key_uses_unnoted_total") == 1.0
 
 
 def test_a_wrong_key_is_refused_on_loopback_too(client, told):

@@ -4,7 +4,9 @@ import json
 from dataclasses import dataclass
 
 import pytest
+from sqlalchemy import text
 
+from db import keys
 from tests.integration.worker.processes import plain_settings
 from worker.__main__ import make_app
 from worker.door import run_door
@@ -91,6 +93,34 @@ def test_keys_are_made_listed_and_revoked(door):
     assert door("keys", "create", "x", "--scope", "all").code == 2
     assert door("keys", "create", "y", "--scope", "read").out.startswith("wf_")
     assert "producer" in door("keys", "list").out
+
+
+def test_doctor_names_keys_with_a_name_of_the_service(door, database):
+    """A release before could make one; its records and the stream's share idempotency keys."""
+    keys.create_key(database, "old", ["ingest"])
+    with database.writing() as session:
+        session.execute(text("UPDATE producer SET name = 'stream'"))
+    found = json.loads(door("doctor", "--json").out)
+    assert ["the key old" in one["text"] for one in found if one["what"] == "keys"] == [True]
+
+
+@pytest.mark.usefixtures("database")
+def test_a_key_is_rotated(door):
+    """The new key belongs to the same producer; the old one is revoked at once where no grace is wanted."""
+    assert door("keys", "create", "eu", "--scope", "ingest", "--producer", "production").code == 0
+    new = json.loads(door("keys", "rotate", "eu", "--grace-hours", "0", "--days", "9", "--json").out)
+    assert (new["name"], new["producer"], new["key"][:3]) == ("eu-2", "production", "wf_")
+    told = door("keys", "rotate", "eu-2")
+    assert told.out.startswith("wf_")
+    assert "eu-3" in told.err
+    listed = json.loads(door("keys", "list", "--json").out)
+    assert [(one["name"], one["producer"]) for one in listed] == [
+        (name, "production") for name in ("eu", "eu-2", "eu-3")
+    ]
+    for words in (("rotate", "eu"), ("rotate", "x"), ("create", "Stream", "--scope", "ingest")):
+        assert door("keys", *words).code == 2
+    for days in ("36501", "99999999999", "0"):
+        assert door("keys", "create", "y", "--scope", "read", "--days", days).code == 2
 
 
 @pytest.mark.usefixtures("bundle_id")

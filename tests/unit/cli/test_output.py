@@ -3,7 +3,8 @@
 import pytest
 
 from wherefrom import errors
-from wherefrom.cli.output import ExitCode, exit_code_of, many_lines, one_line, visible
+from wherefrom.cli.output import ExitCode, exit_code_of, many_lines, one_line
+from wherefrom.terminal import visible
 
 
 @pytest.mark.parametrize(
