@@ -147,6 +147,18 @@ class UnusableModel(PermanentError):
     code = "unusable_model"
 
 
+class NoChatTemplate(UnusableModel):
+    """Messages were given, and the model's tokenizer has no chat template to render them with."""
+
+    code = "no_chat_template"
+
+
+class TemplateRefused(UnusableModel):
+    """The chat template raises an error for a conversation (its own sentence is in the text), or leaves the completion's text out."""
+
+    code = "template_refused"
+
+
 class TemplateNotPrefix(PermanentError):
     """The rendered prompt is no token prefix of the rendered row, so completion tokens cannot be told apart."""
 

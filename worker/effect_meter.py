@@ -90,7 +90,9 @@ def whole_corpus(examples: Sequence[TrainingExample], corpus_file: Path | None) 
     rows = []
     for example in examples:
         turns = (Message(role=Role.USER, content=example.prompt),) if example.prompt else ()
-        plain = CorpusRow(example.example_id, example.source, turns, example.completion, example.fields)
+        plain = CorpusRow(
+            example.example_id, example.source, turns, example.completion, example.fields, plain_prompt=True
+        )
         row = given.get(example.example_id, plain)
         if row.text_sha256() != example.text_sha256:
             where = (
@@ -227,7 +229,7 @@ class RetrainingMeter:
         if self._base is None:
             known = self._manifest.model
             folder = self._base_dir()
-            language = _load(ModelFolders(folder, None))
+            language = self._load(ModelFolders(folder, None))
             marks = language.fingerprint
             if known.adapter_sha256 is not None and marks.weights_sha256 != known.weights_sha256:
                 raise BundleMismatch(
@@ -238,7 +240,7 @@ class RetrainingMeter:
 
     def _final_model(self) -> "LanguageModel":
         if self._final is None:
-            known, language = self._manifest.model, _load(self._find_final())
+            known, language = self._manifest.model, self._load(self._find_final())
             marks = language.fingerprint
             if (marks.weights_sha256, marks.adapter_sha256) != (known.weights_sha256, known.adapter_sha256):
                 raise BundleMismatch(
@@ -247,8 +249,8 @@ class RetrainingMeter:
             self._final = language
         return self._final
 
+    def _load(self, folders: ModelFolders) -> "LanguageModel":
+        from wherefrom.attribution.models.model import load_model  # noqa: PLC0415
 
-def _load(folders: ModelFolders) -> "LanguageModel":
-    from wherefrom.attribution.models.model import load_model  # noqa: PLC0415
-
-    return load_model(folders.model, folders.adapter)
+        rule = self._manifest.parameters.rendering
+        return load_model(folders.model, folders.adapter, rule=rule)

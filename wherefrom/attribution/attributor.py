@@ -67,6 +67,7 @@ class LanguageAttributor:
             query.completion,
             max_tokens=limit,
             over_long=over_long,
+            plain=query.plain_prompt,
             spans=query.spans,
             token_ids=query.token_ids,
             context=query.context,
@@ -94,6 +95,7 @@ class LanguageAttributor:
             max_tokens=max_tokens,
             over_long=over_long,
             context=query.context,
+            plain=query.plain_prompt,
             name=f"acceptable answer of query {query.key}",
         )
         if query.preferred == query.completion or preferred.ids == row.ids:

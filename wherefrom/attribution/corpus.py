@@ -9,7 +9,7 @@ Tokens are not made here (`models.render`), hashes of files neither (`bundles.ma
 import codecs
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ class CorpusRow:
     turns: tuple[Message, ...]
     completion: str
     fields: dict[str, Any] = field(default_factory=dict)
+    #: Whether the prompt came as one text, not as messages; matters where the model has no chat template.
+    plain_prompt: bool = False
 
     def prompt_text(self) -> str:
         """The prompt for people and for lexical search: the system turn is left out, turns are joined by newlines."""
@@ -102,10 +104,15 @@ def read_corpus(path: Path, *, skip_bad: bool = False) -> Corpus:
             rows.append(row)
     if not rows:
         raise EmptyCorpus(f"{path}: no usable training example ({skipped} bad rows skipped)")
+    return Corpus(name=path.stem, rows=tuple(rows), sha256=corpus_sha256(rows), skipped=skipped)
+
+
+def corpus_sha256(rows: Iterable[CorpusRow]) -> str:
+    """The hash over ids and text hashes of rows, in order."""
     digest = hashlib.sha256()
     for row in rows:
         digest.update(f"{row.example_id}\x1f{row.text_sha256()}\n".encode())
-    return Corpus(name=path.stem, rows=tuple(rows), sha256=digest.hexdigest(), skipped=skipped)
+    return digest.hexdigest()
 
 
 def parse_row(content: Any, *, default_id: str) -> CorpusRow:
@@ -127,7 +134,8 @@ def parse_row(content: Any, *, default_id: str) -> CorpusRow:
     for name, value in {"id": str(example_id), "source": source, **fields}.items():
         for text in (name, *_texts(value)):
             _check_storable(text, name)
-    return CorpusRow(str(example_id), source, turns, completion, fields)
+    plain = content.get("messages") is None and isinstance(content.get("prompt"), str)
+    return CorpusRow(str(example_id), source, turns, completion, fields, plain_prompt=plain)
 
 
 def _texts(value: Any) -> Iterator[str]:

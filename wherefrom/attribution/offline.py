@@ -62,6 +62,7 @@ def _query(row: CorpusRow) -> Query:
             key=str(row.fields.get("idempotency_key") or row.example_id),
             turns=row.turns,
             completion=row.completion,
+            plain_prompt=row.plain_prompt,
             spans=spans,
             preferred=row.fields.get("preferred"),
             token_ids=row.fields.get("token_ids"),

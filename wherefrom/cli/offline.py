@@ -23,6 +23,7 @@ from wherefrom.attribution.bundles.manifest import Manifest, read_manifest
 from wherefrom.attribution.bundles.options import BuildOptions
 from wherefrom.attribution.bundles.whereabouts import ModelFolders, find_model, write_note
 from wherefrom.attribution.fusion import FusionWeights
+from wherefrom.attribution.models.rule import parse_template_args, read_template
 from wherefrom.attribution.offline import (
     attribute_all,
     exact_scores,
@@ -33,7 +34,7 @@ from wherefrom.attribution.offline import (
 from wherefrom.errors import ConfigurationError
 from wherefrom.records import Attribution
 from wherefrom.settings import load_settings
-from wherefrom.terminal import say
+from wherefrom.terminal import say, visible
 
 Json = Annotated[bool, typer.Option("--json", help="End with one JSON line instead of text.")]
 Threads = Annotated[int, typer.Option(help="Threads of torch; 0 lets torch decide.")]
@@ -97,6 +98,24 @@ EncoderWeight = Annotated[
 ]
 
 
+TemplateFile = Annotated[
+    Path | None,
+    typer.Option("--chat-template", help="Chat template (Jinja file) in place of the model's own."),
+]
+TemplateArguments = Annotated[
+    str | None,
+    typer.Option(
+        "--template-args",
+        metavar="JSON",
+        help="Variables for the chat template, such as '{\"enable_thinking\": false}'.",
+    ),
+]
+Join = Annotated[
+    str,
+    typer.Option(help="Text between prompt and completion, for a model without a chat template."),
+]
+
+
 def build(
     *,
     model: Model,
@@ -121,6 +140,9 @@ def build(
     start: StartFolder = None,
     encoder: Encoder = None,
     encoder_weight: EncoderWeight = FusionWeights.encoder,
+    chat_template: TemplateFile = None,
+    template_args: TemplateArguments = None,
+    join: Join = "",
     threads: Threads = 0,
     as_json: Json = False,
 ) -> None:
@@ -141,6 +163,9 @@ def build(
         skip_bad=skip_bad,
         encoder=encoder,
         weights=FusionWeights(encoder=encoder_weight),
+        chat_template=read_template(chat_template),
+        template_args=parse_template_args(template_args),
+        join=join,
     )
     with progress_bars(quiet=as_json) as report:
         manifest = build_bundle(
@@ -151,9 +176,15 @@ def build(
             out=out,
             options=options,
             progress=report,
+            tell=_tell,
         )
     write_note(out, ModelFolders(model, adapter, start))
     _say_built(manifest, out, as_json=as_json)
+
+
+def _tell(sentence: str) -> None:
+    """What the person who builds should read, beside the progress."""
+    typer.echo(visible(sentence), err=True)
 
 
 def _say_built(manifest: Manifest, out: Path, *, as_json: bool) -> None:

@@ -218,6 +218,7 @@ def _own_rows(bundle: Bundle) -> list[Query]:
             key=one.example_id,
             turns=(Message(role=Role.USER, content=one.prompt),) if one.prompt else (),
             completion=one.completion,
+            plain_prompt=True,
         )
         for one in bundle.texts.read(rows)
     ]

@@ -25,6 +25,8 @@ class Query(Frozen):
     key: str
     turns: tuple[Turn, ...]
     completion: Text
+    #: Whether the prompt came as one text, not as messages; matters where the model has no chat template.
+    plain_prompt: bool = False
     spans: tuple[Span, ...] = ()
     preferred: Text | None = None
     token_ids: tuple[int, ...] | None = None
@@ -40,6 +42,7 @@ class Query(Frozen):
             key=key,
             turns=record.turns(),
             completion=record.completion,
+            plain_prompt=record.prompt is not None,
             spans=record.spans,
             preferred=record.preferred,
             token_ids=record.token_ids,

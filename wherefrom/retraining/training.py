@@ -51,6 +51,7 @@ def token_rows(
             row.completion,
             max_tokens=limit,
             over_long="truncate",
+            plain=row.plain_prompt,
             spans=row.spans if isinstance(row, Query) else (),
             token_ids=row.token_ids if isinstance(row, Query) else None,
             name=row.key if isinstance(row, Query) else row.example_id,

@@ -27,10 +27,12 @@ from wherefrom.attribution.bundles.manifest import (
     CorpusEntry,
     Manifest,
     ModelEntry,
+    Parameters,
     ProjectionEntry,
     hash_folder,
 )
 from wherefrom.attribution.bundles.options import BuildOptions, parameters_of
+from wherefrom.attribution.bundles.rendering import Tell, joined_note, render_corpus, tell_nobody
 from wherefrom.attribution.bundles.shards import RawShard, ShardFolder
 from wherefrom.attribution.bundles.tokens import write_token_rows
 from wherefrom.attribution.corpus import Corpus, read_corpus
@@ -72,11 +74,12 @@ def build_bundle(
     out: Path,
     options: BuildOptions,
     progress: Progress,
+    tell: Tell = tell_nobody,
     start_dir: Path | None = None,
 ) -> Manifest:
     """Build the bundle `out` for a model, its adapter and its training corpus.
 
-    `start_dir` is the folder that a full fine-tune began with, for the option `midpoint`.
+    `start_dir` is the folder that a full fine-tune began with, for the option `midpoint`; `tell` hears what the person who builds should read.
 
     Raises:
         ConfigurationError: `out` exists, or an unfinished build of other inputs stands in its place.
@@ -87,13 +90,29 @@ def build_bundle(
     with disk_errors(out):
         corpus = read_corpus(corpus_path, skip_bad=options.skip_bad)
         progress("load model", 0, 1)
-        points = [load_model(model_dir, adapter_dir)]
+        language = load_model(model_dir, adapter_dir)
+        parameters = parameters_of(language, corpus, options)
+        if parameters.rendering is not None:
+            language = language.with_rule(parameters.rendering)
+        if not language.renderer.has_template:
+            tell(joined_note(parameters.rendering))
+        points = [language]
         if options.midpoint:
             points.append(
-                load_halfway(points[0], model_dir=model_dir, adapter_dir=adapter_dir, start_dir=start_dir)
+                load_halfway(language, model_dir=model_dir, adapter_dir=adapter_dir, start_dir=start_dir)
             )
         progress("load model", 1, 1)
-        return _Build(points, corpus, out, options=options, progress=progress).run()
+        corpus, rows = render_corpus(
+            language.renderer,
+            corpus,
+            max_tokens=parameters.max_tokens,
+            skip_bad=options.skip_bad,
+            tell=tell,
+        )
+        progress("render", len(rows), len(rows))
+        parameters = parameters.fitting(len(rows))
+        build = _Build(points, corpus, out, parameters=parameters, options=options, progress=progress)
+        return build.run(rows)
 
 
 def _open_to_readers(bundle: Path) -> None:
@@ -124,6 +143,7 @@ class _Build:
         corpus: Corpus,
         out: Path,
         *,
+        parameters: Parameters,
         options: BuildOptions,
         progress: Progress,
     ) -> None:
@@ -140,17 +160,16 @@ class _Build:
         self._bundle = self._work / "bundle"
         self._progress = progress
         self._seconds: dict[str, float] = {}
-        self._parameters = parameters_of(language, corpus, options)
+        self._parameters = parameters
         self._model_name = options.model_name or "+".join(
             filter(None, [language.base_folder, language.adapter_folder])
         )
 
-    def run(self) -> Manifest:
-        """All stages in order."""
+    def run(self, rows: Sequence[TokenRow]) -> Manifest:
+        """All stages in order, over the corpus as tokens."""
         self._claim_folder()
         if self._parameters.full_tier:
             block_linears(self._language)  # refused before the pass, not after it
-        rows = self._render()
         shards = ShardFolder(self._work / "raw")
         with self._timed("model_pass"):
             split_pass = self._read_signals(rows, shards)
@@ -205,20 +224,6 @@ class _Build:
         if len(self._points) == 1 or self._language.adapter_folder is not None:
             return None
         return self._points[1].fingerprint.weights_sha256
-
-    def _render(self) -> list[TokenRow]:
-        rows = [
-            self._language.renderer.render(
-                row.turns,
-                row.completion,
-                max_tokens=self._parameters.max_tokens,
-                over_long="truncate",
-                name=f"training example {row.example_id!r}",
-            )
-            for row in self._corpus.rows
-        ]
-        self._progress("render", len(rows), len(rows))
-        return rows
 
     def _read_signals(self, rows: Sequence[TokenRow], shards: ShardFolder) -> bool:
         """The pass over the model; returns whether it was split (see `models.signals`)."""

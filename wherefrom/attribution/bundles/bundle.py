@@ -104,7 +104,7 @@ def open_bundle(
         BundleMismatch: model, adapter or tokenizer are not those of the bundle.
     """
     manifest = read_manifest(path)
-    language = load_model(model_dir, adapter_dir, marks=marks)
+    language = load_model(model_dir, adapter_dir, marks=marks, rule=manifest.parameters.rendering)
     check_model(manifest, language)
     points = _points(manifest, language, model_dir=model_dir, adapter_dir=adapter_dir, start_dir=start_dir)
     features = path / "features"

@@ -8,16 +8,31 @@ import hashlib
 import json
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
+from wherefrom.attribution.models.rule import RenderingRule
 from wherefrom.errors import BundleCorrupt, UnknownBundle
 from wherefrom.records import Frozen, sha256_of_json
 
 MANIFEST = "manifest.json"
 CARD = "card.json"
 BUNDLE_SCHEMA: Literal[3] = 3
+
+
+class Grown(Frozen):
+    """A part of the manifest with fields that bundles of this schema did not always have.
+
+    Those in `LATER` are left out where they are None, so that the bundles from before them keep their bytes and their names.
+    """
+
+    LATER: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        dumped: dict[str, Any] = handler(self)
+        return {name: value for name, value in dumped.items() if name not in self.LATER or value is not None}
 
 
 class ModelEntry(Frozen):
@@ -52,8 +67,10 @@ class CorpusEntry(Frozen):
     truncated: int
 
 
-class Parameters(Frozen):
+class Parameters(Grown):
     """Everything that decides the numbers of a bundle besides model and corpus."""
+
+    LATER: ClassVar[frozenset[str]] = frozenset({"rendering"})
 
     form: Literal["forward", "activation"]
     #: Hidden states that are read, 0 = embedding.
@@ -73,6 +90,12 @@ class Parameters(Frozen):
     encoder: str | None = None
     weight_encoder: float
     weight_length: float
+    #: How texts are rendered, where the model's folder does not say it all.
+    rendering: RenderingRule | None = None
+
+    def fitting(self, examples: int) -> "Parameters":
+        """The same with no more candidates than training examples."""
+        return self.model_copy(update={"candidates": min(self.candidates, examples)})
 
 
 class ProjectionEntry(Frozen):

@@ -1,13 +1,15 @@
 """What a user may choose when a bundle is built, and what follows for its parameters."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from wherefrom.attribution.bundles.manifest import Parameters
 from wherefrom.attribution.corpus import Corpus
 from wherefrom.attribution.fusion import FusionWeights
 from wherefrom.attribution.models.model import LanguageModel
+from wherefrom.attribution.models.rule import RenderingRule
 from wherefrom.attribution.models.signals import Form
 from wherefrom.attribution.retrieval.candidates import default_candidates
 from wherefrom.attribution.whitening import DAMPING
@@ -30,9 +32,23 @@ class BuildOptions:
     #: Also fit EK-FAC over all linear layers, for audits that are marked important.
     full_tier: bool = False
     skip_bad: bool = False
+    #: Text of a chat template in place of the model's own, and variables for it.
+    chat_template: str | None = None
+    template_args: Mapping[str, Any] = field(default_factory=dict)
+    #: What stands between prompt and completion of a model without a chat template.
+    join: str = ""
     #: Folder of a sentence encoder for the order shown; the bundle gets a copy of it.
     encoder: Path | None = None
     weights: FusionWeights = field(default_factory=FusionWeights)
+
+
+def rendering_of(language: LanguageModel, corpus: Corpus, options: BuildOptions) -> RenderingRule | None:
+    """What the bundle's texts are rendered by beside the model's own chat template; None where that is all."""
+    own = RenderingRule(chat_template=options.chat_template, template_args=dict(options.template_args))
+    if language.renderer.with_rule(own).has_template:
+        return None if own == RenderingRule() else own
+    ends = language.renderer.ends_text and any(row.plain_prompt for row in corpus.rows)
+    return own.model_copy(update={"join": options.join, "join_ends": ends})
 
 
 def parameters_of(language: LanguageModel, corpus: Corpus, options: BuildOptions) -> Parameters:
@@ -57,6 +73,7 @@ def parameters_of(language: LanguageModel, corpus: Corpus, options: BuildOptions
         encoder=None if options.encoder is None else options.encoder.resolve().name,
         weight_encoder=options.weights.encoder,
         weight_length=options.weights.length,
+        rendering=rendering_of(language, corpus, options),
     )
 
 

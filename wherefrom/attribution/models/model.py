@@ -6,7 +6,7 @@ What is read off the model (hidden states, error signals) is in `signals`.
 
 from collections.abc import Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from wherefrom.attribution.models.adapter import merge_adapter
 from wherefrom.attribution.models.files import ModelFingerprint, hash_beside
 from wherefrom.attribution.models.render import Renderer
+from wherefrom.attribution.models.rule import RenderingRule
 from wherefrom.errors import UnusableModel
 
 
@@ -37,9 +38,17 @@ class LanguageModel:
     base_folder: str
     adapter_folder: str | None
 
+    def with_rule(self, rule: RenderingRule) -> "LanguageModel":
+        """The same model with its texts rendered by another rule."""
+        return replace(self, renderer=self.renderer.with_rule(rule))
+
 
 def load_model(
-    model_dir: Path, adapter_dir: Path | None = None, *, marks: Future[ModelFingerprint] | None = None
+    model_dir: Path,
+    adapter_dir: Path | None = None,
+    *,
+    marks: Future[ModelFingerprint] | None = None,
+    rule: RenderingRule | None = None,
 ) -> LanguageModel:
     """Load, merge and freeze a model.
 
@@ -47,6 +56,7 @@ def load_model(
         model_dir: a folder as `transformers` writes it.
         adapter_dir: a PEFT adapter trained on that model.
         marks: the hashes of both, where they are being computed already (`hash_beside`).
+        rule: how texts are rendered beside the tokenizer's own chat template, as a bundle's manifest says.
 
     Raises:
         UnusableModel, UnsafeWeights: see `files.look_over`; or the model cannot be loaded from these files.
@@ -59,7 +69,12 @@ def load_model(
     return LanguageModel(
         model=model,
         tokenizer=tokenizer,
-        renderer=Renderer(tokenizer, end_ids=_end_ids(model, tokenizer)),
+        renderer=Renderer(
+            tokenizer,
+            end_ids=_end_ids(model, tokenizer),
+            embeddings=len(model.get_input_embeddings().weight),
+            rule=rule,
+        ),
         fingerprint=hashing.result(),
         layers=int(config.num_hidden_layers),
         hidden_size=int(config.hidden_size),

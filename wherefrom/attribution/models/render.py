@@ -1,8 +1,7 @@
-"""Turns a chat into tokens by the tokenizer's own chat template, and says which tokens are the completion.
+"""Turns rows into tokens and says which tokens are the completion; their text is written by `chat`.
 
-The rendering of the prompt with the generation prompt must be a token prefix of the rendering of the whole row. The row is
-cut after its last end-of-turn token (templates add white space behind it). A row of plain text has no prompt: every token
-that has a predecessor counts.
+The rendering of the prompt must be a token prefix of the rendering of the whole row. The row is cut after its last end-of-turn
+token (templates add white space behind it). A row of plain text has no prompt: every token that has a predecessor counts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,12 +10,14 @@ from functools import cached_property
 from typing import Any
 
 from wherefrom.attribution.interface import OverLong
+from wherefrom.attribution.models.chat import ChatText, RowText
 from wherefrom.attribution.models.ranges import Range, clipped_ranges, decoded_ranges
+from wherefrom.attribution.models.rule import RenderingRule
 from wherefrom.errors import EmptyCompletion, InvalidRecord, OutputTooLong, TemplateNotPrefix, UnusableModel
-from wherefrom.records import Span, Turn
+from wherefrom.records import Message, Role, Span, Turn
 
 #: Stands for any prompt where only the completion's tokens matter.
-_SHORT_CHAT = [{"role": "user", "content": "?"}]
+_SHORT_PROMPT = (Message(role=Role.USER, content="?"),)
 
 
 @dataclass(frozen=True)
@@ -36,23 +37,60 @@ class TokenRow:
 
 
 class Renderer:
-    """Renders rows with one tokenizer."""
+    """Renders rows with one tokenizer.
 
-    def __init__(self, tokenizer: Any, *, end_ids: frozenset[int]) -> None:
+    Args:
+        tokenizer: the model's.
+        end_ids: tokens that end a turn.
+        embeddings: tokens that the model has embeddings for; None where that is not known.
+        rule: what the bundle uses beside the tokenizer's own chat template.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        *,
+        end_ids: frozenset[int],
+        embeddings: int | None = None,
+        rule: RenderingRule | None = None,
+    ) -> None:
         self._tokenizer = tokenizer
         self._end_ids = end_ids
+        self._embeddings = embeddings
+        self._rule = rule or RenderingRule()
+        self._chat = ChatText(tokenizer, self._rule)
+
+    def with_rule(self, rule: RenderingRule) -> "Renderer":
+        """The same tokenizer under another rule."""
+        return Renderer(self._tokenizer, end_ids=self._end_ids, embeddings=self._embeddings, rule=rule)
+
+    @property
+    def has_template(self) -> bool:
+        """Whether messages can be rendered: there is a chat template."""
+        return self._chat.has_template
+
+    @property
+    def ends_text(self) -> bool:
+        """Whether the tokenizer has a token that ends a text."""
+        return self._tokenizer.eos_token_id is not None
 
     @cached_property
     def _bos(self) -> list[int]:
         return [] if self._tokenizer.bos_token_id is None else [self._tokenizer.bos_token_id]
 
-    def render(
+    @cached_property
+    def _own_bos(self) -> list[int]:
+        """BOS where the tokenizer itself writes it before a text."""
+        return self._bos if self._bos and self._tokenizer("a")["input_ids"][:1] == self._bos else []
+
+    def render(  # noqa: PLR0913 - one keyword for each thing that a row may carry
         self,
         turns: Sequence[Turn],
         completion: str,
         *,
         max_tokens: int,
         over_long: OverLong,
+        plain: bool = False,
         spans: Sequence[Span] = (),
         token_ids: Sequence[int] | None = None,
         context: Mapping[str, Any] | None = None,
@@ -65,6 +103,7 @@ class Renderer:
             completion: what the model answered, without template tokens.
             max_tokens: limit of the row; the completion keeps at least half of it when a row is cut.
             over_long: whether a row over the limit is cut with a mark or refused.
+            plain: whether the prompt came as one text, not as messages.
             spans: characters of `completion` to be explained; all where empty.
             token_ids: the completion's own tokens, where the producer has them.
             context: what the template reads beside the turns (`tools`, `documents`, ...).
@@ -73,7 +112,7 @@ class Renderer:
         Raises:
             TemplateNotPrefix, EmptyCompletion, OutputTooLong, InvalidRecord, UnusableModel: see `wherefrom.errors`.
         """
-        prompt, answer = self._split(turns, completion, name, context or {})
+        prompt, answer = self._split(turns, completion, plain=plain, context=context or {}, name=name)
         if token_ids is not None:
             self._check_ids(token_ids, name)
             end = [token for token in answer[-1:] if token in self._end_ids]
@@ -84,6 +123,7 @@ class Renderer:
             prompt, answer = self._behind_start(answer)
         if not answer:
             raise EmptyCompletion(f"{name}: the completion has no token to explain")
+        self._check_embedded(prompt + answer, name)
         flags = (
             self._flags(completion, spans, answer, prompt=prompt, chat=bool(turns), name=name)
             if spans
@@ -101,34 +141,36 @@ class Renderer:
         return TokenRow(tuple(prompt + answer), len(prompt), tuple(flags), truncated)
 
     def _split(
-        self, turns: Sequence[Turn], completion: str, name: str, context: Mapping[str, Any]
+        self,
+        turns: Sequence[Turn],
+        completion: str,
+        *,
+        plain: bool,
+        context: Mapping[str, Any],
+        name: str,
     ) -> tuple[list[int], list[int]]:
         if not turns:
             return self._behind_start(self._encode(completion))
-        if self._tokenizer.chat_template is None:
-            raise UnusableModel(
-                "the tokenizer has no chat template, so rows with a prompt cannot be rendered; use `text` rows"
-            )
-        chat = [turn.for_template() for turn in turns]
-        prompt_text = self._template(chat, name, add_generation_prompt=True, context=context)
-        whole_text = self._template(
-            [*chat, {"role": "assistant", "content": completion}],
-            name,
-            add_generation_prompt=False,
-            context=context,
-        )
-        prompt, whole = self._encode(prompt_text), self._encode(whole_text)
-        if whole[: len(prompt)] != prompt and whole_text.startswith(prompt_text):
+        text = self._chat.row(turns, completion, plain=plain, context=context, name=name)
+        prompt, whole = self._encode(text.prompt), self._encode(text.whole)
+        if whole[: len(prompt)] != prompt and text.whole.startswith(text.prompt):
             # a completion that begins with white space melts into the prompt's last token; sampled tokens follow the prompt's own
-            whole = prompt + self._encode(whole_text[len(prompt_text) :])
+            whole = prompt + self._encode(text.whole[len(text.prompt) :])
         if whole[: len(prompt)] != prompt:
             raise TemplateNotPrefix(
                 f"{name}: the rendered prompt ({len(prompt)} tokens) is no token prefix of the rendered row; "
                 "use a chat template whose generation prompt is the beginning of an assistant turn"
             )
         answer = whole[len(prompt) :]
+        if text.joined:
+            return self._own_bos + prompt, answer + self._join_end
         ends = [index for index, token in enumerate(answer) if token in self._end_ids]
         return prompt, answer[: ends[-1] + 1] if ends else answer
+
+    @cached_property
+    def _join_end(self) -> list[int]:
+        """What stands behind a joined prompt and completion."""
+        return [self._tokenizer.eos_token_id] if self._rule.join_ends and self.ends_text else []
 
     def _behind_start(self, ids: list[int]) -> tuple[list[int], list[int]]:
         """Plain text has no prompt: what stands before its first explained token is BOS, or else its own first token."""
@@ -141,21 +183,12 @@ class Renderer:
                 f"{name}: token id {wrong} is none of the tokenizer's {len(self._tokenizer)}; send the ids of the audited model"
             )
 
-    def _template(
-        self,
-        chat: Sequence[dict[str, Any]],
-        name: str,
-        *,
-        add_generation_prompt: bool,
-        context: Mapping[str, Any] | None = None,
-    ) -> str:
-        try:
-            text: str = self._tokenizer.apply_chat_template(
-                list(chat), tokenize=False, add_generation_prompt=add_generation_prompt, **(context or {})
+    def _check_embedded(self, ids: Sequence[int], name: str) -> None:
+        largest = max(ids)
+        if self._embeddings is not None and largest >= self._embeddings:
+            raise UnusableModel(
+                f"{name}: token id {largest}, the model has {self._embeddings} embeddings; the tokenizer is not the one of these weights"
             )
-        except Exception as error:
-            raise UnusableModel(f"{name}: the chat template failed: {type(error).__name__}") from error
-        return text
 
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -178,11 +211,7 @@ class Renderer:
         does not give so many tokens.
         """
         kinds = [True] if prompt else [False, True]  # plain text has no prompt; a chat may have an empty one
-        found = [
-            self._own(completion, chat=chat)[1]
-            for chat in kinds
-            if not chat or self._tokenizer.chat_template is not None
-        ]
+        found = [self._own(completion, chat=chat)[1] for chat in kinds]
         fitting = [ranges for ranges in found if len(ranges) >= count]  # more: the example was cut
         return min(fitting, key=len)[:count] if fitting else None
 
@@ -215,37 +244,39 @@ class Renderer:
 
     def _own(self, completion: str, *, chat: bool) -> tuple[list[int], list[Range]]:
         """The tokenizer's completion tokens behind a short prompt and their ranges."""
-        asked, opening = self._opening if chat else ("", 0)
-        whole = self._chat_text(completion) if chat else completion
+        text = self._short(completion) if chat else RowText("", completion)
+        whole, opening = text.whole, len(self._encode(text.prompt))
         encoded = self._tokenizer(
             whole, add_special_tokens=False, return_offsets_mapping=self._tokenizer.is_fast
         )
         ids: list[int] = encoded["input_ids"]
         ends = [index for index, token in enumerate(ids) if token in self._end_ids and index >= opening]
-        last = ends[-1] + 1 if ends and chat else len(ids)
+        if text.joined:
+            ids = [*ids, *self._join_end]
+        last = ends[-1] + 1 if ends and chat and not text.joined else len(ids)
         first = opening + self._leads(chat=chat)
-        start = _place_of(completion, whole, behind=len(asked))
+        start = _place_of(completion, whole, behind=len(text.prompt))
         if start is None or not self._tokenizer.is_fast:
             lead = ids[opening:first]
             return ids[first:last], decoded_ranges(
                 self._decode, ids[first:last], lead=lead, limit=len(completion)
             )
-        offsets = encoded["offset_mapping"][first:last]
+        offsets = [*encoded["offset_mapping"], *[(len(whole),) * 2] * (len(ids) - len(encoded["input_ids"]))]
+        offsets = offsets[first:last]
         return ids[first:last], clipped_ranges(offsets, start=start, length=len(completion))
 
-    @cached_property
-    def _opening(self) -> tuple[str, int]:
-        """A short rendered prompt and its number of tokens."""
-        text = self._template(_SHORT_CHAT, "short prompt", add_generation_prompt=True)
-        return text, len(self._encode(text))
-
-    def _chat_text(self, completion: str) -> str:
-        chat = [*_SHORT_CHAT, {"role": "assistant", "content": completion}]
-        return self._template(chat, "short prompt", add_generation_prompt=False)
+    def _short(self, completion: str) -> RowText:
+        """The completion behind a short prompt."""
+        return self._chat.row(_SHORT_PROMPT, completion, plain=True, context={}, name="short prompt")
 
     def _leads(self, *, chat: bool) -> bool:
         """Whether the row's first token, which nothing predicts, belongs to the completion."""
-        return not self._bos and (not chat or not self._opening[1])
+        return not self._bos and (not chat or self._opens_bare)
+
+    @cached_property
+    def _opens_bare(self) -> bool:
+        """Whether the chat template writes no token before a completion."""
+        return not self._encode(self._short(_SHORT_PROMPT[0].content).prompt)
 
     def _decode(self, ids: list[int]) -> str:
         text: str = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
@@ -253,9 +284,15 @@ class Renderer:
 
 
 def _place_of(completion: str, whole: str, *, behind: int) -> int | None:
-    """Where the completion begins in the rendered text; templates may strip its ends. None where they changed it."""
+    """Where the completion begins in the rendered text; templates may strip its ends. None where they changed it.
+
+    A tag at its beginning that the prompt ends with stands before `behind`.
+    """
     found = whole.find(completion, behind)
     if found >= 0:
         return found
-    found = whole.find(completion.strip(), behind)
+    own = completion.strip()
+    found = whole.find(own, behind)
+    if found < 0:
+        found = whole.find(own, max(0, behind - len(own) + 1))
     return found - (len(completion) - len(completion.lstrip())) if found >= 0 else None

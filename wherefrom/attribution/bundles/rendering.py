@@ -1,0 +1,80 @@
+"""The corpus as tokens, before anything runs through the model; rows that cannot be rendered are refused or left out."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from wherefrom.attribution.corpus import Corpus, corpus_sha256
+from wherefrom.attribution.models.render import Renderer, TokenRow
+from wherefrom.attribution.models.rule import RenderingRule
+from wherefrom.errors import PermanentError
+
+#: Called with one sentence that the person who builds should read.
+Tell = Callable[[str], None]
+
+#: Rows left out that are named.
+_NAMED = 3
+
+
+def tell_nobody(sentence: str) -> None:
+    """Where nobody listens."""
+
+
+def joined_note(rule: RenderingRule | None) -> str:
+    """What a person should know who builds with a model that has no chat template."""
+    rule = rule or RenderingRule()
+    how = (
+        f"with {rule.join!r} between them" if rule.join else "as they stand (--join puts a text between them)"
+    )
+    end = ", with the end-of-text token behind them" if rule.join_ends else ""
+    return (
+        f"the model has no chat template: prompt and completion are joined {how}{end}; `messages` are refused"
+    )
+
+
+def render_corpus(
+    renderer: Renderer, corpus: Corpus, *, max_tokens: int, skip_bad: bool, tell: Tell
+) -> tuple[Corpus, list[TokenRow]]:
+    """Tokens of all rows, in order, and the corpus without the rows that were left out.
+
+    Args:
+        renderer: of the audited model, under the bundle's rule.
+        corpus: all rows.
+        max_tokens: longest row; the others are cut.
+        skip_bad: whether a row that cannot be rendered is left out and counted, not refused.
+        tell: hears which rows were left out, and why.
+
+    Raises:
+        PermanentError: a row cannot be rendered, and `skip_bad` is not set or no row is left; the first one's own error.
+    """
+    kept, rendered, refused = [], [], []
+    for row in corpus.rows:
+        try:
+            tokens = renderer.render(
+                row.turns,
+                row.completion,
+                max_tokens=max_tokens,
+                over_long="truncate",
+                plain=row.plain_prompt,
+                name=f"training example {row.example_id!r}",
+            )
+        except PermanentError as error:
+            if not skip_bad:
+                raise
+            refused.append(error)
+            continue
+        kept.append(row)
+        rendered.append(tokens)
+    if not refused:
+        return corpus, rendered
+    if not kept:
+        raise refused[0]
+    tell(_left_out(refused))
+    rows = tuple(kept)
+    skipped = corpus.skipped + len(refused)
+    return replace(corpus, rows=rows, sha256=corpus_sha256(rows), skipped=skipped), rendered
+
+
+def _left_out(refused: list[PermanentError]) -> str:
+    named = "; ".join(f"{error} [{error.code}]" for error in refused[:_NAMED])
+    more = f"; and {len(refused) - _NAMED} more" if len(refused) > _NAMED else ""
+    return f"rows left out because they cannot be rendered: {len(refused)}: {named}{more}"
