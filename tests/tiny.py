@@ -21,6 +21,7 @@ from wherefrom.attribution.bundles.build import build_bundle
 from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
 from wherefrom.attribution.bundles.manifest import Manifest
 from wherefrom.attribution.bundles.options import BuildOptions
+from wherefrom.attribution.factors import FactorStore
 from wherefrom.attribution.models.model import LanguageModel, load_model
 from wherefrom.attribution.models.render import TokenRow
 
@@ -174,6 +175,11 @@ def shared_micro_bundle(form: str = "forward") -> Path:
 def opened(form: str = "forward", *, exact_search: bool = False) -> Bundle:
     """The tiny model's bundle, opened."""
     return open_bundle(shared_bundle(form), model_dir=TINY_MODEL, exact_search=exact_search)
+
+
+def token_factors(bundle: Bundle) -> FactorStore:
+    """The factors of every token, which bundles of the forms `forward` and `activation` hold."""
+    return FactorStore(bundle.path / "features")
 
 
 @functools.cache

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests.numerics.test_kernel import LENGTHS, random_factors
-from tests.tiny import opened, tiny_queries
+from tests.tiny import opened, tiny_queries, token_factors
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.factors import Factors, pack
 from wherefrom.attribution.kernel import kernel_norms, kernel_scores
@@ -62,7 +62,7 @@ def test_engine(form: str) -> None:
     prepared = [attributor.prepare(one, max_tokens=512, over_long="reject") for one in asked]
     assert prepared[1].tokens == 2 * max(prepared[0].tokens, prepared[2].tokens)
     plain, both, answer = attributor.signals(prepared)
-    packed = opened(form).store.range(0, 40)
+    packed = token_factors(opened(form)).range(0, 40)
     own, other, mixed = (kernel_scores(one.factors, packed)[0] for one in (plain, answer, both))
     scale = float(own.abs().max())
     assert float((mixed - (own - other)).abs().max()) < 1e-3 * scale

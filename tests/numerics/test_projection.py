@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.tiny import opened, shared_micro_bundle
+from tests.tiny import opened, shared_micro_bundle, token_factors
 from wherefrom.attribution.factors import FactorStore
 from wherefrom.attribution.kernel import kernel_scores
 from wherefrom.attribution.measures import spearman_rows
@@ -26,8 +26,9 @@ def test_inner_products_estimate_the_cosine() -> None:
     """Inner products of projected vectors rank the corpus as the exact kernel does."""
     bundle = opened()
     rows = np.arange(0, len(bundle.store), 8)
-    packed = bundle.store.range(0, len(bundle.store))
-    kernel = kernel_scores(bundle.store.gather(rows).unpack(), packed).numpy()
+    store = token_factors(bundle)
+    packed = store.range(0, len(store))
+    kernel = kernel_scores(store.gather(rows).unpack(), packed).numpy()
     exact = kernel / (bundle.store.norms[rows][:, None] * bundle.store.norms[None])
     estimated = np.asarray(bundle.vectors)[rows] @ np.asarray(bundle.vectors).T
     assert float(spearman_rows(exact, estimated).mean()) > KEEPS_COSINES
@@ -38,7 +39,7 @@ def test_queries_are_projected_as_the_corpus_was() -> None:
     """`apply` on a row's factors is the stored vector of that row."""
     bundle = opened()
     norms = torch.from_numpy(bundle.store.norms[:3].copy())
-    vectors = bundle.projection.apply(bundle.store.range(0, 3).unpack(), norms)
+    vectors = bundle.projection.apply(token_factors(bundle).range(0, 3).unpack(), norms)
     np.testing.assert_allclose(vectors.numpy(), bundle.vectors[:3], rtol=1e-4, atol=1e-5)
 
 

@@ -24,9 +24,8 @@ from wherefrom.attribution.factors import Factors
 from wherefrom.attribution.fusion import ShownParts, fuse
 from wherefrom.attribution.groups import read_groups
 from wherefrom.attribution.interface import OverLong, PreparedQuery
-from wherefrom.attribution.kernel import kernel_norms, kernel_scores
+from wherefrom.attribution.kernel import kernel_norms
 from wherefrom.attribution.models.render import TokenRow
-from wherefrom.attribution.models.trajectory import TrajectoryReader
 from wherefrom.attribution.query import CandidateScores, PreparedTokens, QuerySignals, contrast
 from wherefrom.attribution.retrieval.candidates import Sought, find_candidates
 from wherefrom.attribution.retrieval.index import Rows
@@ -39,13 +38,7 @@ class LanguageAttributor:
 
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
-        parameters = bundle.manifest.parameters
-        self._reader = TrajectoryReader(
-            bundle.points,
-            form=parameters.form,
-            layers=parameters.layers,
-            similarity_layer=parameters.similarity_layer,
-        )
+        self._reader = bundle.reader
         self._explainer = Explainer(bundle.language.renderer, bundle.store)
         self._judge = Judge(
             Calibration.load(bundle.path),
@@ -166,7 +159,7 @@ class LanguageAttributor:
             count=count or bundle.manifest.parameters.candidates,
         )
         rows = candidates.rows
-        magnitude = kernel_scores(query.factors, bundle.store.gather(rows))[0].numpy()
+        magnitude = bundle.store.scores(query.factors, rows)[0].numpy()
         influence = magnitude / np.maximum(float(query.norm) * bundle.store.norms[rows], 1e-20)
         similarity = bundle.pooled[rows] @ query.pooled
         lengths = bundle.store.lengths(rows)

@@ -1,6 +1,6 @@
 """Attribution of a file of queries without a service: citations as JSONL, or the exact score of every pair."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +13,7 @@ from wherefrom.attribution.batching import pack_queries
 from wherefrom.attribution.bundles.build import Progress
 from wherefrom.attribution.bundles.bundle import Bundle
 from wherefrom.attribution.corpus import CorpusRow, parse_row, read_jsonl
-from wherefrom.attribution.factors import PackedFactors
 from wherefrom.attribution.interface import OverLong
-from wherefrom.attribution.kernel import kernel_scores
 from wherefrom.attribution.query import PreparedTokens, QuerySignals
 from wherefrom.errors import EmptyCorpus, InvalidRecord, OutputTooLong, PermanentError
 from wherefrom.records import Attribution, Query, Span
@@ -148,18 +146,12 @@ def exact_scores(
     bundle: Bundle, queries: Sequence[QuerySignals], progress: Progress
 ) -> npt.NDArray[np.float32]:
     """Influence score (kernel cosine) of every query with every training example, float32 `[Q, N]` in corpus order."""
-    scores = np.empty((len(queries), len(bundle.store)), dtype=np.float32)
-    for first, packed in _corpus_parts(bundle):
-        last = first + len(packed.lengths)
+    count = len(bundle.store)
+    scores = np.empty((len(queries), count), dtype=np.float32)
+    for first in range(0, count, _SCORE_ROWS):
+        rows = np.arange(first, min(first + _SCORE_ROWS, count))
         for index, query in enumerate(queries):
-            kernel = kernel_scores(query.factors, packed)[0].numpy()
-            scores[index, first:last] = kernel / np.maximum(
-                float(query.norm) * bundle.store.norms[first:last], 1e-20
-            )
-        progress("score every pair", last, len(bundle.store))
+            kernel = bundle.store.scores(query.factors, rows)[0].numpy()
+            scores[index, rows] = kernel / np.maximum(float(query.norm) * bundle.store.norms[rows], 1e-20)
+        progress("score every pair", int(rows[-1]) + 1, count)
     return scores
-
-
-def _corpus_parts(bundle: Bundle) -> Iterator[tuple[int, PackedFactors]]:
-    for first in range(0, len(bundle.store), _SCORE_ROWS):
-        yield first, bundle.store.range(first, min(first + _SCORE_ROWS, len(bundle.store)))

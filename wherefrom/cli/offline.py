@@ -46,11 +46,12 @@ Adapter = Annotated[Path | None, typer.Option(help="Folder of a PEFT adapter tra
 
 
 class FormChoice(StrEnum):
-    """Which error signal is paired with the hidden states."""
+    """Which signals of the model are compared."""
 
     AUTO = "auto"
     FORWARD = "forward"
     ACTIVATION = "activation"
+    ADAPTER = "adapter"
 
 
 class OverLongChoice(StrEnum):
@@ -68,7 +69,12 @@ ScoresFile = Annotated[
 CorpusPath = Annotated[
     Path, typer.Option(help="Training corpus: .jsonl, .parquet, or a folder of them or of `datasets`.")
 ]
-FormOption = Annotated[FormChoice, typer.Option(help="auto: forward up to 8 layers, else activation.")]
+FormOption = Annotated[
+    FormChoice,
+    typer.Option(
+        help="auto: forward up to 8 layers, else activation. adapter: in the directions of a LoRA adapter."
+    ),
+]
 Midpoint = Annotated[
     bool,
     typer.Option(

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.tiny import opened, tiny_queries
+from tests.tiny import opened, tiny_queries, token_factors
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.explanation.passage import Passage
 from wherefrom.attribution.explanation.spans import KEPT_PASSAGES, Explainer
@@ -70,7 +70,7 @@ def test_shares_follow_the_sign(attributor: LanguageAttributor) -> None:
     output = renderer.ranges(one.completion, prepared.row, chat=True)
     citations = cite(attributor, one).citations
     for citation in (citations[0], citations[-1]):
-        packed = opened().store.gather(np.array([citation.example.row]))
+        packed = token_factors(opened()).gather(np.array([citation.example.row]))
         matrix = token_kernel(signal.factors, packed.unpack()).numpy()
         mass = np.maximum(np.sign(citation.influence_score or 0.0) * matrix, 0)
         example = renderer.ranges_of_example(

@@ -16,11 +16,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from wherefrom.attribution.bundles.card import new_card
 from wherefrom.attribution.bundles.disk import disk_errors
 from wherefrom.attribution.bundles.examples import write_examples
+from wherefrom.attribution.bundles.features import feature_writer, write_projection, write_token_sketches
 from wherefrom.attribution.bundles.manifest import (
     CARD,
     MANIFEST,
@@ -39,13 +40,13 @@ from wherefrom.attribution.corpus import Corpus, read_corpus
 from wherefrom.attribution.ekfac.gradients import block_linears
 from wherefrom.attribution.ekfac.path import build_path
 from wherefrom.attribution.factors import Factors as ExampleFactors
-from wherefrom.attribution.factors import FactorStore, FactorWriter, pack
 from wherefrom.attribution.groups import near_duplicate_groups, write_groups
 from wherefrom.attribution.kernel import kernel_norms
 from wherefrom.attribution.models.files import fingerprint
 from wherefrom.attribution.models.model import LanguageModel, load_model
+from wherefrom.attribution.models.reading import make_reader
 from wherefrom.attribution.models.render import TokenRow
-from wherefrom.attribution.models.trajectory import TrajectoryReader, load_halfway
+from wherefrom.attribution.models.trajectory import load_halfway
 from wherefrom.attribution.retrieval.encoder import (
     ENCODED,
     ENCODED_INDEX,
@@ -55,7 +56,6 @@ from wherefrom.attribution.retrieval.encoder import (
 )
 from wherefrom.attribution.retrieval.index import ORIGINALS, HnswIndex, originals_of
 from wherefrom.attribution.retrieval.lexical import LexicalIndex
-from wherefrom.attribution.retrieval.projection import Projection, choose_size
 from wherefrom.attribution.whitening import SecondMoments, Whitener
 from wherefrom.errors import ConfigurationError
 from wherefrom.records import sha256_of_json, utc_now
@@ -111,7 +111,15 @@ def build_bundle(
         )
         progress("render", len(rows), len(rows))
         parameters = parameters.fitting(len(rows))
-        build = _Build(points, corpus, out, parameters=parameters, options=options, progress=progress)
+        build = _Build(
+            points,
+            corpus,
+            out,
+            adapter_dir=adapter_dir,
+            parameters=parameters,
+            options=options,
+            progress=progress,
+        )
         return build.run(rows)
 
 
@@ -144,10 +152,12 @@ class _Build:
         out: Path,
         *,
         parameters: Parameters,
+        adapter_dir: Path | None,
         options: BuildOptions,
         progress: Progress,
     ) -> None:
         language = points[0]
+        self._adapter_dir = adapter_dir
         self._language = language
         self._encoder = (
             None if options.encoder is None else (options.encoder, SentenceEncoder.load(options.encoder))
@@ -179,6 +189,7 @@ class _Build:
             loss = self._write_factors(shards, shards.moments(len(rows)), len(rows))
         with self._timed("projection"):
             projection = self._write_projection()
+            self._write_sketches(shards, len(rows))
         with self._timed("lexical"):
             self._write_texts(rows)
         if self._parameters.full_tier:
@@ -227,11 +238,12 @@ class _Build:
 
     def _read_signals(self, rows: Sequence[TokenRow], shards: ShardFolder) -> bool:
         """The pass over the model; returns whether it was split (see `models.signals`)."""
-        reader = TrajectoryReader(
+        reader = make_reader(
             self._points,
             form=self._parameters.form,
             layers=self._parameters.layers,
             similarity_layer=self._parameters.similarity_layer,
+            adapter_dir=self._adapter_dir,
         )
         missing = shards.missing(len(rows))
         total = sum(len(row.ids) for row in rows)
@@ -247,10 +259,10 @@ class _Build:
         whitener = Whitener.fit(moments, self._parameters.damping)
         save_file({"a": whitener.a, "b": whitener.b}, self._bundle / "whitening.safetensors")
         pooled, losses = [], []
-        with FactorWriter(self._bundle / "features") as writer:
+        with feature_writer(self._bundle, self._parameters.form, examples=count) as writer:
             for shard in shards.read(count):
                 factors = _whiten(shard, whitener)
-                writer.append(pack(factors), kernel_norms(factors).tolist())
+                writer.append(factors, kernel_norms(factors).tolist())
                 pooled.append(shard.pooled)
                 losses.append(shard.loss)
                 self._progress("whiten", sum(map(len, losses)), count)
@@ -264,19 +276,11 @@ class _Build:
 
     def _write_projection(self) -> ProjectionEntry:
         """Fit and store the projection, the projected corpus and both vector indexes."""
-        store = FactorStore(self._bundle / "features")
-        sample = store.range(0, 1)
-        groups, width_a, width_b = sample.a.shape[1], sample.a.shape[2], sample.b.shape[2]
-        budget = self._language.fingerprint.weight_bytes
-        size = choose_size(
-            groups=groups, width_a=width_a, width_b=width_b, examples=len(store), budget_bytes=budget
-        )
         self._progress("fit projection", 0, 1)
-        projection = Projection.fit(store, size)
-        file = self._bundle / "projection.safetensors"
-        projection.save(file)
+        vectors, entry = write_projection(
+            self._bundle, self._parameters.form, budget_bytes=self._language.fingerprint.weight_bytes
+        )
         self._progress("fit projection", 1, 1)
-        vectors = Projection.load(file).apply_all(store)
         np.save(self._bundle / "features" / "vectors.npy", vectors.numpy())
         folder = self._bundle / "index"
         folder.mkdir()
@@ -286,15 +290,16 @@ class _Build:
         pooled = np.load(self._bundle / "features" / "pooled.npy", allow_pickle=False)
         HnswIndex.build(pooled, self._originals).save(folder / "similarity.hnsw")
         self._progress("index", 1, 1)
-        size_bytes = file.stat().st_size
-        return ProjectionEntry(
-            groups=groups,
-            rank_a=size.rank_a,
-            rank_b=size.rank_b,
-            dimensions=projection.dimensions,
-            bytes=size_bytes,
-            share_of_model=size_bytes / budget,
-        )
+        return entry
+
+    def _write_sketches(self, shards: ShardFolder, count: int) -> None:
+        """What explains the citations of the form `adapter`; the other forms keep every token's factors."""
+        if self._parameters.form != "adapter":
+            return
+        stored = load_file(self._bundle / "whitening.safetensors")
+        whitener = Whitener(stored["a"], stored["b"])
+        write_token_sketches(self._bundle, (_whiten(shard, whitener) for shard in shards.read(count)))
+        self._progress("sketch tokens", count, count)
 
     def _write_texts(self, rows: Sequence[TokenRow]) -> None:
         """Everything that is made of the corpus' words: BM25, near-duplicate groups, texts, tokens."""

@@ -14,11 +14,11 @@ from wherefrom.attribution.bundles.examples import ExampleTexts
 from wherefrom.attribution.bundles.manifest import Manifest, read_manifest
 from wherefrom.attribution.bundles.tokens import TokenRows
 from wherefrom.attribution.ekfac.path import EkfacPath, load_path
-from wherefrom.attribution.factors import FactorStore
 from wherefrom.attribution.fusion import FusionWeights
 from wherefrom.attribution.models.files import ModelFingerprint
 from wherefrom.attribution.models.model import LanguageModel, load_model
-from wherefrom.attribution.models.trajectory import load_halfway
+from wherefrom.attribution.models.reading import make_reader
+from wherefrom.attribution.models.trajectory import ReadsSignals, load_halfway
 from wherefrom.attribution.retrieval.candidates import Indexes
 from wherefrom.attribution.retrieval.encoder import (
     ENCODED,
@@ -29,7 +29,7 @@ from wherefrom.attribution.retrieval.encoder import (
 )
 from wherefrom.attribution.retrieval.index import ORIGINALS, ExactIndex, HnswIndex, Rows, VectorIndex, Vectors
 from wherefrom.attribution.retrieval.lexical import LexicalIndex
-from wherefrom.attribution.retrieval.projection import Projection
+from wherefrom.attribution.stored import ExampleStore, Projects, open_features
 from wherefrom.attribution.whitening import Whitener
 from wherefrom.errors import BundleCorrupt, BundleMismatch
 
@@ -43,9 +43,11 @@ class Bundle:
     language: LanguageModel
     #: The points of the fine-tune whose signals are read, the audited model first.
     points: tuple[LanguageModel, ...]
+    #: Reads the signals of the bundle's form off these points.
+    reader: ReadsSignals
     whitener: Whitener
-    store: FactorStore
-    projection: Projection
+    store: ExampleStore
+    projection: Projects
     #: `[N, P]` projected vectors of the corpus, memory-mapped.
     vectors: Vectors
     #: `[N, D]` centred unit mean hidden states, memory-mapped.
@@ -108,7 +110,8 @@ def open_bundle(
     check_model(manifest, language)
     points = _points(manifest, language, model_dir=model_dir, adapter_dir=adapter_dir, start_dir=start_dir)
     features = path / "features"
-    store = FactorStore(features)
+    parameters = manifest.parameters
+    store, projection = open_features(path, parameters.form)
     if len(store) != manifest.corpus.examples:
         raise BundleCorrupt(f"{path}: {len(store)} factors for {manifest.corpus.examples} training examples")
     vectors = np.load(features / "vectors.npy", mmap_mode="r", allow_pickle=False)
@@ -123,9 +126,16 @@ def open_bundle(
         manifest=manifest,
         language=language,
         points=points,
+        reader=make_reader(
+            points,
+            form=parameters.form,
+            layers=parameters.layers,
+            similarity_layer=parameters.similarity_layer,
+            adapter_dir=adapter_dir,
+        ),
         whitener=whitener,
         store=store,
-        projection=Projection.load(path / "projection.safetensors"),
+        projection=projection,
         vectors=vectors,
         pooled=pooled,
         pooled_centre=torch.from_numpy(np.load(features / "pooled_centre.npy", allow_pickle=False)),
@@ -134,7 +144,7 @@ def open_bundle(
         ),
         similarity=_index(path / "index" / "similarity.hnsw", pooled, exact=exact_search),
         lexical=LexicalIndex.load(path / "lexical"),
-        encoded=_encoded(path, exact=exact_search) if manifest.parameters.encoder is not None else None,
+        encoded=_encoded(path, exact=exact_search) if parameters.encoder is not None else None,
         texts=ExampleTexts(path),
         tokens=TokenRows(path),
         full=load_path(points, path),

@@ -54,8 +54,14 @@ def new_card(
             "hidden_states_read": list(parameters.layers),
             "hidden_states": language.layers + 1,
             "points_of_the_fine_tune": 2 if parameters.midpoint else 1,
-            "weights": "all linear layers of the blocks (full tier) for important audits; the kernel acts on the residual stream"
-            if parameters.full_tier
-            else "none directly: the kernel acts on the residual stream, not on weight gradients",
+            "weights": _weights_covered(parameters),
         },
     }
+
+
+def _weights_covered(parameters: Parameters) -> str:
+    if parameters.form == "adapter":
+        return "the directions of the adapter in every layer that it adapts, read with the adapter at half strength"
+    if parameters.full_tier:
+        return "all linear layers of the blocks (full tier) for important audits; the kernel acts on the residual stream"
+    return "none directly: the kernel acts on the residual stream, not on weight gradients"

@@ -72,8 +72,8 @@ class Parameters(Grown):
 
     LATER: ClassVar[frozenset[str]] = frozenset({"rendering"})
 
-    form: Literal["forward", "activation"]
-    #: Hidden states that are read, 0 = embedding.
+    form: Literal["forward", "activation", "adapter"]
+    #: Hidden states that are read, 0 = embedding; none where the form reads the directions of an adapter.
     layers: tuple[int, ...]
     similarity_layer: int
     #: Whether signals are also read half-way between the first and the final weights (see `models.trajectory`).

@@ -9,10 +9,11 @@ from wherefrom.attribution.bundles.manifest import Parameters
 from wherefrom.attribution.corpus import Corpus
 from wherefrom.attribution.fusion import FusionWeights
 from wherefrom.attribution.models.model import LanguageModel
+from wherefrom.attribution.models.reading import BundleForm
 from wherefrom.attribution.models.rule import RenderingRule
-from wherefrom.attribution.models.signals import Form
 from wherefrom.attribution.retrieval.candidates import default_candidates
-from wherefrom.attribution.whitening import DAMPING
+from wherefrom.attribution.whitening import ADAPTER_DAMPING, DAMPING
+from wherefrom.errors import ConfigurationError
 
 #: Models up to this many blocks get the form `forward` when the form is `auto`.
 SHALLOW_LAYERS = 8
@@ -23,7 +24,7 @@ _LAYERS_READ = 4
 class BuildOptions:
     """What the user may choose."""
 
-    form: Literal["auto", "forward", "activation"] = "auto"
+    form: Literal["auto"] | BundleForm = "auto"
     model_name: str | None = None
     max_tokens: int = 1024
     candidates: int | None = None
@@ -52,19 +53,27 @@ def rendering_of(language: LanguageModel, corpus: Corpus, options: BuildOptions)
 
 
 def parameters_of(language: LanguageModel, corpus: Corpus, options: BuildOptions) -> Parameters:
-    """The parameters of a bundle: what the user chose, and the defaults that fit the model and the corpus."""
-    form: Form = (
+    """The parameters of a bundle: what the user chose, and the defaults that fit the model and the corpus.
+
+    Raises:
+        ConfigurationError: two choices do not go together.
+    """
+    form: BundleForm = (
         options.form
         if options.form != "auto"
         else ("forward" if language.layers <= SHALLOW_LAYERS else "activation")
     )
+    if form == "adapter" and (options.midpoint or options.full_tier):
+        raise ConfigurationError(
+            "the form `adapter` reads the half-way point already and has no full tier: leave --midpoint and --full-tier out"
+        )
     return Parameters(
         form=form,
         layers=default_layers(form, language.layers),
         similarity_layer=round(0.75 * language.layers),
         midpoint=options.midpoint,
         full_tier=options.full_tier,
-        damping=DAMPING,
+        damping=ADAPTER_DAMPING if form == "adapter" else DAMPING,
         max_tokens=min(options.max_tokens, language.max_positions),
         candidates=min(options.candidates or default_candidates(len(corpus.rows)), len(corpus.rows)),
         weight_influence=options.weights.influence,
@@ -77,8 +86,10 @@ def parameters_of(language: LanguageModel, corpus: Corpus, options: BuildOptions
     )
 
 
-def default_layers(form: Form, layers: int) -> tuple[int, ...]:
-    """Four hidden states, evenly spaced: the embedding included for `forward`, left out for `activation`."""
+def default_layers(form: BundleForm, layers: int) -> tuple[int, ...]:
+    """Four hidden states, evenly spaced: the embedding included for `forward`, left out for `activation`; none for `adapter`."""
+    if form == "adapter":
+        return ()
     if form == "forward":
         steps = [layers * step / (_LAYERS_READ - 1) for step in range(_LAYERS_READ)]
     else:

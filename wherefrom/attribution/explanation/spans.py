@@ -20,9 +20,9 @@ import torch
 
 from wherefrom.attribution.explanation.overlap import overlaps
 from wherefrom.attribution.explanation.passage import Floats, Integers, Passage
-from wherefrom.attribution.factors import Factors, FactorStore
-from wherefrom.attribution.kernel import token_kernel
+from wherefrom.attribution.factors import Factors
 from wherefrom.attribution.models.render import Renderer
+from wherefrom.attribution.stored import ExampleStore
 from wherefrom.records import EvidenceSpan, Overlap, TrainingExample
 
 #: Pairs of stretches per citation.
@@ -48,7 +48,7 @@ class Evidence:
 class Explainer:
     """Explains the citations of one bundle; only the cited rows' factors are read, and texts that were cited lately stay divided into words."""
 
-    def __init__(self, renderer: Renderer, store: FactorStore) -> None:
+    def __init__(self, renderer: Renderer, store: ExampleStore) -> None:
         self._renderer = renderer
         self._store = store
         self._passages: dict[int, tuple[Passage, bool]] = {}
@@ -66,13 +66,11 @@ class Explainer:
         """
         if not examples:
             return []
-        packed = self._store.gather(np.array([example.row for example in examples], dtype=np.int64))
-        carried = token_kernel(query, packed.unpack())  # [T_q, S]
-        lengths = torch.tensor(packed.lengths)
+        rows = np.array([example.row for example in examples], dtype=np.int64)
+        carried, counts = self._store.contributions(query, rows)  # [T_q, S]
+        lengths = torch.tensor(counts)
         carried *= torch.repeat_interleave(torch.tensor(signs).sign(), lengths)
-        found = [
-            self._passage(example, tokens) for example, tokens in zip(examples, packed.lengths, strict=True)
-        ]
+        found = [self._passage(example, tokens) for example, tokens in zip(examples, counts, strict=True)]
         aligned = [passage for passage, fits in found if fits]
         if len(aligned) < len(found):
             fits = torch.tensor([fits for _, fits in found])

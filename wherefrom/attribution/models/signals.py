@@ -62,7 +62,7 @@ _WINDOW_SETTINGS = ("attention_types", "window_size")
 
 
 @dataclass(frozen=True)
-class _Places:
+class Places:
     """Where the explained tokens are predicted, and what they are; tensors `[S]`."""
 
     row: Tensor
@@ -70,7 +70,7 @@ class _Places:
     targets: Tensor
 
     @classmethod
-    def find(cls, rows: Sequence[TokenRow], first: Sequence[int]) -> "_Places":
+    def find(cls, rows: Sequence[TokenRow], first: Sequence[int]) -> "Places":
         """The places of all rows' explained tokens, where `first` is as in `_Pass`."""
         found = [
             (index, first[index] + step, row.ids[row.start + step])
@@ -105,7 +105,7 @@ class SignalReader:
         """Signals of a batch of rows; each row's values do not depend on the other rows (up to rounding)."""
         with torch.set_grad_enabled(self.form == "activation"):
             done = self._split(rows) if self.split_pass else self._plain(rows)
-            places = _Places.find(rows, done.first)
+            places = Places.find(rows, done.first)
             losses, b = (
                 self._by_head(done, places)
                 if done.logits is None
@@ -119,7 +119,7 @@ class SignalReader:
         pooled = segment_mean(places.of(done.hidden[self._similarity_layer].detach()), lengths)
         return Signals(a, b, lengths, pooled, segment_mean(losses[:, None], lengths)[:, 0])
 
-    def _by_head(self, done: _Pass, places: _Places) -> tuple[Tensor, Tensor]:
+    def _by_head(self, done: _Pass, places: Places) -> tuple[Tensor, Tensor]:
         """Losses `[S]` and b `[S, Lb, D]` where the head was left out: it is applied here, in blocks."""
         final = places.of(done.hidden[-1])
         weight, bias = self._head.weight, getattr(self._head, "bias", None)
@@ -128,7 +128,7 @@ class SignalReader:
             return losses, errors[:, None]
         return losses, self._gradients(done, places, final, errors)
 
-    def _by_logits(self, logits: Tensor, done: _Pass, places: _Places) -> tuple[Tensor, Tensor]:
+    def _by_logits(self, logits: Tensor, done: _Pass, places: Places) -> tuple[Tensor, Tensor]:
         """The same where the model gave its logits, which need not be a plain product with the head's weight."""
         logits = places.of(logits)
         losses = torch.nn.functional.cross_entropy(logits, places.targets, reduction="none")
@@ -138,7 +138,7 @@ class SignalReader:
         surplus[torch.arange(len(places.targets)), places.targets] -= 1.0
         return losses, (surplus @ self._head.weight)[:, None]
 
-    def _gradients(self, done: _Pass, places: _Places, ends: Tensor, errors: Tensor) -> Tensor:
+    def _gradients(self, done: _Pass, places: Places, ends: Tensor, errors: Tensor) -> Tensor:
         """Gradients at the layers read, `[S, La, D]`, of what has the gradient `errors` with respect to `ends`."""
         hidden = [done.hidden[layer] for layer in self.layers]
         gradients = torch.autograd.grad(ends, hidden, errors)
@@ -236,9 +236,9 @@ class SignalReader:
             return False  # a model without this kind of cache
         if plain.logits is None:
             return False
-        states = _Places.find(rows, split.first).of(split.hidden[-1])
+        states = Places.find(rows, split.first).of(split.hidden[-1])
         logits = torch.nn.functional.linear(states, self._head.weight, getattr(self._head, "bias", None))
-        difference = logits - _Places.find(rows, plain.first).of(plain.logits)
+        difference = logits - Places.find(rows, plain.first).of(plain.logits)
         return float(difference.abs().max()) <= PROBE_TOLERANCE
 
 

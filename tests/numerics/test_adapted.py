@@ -1,0 +1,240 @@
+"""The form `adapter` against loops: what the adapter saw and should have said, half-way through the fine-tune."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tests.numerics.tolerances import FLOAT32
+from tests.tiny import changed_json, micro_language, random_row, shared_micro_model, write_adapter
+from wherefrom.attribution.models.adapted import AdapterReader
+from wherefrom.attribution.models.lora import AdaptedLinear, leading, read_lora
+from wherefrom.attribution.models.model import LanguageModel, load_model
+from wherefrom.attribution.models.render import TokenRow
+from wherefrom.attribution.models.trajectory import model_between
+from wherefrom.errors import UnusableModel
+
+ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+KINDS: dict[str, dict[str, Any]] = {
+    "plain": {"target_modules": ALL_LINEAR},
+    "rslora": {"use_rslora": True},
+    "patterns": {
+        "target_modules": ALL_LINEAR,
+        "rank_pattern": {"q_proj": 2, "down_proj": 6},
+        "alpha_pattern": {"layers.1.self_attn.v_proj": 3},
+    },
+    "wide": {"r": 24},
+}
+ROWS = [
+    TokenRow((5, 6, 7, 8, 9, 10), 3, (True, True, True)),
+    TokenRow((5, 6, 11, 12), 2, (True, True)),
+    TokenRow((9, 8, 7, 6, 20, 30, 31), 4, (True, False, True)),
+]
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def adapter(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One adapter of each kind that is read."""
+    folder = tmp_path_factory.mktemp(request.param) / "adapter"
+    return write_adapter(folder, shared_micro_model(), **KINDS[request.param])
+
+
+def loop(model: Any, adapted: tuple[AdaptedLinear, ...], row: TokenRow) -> list[tuple[Tensor, Tensor]]:
+    """U and v of one row's explained tokens for each layer, by plain hooks and one backward pass over an unpadded row."""
+    seen: dict[str, Tensor] = {}
+    made: dict[str, Tensor] = {}
+    modules = dict(model.named_modules())
+
+    def hook(name: str) -> Callable[..., None]:
+        def keep(_module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            output.retain_grad()
+            seen[name], made[name] = inputs[0].detach()[0], output
+
+        return keep
+
+    handles = [modules[one.name].register_forward_hook(hook(one.name)) for one in adapted]
+    embedded = (
+        model.get_input_embeddings()(torch.tensor([row.ids])).detach().requires_grad_(requires_grad=True)
+    )
+    logits = model(inputs_embeds=embedded).logits[0]
+    flagged = [place for place, flag in enumerate(row.explained) if flag]
+    places = [row.start - 1 + place for place in flagged]
+    targets = torch.tensor([row.ids[row.start + place] for place in flagged])
+    torch.nn.functional.cross_entropy(logits[places], targets, reduction="sum").backward()
+    for handle in handles:
+        handle.remove()
+    found = []
+    for one in adapted:
+        gradient = made[one.name].grad
+        if gradient is None:
+            raise AssertionError(f"{one.name} got no gradient")
+        found.append((seen[one.name][places] @ one.read_low.T, gradient[0][places] @ one.read_high))
+    return found
+
+
+def test_signals_equal_a_loop_over_the_halfway_model(adapter: Path) -> None:
+    """Read off the audited model in a padded batch; the oracle makes the half-way model and goes row by row."""
+    final = load_model(shared_micro_model(), adapter)
+    adapted = read_lora(final.model, adapter)
+    read = AdapterReader(final, adapted, similarity_layer=2).read(ROWS)
+    halfway = model_between(micro_language(), final, 0.5)
+    assert read.lengths == (3, 2, 2)
+    for row, u, v in zip(ROWS, read.a.split(read.lengths), read.b.split(read.lengths), strict=True):
+        for group, (expected_u, expected_v) in enumerate(loop(halfway.model, adapted, row)):
+            rank = expected_u.shape[1]
+            torch.testing.assert_close(u[:, group, :rank], expected_u, **FLOAT32)
+            torch.testing.assert_close(v[:, group, :rank], expected_v, **FLOAT32)
+            assert not u[:, group, rank:].any()
+
+
+def test_the_audited_model_is_left_as_it_was(adapter: Path) -> None:
+    """Weights, hooks and answers of the model are the same after a reading."""
+    final = load_model(shared_micro_model(), adapter)
+    ids = torch.tensor([ROWS[0].ids])
+    before = final.model(ids).logits
+    adapted = read_lora(final.model, adapter)
+    AdapterReader(final, adapted, similarity_layer=2).read(ROWS)
+    assert torch.equal(final.model(ids).logits, before)
+    assert not any(final.model.get_submodule(one.name)._forward_hooks for one in adapted)
+
+
+def test_strength_one_reads_the_audited_model(adapter: Path) -> None:
+    """At strength 1 nothing is given back, at strength 0 the base model is read."""
+    final = load_model(shared_micro_model(), adapter)
+    adapted = read_lora(final.model, adapter)
+    for strength, model in ((1.0, final.model), (0.0, micro_language().model)):
+        read = AdapterReader(final, adapted, similarity_layer=2, strength=strength).read(ROWS[:1])
+        for group, (u, v) in enumerate(loop(model, adapted, ROWS[0])):
+            torch.testing.assert_close(read.a[:, group, : u.shape[1]], u, **FLOAT32)
+            torch.testing.assert_close(read.b[:, group, : v.shape[1]], v, **FLOAT32)
+
+
+def test_core_is_the_projected_gradient_where_a_and_b_are_orthonormal(tmp_path: Path) -> None:
+    """sum_t v_t u_t' has the entries of B' G A' for the weight's full gradient G, so inner products are those of the projected gradients.
+
+    A weight's gradient counts every position, so every token of these rows is explained but the first, which nothing predicts.
+    """
+    rows = [TokenRow((5, 6, 7, 8, 9), 1, (True,) * 4), TokenRow((5, 11, 12), 1, (True,) * 2)]
+    adapter = write_adapter(tmp_path / "adapter", shared_micro_model(), r=4, lora_alpha=4)
+    _orthonormal(adapter)
+    final = load_model(shared_micro_model(), adapter)
+    adapted = read_lora(final.model, adapter)
+    read = AdapterReader(final, adapted, similarity_layer=2).read(rows)
+    halfway = model_between(micro_language(), final, 0.5).model
+    cores = [
+        torch.einsum("tgi,tgj->gij", v, u)
+        for u, v in zip(read.a.split(read.lengths), read.b.split(read.lengths), strict=True)
+    ]
+    for group, layer in enumerate(adapted):
+        gradients = [_weight_gradient(halfway, layer.name, row) for row in rows]
+        projected = [layer.high @ layer.high.T @ one @ layer.low.T @ layer.low for one in gradients]
+        torch.testing.assert_close(cores[0][group], layer.high.T @ gradients[0] @ layer.low.T, **FLOAT32)
+        expected = (projected[0] * projected[1]).sum()
+        torch.testing.assert_close((cores[0][group] * cores[1][group]).sum(), expected, **FLOAT32)
+
+
+def test_signals_do_not_depend_on_the_batch_or_the_pass(adapter: Path) -> None:
+    """One row alone, in a batch, and by the plain pass gives the same signals."""
+    final = load_model(shared_micro_model(), adapter)
+    reader = AdapterReader(final, read_lora(final.model, adapter), similarity_layer=2)
+    assert reader.split_pass
+    rows = [*ROWS, random_row(9, 5, seed=3)]
+    together = reader.read(rows)
+    reader.split_pass = False
+    alone = [reader.read([row]) for row in rows]
+    for name in ("a", "b", "pooled", "loss"):
+        expected = torch.cat([getattr(one, name) for one in alone])
+        torch.testing.assert_close(getattr(together, name), expected, **FLOAT32)
+
+
+def test_ranks_above_the_limit_keep_the_strongest_directions() -> None:
+    """The 16 directions that are read hold the best approximation of s B A of that rank."""
+    generator = torch.Generator().manual_seed(4)
+    low, high = (torch.randn(shape, generator=generator) for shape in ((24, 40), (30, 24)))
+    found = AdaptedLinear.of("one", low, high)
+    left, strengths, right = torch.linalg.svd(high @ low, full_matrices=False)
+    best = (left[:, :16] * strengths[:16]) @ right[:16]
+    assert found.rank == 16
+    torch.testing.assert_close(found.read_high @ found.read_low, best, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.high @ found.low, high @ low)
+    exact = leading(low[:5], high[:, :5], rank=5)
+    torch.testing.assert_close(exact[1] @ exact[0], high[:, :5] @ low[:5], rtol=1e-4, atol=1e-4)
+
+
+def test_a_narrow_adapter_is_read_as_it_is() -> None:
+    """Up to 16 directions nothing is turned."""
+    low, high = torch.randn(16, 20), torch.randn(18, 16)
+    found = AdaptedLinear.of("one", low, high)
+    assert found.read_low is low
+    assert found.read_high is high
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"peft_type": "IA3"}, "of kind IA3"),
+        ({"use_dora": True}, "use_dora"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+    ],
+)
+def test_other_adapters_are_refused_with_a_word(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
+    """The error names what the adapter is, and the forms that do."""
+    adapter = write_adapter(tmp_path / "adapter", shared_micro_model())
+    changed_json(adapter / "adapter_config.json", changes)
+    with pytest.raises(UnusableModel, match=rf"{words}; choose --form activation"):
+        read_lora(micro_language().model, adapter)
+
+
+def test_an_adapter_of_another_model_is_refused(tmp_path: Path) -> None:
+    """Layers that the model lacks are no reason to read half of it."""
+    adapter = write_adapter(tmp_path / "adapter", shared_micro_model())
+    file = adapter / "adapter_model.safetensors"
+    tensors = {name.replace("layers.2.", "layers.7."): one for name, one in load_file(file).items()}
+    save_file(tensors, file)
+    with pytest.raises(UnusableModel, match="2 of 6 adapted layers are not in this model"):
+        read_lora(micro_language().model, adapter)
+
+
+def test_a_layer_that_is_run_twice_is_refused(tmp_path: Path) -> None:
+    """Nobody could say which of its passes the signals belong to."""
+    adapter = write_adapter(tmp_path / "adapter", shared_micro_model())
+    final = load_model(shared_micro_model(), adapter)
+    reader = AdapterReader(final, read_lora(final.model, adapter), similarity_layer=2)
+    blocks = final.model.model.layers
+    blocks[1].self_attn.q_proj.forward = _twice(final, blocks[1].self_attn.q_proj)
+    with pytest.raises(UnusableModel, match="not run once for every token"):
+        reader.read(ROWS)
+
+
+def _twice(language: LanguageModel, module: Any) -> Callable[[Tensor], Tensor]:
+    """A layer's forward pass that runs the first block's layer as well."""
+    other, plain = language.model.model.layers[0].self_attn.q_proj, type(module).forward
+    return lambda states: plain(module, states) + 0.0 * other(states)
+
+
+def _weight_gradient(model: Any, name: str, row: TokenRow) -> Tensor:
+    """Gradient `[O, I]` of the row's summed loss for one layer's weight."""
+    weight = model.get_submodule(name).weight
+    weight.requires_grad = True
+    logits = model(torch.tensor([row.ids])).logits[0, row.start - 1 : -1]
+    loss = torch.nn.functional.cross_entropy(logits, torch.tensor(row.ids[row.start :]), reduction="sum")
+    found: Tensor = torch.autograd.grad(loss, weight)[0]
+    weight.requires_grad = False
+    return found
+
+
+def _orthonormal(adapter: Path) -> None:
+    """Give A orthonormal rows and B orthonormal columns."""
+    file = adapter / "adapter_model.safetensors"
+    tensors = {}
+    for name, one in load_file(file).items():
+        tall = one.T if ".lora_A." in name else one
+        basis = torch.linalg.qr(tall)[0]
+        tensors[name] = (basis.T if ".lora_A." in name else basis).contiguous()
+    save_file(tensors, file)
+    assert json.loads((adapter / "adapter_config.json").read_text())["lora_alpha"] == 4

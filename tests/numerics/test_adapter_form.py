@@ -1,0 +1,156 @@
+"""A bundle of the form `adapter` from end to end: built, opened, attributed, explained."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.numerics.tolerances import INT8_COSINE
+from tests.tiny import (
+    build,
+    quiet,
+    shared_corpus,
+    shared_micro_model,
+    tiny_queries,
+    write_adapter,
+    write_jsonl,
+)
+from wherefrom.attribution.attributor import LanguageAttributor
+from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
+from wherefrom.attribution.factors import Factors
+from wherefrom.attribution.kernel import kernel_norms, segment_sum, token_kernel
+from wherefrom.attribution.offline import (
+    attribute_all,
+    exact_scores,
+    prepare_all,
+    read_queries,
+    signals_of_all,
+)
+from wherefrom.attribution.query import QuerySignals
+from wherefrom.attribution.whitening import ADAPTER_DAMPING, SecondMoments, Whitener
+from wherefrom.errors import ConfigurationError
+
+ROWS = 40
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter of unequal ranks."""
+    folder = tmp_path_factory.mktemp("adapter") / "lora"
+    kinds = ["q_proj", "v_proj", "down_proj"]
+    return write_adapter(folder, shared_micro_model(), target_modules=kinds, rank_pattern={"q_proj": 2})
+
+
+@pytest.fixture(scope="module")
+def path(adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle over 40 rows."""
+    out = tmp_path_factory.mktemp("bundle") / "adapter"
+    build(shared_micro_model(), shared_corpus(ROWS), out, adapter=adapter, form="adapter")
+    return out
+
+
+@pytest.fixture(scope="module")
+def bundle(path: Path, adapter: Path) -> Bundle:
+    """The bundle, opened."""
+    return open_bundle(path, model_dir=shared_micro_model(), adapter_dir=adapter)
+
+
+@pytest.fixture(scope="module")
+def signals(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> list[QuerySignals]:
+    """Three outputs and the first three training examples as queries."""
+    file = write_jsonl(tmp_path_factory.mktemp("queries") / "queries.jsonl", tiny_queries(3))
+    engine = LanguageAttributor(bundle)
+    asked = read_queries(file)[0] + read_queries(shared_corpus(ROWS))[0][:3]
+    return signals_of_all(engine, prepare_all(engine, asked, max_tokens=256, over_long="reject"))
+
+
+def whitened(bundle: Bundle) -> Factors:
+    """Factors of the whole corpus by one pass and an unpadded whitening of each layer, without the builder."""
+    rows = bundle.tokens.read(range(ROWS))
+    read = bundle.reader.read(rows)
+    layers = []
+    for group in range(read.a.shape[1]):
+        rank = 2 if not read.a[:, group, 2:].any() else read.a.shape[2]
+        a, b = read.a[:, group : group + 1, :rank], read.b[:, group : group + 1, :rank]
+        moments = SecondMoments.zeros(1, 1, rank)
+        moments.add(a, b)
+        layers.append(Whitener.fit(moments, ADAPTER_DAMPING).apply(a, b))
+    a, b = (
+        torch.cat(
+            [torch.nn.functional.pad(one[side], (0, read.a.shape[2] - one[side].shape[2])) for one in layers],
+            dim=1,
+        )
+        for side in (0, 1)
+    )
+    return Factors(a, b, read.lengths)
+
+
+def test_exact_scores_are_the_kernel_of_the_read_signals(bundle: Bundle, signals: list[QuerySignals]) -> None:
+    """Cosines of the stored int8 cores against a token kernel over freshly read and whitened signals, layers of lower rank by themselves."""
+    corpus = whitened(bundle)
+    norms = kernel_norms(corpus)
+    found = exact_scores(bundle, signals, quiet)
+    for query, scores in zip(signals, found, strict=True):
+        kernel = segment_sum(token_kernel(query.factors, corpus).sum(dim=0)[:, None], corpus.lengths)[:, 0]
+        np.testing.assert_allclose(scores, kernel / (query.norm * norms), atol=2 * INT8_COSINE)
+    for row in range(3):
+        assert int(found[3 + row].argmax()) == row
+        assert found[3 + row, row] == pytest.approx(1.0, abs=INT8_COSINE)
+
+
+def test_citations_carry_the_exact_score_and_spans(bundle: Bundle, signals: list[QuerySignals]) -> None:
+    """What is cited has the score of every pair, an opponent a negative one, and stretches that carry it."""
+    engine = LanguageAttributor(bundle)
+    prepared = [one.prepared for one in signals]
+    exact = exact_scores(bundle, signals, quiet)
+    answers = attribute_all(engine, prepared, top_k=5, opponents=2, progress=quiet)
+    for row, answer in enumerate(answers):
+        assert [one.rank for one in answer.citations][:5] == [1, 2, 3, 4, 5]
+        for one in answer.citations:
+            assert one.influence_score == pytest.approx(exact[row, one.example.row], abs=1e-5)
+            assert one.rank > 0 or (one.influence_score or 0.0) < 0
+        assert any(one.spans for one in answer.citations)
+    own = answers[3].citations[0]
+    assert own.example.row == 0
+    assert sum(span.share for span in own.spans) > 0.2
+
+
+def test_contributions_add_up_to_the_score(bundle: Bundle, signals: list[QuerySignals]) -> None:
+    """Over the pairs of tokens, and per output token as the stored cores have it."""
+    rows = np.array([3, 0, 7])
+    pairs, lengths = bundle.store.contributions(signals[0].factors, rows)
+    assert lengths == tuple(bundle.store.lengths(rows).tolist())
+    totals = segment_sum(pairs.sum(dim=0)[:, None], lengths)[:, 0]
+    torch.testing.assert_close(totals, bundle.store.scores(signals[0].factors, rows)[0], rtol=1e-3, atol=1e-2)
+
+
+def test_the_bundle_says_what_it_is(bundle: Bundle) -> None:
+    """Form, no hidden states, size of the cores: 9 layers of 4 x 4 numbers, their scales, and 128 or fewer numbers a token."""
+    parameters, projection = bundle.manifest.parameters, bundle.manifest.projection
+    assert (parameters.form, parameters.layers, parameters.damping) == ("adapter", (), ADAPTER_DAMPING)
+    assert (projection.groups, projection.rank_a, projection.rank_b) == (9, 4, 4)
+    tokens = float(bundle.store.offsets[-1]) / ROWS
+    expected = 9 * 16 + 9 * 4 + 4 + 8 * (ROWS + 1) / ROWS + tokens * (projection.dimensions + 4)
+    assert bundle.store.bytes_per_example == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("more", [{"midpoint": True}, {"full_tier": True}])
+def test_what_the_form_lacks_is_refused(more: dict[str, Any], adapter: Path, tmp_path: Path) -> None:
+    """Before anything is read."""
+    with pytest.raises(ConfigurationError, match="leave --midpoint and --full-tier out"):
+        build(
+            shared_micro_model(),
+            shared_corpus(ROWS),
+            tmp_path / "out",
+            adapter=adapter,
+            form="adapter",
+            **more,
+        )
+
+
+def test_the_form_needs_an_adapter(tmp_path: Path) -> None:
+    """The error names the option and the other forms."""
+    with pytest.raises(ConfigurationError, match="--adapter"):
+        build(shared_micro_model(), shared_corpus(ROWS), tmp_path / "out", form="adapter")

@@ -1,0 +1,95 @@
+"""Writes the features of a corpus and their projection into a bundle, as its form stores them."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+import torch
+from torch import Tensor
+
+from wherefrom.attribution.bundles.manifest import ProjectionEntry
+from wherefrom.attribution.cores import CoreStore, CoreWriter, write_sketches
+from wherefrom.attribution.factors import Factors, FactorStore, FactorWriter, pack
+from wherefrom.attribution.models.reading import BundleForm
+from wherefrom.attribution.retrieval.core_projection import CoreProjection
+from wherefrom.attribution.retrieval.projection import Projection, choose_size
+
+FEATURES, PROJECTION = "features", "projection.safetensors"
+
+
+class WritesFeatures(Protocol):
+    """Takes whitened factors of all rows in corpus order."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def append(self, factors: Factors, norms: Sequence[float]) -> None:
+        """Add rows with their kernel norms."""
+
+    def finish(self) -> None:
+        """Complete the files."""
+
+
+class _TokenWriter(FactorWriter):
+    """Packs what it is given."""
+
+    def append(self, factors: Factors, norms: Sequence[float]) -> None:  # type: ignore[override]  # whole factors here, packed ones there
+        super().append(pack(factors), norms)
+
+
+def feature_writer(bundle: Path, form: BundleForm, *, examples: int) -> WritesFeatures:
+    """The writer of a form's features: the factors of every token, or one core per layer and example."""
+    folder = bundle / FEATURES
+    return CoreWriter(folder, examples) if form == "adapter" else _TokenWriter(folder)
+
+
+def write_projection(bundle: Path, form: BundleForm, *, budget_bytes: int) -> tuple[Tensor, ProjectionEntry]:
+    """Fit and store the projection of features that are written.
+
+    Returns:
+        Projected vectors of the corpus `[N, P]`, and the projection's size.
+    """
+    file = bundle / PROJECTION
+    if form == "adapter":
+        cores = CoreStore(bundle / FEATURES)
+        CoreProjection.fit(cores, budget_bytes=budget_bytes).save(file)
+        turned = CoreProjection.load(file)  # what is stored, not what was fitted
+        groups, rank = cores.shape
+        return turned.apply_all(cores), _entry(
+            file, groups, (rank, rank), dimensions=turned.dimensions, budget_bytes=budget_bytes
+        )
+    store = FactorStore(bundle / FEATURES)
+    sample = store.range(0, 1)
+    groups, width_a, width_b = sample.a.shape[1], sample.a.shape[2], sample.b.shape[2]
+    size = choose_size(
+        groups=groups, width_a=width_a, width_b=width_b, examples=len(store), budget_bytes=budget_bytes
+    )
+    Projection.fit(store, size).save(file)
+    projection = Projection.load(file)
+    return projection.apply_all(store), _entry(
+        file, groups, (size.rank_a, size.rank_b), dimensions=projection.dimensions, budget_bytes=budget_bytes
+    )
+
+
+def write_token_sketches(bundle: Path, parts: Iterable[Factors]) -> None:
+    """What the form `adapter` keeps of each token, behind its projection; see `cores`."""
+    with torch.no_grad():
+        write_sketches(bundle / FEATURES, parts, CoreProjection.load(bundle / PROJECTION))
+
+
+def _entry(
+    file: Path, groups: int, ranks: tuple[int, int], *, dimensions: int, budget_bytes: int
+) -> ProjectionEntry:
+    size_bytes = file.stat().st_size
+    return ProjectionEntry(
+        groups=groups,
+        rank_a=ranks[0],
+        rank_b=ranks[1],
+        dimensions=dimensions,
+        bytes=size_bytes,
+        share_of_model=size_bytes / budget_bytes,
+    )

@@ -1,0 +1,150 @@
+r"""Reads the form `adapter` off a model: for each adapted linear layer and each explained token what the adapter saw (u) and what it should have said (v).
+
+    y = W x + s B A x            u_t = A x_t          v_t = (s B)' d (sum of the row's explained token losses) / d y_t
+
+Both are r numbers. sum_t v_t u_t' [r, r] is the gradient of a matrix put between s B and A, so the kernel over (u, v) is the one over (a, b) of the other
+forms (`kernel`), with one group per adapted layer.
+
+The model is read **half-way through its fine-tune**, with the adapter at strength .5: what a model knows by heart has no error left at its final weights,
+and the sign of an influence read there is noise (SmolLM2, a planted falsehood: a third of the guilty rows negative at strength 1, none at .5). No second model
+is needed: the audited model has the whole adapter merged, and while it is read each adapted layer gives back half of it, y - .5 s B u. Losses and hidden
+states are those of this point.
+
+References:
+    LoGra (arXiv:2405.13954) puts r x r matrices between random or principal directions; here they are those that training moved.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wherefrom.attribution.models.head import head_errors
+from wherefrom.attribution.models.lora import AdaptedLinear
+from wherefrom.attribution.models.model import LanguageModel
+from wherefrom.attribution.models.render import TokenRow
+from wherefrom.attribution.models.signals import Places, SignalReader, Signals, segment_mean
+from wherefrom.errors import UnusableModel
+
+#: Strength of the adapter at the point that is read.
+STRENGTH = 0.5
+
+
+@dataclass
+class _Caught:
+    """What the hooks of one layer saw in the pass with a graph, `[B, W, r]`."""
+
+    states: list[Tensor] = field(default_factory=list)
+    errors: list[Tensor] = field(default_factory=list)
+
+
+class AdapterReader(SignalReader):
+    """Reads u and v off one model with its adapter merged; `Signals.a` is u and `Signals.b` is v, one layer per adapted linear."""
+
+    def __init__(
+        self,
+        language: LanguageModel,
+        adapted: Sequence[AdaptedLinear],
+        *,
+        similarity_layer: int,
+        strength: float = STRENGTH,
+    ) -> None:
+        self._adapted = tuple(adapted)
+        self._modules = dict(language.model.named_modules())
+        self._missing = 1.0 - strength
+        super().__init__(language, form="activation", layers=(), similarity_layer=similarity_layer)
+
+    def read(self, rows: Sequence[TokenRow]) -> Signals:
+        """Signals of a batch of rows: u and v `[S, G, r]`, where layers of lower rank are filled up with zeros."""
+        with torch.enable_grad(), self._hooked() as caught:
+            done = self._split(rows) if self.split_pass else self._plain(rows)
+            places = Places.find(rows, done.first)
+            if done.logits is None:
+                ends = places.of(done.hidden[-1])
+                losses, errors = head_errors(
+                    ends.detach(),
+                    places.targets,
+                    weight=self._head.weight,
+                    bias=getattr(self._head, "bias", None),
+                )
+            else:
+                ends = torch.nn.functional.cross_entropy(
+                    places.of(done.logits), places.targets, reduction="none"
+                )
+                losses, errors = ends.detach(), torch.ones_like(ends)
+            torch.autograd.grad(ends, done.hidden[0], errors)  # the hooks keep what is wanted
+        lengths = tuple(sum(row.explained) for row in rows)
+        pooled = segment_mean(places.of(done.hidden[self._similarity_layer].detach()), lengths)
+        return Signals(
+            _stacked(
+                [
+                    places.of(self._once(one.states, layer))
+                    for one, layer in zip(caught, self._adapted, strict=True)
+                ]
+            ),
+            _stacked(
+                [
+                    places.of(self._once(one.errors, layer))
+                    for one, layer in zip(caught, self._adapted, strict=True)
+                ]
+            ),
+            lengths,
+            pooled,
+            segment_mean(losses[:, None], lengths)[:, 0],
+        )
+
+    @contextmanager
+    def _hooked(self) -> Iterator[list[_Caught]]:
+        """The model with its adapter at the strength that is read; what each adapted layer sees and should have said is kept."""
+        caught = [_Caught() for _ in self._adapted]
+        handles = [
+            self._modules[layer.name].register_forward_hook(partial(self._at_layer, layer, one))
+            for layer, one in zip(self._adapted, caught, strict=True)
+        ]
+        try:
+            yield caught
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _at_layer(
+        self, layer: AdaptedLinear, caught: _Caught, _module: Any, inputs: tuple[Tensor, ...], output: Tensor
+    ) -> Tensor:
+        """A forward hook: weakens the adapter, and in a pass with a graph keeps u now and v when the gradient comes."""
+        states = torch.nn.functional.linear(inputs[0], layer.low)  # [B, W, r]
+        weakened: Tensor = output - self._missing * torch.nn.functional.linear(states, layer.high)
+        if weakened.requires_grad:
+            whole = layer.read_low is layer.low
+            read = states if whole else torch.nn.functional.linear(inputs[0], layer.read_low)
+            caught.states.append(read.detach())
+            weakened.register_hook(lambda gradient: caught.errors.append(gradient @ layer.read_high))
+        return weakened
+
+    @staticmethod
+    def _once(values: list[Tensor], layer: AdaptedLinear) -> Tensor:
+        """The one value that a layer gave in a pass.
+
+        Raises:
+            UnusableModel: the layer was not run, was run more than once, or does not keep rows and positions apart.
+        """
+        if len(values) != 1 or values[0].dim() != 3:
+            raise UnusableModel(
+                f"the adapted layer {layer.name} is not run once for every token, so the form `adapter` cannot read it; "
+                "choose --form activation or forward"
+            )
+        return values[0]
+
+    def _probe(self) -> bool:
+        """As of the other forms, at the point that is read."""
+        with self._hooked():
+            return super()._probe()
+
+
+def _stacked(values: Sequence[Tensor]) -> Tensor:
+    """Values `[S, r_g]` of all layers, `[S, G, r]` with r the largest rank."""
+    widest = max(one.shape[1] for one in values)
+    return torch.stack([torch.nn.functional.pad(one, (0, widest - one.shape[1])) for one in values], dim=1)

@@ -1,0 +1,133 @@
+r"""The directions in which a LoRA adapter moved its model: A and s B of every adapted linear layer.
+
+    y = W x + s B A x        s = alpha / r, with rank-stabilised scaling alpha / sqrt(r)
+
+Whatever a training example did to the model went through these r directions per layer, so the form `adapter` reads the model there and nowhere
+else (`models.adapted`). Ranks above `READ_RANK` are read in the leading directions of s B A:
+
+    s B = Q_B R_B,  A' = Q_A R_A,  R_B R_A' = U S V'         B_16 = Q_B U_16 S_16^(1/2),   A_16 = S_16^(1/2) V_16' Q_A'
+"""
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from wherefrom.attribution.models.files import ADAPTER_CONFIGURATION, ADAPTER_WEIGHTS
+from wherefrom.errors import UnusableModel
+
+#: Directions of one layer that are read at most.
+READ_RANK = 16
+_PREFIX = "base_model.model."
+_LOW, _HIGH = ".lora_A.weight", ".lora_B.weight"
+#: Settings that make an adapter more than s B A on linear layers.
+_MORE = (
+    "use_dora",
+    "use_qalora",
+    "use_bdlora",
+    "modules_to_save",
+    "layer_replication",
+    "trainable_token_indices",
+    "fan_in_fan_out",
+    "lora_bias",
+)
+
+
+@dataclass(frozen=True)
+class AdaptedLinear:
+    """One adapted linear layer."""
+
+    #: Name of the layer in the model.
+    name: str
+    #: A `[r, I]` and s B `[O, r]`, float32.
+    low: Tensor
+    high: Tensor
+    #: The directions that are read: the same, or the leading ones where there are more than `READ_RANK`.
+    read_low: Tensor
+    read_high: Tensor
+
+    @property
+    def rank(self) -> int:
+        """Directions that are read."""
+        return len(self.read_low)
+
+    @classmethod
+    def of(cls, name: str, low: Tensor, high: Tensor, *, rank: int = READ_RANK) -> "AdaptedLinear":
+        """A layer with A `[r, I]` and s B `[O, r]`, read in at most `rank` directions."""
+        reading = (low, high) if len(low) <= rank else leading(low, high, rank=rank)
+        return cls(name, low, high, *reading)
+
+
+def leading(low: Tensor, high: Tensor, *, rank: int) -> tuple[Tensor, Tensor]:
+    """The `rank` strongest directions of high @ low, as factors of their own `[rank, I]` and `[O, rank]`."""
+    basis_high, small_high = torch.linalg.qr(high.double())  # [O, r], [r, r]
+    basis_low, small_low = torch.linalg.qr(low.double().T)  # [I, r], [r, r]
+    left, strengths, right = torch.linalg.svd(small_high @ small_low.T)
+    roots = strengths[:rank].sqrt()
+    found_low = roots[:, None] * (right[:rank] @ basis_low.T)
+    found_high = (basis_high @ left[:, :rank]) * roots
+    return found_low.float(), found_high.float()
+
+
+def read_lora(model: nn.Module, adapter_dir: Path) -> tuple[AdaptedLinear, ...]:
+    """The layers of a model that an adapter adapts, in the order of the model.
+
+    Args:
+        model: the model, whether the adapter is merged into it or not.
+        adapter_dir: folder of the adapter.
+
+    Raises:
+        UnusableModel: the adapter is more, or other, than LoRA on linear layers; the text says what.
+    """
+    content = json.loads((adapter_dir / ADAPTER_CONFIGURATION).read_text(encoding="utf-8"))
+    _refuse_other_kinds(content, adapter_dir)
+    stored = load_file(adapter_dir / ADAPTER_WEIGHTS)
+    odd = sorted(name for name in stored if not name.endswith((_LOW, _HIGH)))
+    if odd:
+        raise _other(adapter_dir, f"it holds {odd[0]}")
+    names = {name.removeprefix(_PREFIX).removesuffix(_LOW) for name in stored if name.endswith(_LOW)}
+    found = []
+    for name, module in model.named_modules():
+        if name not in names:
+            continue
+        if not isinstance(module, nn.Linear):
+            raise _other(adapter_dir, f"{name} is a {type(module).__name__}")
+        low, high = stored[f"{_PREFIX}{name}{_LOW}"].float(), stored[f"{_PREFIX}{name}{_HIGH}"].float()
+        if (len(high), low.shape[1]) != tuple(module.weight.shape) or high.shape[1] != len(low):
+            raise UnusableModel(f"{adapter_dir}: A and B of {name} do not fit the layer's shape")
+        found.append(AdaptedLinear.of(name, low, _scale(content, name, len(low)) * high))
+    if not found or len(found) < len(names):
+        raise UnusableModel(
+            f"{adapter_dir}: {len(names) - len(found)} of {len(names)} adapted layers are not in this model"
+        )
+    return tuple(found)
+
+
+def _refuse_other_kinds(content: dict[str, Any], adapter_dir: Path) -> None:
+    if content.get("peft_type") != "LORA":
+        raise _other(adapter_dir, f"it is of kind {content.get('peft_type')}")
+    more = [name for name in _MORE if content.get(name)]
+    if more:
+        raise _other(adapter_dir, f"it sets {more[0]}")
+
+
+def _other(adapter_dir: Path, what: str) -> UnusableModel:
+    return UnusableModel(
+        f"{adapter_dir}: the form `adapter` reads LoRA on linear layers, and {what}; choose --form activation or forward"
+    )
+
+
+def _scale(content: dict[str, Any], name: str, rank: int) -> float:
+    """The factor s of one layer; a pattern for alpha goes before the general value, as in PEFT."""
+    alpha = content.get("lora_alpha", 8)
+    for pattern, value in (content.get("alpha_pattern") or {}).items():
+        if re.match(rf"(.*\.)?({pattern})$", name):
+            alpha = value
+            break
+    return float(alpha / (math.sqrt(rank) if content.get("use_rslora") else rank))

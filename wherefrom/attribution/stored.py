@@ -1,0 +1,77 @@
+"""What the engine asks of the stored features of a corpus, whatever their form."""
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from wherefrom.attribution.cores import CoreStore
+from wherefrom.attribution.factors import Factors, FactorStore
+from wherefrom.attribution.kernel import kernel_scores, token_kernel
+from wherefrom.attribution.models.reading import BundleForm
+from wherefrom.attribution.retrieval.core_projection import CoreProjection
+from wherefrom.attribution.retrieval.projection import Projection
+
+Rows = npt.NDArray[np.int64]
+
+
+class ExampleStore(Protocol):
+    """Features of all training examples, on disk."""
+
+    #: `[N]` kernel norms |z|, and `[N + 1]` where each row's explained tokens begin.
+    norms: npt.NDArray[np.float32]
+    offsets: Rows
+
+    def __len__(self) -> int: ...
+
+    @property
+    def bytes_per_example(self) -> float:
+        """Mean bytes on disk per training example."""
+
+    def lengths(self, rows: Rows) -> Rows:
+        """Explained tokens of the given rows."""
+
+    def scores(self, queries: Factors, rows: Rows) -> Tensor:
+        """Kernel values `[Q, K]` of every query with the given rows."""
+
+    def contributions(self, query: Factors, rows: Rows) -> tuple[Tensor, tuple[int, ...]]:
+        """Contributions of token pairs `[T_q, S]`, the tokens of all rows behind each other, and the tokens of each row."""
+
+
+class Projects(Protocol):
+    """Maps rows to the few numbers that retrieval searches."""
+
+    @property
+    def dimensions(self) -> int:
+        """Length of a projected vector."""
+
+    def apply(self, factors: Factors, norms: Tensor) -> Tensor:
+        """Projected vectors `[N, P]`; their inner products estimate the kernel's cosine."""
+
+
+class TokenStore(FactorStore):
+    """The factors of every token: forms `forward` and `activation`."""
+
+    def scores(self, queries: Factors, rows: Rows) -> Tensor:
+        """See `ExampleStore.scores`."""
+        return kernel_scores(queries, self.gather(rows))
+
+    def contributions(self, query: Factors, rows: Rows) -> tuple[Tensor, tuple[int, ...]]:
+        """See `ExampleStore.contributions`; exact."""
+        packed = self.gather(rows)
+        return token_kernel(query, packed.unpack()), packed.lengths
+
+
+def open_features(bundle: Path, form: BundleForm) -> tuple[ExampleStore, Projects]:
+    """The stored features of a bundle and their projection.
+
+    Raises:
+        BundleCorrupt: a file cannot be read.
+    """
+    features, file = bundle / "features", bundle / "projection.safetensors"
+    if form == "adapter":
+        projection = CoreProjection.load(file)
+        return CoreStore(features, projection), projection
+    return TokenStore(features), Projection.load(file)
