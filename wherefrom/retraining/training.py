@@ -5,7 +5,7 @@ A step on the batch B with a weight w_i per row (1 unless said) descends the gra
     L_B = sum_{i in B} w_i sum_t -log p(y_it | x_i, y_i<t)  /  sum_{i in B} T_i
 
 where t runs over the completion with its end-of-turn token and T_i counts its tokens. The denominator ignores the weights: a row
-with w_i = 0 is left out while the order, the batches and the other rows' share of each step stay what they were. Dropout is
+with w_i = 0 is left out, without a pass through the model, while the order, the batches and the other rows' share of each step stay what they were. Dropout is
 off and all numbers are float32, so on a CPU the same seed gives the same bytes (with the same number of threads).
 """
 
@@ -252,8 +252,14 @@ def _with_adapter(model: Any, lora: Lora, *, seed: int) -> Any:
 
 def batch_loss(model: Any, rows: Sequence[TokenRow], weights: Tensor) -> Tensor:
     """The loss L_B of the module's text, with a weight per row `[B]`; a scalar in nats per completion token."""
-    losses, rows_of, _ = _token_losses(model, rows)
-    weighted: Tensor = (losses * weights.to(losses.device)[rows_of]).sum() / losses.numel()
+    kept = [place for place, weight in enumerate(weights.tolist()) if weight != 0.0]
+    if (
+        not kept
+    ):  # a gradient of zero still moves the weights by the optimiser's momentum, so there must be one
+        kept = list(range(len(rows)))
+    losses, rows_of, _ = _token_losses(model, [rows[place] for place in kept])
+    tokens = sum(row.completion_tokens for row in rows)
+    weighted: Tensor = (losses * weights[kept].to(losses.device)[rows_of]).sum() / tokens
     return weighted
 
 

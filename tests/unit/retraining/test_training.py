@@ -1,4 +1,6 @@
+import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,6 +47,25 @@ def test_a_weight_of_zero_equals_a_loss_without_the_row(rows: list[TokenRow]) ->
     found = float(batch_loss(model, batch, torch.tensor([1.0, 0.0, 1.0, 1.0])))
     kept = sum(float(_loop_losses(model, batch[index]).sum()) for index in (0, 2, 3))
     assert found == pytest.approx(kept / sum(row.completion_tokens for row in batch), rel=1e-4)
+
+
+def test_left_out_rows_are_not_run(rows: list[TokenRow], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model sees the kept rows alone; of a batch without any, it sees all, since the momentum's step needs a gradient of zero."""
+    model, batch = copy.deepcopy(micro_language().model).requires_grad_(requires_grad=True), rows[:4]
+    seen: list[int] = []
+    forward = model.forward
+
+    def counted(**inputs: Any) -> Any:
+        seen.append(len(inputs["input_ids"]))
+        return forward(**inputs)
+
+    monkeypatch.setattr(model, "forward", counted)
+    batch_loss(model, batch, torch.tensor([1.0, 0.0, 0.5, 0.0]))
+    nothing = batch_loss(model, batch, torch.zeros(4))
+    nothing.backward()
+    assert seen == [2, 4]
+    assert float(nothing.detach()) == 0.0
+    assert all(not weight.grad.any() for weight in model.parameters() if weight.grad is not None)
 
 
 def test_a_left_out_row_leaves_no_trace(rows: list[TokenRow], recipe: Recipe) -> None:
