@@ -12,8 +12,8 @@ import structlog
 from db.measurement_queue import MeasurementQueue
 from tasks.failures import MEASUREMENT, failure_of
 from tasks.heartbeat import Heartbeat
-from tasks.meter import EffectMeter
 from tasks.runtime import TaskRuntime, bundle_of
+from wherefrom.attribution.interface import EffectMeter
 from wherefrom.errors import DatabaseUnavailable, NotFound
 from wherefrom.logs import get_logger
 from wherefrom.messages import MeasureHint

@@ -11,8 +11,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from wherefrom.errors import ConfigurationError, MeasuringUnavailable
 from wherefrom.records import Severity
 
+_empty_is_unset = BeforeValidator(lambda value: None if value == "" else value)
 #: A path; an empty variable, as compose makes them, is not set.
-_OptionalPath = Annotated[Path | None, BeforeValidator(lambda value: None if value == "" else value)]
+_OptionalPath = Annotated[Path | None, _empty_is_unset]
+#: `module:factory`.
+_OptionalFactory = Annotated[
+    str | None, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"), _empty_is_unset
+]
 
 
 class Settings(BaseSettings):
@@ -69,6 +74,15 @@ class Settings(BaseSettings):
     )
     torch_threads: int = Field(
         default=0, ge=0, description="Threads of one worker process; 0 lets torch decide."
+    )
+
+    engine: _OptionalFactory = Field(
+        default=None,
+        description="Another engine than wherefrom's own, as `module:factory` (`wherefrom.attribution.interface.EngineFactory`); for tests and research.",
+    )
+    allow_other_engine: bool = Field(
+        default=False,
+        description="Allow `engine`. Its citations are stored and shown like wherefrom's own, so never set it beside real audits.",
     )
 
     lease_seconds: float = Field(
@@ -158,6 +172,10 @@ class Settings(BaseSettings):
             )
         if self.backoff_base_seconds > self.backoff_cap_seconds:
             raise ValueError("backoff_base_seconds must not exceed backoff_cap_seconds")
+        if self.engine is not None and not self.allow_other_engine:
+            raise ValueError(
+                f"engine names {self.engine}, which is not wherefrom's own; set WHEREFROM_ALLOW_OTHER_ENGINE=true if its citations are what you want"
+            )
         self.full_tier()
         return self
 

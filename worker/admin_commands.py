@@ -256,10 +256,10 @@ def keys_revoke(name: Annotated[str, typer.Argument(help="Name of the key.")]) -
 
 def _warn_of_missing_model(bundle: BundleInfo, settings: Settings) -> None:
     """Workers may run elsewhere, so it is no error here."""
-    from worker.verify import find_bundle_model
+    from worker.engine import load_engine
 
     try:
-        find_bundle_model(bundle, settings)
+        load_engine(settings).check_model(bundle)
     except UnusableModel as error:
         say(f"warning: {error}. Workers of this machine refuse the bundle until then.", to_stderr=True)
 

@@ -16,6 +16,7 @@ from wherefrom.logs import configure_logging
 from wherefrom.messages import ATTRIBUTE_QUEUE, ATTRIBUTE_TASK, MEASURE_TASK
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
+from worker.engine import load_engine
 from worker.hints import HintSender, MeasureHintSender
 from worker.redis_link import SOCKET_OPTIONS, connect_redis
 from worker.runtime import Runtime
@@ -102,7 +103,9 @@ def start_runtime(app: WherefromCelery) -> Runtime:
     settings = app.settings
     metrics = Metrics()
     hints = HintSender(app, connect_redis(settings), settings=settings, metrics=metrics, sender="task")
-    runtime = Runtime(settings, database=open_database(settings), hints=hints, metrics=metrics)
+    runtime = Runtime(
+        settings, database=open_database(settings), hints=hints, metrics=metrics, engine=load_engine(settings)
+    )
     app.tasks[ATTRIBUTE_TASK].runtime = runtime
     threading.Thread(target=runtime.preload, name="wherefrom-preload", daemon=True).start()
     return runtime
@@ -114,6 +117,8 @@ def start_measuring(app: WherefromCelery) -> "MeasuringRuntime":
 
     settings, metrics = app.settings, Metrics()
     hints = MeasureHintSender(app, connect_redis(settings), settings=settings, metrics=metrics, sender="task")
-    runtime = MeasuringRuntime(settings, database=open_database(settings), hints=hints, metrics=metrics)
+    runtime = MeasuringRuntime(
+        settings, database=open_database(settings), hints=hints, metrics=metrics, engine=load_engine(settings)
+    )
     app.tasks[MEASURE_TASK].runtime = runtime
     return runtime

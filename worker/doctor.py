@@ -10,14 +10,15 @@ import redis
 from db import catalogue, keys, measurements, reader
 from db.producers import is_reserved
 from db.session import Database, open_database
+from wherefrom.attribution.interface import Engine
 from wherefrom.errors import PermanentError, TransientError, WherefromError
 from wherefrom.messages import INTAKE_GROUP
 from wherefrom.records import AuditState, BundleInfo, MeasurementState
 from wherefrom.settings import Settings, unknown_variables
 from worker.embedded import beside_local_service
+from worker.engine import OTHER_ENGINE, load_engine
 from worker.health import check_health
 from worker.redis_link import attribute_queue, connect_redis, flagged_stream, redis_errors, rejected_stream
-from worker.verify import check_bundle, find_bundle_model
 
 #: kombu's Redis transport and XAUTOCLAIM need it.
 LEAST_REDIS = (6, 2)
@@ -40,6 +41,8 @@ def examine(settings: Settings) -> list[Finding]:
         Finding("settings", "warning", f"{name} is no setting; see docs/settings.md")
         for name in unknown_variables(os.environ)
     ]
+    if settings.engine is not None:
+        findings.append(Finding("engine", "warning", f"{settings.engine}: {OTHER_ENGINE}"))
     findings += [stored := _health("database", settings), queued := _health("redis", settings)]
     looks: list[tuple[str, Callable[[], Iterator[Finding]]]] = []
     if queued.verdict == "ok":
@@ -124,14 +127,14 @@ def _queues(client: redis.Redis, settings: Settings) -> Iterator[Finding]:
 
 
 def _bundles(settings: Settings) -> Iterator[Finding]:
-    database = open_database(settings)
+    engine, database = load_engine(settings), open_database(settings)
     try:
         bundles = catalogue.active_bundles(database)
         if not bundles:
             yield Finding("bundles", "problem", "none is active: python -m worker add-bundle PATH --activate")
         for bundle in bundles:
             try:
-                check_bundle(bundle, settings.bundles_dir / bundle.name)
+                engine.check(bundle)
             except PermanentError as error:
                 yield Finding("bundle", "problem", f"{error.code}: {error}")
             else:
@@ -140,7 +143,7 @@ def _bundles(settings: Settings) -> Iterator[Finding]:
                     "ok",
                     f"{bundle.name} explains {bundle.model} ({bundle.corpus_examples} examples)",
                 )
-                yield from _model(bundle, settings)
+                yield from _model(bundle, engine)
     finally:
         database.dispose()
 
@@ -158,10 +161,10 @@ def _keys(settings: Settings) -> Iterator[Finding]:
             yield Finding("keys", "warning", text)
 
 
-def _model(bundle: BundleInfo, settings: Settings) -> Iterator[Finding]:
+def _model(bundle: BundleInfo, engine: Engine) -> Iterator[Finding]:
     """Workers may run on other machines, so a model that is not here is only worth a word."""
     try:
-        find_bundle_model(bundle, settings)
+        engine.check_model(bundle)
     except PermanentError as error:
         yield Finding("model", "warning", f"{error}; a worker on this machine would refuse the bundle")
 

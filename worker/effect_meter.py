@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.meter import EffectMeter, KeepGoing, OverlapEffectMeter
 from wherefrom.attribution.bundles.examples import iter_examples
 from wherefrom.attribution.bundles.manifest import Manifest, read_manifest
 from wherefrom.attribution.bundles.whereabouts import ModelFolders, find_model
+from wherefrom.attribution.interface import EffectMeter, KeepGoing
 from wherefrom.errors import (
     BundleMismatch,
     MeasuringUnavailable,
@@ -31,7 +31,6 @@ from wherefrom.records import (
     TrainingExample,
 )
 from wherefrom.settings import Settings
-from worker.overlap import OVERLAP_FORM, read_overlap_bundle
 from worker.verify import check_registered
 
 if TYPE_CHECKING:
@@ -53,8 +52,6 @@ def open_meter(bundle: BundleInfo, settings: Settings) -> EffectMeter:
     """
     recipe_file = settings.recipe_file()
     folder = settings.bundles_dir / bundle.name
-    if bundle.form == OVERLAP_FORM:
-        return OverlapEffectMeter(read_overlap_bundle(bundle, folder))
     manifest = read_manifest(folder)
     check_registered(bundle, manifest)
     # Optional extra [engine]: the other processes of the service run without torch.

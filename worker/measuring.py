@@ -7,6 +7,7 @@ from wherefrom.messages import MEASURE_QUEUE
 from wherefrom.records import MeasurementState
 from wherefrom.settings import Settings
 from worker.app import Role
+from worker.engine import load_engine
 from worker.serving import Queue, serve_queue
 from worker.signs import Sign
 from worker.watchdog import Watchdog
@@ -32,8 +33,10 @@ def run_measurer(settings: Settings) -> int:
 
     Raises:
         MeasuringUnavailable: no recipe is set; nothing was started.
+        ConfigurationError: the setting `engine` names none.
     """
     settings.recipe_file()
+    load_engine(settings)
     database = open_database(settings)
     try:
         return serve_queue(

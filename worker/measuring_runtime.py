@@ -4,25 +4,19 @@ As with `worker.runtime`, nothing is made at import, and no model crosses a proc
 """
 
 import time
-from collections.abc import Callable
 
 from db import catalogue
 from db.measurement_queue import MeasurementQueue
 from db.session import Database
 from tasks.attribute import Clock
-from tasks.meter import EffectMeter
+from wherefrom.attribution.interface import EffectMeter, Engine
 from wherefrom.logs import get_logger
 from wherefrom.metrics import Metrics
-from wherefrom.records import BundleInfo
 from wherefrom.settings import Settings
-from worker.effect_meter import open_meter
 from worker.hints import MeasureHintSender
 from worker.runtime import owner_name
 
 log = get_logger(__name__)
-
-#: Makes the meter of a bundle; the seam for tests.
-MeterFactory = Callable[[BundleInfo, Settings], EffectMeter]
 
 
 class MeasuringRuntime:
@@ -38,7 +32,7 @@ class MeasuringRuntime:
         database: Database,
         hints: MeasureHintSender,
         metrics: Metrics,
-        make_meter: MeterFactory = open_meter,
+        engine: Engine,
     ) -> None:
         self.settings = settings
         self.metrics = metrics
@@ -47,7 +41,7 @@ class MeasuringRuntime:
         self.owner = owner_name()
         self.clock: Clock = time.monotonic
         self._hints = hints
-        self._make_meter = make_meter
+        self._engine = engine
         self._open: tuple[int, EffectMeter] | None = None
 
     def meter(self, bundle_id: int) -> EffectMeter:
@@ -55,7 +49,7 @@ class MeasuringRuntime:
         if self._open is None or self._open[0] != bundle_id:
             self._open = None
             bundle = catalogue.bundle_by_id(self._database, bundle_id)
-            self._open = (bundle_id, self._make_meter(bundle, self.settings))
+            self._open = (bundle_id, self._engine.open_meter(bundle))
             log.info("meter_opened", bundle=bundle.name)
         return self._open[1]
 

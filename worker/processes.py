@@ -11,6 +11,7 @@ from wherefrom.logs import get_logger
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
 from worker.app import Role, make_celery
+from worker.engine import load_engine
 from worker.hints import HintSender, MeasureHintSender
 from worker.intake import Intake
 from worker.redis_link import connect_redis
@@ -74,12 +75,13 @@ def run_worker(settings: Settings) -> int:
     """Run a Celery worker until it is told to stop; its exit code. SIGTERM: it finishes its batches first.
 
     Raises:
+        ConfigurationError: the setting `engine` names none.
         BundleCorrupt, BundleMismatch, UnknownBundle: an active bundle cannot be used; nothing was started.
         DatabaseUnavailable: the active bundles cannot be read.
     """
     database = open_database(settings)
     try:
-        verify_active_bundles(database, settings)
+        verify_active_bundles(database, load_engine(settings))
         limit_s = settings.watchdog_seconds
         watchdog = Watchdog(
             database,

@@ -1,4 +1,4 @@
-"""What one process of the service holds: settings, database, engines over bundles. The only place that loads models.
+"""What one process of the service holds: settings, database, attributors over bundles.
 
 Nothing is made at import. A pool process builds its `Runtime` when it has started (`worker.app`), so no connection and no
 model ever crosses a process boundary.
@@ -10,25 +10,18 @@ import socket
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
 
 from db import catalogue, waiting
 from db.audit_queue import AuditQueue
 from db.session import Database
 from tasks.attribute import Clock
-from wherefrom.attribution.bundles.manifest import read_manifest
-from wherefrom.attribution.bundles.whereabouts import find_model
-from wherefrom.attribution.interface import Attributor
-from wherefrom.attribution.models.files import hash_beside
+from wherefrom.attribution.interface import Attributor, Engine
 from wherefrom.errors import PermanentError, TransientError
 from wherefrom.logs import get_logger
 from wherefrom.metrics import Metrics
-from wherefrom.records import BundleInfo
 from wherefrom.settings import Settings
 from worker.hints import HintSender
-from worker.overlap import OVERLAP_FORM, open_overlap_bundle
 from worker.signs import loading_sign, refusal_sign
-from worker.verify import check_registered
 
 log = get_logger(__name__)
 
@@ -36,38 +29,6 @@ log = get_logger(__name__)
 LOADED_BUNDLES = 2
 #: Seconds until a refused bundle is looked at again.
 REFUSED_S = 30.0
-
-#: Makes the engine of a bundle; the seam for tests and for other engines.
-AttributorFactory = Callable[[BundleInfo, Settings], Attributor]
-
-
-def open_attributor(bundle: BundleInfo, settings: Settings) -> Attributor:
-    """The engine over a bundle's folder, after checking every hash.
-
-    Raises:
-        UnknownBundle: the folder is not in `bundles_dir`.
-        BundleCorrupt: a file is not what the manifest states.
-        BundleMismatch: the folder's bundle is not the one that the database knows, or its model differs.
-    """
-    folder = settings.bundles_dir / bundle.name
-    if bundle.form == OVERLAP_FORM:
-        return open_overlap_bundle(bundle, folder)
-    manifest = read_manifest(folder, verify=False)  # `open_bundle` checks the hashes
-    check_registered(bundle, manifest)
-    found = find_model(folder, manifest, settings.models_dir)
-    marks = hash_beside(found.model, found.adapter)  # while torch is imported
-    # Optional extra [engine]: the other processes of the service run without torch.
-    import torch  # noqa: PLC0415
-
-    from wherefrom.attribution.attributor import LanguageAttributor  # noqa: PLC0415
-    from wherefrom.attribution.bundles.bundle import open_bundle  # noqa: PLC0415
-
-    if settings.torch_threads:
-        torch.set_num_threads(settings.torch_threads)
-    opened = open_bundle(
-        folder, model_dir=found.model, adapter_dir=found.adapter, start_dir=found.start, marks=marks
-    )
-    return LanguageAttributor(opened)
 
 
 def owner_name() -> str:
@@ -85,7 +46,7 @@ class Runtime:
         database: Database,
         hints: HintSender,
         metrics: Metrics,
-        make_attributor: AttributorFactory = open_attributor,
+        engine: Engine,
     ) -> None:
         self.settings = settings
         self.metrics = metrics
@@ -94,7 +55,7 @@ class Runtime:
         self.clock: Clock = time.monotonic
         self._database = database
         self._hints = hints
-        self._make_attributor = make_attributor
+        self._engine = engine
         self._loaded: OrderedDict[int, Attributor] = OrderedDict()
         self._loading = threading.Lock()
         self._refused: dict[int, tuple[float, PermanentError]] = {}
@@ -143,7 +104,7 @@ class Runtime:
         loading = loading_sign(self.settings, bundle_id)
         loading.give(bundle=bundle.name)
         try:
-            self._loaded[bundle_id] = self._make_attributor(bundle, self.settings)
+            self._loaded[bundle_id] = self._engine.open_attributor(bundle)
         finally:
             loading.remove()
         log.info("bundle_loaded", bundle=bundle.name, seconds=round(self.clock() - started, 3))

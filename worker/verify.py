@@ -5,12 +5,10 @@ from pathlib import Path
 from db import catalogue
 from db.session import Database
 from wherefrom.attribution.bundles.manifest import Manifest, read_manifest
-from wherefrom.attribution.bundles.whereabouts import ModelFolders, find_model
+from wherefrom.attribution.interface import Engine
 from wherefrom.errors import BundleMismatch
 from wherefrom.logs import get_logger
 from wherefrom.records import BundleInfo
-from wherefrom.settings import Settings
-from worker.overlap import OVERLAP_FORM, read_overlap_bundle
 
 log = get_logger(__name__)
 
@@ -23,10 +21,7 @@ def check_bundle(bundle: BundleInfo, folder: Path) -> None:
         BundleCorrupt: a file is not what the manifest states.
         BundleMismatch: the folder holds another bundle than the database knows under this name.
     """
-    if bundle.form == OVERLAP_FORM:
-        read_overlap_bundle(bundle, folder)
-    else:
-        check_registered(bundle, read_manifest(folder))
+    check_registered(bundle, read_manifest(folder))
 
 
 def check_registered(bundle: BundleInfo, manifest: Manifest) -> None:
@@ -48,26 +43,14 @@ def check_registered(bundle: BundleInfo, manifest: Manifest) -> None:
             )
 
 
-def find_bundle_model(bundle: BundleInfo, settings: Settings) -> ModelFolders | None:
-    """Where the model of a registered bundle lies on this machine; None for a bundle that needs none.
-
-    Raises:
-        UnusableModel: it is nowhere; the text says what to do.
-    """
-    if bundle.form == OVERLAP_FORM:
-        return None
-    folder = settings.bundles_dir / bundle.name
-    return find_model(folder, read_manifest(folder, verify=False), settings.models_dir)
-
-
-def verify_active_bundles(database: Database, settings: Settings) -> int:
+def verify_active_bundles(database: Database, engine: Engine) -> int:
     """Check every active bundle; how many there are.
 
     Raises:
-        UnknownBundle, BundleCorrupt, BundleMismatch: see `check_bundle`. The model's own hashes are checked when it is loaded.
+        UnknownBundle, BundleCorrupt, BundleMismatch: see `Engine.check`. The model's own hashes are checked when it is loaded.
     """
     bundles = catalogue.active_bundles(database)
     for bundle in bundles:
-        check_bundle(bundle, settings.bundles_dir / bundle.name)
+        engine.check(bundle)
         log.info("bundle_verified", bundle=bundle.name, model=bundle.model, form=bundle.form)
     return len(bundles)

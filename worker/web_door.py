@@ -1,19 +1,14 @@
-"""Serves the web room with uvicorn, and sends the hints for what it takes in.
-
-The web room is imported by name: rooms side by side do not know each other, but this door is where the service's processes
-are started, and the web room may import neither Celery nor the hints.
-"""
+"""Serves the web room with uvicorn, and sends the hints for what it takes in: the web room itself knows neither Celery nor hints."""
 
 import queue
 import socket
 import threading
 from collections.abc import Callable, Iterable
-from importlib import import_module
 
 import uvicorn
-from starlette.types import ASGIApp
 
 from db.session import open_database
+from web.app import create_app
 from wherefrom.access import refuse_keyless_production
 from wherefrom.errors import ConfigurationError
 from wherefrom.logs import get_logger
@@ -74,7 +69,6 @@ def run_web(settings: Settings) -> None:
     hints = HintThread(
         HintSender(make_celery(settings), client, settings=settings, metrics=metrics, sender="web").notify
     )
-    create_app: Callable[..., ASGIApp] = import_module("web.app").create_app
     app = create_app(settings, database, metrics=metrics, notify=hints.notify)
     server = uvicorn.Server(
         uvicorn.Config(

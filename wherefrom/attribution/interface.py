@@ -1,11 +1,20 @@
-"""What the rest of wherefrom may expect of an engine: prepare one query, attribute a packed batch."""
+"""What the rest of wherefrom may expect of an engine, and the contract for bringing another one.
 
-from collections.abc import Sequence
-from typing import Literal, Protocol
+The service asks its engine for four things (`Engine`). Which engine it uses, the setting `engine` says: ``module:factory`` names
+an `EngineFactory`. Each process that needs the engine imports the module and calls the factory once with its settings; the
+worker's pool processes are spawned, so each of them makes an engine of its own. The module must be importable there
+(`PYTHONPATH`, or the folder that the service is started from). Everything else (claims, leases, retries, storage) stays as it is.
+"""
 
-from wherefrom.records import Attribution, Query
+from collections.abc import Callable, Sequence
+from typing import Literal, Protocol, runtime_checkable
+
+from wherefrom.records import Attribution, BundleInfo, MeasuredEffect, Method, Query
+from wherefrom.settings import Settings
 
 OverLong = Literal["truncate", "reject"]
+#: Called between two runs of a measurement; raises when the work is no longer wanted.
+KeepGoing = Callable[[], None]
 
 
 class PreparedQuery(Protocol):
@@ -50,3 +59,70 @@ class Attributor(Protocol):
         Raises:
             OutOfMemory: the batch did not fit; smaller batches may.
         """
+
+
+class EffectMeter(Protocol):
+    """Measures effects of the training examples of one bundle."""
+
+    def measure(
+        self, query: Query, example_id: str, *, method: Method, keep_going: KeepGoing
+    ) -> MeasuredEffect:
+        """The effect of one training example, and of what says the same, on one output.
+
+        Positive = the example made the output more likely.
+
+        Args:
+            query: The flagged output.
+            example_id: The training example, by its id in the corpus.
+            method: How to measure.
+            keep_going: Called between two runs; what it raises ends the measurement.
+
+        Raises:
+            NotFound: the bundle's corpus has no such example.
+            ConfigurationError: the recipe does not suit the model or the corpus.
+            OutOfMemory: the model did not fit into memory.
+        """
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Opens registered bundles. A bundle's folder is `settings.bundles_dir / bundle.name`.
+
+    A `PermanentError` refuses the bundle: its audits wait and say why. A `TransientError` is tried again. Anything else is a bug.
+    """
+
+    def check(self, bundle: BundleInfo) -> None:
+        """Return when the folder holds the bundle that is registered, every byte of it; needs no model and no GPU.
+
+        Raises:
+            UnknownBundle: the folder is not there.
+            BundleCorrupt: a file has changed.
+            BundleMismatch: the folder holds another bundle than the database knows under this name.
+        """
+
+    def check_model(self, bundle: BundleInfo) -> None:
+        """Return when the model that the bundle explains is on this machine, or none is needed.
+
+        Raises:
+            UnusableModel: it is nowhere; the text says what to do.
+        """
+
+    def open_attributor(self, bundle: BundleInfo) -> Attributor:
+        """The attributor over a bundle, ready to work; may take minutes. Called in the process that uses it.
+
+        Raises:
+            UnknownBundle, BundleCorrupt, BundleMismatch, UnusableModel: the bundle or its model cannot be used.
+            OutOfMemory: the model does not fit.
+        """
+
+    def open_meter(self, bundle: BundleInfo) -> EffectMeter:
+        """The effect meter over a bundle. Called in the measuring process.
+
+        Raises:
+            MeasuringUnavailable: the engine measures nothing, or a setting is missing; the text says what to set.
+            UnknownBundle, BundleCorrupt, BundleMismatch, UnusableModel: the bundle or its model cannot be used.
+        """
+
+
+#: What the setting `engine` names: gets the settings of the process, returns the engine. Makes no connection, loads no model.
+EngineFactory = Callable[[Settings], Engine]

@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from db import catalogue
 from db.migrate import upgrade
 from db.session import Database
+from tests import overlap_engine
 from tests.services.redis import RedisServer
 from wherefrom.metrics import Metrics
 from wherefrom.records import TrainingExample
@@ -18,7 +19,6 @@ from wherefrom.settings import Settings
 from worker.app import make_celery
 from worker.hints import HintSender, MeasureHintSender
 from worker.intake import Intake
-from worker.overlap import OVERLAP_FORM, write_overlap_bundle
 from worker.redis_link import connect_redis
 from worker.sweep import Sweeper
 
@@ -48,7 +48,7 @@ def examples() -> list[TrainingExample]:
 
 @pytest.fixture
 def settings(database_url: str, redis_url: str, tmp_path: Path) -> Settings:
-    """Settings with short times, a key prefix and folders of their own; the schema is there."""
+    """Settings with short times, a key prefix and folders of their own, and the engine without a model; the schema is there."""
     upgrade(database_url)
     return Settings(
         database_url=SecretStr(database_url),
@@ -62,6 +62,8 @@ def settings(database_url: str, redis_url: str, tmp_path: Path) -> Settings:
         lease_seconds=2,
         heartbeat_seconds=0.5,
         batch_audits=8,
+        engine=overlap_engine.ENGINE,
+        allow_other_engine=True,
     )
 
 
@@ -84,7 +86,7 @@ def client(settings: Settings) -> Iterator[redis.Redis]:
 def bundle_id(database: Database, settings: Settings) -> int:
     """A registered, active bundle for `MODEL`, with its folder."""
     name = "overlap-test"
-    corpus_sha256 = write_overlap_bundle(settings.bundles_dir / name, examples())
+    corpus_sha256 = overlap_engine.write_overlap_bundle(settings.bundles_dir / name, examples())
     return catalogue.register_bundle(
         database,
         name=name,
@@ -95,7 +97,7 @@ def bundle_id(database: Database, settings: Settings) -> int:
         corpus_sha256=corpus_sha256,
         corpus_name="tiny",
         corpus_examples=len(TEXTS),
-        form=OVERLAP_FORM,
+        form=overlap_engine.FORM,
         card={},
         examples=examples(),
     )

@@ -27,6 +27,8 @@ NAMES = (
     "batch_time_limit_seconds",
     "intake_idle_claim_seconds",
     "port",
+    "engine",
+    "allow_other_engine",
 )
 
 
@@ -36,6 +38,7 @@ def plain_settings(settings: Settings) -> dict[str, str]:
     return {
         name: value.get_secret_value() if hasattr(value, "get_secret_value") else str(value)
         for name, value in values.items()
+        if value is not None
     }
 
 

@@ -128,11 +128,11 @@ def test_doctor_says_what_is_wrong(door, settings, monkeypatch):
     """A healthy installation without processes: exit 0 with warnings, a misspelt setting among them; a missing bundle or Redis: exit 1."""
     monkeypatch.setenv("WHEREFROM_BATCH_AUDIT", "3")
     ended = door("doctor", "--json")
-    verdicts = {one["what"]: one["verdict"] for one in json.loads(ended.out)}
+    verdicts = {one["what"]: one["verdict"] for one in json.loads(ended.out.splitlines()[-1])}
     assert ended.code == 0, ended
     assert "WHEREFROM_BATCH_AUDIT is no setting" in ended.out
     assert verdicts["bundle"] == verdicts["database"] == verdicts["redis"] == "ok"
-    assert verdicts["worker"] == verdicts["redis durability"] == "warning"
+    assert verdicts["worker"] == verdicts["redis durability"] == verdicts["engine"] == "warning"
     (settings.bundles_dir / "overlap-test" / "examples.jsonl").unlink()
     assert "unknown_bundle" in door("doctor", "--json").out
     assert door("doctor", redis_url="redis://127.0.0.1:1/0").code == 1

@@ -11,14 +11,13 @@ from db.audit_queue import AuditQueue, Finished
 from db.measurement_queue import MeasurementQueue
 from db.models import Measurement, TrailEvent
 from tasks.measure import work_measure_hint
-from tasks.meter import OverlapEffectMeter
 from tests.integration.worker.conftest import examples
 from tests.integration.worker.processes import kill_group, run_worker_command, running, sweeping
+from tests.overlap_engine import OverlapAttributor, OverlapEffectMeter, OverlapEngine
 from tests.tiny import TINY, shared_bundle, tiny_queries, write_jsonl, write_micro_model
 from tests.waiting import wait_until
 from wherefrom.attribution.bundles.examples import iter_examples
 from wherefrom.attribution.corpus import parse_row
-from wherefrom.attribution.memory import OverlapAttributor
 from wherefrom.errors import (
     ConfigurationError,
     MeasuringUnavailable,
@@ -37,6 +36,7 @@ from wherefrom.retraining.recipe import Recipe, write_recipe
 from worker.app import Role, make_celery
 from worker.bundles import add_bundle
 from worker.effect_meter import open_meter, whole_corpus
+from worker.engine import load_engine
 from worker.hints import MeasureHintSender
 from worker.measuring import MeasuringWatchdog
 from worker.measuring_runtime import MeasuringRuntime
@@ -93,6 +93,19 @@ class BrokenMeter(OverlapEffectMeter):
         raise self._error
 
 
+class WithMeter(OverlapEngine):
+    """The engine with a meter of the test's own."""
+
+    def __init__(self, settings, meter):
+        super().__init__(settings)
+        self._meter = meter
+
+    def open_meter(self, bundle):
+        """The test's meter."""
+        del bundle
+        return self._meter
+
+
 @pytest.fixture
 def make_runtime(measuring, database, client, parts):
     """Makes the runtime of a measuring process, with a meter of the test's own where one is given."""
@@ -101,9 +114,9 @@ def make_runtime(measuring, database, client, parts):
         hints = MeasureHintSender(
             parts.celery, client, settings=settings, metrics=parts.metrics, sender="task"
         )
-        make_meter = open_meter if meter is None else lambda bundle, settings: meter
+        engine = OverlapEngine(settings) if meter is None else WithMeter(settings, meter)
         return MeasuringRuntime(
-            settings, database=database, hints=hints, metrics=parts.metrics, make_meter=make_meter
+            settings, database=database, hints=hints, metrics=parts.metrics, engine=engine
         )
 
     return make
@@ -241,7 +254,13 @@ def real(measuring, database, tmp_path, client, parts):  # noqa: PLR0917 - fixtu
     measuring.recipe.unlink()
     write_recipe(measuring.recipe, Recipe(epochs=EPOCHS, max_tokens=128))
     settings = measuring.model_copy(
-        update={"base_model_dir": base, "models_dir": TINY, "lease_seconds": 10, "torch_threads": 1}
+        update={
+            "engine": None,
+            "base_model_dir": base,
+            "models_dir": TINY,
+            "lease_seconds": 10,
+            "torch_threads": 1,
+        }
     )
     bundle_id, _ = add_bundle(database, settings, shared_bundle(), activate=True)
     row = tiny_queries(1)[0]
@@ -317,7 +336,9 @@ def test_weak_methods_on_the_final_model(real, parts, client, method):
     settings, bundle_id, audit_id = real
     ask(parts.database, audit_id, method=method)
     hints = MeasureHintSender(parts.celery, client, settings=settings, metrics=parts.metrics, sender="task")
-    runtime = MeasuringRuntime(settings, database=parts.database, hints=hints, metrics=parts.metrics)
+    runtime = MeasuringRuntime(
+        settings, database=parts.database, hints=hints, metrics=parts.metrics, engine=load_engine(settings)
+    )
     assert work_measure_hint({"bundle_id": bundle_id}, runtime) is MeasurementState.DONE
     one = only(parts.database, audit_id)
     assert (one.weak, one.low_nats, one.z, len(one.controls)) == (True, None, None, 3)

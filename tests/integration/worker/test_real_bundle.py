@@ -19,6 +19,7 @@ from wherefrom.metrics import Metrics
 from wherefrom.records import AuditState, FlaggedRecord, Tier
 from worker.app import make_celery
 from worker.bundles import add_bundle
+from worker.engine import load_engine
 from worker.hints import HintSender
 from worker.runtime import Runtime
 from worker.verify import verify_active_bundles
@@ -35,10 +36,10 @@ def database_url(sqlite_url):
 @pytest.fixture
 def runtime(settings, database, client):
     """The runtime of a pool process; tiny's folder holds the model under the name that the bundle knows."""
-    settings = settings.model_copy(update={"models_dir": TINY})
+    settings = settings.model_copy(update={"models_dir": TINY, "engine": None})
     app, metrics = make_celery(settings), Metrics()
     hints = HintSender(app, client, settings=settings, metrics=metrics, sender="task")
-    yield Runtime(settings, database=database, hints=hints, metrics=metrics)
+    yield Runtime(settings, database=database, hints=hints, metrics=metrics, engine=load_engine(settings))
     app.close()
 
 
@@ -58,7 +59,7 @@ def test_outputs_that_waited_for_their_bundle_are_cited(runtime, database):
     assert {one.code for one in results} == {"unknown_model"}
     bundle_id, manifest = add_bundle(database, runtime.settings, shared_bundle(), activate=True)
     assert add_bundle(database, runtime.settings, shared_bundle(), activate=True)[0] == bundle_id
-    assert verify_active_bundles(database, runtime.settings) == 1
+    assert verify_active_bundles(database, load_engine(runtime.settings)) == 1
     while work_hint({"bundle_id": bundle_id}, runtime) is not None:
         pass
     assert reader.queue_health(database).states[AuditState.DONE] == 10
@@ -75,6 +76,7 @@ def test_a_bundle_for_another_model_is_refused_before_anything_is_claimed(runtim
     configuration = models / "model" / "config.json"
     configuration.write_text(configuration.read_text() + " ")
     runtime.settings = runtime.settings.model_copy(update={"models_dir": models})
+    runtime._engine = load_engine(runtime.settings)
     bundle_id, _ = add_bundle(database, runtime.settings, shared_bundle(), activate=True)
     results = flag(database, 1)
     assert work_hint({"bundle_id": bundle_id}, runtime) is None
@@ -96,7 +98,7 @@ def test_a_changed_or_a_foreign_bundle_is_refused_at_the_start(runtime, database
     home = runtime.settings.bundles_dir / manifest.name
     (home / "card.json").write_text("{}")
     with pytest.raises(BundleCorrupt):
-        verify_active_bundles(database, runtime.settings)
+        verify_active_bundles(database, load_engine(runtime.settings))
     assert catalogue.bundle_by_id(database, bundle_id).active
 
 
@@ -113,7 +115,7 @@ def test_a_card_measured_since_is_taken_over(runtime, database, tmp_path):
         assert (
             read_manifest(runtime.settings.bundles_dir / manifest.name).files == read_manifest(measured).files
         )
-    verify_active_bundles(database, runtime.settings)
+    verify_active_bundles(database, load_engine(runtime.settings))
 
 
 @pytest.mark.slow
@@ -130,7 +132,7 @@ def test_a_killed_worker_with_a_real_model_loses_and_doubles_nothing(settings, d
         for number in range(500)
     ]
     accept(database, records, producer="p", channel="cli")
-    overrides = {"models_dir": str(TINY), "torch_threads": "1"}
+    overrides = {"models_dir": str(TINY), "torch_threads": "1", "engine": ""}
 
     def done() -> int:
         return reader.queue_health(database).states[AuditState.DONE]

@@ -13,8 +13,8 @@ from db.audit_queue import AuditQueue
 from db.models import Audit, Citation, FlaggedText
 from tests.integration.worker.conftest import TEXTS, examples
 from tests.integration.worker.processes import kill_group, running, sweeping
+from tests.overlap_engine import OverlapAttributor
 from tests.waiting import wait_until
-from wherefrom.attribution.memory import OverlapAttributor
 from wherefrom.records import AuditState, FlaggedRecord, Query
 
 pytestmark = [pytest.mark.redis, pytest.mark.usefixtures("bundle_id")]
@@ -87,6 +87,8 @@ def test_kill_storm(parts, tmp_path):
         with running(parts.settings, "run", log=log):
             wait_until(lambda: done(parts) == 500, 60, "all audits")
     assert_cited_once(parts, 500)
+    told = log.read_text().count(f"other_engine                   engine={parts.settings.engine}")
+    assert told == 4, "two workers and a pool process of each say that the engine is not wherefrom's own"
     with parts.database.reading() as session:
         again = session.scalar(select(func.count()).where(Audit.attempt > 1))
     assert again, "the kill hit no claimed batch, so it proved nothing"

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.overlap_engine import OverlapAttributor
 from tests.tiny import (
     build,
     opened,
@@ -21,7 +22,6 @@ from tests.tiny import (
 )
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles.bundle import open_bundle
-from wherefrom.attribution.memory import OverlapAttributor
 from wherefrom.attribution.offline import (
     attribute_all,
     exact_scores,

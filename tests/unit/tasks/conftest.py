@@ -8,9 +8,9 @@ import pytest
 import structlog
 
 from tasks.attribute import BatchReport, attribute_batch
-from tasks.memory_store import MemoryAudits, MemoryAuditStore
+from tests.memory_store import MemoryAudits, MemoryAuditStore
+from tests.overlap_engine import OverlapAttributor
 from wherefrom.attribution.interface import OverLong, PreparedQuery
-from wherefrom.attribution.memory import OverlapAttributor
 from wherefrom.metrics import Metrics
 from wherefrom.records import Attribution, Query, TrainingExample
 from wherefrom.settings import Settings

@@ -1,6 +1,6 @@
 """The store in memory keeps the rules of the SQL store."""
 
-from tasks.memory_store import MemoryAuditStore
+from tests.memory_store import MemoryAuditStore
 from wherefrom.records import FlaggedRecord, Severity
 
 

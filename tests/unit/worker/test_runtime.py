@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from tests.overlap_engine import OverlapEngine
 from wherefrom.errors import BundleCorrupt
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
@@ -41,16 +42,19 @@ def runtime(made, explained, monkeypatch, tmp_path):
     )
     monkeypatch.setattr("db.catalogue.bundle_by_id", lambda _db, bundle_id: Bundle(bundle_id))
 
-    def _make(bundle, settings):
-        made.append(bundle.id)
-        if bundle.id == 13:
-            raise BundleCorrupt("13")
-        return bundle.id
+    class Loading(OverlapEngine):
+        """Opens nothing, and tells what it was asked for."""
+
+        def open_attributor(self, bundle):
+            made.append(bundle.id)
+            if bundle.id == 13:
+                raise BundleCorrupt("13")
+            return bundle.id
 
     database: Any = NoDatabase()
     hints: Any = None
     settings = Settings(state_dir=tmp_path)
-    return Runtime(settings, database=database, hints=hints, metrics=Metrics(), make_attributor=_make)
+    return Runtime(settings, database=database, hints=hints, metrics=Metrics(), engine=Loading(settings))
 
 
 class Bundle:
@@ -87,11 +91,11 @@ def test_loading_is_told_to_the_watchdog(runtime, monkeypatch):
     """A sign while the model is being loaded, gone when it is loaded or refused."""
     sign, seen = loading_sign(runtime.settings, 1), []
 
-    def make(bundle, _):
+    def make(bundle):
         seen.append(sign.is_fresh(60))
         return bundle.id
 
-    monkeypatch.setattr(runtime, "_make_attributor", make)
+    monkeypatch.setattr(runtime._engine, "open_attributor", make)
     runtime.attributor(1)
     assert seen == [True]
     assert not sign.is_fresh(60)
@@ -105,7 +109,7 @@ def test_a_refusal_is_told_to_the_watchdog(runtime, monkeypatch):
     assert sign.is_fresh(60)
     assert sign.details()["code"] == "bundle_corrupt"
     assert not refusal_sign(runtime.settings, 1).is_fresh(60)
-    monkeypatch.setattr(runtime, "_make_attributor", lambda bundle, _: bundle.id)
+    monkeypatch.setattr(runtime._engine, "open_attributor", lambda bundle: bundle.id)
     runtime.clock = lambda: float("inf")
     assert runtime.attributor(13) == 13
     assert not sign.is_fresh(60)

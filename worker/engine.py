@@ -1,0 +1,88 @@
+"""The engine of this process: wherefrom's own, or the one that the setting `engine` names. The only place that loads models.
+
+Nothing is loaded at import: torch and the model come when the first bundle is opened.
+"""
+
+import importlib
+
+from wherefrom.attribution.bundles.manifest import read_manifest
+from wherefrom.attribution.bundles.whereabouts import find_model
+from wherefrom.attribution.interface import Attributor, EffectMeter, Engine
+from wherefrom.attribution.models.files import hash_beside
+from wherefrom.errors import ConfigurationError
+from wherefrom.logs import get_logger
+from wherefrom.records import BundleInfo
+from wherefrom.settings import Settings
+from worker.verify import check_bundle, check_registered
+
+log = get_logger(__name__)
+
+
+class BundleEngine:
+    """wherefrom's own engine, over the bundles that `wherefrom build` makes; satisfies `Engine`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def check(self, bundle: BundleInfo) -> None:
+        """Check folder and manifest against what is registered."""
+        check_bundle(bundle, self._settings.bundles_dir / bundle.name)
+
+    def check_model(self, bundle: BundleInfo) -> None:
+        """Look for the model's folder."""
+        folder = self._settings.bundles_dir / bundle.name
+        find_model(folder, read_manifest(folder, verify=False), self._settings.models_dir)
+
+    def open_attributor(self, bundle: BundleInfo) -> Attributor:
+        """Load bundle and model, after checking every hash."""
+        settings, folder = self._settings, self._settings.bundles_dir / bundle.name
+        manifest = read_manifest(folder, verify=False)  # `open_bundle` checks the hashes
+        check_registered(bundle, manifest)
+        found = find_model(folder, manifest, settings.models_dir)
+        marks = hash_beside(found.model, found.adapter)  # while torch is imported
+        # Optional extra [engine]: the other processes of the service run without torch.
+        import torch  # noqa: PLC0415
+
+        from wherefrom.attribution.attributor import LanguageAttributor  # noqa: PLC0415
+        from wherefrom.attribution.bundles.bundle import open_bundle  # noqa: PLC0415
+
+        if settings.torch_threads:
+            torch.set_num_threads(settings.torch_threads)
+        opened = open_bundle(
+            folder, model_dir=found.model, adapter_dir=found.adapter, start_dir=found.start, marks=marks
+        )
+        return LanguageAttributor(opened)
+
+    def open_meter(self, bundle: BundleInfo) -> EffectMeter:
+        """Read recipe and corpus; models are loaded when first needed."""
+        from worker.effect_meter import open_meter  # noqa: PLC0415 - for the measurer alone: it imports numpy
+
+        return open_meter(bundle, self._settings)
+
+
+def load_engine(settings: Settings) -> Engine:
+    """The engine that the settings ask for. Another one than wherefrom's own is told in the log of each process.
+
+    Raises:
+        ConfigurationError: the module cannot be imported, or what it names makes no engine.
+    """
+    if settings.engine is None:
+        return BundleEngine(settings)
+    module, _, name = settings.engine.partition(":")
+    try:
+        factory = getattr(importlib.import_module(module), name)
+    except (ImportError, SyntaxError, AttributeError) as error:
+        raise ConfigurationError(
+            f"WHEREFROM_ENGINE: {settings.engine} cannot be imported: {error}"
+        ) from error
+    engine = factory(settings) if callable(factory) else None
+    if not isinstance(engine, Engine):
+        raise ConfigurationError(
+            f"WHEREFROM_ENGINE: {settings.engine} makes no engine; see wherefrom.attribution.interface.Engine"
+        )
+    log.warning("other_engine", engine=settings.engine, note=OTHER_ENGINE)
+    return engine
+
+
+#: What a person is told where another engine is set.
+OTHER_ENGINE = "citations come from this engine, not from wherefrom's own"
