@@ -1,7 +1,7 @@
 """Where on this machine the model of a bundle lies.
 
 A bundle holds no paths, so that it can be moved. Two places are looked at: the folder of all models (setting `models_dir`) by the names that the manifest
-states, then a note beside the bundle (`BUNDLE.model.json`) that `wherefrom build` leaves for the machine it ran on. The note is no part of the bundle; what is found is
+states (each one plain name: a bundle may come from a stranger), then a note beside the bundle (`BUNDLE.model.json`) that `wherefrom build` leaves for the machine it ran on. The note is no part of the bundle; what is found is
 checked against the manifest's hashes when the bundle is opened.
 """
 
@@ -46,22 +46,38 @@ def find_model(bundle: Path, manifest: Manifest, models_dir: Path) -> ModelFolde
     """The folders of the bundle's model.
 
     Raises:
-        UnusableModel: neither place has them; the text says what to do.
+        UnusableModel: neither place has them, or the manifest states a path instead of a name; the text says what to do.
     """
     wanted = manifest.model
+    base, adapter, start = wanted.base_folder, wanted.adapter_folder, wanted.start_folder
+    for name in (base, adapter, start):
+        if name is not None and not is_plain_name(name):
+            raise UnusableModel(
+                f"bundle {manifest.name} names the model folder {name[:200]!r}, which is no plain folder name; build the bundle anew"
+            )
     named = ModelFolders(
-        models_dir / wanted.base_folder,
-        None if wanted.adapter_folder is None else models_dir / wanted.adapter_folder,
-        None if wanted.start_folder is None else models_dir / wanted.start_folder,
+        models_dir / base,
+        None if adapter is None else models_dir / adapter,
+        None if start is None else models_dir / start,
     )
     noted = _read_note(bundle)
     for folders in filter(None, (named, noted)):
         if folders.present():
             return folders
-    names = filter(None, [wanted.base_folder, wanted.adapter_folder, wanted.start_folder])
-    missing = " and ".join(f"the folder `{name}`" for name in names)
+    missing = " and ".join(f"the folder `{name}`" for name in (base, adapter, start) if name is not None)
     raise UnusableModel(
         f"the model of bundle {manifest.name} is not here: put {missing} into {models_dir} (setting WHEREFROM_MODELS_DIR); offline commands also take --model and --adapter"
+    )
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether a name is one component of a path: put behind a folder, it names something in that folder and nothing else."""
+    separators = {"/", "\\", "\x00"}
+    return (
+        name not in {"", ".", ".."}
+        and name.isprintable()
+        and name == name.strip()
+        and not separators & set(name)
     )
 
 

@@ -41,3 +41,34 @@ def test_neither(manifest, tmp_path, text):
         UnusableModel, match=rf"put the folder `{manifest.model.base_folder}` into .*WHEREFROM_MODELS_DIR"
     ):
         find_model(tmp_path / "bundle", manifest, tmp_path / "models")
+
+
+HOSTILE_NAMES = (
+    "..", ".", "", "/etc", "//etc", "../../../../etc", "a/b", "a/", "/", "a/../../etc", "..\\etc", "C:\\models", "a\x00b", "a\nb",
+    "a\x1b[31m", " a", "a\u2028", "\udcff",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE_NAMES)
+@pytest.mark.parametrize("field", ["base_folder", "adapter_folder", "start_folder"])
+def test_a_manifest_names_folders_and_no_paths(manifest, tiny_model_dir, tmp_path, field, name):
+    """A bundle of a stranger reaches nothing outside `models_dir`; the note of this machine does not make up for it."""
+    models = tmp_path / "models"
+    (models / manifest.model.base_folder).mkdir(parents=True)
+    write_note(tmp_path / "bundle", ModelFolders(tiny_model_dir, None))
+    entry = manifest.model.model_copy(update={field: name})
+    with pytest.raises(UnusableModel, match="no plain folder name"):
+        find_model(tmp_path / "bundle", manifest.model_copy(update={"model": entry}), models)
+
+
+@pytest.mark.parametrize("name", ["SmolLM2-135M", "my model v1.2", "..hidden", "modèle", "a..b"])
+def test_folder_names_as_people_have_them(manifest, tmp_path, name):
+    """Dots, spaces and letters of all scripts are fine; a link that the operator made in the folder of models is theirs."""
+    elsewhere = tmp_path / "large disk"
+    elsewhere.mkdir()
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / name).symlink_to(elsewhere)
+    entry = manifest.model.model_copy(update={"base_folder": name, "adapter_folder": None})
+    found = find_model(tmp_path / "bundle", manifest.model_copy(update={"model": entry}), models)
+    assert found.model == models / name
