@@ -188,7 +188,7 @@ def audits_jsonl(services: Shared, query: Annotated[AuditQuery, Query()]) -> Str
     responses={200: {"description": "A table with a header line.", "content": {"text/csv": {}}}},
 )
 def audits_csv(services: Shared, query: Annotated[AuditQuery, Query()]) -> StreamingResponse:
-    """Every audit that passes the filters as CSV; cells that a spreadsheet would run as a formula begin with `'`."""
+    """Every audit that passes the filters as CSV; a `'` stands before what a spreadsheet would run as a formula."""
     return export.csv(services, query)
 
 

@@ -1,7 +1,5 @@
 """Whole lists as files: JSONL and CSV, streamed page by page, so that a million audits need no memory."""
 
-import csv as csv_format
-import io
 from collections.abc import Iterator
 from itertools import chain
 
@@ -10,10 +8,8 @@ from fastapi.responses import StreamingResponse
 from db import reader, support
 from web.filters import AuditQuery
 from web.services import Services
+from wherefrom.csv_text import csv_line
 from wherefrom.records import AuditSummary
-
-#: What a spreadsheet takes for the start of a formula.
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 _COLUMNS = tuple(AuditSummary.model_fields)
 
@@ -26,10 +22,8 @@ def jsonl(services: Services, query: AuditQuery) -> StreamingResponse:
 
 def csv(services: Services, query: AuditQuery) -> StreamingResponse:
     """A header line and one line per audit."""
-    lines = (_csv_line(_cells(audit)) for audit in _all_audits(services, query))
-    return _file(
-        chain([_csv_line(list(_COLUMNS))], lines), name="audits.csv", media_type="text/csv; charset=utf-8"
-    )
+    lines = (csv_line(_cells(audit)) for audit in _all_audits(services, query))
+    return _file(chain([csv_line(_COLUMNS)], lines), name="audits.csv", media_type="text/csv; charset=utf-8")
 
 
 def _file(lines: Iterator[str], *, name: str, media_type: str) -> StreamingResponse:
@@ -61,20 +55,6 @@ def _all_audits(services: Services, query: AuditQuery) -> Iterator[AuditSummary]
     )
 
 
-def _cells(audit: AuditSummary) -> list[str]:
+def _cells(audit: AuditSummary) -> list[object]:
     values = audit.model_dump(mode="json")
-    return [_harmless(values[name]) for name in _COLUMNS]
-
-
-def _harmless(value: object) -> str:
-    """A cell's text; what a spreadsheet would run gets an apostrophe before it. Numbers stay numbers."""
-    if value is None:
-        return ""
-    text = str(value)
-    return f"'{text}" if isinstance(value, str) and text.startswith(_FORMULA_STARTS) else text
-
-
-def _csv_line(cells: list[str]) -> str:
-    line = io.StringIO()
-    csv_format.writer(line).writerow(cells)
-    return line.getvalue()
+    return [values[name] for name in _COLUMNS]

@@ -4,7 +4,6 @@ JSONL holds one audit per line with everything in it; CSV and Parquet hold one r
 ranks; an audit without citations has one row without them). The file appears whole or not at all.
 """
 
-import csv
 import errno
 import importlib
 import json
@@ -37,14 +36,13 @@ from wherefrom.cli.options import (
 )
 from wherefrom.cli.output import print_json, progress
 from wherefrom.client import Service
+from wherefrom.csv_text import csv_line
 from wherefrom.errors import ConfigurationError, DiskFull
 from wherefrom.records import AuditDetail, CitationRecord
 from wherefrom.terminal import out, visible
 
 #: Rows of one Parquet row group.
 ROW_GROUP = 5000
-#: What a spreadsheet takes for the start of a formula.
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 _AUDIT_FIELDS = (
     "audit_id", "output_id", "state", "code", "reason", "model", "bundle", "flag_reason", "severity", "channel",
@@ -102,7 +100,7 @@ def export(
 ) -> None:
     """Write audits with their citations to a file; newest first; it appears whole or not at all.
 
-    In CSV a text that a spreadsheet would run as a formula begins with an apostrophe; JSONL and Parquet hold every
+    In CSV an apostrophe stands before what a spreadsheet would run as a formula, in the middle of a text too; JSONL and Parquet hold every
     text as it is.
 
     Examples:
@@ -167,14 +165,9 @@ def _write_jsonl(path: Path, details: Iterable[AuditDetail]) -> None:
 
 def _write_csv(path: Path, details: Iterable[AuditDetail]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(COLUMNS)
+        file.write(csv_line(COLUMNS))
         for detail in details:
-            table.writerows([_harmless(row[name]) for name in COLUMNS] for row in rows_of(detail))
-
-
-def _harmless(value: object) -> object:
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
+            file.writelines(csv_line(row[name] for name in COLUMNS) for row in rows_of(detail))
 
 
 def _parquet_writer() -> Callable[[Path, Iterable[AuditDetail]], None]:

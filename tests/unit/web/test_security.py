@@ -6,7 +6,6 @@ import pytest
 from starlette.datastructures import Headers
 
 from web import security
-from web.export import _harmless
 from wherefrom import access
 from wherefrom.errors import BodyTooLarge, ConfigurationError, Forbidden, InvalidRequest
 from wherefrom.settings import Settings
@@ -153,12 +152,3 @@ def basic(text):
 def test_keys_are_read_from_bearer_and_basic(headers, key):
     """Programs send a token; a browser sends the key as the password."""
     assert security.sent_key(Headers(headers)) == key
-
-
-@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n"])
-def test_formulas_in_csv_cells_are_text(start):
-    """A spreadsheet runs nothing that a model said."""
-    assert _harmless(f"{start}HYPERLINK(1)") == f"'{start}HYPERLINK(1)"
-    assert _harmless("plain") == "plain"
-    assert _harmless(-1.5) == "-1.5"
-    assert _harmless(None) == ""

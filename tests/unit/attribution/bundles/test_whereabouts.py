@@ -50,15 +50,15 @@ HOSTILE_NAMES = (
 
 
 @pytest.mark.parametrize("name", HOSTILE_NAMES)
-@pytest.mark.parametrize("field", ["base_folder", "adapter_folder", "start_folder"])
-def test_a_manifest_names_folders_and_no_paths(manifest, tiny_model_dir, tmp_path, field, name):
+def test_a_manifest_names_folders_and_no_paths(manifest, tiny_model_dir, tmp_path, name):
     """A bundle of a stranger reaches nothing outside `models_dir`; the note of this machine does not make up for it."""
     models = tmp_path / "models"
     (models / manifest.model.base_folder).mkdir(parents=True)
     write_note(tmp_path / "bundle", ModelFolders(tiny_model_dir, None))
-    entry = manifest.model.model_copy(update={field: name})
-    with pytest.raises(UnusableModel, match="no plain folder name"):
-        find_model(tmp_path / "bundle", manifest.model_copy(update={"model": entry}), models)
+    for field in ("base_folder", "adapter_folder", "start_folder"):
+        entry = manifest.model.model_copy(update={field: name})
+        with pytest.raises(UnusableModel, match="no plain folder name"):
+            find_model(tmp_path / "bundle", manifest.model_copy(update={"model": entry}), models)
 
 
 @pytest.mark.parametrize("name", ["SmolLM2-135M", "my model v1.2", "..hidden", "modèle", "a..b"])
