@@ -34,7 +34,7 @@ from wherefrom.settings import Settings
 from worker.verify import check_registered
 
 if TYPE_CHECKING:
-    from wherefrom.attribution.corpus import CorpusRow
+    from wherefrom.attribution.corpus import CorpusRow, ReadAs
     from wherefrom.attribution.models.model import LanguageModel
     from wherefrom.retraining.recipe import Recipe
 
@@ -57,13 +57,16 @@ def open_meter(bundle: BundleInfo, settings: Settings) -> EffectMeter:
     # Optional extra [engine]: the other processes of the service run without torch.
     import torch  # noqa: PLC0415
 
+    from wherefrom.attribution.bundles.reading import read_as  # noqa: PLC0415
     from wherefrom.attribution.groups import read_groups  # noqa: PLC0415
     from wherefrom.retraining import effects, weak  # noqa: F401, PLC0415 - seconds of imports, before a lease runs
     from wherefrom.retraining.recipe import read_recipe  # noqa: PLC0415
 
     if settings.torch_threads:
         torch.set_num_threads(settings.torch_threads)
-    corpus = whole_corpus(list(iter_examples(folder)), settings.recipe_corpus)
+    corpus = whole_corpus(
+        list(iter_examples(folder)), settings.recipe_corpus, how=read_as(manifest.corpus.reading)
+    )
     return RetrainingMeter(
         manifest,
         corpus,
@@ -75,7 +78,9 @@ def open_meter(bundle: BundleInfo, settings: Settings) -> EffectMeter:
     )
 
 
-def whole_corpus(examples: Sequence[TrainingExample], corpus_file: Path | None) -> list["CorpusRow"]:
+def whole_corpus(
+    examples: Sequence[TrainingExample], corpus_file: Path | None, *, how: "ReadAs | None" = None
+) -> list["CorpusRow"]:
     """The training corpus as the model saw it, in the bundle's order; every row has the hash that the bundle states.
 
     Raises:
@@ -83,7 +88,9 @@ def whole_corpus(examples: Sequence[TrainingExample], corpus_file: Path | None) 
     """
     from wherefrom.attribution.corpus import CorpusRow, read_corpus  # noqa: PLC0415
 
-    given = {} if corpus_file is None else {row.example_id: row for row in read_corpus(corpus_file).rows}
+    given = {}
+    if corpus_file is not None:
+        given = {row.example_id: row for row in read_corpus(corpus_file, how=how).rows}
     rows = []
     for example in examples:
         turns = (Message(role=Role.USER, content=example.prompt),) if example.prompt else ()

@@ -22,6 +22,7 @@ from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
 from wherefrom.attribution.bundles.manifest import Manifest, read_manifest
 from wherefrom.attribution.bundles.options import BuildOptions
 from wherefrom.attribution.bundles.whereabouts import ModelFolders, find_model, write_note
+from wherefrom.attribution.corpus import ReadAs
 from wherefrom.attribution.fusion import FusionWeights
 from wherefrom.attribution.models.rule import parse_template_args, read_template
 from wherefrom.attribution.offline import (
@@ -31,6 +32,7 @@ from wherefrom.attribution.offline import (
     read_queries,
     signals_of_all,
 )
+from wherefrom.cli.corpus_options import FormatOption, SplitOption, TurnsOption
 from wherefrom.errors import ConfigurationError
 from wherefrom.records import Attribution
 from wherefrom.settings import load_settings
@@ -67,7 +69,10 @@ ScoresFile = Annotated[
 ]
 
 CorpusPath = Annotated[
-    Path, typer.Option(help="Training corpus: .jsonl, .parquet, or a folder of them or of `datasets`.")
+    Path,
+    typer.Option(
+        help="Training corpus: .jsonl, .json, .csv, .tsv (also .gz, .zst), .parquet, or a folder of them or of `datasets`."
+    ),
 ]
 FormOption = Annotated[
     FormChoice,
@@ -141,6 +146,9 @@ def build(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave bad rows out and say how many.")
     ] = False,
+    turns: TurnsOption = ReadAs.turns,
+    dialect: FormatOption = None,
+    split: SplitOption = None,
     midpoint: Midpoint = False,
     full_tier: FullTier = False,
     start: StartFolder = None,
@@ -167,6 +175,7 @@ def build(
         midpoint=midpoint,
         full_tier=full_tier,
         skip_bad=skip_bad,
+        read=ReadAs(turns, dialect, split),
         encoder=encoder,
         weights=FusionWeights(encoder=encoder_weight),
         chat_template=read_template(chat_template),
@@ -195,6 +204,7 @@ def _tell(sentence: str) -> None:
 
 def _say_built(manifest: Manifest, out: Path, *, as_json: bool) -> None:
     corpus_entry, projection = manifest.corpus, manifest.projection
+    reading = corpus_entry.reading
     if as_json:
         say(
             json.dumps(
@@ -203,6 +213,7 @@ def _say_built(manifest: Manifest, out: Path, *, as_json: bool) -> None:
                     "path": str(out),
                     "examples": corpus_entry.examples,
                     "skipped": corpus_entry.skipped,
+                    "reading": None if reading is None else reading.model_dump(mode="json"),
                 }
             )
         )
@@ -212,6 +223,11 @@ def _say_built(manifest: Manifest, out: Path, *, as_json: bool) -> None:
         f"({corpus_entry.skipped} bad rows skipped, {corpus_entry.truncated} cut), form {manifest.parameters.form}, "
         f"projection {projection.bytes / 1e6:.1f} MB = {projection.share_of_model:.1%} of the model"
     )
+    if reading is not None and (reading.explained_turns > corpus_entry.examples or reading.left_out):
+        say(
+            f"{reading.explained_turns} assistant turns explained (--turns {reading.turns}), "
+            f"{sum(reading.left_out.values())} left out, {reading.untrained_rows} rows without a trained turn left out"
+        )
 
 
 def attribute(

@@ -7,6 +7,8 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from wherefrom.attribution.corpus import ReadAs
+from wherefrom.cli.corpus_options import FormatOption, SplitOption, TurnsOption
 from wherefrom.cli.offline import Json, Threads, progress_bars
 from wherefrom.retraining.recipe import Recipe, read_recipe
 from wherefrom.retraining.workers import BankJob, run_job
@@ -32,6 +34,9 @@ def bank(
         ),
     ] = None,
     retrain: Annotated[int, typer.Option(min=2, help="Models of the bank.")] = 64,
+    turns: TurnsOption = ReadAs.turns,
+    dialect: FormatOption = None,
+    split: SplitOption = None,
     alpha: Annotated[float, typer.Option(help="Share of the corpus that each model sees.")] = 0.5,
     workers: Annotated[int, typer.Option(min=1, help="Processes; give each one thread.")] = 1,
     device: Annotated[str, typer.Option(help="Device of torch: cpu, cuda.")] = "cpu",
@@ -55,6 +60,7 @@ def bank(
         share=alpha,
         threads=threads,
         device=device,
+        read=ReadAs(turns, dialect, split),
     )
     with progress_bars(quiet=as_json) as report:
         made = run_job(job, workers=workers, progress=lambda done, total: report("retrain", done, total))

@@ -6,12 +6,12 @@ thread.
 
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
-from wherefrom.attribution.corpus import read_corpus
+from wherefrom.attribution.corpus import ReadAs, read_corpus
 from wherefrom.attribution.models.model import LanguageModel, load_model
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.attribution.offline import read_queries
@@ -38,6 +38,8 @@ class BankJob:
     #: Threads of torch in each process; 0 lets torch decide.
     threads: int = 0
     device: str = "cpu"
+    #: How the corpus is read; the same as for the bundle that the bank judges.
+    read: ReadAs = field(default_factory=ReadAs)
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def _load(job: BankJob) -> _Loaded:
         torch.set_num_threads(job.threads)
     language = load_model(job.model_dir, job.adapter_dir)
     language.model.to(job.device)
-    rows = token_rows(language, read_corpus(job.corpus).rows, max_tokens=job.recipe.max_tokens)
+    rows = token_rows(language, read_corpus(job.corpus, how=job.read).rows, max_tokens=job.recipe.max_tokens)
     queries = {
         file.stem: token_rows(language, read_queries(file)[0], max_tokens=job.recipe.max_tokens)
         for file in job.queries

@@ -22,6 +22,7 @@ from tests.tiny import (
 )
 from tests.unit.cli.conftest import Run
 from wherefrom.attribution.attributor import LanguageAttributor
+from wherefrom.attribution.bundles.manifest import read_manifest
 from wherefrom.attribution.offline import exact_scores, prepare_all, read_queries, signals_of_all
 from wherefrom.records import Attribution
 
@@ -84,6 +85,48 @@ def test_build_says_what_it_made(run: RunCommand, tmp_path: Path) -> None:
     for part in ("12 training examples", "0 bad rows skipped", "form activation", "of the model"):
         assert part in " ".join(done.out.split())
     assert "read signals (tokens)" in done.err
+
+
+def test_build_tells_how_the_corpus_was_read(run: RunCommand, tmp_path: Path) -> None:
+    """Format, split and what was left out, in one line each before the work; the manifest keeps it."""
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    chats = [
+        {
+            "conversations": [
+                {"from": "human", "value": "q"},
+                {"from": "gpt", "value": f"answer {row}", "weight": row % 2},
+            ]
+        }
+        for row in range(8)
+    ]
+    write_jsonl(folder / "train.jsonl", chats)
+    write_jsonl(folder / "test.jsonl", tiny_rows(3))
+    done = build(run, folder, tmp_path / "bundle")
+    assert done.code == 0, done.err
+    assert "Read 8 rows as ShareGPT conversations." in done.err
+    assert "left alone: `test` (1 file)" in done.err
+    assert "4 rows left out: none of their turns was trained on." in done.err
+    reading = read_manifest(tmp_path / "bundle").corpus.reading
+    assert reading is not None
+    assert (reading.formats, reading.left_out, reading.untrained_rows) == (
+        {"ShareGPT conversations": 8},
+        {"by `weight`": 4},
+        4,
+    )
+    told = build(run, folder, tmp_path / "other", "--split", "test", "--format", "chat", "--json")
+    assert json.loads(told.out)["reading"] == {
+        "turns": "last",
+        "format": "chat",
+        "split": "test",
+        "formats": {"chat messages (OpenAI)": 3},
+        "explained_turns": 3,
+        "left_out": {},
+        "untrained_rows": 0,
+    }
+    refused = build(run, folder, tmp_path / "third", "--format", "alpaca")
+    assert refused.code == 2
+    assert "line 1: not a row of the format alpaca" in refused.err
 
 
 def test_changed_bundle(run: RunCommand, tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from wherefrom.attribution.bundles.manifest import (
     hash_folder,
 )
 from wherefrom.attribution.bundles.options import BuildOptions, parameters_of
+from wherefrom.attribution.bundles.reading import reading_entry
 from wherefrom.attribution.bundles.rendering import Tell, joined_note, render_corpus, tell_nobody
 from wherefrom.attribution.bundles.shards import RawShard, ShardFolder
 from wherefrom.attribution.bundles.tokens import write_token_rows
@@ -88,7 +89,9 @@ def build_bundle(
     """
     _check_out(out)
     with disk_errors(out):
-        corpus = read_corpus(corpus_path, skip_bad=options.skip_bad)
+        corpus = read_corpus(corpus_path, skip_bad=options.skip_bad, how=options.read)
+        for line in corpus.reading.lines():
+            tell(line)
         progress("load model", 0, 1)
         language = load_model(model_dir, adapter_dir)
         parameters = parameters_of(language, corpus, options)
@@ -165,7 +168,7 @@ class _Build:
         self._points = points
         self._corpus = corpus
         self._out = out
-        self._originals = originals_of([(row.turns, row.completion) for row in corpus.rows])
+        self._originals = originals_of([row.text_sha256() for row in corpus.rows])
         self._work = out.with_name(out.name + ".building")
         self._bundle = self._work / "bundle"
         self._progress = progress
@@ -303,7 +306,7 @@ class _Build:
 
     def _write_texts(self, rows: Sequence[TokenRow]) -> None:
         """Everything that is made of the corpus' words: BM25, near-duplicate groups, texts, tokens."""
-        texts = [f"{row.prompt_text()}\n{row.completion}" for row in self._corpus.rows]
+        texts = [f"{row.prompt_text()}\n{row.completion_text()}" for row in self._corpus.rows]
         LexicalIndex.build(texts).save(self._bundle / "lexical")
         write_examples(self._bundle, (row.as_example(index) for index, row in enumerate(self._corpus.rows)))
         write_groups(self._bundle, near_duplicate_groups(texts))
@@ -375,6 +378,7 @@ class _Build:
                 completion_tokens=sum(row.completion_tokens for row in rows),
                 skipped=self._corpus.skipped,
                 truncated=sum(row.truncated for row in rows),
+                reading=reading_entry(self._corpus.reading),
             ),
             parameters=self._parameters,
             projection=projection,

@@ -55,8 +55,27 @@ class ModelEntry(Frozen):
     hidden_size: int
 
 
-class CorpusEntry(Frozen):
+class ReadingEntry(Frozen):
+    """How the corpus was read."""
+
+    #: Which trained assistant turns are explained.
+    turns: Literal["all", "last"]
+    #: The format and the split that were asked for, where they were.
+    format: str | None
+    split: str | None
+    #: Rows by the format that they were read as.
+    formats: dict[str, int]
+    explained_turns: int
+    #: Assistant turns that are not explained, by reason.
+    left_out: dict[str, int]
+    #: Rows of which no turn was trained on.
+    untrained_rows: int
+
+
+class CorpusEntry(Grown):
     """The training corpus."""
+
+    LATER: ClassVar[frozenset[str]] = frozenset({"reading"})
 
     name: str
     sha256: str
@@ -65,6 +84,8 @@ class CorpusEntry(Frozen):
     completion_tokens: int
     skipped: int
     truncated: int
+    #: None in bundles of earlier releases.
+    reading: ReadingEntry | None = None
 
 
 class Parameters(Grown):

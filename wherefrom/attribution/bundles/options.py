@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wherefrom.attribution.bundles.manifest import Parameters
-from wherefrom.attribution.corpus import Corpus
+from wherefrom.attribution.corpus.rows import Corpus, ReadAs
 from wherefrom.attribution.fusion import FusionWeights
 from wherefrom.attribution.models.model import LanguageModel
 from wherefrom.attribution.models.reading import BundleForm
@@ -38,6 +38,8 @@ class BuildOptions:
     template_args: Mapping[str, Any] = field(default_factory=dict)
     #: What stands between prompt and completion of a model without a chat template.
     join: str = ""
+    #: How the corpus is read: which turns are explained, which format, which split.
+    read: ReadAs = field(default_factory=ReadAs)
     #: Folder of a sentence encoder for the order shown; the bundle gets a copy of it.
     encoder: Path | None = None
     weights: FusionWeights = field(default_factory=FusionWeights)

@@ -130,7 +130,7 @@ def test_rows_that_cannot_be_rendered(tmp_path: Path) -> None:
         made("refused", skip_bad=False)
     manifest = made("bundle", skip_bad=True)
     assert (manifest.corpus.examples, manifest.corpus.skipped, manifest.parameters.candidates) == (5, 5, 5)
-    assert told == [
+    assert [line for line in told if not line.startswith("Read ")] == [
         "rows left out because they cannot be rendered: 5: "
         + "; ".join(
             f"training example 'tiny-000{number}': the chat template failed: System role not supported [template_refused]"

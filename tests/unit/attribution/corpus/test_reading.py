@@ -11,8 +11,8 @@ import pytest
 
 from tests.tiny import write_jsonl
 from wherefrom.attribution.bundles.examples import iter_examples, write_examples
-from wherefrom.attribution.corpus import parse_row, read_corpus
-from wherefrom.errors import DuplicateExample, EmptyCorpus, InvalidRecord
+from wherefrom.attribution.corpus import ReadAs, parse_row, read_corpus
+from wherefrom.errors import ConfigurationError, DuplicateExample, EmptyCorpus, InvalidRecord
 from wherefrom.records import Role
 
 GOOD = {"prompt": "p", "completion": "c"}
@@ -83,10 +83,26 @@ BAD_ROWS: dict[str, tuple[Any, str]] = {
         r"message field `content`: .*NUL",
     ),
     "user last": ({"messages": CHAT[:2]}, r"the last message must be the assistant's, it is the user's"),
-    "id is a list": ({**GOOD, "id": [1]}, r"`id` must be a non-empty string or a whole number"),
-    "id is true": ({**GOOD, "id": True}, r"`id` must be"),
-    "empty id": ({**GOOD, "id": ""}, r"`id` must be"),
-    "source is a number": ({**GOOD, "source": 3}, r"`source` must be a non-empty string"),
+    "an image": (
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}, CHAT[2]]},
+        r"message 1 of `messages`: message field `content`: holds a part of type 'image_url'; only text can be explained",
+    ),
+    "system only": (
+        {"messages": CHAT[:1]},
+        r"the last message must be the assistant's, it is the system's; .* system only",
+    ),
+    "an empty answer": (
+        {"messages": [CHAT[1], {"role": "assistant", "content": ""}]},
+        r"the completion is empty",
+    ),
+    "a mask that does not fit": (
+        {"messages": CHAT, "loss_mask": [0, 1]},
+        r"`loss_mask` has 2 entries for 3 messages",
+    ),
+    "an answer in an object": (
+        {"question": "q", "answer": {"text": ["a"]}},
+        r"field `answer` must be a string, it is dict",
+    ),
 }
 
 
@@ -129,9 +145,9 @@ def test_wrong_paths(tmp_path: Path) -> None:
         read_corpus(tmp_path / "away")
     with pytest.raises(EmptyCorpus, match=r"holds no \.jsonl, \.parquet or \.arrow file"):
         read_corpus(tmp_path)
-    (tmp_path / "c.csv").write_text("a,b\n")
-    with pytest.raises(InvalidRecord, match=r"c\.csv: unknown kind of file; a corpus is \.jsonl, \.parquet"):
-        read_corpus(tmp_path / "c.csv")
+    (tmp_path / "c.doc").write_text("a,b\n")
+    with pytest.raises(InvalidRecord, match=r"c\.doc: unknown kind of file; a corpus is \.jsonl, \.parquet"):
+        read_corpus(tmp_path / "c.doc")
 
 
 def test_parquet(tmp_path: Path) -> None:
@@ -179,16 +195,6 @@ def test_datasets_folder(tmp_path: Path) -> None:
     assert corpus.rows[0].completion == "a"
 
 
-def test_folder_of_several_splits(tmp_path: Path) -> None:
-    """A saved DatasetDict holds rows that the model was not trained on: one split must be named."""
-    (tmp_path / "dataset_dict.json").write_text("{}")
-    for split in ("train", "test"):
-        (tmp_path / split).mkdir()
-        (tmp_path / split / "state.json").write_text("{}")
-    with pytest.raises(InvalidRecord, match=r"several splits \(test, train\)"):
-        read_corpus(tmp_path)
-
-
 @pytest.mark.parametrize("name", ["c.parquet", "c.arrow"])
 def test_unreadable_table(tmp_path: Path, name: str) -> None:
     """A file that is not what its name says is named."""
@@ -232,3 +238,79 @@ def test_a_repeated_id_can_be_skipped(tmp_path: Path) -> None:
     rows = [{**GOOD, "id": "a", "completion": "first"}, {**GOOD, "id": "a", "completion": "second"}]
     corpus = read_corpus(write_jsonl(tmp_path / "c.jsonl", rows), skip_bad=True)
     assert ([row.completion for row in corpus.rows], corpus.skipped) == (["first"], 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (3.0, "3"),
+        (3, "3"),
+        (2.5, "2.5"),
+        ({"b": 1, "a": "x"}, '{"a": "x", "b": 1}'),
+        ([1], "[1]"),
+        (True, "true"),
+        ("x", "x"),
+    ],
+)
+def test_any_value_is_an_id_or_a_source(tmp_path: Path, given: Any, text: str) -> None:
+    """A whole number loses its point; an object or a list becomes JSON."""
+    row = read_corpus(write_jsonl(tmp_path / "c.jsonl", [{**GOOD, "id": given, "source": given}])).rows[0]
+    assert (row.example_id, row.source) == (text, text)
+
+
+@pytest.mark.parametrize("given", ["", None, float("nan")])
+def test_an_empty_id_or_source_is_absent(tmp_path: Path, given: Any) -> None:
+    """They get the names that rows without any get."""
+    row = read_corpus(write_jsonl(tmp_path / "c.jsonl", [{**GOOD, "id": given, "source": given}])).rows[0]
+    assert (row.example_id, row.source) == ("row-000000", "corpus")
+
+
+def test_long_names_are_shortened(tmp_path: Path) -> None:
+    """An id or a source that no index can hold is cut, stays the only one, and is told."""
+    rows = [{**GOOD, "id": "x" * 5000 + end, "source": "y" * 5000 + end} for end in "ab"]
+    corpus = read_corpus(write_jsonl(tmp_path / "c.jsonl", rows))
+    names = [name for row in corpus.rows for name in (row.example_id, row.source)]
+    assert len(set(names)) == 4
+    assert {len(name) for name in names} == {200}
+    assert "Ids or sources of more than 200 characters were shortened (2 rows)." in corpus.reading.lines()
+
+
+def test_columns_in_capitals(tmp_path: Path) -> None:
+    """Spreadsheets write headers in capitals."""
+    row = read_corpus(write_jsonl(tmp_path / "c.jsonl", [{"Prompt": "p", "Completion": "c", "ID": 4}])).rows[
+        0
+    ]
+    assert (row.example_id, row.completion) == ("4", "c")
+
+
+def test_the_formats_are_told(tmp_path: Path) -> None:
+    """One line says how many rows had which format."""
+    file = write_jsonl(tmp_path / "c.jsonl", [GOOD, {"text": "t"}, GOOD])
+    assert read_corpus(file).reading.lines() == (
+        "Read 2 rows as prompt and completion, 1 row as plain text.",
+    )
+
+
+def test_a_format_can_be_forced(tmp_path: Path) -> None:
+    """A row with the columns of two formats is read as the one asked for; a row without them is named."""
+    both = {"text": "whole", "instruction": "i", "output": "o"}
+    file = write_jsonl(tmp_path / "c.jsonl", [both, GOOD])
+    assert read_corpus(file).rows[0].completion == "o"
+    with pytest.raises(
+        InvalidRecord,
+        match=r"line 2: not a row of the format text, which needs `text`; .*`prompt`, `completion`",
+    ):
+        read_corpus(file, how=ReadAs(dialect="text"))
+    corpus = read_corpus(file, how=ReadAs(dialect="text"), skip_bad=True)
+    assert ([row.completion for row in corpus.rows], corpus.skipped) == (["whole"], 1)
+    with pytest.raises(
+        ConfigurationError, match=r"--format csv: no such format; known are preference, .*alpaca"
+    ):
+        read_corpus(file, how=ReadAs(dialect="csv"))
+
+
+def test_a_row_of_no_format_says_what_it_has(tmp_path: Path) -> None:
+    """The columns seen and the formats known are named."""
+    file = write_jsonl(tmp_path / "c.jsonl", [{"headline": "h", "body": "b", "none": None}])
+    with pytest.raises(InvalidRecord, match=r"sharegpt, .*; this one has `headline`, `body`$"):
+        read_corpus(file)

@@ -1,0 +1,73 @@
+"""Rows of one file by its kind, each with its place; here tables of text (CSV, TSV), elsewhere JSON and Arrow."""
+
+import csv
+import io
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from wherefrom.attribution.corpus.arrow_files import read_arrow
+from wherefrom.attribution.corpus.files import kind_of
+from wherefrom.attribution.corpus.json_files import read_jsonl
+from wherefrom.attribution.corpus.packed import check_encoding, opened
+from wherefrom.errors import InvalidRecord
+
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+#: Longest cell in characters; the default of 131,072 is shorter than some conversations.
+_LONGEST_CELL = min(sys.maxsize, 2**31 - 1)
+
+
+def raw_rows(file: Path) -> Iterator[tuple[str, Any]]:
+    """Rows of one file with the place to name in an error; an unreadable row is handed on as its `InvalidRecord`.
+
+    Raises:
+        InvalidRecord: the file is of an unknown kind, or cannot be read as what its name says.
+    """
+    kind = kind_of(file)
+    if kind in {".jsonl", ".ndjson", ".json"}:
+        yield from read_jsonl(file)
+    elif kind in {".parquet", ".arrow"}:
+        yield from read_arrow(file)
+    elif kind in _DELIMITERS:
+        yield from read_table(file, delimiter=_DELIMITERS[kind])
+    else:
+        raise InvalidRecord(
+            f"{file}: unknown kind of file; a corpus is .jsonl, .parquet or a `datasets` folder, or .json, .csv, .tsv or .arrow"
+        )
+
+
+def read_table(file: Path, *, delimiter: str) -> Iterator[tuple[str, Any]]:
+    """Rows of a table of text by its header; an empty cell is an absent value.
+
+    Raises:
+        InvalidRecord: the file is not UTF-8, or its quotes do not close.
+    """
+    csv.field_size_limit(_LONGEST_CELL)
+    with opened(file) as content:
+        raw = content.read()
+    check_encoding(raw[:2], file)
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise InvalidRecord(f"{file}, line {line}: not UTF-8; save the file as UTF-8") from error
+    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=_delimiter(text, delimiter), strict=True)
+    try:
+        for row in rows:
+            place = f"{file}, line {rows.line_num}"
+            if None in row:
+                yield (
+                    place,
+                    InvalidRecord(f"has more cells than the header has names ({len(rows.fieldnames or [])})"),
+                )
+            else:
+                yield place, {name: value or None for name, value in row.items()}
+    except csv.Error as error:
+        raise InvalidRecord(f"{file}, line {rows.line_num}: malformed table: {error}") from error
+
+
+def _delimiter(text: str, usual: str) -> str:
+    """The usual delimiter, unless the header has none of it and another one."""
+    header = text.partition("\n")[0]
+    return usual if usual in header else next((one for one in ";\t," if one in header), usual)
