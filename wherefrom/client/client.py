@@ -9,10 +9,12 @@ import time
 import uuid
 import weakref
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from wherefrom.client.connection import Connection
 from wherefrom.client.records_in import read_record, record_json
 from wherefrom.client.sender import OnRefused, Sender, SendingOptions
 from wherefrom.client.service import DEFAULT_TIMEOUT_S, Service
@@ -32,7 +34,8 @@ class Client(Service):
 
     `flag` writes to a file on disk and returns; a daemon thread sends. What is in the file survives a killed process:
     the next client on the same file sends it. Several processes may share one file. After a fork the child's client
-    opens the file and the connection anew and starts its own thread at its first `flag`.
+    opens the file and the connection anew and starts its own thread at its first `flag`. A client that is dropped without
+    `close` still sends what it can; then its thread ends, and what is left stays in the file.
 
     Args:
         url: Address of the service; the setting `service_url` where it is None.
@@ -63,11 +66,14 @@ class Client(Service):
         settings = load_settings()
         path = Path(spool_path) if spool_path is not None else settings.spool_path
         self._spool = Spool(path.absolute(), max_bytes=spool_max_bytes or settings.spool_max_bytes)
-        self._on_refused = on_refused
+        self._on_refused = (
+            on_refused  # the sender reaches it through the client: its owner may hold the client
+        )
         self._sending = sending or SendingOptions()
         self._lock = threading.Lock()
         self._sender: Sender | None = None
         self._closed = False
+        self._at_drop: weakref.finalize[..., Client] | None = None
         #: Of a parent process: kept so that they are never finalised here.
         self._inherited: list[object] = []
         _guard_forks(self)
@@ -174,17 +180,30 @@ class Client(Service):
         with self._lock:
             self._refuse_when_closed()
             if self._sender is None:
-                self._sender = Sender(self._spool, self._connect, self._sending, self._on_refused)
+                self._sender = self._made_sender()
                 self._sender.start()
-                weakref.finalize(
-                    self, self._sender.stop
-                )  # a client that is dropped without `close` leaves no thread
+                self._at_drop = weakref.finalize(self, self._sender.retire)
             return self._sender
+
+    def _made_sender(self) -> Sender:
+        """A sender whose thread does not hold this client, so that a dropped client can go."""
+        url, api_key, timeout_s, alive = self._url, self._api_key, self._timeout_s, weakref.ref(self)
+
+        def report(refused: Sequence[RefusedRecord]) -> None:
+            client = alive()
+            if client is not None and client._on_refused is not None:  # noqa: SLF001 - our own
+                client._on_refused(refused)  # noqa: SLF001
+
+        connect = partial(Connection, url, api_key, timeout_s=timeout_s)
+        return Sender(self._spool, connect, self._sending, None if self._on_refused is None else report)
 
     def after_fork_in_child(self) -> None:
         """Start anew in a forked child; threads, sockets and locks of the parent are of no use here."""
         if self._sender is not None:
             self._sender.abandon_after_fork()
+        if self._at_drop is not None:
+            self._at_drop.detach()  # the lock of the parent's sender may be taken for ever
+            self._at_drop = None
         self._inherited += [self._sender, self._connection]
         self._lock = threading.Lock()
         self._sender = None

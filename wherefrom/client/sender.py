@@ -46,7 +46,7 @@ class SendingOptions:
 
 
 class Sender:
-    """One daemon thread; `start` it once, `stop` it once.
+    """One daemon thread; `start` it once, then `stop` it or let it `retire`. It must not hold what it belongs to.
 
     Args:
         spool: What is to be sent; closed when the thread ends.
@@ -69,6 +69,7 @@ class Sender:
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="wherefrom-sender", daemon=True)
         self._stopping = False
+        self._retiring = False
         self._work = True
         self._failures = 0
         self._broken_in_a_row = 0
@@ -107,6 +108,12 @@ class Sender:
             self._stopping = True
             self._changed.notify_all()
 
+    def retire(self) -> None:
+        """End by itself: after what can be sent now, or with the first attempt that fails. The rest stays in the spool."""
+        with self._changed:
+            self._retiring = True
+            self._changed.notify_all()
+
     def join(self, timeout_s: float) -> bool:
         """Wait for the thread's end; True where it ended."""
         self._thread.join(timeout_s)
@@ -123,7 +130,13 @@ class Sender:
             while not self._stopping:
                 self._work = False
                 delay_s = self._round(connection)
+                if (
+                    self._retiring and delay_s > 0
+                ):  # nothing is left, another one sends, or the service is away
+                    return
                 self._pause(delay_s)
+                if self._retiring and time.monotonic() < self._asked_to_wait_until:
+                    return
 
     def _round(self, connection: Connection) -> float:
         """Send one batch; how long to wait before the next one, seconds."""
@@ -141,7 +154,11 @@ class Sender:
 
     def _send_batch(self, connection: Connection) -> bool:
         """Send and settle the oldest records; True where there may be more."""
-        batch = self._spool.next_batch(max_records=self._batch_records, max_bytes=self._options.batch_bytes)
+        batch = self._spool.next_batch(
+            max_records=self._batch_records,
+            max_bytes=self._options.batch_bytes,
+            longest_wait_s=self._options.backoff_cap_s,
+        )
         if not batch:
             return False
         try:
@@ -211,10 +228,12 @@ class Sender:
         return delay_s
 
     def _pause(self, delay_s: float) -> None:
-        """Wait: shortened by new work when all is well, by `hurry` after a failure, by `stop` always."""
+        """Wait: shortened by new work when all is well, by `hurry` after a failure, by `stop` and `retire` always."""
         with self._changed:
             self._resume_at = time.monotonic() + delay_s
-            while not self._stopping and (left_s := self._resume_at - time.monotonic()) > 0:
+            while (
+                not (self._stopping or self._retiring) and (left_s := self._resume_at - time.monotonic()) > 0
+            ):
                 if self._work and self.last_error is None:
                     return
                 self._changed.wait(left_s)

@@ -5,6 +5,7 @@ Shared by any number of threads and processes of one machine. A record that `add
 reason, until it is forgotten. When and where to send is left to `wherefrom.client.sender`.
 """
 
+import math
 import os
 import sqlite3
 import threading
@@ -24,6 +25,8 @@ SPOOL_FORMAT = 1
 #: Longest wait for another process that is writing to the spool.
 BUSY_TIMEOUT_S = 10.0
 _BUSY_PAUSE_S = 0.01
+#: Longest wait of a postponed record, where the caller says nothing else.
+LONGEST_WAIT_S = 60.0
 #: Bytes that one row costs beside its record: indexes, numbers, page slack.
 ROW_OVERHEAD_BYTES = 200
 
@@ -132,14 +135,21 @@ class Spool:
                 (idempotency_key, record, size_bytes),
             )
 
-    def next_batch(self, *, max_records: int, max_bytes: int) -> list[WaitingRecord]:
-        """The oldest records that may be sent now, postponed ones last: at least one, then `max_bytes` in all at most."""
+    def next_batch(
+        self, *, max_records: int, max_bytes: int, longest_wait_s: float = LONGEST_WAIT_S
+    ) -> list[WaitingRecord]:
+        """The oldest records that may be sent now, postponed ones last: at least one, then `max_bytes` in all at most.
+
+        A record that waits for longer than `longest_wait_s` was postponed by a clock that was wrong, then or now: it may be sent.
+        """
+        now = time.time()
         batch: list[WaitingRecord] = []
         total_bytes = 0
         with self._reading() as connection:
             rows = connection.execute(
-                "SELECT id, idempotency_key, record, size_bytes FROM waiting WHERE not_before <= ? ORDER BY attempts, id LIMIT ?",
-                (time.time(), max_records),
+                "SELECT id, idempotency_key, record, size_bytes FROM waiting WHERE not_before NOT BETWEEN ? AND ? "
+                "ORDER BY attempts, id LIMIT ?",
+                (math.nextafter(now, math.inf), now + longest_wait_s, max_records),
             )
             for *fields, size_bytes in rows:
                 total_bytes += size_bytes

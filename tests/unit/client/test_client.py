@@ -1,5 +1,6 @@
 """The producer's half of the client, against a real HTTP server that fails in every way."""
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -9,6 +10,7 @@ import sys
 import textwrap
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -365,3 +367,61 @@ def test_fork(service: ScriptedService, spool_path: Path) -> None:
 def _flag_in_child(client: Client) -> None:
     client.flag(idempotency_key="child", **FIELDS)
     os._exit(client.flush(10))
+
+
+def sender_threads() -> list[threading.Thread]:
+    """The threads of all clients of this process."""
+    return [one for one in threading.enumerate() if one.name == "wherefrom-sender"]
+
+
+class Owner:
+    """Holds a client that calls it back: a cycle."""
+
+    def __init__(self, url: str, spool_path: Path) -> None:
+        self.client = make_client(url, spool_path, on_refused=self.take)
+
+    def take(self, refused: object) -> None:
+        """Ignore what was refused."""
+
+
+def test_dropped_client_ends_its_thread_and_loses_nothing(service: ScriptedService, spool_path: Path) -> None:
+    """The service is away: the threads end, the records wait in the file, and the next client sends them."""
+    before = set(sender_threads())
+    closed = f"http://127.0.0.1:{free_port()}"
+    keys, alive = [], []
+    for number in range(3):
+        owner = Owner(closed, spool_path.with_name(f"s{number}.db"))
+        keys.append(owner.client.flag(**FIELDS))
+        alive.append(weakref.ref(owner.client))
+        del owner
+    gc.collect()
+    assert [one() for one in alive] == [None] * 3
+    wait_until(lambda: not set(sender_threads()) - before, message="the end of the threads")
+    for number in range(3):
+        with make_client(service.url, spool_path.with_name(f"s{number}.db")) as client:
+            assert client.flush(10) == 0
+    assert sorted(service.stored) == sorted(keys)
+
+
+def test_dropped_client_sends_what_it_can(service: ScriptedService, spool_path: Path) -> None:
+    """A function that flags and forgets its client is served, though nobody called `close`."""
+    before = set(sender_threads())
+    client = make_client(service.url, spool_path)
+    keys = [client.flag(**FIELDS) for _ in range(250)]
+    del client
+    gc.collect()
+    wait_until(lambda: not set(sender_threads()) - before, message="the end of the thread")
+    assert set(service.stored) == set(keys)
+
+
+def test_dropped_client_does_not_wait_out_a_long_pause(service: ScriptedService, spool_path: Path) -> None:
+    """A wait that the service asked for keeps neither the thread nor is it cut short."""
+    before = set(sender_threads())
+    service.failures.append(Failure(503, headers={"retry-after": "3000"}))
+    clients = [make_client(service.url, spool_path)]
+    clients[0].flag(**FIELDS)
+    wait_until(lambda: clients[0].last_error is not None)
+    clients.clear()
+    gc.collect()
+    wait_until(lambda: not set(sender_threads()) - before, message="the end of the thread")
+    assert not service.stored

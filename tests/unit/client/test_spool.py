@@ -3,6 +3,7 @@
 import sqlite3
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -153,3 +154,22 @@ def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SpoolUnavailable, match="cannot be opened"):
         Spool(tmp_path / "file" / "spool.db", max_bytes=10**6).status()
+
+
+@pytest.mark.parametrize("ahead_s", [3600.0, 86_400.0 * 30, 86_400.0 * 36_500])
+def test_a_wrong_clock_postpones_nothing_for_long(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, ahead_s: float
+) -> None:
+    """A record that was postponed while the clock was ahead may be sent when it is set right; one that waits its time may not."""
+    right = time.time
+    spool.add("k1", record("k1"))
+    spool.add("k2", record("k2"))
+    one, two = spool.next_batch(max_records=9, max_bytes=9999)
+    spool.postpone(two, base_s=30.0, cap_s=60.0)
+    monkeypatch.setattr("wherefrom.client.spool.time.time", lambda: right() + ahead_s)
+    spool.postpone(one, base_s=0.5, cap_s=60.0)
+    monkeypatch.setattr("wherefrom.client.spool.time.time", right)
+    assert [each.idempotency_key for each in spool.next_batch(max_records=9, max_bytes=9999)] == ["k1"]
+    assert [
+        each.idempotency_key for each in spool.next_batch(max_records=9, max_bytes=9999, longest_wait_s=1.0)
+    ] == ["k1", "k2"]
