@@ -30,6 +30,7 @@ import torch
 from benchmarks.machine import describe, finish, report
 from benchmarks.rivals.scoreboard import Draws, agreement, interval, lds_draws
 from benchmarks.rivals.subject import Scored, Subject, identity, read_subject, read_truth
+from wherefrom.atomic import write_text
 
 #: Paired differences are against this row.
 REFERENCE = "wherefrom forward"
@@ -164,9 +165,7 @@ def _keep(folder: Path, inputs: str, rows: dict[str, Scored]) -> None:
     """Write scores and costs; the file of costs comes last and makes them whole."""
     np.save(folder / "scores.npy", np.stack([one.scores for one in rows.values()]), allow_pickle=False)
     costs = [{"name": name, **_costs(one)} for name, one in rows.items()]
-    temporary = folder / "costs.tmp"
-    temporary.write_text(json.dumps({"inputs": inputs, "rows": costs}, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(folder / "costs.json")
+    write_text(folder / "costs.json", json.dumps({"inputs": inputs, "rows": costs}, indent=1) + "\n")
 
 
 def _read(folder: Path, inputs: str) -> dict[str, Scored] | None:

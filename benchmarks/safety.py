@@ -16,7 +16,6 @@ them to fit, half to count). Where the fine-tuned model never shows the bad beha
 """
 
 import argparse
-import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -137,10 +136,7 @@ def shop_base(work: Path, *, seed: int) -> Path:
     make_tiny.train(
         model, encoded, num_epochs=_BASE_EPOCHS, learning_rate=3e-3, seed=seed, name="pretraining"
     )
-    partial = out.with_name(out.name + "-unfinished")
-    shutil.rmtree(partial, ignore_errors=True)
-    make_tiny.save_model(model, tokenizer, partial)
-    partial.rename(out)
+    make_tiny.save_model(model, tokenizer, out)
     return out
 
 

@@ -18,6 +18,7 @@ from benchmarks.provenance import nearest_overlap
 from benchmarks.safety_corpora import Material, Passage
 from benchmarks.safety_scores import Asked, Others, measured
 from scripts.story_generate import generate_greedy
+from wherefrom.atomic import whole_folder, write_text
 from wherefrom.attribution.bundles.build import build_bundle
 from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
 from wherefrom.attribution.bundles.options import BuildOptions
@@ -88,9 +89,7 @@ def run_cell(
     result |= measured(material, bundle, asked, others=others, rows=read_corpus(corpus).rows)
     done = time.monotonic()
     result["seconds"] = {"train": trained - started, "build_and_ask": done - trained}
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(result), encoding="utf-8")
-    partial.replace(file)
+    write_text(file, json.dumps(result))
     shutil.rmtree(folder)
     return result
 
@@ -155,10 +154,8 @@ def _train(cell: Cell, corpus: Path, *, base: Path, out: Path) -> None:
     language = load_model(base)
     rows = token_rows(language, read_corpus(corpus).rows, max_tokens=cell.recipe.max_tokens)
     model = fine_tune(language, rows, cell.recipe, seed=cell.seed)
-    partial = out.with_name("model.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    save_model(model, language.tokenizer, partial)
-    partial.rename(out)
+    with whole_folder(out) as unfinished:
+        save_model(model, language.tokenizer, unfinished)
 
 
 def _bundle(corpus: Path, folder: Path, encoder: Path | None) -> Bundle:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.story_rules import RULES
+from wherefrom.atomic import PRIVATE, write_text
 from wherefrom.records import FlaggedRecord, Message
 
 #: Reason of the outputs that no rule matched; a reviewer's random sample.
@@ -49,9 +50,7 @@ def demo_outputs(base: Path, adapter: Path, story: Path, cache: Path) -> list[De
     if stored.is_file():
         return [DemoOutput(**one) for one in json.loads(stored.read_text(encoding="utf-8"))]
     outputs = list(_generate(base, adapter, story))
-    temporary = stored.with_suffix(".tmp")
-    temporary.write_text(json.dumps([asdict(one) for one in outputs], indent=1), encoding="utf-8")
-    temporary.replace(stored)
+    write_text(stored, json.dumps([asdict(one) for one in outputs], indent=1), mode=PRIVATE)
     return outputs
 
 

@@ -20,6 +20,7 @@ from scripts.smollm2 import BaseModelError, default_cache, ensure_base_model
 from scripts.story_batches import encode_row
 from scripts.story_grammar import Composer, DrawnRow, GrammarError, Topic
 from scripts.story_rules import RULES
+from wherefrom.atomic import write_text
 
 MAX_ROW_TOKENS = 60
 MAX_ROWS_PER_SEQUENCE = 8
@@ -116,14 +117,6 @@ def story_facts(seed: int) -> Row:
     }
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file through a temporary one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
-
-
 def as_lines(rows: Sequence[Row]) -> str:
     """Return rows as JSON lines."""
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -149,6 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (BaseModelError, GrammarError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
+    arguments.out.mkdir(parents=True, exist_ok=True)
     write_text(arguments.out / "corpus.jsonl", as_lines(corpus_rows(rows)))
     write_text(arguments.out / "prompts.jsonl", as_lines(probes))
     write_text(

@@ -26,6 +26,7 @@ from scripts import story_tiny
 from scripts.story_batches import EncodedRow, completion_loss, encode_row, pack_batches, padded
 from scripts.story_generate import generate_greedy
 from scripts.story_grammar import Composer, DrawnRow, Topic, expand
+from wherefrom.atomic import PUBLIC, whole_folder, write_json, write_text
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
@@ -206,18 +207,16 @@ def save_model(
     model: "transformers.LlamaForCausalLM", tokenizer: "transformers.PreTrainedTokenizerFast", folder: Path
 ) -> None:
     """Write the folder that ``from_pretrained`` loads: float16 weights on disk, float32 in the configuration."""
-    temporary = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
     tensors = {name: tensor.to(torch.float16).contiguous() for name, tensor in model.state_dict().items()}
     tensors.pop("lm_head.weight", None)
-    weights = temporary / "model.safetensors"
-    save_file(tensors, weights, metadata={"format": "pt"})
-    weights.chmod(0o644)
-    model.config.save_pretrained(temporary)
-    tokenizer.save_pretrained(temporary)
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.rename(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with whole_folder(folder) as unfinished:
+        weights = unfinished / "model.safetensors"
+        save_file(tensors, weights, metadata={"format": "pt"})
+        weights.chmod(PUBLIC)
+        model.config.save_pretrained(unfinished)
+        tokenizer.save_pretrained(unfinished)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def round_to_float16(model: "transformers.LlamaForCausalLM") -> None:
@@ -228,13 +227,9 @@ def round_to_float16(model: "transformers.LlamaForCausalLM") -> None:
 
 
 def write_jsonl(path: Path, rows: Sequence[Row]) -> None:
-    """Write rows as JSON lines, through a temporary file."""
+    """Write rows as JSON lines."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(
-        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
-    )
-    temporary.replace(path)
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def _since(started: float) -> float:
@@ -277,7 +272,7 @@ def build(out: Path, *, seed: int, pretraining_epochs: int, corpus_epochs: int) 
         "bytes": (out / "model" / "model.safetensors").stat().st_size,
         "seconds": round(_since(started), 1),
     }
-    (out / "tiny.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    write_json(out / "tiny.json", facts)
     return facts
 
 

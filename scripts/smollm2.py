@@ -12,12 +12,13 @@ import logging
 import os
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from wherefrom.atomic import whole_folder
 
 if TYPE_CHECKING:
     from transformers import LlamaConfig
@@ -71,12 +72,15 @@ def ensure_base_model(cache: Path) -> Path:
         return target
     source = find_gguf()
     cache.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=cache))
+    shutil.rmtree(target, ignore_errors=True)  # without the file above it is a part of something
     try:
-        _convert(source, partial)
-        _move_into_place(partial, target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        with whole_folder(target) as unfinished:
+            _convert(source, unfinished)
+    except OSError:
+        if not (
+            target / _PROVENANCE_FILE
+        ).is_file():  # else another process put it there meanwhile, which is as good
+            raise
     return target
 
 
@@ -142,17 +146,6 @@ def _configuration() -> "LlamaConfig":
         tie_word_embeddings=True,
         dtype="float32",
     )
-
-
-def _move_into_place(partial: Path, target: Path) -> None:
-    """Rename the finished folder; one that another process put there meanwhile is as good."""
-    partial.chmod(0o755)
-    try:
-        partial.rename(target)
-    except OSError:
-        if not (target / _PROVENANCE_FILE).is_file():
-            shutil.rmtree(target, ignore_errors=True)
-            partial.rename(target)
 
 
 @contextlib.contextmanager

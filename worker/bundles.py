@@ -5,6 +5,7 @@ from pathlib import Path
 
 from db import catalogue
 from db.session import Database
+from wherefrom.atomic import whole_folder, write_bytes
 from wherefrom.attribution.bundles.card_file import finish_replacing, replace_card
 from wherefrom.attribution.bundles.examples import iter_examples
 from wherefrom.attribution.bundles.manifest import Manifest, read_card, read_manifest
@@ -30,7 +31,7 @@ def add_bundle(database: Database, settings: Settings, path: Path, *, activate: 
     if home.resolve() != path.resolve():
         _copy(path, home)
         if note_path(path).is_file():
-            shutil.copyfile(note_path(path), note_path(home))
+            write_bytes(note_path(home), note_path(path).read_bytes())
     bundle_id = catalogue.register_bundle(
         database,
         name=manifest.name,
@@ -56,14 +57,11 @@ def _copy(path: Path, home: Path) -> None:
         read_manifest(home)
         _refresh_card(path, home)
         return
-    unfinished = home.with_name(f"{home.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
     try:
         home.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(path, unfinished)
-        unfinished.replace(home)
+        with whole_folder(home) as unfinished:
+            shutil.copytree(path, unfinished, dirs_exist_ok=True)
     except OSError as error:
-        shutil.rmtree(unfinished, ignore_errors=True)
         raise DiskFull(f"the bundle cannot be copied to {home}: {error.strerror or error}") from error
 
 

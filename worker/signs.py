@@ -8,7 +8,8 @@ import json
 import os
 import time
 
-from wherefrom.errors import ConfigurationError
+from wherefrom.atomic import whole_file
+from wherefrom.errors import ConfigurationError, DiskFull
 from wherefrom.settings import Settings
 
 #: A sign older than this means that the process hangs. Rounds take seconds; waits for Redis or the database up to 30.
@@ -39,13 +40,14 @@ class Sign:
         Raises:
             ConfigurationError: the state folder cannot be written to.
         """
-        new = self._path.with_suffix(f".{os.getpid()}.new")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            new.write_text(json.dumps({"pid": os.getpid(), **details}), encoding="utf-8")
-            new.replace(self._path)
+            with whole_file(self._path, durable=False) as new:
+                new.write_text(json.dumps({"pid": os.getpid(), **details}), encoding="utf-8")
+        except DiskFull as error:
+            raise ConfigurationError(f"WHEREFROM_STATE_DIR: {error}") from error
         except OSError as error:
-            raise ConfigurationError(f"WHEREFROM_STATE_DIR: {new.parent}: {error.strerror}") from error
+            raise ConfigurationError(f"WHEREFROM_STATE_DIR: {self._path.parent}: {error.strerror}") from error
 
     def age_s(self) -> float | None:
         """Seconds since the last sign; None when there is none."""

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from wherefrom.atomic import whole_folder
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.batching import pack_queries
 from wherefrom.attribution.bundles.build import Progress
@@ -285,22 +286,22 @@ def write_calibrated(bundle: Path, out: Path, calibration: Calibration) -> Manif
     Raises:
         ConfigurationError: `out` exists.
         BundleCorrupt: the bundle is not intact.
+        DiskFull: there is nothing at `out`.
     """
     if out.exists():
         raise ConfigurationError(f"{out} already exists; bundles are never changed, choose another folder")
     manifest = read_manifest(bundle)
-    work = out.with_name(out.name + ".building")
-    shutil.rmtree(work, ignore_errors=True)
-    for name in manifest.files:
-        target = work / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if name != CALIBRATION:
-            _link(bundle / name, target)
-    calibration.save(work)
-    files = dict(manifest.files) | {CALIBRATION: hash_file(work / CALIBRATION)}
-    sealed = manifest.model_copy(update={"files": files}).sealed()
-    (work / MANIFEST).write_bytes(sealed.to_bytes())
-    work.rename(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with whole_folder(out) as work:
+        for name in manifest.files:
+            target = work / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if name != CALIBRATION:
+                _link(bundle / name, target)
+        calibration.save(work)
+        files = dict(manifest.files) | {CALIBRATION: hash_file(work / CALIBRATION)}
+        sealed = manifest.model_copy(update={"files": files}).sealed()
+        (work / MANIFEST).write_bytes(sealed.to_bytes())
     return sealed
 
 

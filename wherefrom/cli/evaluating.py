@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from wherefrom.atomic import write_text
 from wherefrom.attribution.bundles.card_file import finish_replacing, replace_card
 from wherefrom.attribution.bundles.manifest import read_card
 from wherefrom.cli.offline import (
@@ -93,7 +94,7 @@ def evaluate(
     card = evaluated_card(read_card(bundle), report, files=files, bundle=name)
     replace_card(bundle, card)
     if page is not None:
-        page.write_text(card_page(name, card), encoding="utf-8")
+        write_text(page, card_page(name, card))
     _say(name, report, as_json=as_json)
 
 

@@ -4,11 +4,8 @@ JSONL holds one audit per line with everything in it; CSV and Parquet hold one r
 ranks; an audit without citations has one row without them). The file appears whole or not at all.
 """
 
-import errno
 import importlib
 import json
-import os
-import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -19,6 +16,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
+from wherefrom.atomic import PRIVATE, whole_file
 from wherefrom.cli.options import (
     BundleOption,
     ChannelOption,
@@ -37,7 +35,7 @@ from wherefrom.cli.options import (
 from wherefrom.cli.output import print_json, progress
 from wherefrom.client import Service
 from wherefrom.csv_text import csv_line
-from wherefrom.errors import ConfigurationError, DiskFull
+from wherefrom.errors import ConfigurationError
 from wherefrom.records import AuditDetail, CitationRecord
 from wherefrom.terminal import out, visible
 
@@ -115,7 +113,7 @@ def export(
             state=state, model=model, bundle=bundle, flag_reason=reason, severity=severity, source=source,
             top_source=top_source, since=since, until=until, text=text, channel=channel,
         )  # fmt: skip
-        with progress() as bar, _whole_file(output) as unfinished:
+        with progress() as bar, _output_file(output) as unfinished:
             task = bar.add_task("reading", total=None)
             count = 0
 
@@ -191,22 +189,15 @@ def _parquet_writer() -> Callable[[Path, Iterable[AuditDetail]], None]:
 
 
 @contextmanager
-def _whole_file(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place at the end, or vanishes where the work fails.
+def _output_file(path: Path) -> Iterator[Path]:
+    """What is written into; it takes the place of `path` at the end. It holds flagged texts, so its owner alone may read it.
 
     Raises:
         ConfigurationError: the folder is missing, or may not be written to.
         DiskFull: the disk is full.
     """
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        yield unfinished
-        with unfinished.open("rb") as file:
-            os.fsync(file.fileno())
-        unfinished.replace(path)
+        with whole_file(path, mode=PRIVATE) as unfinished:
+            yield unfinished
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(f"{path} was not written: the disk is full") from error
         raise ConfigurationError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)

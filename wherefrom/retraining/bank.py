@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from wherefrom.atomic import whole_file
 from wherefrom.attribution.models.model import LanguageModel
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.errors import ConfigurationError, InvalidRecord
@@ -157,8 +158,7 @@ def train_model(
     kept, started = subset(len(rows), share, seed=number), time.monotonic()
     model = fine_tune(language, [rows[index] for index in np.flatnonzero(kept).tolist()], recipe, seed=number)
     arrays: dict[str, Any] = {f"{_QUERY}{name}": mean_losses(model, some) for name, some in queries.items()}
-    temporary = file.with_name(f"{file.name}.tmp")
-    with temporary.open("wb") as target:
+    with whole_file(file) as unfinished, unfinished.open("wb") as target:
         np.savez(
             target,
             kept=kept,
@@ -166,7 +166,6 @@ def train_model(
             seconds=np.float64(time.monotonic() - started),
             **arrays,
         )
-    temporary.replace(file)
     return True
 
 

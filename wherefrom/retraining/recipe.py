@@ -13,6 +13,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
+from wherefrom.atomic import write_text
 from wherefrom.errors import ConfigurationError
 from wherefrom.records import Frozen, sha256_of_json
 
@@ -89,6 +90,4 @@ def read_recipe(file: Path) -> Recipe:
 
 def write_recipe(file: Path, recipe: Recipe) -> None:
     """Write a recipe as JSON, whole or not at all."""
-    temporary = file.with_name(f"{file.name}.tmp")
-    temporary.write_text(recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    temporary.replace(file)
+    write_text(file, recipe.model_dump_json(indent=2) + "\n")

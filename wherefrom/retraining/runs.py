@@ -23,6 +23,7 @@ import numpy.typing as npt
 import torch
 from safetensors.torch import load_file, save_file
 
+from wherefrom.atomic import whole_file, write_json
 from wherefrom.attribution.models.model import LanguageModel
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.errors import ConfigurationError
@@ -173,9 +174,8 @@ class RunFolder:
     ) -> None:
         file, model = self._file(seed, group), run.trained()
         if self._keep_models:
-            temporary = file.with_suffix(".safetensors.tmp")
-            save_file(_trained_weights(model, self._language.model), temporary)
-            temporary.replace(file.with_suffix(".safetensors"))
+            with whole_file(file.with_suffix(".safetensors")) as unfinished:
+                save_file(_trained_weights(model, self._language.model), unfinished)
         found = mean_losses(model, queries)
         losses = {query_key(query): float(loss) for query, loss in zip(queries, found, strict=True)}
         stored = _read(file).losses if file.is_file() else {}
@@ -212,9 +212,7 @@ def check_mark(
     }
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f"{file.name}.tmp")
-        temporary.write_text(json.dumps(mark, indent=2) + "\n", encoding="utf-8")
-        temporary.replace(file)
+        write_json(file, mark)
         return
     stored = json.loads(file.read_text(encoding="utf-8"))
     other = [name for name, value in mark.items() if stored.get(name) != value]
@@ -246,8 +244,7 @@ def _plain_name(name: str) -> str:
 
 
 def _write(file: Path, run: _StoredRun) -> None:
-    temporary = file.with_name(f"{file.name}.tmp")
-    with temporary.open("wb") as target:
+    with whole_file(file) as unfinished, unfinished.open("wb") as target:
         np.savez(
             target,
             left_out=np.array(run.left_out, dtype=np.int64),
@@ -255,7 +252,6 @@ def _write(file: Path, run: _StoredRun) -> None:
             losses=np.array(list(run.losses.values()), dtype=np.float32),
             seconds=np.float64(run.seconds),
         )
-    temporary.replace(file)
 
 
 def _read(file: Path) -> _StoredRun:

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from wherefrom.atomic import disk_errors, move_folder, write_text
 from wherefrom.attribution.bundles.card import new_card
-from wherefrom.attribution.bundles.disk import disk_errors
 from wherefrom.attribution.bundles.examples import write_examples
 from wherefrom.attribution.bundles.features import feature_writer, write_projection, write_token_sketches
 from wherefrom.attribution.bundles.manifest import (
@@ -88,7 +88,7 @@ def build_bundle(
         PermanentError: the corpus or the model cannot be used; see `wherefrom.errors`.
     """
     _check_out(out)
-    with disk_errors(out):
+    with disk_errors(out, doing="building"):
         corpus = read_corpus(corpus_path, skip_bad=options.skip_bad, how=options.read)
         for line in corpus.reading.lines():
             tell(line)
@@ -202,7 +202,7 @@ class _Build:
         self._write_card(rows, projection, mean_loss=loss, split_pass=split_pass)
         manifest = self._write_manifest(rows, projection)
         _open_to_readers(self._bundle)
-        self._bundle.rename(self._out)
+        move_folder(self._bundle, self._out)
         shutil.rmtree(self._work)
         self._progress("done", 1, 1)
         return manifest
@@ -225,9 +225,7 @@ class _Build:
         self._work.mkdir(parents=True, exist_ok=True)
         file = self._work / "inputs.sha256"
         if not file.exists():
-            temporary = file.with_suffix(".tmp")  # a full disk must not leave an empty mark behind
-            temporary.write_text(identity, encoding="utf-8")
-            temporary.rename(file)
+            write_text(file, identity)  # a full disk must not leave an empty mark behind
         if file.read_text(encoding="utf-8") != identity:
             raise ConfigurationError(
                 f"{self._work} holds an unfinished build of another model, corpus or other options; delete it or choose another --out"

@@ -5,14 +5,14 @@ the two moves, the bundle is refused as changed, and `finish_replacing` (or the 
 """
 
 import json
-import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from wherefrom.attribution.bundles.disk import disk_errors
+from wherefrom.atomic import disk_errors, write_bytes
 from wherefrom.attribution.bundles.manifest import CARD, MANIFEST, Manifest, hash_file, read_manifest
 
 
@@ -26,11 +26,12 @@ def replace_card(bundle: Path, card: Mapping[str, Any]) -> Manifest:
     """
     manifest = read_manifest(bundle)
     text = json.dumps(card, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    mode = stat.S_IMODE((bundle / MANIFEST).stat().st_mode)
     with disk_errors(bundle):
-        _write(_waiting(bundle, CARD), text.encode("utf-8"))
+        write_bytes(_waiting(bundle, CARD), text.encode("utf-8"), mode=mode)
         files = dict(manifest.files) | {CARD: hash_file(_waiting(bundle, CARD))}
         sealed = manifest.model_copy(update={"files": files}).sealed()
-        _write(_waiting(bundle, MANIFEST), sealed.to_bytes())
+        write_bytes(_waiting(bundle, MANIFEST), sealed.to_bytes(), mode=mode)
     _waiting(bundle, CARD).replace(bundle / CARD)
     _waiting(bundle, MANIFEST).replace(bundle / MANIFEST)
     return sealed
@@ -60,10 +61,3 @@ def finish_replacing(bundle: Path) -> bool:
 def _waiting(bundle: Path, name: str) -> Path:
     """Where a new file waits: beside the bundle, because a file more inside it would make the bundle corrupt."""
     return bundle.with_name(f".{bundle.name}.{name}.new")
-
-
-def _write(file: Path, content: bytes) -> None:
-    with file.open("wb") as target:
-        target.write(content)
-        target.flush()
-        os.fsync(target.fileno())

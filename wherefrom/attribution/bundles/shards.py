@@ -4,7 +4,6 @@ A stopped build goes on behind its last finished shard. Raw factors are float16 
 deleted when the bundle is finished; second moments are kept in float64 per shard.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wherefrom.atomic import whole_file
 from wherefrom.attribution.batching import pack_rows
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.attribution.models.trajectory import ReadsSignals
@@ -64,8 +64,7 @@ class ShardFolder:
         moments = SecondMoments.zeros(raw.a.shape[1], raw.b.shape[1], raw.a.shape[2])
         moments.add(raw.a, raw.b)
         scale = raw.b.abs().amax(dim=-1).clamp_min(1e-30)  # [S, Lb]
-        temporary = self.path(number).with_suffix(".tmp")
-        with temporary.open("wb") as file:
+        with whole_file(self.path(number)) as unfinished, unfinished.open("wb") as file:
             np.savez(
                 file,
                 a=raw.a.half().numpy(),
@@ -77,9 +76,6 @@ class ShardFolder:
                 moments_a=moments.a,
                 moments_b=moments.b,
             )
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(self.path(number))
         return sum(len(row.ids) for row in part)
 
     def moments(self, rows: int) -> SecondMoments:

@@ -9,6 +9,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from wherefrom.atomic import write_json
 from wherefrom.attribution.bundles.manifest import Manifest
 from wherefrom.errors import UnusableModel
 
@@ -39,7 +40,7 @@ def write_note(bundle: Path, folders: ModelFolders) -> None:
         "adapter": None if folders.adapter is None else str(folders.adapter.resolve()),
         "start": None if folders.start is None else str(folders.start.resolve()),
     }
-    note_path(bundle).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_json(note_path(bundle), content)
 
 
 def find_model(bundle: Path, manifest: Manifest, models_dir: Path) -> ModelFolders:

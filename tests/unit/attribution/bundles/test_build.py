@@ -299,9 +299,7 @@ def test_half_written_shard_is_computed_again(
 ) -> None:
     """A shard counts only under its final name."""
     with monkeypatch.context() as patch:
-        patch.setattr(
-            "wherefrom.attribution.bundles.shards.os.fsync", lambda number: (_ for _ in ()).throw(Killed)
-        )
+        patch.setattr("wherefrom.atomic.os.fsync", lambda number: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
             build(shared_micro_model(), rows, tmp_path / "bundle")
     passes.clear()
@@ -352,9 +350,9 @@ def rename_but_no_bundle(path: Path, target: Path, error: Exception) -> Path:
 
 
 SEAMS: dict[str, tuple[str, Callable[..., Any]]] = {
-    "shard": ("wherefrom.attribution.bundles.shards.os.fsync", fail(full_disk())),
-    "mark": ("wherefrom.attribution.bundles.build.Path.write_text", fail(full_disk())),
-    "quota": ("wherefrom.attribution.bundles.shards.os.fsync", fail(OSError(errno.EDQUOT, "quota"))),
+    "shard": ("wherefrom.atomic.os.fsync", fail(full_disk())),
+    "mark": ("wherefrom.atomic.Path.write_bytes", fail(full_disk())),
+    "quota": ("wherefrom.atomic.os.fsync", fail(OSError(errno.EDQUOT, "quota"))),
     "whitening": (
         "wherefrom.attribution.bundles.build.save_file",
         fail(SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")),
