@@ -89,6 +89,16 @@ def accept(
     return results
 
 
+def active_bundle_ids(db: Database, models: set[str]) -> list[int]:
+    """Ids of the bundles that explain these models; their cards, which may be large, are not read.
+
+    Raises:
+        DatabaseUnavailable: the database is away.
+    """
+    with db.reading() as session:
+        return sorted(_read_active(session, models).values())
+
+
 def check_writable(db: Database) -> None:
     """Store an output as intake does, with its text, its audit and its trail event, and take it all back.
 

@@ -147,12 +147,12 @@ def _accept(
     }
     if models:
         try:
-            active = catalogue.active_bundles(services.database)
+            bundle_ids = intake.active_bundle_ids(services.database, models)
         except (
             TransientError
         ):  # all is committed, so the caller is not told to send again; the sweeper sends the hints
             return results
-        services.notify([bundle.id for bundle in active if bundle.model in models])
+        services.notify(bundle_ids)
     return results
 
 

@@ -18,7 +18,7 @@ from web.security import needs
 from web.services import Services, services_of
 from wherefrom.errors import DatabaseReadOnly, DatabaseUnavailable, QueueUnavailable, WherefromError
 from wherefrom.logs import get_logger
-from wherefrom.messages import FLAGGED_STREAM
+from wherefrom.messages import FLAGGED_STREAM, QUARANTINE_STREAM
 from wherefrom.records import AuditState
 from wherefrom.settings import Settings
 
@@ -60,6 +60,7 @@ class RedisProbe:
             socket_connect_timeout=PROBE_TIMEOUT_S,
         )
         self._stream = settings.key_prefix + FLAGGED_STREAM
+        self._quarantine = settings.key_prefix + QUARANTINE_STREAM
 
     def ping(self) -> None:
         """Return when Redis answers.
@@ -78,10 +79,21 @@ class RedisProbe:
         Raises:
             QueueUnavailable: Redis does not answer.
         """
+        return self._length(self._stream)
+
+    def quarantined_entries(self) -> int:
+        """Entries of the quarantine, which wait for an operator.
+
+        Raises:
+            QueueUnavailable: Redis does not answer.
+        """
+        return self._length(self._quarantine)
+
+    def _length(self, key: str) -> int:
         try:
-            return int(self._redis.xlen(self._stream))
+            return int(self._redis.xlen(key))
         except ResponseError as error:
-            raise QueueUnavailable("the key of the flagged stream holds something else") from error
+            raise QueueUnavailable(f"the key {key} holds no stream") from error
         except RedisError as error:
             raise QueueUnavailable("Redis does not answer") from error
 
@@ -93,6 +105,10 @@ class SilentProbe:
         """Return at once."""
 
     def stream_entries(self) -> int:
+        """No entries."""
+        return 0
+
+    def quarantined_entries(self) -> int:
         """No entries."""
         return 0
 
@@ -173,6 +189,8 @@ def metrics(services: Annotated[Services, Depends(services_of)]) -> Response:
         services.metrics.gauge("oldest_pending_seconds", float("nan"))
     try:
         services.metrics.gauge("stream_entries", services.queue.stream_entries())
+        services.metrics.gauge("quarantine_entries", services.queue.quarantined_entries())
     except QueueUnavailable:
         services.metrics.gauge("stream_entries", float("nan"))
+        services.metrics.gauge("quarantine_entries", float("nan"))
     return Response(generate_latest(services.metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -40,6 +40,13 @@ class QueueProbe(Protocol):
             QueueUnavailable: Redis does not answer.
         """
 
+    def quarantined_entries(self) -> int:
+        """Entries of the quarantine.
+
+        Raises:
+            QueueUnavailable: Redis does not answer.
+        """
+
 
 @dataclass(frozen=True)
 class Services:

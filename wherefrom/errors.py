@@ -207,6 +207,18 @@ class QueueUnavailable(TransientError):
     code = "queue_unavailable"
 
 
+class QueueFull(QueueUnavailable):
+    """Redis has reached its `maxmemory` and refuses what adds to it."""
+
+    code = "queue_full"
+
+
+class QuarantineFull(TransientError):
+    """The quarantine of stream entries is full; intake pauses until an operator replays or drops some."""
+
+    code = "quarantine_full"
+
+
 class ServiceUnavailable(TransientError):
     """The wherefrom service does not answer, or it answered with a server error."""
 

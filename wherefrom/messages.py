@@ -19,10 +19,16 @@ MEASURE_QUEUE = "measure"
 FLAGGED_STREAM = "wherefrom:flagged"
 #: Redis stream that keeps entries that intake could not read, with the reason.
 REJECTED_STREAM = "wherefrom:rejected"
+#: Redis stream that keeps entries that cannot be stored although others can; nothing is trimmed there.
+QUARANTINE_STREAM = "wherefrom:quarantine"
 #: Consumer group of the intake processes.
 INTAKE_GROUP = "wherefrom-intake"
 #: Field of a stream entry that holds the record.
 RECORD_FIELD = "record"
+#: Field of an entry that was taken back: its first id, which stays its idempotency key.
+REPLAYED_FIELD = "replayed_entry"
+#: Field of a rejected entry whose record was cut: how many bytes it had.
+CUT_FIELD = "rejected_cut"
 
 
 class AttributeHint(Frozen):

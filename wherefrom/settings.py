@@ -127,6 +127,16 @@ class Settings(BaseSettings):
     intake_batch: int = Field(
         default=100, ge=1, le=10_000, description="Stream entries committed in one transaction."
     )
+    intake_batch_bytes: int = Field(
+        default=16_000_000,
+        ge=1024,
+        description="Bytes of stream entries read and committed at once, about; intake needs some ten times as much memory.",
+    )
+    quarantine_limit: int = Field(
+        default=1000,
+        ge=1,
+        description="Entries that the quarantine holds; when it is full, intake pauses until some are replayed or dropped.",
+    )
     intake_idle_claim_seconds: float = Field(
         default=30.0, gt=0, description="Stream entries of a dead intake are taken over after this long."
     )

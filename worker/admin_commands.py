@@ -23,6 +23,7 @@ from worker.door import (
     print_json,
     print_rows,
 )
+from worker.replay_commands import replay
 
 
 def doctor(*, as_json: Json = False) -> None:
@@ -285,7 +286,7 @@ def _hint(settings: Settings, pending: dict[int, int]) -> None:
 
 def add_admin_commands(app: typer.Typer) -> None:
     """Put the commands of this file on the command line."""
-    for command in (doctor, retry, add_bundle, bundles):
+    for command in (doctor, retry, replay, add_bundle, bundles):
         app.command(rich_help_panel="Look after it")(command)
     key_commands = typer.Typer(no_args_is_help=True, help="API keys of producers and auditors.")
     key_commands.command("create")(keys_create)

@@ -18,7 +18,14 @@ from wherefrom.settings import Settings, unknown_variables
 from worker.embedded import beside_local_service
 from worker.engine import OTHER_ENGINE, load_engine
 from worker.health import check_health
-from worker.redis_link import attribute_queue, connect_redis, flagged_stream, redis_errors, rejected_stream
+from worker.redis_link import (
+    attribute_queue,
+    connect_redis,
+    flagged_stream,
+    quarantine_stream,
+    redis_errors,
+    rejected_stream,
+)
 
 #: kombu's Redis transport and XAUTOCLAIM need it.
 LEAST_REDIS = (6, 2)
@@ -122,8 +129,17 @@ def _queues(client: redis.Redis, settings: Settings) -> Iterator[Finding]:
     yield Finding("flagged stream", "ok", f"{waiting} entries wait for {INTAKE_GROUP}")
     yield Finding("hints", "ok", f"{client.llen(attribute_queue(settings))} on the queue")
     if refused:
-        text = f"{refused} entries could not be taken: XRANGE {rejected_stream(settings)} - + COUNT 10"
+        text = f"{refused} entries could not be taken: python -m worker replay --list"
         yield Finding("rejected stream", "warning", text)
+    if held := client.xlen(quarantine_stream(settings)):
+        full = held >= settings.quarantine_limit
+        text = (
+            f"{held} of at most {settings.quarantine_limit} entries could not be stored although others could"
+        )
+        paused = "; the quarantine is full and intake pauses" if full else ""
+        yield Finding(
+            "quarantine", "problem" if full else "warning", f"{text}{paused}: python -m worker replay --list"
+        )
 
 
 def _bundles(settings: Settings) -> Iterator[Finding]:

@@ -1,18 +1,21 @@
 """Reads one entry of the flagged stream into a record, or says why it cannot."""
 
 import json
+import re
 from collections.abc import Mapping
 
 from pydantic import ValidationError
 
 from wherefrom.errors import BodyTooLarge, InvalidRecord, UnknownSchema
-from wherefrom.messages import RECORD_FIELD
+from wherefrom.messages import RECORD_FIELD, REPLAYED_FIELD
 from wherefrom.records import RECORD_SCHEMA, FlaggedRecord
 from wherefrom.records.explain import describe_problems
 
+_ENTRY_ID = re.compile(rb"[0-9]{1,20}-[0-9]{1,20}")
+
 
 def read_entry(fields: Mapping[bytes, bytes], *, entry_id: str, limit_bytes: int) -> FlaggedRecord:
-    """The record of a stream entry; without a key of its own it gets the entry's id.
+    """The record of a stream entry; without a key of its own it gets the entry's id, its first one where it was taken back.
 
     Args:
         fields: The entry as Redis holds it.
@@ -30,9 +33,11 @@ def read_entry(fields: Mapping[bytes, bytes], *, entry_id: str, limit_bytes: int
     if len(raw) > limit_bytes:
         raise BodyTooLarge(f"the record has {len(raw)} bytes, the limit is {limit_bytes}")
     record = _record(raw)
-    if record.idempotency_key is None:
-        return record.model_copy(update={"idempotency_key": entry_id})
-    return record
+    if record.idempotency_key is not None:
+        return record
+    first = fields.get(REPLAYED_FIELD.encode(), b"")
+    key = first.decode() if _ENTRY_ID.fullmatch(first) else entry_id
+    return record.model_copy(update={"idempotency_key": key})
 
 
 def _record(raw: bytes) -> FlaggedRecord:
@@ -50,7 +55,8 @@ def _record(raw: bytes) -> FlaggedRecord:
         raise InvalidRecord(f"the record is a JSON {type(value).__name__}, not an object")
     schema = value.get("schema", RECORD_SCHEMA)
     if schema != RECORD_SCHEMA:
-        raise UnknownSchema(f"this release reads schema {RECORD_SCHEMA}, the record says {str(schema)[:40]}")
+        said = schema if isinstance(schema, int) and abs(schema) < 1000 else f"a {type(schema).__name__}"
+        raise UnknownSchema(f"this release reads schema {RECORD_SCHEMA}, the record says {said}")
     try:
         return FlaggedRecord.model_validate(value)
     except ValidationError as error:

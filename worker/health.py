@@ -39,10 +39,14 @@ def check_health(name: str, settings: Settings) -> Health:
 
 def _process(name: str) -> Callable[[Settings], tuple[bool, str]]:
     def _check(settings: Settings) -> tuple[bool, str]:
-        age_s = Sign(settings, name).age_s()
+        sign = Sign(settings, name)
+        age_s = sign.age_s()
         if age_s is None:
             return False, f"no sign of life in {settings.state_dir}; it does not run here"
-        return age_s <= STALE_S, f"last sign of life {age_s:.0f} s ago"
+        said = f"last sign of life {age_s:.0f} s ago"
+        if paused := sign.details().get("paused"):
+            return False, f"{said}, paused: {paused}"
+        return age_s <= STALE_S, said
 
     return _check
 

@@ -37,8 +37,12 @@ def run_intake(settings: Settings, stop: threading.Event) -> None:
     consumer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
     intake = Intake(client, database, settings=settings, metrics=metrics, hints=hints, consumer=consumer)
     log.info("intake_started", consumer=consumer, database=database.url_masked)
+
+    def _beat() -> None:
+        sign.give(**intake.situation())
+
     try:
-        run_rounds(intake.step, name="intake", stop=stop, beat=sign.give, pause_s=0)
+        run_rounds(intake.step, name="intake", stop=stop, beat=_beat, pause_s=0)
         intake.leave()
     except QueueUnavailable as error:
         log.info("consumer_left_behind", consumer=consumer, reason=str(error))

@@ -7,8 +7,14 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from wherefrom.errors import ConfigurationError, QueueUnavailable
-from wherefrom.messages import ATTRIBUTE_QUEUE, FLAGGED_STREAM, MEASURE_QUEUE, REJECTED_STREAM
+from wherefrom.errors import ConfigurationError, QueueFull, QueueUnavailable
+from wherefrom.messages import (
+    ATTRIBUTE_QUEUE,
+    FLAGGED_STREAM,
+    MEASURE_QUEUE,
+    QUARANTINE_STREAM,
+    REJECTED_STREAM,
+)
 from wherefrom.settings import Settings
 
 #: Options of every connection, ours and Celery's. Without `socket_timeout` a silent Redis is waited for without end.
@@ -39,10 +45,14 @@ def connect_redis(settings: Settings) -> redis.Redis:
 
 @contextmanager
 def redis_errors() -> Iterator[None]:
-    """Turn every failure of Redis inside the block into `QueueUnavailable`."""
+    """Turn every failure of Redis inside the block into `QueueUnavailable`, or `QueueFull` where it has no room."""
     try:
         yield
+    except redis.exceptions.OutOfMemoryError as error:
+        raise QueueFull(f"Redis: {error}") from error
     except redis.RedisError as error:
+        if isinstance(error, redis.exceptions.ExecAbortError) and "OOM" in str(error):
+            raise QueueFull(f"Redis: {error}") from error
         raise QueueUnavailable(f"Redis: {error}") from error
 
 
@@ -54,6 +64,11 @@ def flagged_stream(settings: Settings) -> str:
 def rejected_stream(settings: Settings) -> str:
     """Key of the stream of entries that intake could not take."""
     return settings.key_prefix + REJECTED_STREAM
+
+
+def quarantine_stream(settings: Settings) -> str:
+    """Key of the stream of entries that wait for an operator."""
+    return settings.key_prefix + QUARANTINE_STREAM
 
 
 def attribute_queue(settings: Settings) -> str:

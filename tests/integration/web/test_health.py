@@ -40,6 +40,7 @@ def test_metrics_hold_the_queue_and_the_requests(client, told):
     assert found[("wherefrom_audits", ("state", "pending"))] == 2
     assert found[("wherefrom_oldest_pending_seconds",)] >= 0
     assert found[("wherefrom_stream_entries",)] == 0
+    assert found[("wherefrom_quarantine_entries",)] == 0
     route = ("route", "/v1/audits/{audit_id}")
     assert found[("wherefrom_http_requests_total", ("method", "GET"), route, ("status", "200"))] == 1
     assert not any("nothing-of-this-name" in str(key) for key in found)

@@ -149,7 +149,7 @@ def test_an_entry_that_was_committed_but_not_acknowledged_is_stored_once(parts, 
     """A death between commit and acknowledgement: the entry is read again, SQL knows it, it is let go."""
     add(client)
     first = parts.intake("first")
-    first._let_go = lambda *_: None
+    first._stream.let_go = lambda *_: None
     first.step()
     assert (states(database), client.xlen(STREAM)) == ({"pending": 1}, 1)
     second = parts.intake("second")
@@ -205,7 +205,7 @@ def test_a_consumer_leaves_only_when_nothing_is_assigned_to_it(parts, client, da
     client.xreadgroup(INTAKE_GROUP, "one", {STREAM: ">"})
     intake.leave()
     assert len(client.xinfo_consumers(STREAM, INTAKE_GROUP)) == 1
-    intake._has_backlog = True
+    intake._backlog = b"0"
     intake.step()
     intake.leave()
     assert client.xinfo_consumers(STREAM, INTAKE_GROUP) == []

@@ -1,0 +1,86 @@
+"""The command `replay`: entries that intake could not take go back into the stream, are listed, or are dropped."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wherefrom.errors import ConfigurationError
+from worker.door import EXIT_USAGE, Json, open_settings, print_json, print_rows
+
+if TYPE_CHECKING:
+    from worker.replay import Kept, KeptEntries
+
+#: Entries shown of each kind unless asked otherwise.
+SHOWN = 50
+
+_COLUMNS = ("id", "kept", "at", "code", "reason", "record_bytes", "whole")
+
+
+def replay(
+    entry_ids: Annotated[
+        list[str] | None, typer.Argument(help="Ids as --list shows them; all entries where none is given.")
+    ] = None,
+    *,
+    kept: Annotated[
+        str | None, typer.Option("--from", help="quarantine or rejected; both where not given.")
+    ] = None,
+    listing: Annotated[bool, typer.Option("--list", help="Show the entries; change nothing.")] = False,
+    drop: Annotated[bool, typer.Option("--drop", help="Delete entries for good instead.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="All entries; --drop asks for it.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Entries of each kind that --list shows.")] = SHOWN,
+    as_json: Json = False,
+) -> None:
+    """Take entries that intake rejected or quarantined back into the flagged stream, list them, or drop them.
+
+    Mend the cause first: what cannot be taken comes back. An entry keeps its first id as its idempotency key, so taking
+    it back twice stores it once. Records that were cut when they were rejected stay where they are.
+
+    Examples:
+      python -m worker replay --list
+      python -m worker replay
+      python -m worker replay --from quarantine
+      python -m worker replay 1718000000000-0
+      python -m worker replay --drop 1718000000000-0
+      python -m worker replay --drop --all --from rejected
+    """
+    from worker.embedded import beside_local_service
+    from worker.redis_link import connect_redis
+    from worker.replay import Kept, KeptEntries
+
+    if kept is not None and kept not in list(Kept):
+        raise ConfigurationError(f"--from {kept!r}: there are {', '.join(Kept)}")
+    if entry_ids and everything:
+        raise ConfigurationError("give either ids or --all")
+    if drop and not entry_ids and not everything and not listing:
+        raise ConfigurationError("--drop deletes for good: give ids, or --all")
+    kinds = [Kept(kept)] if kept else list(Kept)
+    settings = beside_local_service(open_settings())
+    with connect_redis(settings) as client:
+        entries = KeptEntries(client, settings)
+        if listing:
+            _show(entries, kinds, limit=limit, as_json=as_json)
+            return
+        act = entries.drop if drop else entries.take_back
+        outcome = act(kinds, entry_ids or None)
+    if as_json:
+        print_json(asdict(outcome))
+    else:
+        typer.echo(f"{outcome.dropped} dropped" if drop else f"{outcome.replayed} back in the stream")
+    if outcome.cut:
+        typer.echo(
+            f"{outcome.cut} stay: their records were cut when they were kept. Send them again from their source, then --drop them",
+            err=True,
+        )
+        if entry_ids:
+            raise typer.Exit(EXIT_USAGE)
+
+
+def _show(entries: "KeptEntries", kinds: "list[Kept]", *, limit: int, as_json: bool) -> None:
+    rows = [asdict(one) for one in entries.listed(kinds, limit=limit)]
+    if as_json:
+        print_json(rows)
+        return
+    print_rows(_COLUMNS, rows, empty="nothing is kept")
+    counts = entries.counts()
+    typer.echo(", ".join(f"{counts[kind]} {kind.value}" for kind in kinds))
