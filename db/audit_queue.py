@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from db.citations import CitedAudit, store_citations
 from db.claimed import Unreadable, read_claimed
+from db.examples import storable_name
 from db.leases import token
 from db.models import Audit, Bundle
 from db.queue import LeasedQueue, ending_of, ending_values
@@ -135,7 +136,7 @@ def _close_cited(session: Session, one: Finished) -> int | None:
         loss_nats=answer.loss_nats,
         candidates=answer.candidates,
         seconds=one.seconds,
-        top_source=None if first is None else first.example.source,
+        top_source=None if first is None else storable_name(first.example.source),
         top_score=None if first is None else first.score,
         conformal_p=answer.conformal_p,
         novelty_p=answer.novelty_p,

@@ -8,6 +8,7 @@ from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session
 
 from db.examples import CHUNK, add_examples, storable_json
+from db.faults import refusals_as_errors
 from db.intake import ROUTING_LOCK
 from db.models import Audit, Base, Bundle, Corpus, FlaggedOutput, ModelRevision, TrainingExample
 from db.session import Database
@@ -62,6 +63,7 @@ def register_bundle(  # noqa: PLR0913 - the facts of a manifest, all by keyword
 
     Raises:
         BundleMismatch: `model` is known with other weights, or `name` is known for another model or corpus.
+        UnstorableRecord, ValueTooLong: the database refuses a name or an example.
         DatabaseUnavailable: the database is away; call again.
     """
     weights = {
@@ -69,13 +71,13 @@ def register_bundle(  # noqa: PLR0913 - the facts of a manifest, all by keyword
         "adapter_sha256": adapter_sha256,
         "tokenizer_sha256": tokenizer_sha256,
     }
-    with db.writing() as session:
+    with refusals_as_errors(), db.writing() as session:
         model_id = _model_revision(session, model, weights)
         corpus = {"name": corpus_name, "examples": corpus_examples}
         corpus_id = _known_id(session, Corpus, {"sha256": corpus_sha256}, corpus)
     _store_corpus(db, corpus_id, corpus_examples, examples)
     facts = {"model_revision_id": model_id, "corpus_id": corpus_id, "form": form}
-    with db.writing() as session:
+    with refusals_as_errors(), db.writing() as session:
         bundle_id = _bundle(session, name, facts, card)
         if activate:
             _activate(session, bundle_id, model_id, model)
@@ -170,7 +172,7 @@ def _store_corpus(
         return
     remaining = iter(examples)
     while chunk := list(islice(remaining, 4 * CHUNK)):
-        with db.writing() as session:
+        with refusals_as_errors(), db.writing() as session:
             add_examples(session, corpus_id, chunk)
 
 

@@ -7,7 +7,7 @@ from operator import attrgetter
 
 from sqlalchemy.orm import Session
 
-from db.examples import stored_ids
+from db.examples import storable_name, stored_ids
 from db.models import Citation
 from db.statements import insert_rows
 from wherefrom.records import CitationDraft
@@ -45,6 +45,6 @@ def _row(audit_id: int, training_example_id: int, draft: CitationDraft) -> dict[
     return {
         "audit_id": audit_id,
         "training_example_id": training_example_id,
-        "source": draft.example.source,
+        "source": storable_name(draft.example.source),
         **draft.model_dump(exclude={"example"}),
     }

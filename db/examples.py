@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from db.models import TrainingExample
 from db.statements import insert_new
 from wherefrom import records
+from wherefrom.records.bounds import MAX_STORED_NAME_CHARS, shortened
 
 #: Values in one IN list or rows in one round of inserts: below every engine's limit of variables.
 CHUNK = 500
@@ -25,13 +26,13 @@ def stored_ids(
 
     The examples of a large corpus are stored when they are first cited, and that may happen in several workers at once.
     """
-    wanted = {one.example_id: one for one in examples}
+    wanted = {storable_name(one.example_id): one for one in examples}
     found = read_ids(session, corpus_id, wanted)
-    missing = [one for example_id, one in wanted.items() if example_id not in found]
+    missing = {name: one for name, one in wanted.items() if name not in found}
     if missing:
-        add_examples(session, corpus_id, missing)
-        found |= read_ids(session, corpus_id, [one.example_id for one in missing])
-    return found
+        add_examples(session, corpus_id, missing.values())
+        found |= read_ids(session, corpus_id, missing)
+    return {one.example_id: found[name] for name, one in wanted.items()}
 
 
 def add_examples(session: Session, corpus_id: int, examples: Iterable[records.TrainingExample]) -> None:
@@ -43,7 +44,7 @@ def add_examples(session: Session, corpus_id: int, examples: Iterable[records.Tr
 
 
 def read_ids(session: Session, corpus_id: int, example_ids: Iterable[str]) -> dict[str, int]:
-    """The row ids of those examples that are stored, by `example_id`."""
+    """The row ids of those examples that are stored, by their id as it is stored (`storable_name`)."""
     found: dict[str, int] = {}
     remaining = iter(example_ids)
     while chunk := list(islice(remaining, CHUNK)):
@@ -56,14 +57,19 @@ def read_ids(session: Session, corpus_id: int, example_ids: Iterable[str]) -> di
 def _row(corpus_id: int, example: records.TrainingExample) -> dict[str, Any]:
     return {
         "corpus_id": corpus_id,
-        "example_id": example.example_id,
+        "example_id": storable_name(example.example_id),
         "row": example.row,
-        "source": example.source,
+        "source": storable_name(example.source),
         "prompt": storable_text(example.prompt),
         "completion": storable_text(example.completion),
         "text_sha256": example.text_sha256,
         "fields": storable_json(example.fields),
     }
+
+
+def storable_name(name: str) -> str:
+    """An id or a source as it is stored and indexed. Only bundles of earlier releases hold some that are cut here."""
+    return shortened(storable_text(name), longest=MAX_STORED_NAME_CHARS)
 
 
 def storable_text(text: str) -> str:

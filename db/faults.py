@@ -6,6 +6,8 @@ state: a standby, a missing privilege, a missing table, a lock. Then nobody is t
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Text, UniqueConstraint
@@ -80,8 +82,17 @@ def unstorable(error: Exception) -> UnstorableRecord:
     rule = _diagnosis(original, "constraint_name") or _diagnosis(original, "column_name")
     where = f" ({rule})" if rule else ""
     return UnstorableRecord(
-        f"the database refuses a value of the record{where}: {type(original).__name__}; change the record before sending it again"
+        f"the database refuses a value{where}: {type(original).__name__}; what is to be stored must change first"
     )
+
+
+@contextmanager
+def refusals_as_errors() -> Iterator[None]:
+    """Raise `UnstorableRecord` where the database, or the driver before it, refuses a value."""
+    try:
+        yield
+    except (SQLAlchemyError, UnicodeError, OverflowError) as error:
+        raise unstorable(error) from error
 
 
 def sqlstate(error: DBAPIError) -> str | None:

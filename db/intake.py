@@ -5,17 +5,15 @@ however many processes it comes.
 """
 
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from sqlalchemy import insert, select, text
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from db.examples import CHUNK
-from db.faults import unstorable
+from db.faults import refusals_as_errors
 from db.models import Audit, Bundle, FlaggedOutput, FlaggedText, ModelRevision
 from db.session import Database
 from db.statements import insert_new, insert_rows
@@ -76,7 +74,7 @@ def accept(
     first: dict[str, tuple[FlaggedRecord, str]] = {}
     for key, record, digest in keyed:
         first.setdefault(key, (record, digest))
-    with _refusals(), db.writing() as session:
+    with refusals_as_errors(), db.writing() as session:
         new = _insert_outputs(session, first, producer=producer, channel=channel)
         fresh = {key: first[key] for key in first if key in new}
         bundles = _active_bundles(session, {record.model for record, _ in fresh.values()})
@@ -110,21 +108,12 @@ def check_writable(db: Database) -> None:
     record = FlaggedRecord(prompt=PROBE, completion=PROBE, model=PROBE)
     records = {uuid.uuid4().hex: (record, record.content_sha256())}
     try:
-        with _refusals(), db.writing() as session:
+        with refusals_as_errors(), db.writing() as session:
             new = _insert_outputs(session, records, producer=PROBE, channel=PROBE)
             _insert_audits(session, records, new, {})
             session.rollback()
     except PermanentError as error:
         raise DatabaseUnavailable(f"database {db.url_masked} refuses a plain output: {error}") from error
-
-
-@contextmanager
-def _refusals() -> Iterator[None]:
-    """Raise `UnstorableRecord` where the database, or the driver before it, refuses a value."""
-    try:
-        yield
-    except (SQLAlchemyError, UnicodeError, OverflowError) as error:
-        raise unstorable(error) from error
 
 
 def _insert_outputs(

@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, RowMapping, column, func, select, table
 from sqlalchemy.orm import Session
 
 from db.clock import db_now
+from db.examples import storable_name
 from db.measurements import measurements_of
 from db.models import Audit, Bundle, Citation, Corpus, FlaggedOutput, FlaggedText, TrainingExample
 from db.pages import Keyset
@@ -124,7 +125,7 @@ def get_example(db: Database, training_example_id: int) -> ExampleDetail:
 
 def find_example(db: Database, example_id: str) -> list[ExampleDetail]:
     """The stored training examples with this id of the corpus, newest corpus first; empty when there is none."""
-    return _examples(db, TrainingExample.example_id == example_id)
+    return _examples(db, TrainingExample.example_id == storable_name(example_id))
 
 
 def cited_by(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from db.examples import storable_name
 from wherefrom.attribution.bundles.examples import iter_examples
 from wherefrom.attribution.bundles.manifest import Manifest, read_manifest
 from wherefrom.attribution.bundles.whereabouts import ModelFolders, find_model
@@ -137,7 +138,7 @@ class RetrainingMeter:
     ) -> None:
         self._manifest = manifest
         self._corpus = corpus
-        self._rows = {row.example_id: number for number, row in enumerate(corpus)}
+        self._rows = {storable_name(row.example_id): number for number, row in enumerate(corpus)}
         self._groups = groups
         self._recipe = recipe
         self._base_dir = base_dir

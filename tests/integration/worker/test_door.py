@@ -147,7 +147,7 @@ def test_bundles_are_listed(door):
 @pytest.mark.parametrize(
     "words",
     [
-        ("up",), ("migrate",), ("intake",), ("run",), ("sweep",), ("web",), ("health",), ("doctor",), ("retry",),
+        ("up",), ("migrate",), ("intake",), ("run",), ("sweep",), ("web",), ("health",), ("doctor",), ("retry",), ("replay",),
         ("add-bundle",), ("bundles",), ("keys", "create"), ("keys", "list"), ("keys", "revoke"),
     ],
 )  # fmt: skip

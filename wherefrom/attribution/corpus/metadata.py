@@ -3,7 +3,6 @@
 None of it stops a build for its kind: empty is absent, 3.0 is 3, an object becomes text. Only what no database can hold is refused.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -12,8 +11,6 @@ from wherefrom.attribution.corpus.messages import decoded
 
 #: Fields of a row with a meaning; all others are kept in `fields`.
 KNOWN_FIELDS = frozenset({"id", "source", "prompt", "completion", "messages", "text"})
-#: Longest id or source in characters; a longer one is cut and ends in a hash, so that it stays the only one.
-LONGEST = 200
 TOOL_COLUMNS = ("tools", "functions")
 #: What `apply_chat_template` takes itself and no row may set.
 _RESERVED = frozenset(
@@ -44,13 +41,6 @@ def name_text(value: Any) -> str | None:
     if isinstance(value, str):
         return value
     return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
-
-
-def shortened(text: str) -> str:
-    """A name of at most `LONGEST` characters."""
-    if len(text) <= LONGEST:
-        return text
-    return f"{text[: LONGEST - 18]}... {hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:14]}"
 
 
 def context_of(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 from wherefrom.attribution.corpus.dialects import Conversation, dialect_of, named
 from wherefrom.attribution.corpus.files import corpus_files
 from wherefrom.attribution.corpus.messages import Said, said
-from wherefrom.attribution.corpus.metadata import KNOWN_FIELDS, LONGEST, context_of, name_text, shortened
+from wherefrom.attribution.corpus.metadata import KNOWN_FIELDS, context_of, name_text
 from wherefrom.attribution.corpus.rows import (
     UNNAMED_SOURCE,
     Corpus,
@@ -27,6 +27,7 @@ from wherefrom.attribution.corpus.tables import raw_rows
 from wherefrom.attribution.corpus.training import Trained, trained_turns
 from wherefrom.errors import DuplicateExample, EmptyCorpus, InvalidRecord
 from wherefrom.records import Role
+from wherefrom.records.bounds import MAX_SHORT_CHARS, shortened
 
 #: Columns with a system prompt; it becomes the first turn of a conversation that has none.
 SYSTEM_COLUMNS = ("system", "system_prompt", "system_message")
@@ -226,8 +227,8 @@ def _text_row(row: Mapping[str, Any], talk: Conversation, *, default_id: str) ->
 
 def _named(row: Mapping[str, Any], used: frozenset[str], default_id: str) -> dict[str, Any]:
     """Id, source and further fields of a row."""
-    example_id = shortened(name_text(row.get("id")) or default_id)
-    source = shortened(name_text(row.get("source")) or UNNAMED_SOURCE)
+    example_id = shortened(name_text(row.get("id")) or default_id, longest=MAX_SHORT_CHARS)
+    source = shortened(name_text(row.get("source")) or UNNAMED_SOURCE, longest=MAX_SHORT_CHARS)
     fields = {name: value for name, value in row.items() if name not in used | KNOWN_FIELDS}
     check_texts({"id": example_id, "source": source, **fields})
     return {"example_id": example_id, "source": source, "fields": fields}
@@ -238,8 +239,8 @@ def _remarks(row: Mapping[str, Any], talk: Conversation, trained: Trained) -> li
     told = []
     if row.get("label") is False and "completion" in talk.used:
         told.append("`label: false` (KTO) is kept as a field: training pushed away from these completions")
-    if any(len(name) > LONGEST for key in ("id", "source") if (name := name_text(row.get(key)))):
-        told.append(f"Ids or sources of more than {LONGEST} characters were shortened")
+    if any(len(name) > MAX_SHORT_CHARS for key in ("id", "source") if (name := name_text(row.get(key)))):
+        told.append(f"Ids or sources of more than {MAX_SHORT_CHARS} characters were shortened")
     if any(not one.by_assistant for one in talk.turns[trained.places[-1] + 1 :]):
         told.append("What follows the last explained turn is left out")
     return told
