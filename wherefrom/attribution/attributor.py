@@ -40,8 +40,10 @@ class LanguageAttributor:
         self._bundle = bundle
         self._reader = bundle.reader
         self._explainer = Explainer(bundle.language.renderer, bundle.store)
+        calibration = Calibration.load(bundle.path)
+        calibration.check_form(bundle.manifest.parameters.form)
         self._judge = Judge(
-            Calibration.load(bundle.path),
+            calibration,
             texts=bundle.texts,
             lexical=bundle.lexical,
             groups=read_groups(bundle.path, len(bundle.store)),

@@ -122,6 +122,7 @@ def fit_calibration(
     known: Outputs | None,
     *,
     groups: Groups,
+    form: str | None = None,
     effects: EffectCurve | None = None,
     date: str = "",
 ) -> Calibration:
@@ -131,6 +132,7 @@ def fit_calibration(
         controls: outputs whose cause is not in the corpus, with their groups.
         known: outputs with `gold`; those without known causes serve the novelty only.
         groups: near-duplicate group of each training example, `[N]`.
+        form: form of the bundle whose scores these are; a bundle of another form refuses the calibration. None leaves it open.
         effects: as `fit_effects` gave it.
         date: when it is fitted.
 
@@ -171,7 +173,8 @@ def fit_calibration(
             "known": len(told),
             "known_kind": 0 if known is None else len(known.queries),
             "known_sha256": None if known is None else known.sha256,
-        },
+        }
+        | ({} if form is None else {"form": form}),
     )
 
 
@@ -284,13 +287,14 @@ def write_calibrated(bundle: Path, out: Path, calibration: Calibration) -> Manif
     """Write a copy of a bundle with this calibration; files that stay are linked where the file system can, else copied.
 
     Raises:
-        ConfigurationError: `out` exists.
+        ConfigurationError: `out` exists, or the calibration was fitted on another form.
         BundleCorrupt: the bundle is not intact.
         DiskFull: there is nothing at `out`.
     """
     if out.exists():
         raise ConfigurationError(f"{out} already exists; bundles are never changed, choose another folder")
     manifest = read_manifest(bundle)
+    calibration.check_form(manifest.parameters.form)
     out.parent.mkdir(parents=True, exist_ok=True)
     with whole_folder(out) as work:
         for name in manifest.files:

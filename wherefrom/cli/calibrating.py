@@ -124,6 +124,7 @@ def _fit(
         groups=read_groups(opened.path, len(opened.store)),
         effects=None if files is None else _effects(attributor, opened, files, progress),
         date=utc_now().date().isoformat(),
+        form=opened.manifest.parameters.form,
     )
 
 

@@ -107,6 +107,7 @@ def test_p_does_not_depend_on_how_many_are_cited(
     done = calibrate(run, controls, out, "--known", str(known))
     assert (done.code, "effects empty" in done.out, "confidence fitted" in done.out) == (0, True, True)
     assert "warning: only" in done.err
+    assert Calibration.load(out).fitted_on["form"] == "forward"
     attributor = LanguageAttributor(open_bundle(out, model_dir=TINY_MODEL))
     prepared = prepare_all(attributor, read_queries(known)[0][:4], max_tokens=512, over_long="truncate")
     few, many = (attributor.attribute(prepared, top_k=count, opponents=0) for count in (1, 12))

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from wherefrom.attribution.calibration.evidence import DISTANCES, FEATURES, Features
 from wherefrom.attribution.calibration.logistic import Logistic, sigmoid
-from wherefrom.errors import BundleCorrupt
+from wherefrom.errors import BundleCorrupt, ConfigurationError
 
 Values = npt.NDArray[np.float64]
 
@@ -103,6 +103,18 @@ class Calibration:
     def fitted(self) -> bool:
         """Whether anything was fitted."""
         return self.queries is not None or self.effects is not None
+
+    def check_form(self, form: str) -> None:
+        """Refuse a bundle of another form than the one whose scores this was fitted on; calibrations of before do not say theirs.
+
+        Raises:
+            ConfigurationError: the forms differ.
+        """
+        fitted = self.fitted_on.get("form", form)
+        if fitted != form:
+            raise ConfigurationError(
+                f"the calibration was fitted on scores of the form `{fitted}`, and the bundle has the form `{form}`; calibrate the bundle itself"
+            )
 
     def score(self, features: Features) -> float | None:
         """The score s of a query from the features of its citations, of which the first ten rows count; None without a model or a citation."""

@@ -7,7 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wherefrom.attribution.calibrating import Outputs, fit_calibration, fit_effects, split_by_group
+from tests.tiny import shared_micro_bundle
+from wherefrom.attribution.calibrating import (
+    Outputs,
+    fit_calibration,
+    fit_effects,
+    split_by_group,
+    write_calibrated,
+)
 from wherefrom.attribution.calibration.evidence import FEATURES
 from wherefrom.attribution.calibration.fitted import (
     CALIBRATION,
@@ -174,6 +181,18 @@ def test_file(calibration: Calibration, tmp_path: Path) -> None:
     assert again.effects is not None
     assert again.effects.effect(np.array([-1.0, 0.25, 9.0])).tolist() == pytest.approx([0.0, 0.1, 0.2])
     assert again.effects.label == "bank, alpha 0.5"
+
+
+def test_another_form_is_refused(tmp_path: Path) -> None:
+    """Scores of two forms have other scales; a calibration names its form, and says so in a bundle of another one."""
+    controls, known = outputs(controls=200)
+    fitted = fit_calibration(controls, known, groups=GROUPS, form="activation")
+    fitted.check_form("activation")
+    with pytest.raises(ConfigurationError, match=r"form `activation`, and the bundle has the form `adapter`"):
+        fitted.check_form("adapter")
+    with pytest.raises(ConfigurationError, match="the bundle has the form `forward`"):
+        write_calibrated(shared_micro_bundle(), tmp_path / "out", fitted)
+    fit_calibration(controls, known, groups=GROUPS).check_form("adapter")  # one of before does not say
 
 
 @pytest.mark.parametrize(
