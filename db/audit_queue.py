@@ -49,6 +49,9 @@ class AuditQueue(LeasedQueue[AuditState]):
         AuditState.REJECTED: TrailKind.AUDIT_REJECTED,
     }
 
+    #: A batch is claimed together and worked one pack after the other: what was not in work when its process died pays nothing.
+    claims_count = False
+
     def claim(
         self, bundle_id: int, *, owner: str, limit: int, lease_s: float, max_attempts: int | None = None
     ) -> Claim | None:

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from db.leases import attempts_spent
 from db.models import Audit, Bundle, FlaggedOutput, FlaggedText
 from db.statements import AnySelect
 from wherefrom.records import ClaimedAudit, FlaggedRecord, Lease
@@ -64,6 +65,7 @@ def _claimed(audit_ids: Sequence[int]) -> AnySelect:
             Audit.id.label("audit_id"),
             Audit.bundle_id,
             Audit.attempt,
+            attempts_spent(Audit).label("spent"),
             Bundle.name.label("bundle_name"),
             FlaggedOutput,
             FlaggedText,
@@ -98,5 +100,6 @@ def _claimed_audit(row: Any, owner: str) -> ClaimedAudit:
         bundle_id=row.bundle_id,
         attempt=row.attempt,
         owner=owner,
+        spent=row.spent,
         record=record,
     )

@@ -24,11 +24,12 @@ Leased = type[Audit] | type[Measurement]
 NOT_HELD: dict[str, Any] = {"lease_owner": None, "lease_until": None, "next_attempt_at": None}
 
 
-def taken(row: Leased, owner: str, *, lease_s: float) -> dict[str, Any]:
-    """What a claim writes: `owner` holds the row for `lease_s` seconds under the next attempt."""
+def taken(row: Leased, owner: str, *, lease_s: float, counts: bool) -> dict[str, Any]:
+    """What a claim writes: `owner` holds the row for `lease_s` seconds under the next attempt, which may count against the limit."""
     return {
         "state": literal_column("'running'"),
         "attempt": row.attempt + 1,
+        "attempt_floor": row.attempt_floor + (0 if counts else 1),
         "lease_owner": owner,
         "lease_until": db_after(lease_s),
         "next_attempt_at": None,
@@ -68,7 +69,7 @@ def expired(row: Leased) -> ColumnElement[bool]:
 
 
 def attempts_spent(row: Leased) -> ColumnElement[int]:
-    """Attempts that count against the limit: those since the row was last requeued."""
+    """Attempts that count against the limit: not those before a requeue, and not claims that ended before work on the row began."""
     return row.attempt - row.attempt_floor
 
 

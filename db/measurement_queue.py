@@ -1,4 +1,4 @@
-"""The queue of measurements: claimed one at a time, and stored together with the citation that they measure.
+"""The queue of measurements: claimed one at a time (so a claim is an attempt), and stored together with the citation that they measure.
 
 Claims and the ways out without an effect are those of every queue (`db.queue`). When a measurement is done its citation becomes
 tier `measured`.

@@ -229,7 +229,8 @@ class Audit(Base):
     code: Mapped[Short | None]
     reason: Mapped[str | None]
     attempt: Mapped[int] = mapped_column(default=0)
-    #: Attempts up to this one were forgiven by a requeue; `attempt - attempt_floor` counts against the limit.
+    #: Claims that do not count: those before a requeue, and those that ended before work on this audit alone began.
+    #: `attempt - attempt_floor` counts against the limit.
     attempt_floor: Mapped[int] = mapped_column(default=0)
     lease_owner: Mapped[Short | None]
     lease_until: Mapped[datetime | None]

@@ -6,11 +6,11 @@ matches no row, writes nothing and learns it. `db.audit_queue` and `db.measureme
 what is read for a worker, and what an answer looks like.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
-from sqlalchemy import Row, Update, bindparam, func, select, tuple_, union_all, update
+from sqlalchemy import ColumnElement, Update, and_, bindparam, func, select, tuple_, union_all, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from db.clock import db_after, db_now
@@ -64,6 +64,8 @@ class LeasedQueue(Generic[State]):
     refused: State
     #: What the trail calls the ends without an answer.
     ended: ClassVar[Mapping[str, TrailKind]]
+    #: Whether a claim counts as an attempt at once; else it counts when `begin` says so, or when it fails.
+    claims_count: ClassVar[bool] = True
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -88,6 +90,18 @@ class LeasedQueue(Generic[State]):
         with self._database.writing() as session:
             return set(session.scalars(renew.execution_options(synchronize_session=False)))
 
+    def begin(self, lease: Lease) -> bool:
+        """Count an attempt before work on this row alone begins, so that a death is charged to nobody else.
+
+        Returns:
+            False when another worker holds the row by now: it must not be worked on.
+        """
+        row = self.row
+        count = update(row).where(held(row)).values(attempt_floor=row.attempt - (lease.spent + 1))
+        with self._database.writing() as session:
+            begun = session.scalar(count.returning(row.id), token(lease))
+        return begun is not None
+
     def fail(self, lease: Lease, failure: Failure, *, max_attempts: int) -> State | None:
         """Record a failed attempt: the row waits for its next one, or this was its end.
 
@@ -104,9 +118,9 @@ class LeasedQueue(Generic[State]):
             forgiven = session.scalar(floor, token(lease))
             if forgiven is None:
                 return None
-            spent = lease.attempt - forgiven
+            spent = max(lease.attempt - forgiven, lease.spent + 1)
             if failure.retry_in_s is not None and spent < max_attempts:
-                self._put_back(session, lease, failure)
+                self._put_back(session, lease, failure, spent)
                 return self.pending
             state = self.refused if failure.refused else self.dead
             if failure.retry_in_s is not None:
@@ -121,19 +135,30 @@ class LeasedQueue(Generic[State]):
         Returns:
             How many leases had run out.
         """
-        row = self.row
-        run_out = (
-            select(row.id, row.lease_owner, attempts_spent(row).label("spent"))
-            .where(expired(row))
-            .order_by(row.id)
-            .with_for_update(skip_locked=True)
+        return self._release(
+            expired(self.row),
+            lambda owner: f"worker {owner!r} did not extend its lease",
+            max_attempts=max_attempts,
         )
-        with self._database.writing() as session:
-            found = session.execute(run_out).all()
-            lost = [one for one in found if one.spent >= max_attempts]
-            self._give_up(session, lost, max_attempts)
-            self._give_back(session, [one.id for one in found if one.spent < max_attempts])
-        return len(found)
+
+    def release_lost(
+        self, owner_prefix: str, *, cause: str, max_attempts: int, wait_s: Callable[[int], float]
+    ) -> int:
+        """Take rows back at once from a process that is known to have ended.
+
+        What was not in work can be claimed at once; what was waits, and says why.
+
+        Args:
+            owner_prefix: How the names of its owners begin.
+            cause: How it ended, for the reason.
+            max_attempts: Attempts after which a row is dead.
+            wait_s: Seconds to wait after so many attempts.
+
+        Returns:
+            How many rows it held.
+        """
+        theirs = and_(is_running(self.row), self.row.lease_owner.startswith(owner_prefix, autoescape=True))
+        return self._release(theirs, lambda _: cause, max_attempts=max_attempts, wait_s=wait_s)
 
     def pending_counts(self) -> dict[int, int]:
         """How many rows could be claimed now, by bundle id; bundles without any are left out."""
@@ -163,14 +188,15 @@ class LeasedQueue(Generic[State]):
         take = (
             update(self.row)
             .where(self.row.id == picked.c.id)
-            .values(taken(self.row, owner, lease_s=lease_s))
+            .values(taken(self.row, owner, lease_s=lease_s, counts=self.claims_count))
             .returning(self.row.id)
         )
         return session.scalars(take.execution_options(synchronize_session=False)).all()
 
-    def _put_back(self, session: Session, lease: Lease, failure: Failure) -> None:
+    def _put_back(self, session: Session, lease: Lease, failure: Failure, spent: int) -> None:
         """Let a held row wait for its next attempt."""
         waiting = NOT_HELD | {"state": self.pending, "next_attempt_at": db_after(failure.retry_in_s or 0.0)}
+        waiting |= {"attempt_floor": lease.attempt - spent}
         wait = update(self.row).where(held(self.row)).values(**waiting, **_told(failure.code, failure.reason))
         session.execute(wait.execution_options(synchronize_session=False), token(lease))
 
@@ -181,20 +207,52 @@ class LeasedQueue(Generic[State]):
         payload = {"code": code, "attempt": lease.attempt, "owner": lease.owner}
         record_events(session, [self._event(self.ended[state], lease.id, payload)])
 
-    def _give_up(self, session: Session, lost: Sequence[Row[*tuple[Any, ...]]], max_attempts: int) -> None:
-        for one in lost:
-            reason = (
-                f"attempt {one.spent} of {max_attempts}: worker {one.lease_owner!r} did not extend its lease"
-            )
-            ending = NOT_HELD | {"state": self.dead, "finished_at": db_now()} | _told(LEASE_EXPIRED, reason)
-            session.execute(update(self.row).where(self.row.id == one.id).values(**ending))
-        events = [self._event(self.ended[self.dead], one.id, {"code": LEASE_EXPIRED}) for one in lost]
-        record_events(session, events)
+    def _release(
+        self,
+        lost: ColumnElement[bool],
+        told: Callable[[str | None], str],
+        *,
+        max_attempts: int,
+        wait_s: Callable[[int], float] | None = None,
+    ) -> int:
+        """Take back the rows that `lost` matches, in transactions of `CHUNK` rows; how many there were."""
+        row = self.row
+        some = (
+            select(row.id, row.lease_owner, attempts_spent(row).label("spent"))
+            .where(lost)
+            .order_by(row.id)
+            .limit(CHUNK)
+            .with_for_update(skip_locked=True)
+        )
+        released = 0
+        while True:
+            with self._database.writing() as session:
+                found = session.execute(some).all()
+                self._give_back(session, [one.id for one in found if one.spent < max_attempts])
+                for one in found:
+                    reason = f"attempt {one.spent} of {max_attempts}: {told(one.lease_owner)}"
+                    if one.spent >= max_attempts:
+                        self._give_up(session, one.id, reason)
+                    elif one.spent and wait_s is not None:
+                        self._delay(session, one.id, reason, wait_s(one.spent))
+            released += len(found)
+            if len(found) < CHUNK:
+                return released
 
     def _give_back(self, session: Session, ids: Sequence[int]) -> None:
-        for start in range(0, len(ids), CHUNK):
-            back = update(self.row).where(self.row.id.in_(ids[start : start + CHUNK]))
-            session.execute(back.values(**NOT_HELD, state=self.pending))
+        if ids:
+            session.execute(
+                update(self.row).where(self.row.id.in_(ids)).values(**NOT_HELD, state=self.pending)
+            )
+
+    def _give_up(self, session: Session, row_id: int, reason: str) -> None:
+        ending = NOT_HELD | {"state": self.dead, "finished_at": db_now()} | _told(LEASE_EXPIRED, reason)
+        session.execute(update(self.row).where(self.row.id == row_id).values(**ending))
+        record_events(session, [self._event(self.ended[self.dead], row_id, {"code": LEASE_EXPIRED})])
+
+    def _delay(self, session: Session, row_id: int, reason: str, wait_s: float) -> None:
+        waiting = {"next_attempt_at": db_after(wait_s)} | _told(LEASE_EXPIRED, reason)
+        session.execute(update(self.row).where(self.row.id == row_id).values(**waiting))
 
     def _event(self, kind: TrailKind, row_id: int, payload: Mapping[str, Any]) -> Event:
         return Event(kind, f"{self.subject}:{row_id}", dict(payload))

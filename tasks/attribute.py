@@ -6,8 +6,8 @@ What becomes of an item (docs/operations.md has the table):
 - an error: rejected, pending again after a wait, or dead, as `tasks.failures` says.
 - another worker holds it by now (fenced): dropped, nothing is recorded.
 
-A pack that fails is split in two until the culprit stands alone. An item that was tried before may have killed its
-worker, so it runs alone, after the others. Claiming, leases and hints are left to the caller and to `tasks.heartbeat`.
+A pack that fails is split in two until the culprit stands alone. An item that was claimed before and not finished may have
+killed its worker, so it runs alone, after the others, and is marked before: a death is charged to it and to nobody else. Claiming, leases and hints are left to the caller and to `tasks.heartbeat`.
 """
 
 from collections import Counter
@@ -115,6 +115,14 @@ def _finished(audit: ClaimedAudit, answer: Attribution, seconds: float) -> Finis
     )
 
 
+def _order_of_suspects(audit: ClaimedAudit) -> tuple[int, int]:
+    """The least tried first, so that every innocent is stored before a culprit has its second try.
+
+    Among equals the order turns round with each attempt: they may come from a release that charged whole batches.
+    """
+    return audit.spent, audit.audit_id * (1 if audit.attempt % 2 == 0 else -1)
+
+
 class _Batch:
     """The work on one claim."""
 
@@ -137,28 +145,28 @@ class _Batch:
         self._outcomes: Counter[str] = Counter()
 
     def run(self, audits: Sequence[ClaimedAudit]) -> BatchReport:
-        """Prepare, pack and attribute."""
-        items = [item for audit in audits if (item := self._prepare(audit)) is not None]
-        for pack in self._packs(items):
+        """Prepare, pack and attribute; suspects alone, the least tried first."""
+        fresh = [audit for audit in audits if not audit.is_suspect]
+        for pack in self._packs([item for audit in fresh if (item := self._prepare(audit)) is not None]):
             self._attribute(pack)
+        for audit in sorted((one for one in audits if one.is_suspect), key=_order_of_suspects):
+            self._attribute_alone(audit)
         return BatchReport(**self._outcomes)
 
     def _packs(self, items: Sequence[_Item]) -> list[list[_Item]]:
-        """Fresh items by length; then those that were tried before, alone.
-
-        Each of them may have killed its worker, and would do so again before what comes after it is stored. So the
-        order turns round with each attempt: what stands before a single culprit is stored in one, the rest in the next.
-        """
-        fresh = [item for item in items if item.audit.attempt == 1]
-        tried = [item for item in items if item.audit.attempt > 1]
-        tried.sort(key=lambda item: item.audit.audit_id * (1 if item.audit.attempt % 2 == 0 else -1))
-        packs = pack_by_length(
-            fresh,
+        return pack_by_length(
+            items,
             length=lambda item: item.prepared.tokens,
             completion=lambda item: item.prepared.completion_tokens,
             budget_tokens=self._settings.batch_tokens,
         )
-        return packs + [[item] for item in tried]
+
+    def _attribute_alone(self, audit: ClaimedAudit) -> None:
+        """Attribute an audit that may kill this process: it is marked first, and nothing of others is in work."""
+        if not self._heartbeat.holds(audit.audit_id) or not self._store.begin(audit.lease):
+            self._drop(audit)
+        elif (item := self._prepare(audit)) is not None:
+            self._attribute([item])
 
     def _prepare(self, audit: ClaimedAudit) -> _Item | None:
         important = audit.record.severity in self._settings.full_tier()

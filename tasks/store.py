@@ -22,6 +22,9 @@ class AuditStore(Protocol):
     def extend(self, leases: Sequence[Lease], *, lease_s: float) -> set[int]:
         """Renew leases; the ids that are still held."""
 
+    def begin(self, lease: Lease) -> bool:
+        """Count an attempt before work on this audit alone begins; False when another worker holds it."""
+
     def finish(self, finished: Sequence[Finished]) -> set[int]:
         """Record attributions with their citations, all or none of those that are still held; their ids."""
 

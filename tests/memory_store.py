@@ -25,6 +25,7 @@ class StoredAudit:
     record: FlaggedRecord
     state: AuditState = AuditState.PENDING
     attempt: int = 0
+    spent: int = 0
     owner: str | None = None
     lease_until: float = 0.0
     next_attempt_at: float = 0.0
@@ -71,7 +72,7 @@ class MemoryAuditStore:
         with self._audits.lock:
             due = [one for one in self._audits.by_id.values() if self._audits.claimable(one)]
             mine = sorted(
-                (one for one in due if one.bundle_id == bundle_id and one.attempt < max_attempts),
+                (one for one in due if one.bundle_id == bundle_id and one.spent < max_attempts),
                 key=lambda one: (_PRIORITY[one.record.severity], one.audit_id),
             )[:limit]
             for one in mine:
@@ -86,6 +87,7 @@ class MemoryAuditStore:
                     bundle_id=bundle_id,
                     attempt=one.attempt,
                     owner=self._owner,
+                    spent=one.spent,
                     record=one.record,
                 )
                 for one in mine
@@ -101,6 +103,14 @@ class MemoryAuditStore:
             for stored in held.values():
                 stored.lease_until = self._audits.clock() + lease_s
             return set(held)
+
+    def begin(self, lease: Lease) -> bool:
+        """Count an attempt."""
+        with self._audits.lock:
+            stored = self._held(lease)
+            if stored is not None:
+                stored.spent = lease.spent + 1
+            return stored is not None
 
     def finish(self, finished: Sequence[Finished]) -> set[int]:
         """Keep the attributions."""
@@ -121,9 +131,10 @@ class MemoryAuditStore:
             if stored is None:
                 return None
             stored.code, stored.reason, stored.owner = failure.code, failure.reason, None
+            stored.spent = lease.spent + 1
             if failure.retry_in_s is None:
                 stored.state = AuditState.REJECTED if failure.refused else AuditState.DEAD
-            elif stored.attempt >= max_attempts:
+            elif stored.spent >= max_attempts:
                 stored.state, stored.code = AuditState.DEAD, ATTEMPTS_EXHAUSTED
                 stored.reason = f"{failure.code}: {failure.reason}"
             else:

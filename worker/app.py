@@ -4,6 +4,7 @@ Why each setting is as it is: docs/adr/0002 and 0003. A pool process gets this a
 (`__reduce_keys__` carries the settings along) and makes its `Runtime` when it has started.
 """
 
+import secrets
 import threading
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
 from worker.engine import load_engine
 from worker.hints import HintSender, MeasureHintSender
+from worker.owners import owner_name
 from worker.redis_link import SOCKET_OPTIONS, connect_redis
 from worker.runtime import Runtime
 
@@ -35,9 +37,18 @@ class Role(StrEnum):
 class WherefromCelery(Celery):  # type: ignore[misc]  # Celery ships no types
     """A Celery application that knows the settings, its role and the two tasks."""
 
-    def __init__(self, *args: Any, settings: Settings, role: Role = Role.ATTRIBUTE, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        settings: Settings,
+        role: Role = Role.ATTRIBUTE,
+        node: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         self.settings = settings
         self.role = role
+        #: Name of this worker in the leases of its pool processes, which get it from the main process.
+        self.node = node or secrets.token_hex(4)
         super().__init__(*args, **kwargs)
 
     def on_init(self) -> None:
@@ -45,8 +56,9 @@ class WherefromCelery(Celery):  # type: ignore[misc]  # Celery ships no types
         self.conf.update(celery_configuration(self.settings))
         if self.role is Role.MEASURE:
             self.conf.task_time_limit = self.settings.measure_time_limit_seconds
-        self.register_task(AttributeTask())
-        self.register_task(MeasureTask())
+        for task in (AttributeTask(), MeasureTask()):
+            task.Request = "worker.lost:WatchedRequest"  # looked up in the main process, which alone needs it
+            self.register_task(task)
         # Not weak: nobody else holds these. The identifiers keep a second application from being served twice.
         signals.setup_logging.connect(self._set_up_logging, weak=False, dispatch_uid="wherefrom-logging")
         signals.worker_process_init.connect(self._start_runtime, weak=False, dispatch_uid="wherefrom-runtime")
@@ -60,7 +72,7 @@ class WherefromCelery(Celery):  # type: ignore[misc]  # Celery ships no types
         start_runtime(self) if self.role is Role.ATTRIBUTE else start_measuring(self)
 
     def __reduce_keys__(self) -> dict[str, Any]:
-        return {**super().__reduce_keys__(), "settings": self.settings, "role": self.role}
+        return {**super().__reduce_keys__(), "settings": self.settings, "role": self.role, "node": self.node}
 
 
 def make_celery(settings: Settings, *, role: Role = Role.ATTRIBUTE) -> WherefromCelery:
@@ -104,7 +116,12 @@ def start_runtime(app: WherefromCelery) -> Runtime:
     metrics = Metrics()
     hints = HintSender(app, connect_redis(settings), settings=settings, metrics=metrics, sender="task")
     runtime = Runtime(
-        settings, database=open_database(settings), hints=hints, metrics=metrics, engine=load_engine(settings)
+        settings,
+        database=open_database(settings),
+        hints=hints,
+        metrics=metrics,
+        engine=load_engine(settings),
+        owner=owner_name(app.node),
     )
     app.tasks[ATTRIBUTE_TASK].runtime = runtime
     threading.Thread(target=runtime.preload, name="wherefrom-preload", daemon=True).start()
@@ -118,7 +135,12 @@ def start_measuring(app: WherefromCelery) -> "MeasuringRuntime":
     settings, metrics = app.settings, Metrics()
     hints = MeasureHintSender(app, connect_redis(settings), settings=settings, metrics=metrics, sender="task")
     runtime = MeasuringRuntime(
-        settings, database=open_database(settings), hints=hints, metrics=metrics, engine=load_engine(settings)
+        settings,
+        database=open_database(settings),
+        hints=hints,
+        metrics=metrics,
+        engine=load_engine(settings),
+        owner=owner_name(app.node),
     )
     app.tasks[MEASURE_TASK].runtime = runtime
     return runtime

@@ -14,7 +14,7 @@ from wherefrom.logs import get_logger
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
 from worker.hints import MeasureHintSender
-from worker.runtime import owner_name
+from worker.owners import owner_name
 
 log = get_logger(__name__)
 
@@ -33,12 +33,13 @@ class MeasuringRuntime:
         hints: MeasureHintSender,
         metrics: Metrics,
         engine: Engine,
+        owner: str | None = None,
     ) -> None:
         self.settings = settings
         self.metrics = metrics
         self.queue = MeasurementQueue(database)
         self._database = database
-        self.owner = owner_name()
+        self.owner = owner or owner_name()
         self.clock: Clock = time.monotonic
         self._hints = hints
         self._engine = engine

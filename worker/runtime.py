@@ -4,9 +4,6 @@ Nothing is made at import. A pool process builds its `Runtime` when it has start
 model ever crosses a process boundary.
 """
 
-import os
-import secrets
-import socket
 import threading
 import time
 from collections import OrderedDict
@@ -21,6 +18,7 @@ from wherefrom.logs import get_logger
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
 from worker.hints import HintSender
+from worker.owners import owner_name
 from worker.signs import loading_sign, refusal_sign
 
 log = get_logger(__name__)
@@ -29,11 +27,6 @@ log = get_logger(__name__)
 LOADED_BUNDLES = 2
 #: Seconds until a refused bundle is looked at again.
 REFUSED_S = 30.0
-
-
-def owner_name() -> str:
-    """Name under which this process claims audits: machine, process and a number, so that no two are ever alike."""
-    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 
 
 class Runtime:
@@ -47,11 +40,12 @@ class Runtime:
         hints: HintSender,
         metrics: Metrics,
         engine: Engine,
+        owner: str | None = None,
     ) -> None:
         self.settings = settings
         self.metrics = metrics
         self.store = AuditQueue(database)
-        self.owner = owner_name()
+        self.owner = owner or owner_name()
         self.clock: Clock = time.monotonic
         self._database = database
         self._hints = hints

@@ -58,14 +58,22 @@ class ClaimedAudit(Frozen):
     audit_id: int
     output_id: int
     bundle_id: int
+    #: Number of this claim; part of the fencing token.
     attempt: int
     owner: str
+    #: Attempts that counted against the limit before this claim.
+    spent: int = 0
     record: FlaggedRecord
 
     @property
     def lease(self) -> Lease:
         """The fencing token."""
-        return Lease(id=self.audit_id, attempt=self.attempt, owner=self.owner)
+        return Lease(id=self.audit_id, attempt=self.attempt, owner=self.owner, spent=self.spent)
+
+    @property
+    def is_suspect(self) -> bool:
+        """It was claimed before and not finished, so it may have killed its worker."""
+        return self.attempt > 1
 
 
 class Claim(Frozen):

@@ -9,3 +9,5 @@ class Lease(Frozen):
     id: int
     attempt: int
     owner: str
+    #: Attempts that counted against the limit before this claim.
+    spent: int = 0

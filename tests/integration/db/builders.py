@@ -116,16 +116,26 @@ def accept(db: Database, *records: FlaggedRecord, producer: str = "local") -> li
     return intake.accept(db, records, producer=producer, channel="http")
 
 
-def claim(db: Database, bundle_id: int, *, limit: int = 10, owner: str = OWNER, lease_s: float = 60) -> Claim:
+def claim(
+    db: Database,
+    bundle_id: int,
+    *,
+    limit: int = 10,
+    owner: str = OWNER,
+    lease_s: float = 60,
+    max_attempts: int | None = None,
+) -> Claim:
     """A claim that must find something."""
-    taken = AuditQueue(db).claim(bundle_id, limit=limit, owner=owner, lease_s=lease_s)
+    taken = AuditQueue(db).claim(
+        bundle_id, limit=limit, owner=owner, lease_s=lease_s, max_attempts=max_attempts
+    )
     assert taken is not None, "nothing to claim"
     return taken
 
 
 def claim_one(db: Database, bundle_id: int, **options: Any) -> ClaimedAudit:
     """The one audit that is next."""
-    (one,) = claim(db, bundle_id, limit=1, **options).audits
+    (one,) = claim(db, bundle_id, **({"limit": 1} | options)).audits
     return one
 
 

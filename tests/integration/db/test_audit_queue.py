@@ -112,7 +112,7 @@ def test_expired_leases_are_claimed_again_under_the_next_attempt(db: Database, b
 def test_spent_attempts_are_left_to_the_sweeper(db: Database, bundle_id: int) -> None:
     """With `max_attempts`, an audit that killed its workers is not claimed again, only made dead."""
     accept(db, record())
-    claim(db, bundle_id)
+    assert AuditQueue(db).begin(claim_one(db, bundle_id).lease)
     expire_leases(db)
     one_more = {"limit": 1, "owner": OWNER, "lease_s": 60.0}
     assert AuditQueue(db).claim(bundle_id, **one_more, max_attempts=1) is None  # type: ignore[arg-type]
@@ -138,11 +138,12 @@ def test_extend_renews_what_is_held_and_tells_it(db: Database, bundle_id: int) -
 def test_release_expired_gives_back_or_ends(db: Database, bundle_id: int) -> None:
     """Attempts left: pending at once. Attempts spent: dead, with code and the worker's name."""
     accept(db, record(1), record(2))
-    claim_one(db, bundle_id, owner="dead")
+    AuditQueue(db).begin(claim_one(db, bundle_id, owner="dead").lease)
     expire_leases(db)
     assert AuditQueue(db).release_expired(max_attempts=2) == 1
     again = claim_one(db, bundle_id, owner="dead")
-    assert again.attempt == 2
+    assert (again.attempt, again.spent) == (2, 1)
+    AuditQueue(db).begin(again.lease)
     expire_leases(db)
     assert AuditQueue(db).release_expired(max_attempts=2) == 1
     row = audit_row(db, again.audit_id)
@@ -151,6 +152,76 @@ def test_release_expired_gives_back_or_ends(db: Database, bundle_id: int) -> Non
     assert "'dead'" in row.reason
     assert row.finished_at is not None
     assert AuditQueue(db).release_expired(max_attempts=2) == 0
+
+
+def test_a_claim_alone_costs_no_attempt(db: Database, bundle_id: int) -> None:
+    """However often a process dies with an audit that it did not work on, the audit has all its attempts left."""
+    accept(db, record())
+    queue = AuditQueue(db)
+    for number in range(1, 5):
+        one = claim_one(db, bundle_id, max_attempts=1)
+        assert (one.attempt, one.spent) == (number, 0)
+        expire_leases(db)
+        assert queue.release_expired(max_attempts=1) == 1
+    assert audit_row(db, one.audit_id).state is AuditState.PENDING
+
+
+def test_what_was_begun_costs_one_attempt(db: Database, bundle_id: int) -> None:
+    """Begun once or twice, and failed after it or not: one attempt. A lost lease can begin nothing."""
+    accept(db, record())
+    queue = AuditQueue(db)
+    first = claim_one(db, bundle_id)
+    assert queue.begin(first.lease)
+    assert queue.begin(first.lease)
+    queue.fail(first.lease, Failure("x", "y", retry_in_s=0), max_attempts=5)
+    second = claim_one(db, bundle_id)
+    assert second.spent == 1
+    queue.fail(second.lease, Failure("x", "y", retry_in_s=0), max_attempts=5)
+    third = claim_one(db, bundle_id)
+    assert third.spent == 2
+    assert not queue.begin(second.lease)
+    assert claim_spent(db, third.audit_id) == 2
+
+
+def claim_spent(db: Database, audit_id: int) -> int:
+    """Attempts of an audit that count."""
+    row = audit_row(db, audit_id)
+    return row.attempt - row.attempt_floor
+
+
+def test_a_dead_process_is_told_and_its_audits_are_free_at_once(db: Database, bundle_id: int) -> None:
+    """What it had not begun can be claimed now; what it had begun waits and says how the process ended; others keep theirs."""
+    accept(db, record(1), record(2), record(3))
+    queue = AuditQueue(db)
+    begun, innocent = claim(db, bundle_id, limit=2, owner="host:7:a").audits
+    other = claim_one(db, bundle_id, owner="host:77:a")
+    queue.begin(begun.lease)
+    cause = "its process was ended by signal 9 (SIGKILL)"
+    release = partial(queue.release_lost, "host:7:", cause=cause, wait_s=lambda spent: 60.0 * spent)
+    assert release(max_attempts=2) == 2
+    assert release(max_attempts=2) == 0
+    row = audit_row(db, begun.audit_id)
+    assert (row.state, row.reason) == (AuditState.PENDING, f"attempt 1 of 2: {cause}")
+    assert audit_row(db, other.audit_id).lease_owner == "host:77:a"
+    assert claim_one(db, bundle_id, limit=9).audit_id == innocent.audit_id
+    make_due(db)
+    last = claim_one(db, bundle_id, owner="host:7:b")
+    queue.begin(last.lease)
+    assert release(max_attempts=2) == 1
+    row = audit_row(db, begun.audit_id)
+    assert (row.state, row.code, row.reason) == (
+        AuditState.DEAD,
+        "lease_expired",
+        f"attempt 2 of 2: {cause}",
+    )
+
+
+def test_owners_are_matched_by_letter(db: Database, bundle_id: int) -> None:
+    """Wildcards of SQL in the name of a machine are no wildcards."""
+    accept(db, record())
+    claim_one(db, bundle_id, owner="hostX7:a")
+    assert AuditQueue(db).release_lost("host_7:", cause="x", max_attempts=2, wait_s=float) == 0
+    assert AuditQueue(db).release_lost("%", cause="x", max_attempts=2, wait_s=float) == 0
 
 
 def test_pending_counts_are_what_could_be_claimed_now(db: Database, bundle_id: int) -> None:

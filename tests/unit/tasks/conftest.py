@@ -63,9 +63,9 @@ class Bench:
         """An engine that raises what `before` raises."""
         return FailingAttributor(before)
 
-    def work(self, attributor) -> BatchReport:
-        """Claim everything that is due and attribute it."""
-        claim = self.store.claim(1, limit=100, lease_s=60, max_attempts=99)
+    def work(self, attributor, limit: int = 100) -> BatchReport:
+        """Claim what is due and attribute it."""
+        claim = self.store.claim(1, limit=limit, lease_s=60, max_attempts=self.settings.max_attempts)
         assert claim is not None
         return attribute_batch(
             claim,

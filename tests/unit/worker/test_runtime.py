@@ -8,7 +8,8 @@ from tests.overlap_engine import OverlapEngine
 from wherefrom.errors import BundleCorrupt
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
-from worker.runtime import LOADED_BUNDLES, REFUSED_S, Runtime, owner_name
+from worker.owners import owner_name
+from worker.runtime import LOADED_BUNDLES, REFUSED_S, Runtime
 from worker.signs import loading_sign, refusal_sign
 
 
