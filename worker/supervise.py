@@ -23,6 +23,7 @@ from wherefrom.access import refuse_keyless_production
 from wherefrom.backoff import backoff_seconds
 from wherefrom.errors import ConfigurationError
 from wherefrom.logs import get_logger
+from wherefrom.private import open_private, private_folder
 from wherefrom.settings import Settings, child_environment
 from worker.embedded import EmbeddedRedis, EmbeddedRedisError, data_dir_of
 from worker.health import web_url
@@ -95,8 +96,8 @@ class Supervisor:
     def start(self) -> None:
         """Start all children."""
         if self._log_path is not None:
-            self._log_path.parent.mkdir(parents=True, exist_ok=True)
-            self._log_file = self._log_path.open("ab")
+            private_folder(self._log_path.parent)
+            self._log_file = open_private(self._log_path, "ab")
         for child in self._children:
             self._start(child)
 

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from wherefrom.atomic import whole_file
+from wherefrom.atomic import PRIVATE, whole_file
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles.build import Progress as Report
 from wherefrom.attribution.bundles.build import build_bundle
@@ -361,12 +361,12 @@ def progress_bars(*, quiet: bool) -> Iterator[Report]:
 
 
 def _write_lines(file: Path, found: list[Attribution]) -> None:
-    with whole_file(file) as unfinished, unfinished.open("w", encoding="utf-8") as lines:
+    with whole_file(file, mode=PRIVATE) as unfinished, unfinished.open("w", encoding="utf-8") as lines:
         lines.writelines(one.model_dump_json() + "\n" for one in found)
 
 
 def _write_array(file: Path, values: "np.ndarray[tuple[int, ...], np.dtype[np.float32]]") -> None:
-    with whole_file(file) as unfinished, unfinished.open("wb") as target:
+    with whole_file(file, mode=PRIVATE) as unfinished, unfinished.open("wb") as target:
         np.save(target, values)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
+from wherefrom.atomic import PRIVATE
 from wherefrom.backoff import backoff_seconds
 from wherefrom.client.connection import Connection
 from wherefrom.client.service import post_records
@@ -246,7 +247,7 @@ class Sender:
             return
         path = self._spool.path.with_name(self._spool.path.name + "-sender")
         try:
-            self._lock_file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._lock_file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
         except OSError as error:
             raise SpoolUnavailable(f"the lock file {path} cannot be opened: {error.strerror}") from error
         try:

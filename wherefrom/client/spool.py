@@ -19,6 +19,7 @@ from pathlib import Path
 
 from wherefrom.backoff import backoff_seconds
 from wherefrom.errors import DiskFull, IdempotencyConflict, SpoolFull, SpoolUnavailable
+from wherefrom.private import private_file, private_folder
 from wherefrom.records import FlaggedRecord
 
 SPOOL_FORMAT = 1
@@ -267,10 +268,8 @@ def _guard_forks(spool: Spool) -> None:
 
 def _connect(path: Path) -> sqlite3.Connection:
     """Open the spool, making it where it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    os.close(
-        os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    )  # the texts in it are not for every user of the machine
+    private_folder(path.parent)
+    private_file(path)  # the texts in it are not for every user of the machine
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
     try:
         _prepare(connection, path)

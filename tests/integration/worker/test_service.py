@@ -53,8 +53,10 @@ def test_up_runs_everything_and_leaves_nothing_behind(settings, database, tmp_pa
         url = wait_until(lambda: Sign(settings, "web").details().get("url"), 60, "the page")
         assert httpx.get(f"{url}/healthz", timeout=10).status_code == 200
         children = {child: int(Sign(settings, child).details().get("pid", 0)) for child in ("web", "worker")}
-        port = int((settings.state_dir / "redis" / "redis.port").read_text())
-        with redis.Redis(port=port) as client:
+        folder = settings.state_dir / "redis"
+        password = (folder / "redis.password").read_text().strip()
+        own = f"redis://:{password}@127.0.0.1:{(folder / 'redis.port').read_text().strip()}"
+        with redis.Redis.from_url(own) as client:
             record = {"prompt": "p", "completion": TEXTS[1], "model": "tiny@1"}
             client.xadd("t:wherefrom:flagged", {"record": json.dumps(record)})
         wait_until(lambda: reader.queue_health(database).states[AuditState.DONE] == 1, 60, "the audit")
@@ -64,11 +66,11 @@ def test_up_runs_everything_and_leaves_nothing_behind(settings, database, tmp_pa
             [sys.executable, "-m", "worker", "health", "redis"], cwd=ROOT, env=operator, check=False
         )
         assert well.returncode == 0, "a command beside `up` asks the Redis of `up`"
-        with redis.Redis(port=port) as client:
+        with redis.Redis.from_url(own) as client:
             os.kill(client.info("server")["process_id"], signal.SIGKILL)
-        wait_until(lambda: _answers(port), 60, "Redis again, on its port")
+        wait_until(lambda: _answers(own), 60, "Redis again, on its port")
         record |= {"completion": TEXTS[2]}
-        with redis.Redis(port=port) as client:
+        with redis.Redis.from_url(own) as client:
             client.xadd("t:wherefrom:flagged", {"record": json.dumps(record)})
         wait_until(lambda: reader.queue_health(database).states[AuditState.DONE] == 2, 60, "the second audit")
         os.kill(children["web"], signal.SIGKILL)
@@ -87,8 +89,8 @@ def test_up_runs_everything_and_leaves_nothing_behind(settings, database, tmp_pa
     assert "Traceback" not in log.read_text()
 
 
-def _answers(port):
-    with redis.Redis(port=port) as client, suppress(redis.RedisError):
+def _answers(url):
+    with redis.Redis.from_url(url) as client, suppress(redis.RedisError):
         return client.ping()
     return False
 

@@ -11,8 +11,17 @@ import pytest
 import redis
 
 from tests.waiting import wait_until
+from wherefrom.settings import Settings
 from worker import embedded
-from worker.embedded import EmbeddedRedis, EmbeddedRedisError, find_redis_server, free_port
+from worker.embedded import (
+    EmbeddedRedis,
+    EmbeddedRedisError,
+    beside_local_service,
+    data_dir_of,
+    find_redis_server,
+    free_port,
+)
+from worker.health import check_health
 
 pytestmark = pytest.mark.redis
 
@@ -21,7 +30,7 @@ import sys, time
 from pathlib import Path
 from worker.embedded import EmbeddedRedis
 server = EmbeddedRedis(Path(sys.argv[1])).start()
-print(server.port, server.pid, flush=True)
+print(server.url, server.pid, flush=True)
 time.sleep(600)
 """
 
@@ -52,11 +61,73 @@ def test_it_answers_only_on_loopback_and_keeps_what_it_gets(tmp_path):
         assert client.config_get("maxmemory-policy")["maxmemory-policy"] == "noeviction"
 
 
+def test_other_users_of_the_machine_read_nothing(tmp_path):
+    """Loopback is everybody's: a password is asked, it stands in a file of the owner's and in no command line, whatever the umask."""
+    umask = os.umask(0)
+    try:
+        with EmbeddedRedis(tmp_path / "redis") as server, redis.Redis.from_url(server.url) as client:
+            client.xadd("stream", {"record": "a flagged text"})
+            wait_until(lambda: client.info("persistence")["aof_pending_bio_fsync"] == 0)
+            with redis.Redis(port=server.port) as stranger, pytest.raises(redis.AuthenticationError):
+                stranger.xlen("stream")
+            password = (tmp_path / "redis" / "redis.password").read_text().strip()
+            assert len(password) == 64
+            assert password.encode() not in Path(f"/proc/{server.pid}/cmdline").read_bytes()
+            assert f"{server.data_dir.stat().st_mode:o}" == "40700"
+            modes = {one.name: one.stat().st_mode & 0o777 for one in server.data_dir.iterdir()}
+            assert set(modes.values()) == {0o600}, modes
+            assert {"appendonly.aof", "redis.log", "redis.password"} <= modes.keys()
+    finally:
+        os.umask(umask)
+
+
+def test_commands_beside_it_find_it(tmp_path):
+    """With its password, and only where no URL is set."""
+    settings = Settings(state_dir=tmp_path)
+    with EmbeddedRedis(data_dir_of(settings)) as server:
+        found = beside_local_service(settings)
+        assert found.redis_url.get_secret_value() == server.url
+        assert check_health("redis", settings).well
+        named = Settings.model_validate({"state_dir": tmp_path, "redis_url": "redis://other/0"})
+        assert beside_local_service(named) is named
+    assert beside_local_service(settings) is settings
+
+
+def test_a_server_of_a_release_without_passwords_is_replaced(tmp_path):
+    """It is found by its port and its folder, and ended; its data stay."""
+    port, program = free_port(), find_redis_server()
+    options = ["--port", str(port), "--dir", str(tmp_path), "--appendonly", "yes", "--bind", "127.0.0.1"]
+    with subprocess.Popen([str(program), *options], stdout=subprocess.DEVNULL) as old:
+        with redis.Redis(port=port) as client:
+            wait_until(lambda: _answers(client))
+            client.set("key", "value")
+        (tmp_path / "redis.port").write_text(f"{port}\n")
+        with EmbeddedRedis(tmp_path) as server, redis.Redis.from_url(server.url) as client:
+            assert old.wait(10) == 0
+            assert client.get("key") == b"value"
+
+
+def test_a_server_that_refuses_the_password_is_told(tmp_path):
+    """Its password was lost: two servers must not write one file."""
+    with EmbeddedRedis(tmp_path / "one") as old:
+        (tmp_path / "two").mkdir()
+        (tmp_path / "two" / "redis.port").write_text(f"{old.port}\n")
+        with pytest.raises(EmbeddedRedisError, match="refuses the password"):
+            EmbeddedRedis(tmp_path / "two").start()
+
+
+def _answers(client):
+    try:
+        return client.ping()
+    except redis.ConnectionError:
+        return False
+
+
 def test_a_given_port_is_used(tmp_path):
     """The port of the caller is the port of the server."""
     port = free_port()
     with EmbeddedRedis(tmp_path, port=port) as server:
-        assert server.url == f"redis://127.0.0.1:{port}/0"
+        assert server.url.endswith(f"@127.0.0.1:{port}/0")
 
 
 def test_a_used_port_is_an_error_and_no_process_stays(tmp_path):
@@ -120,13 +191,13 @@ def test_a_server_whose_owner_was_killed_is_replaced(tmp_path):
     )
     with owner:
         assert owner.stdout is not None
-        port, old_pid = (int(word) for word in owner.stdout.readline().split())
-        with redis.Redis(host="127.0.0.1", port=port) as client:
+        url, old_pid = owner.stdout.readline().split()
+        with redis.Redis.from_url(url) as client:
             client.set("key", "value")
         owner.kill()
-    assert _exists(old_pid)
+    assert _exists(int(old_pid))
     with EmbeddedRedis(tmp_path) as server, redis.Redis.from_url(server.url, decode_responses=True) as client:
-        wait_until(lambda: not _exists(old_pid), message="the old server's end")
+        wait_until(lambda: not _exists(int(old_pid)), message="the old server's end")
         assert client.get("key") == "value"
 
 

@@ -47,3 +47,17 @@ def test_a_torn_sign_has_no_details(tmp_path):
     """Half a file is no reason to fail."""
     (tmp_path / "web.json").write_text("{", encoding="utf-8")
     assert Sign(Settings(state_dir=tmp_path), "web").details() == {}
+
+
+def test_another_users_state_folder_is_one_line(tmp_path, monkeypatch):
+    """The folder is the service's alone; whoever else asks is told as whom to ask."""
+    sign = Sign(Settings(state_dir=tmp_path), "web")
+
+    def refuse(*_args, **_kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.stat", refuse)
+    monkeypatch.setattr("pathlib.Path.read_text", refuse)
+    for ask in (sign.age_s, sign.details):
+        with pytest.raises(ConfigurationError, match="another user"):
+            ask()
