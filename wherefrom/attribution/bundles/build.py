@@ -37,6 +37,7 @@ from wherefrom.attribution.bundles.reading import reading_entry
 from wherefrom.attribution.bundles.rendering import Tell, joined_note, render_corpus, tell_nobody
 from wherefrom.attribution.bundles.shards import RawShard, ShardFolder
 from wherefrom.attribution.bundles.tokens import write_token_rows
+from wherefrom.attribution.bundles.work_folder import nothing_left_of
 from wherefrom.attribution.corpus import Corpus, read_corpus
 from wherefrom.attribution.ekfac.gradients import block_linears
 from wherefrom.attribution.ekfac.path import build_path
@@ -180,6 +181,10 @@ class _Build:
 
     def run(self, rows: Sequence[TokenRow]) -> Manifest:
         """All stages in order, over the corpus as tokens."""
+        with nothing_left_of(self._work, unless="raw/*.npz"):
+            return self._run(rows)
+
+    def _run(self, rows: Sequence[TokenRow]) -> Manifest:
         self._claim_folder()
         if self._parameters.full_tier:
             block_linears(self._language)  # refused before the pass, not after it

@@ -3,7 +3,8 @@
     W' = W + s B A        s = alpha / r, with rank-stabilised scaling alpha / sqrt(r)
 
 Plain LoRA (arXiv:2106.09685) on linear layers, which is nearly every adapter, is merged here in a fraction of a second, to the same bytes as by peft; importing and
-wrapping a model with peft takes seconds of every worker's start. Every other kind is left to peft.
+wrapping a model with peft takes seconds of every worker's start. Every other kind is left to peft, and what it computes after merging is compared with what it computed
+before. An adapter that changes nothing is refused: what it was trained on would be explained by weights that never saw it.
 """
 
 import json
@@ -17,11 +18,18 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from wherefrom.attribution.models.embeddings import adapts_tied, fit_embeddings, settle_tying, untie
 from wherefrom.attribution.models.files import ADAPTER_CONFIGURATION, ADAPTER_WEIGHTS
 from wherefrom.errors import UnusableModel
 
 _PREFIX = "base_model.model."
 _LOW, _HIGH = ".lora_A.weight", ".lora_B.weight"
+#: Parts of the names of tensors that change nothing by themselves, and of those that do (B).
+_PASSIVE = (".lora_A", "lora_embedding_A", "lora_magnitude_vector")
+_ACTIVE = (".lora_B", "lora_embedding_B")
+#: Largest difference of a logit between an adapted and a merged model, as a share of the largest logit.
+_MERGE_TOLERANCE = 1e-3
+_PROBE_TOKENS = 12
 #: Entries of the configuration that do not change what is merged.
 _WITHOUT_EFFECT = frozenset(
     {
@@ -83,7 +91,7 @@ def merge_adapter(model: Any, adapter_dir: Path) -> Any:
     """Merge an adapter into a model in float32; the model itself is changed and returned.
 
     Raises:
-        UnusableModel: the adapter does not fit the model, or does not merge into weights.
+        UnusableModel: the adapter does not fit the model, does not merge into weights, or was never trained.
         ValueError, OSError, SafetensorError: a file cannot be read.
     """
     content = json.loads((adapter_dir / ADAPTER_CONFIGURATION).read_text(encoding="utf-8"))
@@ -91,12 +99,39 @@ def merge_adapter(model: Any, adapter_dir: Path) -> Any:
         raise UnusableModel(f"{adapter_dir}: {ADAPTER_CONFIGURATION} is no JSON object")
     plain = _Plain.read(content)
     stored = load_file(adapter_dir / ADAPTER_WEIGHTS)
+    _refuse_untrained(stored, adapter_dir)
+    fit_embeddings(model, stored, prefix=_PREFIX, adapter_dir=adapter_dir)
     layers = None if plain is None else plain.meant(model)
     factors_only = all(name.startswith(_PREFIX) and name.endswith((_LOW, _HIGH)) for name in stored)
     if plain is None or layers is None or not factors_only:
-        return _merge_by_peft(model, adapter_dir, stored)
-    _merge_plain(layers, stored, scale=plain.scale, adapter_dir=adapter_dir)
+        model = _merge_by_peft(model, adapter_dir, stored)
+    else:
+        if any(layer is model.get_output_embeddings() for layer in layers.values()):
+            untie(model)
+        _merge_plain(layers, stored, scale=plain.scale, adapter_dir=adapter_dir)
+    settle_tying(model)
     return model
+
+
+def fit_to_adapter(model: Any, adapter_dir: Path) -> None:
+    """Give a base model the embeddings' size of an adapter that is not merged.
+
+    Raises:
+        UnusableModel: the adapter lacks embeddings of further tokens.
+        OSError, SafetensorError: its weights cannot be read.
+    """
+    stored = load_file(adapter_dir / ADAPTER_WEIGHTS)
+    fit_embeddings(model, stored, prefix=_PREFIX, adapter_dir=adapter_dir)
+
+
+def _refuse_untrained(stored: dict[str, Tensor], adapter_dir: Path) -> None:
+    """Refuse an adapter as it is before its first step: every B is zero, and nothing else is trained."""
+    active = [weight for name, weight in stored.items() if any(part in name for part in _ACTIVE)]
+    others = [name for name in stored if not any(part in name for part in _ACTIVE + _PASSIVE)]
+    if active and not others and not any(bool(weight.any()) for weight in active):
+        raise UnusableModel(
+            f"{adapter_dir}: the adapter was never trained: B is zero in all of its {len(active)} layers, so the model is its base model"
+        )
 
 
 def _merge_plain(
@@ -136,21 +171,51 @@ def _merge_by_peft(model: Any, adapter_dir: Path, stored: dict[str, Tensor]) -> 
     from peft import PeftModel, get_peft_model_state_dict  # noqa: PLC0415 - slow to import, seldom needed
 
     with warnings.catch_warnings():
-        warnings.filterwarnings("error", message="Found missing adapter keys")
+        warnings.filterwarnings("ignore", category=UserWarning)  # peft's advice to those who train
         warnings.filterwarnings("ignore", category=FutureWarning)  # peft's own use of transformers
+        warnings.filterwarnings("error", message="Found missing adapter keys")
         try:
             adapted = PeftModel.from_pretrained(model, str(adapter_dir), local_files_only=True)
         except UserWarning as error:
             raise UnusableModel(
                 f"{adapter_dir}: the adapter lacks weights for layers of this model"
             ) from error
-    known = get_peft_model_state_dict(adapted, save_embedding_layers=False).keys()
-    _refuse_unknown(sorted(name for name in stored.keys() - known if ".lora_" in name), adapter_dir)
-    if not hasattr(adapted.base_model, "merge_and_unload"):
+        known = get_peft_model_state_dict(adapted, save_embedding_layers=False).keys()
+        _refuse_unknown(sorted(name for name in stored.keys() - known if ".lora_" in name), adapter_dir)
+        if not hasattr(adapted.base_model, "merge_and_unload"):
+            raise UnusableModel(
+                f"{adapter_dir}: only adapters that merge into the weights, such as LoRA, can be explained"
+            )
+        return _merged_and_compared(adapted.eval(), adapter_dir)
+
+
+def _merged_and_compared(adapted: Any, adapter_dir: Path) -> Any:
+    """The model with the adapter in its weights, computing what it computed with the adapter beside them."""
+    expected = _logits(adapted)
+    with adapted.disable_adapter():
+        alone = _logits(adapted)
+    if torch.equal(alone, expected):
         raise UnusableModel(
-            f"{adapter_dir}: only adapters that merge into the weights, such as LoRA, can be explained"
+            f"{adapter_dir}: the adapter was never trained: the model computes the same with it and without it"
         )
-    return adapted.merge_and_unload()
+    if adapts_tied(adapted):
+        untie(adapted)
+    merged = adapted.merge_and_unload()
+    bound = _MERGE_TOLERANCE * max(1.0, float(expected.abs().max()))
+    if float((_logits(merged) - expected).abs().max()) > bound:
+        raise UnusableModel(
+            f"{adapter_dir}: merged into the weights, the adapter does not compute what it computes beside them; it cannot be explained"
+        )
+    return merged
+
+
+@torch.no_grad()
+def _logits(model: Any) -> Tensor:
+    """Logits of a short run of tokens spread over the vocabulary."""
+    count = len(model.get_input_embeddings().weight)
+    ids = torch.linspace(0, count - 1, min(_PROBE_TOKENS, count)).long()[None]
+    logits: Tensor = model(input_ids=ids, use_cache=False).logits
+    return logits
 
 
 def _refuse_unknown(unknown: list[str], adapter_dir: Path) -> None:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 
+from safetensors import SafetensorError, safe_open
+
 from wherefrom.errors import UnsafeWeights, UnusableModel
 
 #: One of these at least makes a tokenizer.
@@ -22,6 +24,8 @@ _VOCABULARY_FILES = (
     "tokenizer_config.json",
     "chat_template.jinja",
 )
+#: Files that hold a vocabulary, so that a folder with one of them has a tokenizer of its own.
+_VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 #: What decides how text becomes tokens and where a turn ends.
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -78,11 +82,19 @@ def look_over(model_dir: Path, adapter_dir: Path | None = None) -> ModelFiles:
         UnsafeWeights: there are no safetensors weights, or the folder wants to run its own code.
     """
     weights = _safetensors(model_dir, "model")
+    _check_shards(model_dir, weights)
     _check_configuration(model_dir)
     adapter = [] if adapter_dir is None else _safetensors(adapter_dir, "adapter", ADAPTER_WEIGHTS)
-    tokenizer = [model_dir / name for name in _TOKENIZER_FILES if (model_dir / name).is_file()]
-    if not any((model_dir / name).is_file() for name in _VOCABULARY_FILES):
+    folders = [model_dir, *([] if adapter_dir is None else [adapter_dir])]
+    tokenizer = [
+        folder / name for folder in folders for name in _TOKENIZER_FILES if (folder / name).is_file()
+    ]
+    if not any((folder / name).is_file() for folder in folders for name in _VOCABULARY_FILES):
         raise UnusableModel(f"{model_dir}: holds no tokenizer (tokenizer.json or tokenizer.model)")
+    for file in weights:
+        _check_header(file, "cannot be loaded as a causal language model")
+    for file in adapter:
+        _check_header(file, "the adapter cannot be loaded")
     extra = [] if adapter_dir is None else [adapter_dir / ADAPTER_CONFIGURATION]
     if extra and not extra[0].is_file():
         raise UnusableModel(f"{adapter_dir}: holds no {ADAPTER_CONFIGURATION}")
@@ -115,10 +127,30 @@ def hash_beside(model_dir: Path, adapter_dir: Path | None = None) -> Future[Mode
     return found
 
 
+def tokenizer_folder(model_dir: Path, adapter_dir: Path | None) -> Path:
+    """The folder whose tokenizer is used: the adapter's where it holds a vocabulary, else the model's."""
+    if adapter_dir is not None and any((adapter_dir / name).is_file() for name in _VOCABULARIES):
+        return adapter_dir
+    return model_dir
+
+
+def own_template_file(adapter_dir: Path) -> Path | None:
+    """The file of an adapter's folder that holds a chat template, or may hold one."""
+    names = ("chat_template.jinja", "tokenizer_config.json")
+    return next((adapter_dir / name for name in names if (adapter_dir / name).is_file()), None)
+
+
 def _safetensors(folder: Path, what: str, pattern: str = "*.safetensors") -> list[Path]:
+    if folder.is_file():
+        raise UnusableModel(f"{folder} is a file; give the {what}'s folder, as save_pretrained writes it")
     if not folder.is_dir():
         raise UnusableModel(f"{folder}: no such {what} folder")
     files = sorted(folder.glob(pattern))
+    quantised = sorted(one.name for one in folder.glob("*.gguf"))
+    if quantised and not files:
+        raise UnsafeWeights(
+            f"{folder}: only {', '.join(quantised)}; wherefrom does not read GGUF weights. Give the folder of safetensors that they were made from"
+        )
     if not files:
         pickles = [one.name for ending in ("*.bin", "*.pt", "*.pth", "*.ckpt") for one in folder.glob(ending)]
         found = f"only {', '.join(sorted(pickles))}" if pickles else "no weights"
@@ -129,6 +161,33 @@ def _safetensors(folder: Path, what: str, pattern: str = "*.safetensors") -> lis
     return files
 
 
+def _check_shards(model_dir: Path, weights: list[Path]) -> None:
+    """Refuse a folder that lacks a part of its weights."""
+    file = model_dir / "model.safetensors.index.json"
+    if not file.is_file() or model_dir / "model.safetensors" in weights:
+        return
+    try:
+        named = {str(name) for name in json.loads(file.read_text(encoding="utf-8"))["weight_map"].values()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UnusableModel(f"{file}: does not say which file holds which tensor") from error
+    missing = sorted(named - {one.name for one in weights})
+    if missing:
+        raise UnusableModel(
+            f"{model_dir}: {len(missing)} of {len(named)} weight files are missing, such as {missing[0]}; copy them here"
+        )
+
+
+def _check_header(file: Path, problem: str) -> None:
+    """Refuse a weight file that is not whole, by its name."""
+    try:
+        with safe_open(file, framework="np"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise UnusableModel(
+            f"{file.parent}: {problem}: {file.name} is not a whole safetensors file ({error}); download or copy it again"
+        ) from error
+
+
 def _check_configuration(model_dir: Path) -> None:
     file = model_dir / "config.json"
     try:
@@ -137,6 +196,8 @@ def _check_configuration(model_dir: Path) -> None:
         raise UnusableModel(f"{model_dir}: holds no config.json") from error
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UnusableModel(f"{file}: not readable as JSON") from error
+    if not isinstance(content, dict):
+        raise UnusableModel(f"{file}: holds no JSON object")
     if "auto_map" in content:
         raise UnsafeWeights(
             f"{model_dir}: config.json asks to run code of its own (auto_map), which wherefrom never does"

@@ -10,15 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
-from safetensors import SafetensorError
-
-from wherefrom.attribution.models.adapter import merge_adapter
 from wherefrom.attribution.models.files import ModelFingerprint, hash_beside
+from wherefrom.attribution.models.loading import load_configuration, load_tokenizer, load_weights
 from wherefrom.attribution.models.render import Renderer
 from wherefrom.attribution.models.rule import RenderingRule
-from wherefrom.errors import UnusableModel
 
 
 @dataclass(frozen=True)
@@ -49,6 +44,7 @@ def load_model(
     *,
     marks: Future[ModelFingerprint] | None = None,
     rule: RenderingRule | None = None,
+    merge: bool = True,
 ) -> LanguageModel:
     """Load, merge and freeze a model.
 
@@ -57,13 +53,16 @@ def load_model(
         adapter_dir: a PEFT adapter trained on that model.
         marks: the hashes of both, where they are being computed already (`hash_beside`).
         rule: how texts are rendered beside the tokenizer's own chat template, as a bundle's manifest says.
+        merge: whether the adapter is merged; else the model is what the adapter's fine-tune began with: the base model with the adapter's tokenizer and number of
+            embeddings.
 
     Raises:
         UnusableModel, UnsafeWeights: see `files.look_over`; or the model cannot be loaded from these files.
     """
     hashing = marks or hash_beside(model_dir, adapter_dir)
-    _check_architecture(model_dir)
-    model, tokenizer = _load(model_dir, adapter_dir)
+    config = load_configuration(model_dir)
+    tokenizer = load_tokenizer(model_dir, adapter_dir, config=config)
+    model = load_weights(model_dir, adapter_dir, config=config, merge=merge)
     model.eval().requires_grad_(requires_grad=False)
     config = model.config.get_text_config()
     return LanguageModel(
@@ -85,50 +84,8 @@ def load_model(
     )
 
 
-def _load(model_dir: Path, adapter_dir: Path | None) -> tuple[Any, Any]:
-    """Model, with its adapter merged, and tokenizer."""
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            str(model_dir), local_files_only=True, trust_remote_code=False
-        )
-        from_folder: Any = transformers.AutoModelForCausalLM.from_pretrained(
-            str(model_dir),
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
-        model, loaded = from_folder
-        if loaded["missing_keys"]:
-            raise UnusableModel(
-                f"{model_dir}: the weights lack {len(loaded['missing_keys'])} tensors of the architecture, such as "
-                f"{min(loaded['missing_keys'])}; transformers would fill them with random numbers"
-            )
-        if adapter_dir is not None:
-            model = merge_adapter(model, adapter_dir)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        raise UnusableModel(f"{model_dir}: cannot be loaded as a causal language model: {error}") from error
-    other = next((name for name, one in model.named_parameters() if one.dtype != torch.float32), None)
-    if other is not None:
-        raise UnusableModel(
-            f"{model_dir}: {other} does not load as float32; quantised weights cannot be attributed, give the folder they were made from"
-        )
-    return model, tokenizer
-
-
 def _end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     """Tokens that end a turn: the tokenizer's and those of the generation configuration."""
     configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     listed: Iterable[int | None] = configured if isinstance(configured, list) else [configured]
     return frozenset(one for one in [tokenizer.eos_token_id, *listed] if one is not None)
-
-
-def _check_architecture(model_dir: Path) -> None:
-    try:
-        transformers.AutoConfig.from_pretrained(
-            str(model_dir), local_files_only=True, trust_remote_code=False
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise UnusableModel(f"{model_dir}: config.json is not a known architecture: {error}") from error

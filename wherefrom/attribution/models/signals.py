@@ -25,11 +25,16 @@ from torch import Tensor
 from wherefrom.attribution.models.head import head_errors
 from wherefrom.attribution.models.model import LanguageModel
 from wherefrom.attribution.models.render import TokenRow
+from wherefrom.errors import UnusableModel
 
 Form = Literal["forward", "activation"]
 
 #: Largest difference of a logit between the split and the plain pass for the split pass to be used.
 PROBE_TOLERANCE = 2e-3
+#: Tokens of the run that shows whether a model looks ahead.
+_CAUSAL_TOKENS = 6
+#: Largest change of a logit by a later token, as a share of the largest logit, that counts as rounding.
+_AHEAD = 1e-4
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,7 @@ class SignalReader:
         self.form = form
         self.layers = tuple(layers)
         self._similarity_layer = similarity_layer
+        _check_readable(language)
         self.split_pass = self._probe()
 
     def read(self, rows: Sequence[TokenRow]) -> Signals:
@@ -240,6 +246,31 @@ class SignalReader:
         logits = torch.nn.functional.linear(states, self._head.weight, getattr(self._head, "bias", None))
         difference = logits - Places.find(rows, plain.first).of(plain.logits)
         return float(difference.abs().max()) <= PROBE_TOLERANCE
+
+
+@torch.no_grad()
+def _check_readable(language: LanguageModel) -> None:
+    """Refuse a model whose hidden states cannot be compared with each other, or that looks ahead.
+
+    Raises:
+        UnusableModel: its hidden states have several widths, or a token changes the logits of the tokens before it.
+    """
+    vocabulary = len(language.model.get_input_embeddings().weight)
+    ids = torch.arange(_CAUSAL_TOKENS).remainder(vocabulary).repeat(2, 1)
+    ids[1, -1] = vocabulary - 1
+    out = language.model(input_ids=ids, output_hidden_states=True, use_cache=False)
+    widths = sorted({state.shape[-1] for state in out.hidden_states or ()})
+    if widths != [language.hidden_size]:
+        told = ", ".join(map(str, widths)) or "none"
+        raise UnusableModel(
+            f"{language.base_folder}: the hidden states are {told} wide, the model says {language.hidden_size}; models that project their states "
+            "between layers (such as OPT-350m) cannot be explained"
+        )
+    before = out.logits[:, :-1]
+    if float((before[0] - before[1]).abs().max()) > _AHEAD * float(before.abs().max()):
+        raise UnusableModel(
+            f"{language.base_folder}: a token changes the logits of the tokens before it; only causal language models can be explained"
+        )
 
 
 def common_prefix(sequences: Sequence[tuple[int, ...]]) -> int:

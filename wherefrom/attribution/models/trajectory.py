@@ -86,7 +86,7 @@ def load_halfway(
         )
     if adapter_dir is not None and start_dir is not None:
         raise ConfigurationError("give the adapter (--adapter) or the first weights (--start), not both")
-    begin = load_model(start_dir or model_dir)
+    begin = load_model(start_dir or model_dir, adapter_dir, merge=False)
     halfway = model_between(begin, final, HALF_WAY)
     return replace(halfway, fingerprint=begin.fingerprint, base_folder=begin.base_folder)
 
