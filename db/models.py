@@ -392,3 +392,15 @@ class ApiKey(Base):
     expires_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+
+
+class SchemaRelease(Base):
+    """One row: what the newest upgrade of the schema declared, for older releases that run beside the newer one."""
+
+    __tablename__ = "schema_release"
+
+    id: Mapped[Id]
+    #: Revision that the upgrade led to.
+    revision: Mapped[Short]
+    #: Head of the oldest release that works with it.
+    compatible_from: Mapped[Short]

@@ -131,11 +131,8 @@ def readiness(services: Services) -> Readiness:
         services.database.ping()
 
     def schema() -> str | None:
-        url = services.settings.database_url.get_secret_value()
-        current, head = migrate.current_and_head(url)
-        if current == head:
-            return None
-        return f"the database is at revision {current or 'none'}, this release needs {head}: run `python -m worker migrate`"
+        found = migrate.schema_of(services.settings.database_url.get_secret_value())
+        return None if found.is_usable else found.text
 
     def writes() -> str | None:
         try:

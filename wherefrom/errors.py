@@ -183,6 +183,12 @@ class ConfigurationError(PermanentError):
     code = "configuration"
 
 
+class SchemaTooNew(PermanentError):
+    """A newer release made the database's schema, and this release is not declared to work with it."""
+
+    code = "schema_too_new"
+
+
 class MeasuringUnavailable(PermanentError):
     """Effects cannot be measured here: a setting that says how the audited model was trained is missing or does not fit."""
 

@@ -77,19 +77,19 @@ def _redis(settings: Settings) -> tuple[bool, str]:
 
 def _database(settings: Settings) -> tuple[bool, str]:
     from db.intake import check_writable  # noqa: PLC0415
-    from db.migrate import current_and_head  # noqa: PLC0415
+    from db.migrate import schema_of  # noqa: PLC0415
     from db.session import open_database  # noqa: PLC0415
 
     database = open_database(settings)
     try:
         database.ping()
-        current, head = current_and_head(settings.database_url.get_secret_value())
-        if current != head:
-            return False, f"schema is {current}, this release needs {head}: run `python -m worker migrate`"
+        schema = schema_of(settings.database_url.get_secret_value())
+        if not schema.is_usable:
+            return False, schema.text
         check_writable(database)
     finally:
         database.dispose()
-    return True, f"can be read and written, schema {head}"
+    return True, f"can be read and written; {schema.text}"
 
 
 def web_url(settings: Settings) -> str:

@@ -51,20 +51,20 @@ def up(*, host: Host = None, port: Port = None) -> None:
 
 
 def migrate(*, as_json: Json = False) -> None:
-    """Bring the database to the schema of this release.
+    """Bring the database to the schema of this release; a newer schema stays as it is.
+
+    Exit code 2: a newer release made the schema, and this release is not declared to work with it.
 
     Examples:
       python -m worker migrate
     """
-    from db.migrate import current_and_head, upgrade
+    from db.migrate import upgrade
 
-    url = open_settings().database_url.get_secret_value()
-    upgrade(url)
-    current, head = current_and_head(url)
+    schema = upgrade(open_settings().database_url.get_secret_value())
     if as_json:
-        print_json({"current": current, "head": head})
+        print_json({"current": schema.current, "head": schema.head, "standing": schema.standing})
     else:
-        say(f"the schema is {current}")
+        say(schema.text)
 
 
 def intake(*, exit_with_parent: WithParent = False, after: After = 0.0) -> None:

@@ -9,11 +9,12 @@ from sqlalchemy import inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from db import migrate
+from db.migrate import Standing
 from db.models import Base
 from db.session import Database
 from db.views import VIEWS
 from tests.integration.db.builders import accept, answered, at_once, record, register
-from wherefrom.errors import DatabaseUnavailable
+from wherefrom.errors import DatabaseUnavailable, SchemaTooNew
 
 
 @pytest.fixture
@@ -50,19 +51,57 @@ def test_checks_have_the_names_of_the_models(db: Database) -> None:
 
 
 def test_upgrade_tells_revision_and_is_repeatable(database_url: str) -> None:
-    """A new database has no revision; after `upgrade` it has the head, also when upgraded again."""
-    current, head = migrate.current_and_head(database_url)
-    assert current is None
-    migrate.upgrade(database_url)
-    migrate.upgrade(database_url)
-    assert migrate.current_and_head(database_url) == (head, head)
+    """A new database is behind; after `upgrade` it is current, also when upgraded again."""
+    found = migrate.schema_of(database_url)
+    assert (found.current, found.standing, found.is_usable) == (None, Standing.BEHIND, False)
+    assert migrate.upgrade(database_url).standing is Standing.CURRENT
+    assert migrate.upgrade(database_url) == migrate.schema_of(database_url)
 
 
 def test_upgrade_from_several_processes_at_once(database_url: str) -> None:
     """Services that start together may all migrate."""
     at_once([lambda: migrate.upgrade(database_url)] * 3)
-    current, head = migrate.current_and_head(database_url)
-    assert current == head
+    assert migrate.schema_of(database_url).standing is Standing.CURRENT
+
+
+def _made_by_a_newer_release(database: Database, *, compatible_from: str | None) -> None:
+    """The database as a release leaves it that this one does not know."""
+    with database.writing() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        if compatible_from is not None:
+            declare = text("UPDATE schema_release SET revision = '9999', compatible_from = :oldest")
+            session.execute(declare, {"oldest": compatible_from})
+
+
+def test_a_newer_schema_that_is_declared_compatible_is_usable(database: Database, database_url: str) -> None:
+    """A release that knows the declared revision works on, and its `migrate` changes nothing and says so."""
+    _made_by_a_newer_release(database, compatible_from=migrate.schema_of(database_url).head)
+    found = migrate.upgrade(database_url)
+    assert (found.standing, found.current, found.is_usable) == (Standing.AHEAD, "9999", True)
+    assert "declared compatible" in found.text
+    assert accept(database, record())
+
+
+@pytest.mark.parametrize("oldest", [None, "9998"])
+def test_a_newer_schema_that_is_not_declared_compatible_is_refused(
+    database: Database, database_url: str, oldest: str | None
+) -> None:
+    """Not declared at all, or declared for releases newer than this one: one line that says what to do, and no change."""
+    _made_by_a_newer_release(database, compatible_from=oldest)
+    assert not migrate.schema_of(database_url).is_usable
+    with pytest.raises(SchemaTooNew, match="run that newer release"):
+        migrate.upgrade(database_url)
+    assert migrate.schema_of(database_url).current == "9999"
+
+
+def test_every_upgrade_declares_with_whom_it_works(database: Database, database_url: str) -> None:
+    """The declared release is one of ours, and the row tells of the newest revision."""
+    with database.reading() as session:
+        [row] = session.execute(text("SELECT revision, compatible_from FROM schema_release")).all()
+    assert row.revision == migrate.schema_of(database_url).head
+    assert row.compatible_from == migrate.COMPATIBLE_FROM
+    revisions = {path.name[:4] for path in (migrate.MIGRATIONS / "versions").glob("*.py")}
+    assert migrate.COMPATIBLE_FROM in revisions
 
 
 def test_upgrade_restores_a_missing_view(database: Database, database_url: str) -> None:
@@ -98,3 +137,69 @@ def test_views_cannot_be_written(db: Database, view: str) -> None:
     column = "source" if view != "v_audits" else "model"
     with pytest.raises((DBAPIError, DatabaseUnavailable)), db.writing() as session:
         session.execute(text(f"UPDATE {view} SET {column} = 'x'"))
+
+
+@pytest.mark.parametrize("revision", ["0001", "0003"])
+def test_views_of_the_users_own_survive_a_migration(
+    database: Database, database_url: str, revision: str
+) -> None:
+    """Down and up again: a view that reads ours is there all the time, and reads rows at each step."""
+    answered(database, register(database), record())
+    report = "CREATE VIEW my_report AS SELECT severity, count(*) AS audits FROM v_audits GROUP BY severity"
+    read = text("SELECT audits FROM my_report")
+    with database.writing() as session:
+        session.execute(text(report))
+    for step in (lambda: migrate.downgrade(database_url, revision), lambda: migrate.upgrade(database_url)):
+        step()
+        with database.reading() as session:
+            assert session.scalar(read) == 1
+            assert session.execute(text("SELECT * FROM v_citations")).all()
+
+
+def test_views_have_null_for_what_an_older_schema_lacks(database: Database, database_url: str) -> None:
+    """After a downgrade the views still have all their columns."""
+    answered(database, register(database), record())
+    with database.reading() as session:
+        columns = list(session.execute(text("SELECT * FROM v_citations")).keys())
+    migrate.downgrade(database_url, "0003")
+    with database.reading() as session:
+        rows = session.execute(text("SELECT * FROM v_citations")).mappings().all()
+    assert list(rows[0]) == columns
+    assert {row["encoder_score"] for row in rows} == {None}
+
+
+@pytest.mark.postgres
+def test_grants_survive_a_migration(postgres_url: str) -> None:
+    """A role that was allowed to read the views may read them after every step, without a new GRANT."""
+    migrate.upgrade(postgres_url)
+    database = Database(postgres_url)
+    role = f"bi_{postgres_url.rsplit('/', 1)[1]}"
+    with database.writing() as session:
+        session.execute(text(f"CREATE ROLE {role}"))
+        session.execute(text(f"GRANT SELECT ON {', '.join(VIEWS)} TO {role}"))
+    allowed = text("SELECT has_table_privilege(:role, :view, 'select')")
+    for step in (lambda: migrate.downgrade(postgres_url, "0002"), lambda: migrate.upgrade(postgres_url)):
+        step()
+        with database.reading() as session:
+            assert all(session.scalar(allowed, {"role": role, "view": view}) for view in VIEWS)
+    with database.writing() as session:
+        session.execute(text(f"DROP OWNED BY {role}"))
+        session.execute(text(f"DROP ROLE {role}"))
+    database.dispose()
+
+
+def test_a_view_of_an_older_release_gains_columns_behind_its_own(
+    database: Database, database_url: str
+) -> None:
+    """A database whose view has other columns keeps their order on PostgreSQL, so that it can be replaced."""
+    answered(database, register(database), record())
+    migrate.downgrade(database_url, "-1")
+    with database.writing() as session:
+        session.execute(text("DROP VIEW v_sources"))
+        session.execute(text("CREATE VIEW v_sources AS SELECT 'x' AS gone, source FROM training_example"))
+    migrate.upgrade(database_url)
+    with database.reading() as session:
+        rows = session.execute(text("SELECT * FROM v_sources")).mappings().all()
+    assert rows[0]["citations"] is not None
+    if database.dialect == "postgresql":
+        assert list(rows[0])[:2] == ["gone", "source"]

@@ -2,6 +2,7 @@
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import text
 from starlette.testclient import TestClient
 
 from db import migrate
@@ -53,6 +54,21 @@ def test_an_old_schema_is_not_ready(make_app, database_url):
     answer = client.get("/readyz")
     assert answer.status_code == 503
     assert "python -m worker migrate" in answer.json()["checks"]["schema"]["detail"]
+
+
+def test_a_newer_schema_is_ready_if_it_is_declared_compatible(make_app, database, database_url):
+    """During a rolling upgrade the older release stays ready; with a schema nobody declared it is not, and says why."""
+    client = TestClient(make_app(), base_url=BASE_URL)
+    head = migrate.schema_of(database_url).head
+    with database.writing() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    answer = client.get("/readyz")
+    assert answer.status_code == 503
+    assert "run that newer release" in answer.json()["checks"]["schema"]["detail"]
+    with database.writing() as session:
+        declare = text("UPDATE schema_release SET revision = '9999', compatible_from = :head")
+        session.execute(declare, {"head": head})
+    assert client.get("/readyz").status_code == 200
 
 
 @pytest.fixture
