@@ -15,10 +15,10 @@ from web.openapi import install_openapi
 from web.render import STATIC_DIR
 from web.security import Gate
 from web.services import Notify, QueueProbe, Services, notify_nobody
-from wherefrom import __version__
 from wherefrom.access import refuse_keyless_production
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
+from wherefrom.version import __version__
 
 _TAGS = [
     {"name": "flag", "description": "Send outputs for review."},

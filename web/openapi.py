@@ -5,8 +5,8 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from wherefrom import __version__
 from wherefrom.records import FlaggedRecord
+from wherefrom.version import __version__
 
 _REF = "#/components/schemas/{model}"
 

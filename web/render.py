@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from web.display import FILTERS, share
-from wherefrom import __version__
+from wherefrom.version import __version__
 
 _HERE = Path(__file__).parent
 STATIC_DIR = _HERE / "static"

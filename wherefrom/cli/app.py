@@ -9,11 +9,11 @@ from typing import Annotated
 
 import typer
 
-import wherefrom
 from wherefrom.cli import export, flagging, measuring, service
 from wherefrom.cli.output import ExitCode, exit_code_of, print_error
 from wherefrom.errors import ConfigurationError, WherefromError
 from wherefrom.terminal import say
+from wherefrom.version import __version__
 
 #: Commands that need the engine; their module is imported when one of them runs, because torch takes seconds.
 ENGINE_COMMANDS = {
@@ -102,7 +102,7 @@ def _short_help_of(command: Callable[..., None]) -> str:
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - Typer passes it so
     if wanted:
-        say(wherefrom.__version__)
+        say(__version__)
         raise typer.Exit
 
 

@@ -30,12 +30,12 @@ from wherefrom.cli.offline import (
     Json,
     KnownModel,
     Threads,
-    open_with_model,
     progress_bars,
     set_threads,
 )
 from wherefrom.errors import ConfigurationError
 from wherefrom.evaluation.material import read_control_groups, read_gold
+from wherefrom.library import open_with_model
 from wherefrom.records import utc_now
 from wherefrom.retraining.bank import load_bank
 from wherefrom.terminal import say

@@ -14,7 +14,6 @@ from wherefrom.cli.offline import (
     Json,
     KnownModel,
     Threads,
-    open_with_model,
     progress_bars,
     set_threads,
 )
@@ -24,6 +23,7 @@ from wherefrom.evaluation.evaluating import evaluate_bundle
 from wherefrom.evaluation.material import MaterialFiles
 from wherefrom.evaluation.page import card_page
 from wherefrom.evaluation.report import Report
+from wherefrom.library import open_with_model
 from wherefrom.terminal import say
 
 LossesName = Annotated[

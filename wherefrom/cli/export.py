@@ -173,7 +173,7 @@ def _parquet_writer() -> Callable[[Path, Iterable[AuditDetail]], None]:
         arrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
     except ModuleNotFoundError as error:
         raise ConfigurationError(
-            "Parquet needs pyarrow: pip install pyarrow, or take --format jsonl or csv"
+            'Parquet needs pyarrow: pip install "wherefrom[parquet]", or take --format jsonl or csv'
         ) from error
     kinds = dict.fromkeys(_INTEGERS, arrow.int64()) | dict.fromkeys(_FLOATS, arrow.float64())
     kinds["truncated"] = arrow.bool_()

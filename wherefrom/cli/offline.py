@@ -19,10 +19,9 @@ from wherefrom.atomic import PRIVATE, whole_file
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles.build import Progress as Report
 from wherefrom.attribution.bundles.build import build_bundle
-from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
 from wherefrom.attribution.bundles.manifest import Manifest, read_manifest
 from wherefrom.attribution.bundles.options import BuildOptions
-from wherefrom.attribution.bundles.whereabouts import ModelFolders, find_model, write_note
+from wherefrom.attribution.bundles.whereabouts import ModelFolders, write_note
 from wherefrom.attribution.corpus import ReadAs
 from wherefrom.attribution.fusion import FusionWeights
 from wherefrom.attribution.models.rule import parse_template_args, read_template
@@ -35,8 +34,8 @@ from wherefrom.attribution.offline import (
 )
 from wherefrom.cli.corpus_options import FormatOption, SplitOption, TurnsOption
 from wherefrom.errors import ConfigurationError
+from wherefrom.library import open_with_model
 from wherefrom.records import Attribution
-from wherefrom.settings import load_settings
 from wherefrom.terminal import say, visible
 
 Json = Annotated[bool, typer.Option("--json", help="End with one JSON line instead of text.")]
@@ -303,19 +302,6 @@ def verify(
         typer.echo(json.dumps({"name": manifest.name, "files": len(manifest.files), "intact": True}))
         return
     say(f"{manifest.name}: {len(manifest.files)} files intact")
-
-
-def open_with_model(path: Path, model: Path | None, adapter: Path | None) -> Bundle:
-    """Open a bundle with the model that is named, or with the one that is found where none is."""
-    if model is None:
-        folders = find_model(path, read_manifest(path, verify=False), load_settings().models_dir)
-        return open_bundle(
-            path,
-            model_dir=folders.model,
-            adapter_dir=adapter or folders.adapter,
-            start_dir=folders.start,
-        )
-    return open_bundle(path, model_dir=model, adapter_dir=adapter)
 
 
 def _check_targets(*files: Path | None) -> None:

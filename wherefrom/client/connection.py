@@ -14,7 +14,6 @@ from typing import Any
 
 import httpx
 
-import wherefrom
 from wherefrom import errors
 from wherefrom.errors import (
     ConfigurationError,
@@ -24,6 +23,7 @@ from wherefrom.errors import (
     Unauthorized,
     WherefromError,
 )
+from wherefrom.version import __version__
 
 #: Answers that say "later", beside all of 5xx.
 RETRYABLE_STATUSES = frozenset({408, 425, 429})
@@ -166,7 +166,7 @@ def _checked_url(url: str) -> httpx.URL:
 
 
 def _headers(api_key: str | None) -> dict[str, str]:
-    headers = {"user-agent": f"wherefrom/{wherefrom.__version__}", "accept": "application/json"}
+    headers = {"user-agent": f"wherefrom/{__version__}", "accept": "application/json"}
     if api_key is None:
         return headers
     if not api_key.isascii() or not api_key.isprintable():
