@@ -60,4 +60,7 @@ class Heartbeat:
 
     def _run(self) -> None:
         while not self._stop.wait(self._every_s):
-            self.beat()
+            try:
+                self.beat()
+            except Exception:  # the thread's boundary: a beat that failed is told, and the next one may do
+                log.exception("heartbeat_failed", bundle_id=self._bundle_id)

@@ -12,6 +12,7 @@ import structlog
 from tasks.attribute import BatchReport, attribute_batch
 from tasks.runtime import TaskRuntime, bundle_of
 from tasks.store import AuditStore
+from tasks.time_limit import hard_limit
 from wherefrom.attribution.interface import Attributor
 from wherefrom.errors import PermanentError, TransientError
 from wherefrom.logs import get_logger
@@ -57,6 +58,12 @@ def work_hint(message: Mapping[str, Any], runtime: BatchRuntime) -> BatchReport 
 
 def _work_bundle(bundle_id: int, runtime: BatchRuntime) -> BatchReport | None:
     attributor = runtime.attributor(bundle_id)
+    # From here on, for loading a model may take longer than any batch.
+    with hard_limit(runtime.settings.batch_time_limit_seconds):
+        return _work_batch(bundle_id, attributor, runtime)
+
+
+def _work_batch(bundle_id: int, attributor: Attributor, runtime: BatchRuntime) -> BatchReport | None:
     started = runtime.clock()
     claim = runtime.store.claim(
         bundle_id,

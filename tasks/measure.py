@@ -13,6 +13,7 @@ from db.measurement_queue import MeasurementQueue
 from tasks.failures import MEASUREMENT, failure_of
 from tasks.heartbeat import Heartbeat
 from tasks.runtime import TaskRuntime, bundle_of
+from tasks.time_limit import hard_limit
 from wherefrom.attribution.interface import EffectMeter
 from wherefrom.errors import DatabaseUnavailable, NotFound
 from wherefrom.logs import get_logger
@@ -77,7 +78,8 @@ def _work(bundle_id: int, runtime: MeasureRuntime) -> MeasurementState | None:
     with structlog.contextvars.bound_contextvars(
         measurement_id=claimed.measurement_id, audit_id=claimed.audit_id
     ):
-        state = measure_claimed(claimed, meter, runtime)
+        with hard_limit(settings.measure_time_limit_seconds):
+            state = measure_claimed(claimed, meter, runtime)
         told = None if state is None else state.value
         log.info("measurement_worked", state=told, seconds=round(runtime.clock() - started, 3))
     runtime.metrics.count("measurements_finished_total", state="fenced" if state is None else state.value)

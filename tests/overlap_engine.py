@@ -6,9 +6,12 @@ file, whose hash is the corpus hash that the database has.
 """
 
 import hashlib
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import billiard
 
 from wherefrom.attribution.interface import KeepGoing, OverLong, PreparedQuery
 from wherefrom.errors import (
@@ -31,15 +34,49 @@ from wherefrom.records import (
     TrainingExample,
 )
 from wherefrom.settings import Settings
+from worker import hearing
+from worker.transport import Channel
 
 #: The setting `engine` that makes a process use this engine; `allow_other_engine` allows it.
 ENGINE = "tests.overlap_engine:make_engine"
+SLOW_ENGINE = "tests.overlap_engine:make_slow_engine"
+LATE_ENGINE = "tests.overlap_engine:make_late_engine"
+#: Seconds until a pool process with the late engine is up, and seconds that it loads.
+LATE_S, LOAD_S = 4.5, 2.5
+DEAF_ENGINE = "tests.overlap_engine:make_deaf_engine"
+#: Seconds of one pass of the slow engine.
+SLOW_S = 0.7
 FORM = "overlap"
 _EXAMPLES = "examples.jsonl"
 
 
 def make_engine(settings: Settings) -> "OverlapEngine":
     """The factory that the setting `engine` names."""
+    return OverlapEngine(settings)
+
+
+def make_slow_engine(settings: Settings) -> "OverlapEngine":
+    """The same, but a pass takes long enough for a test to act while the worker is busy."""
+    return SlowEngine(settings)
+
+
+def make_late_engine(settings: Settings) -> "OverlapEngine":
+    """The same on a busy machine: a pool process is up late, and loads for long."""
+    if billiard.current_process().name != "MainProcess":
+        threading.Event().wait(LATE_S)
+    return LateEngine(settings)
+
+
+def make_deaf_engine(settings: Settings) -> "OverlapEngine":
+    """The same in a worker that asks its queue once and then never again; what is deaf ends sooner than in earnest."""
+    ask = Channel._brpop_start
+
+    def ask_once(channel: Channel, timeout: float | None = None) -> None:
+        if channel.heard_at is None:
+            ask(channel, timeout)
+
+    hearing.LISTEN_S, hearing.FRESH_S, hearing.DEAF_S = 0.2, 1.5, 2.0
+    setattr(Channel, "_brpop_start", ask_once)  # noqa: B010 - mypy takes no assignment to a method
     return OverlapEngine(settings)
 
 
@@ -73,6 +110,23 @@ class OverlapEngine:
         if hashlib.sha256(content).hexdigest() != bundle.corpus_sha256:
             raise BundleCorrupt(f"bundle {bundle.name}: {_EXAMPLES} has changed")
         return [TrainingExample.model_validate_json(line) for line in content.splitlines()]
+
+
+class LateEngine(OverlapEngine):
+    """Loads for longer than any batch may take."""
+
+    def open_attributor(self, bundle: BundleInfo) -> "OverlapAttributor":
+        """Read the examples."""
+        threading.Event().wait(LOAD_S)
+        return super().open_attributor(bundle)
+
+
+class SlowEngine(OverlapEngine):
+    """Opens attributors that take their time."""
+
+    def open_attributor(self, bundle: BundleInfo) -> "OverlapAttributor":
+        """Read the examples."""
+        return SlowAttributor(bundle.name, self._examples(bundle))
 
 
 def write_overlap_bundle(folder: Path, examples: Iterable[TrainingExample]) -> str:
@@ -159,6 +213,17 @@ class OverlapAttributor:
             loss_nats=0.0,
             candidates=len(scores),
         )
+
+
+class SlowAttributor(OverlapAttributor):
+    """Takes `SLOW_S` seconds for each pass."""
+
+    def attribute(
+        self, prepared: Sequence[PreparedQuery], *, top_k: int, opponents: int
+    ) -> list[Attribution]:
+        """As the overlap engine, later."""
+        threading.Event().wait(SLOW_S)
+        return super().attribute(prepared, top_k=top_k, opponents=opponents)
 
 
 class OverlapEffectMeter:

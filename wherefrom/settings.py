@@ -96,7 +96,9 @@ class Settings(BaseSettings):
         default=2.0, gt=0, description="Wait after the first transient failure; doubles."
     )
     backoff_cap_seconds: float = Field(default=300.0, gt=0, description="Longest wait between two attempts.")
-    batch_time_limit_seconds: int = Field(default=600, ge=1, description="Hard limit of one claimed batch.")
+    batch_time_limit_seconds: int = Field(
+        default=600, ge=1, description="Hard limit of one claimed batch, from the moment its model is loaded."
+    )
 
     recipe: _OptionalPath = Field(
         default=None,

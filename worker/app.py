@@ -22,9 +22,16 @@ from worker.hints import HintSender, MeasureHintSender
 from worker.owners import owner_name
 from worker.redis_link import SOCKET_OPTIONS, connect_redis
 from worker.runtime import Runtime
+from worker.signs import LOADING_S
 
 if TYPE_CHECKING:
     from worker.measuring_runtime import MeasuringRuntime
+
+
+#: Longest time from the start of a pool process until it says that it is up; one that takes longer is killed and started again. Celery's 4 s are
+#: less than a spawned Python needs for its imports on a busy machine (measured: 1.5 s idle, 11 s at a load of four per core), and a machine whose pool
+#: processes are killed while they start stays busy.
+ALIVE_S = 120.0
 
 
 class Role(StrEnum):
@@ -36,6 +43,8 @@ class Role(StrEnum):
 
 class WherefromCelery(Celery):  # type: ignore[misc]  # Celery ships no types
     """A Celery application that knows the settings, its role and the two tasks."""
+
+    amqp_cls = "worker.transport:Amqp"
 
     def __init__(
         self,
@@ -53,9 +62,7 @@ class WherefromCelery(Celery):  # type: ignore[misc]  # Celery ships no types
 
     def on_init(self) -> None:
         """Register the tasks; called by Celery at the end of its constructor."""
-        self.conf.update(celery_configuration(self.settings))
-        if self.role is Role.MEASURE:
-            self.conf.task_time_limit = self.settings.measure_time_limit_seconds
+        self.conf.update(celery_configuration(self.settings, self.role))
         for task in (AttributeTask(), MeasureTask()):
             task.Request = "worker.lost:WatchedRequest"  # looked up in the main process, which alone needs it
             self.register_task(task)
@@ -80,8 +87,11 @@ def make_celery(settings: Settings, *, role: Role = Role.ATTRIBUTE) -> Wherefrom
     return WherefromCelery("wherefrom", settings=settings, role=role, set_as_current=False)
 
 
-def celery_configuration(settings: Settings) -> dict[str, Any]:
+def celery_configuration(settings: Settings, role: Role = Role.ATTRIBUTE) -> dict[str, Any]:
     """Celery's settings."""
+    limit_s = (
+        settings.batch_time_limit_seconds if role is Role.ATTRIBUTE else settings.measure_time_limit_seconds
+    )
     return {
         "broker_url": settings.redis_url.get_secret_value(),
         "broker_transport": "worker.transport:Transport",
@@ -101,8 +111,9 @@ def celery_configuration(settings: Settings) -> dict[str, Any]:
         "worker_prefetch_multiplier": 1,
         # fork would share CUDA, threads and database connections with the parent.
         "worker_pool_start_method": "spawn",
-        # Hard limit: the process is replaced, the leases run out, the audits are claimed again.
-        "task_time_limit": settings.batch_time_limit_seconds,
+        "worker_proc_alive_timeout": ALIVE_S,
+        # The limit of the work itself starts when the model is loaded (tasks.time_limit); this one also ends a process that hangs while it loads.
+        "task_time_limit": limit_s + LOADING_S,
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
         "worker_send_task_events": False,

@@ -64,6 +64,8 @@ def how_it_ended(error: BaseException) -> str | None:
     if not isinstance(error, WorkerLostError):
         return None
     found = _STATUS.search(str(error))
+    if found is not None and "SIGALRM" in found["status"]:  # tasks.time_limit
+        return "its process was ended after the time limit of the work in hand"
     status = "an unknown status" if found is None else found["status"].replace("exitcode", "exit code")
     return f"its process ended with {status}"
 

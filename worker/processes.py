@@ -39,8 +39,9 @@ def run_intake(settings: Settings, stop: threading.Event) -> None:
     log.info("intake_started", consumer=consumer, database=database.url_masked)
 
     def _beat() -> None:
-        sign.give(**intake.situation())
+        sign.beat(**intake.situation())
 
+    sign.give()
     try:
         run_rounds(intake.step, name="intake", stop=stop, beat=_beat, pause_s=0)
         intake.leave()
@@ -66,8 +67,9 @@ def run_sweeper(settings: Settings, stop: threading.Event) -> None:
     measure_hints = MeasureHintSender(celery, client, settings=settings, metrics=metrics, sender="sweeper")
     sweeper = Sweeper(database, hints, measure_hints=measure_hints, settings=settings, metrics=metrics)
     log.info("sweeper_started", every_s=settings.sweep_seconds)
+    sign.give()
     try:
-        run_rounds(sweeper.step, name="sweeper", stop=stop, beat=sign.give, pause_s=settings.sweep_seconds)
+        run_rounds(sweeper.step, name="sweeper", stop=stop, beat=sign.beat, pause_s=settings.sweep_seconds)
     finally:
         sign.remove()
         client.close()

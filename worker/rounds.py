@@ -5,12 +5,15 @@ import signal
 import threading
 from collections.abc import Callable
 from types import FrameType
+from typing import TypeVar
 
 from wherefrom.backoff import backoff_seconds
 from wherefrom.errors import TransientError
 from wherefrom.logs import get_logger
 
 log = get_logger(__name__)
+
+T = TypeVar("T")
 
 #: Waits while Redis or the database is away: short, for nothing is spent by asking.
 RETRY_BASE_S = 0.2
@@ -46,6 +49,15 @@ def run_rounds(
             log.info("recovered", process=name, failures=failures)
             failures = 0
         stop.wait(pause_s)
+
+
+def guarded(step: Callable[[], T], *, name: str, otherwise: T) -> T:
+    """One step of a thread that must not die: what it raises is told in the log with its traceback, and `otherwise` is the answer."""
+    try:
+        return step()
+    except Exception:  # the boundary of a thread: nobody else would hear of it
+        log.exception("thread_failed", thread=name)
+        return otherwise
 
 
 def stop_on_signals() -> threading.Event:

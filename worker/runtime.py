@@ -83,7 +83,7 @@ class Runtime:
                 self._load(bundle_id)
             except PermanentError as error:
                 self._refused[bundle_id] = (self.clock() + REFUSED_S, error)
-                refusal_sign(self.settings, bundle_id).give(code=error.code)
+                refusal_sign(self.settings, bundle_id).beat(code=error.code)
                 waiting.explain_waiting(self._database, bundle_id, code=error.code, reason=str(error))
                 raise
             refusal_sign(self.settings, bundle_id).remove()
@@ -96,7 +96,7 @@ class Runtime:
             self._loaded.popitem(last=False)
         started = self.clock()
         loading = loading_sign(self.settings, bundle_id)
-        loading.give(bundle=bundle.name)
+        loading.beat(bundle=bundle.name)
         try:
             self._loaded[bundle_id] = self._engine.open_attributor(bundle)
         finally:

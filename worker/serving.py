@@ -1,16 +1,20 @@
-"""Runs a Celery worker over one queue until it is told to stop, beside a watchdog that ends it when it has gone deaf."""
+"""Runs a Celery worker over one queue until it is told to stop, watched from two sides; a watcher ends it when it has gone deaf."""
 
 import os
 import socket
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from wherefrom.settings import Settings
 from worker.app import Role, make_celery
+from worker.hearing import Ear, Hearing
+from worker.redis_link import connect_redis, redis_errors
 from worker.signs import Sign
 from worker.watchdog import Watchdog
 
-#: Exit code of a worker that its watchdog ended.
+#: Exit code of a worker that a watcher ended.
 EXIT_STALLED = 1
 
 
@@ -30,12 +34,6 @@ def serve_queue(queue: Queue, settings: Settings, *, watchdog: Watchdog, sign: S
     """Serve until SIGTERM, finish what is in work, and tidy up; the worker's exit code."""
     stop = threading.Event()
     sign.give()
-    threading.Thread(
-        target=watchdog.run,
-        kwargs={"beat": sign.give, "stop": stop, "end": lambda: os._exit(EXIT_STALLED)},
-        name="watchdog",
-        daemon=True,
-    ).start()
     worker = make_celery(settings, role=queue.role).Worker(
         hostname=f"{queue.node}-{os.getpid()}@{socket.gethostname()}",
         pool="prefork",
@@ -46,9 +44,38 @@ def serve_queue(queue: Queue, settings: Settings, *, watchdog: Watchdog, sign: S
         without_heartbeat=True,
         quiet=True,
     )
+    hearing = Hearing(lambda: ear_of(worker), _asking(settings))
+    _watch("watchdog", lambda: watchdog.run(beat=sign.beat, stop=stop, end=_end))
+    _watch("hearing", lambda: hearing.run(stop=stop, end=_end))
     try:
         worker.start()
     finally:
         stop.set()
         sign.remove()
     return int(worker.exitcode or 0)
+
+
+def ear_of(worker: Any) -> Ear | None:
+    """The channel over which a Celery worker takes its hints; None while it has none."""
+    tasks = getattr(getattr(worker, "consumer", None), "task_consumer", None)
+    channel: Ear | None = getattr(tasks, "channel", None)
+    return channel
+
+
+def _asking(settings: Settings) -> Callable[[], None]:
+    """Asks Redis over a connection of its own."""
+    client = connect_redis(settings)
+
+    def ask() -> None:
+        with redis_errors():
+            client.ping()
+
+    return ask
+
+
+def _watch(name: str, run: Callable[[], None]) -> None:
+    threading.Thread(target=run, name=name, daemon=True).start()
+
+
+def _end() -> None:
+    os._exit(EXIT_STALLED)

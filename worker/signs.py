@@ -10,8 +10,11 @@ import time
 
 from wherefrom.atomic import PRIVATE, whole_file
 from wherefrom.errors import ConfigurationError, DiskFull
+from wherefrom.logs import get_logger
 from wherefrom.private import own_folder
 from wherefrom.settings import Settings
+
+log = get_logger(__name__)
 
 #: A sign older than this means that the process hangs. Rounds take seconds; waits for Redis or the database up to 30.
 STALE_S = 60.0
@@ -36,19 +39,24 @@ class Sign:
         self._path = settings.state_dir / f"{name}.json"
 
     def give(self, **details: str) -> None:
-        """Write the sign, replacing the old one in one step.
+        """Write the first sign of a process, replacing the old one in one step. A full or failing disk is only told: the process works without.
 
         Raises:
-            ConfigurationError: the state folder cannot be written to.
+            ConfigurationError: the state folder can never be written to.
         """
         try:
-            own_folder(self._path.parent)
-            with whole_file(self._path, mode=PRIVATE, durable=False) as new:
-                new.write_text(json.dumps({"pid": os.getpid(), **details}), encoding="utf-8")
-        except DiskFull as error:
-            raise ConfigurationError(f"WHEREFROM_STATE_DIR: {error}") from error
-        except OSError as error:
+            self._write(details)
+        except (NotADirectoryError, FileExistsError, PermissionError) as error:
             raise ConfigurationError(f"WHEREFROM_STATE_DIR: {self._path.parent}: {error.strerror}") from error
+        except (OSError, DiskFull) as error:
+            self._tell(error)
+
+    def beat(self, **details: str) -> None:
+        """Write the sign again; one that cannot be written is a line in the log, for nothing but its age is lost."""
+        try:
+            self._write(details)
+        except (OSError, DiskFull) as error:
+            self._tell(error)
 
     def age_s(self) -> float | None:
         """Seconds since the last sign; None when there is none.
@@ -58,10 +66,10 @@ class Sign:
         """
         try:
             return max(0.0, time.time() - self._path.stat().st_mtime)
-        except FileNotFoundError:
-            return None
         except PermissionError as error:
             raise self._foreign() from error
+        except OSError:
+            return None
 
     def details(self) -> dict[str, str]:
         """What the process wrote; empty when there is no sign.
@@ -71,10 +79,10 @@ class Sign:
         """
         try:
             read = json.loads(self._path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
-            return {}
         except PermissionError as error:
             raise self._foreign() from error
+        except (OSError, ValueError):
+            return {}
         return {str(name): str(value) for name, value in read.items()} if isinstance(read, dict) else {}
 
     def _foreign(self) -> ConfigurationError:
@@ -89,4 +97,17 @@ class Sign:
 
     def remove(self) -> None:
         """Take the sign away: the process ended in order."""
-        self._path.unlink(missing_ok=True)
+        try:
+            self._path.unlink(missing_ok=True)
+        except OSError as error:
+            self._tell(error)
+
+    def _write(self, details: dict[str, str]) -> None:
+        own_folder(self._path.parent)
+        with whole_file(self._path, mode=PRIVATE, durable=False) as new:
+            new.write_text(json.dumps({"pid": os.getpid(), **details}), encoding="utf-8")
+
+    def _tell(self, error: OSError | DiskFull) -> None:
+        log.warning(
+            "sign_not_written", sign=self._path.name, folder=str(self._path.parent), reason=str(error)
+        )

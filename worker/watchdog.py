@@ -16,6 +16,7 @@ from tasks.attribute import Clock
 from wherefrom.errors import DatabaseUnavailable
 from wherefrom.logs import get_logger
 from wherefrom.records import AuditState
+from worker.rounds import guarded
 
 log = get_logger(__name__)
 
@@ -66,8 +67,8 @@ class Watchdog:
     def run(self, *, beat: Callable[[], None], stop: threading.Event, end: Callable[[], None]) -> None:
         """Look until `stop` is set; call `end` when the limit is passed."""
         while not stop.wait(min(LOOK_S, self._limit_s / 4)):
-            beat()
-            stalled_s = self.look()
+            guarded(beat, name="watchdog", otherwise=None)
+            stalled_s = guarded(self.look, name="watchdog", otherwise=0.0)
             if stalled_s >= self._limit_s:
                 log.error("worker_stalled", seconds=round(stalled_s), limit_s=self._limit_s)
                 end()

@@ -4,6 +4,7 @@ import queue
 import socket
 import threading
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import uvicorn
 
@@ -17,7 +18,7 @@ from wherefrom.settings import Settings
 from worker.app import make_celery
 from worker.hints import HintSender
 from worker.redis_link import connect_redis
-from worker.rounds import stop_on_signals
+from worker.rounds import guarded, stop_on_signals
 from worker.signs import Sign
 
 log = get_logger(__name__)
@@ -46,7 +47,7 @@ class HintThread:
 
     def _run(self) -> None:
         while (bundle_ids := self._asked.get()) is not None:
-            self._send(bundle_ids)
+            guarded(partial(self._send, bundle_ids), name="hints", otherwise=None)
 
 
 def run_web(settings: Settings) -> None:

@@ -40,6 +40,7 @@ from worker.engine import load_engine
 from worker.hints import MeasureHintSender
 from worker.measuring import MeasuringWatchdog
 from worker.measuring_runtime import MeasuringRuntime
+from worker.signs import LOADING_S
 
 pytestmark = pytest.mark.redis
 
@@ -241,8 +242,8 @@ def test_roles_of_the_celery_application(measuring):
     app = make_celery(measuring, role=Role.MEASURE)
     copy = pickle.loads(pickle.dumps(app))
     assert copy.role is Role.MEASURE
-    assert copy.conf.task_time_limit == measuring.measure_time_limit_seconds
-    assert make_celery(measuring).conf.task_time_limit == measuring.batch_time_limit_seconds
+    assert copy.conf.task_time_limit == measuring.measure_time_limit_seconds + LOADING_S
+    assert make_celery(measuring).conf.task_time_limit == measuring.batch_time_limit_seconds + LOADING_S
     app.close()
     copy.close()
 

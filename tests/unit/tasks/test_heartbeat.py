@@ -65,3 +65,19 @@ def test_the_thread_beats_until_the_block_ends(bench, claim):
             bench.now += 10
             wait_until(lambda: bench.audits.by_id[1].lease_until == bench.now + 60)
     assert not heartbeat._thread.is_alive()
+
+
+def test_no_error_ends_the_thread(bench, claim, logs):
+    """A beat that fails for whatever reason is told with its traceback, and the next one extends the leases."""
+    extend, failures = bench.store.extend, [ZeroDivisionError("bug"), RuntimeError("read-only")]
+
+    def _sometimes(*args, **kwargs):
+        if failures:
+            raise failures.pop()
+        return extend(*args, **kwargs)
+
+    bench.store.extend = _sometimes
+    with heartbeat_of(bench, claim, every_s=0.005):
+        bench.now += 10
+        wait_until(lambda: bench.audits.by_id[1].lease_until == bench.now + 60)
+    assert [(one["event"], one["exc_info"]) for one in logs] == [("heartbeat_failed", True)] * 2

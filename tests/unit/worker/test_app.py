@@ -7,6 +7,7 @@ import pytest
 from wherefrom.messages import ATTRIBUTE_QUEUE, ATTRIBUTE_TASK
 from wherefrom.settings import Settings
 from worker.app import make_celery, start_runtime
+from worker.signs import LOADING_S
 
 
 @pytest.fixture
@@ -29,7 +30,10 @@ def test_only_json_no_results_early_acknowledgement_spawn(app):
         True,
     )
     assert (conf.worker_pool_start_method, conf.worker_prefetch_multiplier) == ("spawn", 1)
-    assert conf.task_time_limit == 77
+    assert conf.task_time_limit == 77 + LOADING_S, "the batch's own limit starts when the model is loaded"
+    assert conf.worker_proc_alive_timeout >= 60, (
+        "a spawned process imports for seconds, and many more on a busy machine"
+    )
     assert conf.task_default_queue == ATTRIBUTE_QUEUE
     assert conf.broker_transport_options["global_keyprefix"] == "p:"
 

@@ -19,6 +19,7 @@ from worker.owners import owner_name, owner_prefix
     [
         (-signal.SIGKILL, "its process ended with signal 9 (SIGKILL)"),
         (-signal.SIGSEGV, "its process ended with signal 11 (SIGSEGV)"),
+        (-signal.SIGALRM, "its process was ended after the time limit of the work in hand"),
         (3, "its process ended with exit code 3"),
     ],
 )

@@ -1,8 +1,10 @@
 """Signs of life."""
 
+import errno
 import os
 
 import pytest
+from structlog.testing import capture_logs
 
 from wherefrom.errors import ConfigurationError
 from wherefrom.settings import Settings
@@ -61,3 +63,39 @@ def test_another_users_state_folder_is_one_line(tmp_path, monkeypatch):
     for ask in (sign.age_s, sign.details):
         with pytest.raises(ConfigurationError, match="another user"):
             ask()
+
+
+def fails_with(monkeypatch, number):
+    """Let every sign fail as a disk does."""
+
+    def _fail(path, *_args, **_kwargs):
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr("pathlib.Path.write_text", _fail)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO])
+def test_a_full_or_failing_disk_is_a_warning(tmp_path, monkeypatch, number):
+    """The process works without its sign, from the first one on; nothing is left behind."""
+    fails_with(monkeypatch, number)
+    sign = Sign(Settings(state_dir=tmp_path), "intake")
+    with capture_logs() as logs:
+        sign.give()
+        sign.beat()
+    assert [(one["event"], one["log_level"]) for one in logs] == [("sign_not_written", "warning")] * 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_goes_away_while_the_process_runs_is_a_warning(tmp_path):
+    """What was a folder at the start and is none now ends nothing."""
+    sign = Sign(Settings(state_dir=tmp_path / "state"), "intake")
+    sign.give()
+    (tmp_path / "state" / "intake.json").unlink()
+    (tmp_path / "state").rmdir()
+    (tmp_path / "state").write_text("", encoding="utf-8")
+    with capture_logs() as logs:
+        sign.beat()
+        sign.remove()
+        assert sign.age_s() is None
+        assert sign.details() == {}
+    assert [one["event"] for one in logs] == ["sign_not_written"] * 2

@@ -1,0 +1,34 @@
+"""Ends this process when one piece of work takes too long: it hangs, and nothing inside of Python may be able to tell it so."""
+
+import faulthandler
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+#: Standard error, by its number: the traceback is written without the help of a Python that hangs.
+_STDERR = 2
+#: Seconds from the traceback to the end.
+_WRITE_S = 0.5
+
+
+@contextmanager
+def hard_limit(seconds: float) -> Iterator[None]:
+    """End the process when the block takes longer, after the traceback of every thread.
+
+    The clock runs outside of Python, and the signal's default action ends the process, so it needs no lock of Python's. The main
+    process reads SIGALRM as the time limit (`worker.lost`). Where something else handles that signal, the process ends with code 1.
+    One block at a time in a process.
+
+    Args:
+        seconds: Longest time of the block.
+    """
+    is_free = signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
+    faulthandler.dump_traceback_later(seconds, exit=not is_free, file=_STDERR)
+    if is_free:
+        signal.setitimer(signal.ITIMER_REAL, seconds + _WRITE_S)
+    try:
+        yield
+    finally:
+        if is_free:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        faulthandler.cancel_dump_traceback_later()

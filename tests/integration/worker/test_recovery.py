@@ -1,0 +1,105 @@
+"""A worker is well again by itself: after a crash of Redis, a slow start, a signal at the wrong moment, a full disk."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select
+
+from db import reader
+from db.models import Audit
+from tests import overlap_engine
+from tests.integration.worker.processes import running, sweeping
+from tests.integration.worker.test_worker import flag
+from tests.waiting import wait_until
+from wherefrom.records import AuditState
+
+pytestmark = [pytest.mark.redis, pytest.mark.usefixtures("bundle_id")]
+
+#: Longest time from a Redis that answers again to the next answered audit.
+RECOVERED_S = 15.0
+
+
+@pytest.fixture
+def database_url(sqlite_url):
+    """What a worker hears does not depend on the database."""
+    return sqlite_url
+
+
+def count(parts, state):
+    """Audits in a state."""
+    return reader.queue_health(parts.database).states[state]
+
+
+class Still:
+    """True when a number has not changed for some seconds."""
+
+    def __init__(self, number, seconds):
+        self._number, self._seconds = number, seconds
+        self._last, self._since = None, 0.0
+
+    def __call__(self):
+        now, number = time.monotonic(), self._number()
+        if number != self._last:
+            self._last, self._since = number, now
+        return now - self._since >= self._seconds
+
+
+def test_a_busy_worker_hears_again_after_a_crash_of_redis(parts, tmp_path, server):
+    """SIGKILL for Redis in the middle of a batch, while a second hint waits inside the worker: seconds after it is back, work goes on."""
+    flag(parts, 40)
+    slow = {"engine": overlap_engine.SLOW_ENGINE, "batch_audits": "1"}
+    with sweeping(parts), running(parts.settings, "run", log=tmp_path / "log", **slow):
+        wait_until(lambda: count(parts, AuditState.DONE) >= 2 and count(parts, AuditState.RUNNING), 60)
+        assert parts.client.exists("t:unacked", "t:unacked_index") == 0, (
+            "an acknowledgement that needs no Redis cannot fail"
+        )
+        server.kill()
+        wait_until(
+            Still(lambda: count(parts, AuditState.DONE), 3 * overlap_engine.SLOW_S), 30, "its hints to end"
+        )
+        server.start()
+        back, before = time.monotonic(), count(parts, AuditState.DONE)
+        wait_until(lambda: count(parts, AuditState.DONE) > before, 150, "work to go on")
+        took_s = time.monotonic() - back
+    assert took_s < RECOVERED_S, took_s
+
+
+def pool_pids(worker):
+    """Pool processes of a worker."""
+    children = Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split()
+    return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def test_a_killed_process_comes_back_on_a_busy_machine(parts, tmp_path):
+    """It takes longer to be up than Celery allows by itself, and loads for longer than a batch may take: it works all the same."""
+    late = {"engine": overlap_engine.LATE_ENGINE, "batch_time_limit_seconds": "2"}
+    log = tmp_path / "log"
+    with sweeping(parts), running(parts.settings, "run", log=log, **late) as worker:
+        wait_until(lambda: pool_pids(worker), 60, "the pool")
+        wait_until(lambda: "ready" in log.read_text(), 60, "the worker")
+        os.kill(pool_pids(worker)[0], signal.SIGKILL)
+        flag(parts, 3)
+        wait_until(lambda: count(parts, AuditState.DONE) == 3, 100, "the next process to work")
+    assert "Timed out waiting for UP message" not in log.read_text()
+    with parts.database.reading() as session:
+        assert session.scalar(select(func.max(Audit.attempt))) == 1, "loading cost an attempt"
+
+
+def test_one_deaf_worker_beside_a_healthy_one_ends_itself(parts, tmp_path):
+    """Audits get done all the time, so nothing but its own ear tells it."""
+    deaf_log = tmp_path / "deaf"
+    state = {"state_dir": str(tmp_path / "healthy")}
+    with (
+        sweeping(parts),
+        running(parts.settings, "run", log=tmp_path / "log", **state) as healthy,
+        running(parts.settings, "run", log=deaf_log, engine=overlap_engine.DEAF_ENGINE) as deaf,
+    ):
+        flag(parts, 8)
+        wait_until(lambda: count(parts, AuditState.DONE) == 8, 60, "the healthy one")
+        assert deaf.wait(60) == 1
+        assert healthy.poll() is None
+    assert "worker_deaf" in deaf_log.read_text()
+    assert "worker_deaf" not in (tmp_path / "log").read_text()
