@@ -4,7 +4,7 @@ Claims and the ways out without an answer are those of every queue (`db.queue`).
 business; what operators do with audits that nobody holds is that of `db.waiting`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -12,13 +12,12 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db.citations import CitedAudit, store_citations
-from db.claimed import Unreadable, read_claimed
+from db.claimed import read_claimed
 from db.examples import storable_name
 from db.leases import token
 from db.models import Audit, Bundle
 from db.queue import LeasedQueue, ending_of, ending_values
 from db.trail import Event, TrailKind, record_events
-from wherefrom.errors import InvalidRecord
 from wherefrom.records import Attribution, AuditState, Claim, ClaimedAudit, sha256_of_json
 
 
@@ -67,17 +66,20 @@ class AuditQueue(LeasedQueue[AuditState]):
         Returns:
             The audits in the order of the queue; None when there is nothing to do.
         """
-        with self._database.writing() as session:
-            taken = self._take(
-                session, bundle_id, owner=owner, limit=limit, lease_s=lease_s, max_attempts=max_attempts
-            )
-            read = read_claimed(session, taken, owner)
-            self._refuse_unreadable(session, read.unreadable)
-        if not read.audits:
-            return None
-        return Claim(
-            owner=owner, bundle_id=bundle_id, bundle_name=read.bundle_name, audits=tuple(read.audits)
-        )
+        while True:
+            with self._database.writing() as session:
+                taken = self._take(
+                    session, bundle_id, owner=owner, limit=limit, lease_s=lease_s, max_attempts=max_attempts
+                )
+                read = read_claimed(session, taken, owner)
+                for one in read.unreadable:
+                    self._end(session, one.lease, self.refused, code=one.code, reason=one.reason)
+            if read.audits:
+                return Claim(
+                    owner=owner, bundle_id=bundle_id, bundle_name=read.bundle_name, audits=tuple(read.audits)
+                )
+            if not taken:
+                return None  # else none of these can be answered, which says nothing of those behind them
 
     def finish(self, finished: Sequence[Finished]) -> set[int]:
         """Store attributions with their citations and close their audits in one transaction, each fenced on its own.
@@ -99,11 +101,6 @@ class AuditQueue(LeasedQueue[AuditState]):
                 session, [_finished_event(one) for one in finished if one.claimed.audit_id in stored]
             )
         return stored
-
-    def _refuse_unreadable(self, session: Session, unreadable: Iterable[Unreadable]) -> None:
-        for one in unreadable:
-            reason = f"the stored output is no valid record ({one.error}); look at its row in flagged_text"
-            self._end(session, one.lease, self.refused, code=InvalidRecord.code, reason=reason)
 
 
 #: Closes an audit with its answer and gives the corpus that the citations point into; no row = fenced.

@@ -10,16 +10,17 @@ from sqlalchemy.orm import Session
 from db.leases import attempts_spent
 from db.models import Audit, Bundle, FlaggedOutput, FlaggedText
 from db.statements import AnySelect
+from wherefrom.errors import OUTPUT_ERASED, InvalidRecord
 from wherefrom.records import ClaimedAudit, FlaggedRecord, Lease
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A claimed audit whose stored output is no valid record, or no JSON."""
+    """A claimed audit that nobody can answer: its output's text was erased, or is no valid record, or no JSON."""
 
     lease: Lease
-    #: Kind of the error; its text may quote the output.
-    error: str
+    code: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,9 @@ def read_claimed(session: Session, audit_ids: Sequence[int], owner: str) -> Clai
         if len(audit_ids) == 1:
             attempt = session.scalars(select(Audit.attempt).where(Audit.id == audit_ids[0])).one()
             lease = Lease(id=audit_ids[0], attempt=attempt, owner=owner)
-            return ClaimedRows("", [], [Unreadable(lease, type(error).__name__)])
+            # Only the kind of the error: its text may quote the output.
+            reason = f"the stored output is no valid record ({type(error).__name__}); look at its row in flagged_text"
+            return ClaimedRows("", [], [Unreadable(lease, InvalidRecord.code, reason)])
     ordered = select(Audit.id).where(Audit.id.in_(audit_ids)).order_by(Audit.priority, Audit.id)
     parts = [read_claimed(session, [audit_id], owner) for audit_id in session.scalars(ordered).all()]
     return ClaimedRows(
@@ -55,7 +58,16 @@ def read_claimed(session: Session, audit_ids: Sequence[int], owner: str) -> Clai
 
 def _read(session: Session, audit_ids: Sequence[int], owner: str) -> ClaimedRows:
     rows = session.execute(_claimed(audit_ids)).all()
-    return ClaimedRows(rows[0].bundle_name if rows else "", [_claimed_audit(row, owner) for row in rows], [])
+    return ClaimedRows(
+        rows[0].bundle_name if rows else "",
+        [_claimed_audit(row, owner) for row in rows if row.FlaggedText is not None],
+        [_erased(row, owner) for row in rows if row.FlaggedText is None],
+    )
+
+
+def _erased(row: Any, owner: str) -> Unreadable:
+    lease = Lease(id=row.audit_id, attempt=row.attempt, owner=owner)
+    return Unreadable(lease, OUTPUT_ERASED, "the output's text was erased before the audit was answered")
 
 
 def _claimed(audit_ids: Sequence[int]) -> AnySelect:
@@ -72,7 +84,7 @@ def _claimed(audit_ids: Sequence[int]) -> AnySelect:
         )
         .join(Bundle, Bundle.id == Audit.bundle_id)
         .join(FlaggedOutput, FlaggedOutput.id == Audit.flagged_output_id)
-        .join(FlaggedText, FlaggedText.flagged_output_id == FlaggedOutput.id)
+        .outerjoin(FlaggedText, FlaggedText.flagged_output_id == FlaggedOutput.id)
         .where(Audit.id.in_(audit_ids))
         .order_by(Audit.priority, Audit.id)
     )

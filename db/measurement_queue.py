@@ -7,7 +7,7 @@ tier `measured`.
 from collections.abc import Mapping
 from typing import ClassVar
 
-from sqlalchemy import ColumnElement, exists, select, update
+from sqlalchemy import ColumnElement, bindparam, exists, select, update
 from sqlalchemy.orm import Session
 
 from db.claimed import read_claimed
@@ -61,6 +61,8 @@ class MeasurementQueue(LeasedQueue[MeasurementState]):
             "effect_nats": effect.effect_nats,
         }
         with self._database.writing() as session:
+            # The citation is locked before anything is looked at, so that of two methods that end together the second sees the first.
+            session.execute(_LOCK_CITATION, {"measurement_id": claimed.measurement_id})
             citation_id = session.scalar(ending.execution_options(synchronize_session=False), values)
             if citation_id is None:
                 return False
@@ -69,6 +71,14 @@ class MeasurementQueue(LeasedQueue[MeasurementState]):
                 session, [self._event(TrailKind.MEASUREMENT_FINISHED, claimed.measurement_id, payload)]
             )
         return True
+
+
+_LOCK_CITATION = (
+    select(Citation.id)
+    .join(Measurement, Measurement.citation_id == Citation.id)
+    .where(Measurement.id == bindparam("measurement_id"))
+    .with_for_update(of=Citation, key_share=True)
+)
 
 
 def _show(session: Session, citation_id: int, measurement_id: int, effect: MeasuredEffect) -> None:

@@ -8,6 +8,7 @@ what is read for a worker, and what an answer looks like.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, ClassVar, Generic, TypeVar
 
 from sqlalchemy import ColumnElement, Update, and_, bindparam, func, select, tuple_, union_all, update
@@ -22,6 +23,7 @@ from db.leases import (
     due,
     expired,
     held,
+    is_pending,
     is_running,
     pick,
     taken,
@@ -141,6 +143,22 @@ class LeasedQueue(Generic[State]):
             max_attempts=max_attempts,
         )
 
+    def cap_leases(self, *, lease_s: float) -> int:
+        """Let no lease last longer than `lease_s` seconds from now; the database's clock was set back where one does.
+
+        Returns:
+            How many leases were too long.
+        """
+        latest = db_after(lease_s)
+        too_long = and_(is_running(self.row), self.row.lease_until > latest)
+        return self._cap(too_long, {"lease_until": latest})
+
+    def cap_waits(self, *, wait_s: float) -> int:
+        """Let no pending row wait longer than `wait_s` seconds from now, for the same reason; how many did. Reads all pending rows."""
+        latest = db_after(wait_s)
+        too_long = and_(is_pending(self.row), self.row.next_attempt_at > latest)
+        return self._cap(too_long, {"next_attempt_at": latest})
+
     def release_lost(
         self, owner_prefix: str, *, cause: str, max_attempts: int, wait_s: Callable[[int], float]
     ) -> int:
@@ -159,6 +177,11 @@ class LeasedQueue(Generic[State]):
         """
         theirs = and_(is_running(self.row), self.row.lease_owner.startswith(owner_prefix, autoescape=True))
         return self._release(theirs, lambda _: cause, max_attempts=max_attempts, wait_s=wait_s)
+
+    def now(self) -> datetime:
+        """The database's clock."""
+        with self._database.reading() as session:
+            return session.execute(select(db_now())).scalar_one()
 
     def pending_counts(self) -> dict[int, int]:
         """How many rows could be claimed now, by bundle id; bundles without any are left out."""
@@ -238,6 +261,24 @@ class LeasedQueue(Generic[State]):
             released += len(found)
             if len(found) < CHUNK:
                 return released
+
+    def _cap(self, too_long: ColumnElement[bool], latest: dict[str, Any]) -> int:
+        some = materialized(
+            select(self.row.id)
+            .where(too_long)
+            .order_by(self.row.id)
+            .limit(CHUNK)
+            .with_for_update(skip_locked=True),
+            "some",
+        )
+        cap = update(self.row).where(self.row.id == some.c.id).values(**latest).returning(self.row.id)
+        capped = 0
+        while True:
+            with self._database.writing() as session:
+                found = session.scalars(cap.execution_options(synchronize_session=False)).all()
+            capped += len(found)
+            if len(found) < CHUNK:
+                return capped
 
     def _give_back(self, session: Session, ids: Sequence[int]) -> None:
         if ids:

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable
 
-from sqlalchemy import Select, and_, delete, func, select, true, update
+from sqlalchemy import Select, and_, delete, exists, func, select, true, update
 from sqlalchemy.orm import Session
 
 from db.examples import CHUNK, storable_text
 from db.leases import fresh, is_pending
-from db.models import Audit, Citation, Measurement
+from db.models import Audit, Citation, FlaggedText, Measurement
 from db.session import Database
 from db.trail import Event, TrailKind, record_events
 from wherefrom.errors import ConfigurationError
@@ -35,7 +35,7 @@ def explain_waiting(db: Database, bundle_id: int, *, code: str, reason: str) -> 
 def requeue(db: Database, *, audit_ids: Iterable[int] | None = None, state: AuditState | None = None) -> int:
     """Send abstained, rejected or dead audits back to the queue with fresh attempts; give either ids or a state.
 
-    Audits in other states are left alone, and so are those that wait for a bundle of their model.
+    Audits in other states are left alone, and so are those that wait for a bundle of their model or whose text was erased.
 
     Returns:
         How many audits are pending again.
@@ -50,13 +50,17 @@ def requeue(db: Database, *, audit_ids: Iterable[int] | None = None, state: Audi
             f"audits that are {state.value} cannot be requeued; only abstained, rejected or dead ones"
         )
     states = [one for one in AuditState if one.is_requeuable] if state is None else [state]
-    wanted = select(Audit.id).where(Audit.state.in_(states), Audit.bundle_id.is_not(None))
+    wanted = select(Audit.id).where(Audit.state.in_(states), Audit.bundle_id.is_not(None), _has_text)
     with db.writing() as session:
         if audit_ids is None:
             return _requeue(session, wanted)
         ids = sorted(set(audit_ids))
         chunks = (ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK))
         return sum(_requeue(session, wanted.where(Audit.id.in_(chunk))) for chunk in chunks)
+
+
+#: The output's text is there, so that it can be explained.
+_has_text = exists().where(FlaggedText.flagged_output_id == Audit.flagged_output_id)
 
 
 def _requeue(session: Session, wanted: Select[int]) -> int:
@@ -66,6 +70,8 @@ def _requeue(session: Session, wanted: Select[int]) -> int:
     for start in range(0, len(ids), CHUNK):
         chunk = ids[start : start + CHUNK]
         cited = select(Citation.id).where(Citation.audit_id.in_(chunk))
+        # Citations before measurements, as `MeasurementQueue.finish` locks them: no deadlock between the two.
+        session.execute(cited.order_by(Citation.id).with_for_update())
         session.execute(delete(Measurement).where(Measurement.citation_id.in_(cited)))
         session.execute(delete(Citation).where(Citation.audit_id.in_(chunk)))
         session.execute(update(Audit).where(Audit.id.in_(chunk)).values(**(fresh(Audit) | forgotten)))

@@ -269,11 +269,13 @@ ATTEMPTS_EXHAUSTED = "attempts_exhausted"
 LEASE_EXPIRED = "lease_expired"
 INTERNAL_ERROR = "internal_error"
 NO_SUPPORT = "no_support"
+OUTPUT_ERASED = "output_erased"
 
 #: What each code of the list above means, for the documentation and the page.
 STORED_CODES = {
     ATTEMPTS_EXHAUSTED: "Every attempt failed with a transient error; the last one is in the reason.",
     LEASE_EXPIRED: "A worker died or hung too often while it held this audit.",
     INTERNAL_ERROR: "A bug in wherefrom: the worker's log has the traceback under the audit's id.",
+    OUTPUT_ERASED: "The output's text was erased before the audit was answered, so there is nothing to explain.",
     NO_SUPPORT: "The audit was answered, but its citations are not supported: outputs whose cause is not in the corpus get citations as good as these.",
 }

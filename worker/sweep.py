@@ -3,6 +3,8 @@
 With it, nothing depends on a hint: SQL says what is pending, and an empty or lost queue fills itself again.
 """
 
+from datetime import datetime
+
 from db.audit_queue import AuditQueue
 from db.measurement_queue import MeasurementQueue
 from db.session import Database
@@ -30,6 +32,8 @@ class Sweeper:
         self._hints, self._measure_hints = hints, measure_hints
         self._settings = settings
         self._metrics = metrics
+        #: The database's clock at the last round; None before the first.
+        self._last_round_at: datetime | None = None
 
     def step(self) -> None:
         """One round.
@@ -38,6 +42,7 @@ class Sweeper:
             DatabaseUnavailable: nothing was swept.
             QueueUnavailable: leases were taken back, hints were not sent.
         """
+        self._mend_times()
         for queue in (self._audits, self._measurements):
             expired = queue.release_expired(max_attempts=self._settings.max_attempts)
             if expired:
@@ -48,3 +53,14 @@ class Sweeper:
         sent = self._hints.send_for_work(self._audits.pending_counts())
         if sent:
             log.debug("hints_sent", hints=sent)
+
+    def _mend_times(self) -> None:
+        """Cap what a clock that was set back made too late: leases always, waits when that may have happened."""
+        now = self._audits.now()
+        went_back = self._last_round_at is None or now < self._last_round_at
+        self._last_round_at = now
+        for queue in (self._audits, self._measurements):
+            leases = queue.cap_leases(lease_s=self._settings.lease_seconds)
+            waits = queue.cap_waits(wait_s=self._settings.backoff_cap_seconds) if went_back else 0
+            if leases or waits:
+                log.warning("times_capped", of=queue.subject, leases=leases, waits=waits)

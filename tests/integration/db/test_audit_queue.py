@@ -5,7 +5,7 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text, update
+from sqlalchemy import delete, text, update
 
 from db import migrate, waiting
 from db.audit_queue import AuditQueue
@@ -25,7 +25,7 @@ from tests.integration.db.builders import (
     recorded_statements,
     register,
 )
-from wherefrom.records import AuditState
+from wherefrom.records import AuditState, IntakeResult
 
 
 def _next(db: Database, bundle_id: int, *, limit: int, owner: str) -> list[int]:
@@ -222,6 +222,66 @@ def test_owners_are_matched_by_letter(db: Database, bundle_id: int) -> None:
     claim_one(db, bundle_id, owner="hostX7:a")
     assert AuditQueue(db).release_lost("host_7:", cause="x", max_attempts=2, wait_s=float) == 0
     assert AuditQueue(db).release_lost("%", cause="x", max_attempts=2, wait_s=float) == 0
+
+
+def erase(db: Database, *results: IntakeResult) -> None:
+    """Erase the texts of outputs."""
+    with db.writing() as session:
+        outputs = [one.output_id for one in results]
+        session.execute(delete(FlaggedText).where(FlaggedText.flagged_output_id.in_(outputs)))
+
+
+def test_an_erased_output_is_closed_and_hides_nobody(db: Database, bundle_id: int) -> None:
+    """Two erased outputs at the head of the queue: rejected at the first claim, which gives what stands behind them."""
+    first, second, third, last = accept(
+        db, record(1, severity="critical"), record(2, severity="critical"), record(3), record(4)
+    )
+    erase(db, first, second, last)
+    (one,) = claim(db, bundle_id, limit=2).audits
+    assert one.audit_id == third.audit_id
+    for erased in (first, second):
+        row = audit_row(db, erased.audit_id or 0)
+        assert (row.state, row.code, row.lease_owner) == (AuditState.REJECTED, "output_erased", None)
+        assert "erased" in (row.reason or "")
+        assert row.finished_at is not None
+    assert AuditQueue(db).claim(bundle_id, owner=OWNER, limit=2, lease_s=60) is None
+    assert audit_row(db, last.audit_id or 0).state is AuditState.REJECTED
+    assert AuditQueue(db).pending_counts() == {}
+
+
+def test_an_output_erased_under_a_lease_is_closed_at_the_next_claim(db: Database, bundle_id: int) -> None:
+    """The worker died, the text is gone: it is not tried again."""
+    (result,) = accept(db, record())
+    claim(db, bundle_id)
+    erase(db, result)
+    expire_leases(db)
+    assert AuditQueue(db).claim(bundle_id, owner=OWNER, limit=1, lease_s=60) is None
+    assert audit_row(db, result.audit_id or 0).code == "output_erased"
+    assert waiting.requeue(db, state=AuditState.REJECTED) == 0, "there is nothing to explain"
+    assert waiting.requeue(db, audit_ids=[result.audit_id or 0]) == 0
+
+
+def test_leases_and_waits_end_after_the_clock_was_set_back(db: Database, bundle_id: int) -> None:
+    """A lease until tomorrow is cut to a lease from now, a wait until tomorrow to the longest wait; others stay."""
+    accept(db, record(1), record(2), record(3), record(4))
+    queue = AuditQueue(db)
+    late, right, waits, waits_long = claim(db, bundle_id, lease_s=50).audits
+    queue.fail(waits.lease, Failure("x", "y", retry_in_s=100), max_attempts=5)
+    queue.fail(waits_long.lease, Failure("x", "y", retry_in_s=86_400), max_attempts=5)
+    queue.extend([late.lease], lease_s=86_400)
+    before = audit_row(db, right.audit_id).lease_until
+    assert queue.cap_leases(lease_s=60) == 1
+    assert queue.cap_leases(lease_s=60) == 0
+    assert queue.cap_waits(wait_s=300) == 1
+    assert queue.cap_waits(wait_s=300) == 0
+    now = queue.now()
+    row = audit_row(db, late.audit_id)
+    assert row.lease_until is not None
+    assert 50 < (row.lease_until - now).total_seconds() <= 60.1
+    assert audit_row(db, right.audit_id).lease_until == before
+    times = [audit_row(db, one.audit_id).next_attempt_at for one in (waits, waits_long)]
+    assert [one is not None and round((one - now).total_seconds(), -1) for one in times] == [100, 300]
+    assert queue.extend([late.lease], lease_s=60) == {late.audit_id}, "its owner still holds it"
 
 
 def test_pending_counts_are_what_could_be_claimed_now(db: Database, bundle_id: int) -> None:

@@ -1,9 +1,12 @@
 """The life of a measurement on both engines: asked for once, claimed once, fenced, and stored with its citation."""
 
+import threading
+from collections.abc import Sequence
 from functools import partial
 
 import pytest
 from sqlalchemy import delete, func, select, text, update
+from sqlalchemy.orm import Session
 
 from db import measurements, reader, waiting
 from db.clock import db_after
@@ -11,6 +14,7 @@ from db.measurement_queue import MeasurementQueue
 from db.models import Citation, FlaggedText, Measurement, TrailEvent
 from db.queue import Failure
 from db.session import Database
+from db.trail import Event, record_events
 from tests.integration.db.builders import answered, at_once, audit_row, record
 from wherefrom.errors import ATTEMPTS_EXHAUSTED, LEASE_EXPIRED, InvalidRequest, NotFound
 from wherefrom.records import (
@@ -212,6 +216,41 @@ def test_a_weak_method_never_hides_a_retraining(
         if method is Method.UNLEARN and weak_first:
             assert reader.get_audit(db, audit_id).citations[0].measured_effect_nats == 0.1
     assert reader.get_audit(db, audit_id).citations[0].measured_effect_nats == 0.5
+
+
+@pytest.mark.parametrize("weak_last", [True, False])
+def test_two_methods_that_end_together(  # noqa: PLR0917 - fixtures
+    db: Database, bundle_id: int, audit_id: int, weak_last: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second finishes while the first has not committed: the citation shows what the retraining found."""
+    methods = [Method.REFIT, Method.UNLEARN] if weak_last else [Method.UNLEARN, Method.REFIT]
+    taken = []
+    for method in methods:
+        ask(db, audit_id, method=method)
+        taken.append(take(db, bundle_id))
+
+    def finish(one: ClaimedMeasurement) -> bool:
+        return MeasurementQueue(db).finish(one, EFFECT if one.method is Method.REFIT else WEAK)
+
+    at_commit, second_ended = threading.Event(), threading.Event()
+
+    def linger(session: Session, events: Sequence[Event]) -> None:
+        """The first one waits after its last statement; with the mend the second cannot end meanwhile."""
+        record_events(session, events)
+        if not at_commit.is_set():
+            at_commit.set()
+            second_ended.wait(0.5)
+
+    def follow() -> bool:
+        assert at_commit.wait(30)
+        stored = finish(taken[1])
+        second_ended.set()
+        return stored
+
+    monkeypatch.setattr("db.measurement_queue.record_events", linger)
+    assert at_once([lambda: finish(taken[0]), follow]) == [True, True]
+    shown = reader.get_audit(db, audit_id).citations[0]
+    assert (shown.measured_effect_nats, shown.measured_low_nats) == (0.5, 0.4)
 
 
 def test_an_abstained_audit_with_measurements_can_be_requeued(

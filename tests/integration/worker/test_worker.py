@@ -4,6 +4,7 @@ import base64
 import json
 import pickle
 import signal
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import func, select, text
@@ -11,6 +12,7 @@ from sqlalchemy import func, select, text
 from db import reader
 from db.audit_queue import AuditQueue
 from db.models import Audit, Citation, FlaggedText
+from db.queue import Failure
 from tests.integration.worker.conftest import TEXTS, examples
 from tests.integration.worker.processes import kill_group, running, sweeping
 from tests.overlap_engine import OverlapAttributor
@@ -168,7 +170,9 @@ def test_the_sweeper_takes_back_expired_leases_until_attempts_are_spent(parts, d
     settings = parts.settings.model_copy(update={"max_attempts": 2})
     sweeper = parts.sweeper(settings)
     for expected in ("pending", "dead"):
-        AuditQueue(database).claim(bundle_id, limit=5, owner="dying", lease_s=60)
+        claimed = AuditQueue(database).claim(bundle_id, limit=5, owner="dying", lease_s=60)
+        assert claimed is not None
+        assert all(AuditQueue(database).begin(one.lease) for one in claimed.audits)
         with database.writing() as session:
             session.execute(
                 text(
@@ -180,3 +184,29 @@ def test_the_sweeper_takes_back_expired_leases_until_attempts_are_spent(parts, d
         sweeper.step()
         assert reader.queue_health(database).states[AuditState(expected)] == 2
     assert parts.metrics.registry.get_sample_value("wherefrom_leases_expired_total") == 4
+
+
+def test_the_sweeper_mends_times_of_a_clock_that_was_set_back(parts, bundle_id):
+    """Leases and waits until tomorrow: a new sweeper cuts both; a running one cuts leases, and waits when it sees the clock go back."""
+    queue, sweeper = AuditQueue(parts.database), parts.sweeper()
+
+    def claim_until_tomorrow():
+        flag(parts, 2)
+        claim = queue.claim(bundle_id, limit=2, owner="w", lease_s=86_400)
+        assert claim is not None
+        held, failed = claim.audits
+        queue.fail(failed.lease, Failure("x", "y", retry_in_s=86_400), max_attempts=5)
+        return held.audit_id, failed.audit_id
+
+    def seconds_left(audit_id):
+        with parts.database.reading() as session:
+            row = session.get_one(Audit, audit_id)
+            return ((row.lease_until or row.next_attempt_at) - queue.now()).total_seconds()
+
+    for is_back in (True, False, True):
+        if is_back and sweeper._last_round_at is not None:
+            sweeper._last_round_at += timedelta(hours=1)
+        held, waits = claim_until_tomorrow()
+        sweeper.step()
+        assert seconds_left(held) <= parts.settings.lease_seconds
+        assert (seconds_left(waits) <= parts.settings.backoff_cap_seconds) is is_back
