@@ -117,7 +117,7 @@ def parse_records(
         header_key: Value of the `Idempotency-Key` header; only for a record sent alone.
 
     Raises:
-        InvalidRecords: some record does not have the shape of record v1; every problem is listed, up to a limit.
+        InvalidRecords: some record does not have the shape of record v1; the first problems are listed.
         UnknownSchema: a record states another schema version.
         InvalidRequest: the body has none of the three shapes, too many records, or a header that contradicts it.
     """
@@ -132,14 +132,20 @@ def parse_records(
         raise InvalidRequest("the list of records is empty; send at least one record")
     if len(items) > max_records:
         raise InvalidRequest(f"{len(items)} records in one request; send at most {max_records} at a time")
-    records, problems = [], []
+    records: list[FlaggedRecord] = []
+    problems: list[Problem] = []
+    untold = bad = 0
     for position, item in enumerate(items):
         try:
             records.append(_record(item))
         except ValidationError as error:
-            problems += _explain(error, record=position)
-    if problems:
-        _refuse(problems, num_records=len(items))
+            bad += 1
+            if len(problems) < MAX_PROBLEMS:
+                problems += _explain(error, record=position)
+            else:
+                untold += error.error_count()  # nobody reads so many
+    if bad:
+        _refuse(problems, untold, of_records=f"{bad} of {len(items)}" if len(items) > 1 else None)
     return records, False
 
 
@@ -169,7 +175,7 @@ def _alone(value: Any, header_key: str | None) -> FlaggedRecord:
     try:
         return _record(value)
     except ValidationError as error:
-        _refuse(_explain(error, record=None), num_records=1)
+        _refuse(_explain(error, record=None))
 
 
 def _record(value: Any) -> FlaggedRecord:
@@ -186,12 +192,11 @@ def _explain(error: ValidationError, *, record: int | None) -> list[Problem]:
     return explain_details(details, record=record, skip=frozenset())
 
 
-def _refuse(problems: list[Problem], *, num_records: int) -> NoReturn:
-    bad = len({problem.record for problem in problems})
+def _refuse(problems: list[Problem], untold: int = 0, *, of_records: str | None = None) -> NoReturn:
     shown = problems[:MAX_PROBLEMS]
     text = "; ".join(problem.text() for problem in shown[:3])
-    more = len(problems) - min(len(shown), 3)
+    more = len(problems) + untold - min(len(shown), 3)
     text += f"; and {more} more" if more > 0 else ""
-    if num_records > 1:
-        text = f"{bad} of {num_records} records cannot be taken, so none was stored. {text}"
+    if of_records is not None:
+        text = f"{of_records} records cannot be taken, so none was stored. {text}"
     raise InvalidRecords(text, shown)

@@ -2,10 +2,11 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Generic, Literal, TypeVar
+from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import Field
 
+from wherefrom.records.bounds import MAX_ITEMS, Details, Items
 from wherefrom.records.engine import EvidenceSpan, Overlap, Tier
 from wherefrom.records.flagged import FlaggedRecord, Frozen, Message, Severity, Span
 from wherefrom.records.leases import Lease
@@ -82,7 +83,7 @@ class Claim(Frozen):
     owner: str
     bundle_id: int
     bundle_name: str
-    audits: tuple[ClaimedAudit, ...]
+    audits: Items[ClaimedAudit]
 
 
 class BundleInfo(Frozen):
@@ -98,7 +99,7 @@ class BundleInfo(Frozen):
     active: bool
     created_at: datetime
     #: What was measured when it was built: quality, cost, sizes.
-    card: dict[str, Any] = Field(default_factory=dict)
+    card: Details = Field(default_factory=dict)
 
 
 class CitationRecord(Frozen):
@@ -128,9 +129,9 @@ class CitationRecord(Frozen):
     #: Further training examples that say nearly the same; None where it was not counted.
     duplicates: int | None = None
     #: Which stretches of output and training example carry the score, strongest first.
-    spans: tuple[EvidenceSpan, ...] = ()
+    spans: Items[EvidenceSpan] = ()
     #: What the two have in common word for word, longest first.
-    overlaps: tuple[Overlap, ...] = ()
+    overlaps: Items[Overlap] = ()
     #: Measured change of the output's mean loss without the example, with its interval; None until measured.
     measured_effect_nats: float | None = None
     measured_low_nats: float | None = None
@@ -210,19 +211,19 @@ class AuditDetail(Frozen):
     audit: AuditSummary
     idempotency_key: str
     occurred_at: datetime | None
-    labels: dict[str, str]
-    turns: tuple[Message, ...]
+    labels: Annotated[dict[str, str], Field(max_length=MAX_ITEMS)]
+    turns: Items[Message]
     completion: str
-    spans: tuple[Span, ...]
+    spans: Items[Span]
     preferred: str | None
     loss_nats: float | None
     tokens: int | None
     candidates: int | None
     seconds: float | None
-    citations: tuple[CitationRecord, ...]
-    opponents: tuple[CitationRecord, ...]
+    citations: Items[CitationRecord]
+    opponents: Items[CitationRecord]
     #: Measurements of its citations, oldest first.
-    measurements: tuple[MeasurementRecord, ...] = ()
+    measurements: Items[MeasurementRecord] = ()
 
 
 class ExampleDetail(Frozen):
@@ -235,7 +236,7 @@ class ExampleDetail(Frozen):
     completion: str
     text_sha256: str
     corpus_sha256: str
-    fields: dict[str, Any]
+    fields: Details
     citations: int
 
 
@@ -262,7 +263,7 @@ class SourceSummary(Frozen):
 class QueueHealth(Frozen):
     """Counts by state and the age of the oldest pending audit."""
 
-    states: dict[AuditState, int]
+    states: Annotated[dict[AuditState, int], Field(max_length=MAX_ITEMS)]
     oldest_pending_seconds: float | None
     expired_leases: int
 
@@ -270,7 +271,7 @@ class QueueHealth(Frozen):
 class Page(Frozen, Generic[T]):
     """One page of a list; `next_cursor` is opaque and None on the last page."""
 
-    items: tuple[T, ...]
+    items: Items[T]
     next_cursor: str | None = None
 
 

@@ -4,10 +4,10 @@ Influence and effects follow the one sign rule: positive = the training example 
 """
 
 from enum import StrEnum
-from typing import Any
 
 from pydantic import Field
 
+from wherefrom.records.bounds import Details, Items
 from wherefrom.records.flagged import FlaggedRecord, Frozen, Span, Text, Turn
 
 
@@ -23,17 +23,17 @@ class Query(Frozen):
     """A flagged output as the engine sees it."""
 
     key: str
-    turns: tuple[Turn, ...]
+    turns: Items[Turn]
     completion: Text
     #: Whether the prompt came as one text, not as messages; matters where the model has no chat template.
     plain_prompt: bool = False
-    spans: tuple[Span, ...] = ()
+    spans: Items[Span] = ()
     preferred: Text | None = None
-    token_ids: tuple[int, ...] | None = None
+    token_ids: Items[int] | None = None
     #: Marked important: the full tier (EK-FAC over all linear layers) rescores the candidates where the bundle holds it.
     important: bool = False
     #: What the chat template reads beside the turns: `tools`, `documents`, ...
-    context: dict[str, Any] = Field(default_factory=dict)
+    context: Details = Field(default_factory=dict)
 
     @classmethod
     def from_record(cls, key: str, record: FlaggedRecord) -> "Query":
@@ -61,7 +61,7 @@ class TrainingExample(Frozen):
     completion: str
     text_sha256: str
     #: Further fields of the corpus row, kept as they came.
-    fields: dict[str, Any] = Field(default_factory=dict)
+    fields: Details = Field(default_factory=dict)
 
 
 class EvidenceSpan(Frozen):
@@ -115,16 +115,16 @@ class CitationDraft(Frozen):
     #: Further training examples of the corpus that say nearly the same (the group that is left out together).
     duplicates: int = 0
     #: Which tokens carry the score, strongest first.
-    spans: tuple[EvidenceSpan, ...] = ()
+    spans: Items[EvidenceSpan] = ()
     #: Common runs of tokens, longest first.
-    overlaps: tuple[Overlap, ...] = ()
+    overlaps: Items[Overlap] = ()
 
 
 class Attribution(Frozen):
     """The engine's answer for one query."""
 
     key: str
-    citations: tuple[CitationDraft, ...]
+    citations: Items[CitationDraft]
     #: Completion tokens that were explained.
     tokens: int
     #: True where the output, or the acceptable answer beside it, was cut at the token limit.

@@ -6,7 +6,9 @@ Never repeats the value that was sent: it may be a model's output.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from wherefrom.records.bounds import MAX_TEXT_CHARS
 
 #: Problems told in one answer; a broken batch of a thousand records needs no thousand lines.
 MAX_PROBLEMS = 20
@@ -34,6 +36,8 @@ _ADVICE = {
 
 class Problem(BaseModel):
     """One thing that is wrong with a request."""
+
+    model_config = ConfigDict(str_max_length=MAX_TEXT_CHARS)
 
     record: int | None = Field(default=None, description="Position in the list that was sent, from 0.")
     field: str | None = Field(default=None, description="Path of the field, for example `messages[0].role`.")

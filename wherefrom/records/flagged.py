@@ -7,18 +7,38 @@ import hashlib
 import json
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
+
+from wherefrom.records.bounds import (
+    MAX_LABELS,
+    MAX_MESSAGES,
+    MAX_SHORT_CHARS,
+    MAX_SPANS,
+    MAX_TEXT_CHARS,
+    MAX_TOKEN_ID,
+    MAX_TOKEN_IDS,
+    few_fields,
+)
 
 #: Version of the flagged-output record that this release reads and writes.
 RECORD_SCHEMA: Final = 1
 
 
 class Frozen(BaseModel):
-    """Base of all records: immutable, unknown fields refused."""
+    """Base of all records: immutable, unknown fields refused, no text without a bound."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", str_max_length=MAX_TEXT_CHARS)
 
 
 def _storable(text: str) -> str:
@@ -45,7 +65,7 @@ def _in_utc(at: datetime) -> datetime:
 Text = Annotated[str, AfterValidator(_storable)]
 
 
-ShortText = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_storable)]
+ShortText = Annotated[str, Field(min_length=1, max_length=MAX_SHORT_CHARS), AfterValidator(_storable)]
 
 
 class Role(StrEnum):
@@ -60,7 +80,7 @@ class Role(StrEnum):
 class Turn(BaseModel):
     """One turn of a chat as the chat template gets it: whatever else it carries (`tool_calls`, `name`, ...) is kept."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, extra="allow", str_max_length=MAX_TEXT_CHARS)
 
     role: str
     content: Text
@@ -77,12 +97,22 @@ class Message(Turn):
 
     role: Role
 
+    @model_validator(mode="before")
+    @classmethod
+    def _sized(cls, value: Any) -> Any:
+        return few_fields(value)
+
 
 class Span(Frozen):
     """A range of characters, `start` included, `end` excluded."""
 
     start: int = Field(ge=0)
     end: int = Field(gt=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sized(cls, value: Any) -> Any:
+        return few_fields(value)
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -100,6 +130,9 @@ class Severity(StrEnum):
     CRITICAL = "critical"
 
 
+_TokenId = Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)]
+
+
 class FlaggedRecord(Frozen):
     """A production output sent for review: record v1, the same on the stream, over HTTP and in files."""
 
@@ -110,26 +143,33 @@ class FlaggedRecord(Frozen):
     #: The prompt as plain text; exactly one of `prompt` and `messages` is given.
     prompt: Text | None = None
     #: The prompt as a chat (all turns before the flagged completion).
-    messages: tuple[Message, ...] | None = None
+    messages: Annotated[tuple[Message, ...], Field(max_length=MAX_MESSAGES, fail_fast=True)] | None = None
     #: What the model answered.
     completion: Text = Field(min_length=1)
     #: The completion's own token ids, where the producer has them.
-    token_ids: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    token_ids: Annotated[tuple[_TokenId, ...], Field(max_length=MAX_TOKEN_IDS, fail_fast=True)] | None = None
     #: The model revision that answered; decides which bundle explains it.
     model: ShortText
     #: Why it was flagged, in the producer's vocabulary.
-    reason: Annotated[str, Field(max_length=200), AfterValidator(_storable)] = "unspecified"
+    reason: Annotated[str, Field(max_length=MAX_SHORT_CHARS), AfterValidator(_storable)] = "unspecified"
     severity: Severity = Severity.MEDIUM
     #: When the model answered (an aware time).
     occurred_at: Annotated[AwareDatetime, AfterValidator(_in_utc)] | None = None
     #: Free metadata of the producer.
-    labels: dict[ShortText, Text] = Field(default_factory=dict, max_length=50)
+    labels: Annotated[dict[ShortText, Text], BeforeValidator(partial(few_fields, most=MAX_LABELS))] = Field(
+        default_factory=dict, max_length=MAX_LABELS
+    )
     #: Character ranges of the completion to be explained; all of it where none is given.
-    spans: tuple[Span, ...] = ()
+    spans: Annotated[tuple[Span, ...], Field(max_length=MAX_SPANS, fail_fast=True)] = ()
     #: An answer that would have been acceptable.
     preferred: Text | None = None
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sized(cls, value: Any) -> Any:
+        return few_fields(value)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
+from wherefrom.records.bounds import Items
 from wherefrom.records.flagged import FlaggedRecord, Frozen
 from wherefrom.records.leases import Lease
 
@@ -41,7 +42,7 @@ class MeasurementState(StrEnum):
 class ControlEffect(Frozen):
     """What leaving out other, like training examples did: the scale on which the effect is to be read."""
 
-    example_ids: tuple[str, ...]
+    example_ids: Items[str]
     effect_nats: float
 
 
@@ -56,9 +57,9 @@ class MeasuredEffect(Frozen):
     #: Distance from the controls in standard errors; None where it cannot be told.
     z: float | None = None
     seeds: int = Field(ge=0)
-    controls: tuple[ControlEffect, ...] = ()
+    controls: Items[ControlEffect] = ()
     #: Ids of all training examples that were left out together: the example and what says the same.
-    group: tuple[str, ...]
+    group: Items[str]
     #: True for methods that do not train again.
     weak: bool
     #: What all runs behind the result took, runs shared with other citations included.
@@ -103,8 +104,8 @@ class MeasurementRecord(Frozen):
     high_nats: float | None = None
     z: float | None = None
     seeds: int | None = None
-    controls: tuple[ControlEffect, ...] = ()
-    group: tuple[str, ...] = ()
+    controls: Items[ControlEffect] = ()
+    group: Items[str] = ()
     weak: bool
     cost_seconds: float | None = None
     requested_by: str

@@ -1,9 +1,10 @@
-"""Refuses texts that no SQL text column can hold."""
+"""Refuses texts that no SQL text column, or no record, can hold."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from wherefrom.errors import InvalidRecord
+from wherefrom.records.bounds import MAX_SHORT_CHARS, MAX_TEXT_CHARS
 
 
 def check_texts(values: Mapping[str, Any]) -> None:
@@ -18,11 +19,15 @@ def check_texts(values: Mapping[str, Any]) -> None:
 
 
 def check_storable(text: str, name: str) -> None:
-    """Refuse one text that no SQL text column can hold.
+    """Refuse one text that no SQL text column can hold, or that is longer than any text may be.
 
     Raises:
         InvalidRecord: names the field.
     """
+    if len(text) > MAX_TEXT_CHARS:
+        raise InvalidRecord(
+            f"field {name[:MAX_SHORT_CHARS]!r} has {len(text)} characters, the limit is {MAX_TEXT_CHARS}"
+        )
     if "\x00" in text:
         raise InvalidRecord(f"field {name!r} contains U+0000 (NUL)")
     try:
