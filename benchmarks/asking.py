@@ -16,6 +16,7 @@ from wherefrom.attribution.bundles.options import BuildOptions
 from wherefrom.attribution.calibration.fitted import JUDGED
 from wherefrom.attribution.calibration.judging import JudgedQuery
 from wherefrom.attribution.corpus import CorpusRow
+from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.offline import prepare_all, signals_of_all
 from wherefrom.attribution.query import CandidateScores, QuerySignals
 from wherefrom.records import Message, Query, Role
@@ -106,14 +107,13 @@ def corpus_bundle(model: Path, corpus: Sequence[CorpusRow], folder: Path) -> Bun
     file = folder / "corpus.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     build_bundle(
-        model_dir=model,
-        adapter_dir=None,
+        folders=ModelFolders(model),
         corpus_path=file,
         out=folder / "bundle",
         options=BuildOptions(candidates=max(1, int(len(corpus) * CANDIDATE_SHARE))),
         progress=_silent,
     )
-    return open_bundle(folder / "bundle", model_dir=model)
+    return open_bundle(folder / "bundle", ModelFolders(model))
 
 
 def _silent(stage: str, done: int, total: int) -> None:

@@ -41,6 +41,7 @@ from wherefrom.attribution.calibrating import (
 from wherefrom.attribution.calibration.fitted import Calibration, EffectCurve
 from wherefrom.attribution.calibration.reliability import Bin, auroc, calibration_error, reliability_bins
 from wherefrom.attribution.corpus import read_corpus
+from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.offline import exact_scores, prepare_all, read_queries, signals_of_all
 from wherefrom.statistics import benjamini_hochberg
 
@@ -85,14 +86,13 @@ def run(yardstick: Path, tofu: Path, foreign: Sequence[Path], *, bundle_path: Pa
     """All figures."""
     model = yardstick / "audited"
     build_bundle(
-        model_dir=model,
-        adapter_dir=None,
+        folders=ModelFolders(model),
         corpus_path=yardstick / "corpus.jsonl",
         out=bundle_path,
         options=BuildOptions(candidates=len(read_corpus(yardstick / "corpus.jsonl").rows) // 20),
         progress=_silent,
     )
-    bundle = open_bundle(bundle_path, model_dir=model)
+    bundle = open_bundle(bundle_path, ModelFolders(model))
     attributor = LanguageAttributor(bundle)
     material = judge_material(attributor, yardstick, tofu, foreign)
     splits = [_split(material, seed) for seed in range(SPLITS)]

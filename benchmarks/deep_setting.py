@@ -9,6 +9,7 @@ from benchmarks.deep_material import Outputs, draw_evenly, read_outputs, verbati
 from benchmarks.deep_refits import RECIPE, RefitPlan
 from benchmarks.deep_scores import Scoring
 from wherefrom.attribution.corpus import CorpusRow, read_corpus
+from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.models.model import LanguageModel, load_model
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.attribution.models.trajectory import load_halfway
@@ -49,7 +50,7 @@ class Setting:
         final = load_model(self._model_dir, adapter)
         if point == "final":
             return final
-        return load_halfway(final, model_dir=self._model_dir, adapter_dir=adapter, start_dir=None)
+        return load_halfway(final, ModelFolders(self._model_dir, adapter))
 
     def agreement_scoring(self) -> Scoring:
         """Scores of the agreement's rows for all outputs, at the model under test."""

@@ -31,6 +31,7 @@ from wherefrom.attribution.bundles.bundle import open_bundle
 from wherefrom.attribution.bundles.options import BuildOptions
 from wherefrom.attribution.corpus import read_corpus
 from wherefrom.attribution.measures import spearman_rows
+from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.models.model import LanguageModel, load_model
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.attribution.offline import prepare_all, read_queries, signals_of_all
@@ -57,14 +58,13 @@ def choose(yardstick: Path, work: Path, count: int) -> list[dict[str, Any]]:
         return chosen
     examples = len(read_corpus(yardstick / "corpus.jsonl").rows)
     build_bundle(
-        model_dir=yardstick / "audited",
-        adapter_dir=None,
+        folders=ModelFolders(yardstick / "audited"),
         corpus_path=yardstick / "corpus.jsonl",
         out=work / "bundle",
         options=BuildOptions(candidates=examples // 20),
         progress=lambda *_: None,
     )
-    attributor = LanguageAttributor(open_bundle(work / "bundle", model_dir=yardstick / "audited"))
+    attributor = LanguageAttributor(open_bundle(work / "bundle", ModelFolders(yardstick / "audited")))
     asked, _ = read_queries(yardstick / "queries.jsonl")
     taken = list(range(0, len(asked), len(asked) // count))[:count]
     prepared = prepare_all(

@@ -35,6 +35,7 @@ from wherefrom.attribution.bundles.manifest import read_card
 from wherefrom.attribution.bundles.options import SHALLOW_LAYERS, BuildOptions
 from wherefrom.attribution.bundles.shards import BATCH_TOKENS
 from wherefrom.attribution.corpus import CorpusRow, read_corpus
+from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.models.model import LanguageModel
 from wherefrom.attribution.offline import attribute_all, prepare_all
 from wherefrom.attribution.query import PreparedTokens
@@ -132,15 +133,14 @@ def _build(work: Path, subject: Subject, form: Any) -> Bundle:
     out = work / "bundles" / form
     options = BuildOptions(form=form, model_name=MODEL_NAME)
     manifest = build_bundle(
-        model_dir=subject.model,
-        adapter_dir=subject.adapter,
+        folders=ModelFolders(subject.model, subject.adapter),
         corpus_path=subject.corpus,
         out=out,
         options=options,
         progress=lambda _stage, _done, _total: None,
     )
     out.rename(out.with_name(manifest.name))
-    return open_bundle(out.with_name(manifest.name), model_dir=subject.model, adapter_dir=subject.adapter)
+    return open_bundle(out.with_name(manifest.name), ModelFolders(subject.model, subject.adapter))
 
 
 def _form(

@@ -23,6 +23,7 @@ from wherefrom.attribution.bundles.build import build_bundle
 from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
 from wherefrom.attribution.bundles.options import BuildOptions
 from wherefrom.attribution.corpus import read_corpus
+from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.models.model import load_model
 from wherefrom.records import sha256_of_json
 from wherefrom.retraining.recipe import Recipe
@@ -162,14 +163,13 @@ def _bundle(corpus: Path, folder: Path, encoder: Path | None) -> Bundle:
     out = folder / "bundle"
     if not out.is_dir():
         build_bundle(
-            model_dir=folder / "model",
-            adapter_dir=None,
+            folders=ModelFolders(folder / "model"),
             corpus_path=corpus,
             out=out,
             options=BuildOptions(encoder=encoder),
             progress=_silent,
         )
-    return open_bundle(out, model_dir=folder / "model")
+    return open_bundle(out, ModelFolders(folder / "model"))
 
 
 def _asked(material: Material, corpus: Path, bundle: Bundle, cut: Callable[[Passage], Passage]) -> Asked:

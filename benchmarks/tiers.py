@@ -32,6 +32,7 @@ from wherefrom.attribution.effect import EKFAC_WEIGHT
 from wherefrom.attribution.ekfac.path import PathScores
 from wherefrom.attribution.fusion import standardise
 from wherefrom.attribution.measures import Matrix, lds
+from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.offline import exact_scores, prepare_all, read_queries, signals_of_all
 from wherefrom.attribution.query import CandidateScores, QuerySignals
 from wherefrom.evaluation.estimates import middle
@@ -114,16 +115,14 @@ def score_tier(
     model = yardstick / "audited"
     _, build_s = timed(
         lambda: build_bundle(
-            model_dir=model,
-            adapter_dir=None,
-            start_dir=start,
+            folders=ModelFolders(model, start=start),
             corpus_path=yardstick / "corpus.jsonl",
             out=bundle_path,
             options=options,
             progress=silent,
         )
     )
-    bundle = open_bundle(bundle_path, model_dir=model, start_dir=start)
+    bundle = open_bundle(bundle_path, ModelFolders(model, start=start))
     attributor = LanguageAttributor(bundle)
     asked, _ = read_queries(yardstick / f"{queries}.jsonl")
     prepared = prepare_all(attributor, asked, max_tokens=1024, over_long="truncate")

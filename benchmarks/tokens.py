@@ -35,6 +35,7 @@ from wherefrom.attribution.corpus import CorpusRow, read_corpus
 from wherefrom.attribution.explanation.passage import Passage
 from wherefrom.attribution.explanation.spans import Explainer
 from wherefrom.attribution.kernel import token_kernel
+from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.attribution.offline import attribute_all, prepare_all, read_queries, signals_of_all
 from wherefrom.attribution.query import PreparedTokens, QuerySignals
@@ -134,8 +135,7 @@ def _subject(arguments: argparse.Namespace, work: Path) -> Subject:
         model, adapter, corpus = folder / "audited", None, folder / "corpus.jsonl"
         asked, path = folder / f"{arguments.queries}.jsonl", work / "bundle"
         build_bundle(
-            model_dir=model,
-            adapter_dir=None,
+            folders=ModelFolders(model),
             corpus_path=corpus,
             out=path,
             options=BuildOptions(),
@@ -144,7 +144,7 @@ def _subject(arguments: argparse.Namespace, work: Path) -> Subject:
     else:
         model, adapter, corpus = arguments.model, arguments.adapter, arguments.corpus
         asked, path = arguments.asked, arguments.bundle
-    bundle = open_bundle(path, model_dir=model, adapter_dir=adapter)
+    bundle = open_bundle(path, ModelFolders(model, adapter))
     attributor = LanguageAttributor(bundle)
     queries, _ = read_queries(asked)
     prepared = prepare_all(

@@ -30,6 +30,7 @@ from wherefrom.attribution.bundles.manifest import read_card
 from wherefrom.attribution.bundles.options import BuildOptions
 from wherefrom.attribution.corpus import read_corpus
 from wherefrom.attribution.measures import Matrix, lds, recall_at
+from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.offline import exact_scores, prepare_all, read_queries, signals_of_all
 from wherefrom.attribution.query import QuerySignals
 
@@ -91,14 +92,13 @@ def run(yardstick: Path, bundle_path: Path, *, form: Any, queries: str) -> dict[
     examples = len(read_corpus(yardstick / "corpus.jsonl").rows)
     options = BuildOptions(form=form, candidates=int(examples * CANDIDATE_SHARE))
     build_bundle(
-        model_dir=yardstick / "audited",
-        adapter_dir=None,
+        folders=ModelFolders(yardstick / "audited"),
         corpus_path=yardstick / "corpus.jsonl",
         out=bundle_path,
         options=options,
         progress=silent,
     )
-    bundle = open_bundle(bundle_path, model_dir=yardstick / "audited")
+    bundle = open_bundle(bundle_path, ModelFolders(yardstick / "audited"))
     attributor = LanguageAttributor(bundle)
     asked, _ = read_queries(yardstick / f"{queries}.jsonl")
     prepared = prepare_all(attributor, asked, max_tokens=1024, over_long="truncate")

@@ -22,6 +22,7 @@ from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
 from wherefrom.attribution.bundles.manifest import Manifest
 from wherefrom.attribution.bundles.options import BuildOptions
 from wherefrom.attribution.factors import FactorStore
+from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.models.model import LanguageModel, load_model
 from wherefrom.attribution.models.render import TokenRow
 
@@ -125,9 +126,7 @@ def build(
 ) -> Manifest:
     """Build a bundle."""
     return build_bundle(
-        model_dir=model_dir,
-        adapter_dir=adapter,
-        start_dir=start,
+        folders=ModelFolders(model_dir, adapter, start),
         corpus_path=corpus,
         out=out,
         options=BuildOptions(**options),
@@ -174,7 +173,7 @@ def shared_micro_bundle(form: str = "forward") -> Path:
 @functools.cache
 def opened(form: str = "forward", *, exact_search: bool = False) -> Bundle:
     """The tiny model's bundle, opened."""
-    return open_bundle(shared_bundle(form), model_dir=TINY_MODEL, exact_search=exact_search)
+    return open_bundle(shared_bundle(form), ModelFolders(TINY_MODEL), exact_search=exact_search)
 
 
 def token_factors(bundle: Bundle) -> FactorStore:

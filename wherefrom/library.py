@@ -16,6 +16,7 @@ from wherefrom.attribution.bundles import bundle as bundles
 from wherefrom.attribution.bundles.manifest import Manifest, read_manifest
 from wherefrom.attribution.bundles.whereabouts import find_model
 from wherefrom.attribution.interface import OverLong
+from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.offline import attribute_all
 from wherefrom.client.records_in import read_record
 from wherefrom.errors import ConfigurationError, InvalidRecord
@@ -290,7 +291,7 @@ def open_with_model(
     if model is None:
         found = find_model(path, read_manifest(path, verify=False), load_settings().models_dir)
         model, adapter, start = found.model, adapter or found.adapter, start or found.start
-    return bundles.open_bundle(path, model_dir=model, adapter_dir=adapter, start_dir=start)
+    return bundles.open_bundle(path, ModelFolders(model, adapter, start))
 
 
 def _span(given: Any) -> Any:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from db.examples import storable_name
 from wherefrom.attribution.bundles.examples import iter_examples
 from wherefrom.attribution.bundles.manifest import Manifest, read_manifest
-from wherefrom.attribution.bundles.whereabouts import ModelFolders, find_model
+from wherefrom.attribution.bundles.whereabouts import find_model
 from wherefrom.attribution.interface import EffectMeter, KeepGoing
+from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.errors import (
     BundleMismatch,
     MeasuringUnavailable,

@@ -48,9 +48,7 @@ class BundleEngine:
 
         if settings.torch_threads:
             torch.set_num_threads(settings.torch_threads)
-        opened = open_bundle(
-            folder, model_dir=found.model, adapter_dir=found.adapter, start_dir=found.start, marks=marks
-        )
+        opened = open_bundle(folder, found, marks=marks)
         return LanguageAttributor(opened)
 
     def open_meter(self, bundle: BundleInfo) -> EffectMeter:

@@ -14,6 +14,7 @@ from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
 from wherefrom.attribution.bundles.manifest import read_card
 from wherefrom.attribution.bundles.options import BuildOptions
 from wherefrom.attribution.measures import Matrix
+from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.offline import exact_scores, prepare_all, read_queries, signals_of_all
 from wherefrom.attribution.query import QuerySignals
 
@@ -63,15 +64,14 @@ def _read(subject: Subject, form: Literal["forward", "activation"]) -> _Read:
     shutil.rmtree(path, ignore_errors=True)
     building = partial(
         build_bundle,
-        model_dir=subject.yardstick / "audited",
-        adapter_dir=None,
+        folders=ModelFolders(subject.yardstick / "audited"),
         corpus_path=subject.yardstick / "corpus.jsonl",
         out=path,
         options=BuildOptions(form=form, candidates=int(len(subject.rows) * CANDIDATE_SHARE)),
         progress=_silent,
     )
     _, built = timed(building)
-    bundle = open_bundle(path, model_dir=subject.yardstick / "audited")
+    bundle = open_bundle(path, ModelFolders(subject.yardstick / "audited"))
     attributor = LanguageAttributor(bundle)
     asked, _ = read_queries(subject.yardstick / "queries.jsonl")
     prepared = prepare_all(attributor, asked, max_tokens=MAX_TOKENS, over_long="truncate")

@@ -21,6 +21,7 @@ from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
 from wherefrom.attribution.factors import Factors
 from wherefrom.attribution.kernel import kernel_norms, segment_sum, token_kernel
+from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.offline import (
     attribute_all,
     exact_scores,
@@ -54,7 +55,7 @@ def path(adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def bundle(path: Path, adapter: Path) -> Bundle:
     """The bundle, opened."""
-    return open_bundle(path, model_dir=shared_micro_model(), adapter_dir=adapter)
+    return open_bundle(path, ModelFolders(shared_micro_model(), adapter))
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles.bundle import open_bundle
 from wherefrom.attribution.factors import Factors
 from wherefrom.attribution.kernel import token_kernel
+from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.models.model import load_model
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.attribution.models.signals import Form, SignalReader
@@ -45,9 +46,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def halfway(start_dir: Path) -> Any:
     """The micro model's half-way point."""
-    return load_halfway(
-        micro_language(), model_dir=shared_micro_model(), adapter_dir=None, start_dir=start_dir
-    )
+    return load_halfway(micro_language(), ModelFolders(shared_micro_model(), start=start_dir))
 
 
 def test_halfway_is_the_mean(start: Path) -> None:
@@ -65,7 +64,7 @@ def test_halfway_of_an_adapter(tmp_path: Path) -> None:
     """With an adapter the fine-tune began with the bare model: its delta at half strength."""
     adapter = write_adapter(tmp_path / "adapter", shared_micro_model())
     final = load_model(shared_micro_model(), adapter)
-    middle = load_halfway(final, model_dir=shared_micro_model(), adapter_dir=adapter, start_dir=None)
+    middle = load_halfway(final, ModelFolders(shared_micro_model(), adapter))
     bare, full = dict(micro_language().model.named_parameters()), dict(final.model.named_parameters())
     name = next(name for name in bare if "q_proj" in name)
     moved = dict(middle.model.named_parameters())[name]
@@ -103,7 +102,7 @@ def test_bundle_with_midpoint(form: Form, start: Path, tmp_path: Path) -> None:
     asked, _ = read_queries(write_jsonl(tmp_path / "queries.jsonl", tiny_queries(3)))
     found = []
     for name, start_dir in (("one", None), ("two", start)):
-        bundle = open_bundle(tmp_path / name, model_dir=model, start_dir=start_dir)
+        bundle = open_bundle(tmp_path / name, ModelFolders(model, start=start_dir))
         engine = LanguageAttributor(bundle)
         signals = signals_of_all(engine, prepare_all(engine, asked, max_tokens=64, over_long="truncate"))
         found.append((exact_scores(bundle, signals, lambda *_: None), signals))
@@ -118,9 +117,9 @@ def test_wrong_start(start: Path, tmp_path: Path) -> None:
     build(model, shared_corpus(40), tmp_path / "bundle", start=start, midpoint=True)
     other = write_micro_model(tmp_path / "other", seed=10)
     with pytest.raises(BundleMismatch, match="other first weights"):
-        open_bundle(tmp_path / "bundle", model_dir=model, start_dir=other)
+        open_bundle(tmp_path / "bundle", ModelFolders(model, start=other))
     with pytest.raises(ConfigurationError, match="give the adapter"):
-        open_bundle(tmp_path / "bundle", model_dir=model)
+        open_bundle(tmp_path / "bundle", ModelFolders(model))
     wide = write_micro_model(tmp_path / "wide", micro_config(intermediate_size=64))
     with pytest.raises(UnusableModel, match="differ from the audited model's in name or shape"):
         build(model, shared_corpus(40), tmp_path / "never", start=wide, midpoint=True)

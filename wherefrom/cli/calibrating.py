@@ -13,7 +13,7 @@ from wherefrom.attribution.bundles.build import Progress
 from wherefrom.attribution.bundles.bundle import Bundle
 from wherefrom.attribution.bundles.examples import iter_examples
 from wherefrom.attribution.bundles.manifest import hash_file
-from wherefrom.attribution.bundles.whereabouts import ModelFolders, note_path, write_note
+from wherefrom.attribution.bundles.whereabouts import note_path, write_note
 from wherefrom.attribution.calibrating import (
     Outputs,
     check_controls,
@@ -24,6 +24,7 @@ from wherefrom.attribution.calibrating import (
 )
 from wherefrom.attribution.calibration.fitted import Calibration, EffectCurve
 from wherefrom.attribution.groups import read_groups
+from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.offline import exact_scores, prepare_all, read_queries, signals_of_all
 from wherefrom.cli.offline import (
     Adapter,

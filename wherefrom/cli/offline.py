@@ -21,9 +21,10 @@ from wherefrom.attribution.bundles.build import Progress as Report
 from wherefrom.attribution.bundles.build import build_bundle
 from wherefrom.attribution.bundles.manifest import Manifest, read_manifest
 from wherefrom.attribution.bundles.options import BuildOptions
-from wherefrom.attribution.bundles.whereabouts import ModelFolders, write_note
+from wherefrom.attribution.bundles.whereabouts import write_note
 from wherefrom.attribution.corpus import ReadAs
 from wherefrom.attribution.fusion import FusionWeights
+from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.models.rule import parse_template_args, read_template
 from wherefrom.attribution.offline import (
     attribute_all,
@@ -184,9 +185,7 @@ def build(
     )
     with progress_bars(quiet=as_json) as report:
         manifest = build_bundle(
-            model_dir=model,
-            adapter_dir=adapter,
-            start_dir=start,
+            folders=ModelFolders(model, adapter, start),
             corpus_path=corpus,
             out=out,
             options=options,

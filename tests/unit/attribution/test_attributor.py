@@ -22,6 +22,7 @@ from tests.tiny import (
 )
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles.bundle import open_bundle
+from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.offline import (
     attribute_all,
     exact_scores,
@@ -176,7 +177,7 @@ def test_adapted_model(tmp_path: Path, form: str) -> None:
     build(model, corpus, tmp_path / "bundle", adapter=adapter, form=form)
     build(model, corpus, tmp_path / "bare", form=form)
     shutil.rmtree(tmp_path / "bare.building", ignore_errors=True)
-    engine = LanguageAttributor(open_bundle(tmp_path / "bundle", model_dir=model, adapter_dir=adapter))
+    engine = LanguageAttributor(open_bundle(tmp_path / "bundle", ModelFolders(model, adapter)))
     row = tiny_rows(24)[11]
     one = Query(
         key="q",
@@ -191,7 +192,7 @@ def test_adapted_model(tmp_path: Path, form: str) -> None:
         attribute_all(engine, prepared, top_k=1, opponents=0, progress=quiet)[0].citations[0].example.row
         == 11
     )
-    bare = open_bundle(tmp_path / "bare", model_dir=model)
+    bare = open_bundle(tmp_path / "bare", ModelFolders(model))
     assert not np.allclose(bare.store.norms, engine._bundle.store.norms, rtol=1e-3)
 
 
@@ -199,7 +200,7 @@ def test_full_tier_of_important_queries(tmp_path: Path) -> None:
     """Only a query marked important gets EK-FAC scores, with either answer none; its effect head follows them."""
     model = shared_micro_model()
     build(model, shared_corpus(40), tmp_path / "bundle", full_tier=True)
-    engine = LanguageAttributor(open_bundle(tmp_path / "bundle", model_dir=model))
+    engine = LanguageAttributor(open_bundle(tmp_path / "bundle", ModelFolders(model)))
     plain, _ = read_queries(write_jsonl(tmp_path / "queries.jsonl", tiny_queries(1)))
     important = plain[0].model_copy(update={"important": True})
     contrasted = important.model_copy(update={"preferred": "Something else."})

@@ -25,6 +25,7 @@ from tests.tiny import (
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles.bundle import open_bundle
 from wherefrom.attribution.corpus import read_corpus
+from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.retraining.recipe import Recipe
 
 ROWS = 96
@@ -65,7 +66,7 @@ def bundle(corpus: Path):
     """A bundle without an encoder."""
     out = corpus.with_name("bundle")
     build(shared_micro_model(), corpus, out)
-    return open_bundle(out, model_dir=shared_micro_model())
+    return open_bundle(out, ModelFolders(shared_micro_model()))
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +88,7 @@ def encoding_bundle(corpus: Path):
         (folder / name).write_bytes((TINY_MODEL / name).read_bytes())
     out = corpus.with_name("encoding-bundle")
     build(shared_micro_model(), corpus, out, encoder=folder)
-    return open_bundle(out, model_dir=shared_micro_model())
+    return open_bundle(out, ModelFolders(shared_micro_model()))
 
 
 def ask(bundle, corpus: Path, asked: Asked):

@@ -13,6 +13,7 @@ from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles.bundle import open_bundle
 from wherefrom.attribution.bundles.manifest import read_manifest
 from wherefrom.attribution.calibration.fitted import Calibration
+from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.offline import prepare_all, read_queries
 from wherefrom.records import Attribution
 
@@ -53,7 +54,7 @@ def calibrate(run: RunCommand, controls: Path, out: Path, *more: str) -> Run:
 
 def cite(bundle: Path, queries: Path) -> list[Attribution]:
     """Attributions of the first rows of a file."""
-    attributor = LanguageAttributor(open_bundle(bundle, model_dir=TINY_MODEL))
+    attributor = LanguageAttributor(open_bundle(bundle, ModelFolders(TINY_MODEL)))
     prepared = prepare_all(attributor, read_queries(queries)[0][:8], max_tokens=512, over_long="truncate")
     return attributor.attribute(prepared, top_k=3, opponents=2)
 
@@ -108,7 +109,7 @@ def test_p_does_not_depend_on_how_many_are_cited(
     assert (done.code, "effects empty" in done.out, "confidence fitted" in done.out) == (0, True, True)
     assert "warning: only" in done.err
     assert Calibration.load(out).fitted_on["form"] == "forward"
-    attributor = LanguageAttributor(open_bundle(out, model_dir=TINY_MODEL))
+    attributor = LanguageAttributor(open_bundle(out, ModelFolders(TINY_MODEL)))
     prepared = prepare_all(attributor, read_queries(known)[0][:4], max_tokens=512, over_long="truncate")
     few, many = (attributor.attribute(prepared, top_k=count, opponents=0) for count in (1, 12))
     assert [one.conformal_p for one in few] == [one.conformal_p for one in many]

@@ -44,7 +44,7 @@ from wherefrom.attribution.ekfac.path import build_path
 from wherefrom.attribution.factors import Factors as ExampleFactors
 from wherefrom.attribution.groups import near_duplicate_groups, write_groups
 from wherefrom.attribution.kernel import kernel_norms
-from wherefrom.attribution.models.files import fingerprint
+from wherefrom.attribution.models.files import ModelFolders, fingerprint
 from wherefrom.attribution.models.model import LanguageModel, load_model
 from wherefrom.attribution.models.reading import make_reader
 from wherefrom.attribution.models.render import TokenRow
@@ -70,18 +70,16 @@ Progress = Callable[[str, int, int], None]
 
 def build_bundle(
     *,
-    model_dir: Path,
-    adapter_dir: Path | None,
+    folders: ModelFolders,
     corpus_path: Path,
     out: Path,
     options: BuildOptions,
     progress: Progress,
     tell: Tell = tell_nobody,
-    start_dir: Path | None = None,
 ) -> Manifest:
     """Build the bundle `out` for a model, its adapter and its training corpus.
 
-    `start_dir` is the folder that a full fine-tune began with, for the option `midpoint`; `tell` hears what the person who builds should read.
+    `folders.start` is what a full fine-tune began with, for the option `midpoint`; `tell` hears what the person who builds should read.
 
     Raises:
         ConfigurationError: `out` exists, or an unfinished build of other inputs stands in its place.
@@ -94,7 +92,7 @@ def build_bundle(
         for line in corpus.reading.lines():
             tell(line)
         progress("load model", 0, 1)
-        language = load_model(model_dir, adapter_dir)
+        language = load_model(folders.model, folders.adapter)
         parameters = parameters_of(language, corpus, options)
         if parameters.rendering is not None:
             language = language.with_rule(parameters.rendering)
@@ -102,9 +100,7 @@ def build_bundle(
             tell(joined_note(parameters.rendering))
         points = [language]
         if options.midpoint:
-            points.append(
-                load_halfway(language, model_dir=model_dir, adapter_dir=adapter_dir, start_dir=start_dir)
-            )
+            points.append(load_halfway(language, folders))
         progress("load model", 1, 1)
         corpus, rows = render_corpus(
             language.renderer,
@@ -119,7 +115,7 @@ def build_bundle(
             points,
             corpus,
             out,
-            adapter_dir=adapter_dir,
+            adapter_dir=folders.adapter,
             parameters=parameters,
             options=options,
             progress=progress,

@@ -15,7 +15,7 @@ from wherefrom.attribution.bundles.manifest import Manifest, read_manifest
 from wherefrom.attribution.bundles.tokens import TokenRows
 from wherefrom.attribution.ekfac.path import EkfacPath, load_path
 from wherefrom.attribution.fusion import FusionWeights
-from wherefrom.attribution.models.files import ModelFingerprint
+from wherefrom.attribution.models.files import ModelFingerprint, ModelFolders
 from wherefrom.attribution.models.model import LanguageModel, load_model
 from wherefrom.attribution.models.reading import make_reader
 from wherefrom.attribution.models.trajectory import ReadsSignals, load_halfway
@@ -84,10 +84,8 @@ class Bundle:
 
 def open_bundle(
     path: Path,
+    folders: ModelFolders,
     *,
-    model_dir: Path,
-    adapter_dir: Path | None = None,
-    start_dir: Path | None = None,
     exact_search: bool = False,
     marks: Future[ModelFingerprint] | None = None,
 ) -> Bundle:
@@ -95,9 +93,8 @@ def open_bundle(
 
     Args:
         path: the bundle's folder.
-        model_dir: folder of the base model; must have the hashes that the manifest states.
-        adapter_dir: folder of the adapter, where the bundle was built with one.
-        start_dir: the folder that the fine-tune began with, where the bundle reads the half-way model and has no adapter.
+        folders: the model and its adapter, which must have the hashes that the manifest states; the folder that the fine-tune began with, where the bundle
+            reads the half-way model and has no adapter.
         exact_search: search exhaustively instead of by HNSW (tests and evaluation).
         marks: the hashes of model and adapter, where they are being computed already (`models.files.hash_beside`).
 
@@ -106,9 +103,9 @@ def open_bundle(
         BundleMismatch: model, adapter or tokenizer are not those of the bundle.
     """
     manifest = read_manifest(path)
-    language = load_model(model_dir, adapter_dir, marks=marks, rule=manifest.parameters.rendering)
+    language = load_model(folders.model, folders.adapter, marks=marks, rule=manifest.parameters.rendering)
     check_model(manifest, language)
-    points = _points(manifest, language, model_dir=model_dir, adapter_dir=adapter_dir, start_dir=start_dir)
+    points = _points(manifest, language, folders)
     features = path / "features"
     parameters = manifest.parameters
     store, projection = open_features(path, parameters.form)
@@ -131,7 +128,7 @@ def open_bundle(
             form=parameters.form,
             layers=parameters.layers,
             similarity_layer=parameters.similarity_layer,
-            adapter_dir=adapter_dir,
+            adapter_dir=folders.adapter,
         ),
         whitener=whitener,
         store=store,
@@ -154,16 +151,13 @@ def open_bundle(
 def _points(
     manifest: Manifest,
     language: LanguageModel,
-    *,
-    model_dir: Path,
-    adapter_dir: Path | None,
-    start_dir: Path | None,
+    folders: ModelFolders,
 ) -> tuple[LanguageModel, ...]:
     if not manifest.parameters.midpoint:
         return (language,)
-    halfway = load_halfway(language, model_dir=model_dir, adapter_dir=adapter_dir, start_dir=start_dir)
+    halfway = load_halfway(language, folders)
     wanted, given = manifest.model.start_sha256, halfway.fingerprint.weights_sha256
-    if adapter_dir is None and wanted != given:
+    if folders.adapter is None and wanted != given:
         raise BundleMismatch(
             f"bundle {manifest.name} reads the model half-way from other first weights "
             f"(SHA-256 {(wanted or 'none')[:12]}, given {given[:12]}); give the folder that the fine-tune began with"

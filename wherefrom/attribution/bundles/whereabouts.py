@@ -6,26 +6,12 @@ checked against the manifest's hashes when the bundle is opened.
 """
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 from wherefrom.atomic import write_json
 from wherefrom.attribution.bundles.manifest import Manifest
+from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.errors import UnusableModel
-
-
-@dataclass(frozen=True)
-class ModelFolders:
-    """The folders of a model, of its adapter and of the weights it began with."""
-
-    model: Path
-    adapter: Path | None
-    #: What a full fine-tune began with, where the bundle needs it.
-    start: Path | None = None
-
-    def present(self) -> bool:
-        """Whether all of them are here."""
-        return all(folder is None or folder.is_dir() for folder in (self.model, self.adapter, self.start))
 
 
 def note_path(bundle: Path) -> Path:

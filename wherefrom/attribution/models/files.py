@@ -43,6 +43,20 @@ ADAPTER_CONFIGURATION = "adapter_config.json"
 
 
 @dataclass(frozen=True)
+class ModelFolders:
+    """The folders of a model, of its adapter and of the weights it began with."""
+
+    model: Path
+    adapter: Path | None = None
+    #: What a full fine-tune began with, where the bundle needs it.
+    start: Path | None = None
+
+    def present(self) -> bool:
+        """Whether all of them are here."""
+        return all(folder is None or folder.is_dir() for folder in (self.model, self.adapter, self.start))
+
+
+@dataclass(frozen=True)
 class ModelFingerprint:
     """Hashes that tie a bundle to the exact model whose training it explains."""
 

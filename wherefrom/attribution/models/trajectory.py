@@ -12,11 +12,11 @@ On a small model with 64 retrained copies the midpoint raised the linear datamod
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Protocol
 
 import torch
 
+from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.models.model import LanguageModel, load_model
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.attribution.models.signals import Form, SignalReader, Signals
@@ -62,16 +62,12 @@ class TrajectoryReader:
         )
 
 
-def load_halfway(
-    final: LanguageModel, *, model_dir: Path, adapter_dir: Path | None, start_dir: Path | None
-) -> LanguageModel:
+def load_halfway(final: LanguageModel, folders: ModelFolders) -> LanguageModel:
     """The model half-way between the weights that its fine-tune began with and `final`.
 
     Args:
         final: the audited model, adapter merged; not changed.
-        model_dir: its folder.
-        adapter_dir: its adapter; the fine-tune then began with `model_dir` itself.
-        start_dir: the folder that the fine-tune began with, where there is no adapter.
+        folders: its folders. With an adapter, the fine-tune began with the model's own folder; without one, with the start folder.
 
     Returns:
         A frozen model in float32, with the fingerprint and the folder name of the first weights.
@@ -80,13 +76,13 @@ def load_halfway(
         ConfigurationError: neither an adapter nor a start folder, or both.
         UnusableModel: the two models do not have the same weights by name and shape.
     """
-    if adapter_dir is None and start_dir is None:
+    if folders.adapter is None and folders.start is None:
         raise ConfigurationError(
             "the half-way model needs the weights that the fine-tune began with: give the adapter (--adapter), or the folder of those weights (--start)"
         )
-    if adapter_dir is not None and start_dir is not None:
+    if folders.adapter is not None and folders.start is not None:
         raise ConfigurationError("give the adapter (--adapter) or the first weights (--start), not both")
-    begin = load_model(start_dir or model_dir, adapter_dir, merge=False)
+    begin = load_model(folders.start or folders.model, folders.adapter, merge=False)
     halfway = model_between(begin, final, HALF_WAY)
     return replace(halfway, fingerprint=begin.fingerprint, base_folder=begin.base_folder)
 

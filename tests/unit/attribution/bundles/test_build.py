@@ -32,6 +32,7 @@ from wherefrom.attribution.bundles.examples import iter_examples
 from wherefrom.attribution.bundles.manifest import Manifest, read_card, read_manifest
 from wherefrom.attribution.bundles.options import BuildOptions, default_layers
 from wherefrom.attribution.bundles.shards import ShardFolder
+from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.retrieval.index import HnswIndex
 from wherefrom.errors import (
     ConfigurationError,
@@ -59,8 +60,7 @@ def test_what_is_built(tmp_path: Path, rows: Path) -> None:
     """The manifest counts what was read, the work folder is gone, progress was told, times are in the card."""
     told: list[tuple[str, int, int]] = []
     manifest = build_bundle(
-        model_dir=shared_micro_model(),
-        adapter_dir=None,
+        folders=ModelFolders(shared_micro_model()),
         corpus_path=rows,
         out=tmp_path / "bundle",
         options=BuildOptions(),
@@ -153,7 +153,7 @@ def test_smallest_corpora(tmp_path: Path, count: int) -> None:
     """One row is a corpus too."""
     corpus = write_jsonl(tmp_path / "c.jsonl", tiny_rows(count))
     build(shared_micro_model(), corpus, tmp_path / "bundle")
-    bundle = open_bundle(tmp_path / "bundle", model_dir=shared_micro_model())
+    bundle = open_bundle(tmp_path / "bundle", ModelFolders(shared_micro_model()))
     assert len(bundle.index) == len(bundle.similarity) == count
     assert np.isfinite(bundle.vectors).all()
 
@@ -163,7 +163,7 @@ def test_corpus_of_copies(tmp_path: Path) -> None:
     row = tiny_rows(1)[0]
     corpus = write_jsonl(tmp_path / "c.jsonl", [{**row, "id": number} for number in range(100)])
     build(shared_micro_model(), corpus, tmp_path / "bundle")
-    bundle = open_bundle(tmp_path / "bundle", model_dir=shared_micro_model())
+    bundle = open_bundle(tmp_path / "bundle", ModelFolders(shared_micro_model()))
     assert np.isfinite(bundle.vectors).all()
     assert np.isfinite(bundle.pooled).all()
 
@@ -280,8 +280,7 @@ def test_killed_build_goes_on(
     passes.clear()
     with pytest.raises(Killed):
         build_bundle(
-            model_dir=shared_micro_model(),
-            adapter_dir=None,
+            folders=ModelFolders(shared_micro_model()),
             corpus_path=rows,
             out=tmp_path / "bundle",
             options=BuildOptions(),

@@ -18,6 +18,7 @@ from tests.tiny import (
 from wherefrom.attribution.bundles.bundle import open_bundle
 from wherefrom.attribution.bundles.examples import ExampleTexts, iter_examples
 from wherefrom.attribution.bundles.manifest import FileEntry, Manifest, read_card, read_manifest
+from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.errors import BundleCorrupt, BundleMismatch, UnknownBundle
 
 FILES = [
@@ -55,7 +56,7 @@ def test_intact(micro_bundle: Path) -> None:
     """An untouched copy opens, and the manifest lists every file."""
     manifest = read_manifest(micro_bundle)
     assert sorted(manifest.files) == FILES
-    bundle = open_bundle(micro_bundle, model_dir=shared_micro_model())
+    bundle = open_bundle(micro_bundle, ModelFolders(shared_micro_model()))
     assert bundle.manifest == manifest
     assert len(bundle.store) == len(bundle.texts) == manifest.corpus.examples == 40
     assert bundle.store.bytes_per_example > 0
@@ -71,7 +72,7 @@ def test_one_byte_changed(micro_bundle: Path, name: str) -> None:
     content[len(content) // 2] ^= 1
     (micro_bundle / name).write_bytes(content)
     with pytest.raises(BundleCorrupt, match=f"file {name} has changed"):
-        open_bundle(micro_bundle, model_dir=shared_micro_model())
+        open_bundle(micro_bundle, ModelFolders(shared_micro_model()))
 
 
 @pytest.mark.parametrize("name", ["features/a.npy", "card.json"])
@@ -134,7 +135,7 @@ def test_one_byte_of_the_manifest_changed(micro_bundle: Path, old: bytes, new: b
 def test_no_bundle(tmp_path: Path) -> None:
     """A folder without a manifest says how to get one."""
     with pytest.raises(UnknownBundle, match=r"no bundle here .*build one with `wherefrom build`"):
-        open_bundle(tmp_path, model_dir=shared_micro_model())
+        open_bundle(tmp_path, ModelFolders(shared_micro_model()))
 
 
 def test_another_model(micro_bundle: Path, micro_model_dir: Path) -> None:
@@ -145,7 +146,7 @@ def test_another_model(micro_bundle: Path, micro_model_dir: Path) -> None:
     with pytest.raises(
         BundleMismatch, match=r"built for another model weights .*rebuild the bundle or give that model"
     ):
-        open_bundle(micro_bundle, model_dir=micro_model_dir)
+        open_bundle(micro_bundle, ModelFolders(micro_model_dir))
 
 
 def test_another_tokenizer(micro_bundle: Path, micro_model_dir: Path) -> None:
@@ -153,7 +154,7 @@ def test_another_tokenizer(micro_bundle: Path, micro_model_dir: Path) -> None:
     template = micro_model_dir / "chat_template.jinja"
     template.write_text(template.read_text() + "{# changed #}")
     with pytest.raises(BundleMismatch, match="another tokenizer or chat template"):
-        open_bundle(micro_bundle, model_dir=micro_model_dir)
+        open_bundle(micro_bundle, ModelFolders(micro_model_dir))
 
 
 def test_adapter_mismatch(micro_bundle: Path, tmp_path: Path) -> None:
@@ -161,14 +162,14 @@ def test_adapter_mismatch(micro_bundle: Path, tmp_path: Path) -> None:
     model = shared_micro_model()
     one, other = (write_adapter(tmp_path / f"adapter-{seed}", model, seed=seed) for seed in (1, 2))
     with pytest.raises(BundleMismatch, match=r"another adapter \(SHA-256 none, given [0-9a-f]{12}\)"):
-        open_bundle(micro_bundle, model_dir=model, adapter_dir=one)
+        open_bundle(micro_bundle, ModelFolders(model, one))
     manifest = build(model, shared_corpus(40), tmp_path / "adapted", adapter=one)
     assert manifest.model.name == "micro-model+adapter-1"
-    assert open_bundle(tmp_path / "adapted", model_dir=model, adapter_dir=one).manifest.name == manifest.name
+    assert open_bundle(tmp_path / "adapted", ModelFolders(model, one)).manifest.name == manifest.name
     with pytest.raises(BundleMismatch, match=r"another adapter \(SHA-256 [0-9a-f]{12}, given none\)"):
-        open_bundle(tmp_path / "adapted", model_dir=model)
+        open_bundle(tmp_path / "adapted", ModelFolders(model))
     with pytest.raises(BundleMismatch, match="another adapter"):
-        open_bundle(tmp_path / "adapted", model_dir=model, adapter_dir=other)
+        open_bundle(tmp_path / "adapted", ModelFolders(model, other))
 
 
 @given(st.dictionaries(st.text(min_size=1, max_size=12), st.integers(0, 2**40), max_size=5))

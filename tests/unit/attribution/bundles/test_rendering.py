@@ -12,6 +12,7 @@ from wherefrom.attribution.bundles.build import build_bundle
 from wherefrom.attribution.bundles.bundle import open_bundle
 from wherefrom.attribution.bundles.manifest import read_manifest
 from wherefrom.attribution.bundles.options import BuildOptions
+from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.models.rule import RenderingRule, parse_template_args, read_template
 from wherefrom.errors import (
     ConfigurationError,
@@ -63,7 +64,7 @@ def test_model_without_a_template(tmp_path: Path, bare_model: Path, kind: str) -
         rows = [{"id": row["id"], "text": f"{row['prompt']} {row['completion']}"} for row in rows]
     manifest = build(bare_model, write_jsonl(tmp_path / "c.jsonl", rows), tmp_path / "bundle", join=" ")
     assert manifest.parameters.rendering == RenderingRule(join=" ", join_ends=kind == "prompt")
-    engine = LanguageAttributor(open_bundle(tmp_path / "bundle", model_dir=bare_model))
+    engine = LanguageAttributor(open_bundle(tmp_path / "bundle", ModelFolders(bare_model)))
     known = plain_rows(4)[3]
     query = flagged(prompt=known["prompt"], completion=known["completion"])
     prepared = engine.prepare(query, max_tokens=200, over_long="reject")
@@ -87,7 +88,7 @@ def test_template_and_variables_of_the_build(tmp_path: Path) -> None:
     manifest = build(model, corpus, tmp_path / "bundle", **given)
     assert manifest.name != plain.name
     assert read_manifest(tmp_path / "bundle").parameters.rendering == RenderingRule(**given)
-    engine = LanguageAttributor(open_bundle(tmp_path / "bundle", model_dir=model))
+    engine = LanguageAttributor(open_bundle(tmp_path / "bundle", ModelFolders(model)))
     row = engine.prepare(flagged(prompt="How long?"), max_tokens=200, over_long="reject").row
     assert (
         engine._bundle.language.tokenizer.decode(row.ids[: row.start])
@@ -115,8 +116,7 @@ def test_rows_that_cannot_be_rendered(tmp_path: Path) -> None:
 
     def made(out: str, *, skip_bad: bool):
         return build_bundle(
-            model_dir=shared_micro_model(),
-            adapter_dir=None,
+            folders=ModelFolders(shared_micro_model()),
             corpus_path=corpus,
             out=tmp_path / out,
             options=BuildOptions(chat_template=NO_SYSTEM, skip_bad=skip_bad, candidates=10),

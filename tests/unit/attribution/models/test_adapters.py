@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from tests.tiny import VOCABULARY, micro_config, shared_micro_model, write_adapter, write_micro_model
-from wherefrom.attribution.models.files import fingerprint
+from wherefrom.attribution.models.files import ModelFolders, fingerprint
 from wherefrom.attribution.models.model import load_model
 from wherefrom.attribution.models.trajectory import load_halfway
 from wherefrom.errors import UnusableModel
@@ -80,7 +80,7 @@ def test_base_of_a_resized_adapter(tmp_path: Path, tied_model: Path) -> None:
     final = load_model(tied_model, tmp_path / "adapter")
     begin = load_model(tied_model, tmp_path / "adapter", merge=False)
     assert len(begin.model.get_input_embeddings().weight) == VOCABULARY + 5
-    middle = load_halfway(final, model_dir=tied_model, adapter_dir=tmp_path / "adapter", start_dir=None)
+    middle = load_halfway(final, ModelFolders(tied_model, tmp_path / "adapter"))
     torch.testing.assert_close(
         middle.model.get_input_embeddings().weight, final.model.get_input_embeddings().weight
     )

@@ -20,6 +20,7 @@ from tests.tiny import (
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles.bundle import open_bundle
 from wherefrom.attribution.bundles.manifest import read_manifest
+from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.retrieval.encoder import POOLING, SentenceEncoder
 from wherefrom.errors import BundleCorrupt, UnsafeWeights, UnusableModel
 from wherefrom.records import Message, Query, Role
@@ -125,7 +126,7 @@ def test_bundle_carries_its_encoder(encoder_dir: Path, tmp_path: Path) -> None:
     manifest = build(shared_micro_model(), shared_corpus(40), out, encoder=encoder_dir, candidates=12)
     assert manifest.parameters.encoder == "small-encoder"
     encoder_dir.rename(tmp_path / "moved")
-    bundle = open_bundle(out, model_dir=shared_micro_model())
+    bundle = open_bundle(out, ModelFolders(shared_micro_model()))
     attributor = LanguageAttributor(bundle)
     row = bundle.texts.read([7])[0]
     query = Query(key="q", turns=(Message(role=Role.USER, content=row.prompt),), completion=row.completion)
