@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from db.faults import judged
 from wherefrom.errors import ConfigurationError, DatabaseReadOnly
+from wherefrom.masking import MASK, is_secret_name, mask, readable_url
 from wherefrom.private import private_file, private_folder
 from wherefrom.settings import Settings
 
@@ -133,7 +134,7 @@ def parse_url(url: str) -> URL:
         ConfigurationError: see `Database`.
     """
     try:
-        parsed = make_url(url)
+        parsed = make_url(readable_url(url))
     except ArgumentError as error:
         raise ConfigurationError(
             "the database URL cannot be read; write sqlite:///PATH or postgresql+psycopg://..."
@@ -152,10 +153,9 @@ def parse_url(url: str) -> URL:
 
 
 def mask_url(url: URL) -> str:
-    """The URL as text without its password, wherever in it the password stands."""
-    if "password" in url.query:
-        url = url.update_query_dict({"password": "hidden"})
-    return url.render_as_string(hide_password=True)
+    """The URL as text without its secrets, wherever in it they stand."""
+    hidden = {name: MASK for name in url.query if is_secret_name(name)}
+    return mask(url.update_query_dict(hidden).render_as_string(hide_password=True))
 
 
 def make_engine(

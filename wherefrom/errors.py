@@ -3,16 +3,22 @@
 Two classes decide what the queue does: a `PermanentError` is never tried again (the audit is `rejected`),
 a `TransientError` is tried again later with backoff (and is `dead` when its attempts are spent). Anything else is
 a bug: the audit is `dead` at once and the traceback is logged. Messages carry ids, positions and sizes, never the
-text of a model's output.
+text of a model's output, and never what looks like a secret: libraries quote URLs in their own errors.
 """
 
 from typing import ClassVar
+
+from wherefrom.masking import mask
 
 
 class WherefromError(Exception):
     """Root of all errors of wherefrom."""
 
     code: ClassVar[str] = "error"
+
+    def __str__(self) -> str:
+        """The message without secrets."""
+        return mask(super().__str__())
 
 
 class PermanentError(WherefromError):

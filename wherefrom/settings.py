@@ -5,10 +5,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from wherefrom.errors import ConfigurationError, MeasuringUnavailable
+from wherefrom.masking import mask, readable_url, secrets_of
 from wherefrom.records import Severity
 
 _empty_is_unset = BeforeValidator(lambda value: None if value == "" else value)
@@ -23,7 +24,9 @@ _OptionalFactory = Annotated[
 class Settings(BaseSettings):
     """Settings of the service, the workers and the client; each can be set as `WHEREFROM_<NAME>`."""
 
-    model_config = SettingsConfigDict(env_prefix="WHEREFROM_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="WHEREFROM_", extra="ignore", frozen=True, hide_input_in_errors=True
+    )
 
     database_url: SecretStr = Field(
         default=SecretStr("sqlite:///.wherefrom/wherefrom.db"),
@@ -191,6 +194,18 @@ class Settings(BaseSettings):
         self.full_tier()
         return self
 
+    @field_validator("database_url", "redis_url")
+    @classmethod
+    def _readable(cls, url: SecretStr) -> SecretStr:
+        """A password may hold `#`, `/`, `?` and `@`: libraries read them only percent-encoded."""
+        return SecretStr(readable_url(url.get_secret_value()))
+
+    def secrets(self) -> frozenset[str]:
+        """Everything in the settings that must not stand in a log or an error."""
+        urls = (self.database_url.get_secret_value(), self.redis_url.get_secret_value(), self.service_url)
+        keys = set() if self.api_key is None else {self.api_key.get_secret_value()}
+        return frozenset().union(keys, *map(secrets_of, urls))
+
     def recipe_file(self) -> Path:
         """The file of the recipe.
 
@@ -235,6 +250,19 @@ def load_settings() -> Settings:
             for item in error.errors(include_input=False, include_url=False)
         ]
         raise ConfigurationError("unusable settings:\n  " + "\n  ".join(lines)) from error
+
+
+def masked(text: str) -> str:
+    """The text without secrets: what looks like one, and what this process's environment holds, however it is written."""
+    return mask(text, _secrets_of_environment())
+
+
+def _secrets_of_environment() -> frozenset[str]:
+    """Secrets of the variables, also of those that cannot be used: the error about them must not tell them."""
+    found: set[str] = set()
+    for name in ("DATABASE_URL", "REDIS_URL", "SERVICE_URL"):
+        found |= secrets_of(os.environ.get(f"WHEREFROM_{name}", ""))
+    return frozenset(found | {os.environ.get("WHEREFROM_API_KEY", "")} - {""})
 
 
 #: Read by the client and by the compose file.

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import redis
@@ -14,7 +14,7 @@ from wherefrom.attribution.interface import Engine
 from wherefrom.errors import PermanentError, TransientError, WherefromError
 from wherefrom.messages import INTAKE_GROUP
 from wherefrom.records import AuditState, BundleInfo, MeasurementState
-from wherefrom.settings import Settings, unknown_variables
+from wherefrom.settings import Settings, masked, unknown_variables
 from worker.embedded import beside_local_service
 from worker.engine import OTHER_ENGINE, load_engine
 from worker.health import check_health
@@ -64,7 +64,7 @@ def examine(settings: Settings) -> list[Finding]:
             findings.append(Finding(what, "problem", str(error)))
     measurer = () if settings.recipe is None else ("measurer",)
     findings += [_process(name, settings) for name in ("intake", "worker", "sweeper", *measurer, "web")]
-    return findings
+    return [replace(one, text=masked(one.text)) for one in findings]
 
 
 def _health(name: str, settings: Settings) -> Finding:

@@ -11,7 +11,7 @@ import typer
 
 from wherefrom.errors import PermanentError, TransientError
 from wherefrom.logs import configure_logging
-from wherefrom.settings import Settings, load_settings
+from wherefrom.settings import Settings, load_settings, masked
 from wherefrom.terminal import print_table, say
 
 if TYPE_CHECKING:
@@ -82,8 +82,8 @@ def run_door(app: Callable[[], None]) -> None:
     try:
         app()
     except PermanentError as error:
-        say(f"error ({error.code}): {error}", to_stderr=True, keep="\n")
+        say(masked(f"error ({error.code}): {error}"), to_stderr=True, keep="\n")
         sys.exit(EXIT_USAGE)
     except TransientError as error:
-        say(f"unavailable ({error.code}): {error}", to_stderr=True, keep="\n")
+        say(masked(f"unavailable ({error.code}): {error}"), to_stderr=True, keep="\n")
         sys.exit(EXIT_UNAVAILABLE)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from wherefrom.errors import ConfigurationError, QueueUnavailable, TransientError
-from wherefrom.settings import Settings
+from wherefrom.settings import Settings, masked
 from worker.signs import STALE_S, Sign
 
 #: Longest wait for the web service's answer.
@@ -32,9 +32,10 @@ def check_health(name: str, settings: Settings) -> Health:
     if name not in CHECKS:
         raise ConfigurationError(f"nothing to check is called {name!r}; there are {', '.join(CHECKS)}")
     try:
-        return Health(name, *CHECKS[name](settings))
+        well, text = CHECKS[name](settings)
     except TransientError as error:
-        return Health(name, well=False, text=str(error))
+        well, text = False, str(error)
+    return Health(name, well=well, text=masked(text))
 
 
 def _process(name: str) -> Callable[[Settings], tuple[bool, str]]:

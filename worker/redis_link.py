@@ -8,6 +8,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from wherefrom.errors import ConfigurationError, QueueFull, QueueUnavailable
+from wherefrom.masking import mask
 from wherefrom.messages import (
     ATTRIBUTE_QUEUE,
     FLAGGED_STREAM,
@@ -39,7 +40,10 @@ def connect_redis(settings: Settings) -> redis.Redis:
             settings.redis_url.get_secret_value(), protocol=2, retry=Retry(NoBackoff(), 0), **SOCKET_OPTIONS
         )
     except ValueError as error:
-        raise ConfigurationError(f"WHEREFROM_REDIS_URL: {error}") from error
+        raise ConfigurationError(
+            f"WHEREFROM_REDIS_URL cannot be read: {mask(settings.redis_url.get_secret_value())}; write redis://:PASSWORD@HOST:PORT/DB "
+            "or unix:///PATH, with % and other special characters of the password percent-encoded (# is %23)"
+        ) from error
     return client
 
 

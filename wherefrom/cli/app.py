@@ -12,6 +12,8 @@ import typer
 from wherefrom.cli import export, flagging, measuring, service
 from wherefrom.cli.output import ExitCode, exit_code_of, print_error
 from wherefrom.errors import ConfigurationError, WherefromError
+from wherefrom.masking import install_masked_tracebacks
+from wherefrom.settings import masked
 from wherefrom.terminal import say
 from wherefrom.version import __version__
 
@@ -65,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: What stands after the program's name; those of the process where it is None.
     """
+    install_masked_tracebacks(masked)
     try:
         make_app()(args=None if arguments is None else list(arguments), prog_name="wherefrom")
     except WherefromError as error:

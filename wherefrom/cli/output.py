@@ -18,6 +18,7 @@ from rich.progress import (
 from rich.text import Text
 
 from wherefrom.errors import NotFound, TransientError, WherefromError
+from wherefrom.settings import masked
 from wherefrom.terminal import err, visible
 
 
@@ -62,7 +63,7 @@ def print_json(values: Iterable[BaseModel | dict[str, Any]]) -> None:
 
 def print_error(error: WherefromError) -> None:
     """One red line on stderr (more where the text has more) that begins with the error's code."""
-    err().print(Text(f"error[{error.code}]: {visible(str(error), keep=chr(10))}", style="red"))
+    err().print(Text(f"error[{error.code}]: {visible(masked(str(error)), keep=chr(10))}", style="red"))
 
 
 def progress() -> Progress:

@@ -23,6 +23,7 @@ from wherefrom.errors import (
     Unauthorized,
     WherefromError,
 )
+from wherefrom.masking import mask, readable_url
 from wherefrom.version import __version__
 
 #: Answers that say "later", beside all of 5xx.
@@ -78,13 +79,15 @@ class Connection:
     """
 
     def __init__(self, url: str, api_key: str | None, *, timeout_s: float) -> None:
-        self.url = url.rstrip("/")
+        url = readable_url(url.rstrip("/"))
+        #: As it may be shown: without a password.
+        self.url = mask(url)
         self._client = httpx.Client(
-            base_url=_checked_url(self.url),
+            base_url=_checked_url(url),
             headers=_headers(api_key),
             timeout=timeout_s,
             trust_env=not _is_loopback(
-                self.url
+                url
             ),  # a proxy of the environment cannot reach this machine's loopback
         )
 
@@ -159,9 +162,13 @@ def _checked_url(url: str) -> httpx.URL:
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
-        raise ConfigurationError(f"the service URL {url!r} cannot be read: {error}") from error
+        raise ConfigurationError(
+            f"the service URL {mask(url)!r} cannot be read; write http://HOST:PORT or https://HOST"
+        ) from error
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise ConfigurationError(f"the service URL {url!r} must look like http://HOST:PORT or https://HOST")
+        raise ConfigurationError(
+            f"the service URL {mask(url)!r} must look like http://HOST:PORT or https://HOST"
+        )
     return parsed
 
 
