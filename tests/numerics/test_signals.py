@@ -25,6 +25,7 @@ ROWS = [
     ),
     random_row(1, 7),
     random_row(30, 1),
+    TokenRow((*range(60, 90),), 6, (*(True,) * 5, *(False,) * 8, *(True,) * 4, *(False,) * 3, *(True,) * 4)),
 ]
 SHAPES = {
     "unequal lengths": ROWS,
@@ -35,6 +36,11 @@ SHAPES = {
     ],
     "equal prompts": [TokenRow((*SHARED, 50 + step, 51), 4, (True,) * 2) for step in range(3)],
     "one row": [random_row(6, 5)],
+    "several ranges": [
+        TokenRow((*SHARED, *range(50, 70)), 4, (*(True,) * 5, *(False,) * 9, *(True,) * 6)),
+        TokenRow((*SHARED, *range(30, 40)), 6, (*(True,) * 2, *(False,) * 4, *(True,) * 2)),
+        random_row(6, 3, shared=SHARED),
+    ],
     "one row without a prompt": [random_row(1, 5)],
     "no prompts": [random_row(1, 5), random_row(1, 2)],
     "one token each": [random_row(1, 1), random_row(2, 1)],
@@ -117,7 +123,7 @@ def test_split_pass_equals_plain_pass(form: Form, shape: str) -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_batch_and_order_do_not_matter(form: Form) -> None:
     """A row's signals are the same alone, in a batch, and in the batch in another order."""
-    order = [3, 0, 4, 2, 1]
+    order = [3, 0, 5, 4, 2, 1]
     together, moved = reader(form).read(ROWS), reader(form).read([ROWS[index] for index in order])
     for index, row in enumerate(ROWS):
         alone = reader(form).read([row])

@@ -39,7 +39,7 @@ class LanguageAttributor:
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
         self._reader = bundle.reader
-        self._explainer = Explainer(bundle.language.renderer, bundle.store)
+        self._explainer = Explainer(bundle.language.renderer, bundle.store, bundle.shown)
         calibration = Calibration.load(bundle.path)
         calibration.check_form(bundle.manifest.parameters.form)
         self._judge = Judge(

@@ -12,7 +12,7 @@ from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.batching import pack_queries
 from wherefrom.attribution.bundles.build import Progress
 from wherefrom.attribution.bundles.bundle import Bundle
-from wherefrom.attribution.corpus import CorpusRow, parse_row, read_jsonl
+from wherefrom.attribution.corpus import CorpusRow, ReadAs, Turns, parse_row, read_jsonl
 from wherefrom.attribution.interface import OverLong
 from wherefrom.attribution.query import PreparedTokens, QuerySignals
 from wherefrom.errors import EmptyCorpus, InvalidRecord, OutputTooLong, PermanentError
@@ -20,6 +20,8 @@ from wherefrom.records import Attribution, Query, Span
 
 #: Tokens, padding included, of one pass over queries.
 BATCH_TOKENS = 2048
+#: A query is the prompt and one completion, whatever its earlier turns were.
+_ONE_ANSWER = ReadAs(turns=Turns.LAST)
 #: Corpus rows whose factors are unpacked at once when every pair is scored.
 _SCORE_ROWS = 512
 
@@ -40,7 +42,8 @@ def read_queries(file: Path, *, skip_bad: bool = False) -> tuple[list[Query], in
     skipped = 0
     for place, content in read_jsonl(file):
         try:
-            queries.append(_query(parse_row(content, default_id=f"query-{len(queries) + skipped:06d}")))
+            row = parse_row(content, default_id=f"query-{len(queries) + skipped:06d}", how=_ONE_ANSWER)
+            queries.append(_query(row))
         except InvalidRecord as error:
             if not skip_bad:
                 raise InvalidRecord(f"{place}: {error}") from error
@@ -61,6 +64,7 @@ def _query(row: CorpusRow) -> Query:
             turns=row.turns,
             completion=row.completion,
             plain_prompt=row.plain_prompt,
+            context=row.context,
             spans=spans,
             preferred=row.fields.get("preferred"),
             token_ids=row.fields.get("token_ids"),

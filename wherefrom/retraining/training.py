@@ -4,7 +4,7 @@ A step on the batch B with a weight w_i per row (1 unless said) descends the gra
 
     L_B = sum_{i in B} w_i sum_t -log p(y_it | x_i, y_i<t)  /  sum_{i in B} T_i
 
-where t runs over the completion with its end-of-turn token and T_i counts its tokens. The denominator ignores the weights: a row
+where t runs over the explained tokens (every trained turn with its end-of-turn token) and T_i counts them. The denominator ignores the weights: a row
 with w_i = 0 is left out, without a pass through the model, while the order, the batches and the other rows' share of each step stay what they were. Dropout is
 off and all numbers are float32, so on a CPU the same seed gives the same bytes (with the same number of threads).
 """
@@ -23,7 +23,8 @@ from torch import Tensor
 from wherefrom.attribution.batching import pack_rows
 from wherefrom.attribution.corpus import CorpusRow
 from wherefrom.attribution.models.model import LanguageModel
-from wherefrom.attribution.models.render import TokenRow
+from wherefrom.attribution.models.render import Renderer, TokenRow
+from wherefrom.attribution.models.rows import render_row
 from wherefrom.errors import ConfigurationError, EmptyCorpus, UnusableModel
 from wherefrom.records import Query
 from wherefrom.retraining.recipe import Lora, Recipe
@@ -45,19 +46,23 @@ def token_rows(
         TemplateNotPrefix, EmptyCompletion, UnusableModel: a row cannot be rendered; the text names it.
     """
     limit = min(max_tokens, language.max_positions)
-    return [
-        language.renderer.render(
-            row.turns,
-            row.completion,
-            max_tokens=limit,
-            over_long="truncate",
-            plain=row.plain_prompt,
-            spans=row.spans if isinstance(row, Query) else (),
-            token_ids=row.token_ids if isinstance(row, Query) else None,
-            name=row.key if isinstance(row, Query) else row.example_id,
-        )
-        for row in rows
-    ]
+    return [_token_row(language.renderer, row, limit) for row in rows]
+
+
+def _token_row(renderer: Renderer, row: CorpusRow | Query, limit: int) -> TokenRow:
+    if isinstance(row, CorpusRow):
+        return render_row(renderer, row, max_tokens=limit, name=row.example_id).tokens
+    return renderer.render(
+        row.turns,
+        row.completion,
+        max_tokens=limit,
+        over_long="truncate",
+        plain=row.plain_prompt,
+        spans=row.spans,
+        token_ids=row.token_ids,
+        context=row.context,
+        name=row.key,
+    )
 
 
 def batch_order(lengths: Sequence[int], recipe: Recipe, *, seed: int) -> list[list[int]]:
@@ -184,9 +189,9 @@ def mean_losses(
     with torch.inference_mode():
         for pack in pack_rows([len(row.ids) for row in rows], batch_tokens):
             chosen = [rows[index] for index in pack]
-            losses, rows_of, explained = _token_losses(model, chosen)
-            sums = torch.zeros(len(chosen), device=losses.device).index_add_(0, rows_of, losses * explained)
-            counts = torch.zeros(len(chosen), device=losses.device).index_add_(0, rows_of, explained)
+            losses, rows_of = _token_losses(model, chosen)
+            sums = torch.zeros(len(chosen), device=losses.device).index_add_(0, rows_of, losses)
+            counts = torch.tensor([row.explained_tokens for row in chosen], device=losses.device)
             found[pack] = (sums / counts).cpu().numpy()
     return found
 
@@ -257,14 +262,14 @@ def batch_loss(model: Any, rows: Sequence[TokenRow], weights: Tensor) -> Tensor:
         not kept
     ):  # a gradient of zero still moves the weights by the optimiser's momentum, so there must be one
         kept = list(range(len(rows)))
-    losses, rows_of, _ = _token_losses(model, [rows[place] for place in kept])
-    tokens = sum(row.completion_tokens for row in rows)
+    losses, rows_of = _token_losses(model, [rows[place] for place in kept])
+    tokens = sum(row.explained_tokens for row in rows)
     weighted: Tensor = (losses * weights[kept].to(losses.device)[rows_of]).sum() / tokens
     return weighted
 
 
-def _token_losses(model: Any, rows: Sequence[TokenRow]) -> tuple[Tensor, Tensor, Tensor]:
-    """Losses of all completion tokens `[S]`, the row of each `[S]`, and 1 where it is explained, else 0 `[S]`."""
+def _token_losses(model: Any, rows: Sequence[TokenRow]) -> tuple[Tensor, Tensor]:
+    """Losses of all explained tokens `[S]` and the row of each `[S]`."""
     device = next(model.parameters()).device
     longest, first = max(len(row.ids) for row in rows), min(row.start for row in rows)
     ids = torch.zeros(len(rows), longest, dtype=torch.long)
@@ -272,12 +277,11 @@ def _token_losses(model: Any, rows: Sequence[TokenRow]) -> tuple[Tensor, Tensor,
     targets = torch.full(
         (len(rows), longest - first), _IGNORED
     )  # predicted by positions first - 1 ... longest - 2
-    explained = torch.zeros(len(rows), longest - first)
     for index, row in enumerate(rows):
         ids[index, : len(row.ids)] = torch.tensor(row.ids)
         mask[index, : len(row.ids)] = 1
-        targets[index, row.start - first : len(row.ids) - first] = torch.tensor(row.ids[row.start :])
-        explained[index, row.start - first : len(row.ids) - first] = torch.tensor(row.explained).float()
+        own = torch.tensor(row.ids[row.start :]).masked_fill(~torch.tensor(row.explained), _IGNORED)
+        targets[index, row.start - first : len(row.ids) - first] = own
     places = (targets != _IGNORED).nonzero()  # [S, 2]
     logits = model(
         input_ids=ids.to(device),
@@ -289,4 +293,4 @@ def _token_losses(model: Any, rows: Sequence[TokenRow]) -> tuple[Tensor, Tensor,
     losses = torch.nn.functional.cross_entropy(
         chosen, targets[places[:, 0], places[:, 1]].to(device), reduction="none"
     )
-    return losses, places[:, 0].to(device), explained[places[:, 0], places[:, 1]].to(device)
+    return losses, places[:, 0].to(device)

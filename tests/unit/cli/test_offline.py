@@ -116,7 +116,7 @@ def test_build_tells_how_the_corpus_was_read(run: RunCommand, tmp_path: Path) ->
     )
     told = build(run, folder, tmp_path / "other", "--split", "test", "--format", "chat", "--json")
     assert json.loads(told.out)["reading"] == {
-        "turns": "last",
+        "turns": "all",
         "format": "chat",
         "split": "test",
         "formats": {"chat messages (OpenAI)": 3},

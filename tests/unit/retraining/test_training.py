@@ -41,6 +41,24 @@ def test_mean_losses_count_explained_tokens_only() -> None:
     assert mean_losses(micro_language().model, [part])[0] == pytest.approx(expected, rel=1e-4)
 
 
+def test_only_trained_turns_are_trained_on(rows: list[TokenRow]) -> None:
+    """A row of several trained turns counts their tokens alone; what stands between them is read and not learned."""
+    row = rows[0]
+    flags = tuple(place % 3 != 1 for place in range(row.completion_tokens))
+    parts = TokenRow(row.ids, row.start, flags)
+    model = micro_language().model
+    losses = _loop_losses(model, row)[torch.tensor(flags)]
+    whole = _loop_losses(model, rows[1])
+    expected = (losses.sum() + whole.sum()) / (len(losses) + len(whole))
+    torch.testing.assert_close(
+        batch_loss(model, [parts, rows[1]], torch.ones(2)), expected, rtol=1e-4, atol=1e-6
+    )
+    last = rows[0].completion_tokens - 1
+    other = TokenRow((*row.ids[:-1], 9), row.start, (*(True,) * last, False))
+    same = TokenRow(row.ids, row.start, (*(True,) * last, False))
+    assert float(batch_loss(model, [other], torch.ones(1))) == float(batch_loss(model, [same], torch.ones(1)))
+
+
 def test_a_weight_of_zero_equals_a_loss_without_the_row(rows: list[TokenRow]) -> None:
     """The others' share of the step stays what it was: the denominator counts the left-out row's tokens."""
     model, batch = micro_language().model, rows[:4]

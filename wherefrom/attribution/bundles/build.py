@@ -36,7 +36,7 @@ from wherefrom.attribution.bundles.options import BuildOptions, parameters_of
 from wherefrom.attribution.bundles.reading import reading_entry
 from wherefrom.attribution.bundles.rendering import Tell, joined_note, render_corpus, tell_nobody
 from wherefrom.attribution.bundles.shards import RawShard, ShardFolder
-from wherefrom.attribution.bundles.tokens import write_token_rows
+from wherefrom.attribution.bundles.tokens import write_shown_ranges, write_token_rows
 from wherefrom.attribution.bundles.work_folder import nothing_left_of
 from wherefrom.attribution.corpus import Corpus, read_corpus
 from wherefrom.attribution.ekfac.gradients import block_linears
@@ -48,6 +48,7 @@ from wherefrom.attribution.models.files import ModelFolders, fingerprint
 from wherefrom.attribution.models.model import LanguageModel, load_model
 from wherefrom.attribution.models.reading import make_reader
 from wherefrom.attribution.models.render import TokenRow
+from wherefrom.attribution.models.rows import RenderedRow
 from wherefrom.attribution.models.trajectory import load_halfway
 from wherefrom.attribution.retrieval.encoder import (
     ENCODED,
@@ -102,15 +103,15 @@ def build_bundle(
         if options.midpoint:
             points.append(load_halfway(language, folders))
         progress("load model", 1, 1)
-        corpus, rows = render_corpus(
+        corpus, rendered = render_corpus(
             language.renderer,
             corpus,
             max_tokens=parameters.max_tokens,
             skip_bad=options.skip_bad,
             tell=tell,
         )
-        progress("render", len(rows), len(rows))
-        parameters = parameters.fitting(len(rows))
+        progress("render", len(rendered), len(rendered))
+        parameters = parameters.fitting(len(rendered))
         build = _Build(
             points,
             corpus,
@@ -120,7 +121,7 @@ def build_bundle(
             options=options,
             progress=progress,
         )
-        return build.run(rows)
+        return build.run(rendered)
 
 
 def _open_to_readers(bundle: Path) -> None:
@@ -175,12 +176,13 @@ class _Build:
             filter(None, [language.base_folder, language.adapter_folder])
         )
 
-    def run(self, rows: Sequence[TokenRow]) -> Manifest:
+    def run(self, rendered: Sequence[RenderedRow]) -> Manifest:
         """All stages in order, over the corpus as tokens."""
         with nothing_left_of(self._work, unless="raw/*.npz"):
-            return self._run(rows)
+            return self._run(rendered)
 
-    def _run(self, rows: Sequence[TokenRow]) -> Manifest:
+    def _run(self, rendered: Sequence[RenderedRow]) -> Manifest:
+        rows = [one.tokens for one in rendered]
         self._claim_folder()
         if self._parameters.full_tier:
             block_linears(self._language)  # refused before the pass, not after it
@@ -195,7 +197,7 @@ class _Build:
             projection = self._write_projection()
             self._write_sketches(shards, len(rows))
         with self._timed("lexical"):
-            self._write_texts(rows)
+            self._write_texts(rendered)
         if self._parameters.full_tier:
             with self._timed("full_tier"):
                 build_path(self._points, rows, bundle=self._bundle, progress=self._progress)
@@ -303,14 +305,15 @@ class _Build:
         write_token_sketches(self._bundle, (_whiten(shard, whitener) for shard in shards.read(count)))
         self._progress("sketch tokens", count, count)
 
-    def _write_texts(self, rows: Sequence[TokenRow]) -> None:
+    def _write_texts(self, rendered: Sequence[RenderedRow]) -> None:
         """Everything that is made of the corpus' words: BM25, near-duplicate groups, texts, tokens."""
         texts = [f"{row.prompt_text()}\n{row.completion_text()}" for row in self._corpus.rows]
         LexicalIndex.build(texts).save(self._bundle / "lexical")
         write_examples(self._bundle, (row.as_example(index) for index, row in enumerate(self._corpus.rows)))
         write_groups(self._bundle, near_duplicate_groups(texts))
         self._write_encoded(texts)
-        write_token_rows(self._bundle, rows)
+        write_token_rows(self._bundle, [one.tokens for one in rendered])
+        write_shown_ranges(self._bundle, [one.ranges for one in rendered])
 
     def _write_encoded(self, texts: Sequence[str]) -> None:
         """The encoder itself, its vectors of the corpus and their index."""
@@ -374,7 +377,7 @@ class _Build:
                 sha256=self._corpus.sha256,
                 examples=len(rows),
                 tokens=sum(len(row.ids) for row in rows),
-                completion_tokens=sum(row.completion_tokens for row in rows),
+                completion_tokens=sum(row.explained_tokens for row in rows),
                 skipped=self._corpus.skipped,
                 truncated=sum(row.truncated for row in rows),
                 reading=reading_entry(self._corpus.reading),

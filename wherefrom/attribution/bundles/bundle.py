@@ -12,7 +12,7 @@ from torch import Tensor
 
 from wherefrom.attribution.bundles.examples import ExampleTexts
 from wherefrom.attribution.bundles.manifest import Manifest, read_manifest
-from wherefrom.attribution.bundles.tokens import TokenRows
+from wherefrom.attribution.bundles.tokens import ShownRanges, TokenRows
 from wherefrom.attribution.ekfac.path import EkfacPath, load_path
 from wherefrom.attribution.fusion import FusionWeights
 from wherefrom.attribution.models.files import ModelFingerprint, ModelFolders
@@ -60,6 +60,8 @@ class Bundle:
     encoded: EncodedCorpus | None
     texts: ExampleTexts
     tokens: TokenRows
+    #: Characters of tokens that the texts alone do not tell.
+    shown: ShownRanges
     #: The full tier, where the bundle holds it.
     full: EkfacPath | None
 
@@ -144,6 +146,7 @@ def open_bundle(
         encoded=_encoded(path, exact=exact_search) if parameters.encoder is not None else None,
         texts=ExampleTexts(path),
         tokens=TokenRows(path),
+        shown=ShownRanges(path),
         full=load_path(points, path),
     )
 

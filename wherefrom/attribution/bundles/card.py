@@ -33,7 +33,7 @@ def new_card(
         bundle_bytes: bytes of all files.
         split_pass: whether prompts were run without a graph (see `models.signals`).
     """
-    completion = sum(row.completion_tokens for row in rows)
+    completion = sum(row.explained_tokens for row in rows)
     tokens = sum(len(row.ids) for row in rows)
     return {
         "quality": None,

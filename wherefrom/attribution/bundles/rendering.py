@@ -1,10 +1,12 @@
 """The corpus as tokens, before anything runs through the model; rows that cannot be rendered are refused or left out."""
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from wherefrom.attribution.corpus import Corpus, corpus_sha256
-from wherefrom.attribution.models.render import Renderer, TokenRow
+from wherefrom.attribution.corpus import Corpus, CorpusRow, Reading, corpus_sha256
+from wherefrom.attribution.models.render import Renderer
+from wherefrom.attribution.models.rows import RenderedRow, render_row
 from wherefrom.attribution.models.rule import RenderingRule
 from wherefrom.errors import PermanentError
 
@@ -33,7 +35,7 @@ def joined_note(rule: RenderingRule | None) -> str:
 
 def render_corpus(
     renderer: Renderer, corpus: Corpus, *, max_tokens: int, skip_bad: bool, tell: Tell
-) -> tuple[Corpus, list[TokenRow]]:
+) -> tuple[Corpus, list[RenderedRow]]:
     """Tokens of all rows, in order, and the corpus without the rows that were left out.
 
     Args:
@@ -49,13 +51,8 @@ def render_corpus(
     kept, rendered, refused = [], [], []
     for row in corpus.rows:
         try:
-            tokens = renderer.render(
-                row.turns,
-                row.completion,
-                max_tokens=max_tokens,
-                over_long="truncate",
-                plain=row.plain_prompt,
-                name=f"training example {row.example_id!r}",
+            one = render_row(
+                renderer, row, max_tokens=max_tokens, name=f"training example {row.example_id!r}"
             )
         except PermanentError as error:
             if not skip_bad:
@@ -63,15 +60,27 @@ def render_corpus(
             refused.append(error)
             continue
         kept.append(row)
-        rendered.append(tokens)
+        rendered.append(one)
+    for field, count in sorted(Counter(name for one in rendered for name in one.left_out).items()):
+        tell(f"the chat template leaves `{field}` of {count} rows out, so the model never saw it")
+    if refused and not kept:
+        raise refused[0]
+    corpus = replace(corpus, reading=_explained(corpus.reading, kept, rendered))
     if not refused:
         return corpus, rendered
-    if not kept:
-        raise refused[0]
     tell(_left_out(refused))
     rows = tuple(kept)
     skipped = corpus.skipped + len(refused)
     return replace(corpus, rows=rows, sha256=corpus_sha256(rows), skipped=skipped), rendered
+
+
+def _explained(reading: Reading, rows: Sequence[CorpusRow], rendered: Sequence[RenderedRow]) -> Reading:
+    """The reading with the turns that are explained after all."""
+    pairs = [(row, one) for row, one in zip(rows, rendered, strict=True) if row.turns]
+    explained = sum(one.turns for _, one in pairs)
+    lost = sum(1 + len(row.trained) for row, _ in pairs) - explained
+    left_out = {**reading.left_out, **({"by the chat template": lost} if lost else {})}
+    return replace(reading, explained_turns=explained, left_out=left_out)
 
 
 def _left_out(refused: list[PermanentError]) -> str:

@@ -28,7 +28,7 @@ class Turns(StrEnum):
 class ReadAs:
     """How a corpus is to be read."""
 
-    turns: Turns = Turns.LAST
+    turns: Turns = Turns.ALL
     #: Name of the format that every row must have; None recognises it row by row.
     dialect: str | None = None
     #: Name of the split of a folder; None takes `train` where there are several.
@@ -177,6 +177,8 @@ class Reading:
     def lines(self) -> tuple[str, ...]:
         """What to tell whoever asked for the corpus."""
         told = [self._formats(), *self.notes]
+        if not self.left_out and self.explained_turns > sum(self.dialects.values()):
+            told.append(f"{_count(self.explained_turns, 'assistant turn')} explained.")
         if self.left_out:
             reasons = ", ".join(f"{count} {reason}" for reason, count in self.left_out.items())
             told.append(

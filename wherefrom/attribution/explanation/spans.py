@@ -13,6 +13,7 @@ pairs. Negative entries are left out, so a share tells where the score comes fro
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ import torch
 from wherefrom.attribution.explanation.overlap import overlaps
 from wherefrom.attribution.explanation.passage import Floats, Integers, Passage
 from wherefrom.attribution.factors import Factors
+from wherefrom.attribution.models.ranges import Range
 from wherefrom.attribution.models.render import Renderer
 from wherefrom.attribution.stored import ExampleStore
 from wherefrom.records import EvidenceSpan, Overlap, TrainingExample
@@ -45,12 +47,20 @@ class Evidence:
     overlaps: tuple[Overlap, ...]
 
 
+class KeepsRanges(Protocol):
+    """Knows the characters of the tokens of those training examples whose text alone does not tell them."""
+
+    def of(self, row: int) -> list[Range]:
+        """One range per explained token; none where the text alone tells them."""
+
+
 class Explainer:
     """Explains the citations of one bundle; only the cited rows' factors are read, and texts that were cited lately stay divided into words."""
 
-    def __init__(self, renderer: Renderer, store: ExampleStore) -> None:
+    def __init__(self, renderer: Renderer, store: ExampleStore, shown: KeepsRanges | None = None) -> None:
         self._renderer = renderer
         self._store = store
+        self._shown = shown
         self._passages: dict[int, tuple[Passage, bool]] = {}
 
     def explain(
@@ -82,7 +92,8 @@ class Explainer:
         """The example's completion, and whether its tokens could be found again; where not, words can be compared all the same."""
         found = self._passages.pop(example.row, None)
         if found is None:
-            ranges = self._renderer.ranges_of_example(example.prompt, example.completion, tokens)
+            kept = self._shown.of(example.row) if self._shown is not None else []
+            ranges = kept or self._renderer.ranges_of_example(example.prompt, example.completion, tokens)
             whole = [(0, len(example.completion))]
             found = Passage(example.completion, ranges or whole), ranges is not None
         self._passages[example.row] = found  # the latest stands last

@@ -15,7 +15,7 @@ import difflib
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -59,10 +59,12 @@ class _Asked:
     context: Mapping[str, Any]
     #: Names the row in errors.
     name: str
+    #: What the answer carries beside its text (`tool_calls`, `reasoning_content`, ...).
+    extras: Mapping[str, Any] = field(default_factory=dict)
 
     def answered(self, completion: str) -> "_Asked":
         """The chat with the answer behind it."""
-        answer = {"role": str(Role.ASSISTANT), "content": completion}
+        answer = {"role": str(Role.ASSISTANT), "content": completion, **self.extras}
         return replace(self, chat=[*self.chat, answer])
 
 
@@ -79,7 +81,14 @@ class ChatText:
         return self._rule.chat_template is not None or self._tokenizer.chat_template is not None
 
     def row(
-        self, turns: Sequence[Turn], completion: str, *, plain: bool, context: Mapping[str, Any], name: str
+        self,
+        turns: Sequence[Turn],
+        completion: str,
+        *,
+        plain: bool,
+        context: Mapping[str, Any],
+        name: str,
+        extras: Mapping[str, Any] | None = None,
     ) -> RowText:
         """Prompt and whole of a row with turns.
 
@@ -89,6 +98,7 @@ class ChatText:
             plain: whether the prompt came as one text, not as messages.
             context: what the template reads beside the turns (`tools`, `documents`, ...).
             name: names the row in errors.
+            extras: what the answer carries beside its text; all of it is the model's own.
 
         Raises:
             NoChatTemplate: messages, and the model has no chat template.
@@ -96,7 +106,7 @@ class ChatText:
         """
         if not self.has_template:
             return self._joined(turns, completion, plain=plain, name=name)
-        asked = _Asked([turn.for_template() for turn in turns], context, name)
+        asked = _Asked([turn.for_template() for turn in turns], context, name, extras or {})
         prompt = self._render(asked, generation_prompt=True)
         whole = self._render(asked.answered(completion))
         opening = prompt if whole.startswith(prompt) else _before_think_block(prompt, whole)
@@ -111,7 +121,7 @@ class ChatText:
         """What the template writes behind `opening` before any completion; blanks alone belong to the completion."""
         place = behind.find(completion.strip())
         before = behind[:place] if place >= 0 else behind
-        if not before.strip():
+        if not before.strip() or asked.extras:
             return ""
         other = self._render(asked.answered(_PROBE))
         if not other.startswith(opening):
@@ -135,9 +145,22 @@ class ChatText:
         Raises:
             TemplateRefused: the template raised an error; its own sentence is in the text.
         """
+        if not self._knows_developer:
+            asked = _with_system_for_developer(asked)
         if self._wants_parts:
             asked = _in_parts(asked)
         return self._apply(asked, generation_prompt=generation_prompt)
+
+    @cached_property
+    def _knows_developer(self) -> bool:
+        """Whether the template writes what a developer says; most know only the system."""
+        probe = _Asked(
+            [{"role": "developer", "content": _PROBE}, {"role": "user", "content": "?"}], {}, "probe"
+        )
+        try:
+            return any(_PROBE in self._apply(one) for one in (probe, _in_parts(probe)))
+        except TemplateRefused:
+            return False
 
     @cached_property
     def _wants_parts(self) -> bool:
@@ -168,6 +191,13 @@ def _in_parts(asked: _Asked) -> _Asked:
     return replace(asked, chat=chat)
 
 
+def _with_system_for_developer(asked: _Asked) -> _Asked:
+    chat = [
+        {**turn, "role": str(Role.SYSTEM)} if turn["role"] == "developer" else turn for turn in asked.chat
+    ]
+    return replace(asked, chat=chat)
+
+
 def _before_think_block(prompt: str, whole: str) -> str | None:
     """The prompt without the think block at its end, where the rendered row begins so; None where it does not."""
     block = _ENDS_IN_THINK.search(prompt)
@@ -186,7 +216,7 @@ def _as_written(prompt: str, completion: str, *, behind: str, name: str) -> RowT
     own = completion
     if _ENDS_IN_THINK.search(prompt) and (tag := _THINK_TAG.match(own.lstrip())):
         own = own.lstrip()[tag.end() :].lstrip("\n")  # the prompt has opened the block already
-    answer = _pieces(completion)[-1]
+    answer = reasoning_apart(completion)[-1]
     place = behind.rfind(answer)
     if place < 0 or not _THINK_TAG.search(completion):
         raise TemplateRefused(
@@ -198,10 +228,10 @@ def _as_written(prompt: str, completion: str, *, behind: str, name: str) -> RowT
 
 def _says(text: str, completion: str) -> bool:
     """Whether a rendered text holds the completion, its reasoning included; templates may trim and replace a few words."""
-    return all(piece in text or _mostly_in(piece, text) for piece in _pieces(completion))
+    return all(piece in text or _mostly_in(piece, text) for piece in reasoning_apart(completion))
 
 
-def _pieces(completion: str) -> list[str]:
+def reasoning_apart(completion: str) -> list[str]:
     """The completion's stretches between tags of reasoning, blanks at their ends cut off."""
     found = [piece.strip() for piece in _THINK_TAG.split(completion)]
     return [piece for piece in found if piece] or [completion.strip()]

@@ -22,18 +22,26 @@ _SHORT_PROMPT = (Message(role=Role.USER, content="?"),)
 
 @dataclass(frozen=True)
 class TokenRow:
-    """Tokens of one row; the completion (with its end-of-turn token) starts at `start`."""
+    """Tokens of one row; the first completion (with its end-of-turn token) starts at `start`.
+
+    A training example may hold several trained turns: the turns between them are not explained, and training does not train on them.
+    """
 
     ids: tuple[int, ...]
     start: int
-    #: Whether each completion token is to be explained, one flag per token from `start` on.
+    #: Whether each token from `start` on is to be explained.
     explained: tuple[bool, ...]
     truncated: bool = False
 
     @property
     def completion_tokens(self) -> int:
-        """Number of completion tokens, the end-of-turn token included."""
+        """Number of tokens from the first completion on, end-of-turn tokens and turns between completions included."""
         return len(self.ids) - self.start
+
+    @property
+    def explained_tokens(self) -> int:
+        """Number of tokens to be explained."""
+        return sum(self.explained)
 
 
 class Renderer:
@@ -63,6 +71,16 @@ class Renderer:
     def with_rule(self, rule: RenderingRule) -> "Renderer":
         """The same tokenizer under another rule."""
         return Renderer(self._tokenizer, end_ids=self._end_ids, embeddings=self._embeddings, rule=rule)
+
+    @property
+    def chat(self) -> ChatText:
+        """Writes rows as text."""
+        return self._chat
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """Tokens that end a turn."""
+        return self._end_ids
 
     @property
     def has_template(self) -> bool:
@@ -193,6 +211,32 @@ class Renderer:
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
+
+    def encode(self, text: str, *, name: str) -> tuple[list[int], list[Range] | None]:
+        """Tokens of a rendered text, and their characters where the tokenizer tells them.
+
+        Raises:
+            UnusableModel: the model has no embedding for one of them.
+        """
+        encoded = self._tokenizer(
+            text, add_special_tokens=False, return_offsets_mapping=self._tokenizer.is_fast
+        )
+        ids: list[int] = encoded["input_ids"]
+        self._check_embedded(ids, name)
+        return ids, [tuple(one) for one in encoded["offset_mapping"]] if self._tokenizer.is_fast else None
+
+    def place_in_tokens(self, text: str, ids: Sequence[int], character: int) -> int:
+        """The first of a text's tokens that does not lie wholly before a character."""
+        before = self._encode(text[:character])
+        return next(
+            (place for place, (one, other) in enumerate(zip(before, ids, strict=False)) if one != other),
+            min(len(before), len(ids)),
+        )
+
+    @property
+    def start_ids(self) -> list[int]:
+        """What stands before a text whose first token is explained too: BOS, where there is one."""
+        return self._bos
 
     def ranges(self, completion: str, row: TokenRow, *, chat: bool) -> list[Range]:
         """Characters of `completion` that each completion token of a rendered row stands for, one range per token from `start` on.
