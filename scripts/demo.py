@@ -66,7 +66,7 @@ class Demo:
 
     def __init__(self, work: Path, cache: Path | None, port: int) -> None:
         self._started = time.monotonic()
-        from scripts.smollm2 import default_cache  # noqa: PLC0415 - the demo must speak first
+        from scripts.smollm2 import default_cache
 
         self._work = work.resolve() / "demo"  # a folder of our own: it is emptied
         self._cache = (cache or default_cache()).resolve()
@@ -82,7 +82,7 @@ class Demo:
 
     def _clear_work(self) -> None:
         """Empty the work folder; a Redis server that a killed demo left behind is stopped first."""
-        from worker.embedded import EmbeddedRedis  # noqa: PLC0415
+        from worker.embedded import EmbeddedRedis
 
         redis_folder = self._work / "state" / "redis"
         if redis_folder.is_dir():
@@ -115,7 +115,7 @@ class Demo:
             if bundle is None:
                 bundle = self._build(base)
                 self._register(bundle, settings)
-            from scripts.demo_report import Baseline  # noqa: PLC0415 - the demo must speak first
+            from scripts.demo_report import Baseline
 
             baseline = Baseline.of(outputs, bundle)  # while the worker works
             audits = self._await_audits(url, len(outputs))
@@ -132,9 +132,9 @@ class Demo:
     @contextmanager
     def _service(self) -> Iterator[tuple[Any, Any]]:
         """Redis, database, intake, sweeper, worker and page as child processes; restarted when one ends."""
-        from wherefrom.logs import configure_logging  # noqa: PLC0415
-        from wherefrom.settings import load_settings  # noqa: PLC0415
-        from worker.supervise import LocalService  # noqa: PLC0415
+        from wherefrom.logs import configure_logging
+        from wherefrom.settings import load_settings
+        from worker.supervise import LocalService
 
         settings = load_settings()
         configure_logging(settings.model_copy(update={"log_level": "warning"}))
@@ -164,7 +164,7 @@ class Demo:
 
     def _register_cached(self, settings: Any) -> Path | None:
         """Register a cached bundle while the processes start, so that the worker loads the model at once; one that is not whole is built anew."""
-        from wherefrom.errors import PermanentError  # noqa: PLC0415
+        from wherefrom.errors import PermanentError
 
         for bundle in sorted((self._home / "bundles").glob("b-*")):
             try:
@@ -176,7 +176,7 @@ class Demo:
         return None
 
     def _base_model(self) -> Path:
-        from scripts.smollm2 import ensure_base_model  # noqa: PLC0415
+        from scripts.smollm2 import ensure_base_model
 
         self._step(
             "model: SmolLM2-135M-Instruct, converted from the package's GGUF the first time (half a minute) ..."
@@ -192,7 +192,7 @@ class Demo:
         return base
 
     def _outputs(self, base: Path) -> list[Any]:
-        from scripts.demo_outputs import demo_outputs  # noqa: PLC0415
+        from scripts.demo_outputs import demo_outputs
 
         self._step("generating answers with the adapted model and with the base model (greedy) ...")
         outputs = demo_outputs(base, ADAPTER, STORY, self._cache)
@@ -204,10 +204,10 @@ class Demo:
 
     def _flag(self, outputs: Sequence[Any], settings: Any, url: str, *, waits: bool) -> None:
         """Half through the Redis stream, as any language can; half through the client."""
-        import redis  # noqa: PLC0415
+        import redis
 
-        from wherefrom.client import Client  # noqa: PLC0415
-        from wherefrom.messages import FLAGGED_STREAM, RECORD_FIELD  # noqa: PLC0415
+        from wherefrom.client import Client
+        from wherefrom.messages import FLAGGED_STREAM, RECORD_FIELD
 
         stream = redis.Redis.from_url(settings.redis_url.get_secret_value())
         with Client(url, spool_path=self._work / "spool.db") as client:
@@ -230,7 +230,7 @@ class Demo:
         """A new bundle, by the command that every user runs."""
         bundles = self._home / "bundles"
         bundles.mkdir(parents=True, exist_ok=True)
-        from wherefrom.attribution.bundles.whereabouts import note_path  # noqa: PLC0415
+        from wherefrom.attribution.bundles.whereabouts import note_path
 
         out = self._home / "new"
         shutil.rmtree(out, ignore_errors=True)
@@ -249,8 +249,8 @@ class Demo:
         return home
 
     def _register(self, bundle: Path, settings: Any) -> None:
-        from db.session import open_database  # noqa: PLC0415
-        from worker.bundles import add_bundle  # noqa: PLC0415
+        from db.session import open_database
+        from worker.bundles import add_bundle
 
         database = open_database(settings)
         try:
@@ -261,7 +261,7 @@ class Demo:
 
     def _await_audits(self, url: str, count: int) -> dict[str, Any]:
         """Wait until every audit is finished, with progress; audits by probe."""
-        from wherefrom.client import Client  # noqa: PLC0415
+        from wherefrom.client import Client
 
         deadline = time.monotonic() + AUDITS_TIMEOUT_S
         found: dict[int, Any] = {}
@@ -286,7 +286,7 @@ class Demo:
     def _report(
         self, outputs: Sequence[Any], audits: dict[str, Any], baseline: Any, url: str
     ) -> dict[str, Any]:
-        from scripts.demo_report import measure  # noqa: PLC0415
+        from scripts.demo_report import measure
 
         story = json.loads((STORY / "story.json").read_text(encoding="utf-8"))
         bad = {one["name"] for one in story["sources"] if one["bad"]}

@@ -95,9 +95,9 @@ def _package_version() -> str:
 
 def _convert(source: Path, folder: Path) -> None:
     # Imported here: whoever only asks for the converted folder need not wait seconds for torch.
-    import torch  # noqa: PLC0415
-    from safetensors.torch import save_file  # noqa: PLC0415
-    from transformers import AutoTokenizer, LlamaForCausalLM  # noqa: PLC0415
+    import torch
+    from safetensors.torch import save_file
+    from transformers import AutoTokenizer, LlamaForCausalLM
 
     started = time.monotonic()
     log.info("converting %s, once", source.name)
@@ -127,7 +127,7 @@ def _convert(source: Path, folder: Path) -> None:
 
 def _configuration() -> "LlamaConfig":
     """Return the model's configuration, as the file states it; reading it from there takes another ten seconds."""
-    from transformers import LlamaConfig  # noqa: PLC0415
+    from transformers import LlamaConfig
 
     return LlamaConfig(
         vocab_size=49152,
@@ -151,7 +151,7 @@ def _configuration() -> "LlamaConfig":
 @contextlib.contextmanager
 def _quiet_transformers() -> Iterator[None]:
     """Keep transformers' bars and hints about GGUF off the console for a while."""
-    from transformers.utils import logging as transformers_logging  # noqa: PLC0415
+    from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
     try:

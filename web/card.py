@@ -8,7 +8,7 @@ from typing import Any
 from web.display import count
 
 #: The dash of tables.
-NOTHING = "–"  # noqa: RUF001
+NOTHING = "–"  # noqa: RUF001 - a dash, as pages print it
 #: Deeper structures are shown as text.
 MAX_DEPTH = 4
 #: A larger plot is left out; the card's file has it.

@@ -72,7 +72,7 @@ def print_table(
         empty: What to say on stderr when there is nothing to show.
     """
     from rich.table import Table  # noqa: PLC0415 - few commands print with it
-    from rich.text import Text  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415 - a tenth of a second that most commands do not need
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading, justify in columns:

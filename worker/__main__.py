@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 def make_app() -> "typer.Typer":
     """The command line."""
-    import typer  # noqa: PLC0415
+    import typer
 
-    from worker.admin_commands import add_admin_commands  # noqa: PLC0415
-    from worker.door import EXIT_CODES  # noqa: PLC0415
-    from worker.service_commands import add_service_commands  # noqa: PLC0415
+    from worker.admin_commands import add_admin_commands
+    from worker.door import EXIT_CODES
+    from worker.service_commands import add_service_commands
 
     app = typer.Typer(
         name="python -m worker",
@@ -32,7 +32,7 @@ def make_app() -> "typer.Typer":
 
 def main() -> None:
     """Entry point."""
-    from worker.door import run_door  # noqa: PLC0415
+    from worker.door import run_door
 
     run_door(make_app())
 

@@ -57,12 +57,12 @@ def open_meter(bundle: BundleInfo, settings: Settings) -> EffectMeter:
     manifest = read_manifest(folder)
     check_registered(bundle, manifest)
     # Optional extra [engine]: the other processes of the service run without torch.
-    import torch  # noqa: PLC0415
+    import torch
 
-    from wherefrom.attribution.bundles.reading import read_as  # noqa: PLC0415
-    from wherefrom.attribution.groups import read_groups  # noqa: PLC0415
-    from wherefrom.retraining import effects, weak  # noqa: F401, PLC0415 - seconds of imports, before a lease runs
-    from wherefrom.retraining.recipe import read_recipe  # noqa: PLC0415
+    from wherefrom.attribution.bundles.reading import read_as
+    from wherefrom.attribution.groups import read_groups
+    from wherefrom.retraining import effects, weak  # noqa: F401 - seconds of imports, before a lease runs
+    from wherefrom.retraining.recipe import read_recipe
 
     if settings.torch_threads:
         torch.set_num_threads(settings.torch_threads)
@@ -88,7 +88,7 @@ def whole_corpus(
     Raises:
         MeasuringUnavailable: a row cannot be made from the bundle's text, or the corpus file holds another one.
     """
-    from wherefrom.attribution.corpus import CorpusRow, read_corpus  # noqa: PLC0415
+    from wherefrom.attribution.corpus import CorpusRow, read_corpus
 
     given = {}
     if corpus_file is not None:
@@ -152,7 +152,7 @@ class RetrainingMeter:
         self, query: Query, example_id: str, *, method: Method, keep_going: KeepGoing
     ) -> MeasuredEffect:
         """The effect of one training example's near-duplicate group, or of the example alone by a weak method."""
-        import torch  # noqa: PLC0415
+        import torch
 
         if example_id not in self._rows:
             raise NotFound(
@@ -167,7 +167,7 @@ class RetrainingMeter:
             raise OutOfMemory("the model did not fit into memory while it was trained") from error
 
     def _refit(self, query: Query, row: int, keep_going: KeepGoing) -> MeasuredEffect:
-        from wherefrom.retraining.effects import MeasuredCitation, measure_citations  # noqa: PLC0415
+        from wherefrom.retraining.effects import MeasuredCitation, measure_citations
 
         keep_going()
         group = tuple(other for other, of in enumerate(self._groups) if of == self._groups[row])
@@ -196,9 +196,9 @@ class RetrainingMeter:
         )
 
     def _one_step(self, query: Query, row: int, *, method: Method, keep_going: KeepGoing) -> MeasuredEffect:
-        from wherefrom.retraining.effects import matched_controls  # noqa: PLC0415
-        from wherefrom.retraining.training import token_rows  # noqa: PLC0415
-        from wherefrom.retraining.weak import one_step, unlearn  # noqa: PLC0415
+        from wherefrom.retraining.effects import matched_controls
+        from wherefrom.retraining.training import token_rows
+        from wherefrom.retraining.weak import one_step, unlearn
 
         started, language = time.monotonic(), self._final_model()
         limit = self._recipe.max_tokens
@@ -256,7 +256,7 @@ class RetrainingMeter:
         return self._final
 
     def _load(self, folders: ModelFolders) -> "LanguageModel":
-        from wherefrom.attribution.models.model import load_model  # noqa: PLC0415
+        from wherefrom.attribution.models.model import load_model
 
         rule = self._manifest.parameters.rendering
         return load_model(folders.model, folders.adapter, rule=rule)

@@ -41,10 +41,10 @@ class BundleEngine:
         found = find_model(folder, manifest, settings.models_dir)
         marks = hash_beside(found.model, found.adapter)  # while torch is imported
         # Optional extra [engine]: the other processes of the service run without torch.
-        import torch  # noqa: PLC0415
+        import torch
 
-        from wherefrom.attribution.attributor import LanguageAttributor  # noqa: PLC0415
-        from wherefrom.attribution.bundles.bundle import open_bundle  # noqa: PLC0415
+        from wherefrom.attribution.attributor import LanguageAttributor
+        from wherefrom.attribution.bundles.bundle import open_bundle
 
         if settings.torch_threads:
             torch.set_num_threads(settings.torch_threads)
@@ -53,7 +53,7 @@ class BundleEngine:
 
     def open_meter(self, bundle: BundleInfo) -> EffectMeter:
         """Read recipe and corpus; models are loaded when first needed."""
-        from worker.effect_meter import open_meter  # noqa: PLC0415 - for the measurer alone: it imports numpy
+        from worker.effect_meter import open_meter
 
         return open_meter(bundle, self._settings)
 

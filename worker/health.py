@@ -53,7 +53,7 @@ def _process(name: str) -> Callable[[Settings], tuple[bool, str]]:
 
 
 def _web(settings: Settings) -> tuple[bool, str]:
-    import httpx  # noqa: PLC0415
+    import httpx
 
     url = web_url(settings)
     try:
@@ -64,8 +64,8 @@ def _web(settings: Settings) -> tuple[bool, str]:
 
 
 def _redis(settings: Settings) -> tuple[bool, str]:
-    from worker.embedded import beside_local_service  # noqa: PLC0415
-    from worker.redis_link import connect_redis, redis_errors  # noqa: PLC0415
+    from worker.embedded import beside_local_service
+    from worker.redis_link import connect_redis, redis_errors
 
     try:
         with redis_errors(), connect_redis(beside_local_service(settings)) as client:
@@ -77,9 +77,9 @@ def _redis(settings: Settings) -> tuple[bool, str]:
 
 
 def _database(settings: Settings) -> tuple[bool, str]:
-    from db.intake import check_writable  # noqa: PLC0415
-    from db.migrate import schema_of  # noqa: PLC0415
-    from db.session import open_database  # noqa: PLC0415
+    from db.intake import check_writable
+    from db.migrate import schema_of
+    from db.session import open_database
 
     database = open_database(settings)
     try:

@@ -1,7 +1,9 @@
 """Nothing in the tree depends on the machine that it was written on; what there is one of stays one."""
 
 import ast
+import re
 import subprocess
+import tokenize
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -82,3 +84,27 @@ def test_there_is_one_writer_of_whole_files():
         one for one in found if one.startswith("benchmarks/deep")
     }  # TODO(#10): rewritten elsewhere at the moment
     assert found - deep == {"wherefrom/atomic.py", *OWN_RENAMES}
+
+
+#: A check that is switched off on a line; and how it is done: with its rule, and the reason behind it.
+_SWITCHED_OFF = re.compile(r"# (?:noqa|type: ignore|pyright: ignore)")
+_WITH_REASON = re.compile(
+    r"# (?:noqa: [A-Z]+\d+(?:, ?[A-Z]+\d+)*|type: ignore\[[a-z-]+(?:, ?[a-z-]+)*\]) +(?:- |# )\w"
+)
+
+
+def test_a_check_that_is_switched_off_says_why():
+    """Every `noqa` and `type: ignore` names its rule and carries its reason on the line."""
+    bare = []
+    for path in tracked_files():
+        if path.suffix != ".py" or not _SWITCHED_OFF.search(path.read_text("utf-8")):
+            continue
+        with path.open("rb") as file:
+            comments = [one for one in tokenize.tokenize(file.readline) if one.type == tokenize.COMMENT]
+        bare += [
+            f"{path.relative_to(ROOT)}:{one.start[0]}: {one.string}"
+            for one in comments
+            for part in _SWITCHED_OFF.finditer(one.string)
+            if not _WITH_REASON.match(one.string, part.start())
+        ]
+    assert not bare

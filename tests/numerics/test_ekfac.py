@@ -328,7 +328,7 @@ def test_wrong_input_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="no linear layer named"):
         fit_ekfac(language(), ROWS, modules=["model.norm"], progress=quiet)
     with pytest.raises(ConfigurationError, match="labels must be one of"):
-        fit_ekfac(language(), ROWS, labels="guessed", progress=quiet)  # type: ignore[arg-type]
+        fit_ekfac(language(), ROWS, labels="guessed", progress=quiet)  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(ConfigurationError, match="damping"):
         EkfacScorer(language(), factors(), damping=0.0)
     with pytest.raises(BundleMismatch, match="cover"):

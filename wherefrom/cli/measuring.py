@@ -24,9 +24,9 @@ def measure(  # noqa: PLR0917 - Typer gives arguments by position
     method: Annotated[
         Method, typer.Option("--method", help="refit trains again; one-step and unlearn are weak.")
     ] = Method.REFIT,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait until it is measured.")] = False,  # noqa: FBT002
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until it is measured.")] = False,  # noqa: FBT002 - a command's switch
     url: UrlOption = None,
-    as_json: JsonOption = False,  # noqa: FBT002
+    as_json: JsonOption = False,  # noqa: FBT002 - a command's switch
 ) -> None:
     """Measure the effect of one citation: the model is trained again without the training example.
 

@@ -192,7 +192,7 @@ class Client(Service):
         def report(refused: Sequence[RefusedRecord]) -> None:
             client = alive()
             if client is not None and client._on_refused is not None:  # noqa: SLF001 - our own
-                client._on_refused(refused)  # noqa: SLF001
+                client._on_refused(refused)  # noqa: SLF001 - the client's own function, called by its own thread
 
         connect = partial(Connection, url, api_key, timeout_s=timeout_s)
         return Sender(self._spool, connect, self._sending, None if self._on_refused is None else report)

@@ -115,8 +115,8 @@ def test_spent_attempts_are_left_to_the_sweeper(db: Database, bundle_id: int) ->
     assert AuditQueue(db).begin(claim_one(db, bundle_id).lease)
     expire_leases(db)
     one_more = {"limit": 1, "owner": OWNER, "lease_s": 60.0}
-    assert AuditQueue(db).claim(bundle_id, **one_more, max_attempts=1) is None  # type: ignore[arg-type]
-    assert AuditQueue(db).claim(bundle_id, **one_more, max_attempts=2) is not None  # type: ignore[arg-type]
+    assert AuditQueue(db).claim(bundle_id, **one_more, max_attempts=1) is None  # type: ignore[arg-type]  # one mapping for several types of argument
+    assert AuditQueue(db).claim(bundle_id, **one_more, max_attempts=2) is not None  # type: ignore[arg-type]  # one mapping for several types of argument
 
 
 def test_extend_renews_what_is_held_and_tells_it(db: Database, bundle_id: int) -> None:

@@ -331,7 +331,7 @@ def test_requeue_leaves_alone_what_waits_for_a_bundle(db: Database) -> None:
 def test_requeue_refuses_what_it_cannot_do(db: Database, arguments: dict[str, object]) -> None:
     """Ids or a state, and a state that can be requeued."""
     with pytest.raises(ConfigurationError):
-        waiting.requeue(db, **arguments)  # type: ignore[arg-type]
+        waiting.requeue(db, **arguments)  # type: ignore[arg-type]  # one mapping for several types of argument
 
 
 def test_audits_count_their_own_attempts(db: Database, bundle_id: int) -> None:

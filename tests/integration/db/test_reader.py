@@ -41,7 +41,7 @@ def _ids(page: Page) -> list[int]:
 
 
 def _listed(db: Database, **filters: object) -> list[int]:
-    return _ids(reader.list_audits(db, AuditFilter(**filters), limit=100))  # type: ignore[arg-type]
+    return _ids(reader.list_audits(db, AuditFilter(**filters), limit=100))  # type: ignore[arg-type]  # one mapping for several types of argument
 
 
 def test_a_line_of_the_list(db: Database, bundle_id: int) -> None:

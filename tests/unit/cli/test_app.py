@@ -119,7 +119,7 @@ def test_engine_gets_its_arguments(run: RunCommand, monkeypatch: pytest.MonkeyPa
         app.command("build")(build)
 
     offline = ModuleType("wherefrom.cli.offline")
-    offline.add_commands = add_commands  # type: ignore[attr-defined]
+    offline.add_commands = add_commands  # type: ignore[attr-defined]  # a module made up for the test
     monkeypatch.setitem(sys.modules, "wherefrom.cli.offline", offline)
     assert run("build", "--form", "forward", "corpus.jsonl").out == "corpus.jsonl forward\n"
     assert "Build something" in run("build", "--help").out

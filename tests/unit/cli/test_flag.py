@@ -164,11 +164,11 @@ def test_service_goes_away_half_way(run: RunCommand, service: ScriptedService, f
             else original(records)
         )
 
-    service.take = dying  # type: ignore[method-assign]
+    service.take = dying  # type: ignore[method-assign]  # replaced for the test
     done = run("flag", str(file))
     assert done.code == 3
     assert "away (database_unavailable); 200 of 450 records were answered before" in done.err
-    service.take = original  # type: ignore[method-assign]
+    service.take = original  # type: ignore[method-assign]  # replaced for the test
     assert run("flag", str(file)).out.startswith("250 accepted, 200 duplicate")
 
 

@@ -47,7 +47,7 @@ def test_intervals_and_lists():
     """Two floats are an interval, other lists are separated by commas."""
     assert shown([0.61, 0.69]) == "0.61 to 0.69"
     assert shown([1, 2]) == "1, 2"
-    assert shown([]) == shown(None) == "–"  # noqa: RUF001
+    assert shown([]) == shown(None) == "–"  # noqa: RUF001 - the dash of the page
 
 
 def test_plots_are_images_and_what_is_none_is_passed_over():
