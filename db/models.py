@@ -288,6 +288,8 @@ class Citation(Base):
     #: `EvidenceSpan` and `Overlap` as JSON: character ranges of the completions of output and training example.
     spans: Mapped[list[Any] | None]
     overlaps: Mapped[list[Any] | None]
+    #: `ModulePart` as JSON.
+    modules: Mapped[list[Any] | None]
     ekfac_score: Mapped[float | None]
     effect_score: Mapped[float | None]
     #: Further training examples of the corpus in its near-duplicate group.

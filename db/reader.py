@@ -286,7 +286,9 @@ def _citations(session: Session, audit_id: int) -> list[CitationRecord]:
 
 def _citation(row: RowMapping) -> CitationRecord:
     """A citation; what older releases did not store is empty."""
-    return CitationRecord(**(dict(row) | {name: row[name] or () for name in ("spans", "overlaps")}))
+    return CitationRecord(
+        **(dict(row) | {name: row[name] or () for name in ("spans", "overlaps", "modules")})
+    )
 
 
 def _examples(db: Database, condition: ColumnElement[bool]) -> list[ExampleDetail]:

@@ -86,7 +86,8 @@ SELECT
     c.effect_score,
     c.duplicates,
     c.spans,
-    c.overlaps AS verbatim_overlaps
+    c.overlaps AS verbatim_overlaps,
+    c.modules
 FROM citation c
 JOIN training_example e ON e.id = c.training_example_id
 JOIN corpus k ON k.id = e.corpus_id

@@ -19,6 +19,7 @@ from tests.tiny import (
 )
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
+from wherefrom.attribution.cores import CoreStore, cores_of
 from wherefrom.attribution.factors import Factors
 from wherefrom.attribution.kernel import kernel_norms, segment_sum, token_kernel
 from wherefrom.attribution.models.files import ModelFolders
@@ -116,6 +117,28 @@ def test_citations_carry_the_exact_score_and_spans(bundle: Bundle, signals: list
     own = answers[3].citations[0]
     assert own.example.row == 0
     assert sum(span.share for span in own.spans) > 0.2
+
+
+def test_parts_of_the_model_add_up_to_the_influence(bundle: Bundle, signals: list[QuerySignals]) -> None:
+    """Over blocks and over kinds of layers, each part by a loop over the cores of its layers."""
+    engine = LanguageAttributor(bundle)
+    (answer,) = attribute_all(engine, [signals[0].prepared], top_k=4, opponents=2, progress=quiet)
+    store, query = bundle.store, cores_of(signals[0].factors)[0].view(9, -1)
+    assert isinstance(store, CoreStore)
+    for one in answer.citations:
+        row = np.array([one.example.row])
+        held = store.cores(row)[0].view(9, -1)
+        scale = float(signals[0].norm) * float(store.norms[row[0]])
+        each = ((query * held).sum(dim=1) / scale).tolist()  # q, v and down of blocks 0, 1, 2
+        expected = {("block", str(block)): sum(each[3 * block : 3 * block + 3]) for block in range(3)}
+        kinds = ("q_proj", "v_proj", "down_proj")
+        expected |= {("linear", kind): sum(each[place::3]) for place, kind in enumerate(kinds)}
+        assert {(part.by, part.name): part.influence for part in one.modules} == pytest.approx(
+            expected, abs=1e-4
+        )
+        for by in ("block", "linear"):
+            total = sum(part.influence for part in one.modules if part.by == by)
+            assert total == pytest.approx(one.influence_score, abs=1e-3)
 
 
 def test_contributions_add_up_to_the_score(bundle: Bundle, signals: list[QuerySignals]) -> None:

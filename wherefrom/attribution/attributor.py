@@ -30,7 +30,7 @@ from wherefrom.attribution.query import CandidateScores, PreparedTokens, QuerySi
 from wherefrom.attribution.retrieval.candidates import Sought, find_candidates
 from wherefrom.attribution.retrieval.index import Rows
 from wherefrom.errors import ConfigurationError, InvalidRecord, OutOfMemory, UnusableModel
-from wherefrom.records import Attribution, CitationDraft, Query, Role, Tier, TrainingExample
+from wherefrom.records import Attribution, CitationDraft, ModulePart, Query, Role, Tier, TrainingExample
 
 
 class LanguageAttributor:
@@ -209,6 +209,7 @@ class LanguageAttributor:
         ranked += [(-rank, place) for rank, place in enumerate(against[:opponents], start=1)]
         examples = self._bundle.texts.read([int(rows[place]) for _, place in ranked])
         evidence = self._evidence(query, examples, [float(scores.influence[place]) for _, place in ranked])
+        modules = self._modules(query, rows[[place for _, place in ranked]])
         judgement = self._judge.judge(self.judged(query, scores, count=top_k))
         # the scale was fitted on losses, not on the difference to an acceptable answer
         effects = None if query.prepared.preferred is not None else self._judge.effects(scores.influence)
@@ -228,12 +229,13 @@ class LanguageAttributor:
                 ekfac_score=None if scores.ekfac is None else float(scores.ekfac[place]),
                 spans=found.spans,
                 overlaps=found.overlaps,
+                modules=parts,
                 confidence=judgement.confidence.get(place) if rank > 0 else None,
                 effect_nats=None if effects is None else effects.nats[place],
                 effect_basis=None if effects is None else effects.basis,
                 duplicates=self._judge.duplicates(int(rows[place])),
             )
-            for (rank, place), example, found in zip(ranked, examples, evidence, strict=True)
+            for (rank, place), example, found, parts in zip(ranked, examples, evidence, modules, strict=True)
         )
         return Attribution(
             key=query.key,
@@ -246,6 +248,12 @@ class LanguageAttributor:
             novelty_p=judgement.novelty_p,
             abstained=judgement.abstained,
         )
+
+    def _modules(self, query: QuerySignals, rows: Rows) -> list[tuple[ModulePart, ...]]:
+        """What each part of the model adds to the influence of each citation; nothing where the form cannot say."""
+        if self._bundle.modules is None:
+            return [()] * len(rows)
+        return self._bundle.modules.of(query.factors, float(query.norm), rows)
 
     def judged(self, query: QuerySignals, scores: CandidateScores, *, count: int) -> JudgedQuery:
         """What the calibration looks at: features of the best citations in the order shown.

@@ -199,6 +199,15 @@ class CoreStore:
         asked = cores_of(queries)
         return torch.cat([asked @ self.cores(part).T for part in _chunks(rows)], dim=1)
 
+    def layer_scores(self, query: Factors, rows: Rows) -> Tensor:
+        """What each adapted layer adds to the kernel of one query with the given rows, `[K, G]`."""
+        asked = cores_of(query).view(self.shape[0], -1)  # [G, r r]
+        parts = [
+            torch.einsum("kgi,gi->kg", self.cores(part).view(len(part), *asked.shape), asked)
+            for part in _chunks(rows)
+        ]
+        return torch.cat(parts)
+
     def contributions(self, query: Factors, rows: Rows) -> tuple[Tensor, tuple[int, ...]]:
         """Contributions of token pairs `[T_q, S]`, the tokens of all rows behind each other, and the tokens of each row."""
         if self._projection is None:

@@ -10,6 +10,8 @@ from wherefrom.terminal import out, print_table, visible
 
 #: Stretches of text that are shown per citation, strongest first; `--json` has all of them.
 SHOWN_SPANS = 3
+#: Blocks, and kinds of layers, of one citation.
+SHOWN_PARTS = 4
 
 #: Why an audit that was not answered has none.
 NO_CITATIONS = {
@@ -40,6 +42,7 @@ def print_audit(detail: AuditDetail) -> None:
     else:
         print_heading(f"No citations: {NO_CITATIONS[detail.audit.state]}")
     _print_evidence(detail)
+    _print_modules(detail)
     if detail.opponents:
         _print_citations("Opponents", detail.opponents)
 
@@ -118,6 +121,25 @@ def _evidence_rows(detail: AuditDetail, one: CitationRecord) -> Iterator[tuple[T
     for same in one.overlaps[:1]:
         what = f"{same.tokens} tokens word for word"
         yield str(one.rank), what, _part(detail.completion, same.output), _part(one.completion, same.example)
+
+
+def _print_modules(detail: AuditDetail) -> None:
+    """Which blocks and kinds of layers carry the citations most; nothing where the bundle's form does not tell."""
+    rows = [
+        (str(one.rank), _strongest(one, "block"), _strongest(one, "linear"))
+        for one in detail.citations
+        if one.modules
+    ]
+    if rows:
+        print_heading("What part of the model carries the influence")
+        print_table([("rank", "right"), ("blocks", "left"), ("linear layers", "left")], rows, empty="")
+
+
+def _strongest(one: CitationRecord, by: str) -> str:
+    """The parts that go with the influence most, with what they add to it."""
+    sign = -1.0 if (one.influence_score or 0.0) < 0 else 1.0
+    parts = sorted((part for part in one.modules if part.by == by), key=lambda part: -sign * part.influence)
+    return ", ".join(f"{part.name} {part.influence:+.3f}" for part in parts[:SHOWN_PARTS])
 
 
 def _part(text: str, span: Span) -> Text:

@@ -7,7 +7,7 @@ from typing import Annotated, Generic, Literal, TypeVar
 from pydantic import Field
 
 from wherefrom.records.bounds import MAX_ITEMS, Details, Items
-from wherefrom.records.engine import EvidenceSpan, Overlap, Tier
+from wherefrom.records.engine import EvidenceSpan, ModulePart, Overlap, Tier
 from wherefrom.records.flagged import FlaggedRecord, Frozen, Message, Severity, Span
 from wherefrom.records.leases import Lease
 from wherefrom.records.measurements import MeasurementRecord
@@ -132,6 +132,8 @@ class CitationRecord(Frozen):
     spans: Items[EvidenceSpan] = ()
     #: What the two have in common word for word, longest first.
     overlaps: Items[Overlap] = ()
+    #: What each block and each kind of linear layer adds to the influence score; empty but for bundles of the form `adapter`.
+    modules: Items[ModulePart] = ()
     #: Measured change of the output's mean loss without the example, with its interval; None until measured.
     measured_effect_nats: float | None = None
     measured_low_nats: float | None = None

@@ -4,6 +4,7 @@ Influence and effects follow the one sign rule: positive = the training example 
 """
 
 from enum import StrEnum
+from typing import Literal
 
 from pydantic import Field
 
@@ -83,6 +84,17 @@ class Overlap(Frozen):
     tokens: int
 
 
+class ModulePart(Frozen):
+    """What one part of the model adds to a citation's influence score."""
+
+    #: Whether the part is a block of the model, or a kind of linear layer over all blocks.
+    by: Literal["block", "linear"]
+    #: Number of the block, or name of the layer within its block.
+    name: str
+    #: Its part of `influence_score`; those of all blocks add up to it, and those of all kinds do.
+    influence: float
+
+
 class CitationDraft(Frozen):
     """One ranked training example, as the engine hands it over."""
 
@@ -118,6 +130,8 @@ class CitationDraft(Frozen):
     spans: Items[EvidenceSpan] = ()
     #: Common runs of tokens, longest first.
     overlaps: Items[Overlap] = ()
+    #: What each block and each kind of linear layer adds to the influence score; empty but for the form `adapter`.
+    modules: Items[ModulePart] = ()
 
 
 class Attribution(Frozen):

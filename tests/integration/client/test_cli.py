@@ -100,7 +100,11 @@ def test_show_tells_what_carries_a_citation_and_what_is_not_supported(
     overlaps = [{"output": {"start": 3, "end": 12}, "example": {"start": 3, "end": 12}, "tokens": 2}]
     with served.database.writing() as session:
         cited = (Citation.audit_id == served.story.audit_ids[0], Citation.rank == 1)
-        values = {"spans": spans, "overlaps": overlaps, "duplicates": 7, "confidence": 0.5}
+        parts = [
+            {"by": by, "name": name, "influence": value}
+            for by, name, value in (("block", "3", 0.1), ("block", "12", 0.3), ("linear", "o_proj", 0.4))
+        ]
+        values = {"spans": spans, "overlaps": overlaps, "duplicates": 7, "confidence": 0.5, "modules": parts}
         session.execute(update(Citation).where(*cited).values(**values))
         answered = {
             "conformal_p": 0.25,
@@ -114,6 +118,7 @@ def test_show_tells_what_carries_a_citation_and_what_is_not_supported(
     for expected in (
         "abstained (no_support)", "as good as controls", "NOT SUPPORTED", "conformal p 0.25", "(+7 alike)", "confidence",
         "What carries the scores", "40 % of the score", "2 tokens word for word",
+        "What part of the model carries", "12 +0.300, 3 +0.100", "o_proj +0.400",
     ):  # fmt: skip
         assert expected in out, expected
 

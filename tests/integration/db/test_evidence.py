@@ -7,10 +7,11 @@ from db import migrate, reader, waiting
 from db.session import Database
 from db.views import VIEWS
 from tests.integration.db.builders import answered, attribution, audit_row, draft, example, record, register
-from wherefrom.records import AuditState, EvidenceSpan, Overlap, Span
+from wherefrom.records import AuditState, EvidenceSpan, ModulePart, Overlap, Span
 
 SPAN = EvidenceSpan(output=Span(start=0, end=4), example=Span(start=1, end=6), share=0.5)
 OVERLAP = Overlap(output=Span(start=2, end=9), example=Span(start=0, end=7), tokens=2)
+PART = ModulePart(by="block", name="12", influence=0.25)
 EVIDENCE = {
     "encoder_score": 0.62,
     "ekfac_score": 0.4,
@@ -20,6 +21,7 @@ EVIDENCE = {
     "duplicates": 3,
     "spans": (SPAN, SPAN),
     "overlaps": (OVERLAP,),
+    "modules": (PART, ModulePart(by="linear", name="o_proj", influence=0.25)),
 }
 
 
@@ -32,7 +34,13 @@ def test_everything_the_engine_says_is_read_again(db: Database, bundle_id: int) 
     first, second = detail.citations
     assert {name: getattr(first, name) for name in EVIDENCE} == EVIDENCE
     assert second.encoder_score is None
-    assert (second.ekfac_score, second.duplicates, second.spans, second.overlaps) == (None, 0, (), ())
+    assert (second.ekfac_score, second.duplicates, second.spans, second.overlaps, second.modules) == (
+        None,
+        0,
+        (),
+        (),
+        (),
+    )
     assert (first.measured_effect_nats, first.measured_low_nats, first.measured_high_nats) == (None,) * 3
     assert (detail.audit.conformal_p, detail.audit.novelty_p) == (0.02, 0.7)
     (line,) = reader.list_audits(db, reader.AuditFilter()).items
@@ -45,11 +53,14 @@ def test_views_show_the_evidence(db: Database, bundle_id: int) -> None:
     answered(db, bundle_id, record(), answer=answer)
     with db.reading() as session:
         told = session.execute(
-            text("SELECT encoder_score, ekfac_score, duplicates, spans, verbatim_overlaps FROM v_citations")
+            text(
+                "SELECT encoder_score, ekfac_score, duplicates, spans, verbatim_overlaps, modules FROM v_citations"
+            )
         ).one()
         judged = session.execute(text("SELECT conformal_p, novelty_p FROM v_audits")).one()
     assert tuple(told[:3]) == (0.62, 0.4, 3)
-    assert all("output" in str(one) for one in told[3:])
+    assert all("output" in str(one) for one in told[3:5])
+    assert "o_proj" in str(told[5])
     assert tuple(judged) == (0.02, None)
 
 

@@ -13,8 +13,11 @@ from torch import Tensor
 from wherefrom.attribution.bundles.examples import ExampleTexts
 from wherefrom.attribution.bundles.manifest import Manifest, read_manifest
 from wherefrom.attribution.bundles.tokens import ShownRanges, TokenRows
+from wherefrom.attribution.cores import CoreStore
 from wherefrom.attribution.ekfac.path import EkfacPath, load_path
+from wherefrom.attribution.explanation.modules import ModuleEvidence, ModuleMap
 from wherefrom.attribution.fusion import FusionWeights
+from wherefrom.attribution.models.adapted import AdapterReader
 from wherefrom.attribution.models.files import ModelFingerprint, ModelFolders
 from wherefrom.attribution.models.model import LanguageModel, load_model
 from wherefrom.attribution.models.reading import make_reader
@@ -47,6 +50,8 @@ class Bundle:
     reader: ReadsSignals
     whitener: Whitener
     store: ExampleStore
+    #: Divides a citation's influence over the parts of the model, where the form can.
+    modules: ModuleEvidence | None
     projection: Projects
     #: `[N, P]` projected vectors of the corpus, memory-mapped.
     vectors: Vectors
@@ -120,20 +125,22 @@ def open_bundle(
         whitener = Whitener(whitening["a"], whitening["b"])
     except (OSError, KeyError, SafetensorError) as error:
         raise BundleCorrupt(f"{path}: whitening.safetensors cannot be read: {error}") from error
+    reader = make_reader(
+        points,
+        form=parameters.form,
+        layers=parameters.layers,
+        similarity_layer=parameters.similarity_layer,
+        adapter_dir=folders.adapter,
+    )
     return Bundle(
         path=path,
         manifest=manifest,
         language=language,
         points=points,
-        reader=make_reader(
-            points,
-            form=parameters.form,
-            layers=parameters.layers,
-            similarity_layer=parameters.similarity_layer,
-            adapter_dir=folders.adapter,
-        ),
+        reader=reader,
         whitener=whitener,
         store=store,
+        modules=_modules(reader, store),
         projection=projection,
         vectors=vectors,
         pooled=pooled,
@@ -191,6 +198,12 @@ def _encoded(path: Path, *, exact: bool) -> EncodedCorpus:
     vectors = np.load(path / "features" / ENCODED, mmap_mode="r", allow_pickle=False)
     index = _index(path / "index" / ENCODED_INDEX, vectors, exact=exact)
     return EncodedCorpus(SentenceEncoder.load(path / ENCODER), vectors, index)
+
+
+def _modules(reader: ReadsSignals, store: ExampleStore) -> ModuleEvidence | None:
+    if not isinstance(reader, AdapterReader) or not isinstance(store, CoreStore):
+        return None
+    return ModuleEvidence(store, ModuleMap.of(reader.names))
 
 
 def _unit(vectors: Vectors) -> Vectors:

@@ -58,6 +58,11 @@ class AdapterReader(SignalReader):
         self._missing = 1.0 - strength
         super().__init__(language, form="activation", layers=(), similarity_layer=similarity_layer)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the adapted layers, in the order of the signals."""
+        return tuple(layer.name for layer in self._adapted)
+
     def read(self, rows: Sequence[TokenRow]) -> Signals:
         """Signals of a batch of rows: u and v `[S, G, r]`, where layers of lower rank are filled up with zeros."""
         with torch.enable_grad(), self._hooked() as caught:
