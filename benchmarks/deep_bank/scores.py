@@ -1,0 +1,158 @@
+"""Scores of every query of the bank with every row, by every method, at the model trained on all rows; one file per method.
+
+The forms and the baselines come from bundles that `build_bundle` makes, as a user's would. Variants of the form `adapter` are read by its own reader at other
+strengths and with other damping.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from benchmarks.deep_bank.material import FOLDER, RECIPE, BankQuery, read_bank_queries, read_rows
+from benchmarks.deep_bank.train import ensure_adapter
+from benchmarks.machine import report
+from scripts.smollm2 import default_cache, ensure_base_model
+from wherefrom.atomic import whole_file
+from wherefrom.attribution.attributor import LanguageAttributor
+from wherefrom.attribution.bundles.build import build_bundle
+from wherefrom.attribution.bundles.bundle import open_bundle
+from wherefrom.attribution.bundles.options import BuildOptions
+from wherefrom.attribution.bundles.shards import RawShard
+from wherefrom.attribution.bundles.shards import read_rows as read_signals
+from wherefrom.attribution.cores import cores_of
+from wherefrom.attribution.factors import Factors
+from wherefrom.attribution.fusion import standardise
+from wherefrom.attribution.models.adapted import AdapterReader
+from wherefrom.attribution.models.files import ModelFolders
+from wherefrom.attribution.models.lora import read_lora
+from wherefrom.attribution.models.model import load_model
+from wherefrom.attribution.models.reading import BundleForm
+from wherefrom.attribution.offline import exact_scores, prepare_all, read_queries, signals_of_all
+from wherefrom.attribution.whitening import SecondMoments, Whitener
+from wherefrom.retraining.training import token_rows
+
+Matrix = npt.NDArray[np.float32]
+FORMS: tuple[BundleForm, ...] = ("forward", "activation", "adapter")
+#: Strengths and dampings of the form `adapter` that are tried on the choosing half.
+STRENGTHS = (1.0, 0.5, 0.0)
+DAMPINGS = (0.1, 0.03, 0.01, 0.003)
+
+
+def all_scores(work: Path, *, variants: bool) -> dict[str, Matrix]:
+    """Scores `[Q, N]` by method; what has a file in the work folder is read."""
+    bench = _Bench(work)
+    makers: dict[str, Callable[[], Mapping[str, Matrix]]] = {
+        form: partial(bench.form, form) for form in FORMS
+    }
+    if variants:
+        makers["variants"] = bench.variants
+    found: dict[str, Matrix] = {}
+    for name, make in makers.items():
+        file = work / f"scores-{name}.npz"
+        if not file.is_file():
+            made = make()
+            content: dict[str, Any] = {key: value.astype(np.float32) for key, value in made.items()}
+            with whole_file(file) as unfinished, unfinished.open("wb") as target:
+                np.savez(target, **content)
+            report([f"scored: {name}"])
+        with np.load(file, allow_pickle=False) as stored:
+            found |= {key: stored[key] for key in stored.files}
+    return found
+
+
+class _Bench:
+    """Models and texts, loaded when they are first needed."""
+
+    def __init__(self, work: Path) -> None:
+        self._work = work
+        self._adapter = ensure_adapter(work)
+        self._queries: list[BankQuery] = read_bank_queries(read_rows())
+
+    @cached_property
+    def _folders(self) -> ModelFolders:
+        return ModelFolders(ensure_base_model(default_cache()), self._adapter)
+
+    def form(self, form: BundleForm) -> dict[str, Matrix]:
+        """Exact scores of a form; the first one brings the baselines along."""
+        out = self._work / f"bundle-{form}"
+        if not out.is_dir():
+            build_bundle(
+                folders=self._folders,
+                corpus_path=FOLDER / "rows.jsonl",
+                out=out,
+                options=BuildOptions(form=form, max_tokens=RECIPE.max_tokens),
+                progress=_silent,
+            )
+        bundle = open_bundle(out, self._folders)
+        attributor = LanguageAttributor(bundle)
+        asked = read_queries(FOLDER / "queries.jsonl")[0]
+        signals = signals_of_all(
+            attributor, prepare_all(attributor, asked, max_tokens=RECIPE.max_tokens, over_long="truncate")
+        )
+        found: dict[str, Matrix] = {form: exact_scores(bundle, signals, _silent)}
+        projected = np.stack([one.projected for one in signals]) @ np.asarray(bundle.vectors).T
+        found[f"{form}, projected"] = projected
+        if form == FORMS[0]:
+            found["bm25"] = np.stack([bundle.lexical.scores(one.text) for one in signals])
+            found["similarity"] = np.stack([one.pooled for one in signals]) @ np.asarray(bundle.pooled).T
+        return found
+
+    def variants(self) -> dict[str, Matrix]:
+        """The form `adapter` at each strength and damping, sums of strengths, and the mean of u as a similarity."""
+        language = load_model(self._folders.model, self._folders.adapter)
+        rows, asked = (
+            token_rows(language, some, max_tokens=RECIPE.max_tokens)
+            for some in (read_rows(), [one.row for one in self._queries])
+        )
+        adapted = read_lora(language.model, self._adapter)
+        found: dict[str, Matrix] = {}
+        for strength in STRENGTHS:
+            reader = AdapterReader(language, adapted, similarity_layer=1, strength=strength)
+            examples, queries = read_signals(rows, reader), read_signals(asked, reader)
+            for damping in DAMPINGS:
+                found[f"cores at {strength:g}, damping {damping:g}"] = core_cosines(
+                    queries, examples, damping
+                )
+            found[f"mean u at {strength:g}"] = mean_state_cosines(queries, examples)
+        for name, strengths in (("1 + .5", (1.0, 0.5)), (".5 + 0", (0.5, 0.0)), ("1 + .5 + 0", STRENGTHS)):
+            parts = [found[f"cores at {one:g}, damping {DAMPINGS[1]:g}"] for one in strengths]
+            found[f"cores at {name}"] = standardised_sum(parts)
+        return found
+
+
+def core_cosines(queries: RawShard, examples: RawShard, damping: float) -> Matrix:
+    """Cosines `[Q, N]` of whitened cores, whitened by the examples."""
+    moments = SecondMoments.zeros(examples.a.shape[1], examples.b.shape[1], examples.a.shape[2])
+    moments.add(examples.a, examples.b)
+    whitener = Whitener.fit(moments, damping)
+    asked, held = (
+        torch.nn.functional.normalize(cores_of(Factors(*whitener.apply(one.a, one.b), one.lengths)), dim=1)
+        for one in (queries, examples)
+    )
+    return (asked @ held.T).numpy()
+
+
+def mean_state_cosines(queries: RawShard, examples: RawShard) -> Matrix:
+    """Cosines `[Q, N]` of what all adapted layers saw, mean over explained tokens, centred at the examples' mean."""
+    asked, held = (
+        torch.stack([part.mean(dim=0).flatten() for part in one.a.split(one.lengths)])
+        for one in (queries, examples)
+    )
+    centre = held.mean(dim=0)
+    unit = [torch.nn.functional.normalize(one - centre, dim=1) for one in (asked, held)]
+    return (unit[0] @ unit[1].T).numpy()
+
+
+def standardised_sum(parts: Sequence[Matrix]) -> Matrix:
+    """Sum of scores, each query's brought to zero mean and unit variance first."""
+    total: Matrix = np.sum([np.stack([standardise(row) for row in part]) for part in parts], axis=0)
+    return total
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """No progress."""

@@ -1,0 +1,151 @@
+r"""How well scores predict the measured losses of the deep bank, and with what certainty.
+
+LDS of a method on one part of the plan: mean over its queries of the Spearman correlation, over the halves of its pairs, between the sum of the scores over a
+half's rows and the query's negative loss (`measures.lds`). Intervals are 95 % percentile intervals of a bootstrap over pairs of halves and over queries,
+drawn together; a difference of two methods is taken inside each draw. The ceiling is the correlation of the losses of the halves that were trained twice:
+with r their mean Spearman over queries, no method can be expected above sqrt(r).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.deep_bank.material import SEEDS, BankQuery, Part, Plan, Run
+from benchmarks.deep_bank.train import Measured
+from wherefrom.attribution.measures import Matrix, lds, recall_at, spearman_rows
+
+BOOTSTRAPS = 1000
+#: Pairs of halves below which correlations over them say nothing.
+FEWEST_PAIRS = 4
+_SEED = 20_261_126
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What one part of the bank measured."""
+
+    #: `[2 P, N]` halves of the finished pairs, members of a pair behind each other, and `[2 P, Q]` losses of the part's queries.
+    kept: npt.NDArray[np.bool_]
+    losses: npt.NDArray[np.float32]
+    #: Places of the part's queries among all.
+    queries: Sequence[int]
+
+    @property
+    def pairs(self) -> int:
+        """Finished pairs."""
+        return len(self.kept) // 2
+
+
+def truth_of(plan: Plan, measured: Measured, part: Part, *, queries: int) -> Truth:
+    """The finished pairs of one part at the first seed, with the losses of the part's queries."""
+    places = {run: place for place, run in enumerate(measured.runs)}
+    halves: list[int] = []
+    for pair in range(len(plan.halves) // 2):
+        both = [Run(2 * pair, SEEDS[0]), Run(2 * pair + 1, SEEDS[0])]
+        if plan.part_of_half(2 * pair) == part and all(run in places for run in both):
+            halves += [2 * pair, 2 * pair + 1]
+    chosen = plan.queries_of(part, queries)
+    rows = [places[Run(half, SEEDS[0])] for half in halves]
+    return Truth(plan.halves[halves], measured.queries[rows][:, chosen], chosen)
+
+
+def ceiling(plan: Plan, measured: Measured) -> tuple[int, float]:
+    """Halves that were trained at both seeds, and sqrt of the mean Spearman correlation of their losses; NaN below three."""
+    places = {run: place for place, run in enumerate(measured.runs)}
+    twice = [half for half in range(len(plan.halves)) if all(Run(half, seed) in places for seed in SEEDS)]
+    if len(twice) < 3:
+        return len(twice), float("nan")
+    one, other = (measured.queries[[places[Run(half, seed)] for half in twice]].T for seed in SEEDS)
+    return len(twice), float(np.sqrt(max(0.0, spearman_rows(one, other).mean())))
+
+
+def bootstrap(
+    scores: Mapping[str, Matrix], truth: Truth, *, draws: int = BOOTSTRAPS
+) -> dict[str, npt.NDArray[np.float64]]:
+    """LDS of each method in each draw of pairs and queries, `[draws]`; the same draws for all methods."""
+    random = np.random.default_rng(_SEED)
+    predicted = {
+        name: one[list(truth.queries)] @ truth.kept.T.astype(np.float32) for name, one in scores.items()
+    }  # [Q, 2 P]
+    found = {name: np.empty(draws) for name in scores}
+    for draw in range(draws):
+        pairs = random.integers(0, truth.pairs, size=truth.pairs)
+        halves = np.stack([2 * pairs, 2 * pairs + 1], axis=1).ravel()
+        queries = random.integers(0, len(truth.queries), size=len(truth.queries))
+        losses = -truth.losses[halves][:, queries].T
+        for name, one in predicted.items():
+            found[name][draw] = spearman_rows(one[queries][:, halves], losses).mean()
+    return found
+
+
+def table(
+    scores: Mapping[str, Matrix], truth: Truth, queries: Sequence[BankQuery], sources: Sequence[str]
+) -> dict[str, dict[str, float | Interval]]:
+    """Figures of every method on one part: LDS with its interval, by kind of query, recall of reworded facts, precision of bad outputs."""
+    chosen = list(truth.queries)
+    drawn = bootstrap(scores, truth)
+    asked = [queries[place] for place in chosen]
+    found: dict[str, dict[str, float | Interval]] = {}
+    for name, all_scores in scores.items():
+        own = all_scores[chosen]
+        each = lds(own, truth.kept, truth.losses)
+        figures: dict[str, float | Interval] = {"lds": float(each.mean()), "interval": interval(drawn[name])}
+        for kind in dict.fromkeys(one.kind for one in asked):
+            figures[kind] = float(
+                np.mean([value for value, one in zip(each, asked, strict=True) if one.kind == kind])
+            )
+        causes = [[] if one.cause is None else [one.cause] for one in asked]
+        figures["recall@1"] = recall_at(own, causes, 1)
+        figures["P@5"] = source_precision(own, asked, sources, 5)
+        for other in ("bm25", "activation"):
+            if other in drawn and other != name:
+                figures[f"above {other}"] = float(
+                    each.mean() - lds(scores[other][chosen], truth.kept, truth.losses).mean()
+                )
+                figures[f"above {other}, interval"] = interval(drawn[name] - drawn[other])
+        found[name] = figures
+    return found
+
+
+def source_precision(
+    scores: Matrix, queries: Sequence[BankQuery], sources: Sequence[str], count: int
+) -> float:
+    """Mean share of the `count` best rows of each bad output that come from the source that taught it."""
+    shares = [
+        np.mean([sources[row] == one.source for row in np.argsort(-own, kind="stable")[:count]])
+        for own, one in zip(scores, queries, strict=True)
+        if one.kind == "bad"
+    ]
+    return float(np.mean(shares)) if shares else float("nan")
+
+
+def interval(values: npt.NDArray[np.float64]) -> Interval:
+    """The middle 95 % of bootstrap draws."""
+    low, high = np.quantile(values, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def lines_of(figures: Mapping[str, Mapping[str, float | Interval]]) -> list[str]:
+    """The table as text."""
+    names = [name for name in next(iter(figures.values())) if "interval" not in name and "above" not in name]
+    lines = [
+        f"{'method':<34}"
+        + "".join(f"{name:>13}" for name in names)
+        + f"{'95 %':>16}{'above bm25':>12}{'95 %':>16}"
+    ]
+    for method, one in sorted(figures.items(), key=lambda item: -float(item[1]["lds"])):  # type: ignore[arg-type]  # lds is a number
+        cells = "".join(f"{one[name]:>13.3f}" for name in names)
+        above = (
+            f"{one['above bm25']:>12.3f}{_range(one['above bm25, interval']):>16}"
+            if "above bm25" in one
+            else ""
+        )
+        lines.append(f"{method:<34}{cells}{_range(one['interval']):>16}{above}")
+    return lines
+
+
+def _range(pair: float | Interval) -> str:
+    return f"{pair[0]:.2f} to {pair[1]:.2f}" if isinstance(pair, tuple) else f"{pair:.2f}"

@@ -1,0 +1,187 @@
+"""Trains the models of the deep bank that are not there yet, one after the other, one file each.
+
+    nice -n 19 python -m benchmarks.deep_bank.train --work DIR [--most COUNT] [--collect]
+
+A stopped run loses the model that it was at; pausing the process is harmless.
+"""
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.deep_bank.material import (
+    FOLDER,
+    RECIPE,
+    SEEDS,
+    Plan,
+    Run,
+    bank_sha256,
+    read_bank_queries,
+    read_plan,
+    read_rows,
+)
+from benchmarks.machine import report
+from scripts.smollm2 import default_cache, ensure_base_model
+from wherefrom.atomic import whole_file, whole_folder, write_text
+from wherefrom.attribution.models.model import LanguageModel, load_model
+from wherefrom.attribution.models.render import TokenRow
+from wherefrom.errors import ConfigurationError
+from wherefrom.retraining.training import fine_tune, mean_losses, token_rows
+
+LOSSES = FOLDER / "losses.npz"
+Losses = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the finished models lose, in the order of the plan."""
+
+    runs: tuple[Run, ...]
+    #: `[M, Q]`, nats per completion token.
+    queries: Losses
+    #: `[M]` of each training, on whatever machine it ran.
+    seconds: npt.NDArray[np.float64]
+
+
+def main() -> None:
+    """Train or collect."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--work", type=Path, required=True, help="folder of the finished models")
+    parser.add_argument("--most", type=int, help="train at most so many models")
+    parser.add_argument("--collect", action="store_true", help="only bring finished models into losses.npz")
+    arguments = parser.parse_args()
+    plan = read_plan()
+    open_folder(arguments.work)
+    if arguments.collect:
+        collect(plan, arguments.work, LOSSES)
+        return
+    missing = missing_runs(plan, arguments.work, LOSSES)[: arguments.most]
+    if missing:
+        _train(plan, missing, arguments.work)
+
+
+def ensure_adapter(work: Path) -> Path:
+    """The adapter trained on all rows at the first seed, which scores are made with; trained where the folder lacks it."""
+    adapter = work / "adapter"
+    if not adapter.is_dir():
+        language = load_model(ensure_base_model(default_cache()))
+        rows = token_rows(language, read_rows(), max_tokens=RECIPE.max_tokens)
+        model = fine_tune(language, rows, RECIPE, seed=SEEDS[0], progress=_say_step)
+        with whole_folder(adapter) as unfinished:
+            model.save_pretrained(str(unfinished))
+    return adapter
+
+
+def _say_step(done: int, steps: int) -> None:
+    report([f"all rows: step {done} of {steps}"])
+
+
+def open_folder(work: Path) -> None:
+    """Make the folder, or check that it belongs to this bank.
+
+    Raises:
+        ConfigurationError: it belongs to other rows, queries, plan or recipe.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    mark = work / "bank.sha256"
+    if not mark.exists():
+        write_text(mark, bank_sha256())
+    if mark.read_text(encoding="utf-8") != bank_sha256():
+        raise ConfigurationError(
+            f"{work} holds models of other rows, queries or plan; choose another --work folder"
+        )
+
+
+def missing_runs(plan: Plan, work: Path, losses: Path) -> list[Run]:
+    """Runs that neither the committed losses nor the folder hold, in order."""
+    held = load_losses(plan, losses).runs if losses.is_file() else ()
+    return [run for run in plan.runs() if run not in held and not _file(work, run).is_file()]
+
+
+def _train(plan: Plan, runs: Sequence[Run], work: Path) -> None:
+    language = load_model(ensure_base_model(default_cache()))
+    corpus = read_rows()
+    queries = [one.row for one in read_bank_queries(corpus)]
+    rows, asked = (token_rows(language, some, max_tokens=RECIPE.max_tokens) for some in (corpus, queries))
+    for done, run in enumerate(runs, start=1):
+        seconds = train_one(language, rows, asked, plan=plan, run=run, work=work)
+        report([f"{done} of {len(runs)}: {run.name}, {seconds:.0f} s"])
+
+
+def train_one(
+    language: LanguageModel,
+    rows: Sequence[TokenRow],
+    queries: Sequence[TokenRow],
+    *,
+    plan: Plan,
+    run: Run,
+    work: Path,
+) -> float:
+    """Train one model, save its losses, and return the seconds that it took."""
+    started = time.monotonic()
+    weights = plan.halves[run.half].astype(np.float32)
+    model = fine_tune(language, rows, RECIPE, seed=run.seed, weights=weights)
+    losses = mean_losses(model, queries)
+    seconds = time.monotonic() - started
+    with whole_file(_file(work, run)) as unfinished, unfinished.open("wb") as target:
+        np.savez(target, seconds=np.float64(seconds), query_loss=losses)
+    return seconds
+
+
+def collect(plan: Plan, work: Path, losses: Path) -> Measured:
+    """Bring the finished models of the folder into the file of losses; what it holds already stays."""
+    held: dict[Run, dict[str, Any]] = {}
+    if losses.is_file():
+        before = load_losses(plan, losses)
+        for place, run in enumerate(before.runs):
+            held[run] = {
+                "query_loss": before.queries[place],
+                "seconds": before.seconds[place],
+            }
+    for run in plan.runs():
+        if run not in held and _file(work, run).is_file():
+            with np.load(_file(work, run), allow_pickle=False) as content:
+                held[run] = {name: content[name] for name in content.files}
+    runs = [run for run in plan.runs() if run in held]
+    arrays: dict[str, Any] = {
+        name: np.stack([held[run][name] for run in runs]) for name in ("query_loss", "seconds")
+    }
+    names = np.array([run.name for run in runs])
+    with whole_file(losses) as unfinished, unfinished.open("wb") as target:
+        np.savez_compressed(target, bank_sha256=bank_sha256(), runs=names, **arrays)
+    report([f"{losses.name}: {len(runs)} of {len(plan.runs())} models"])
+    return load_losses(plan, losses)
+
+
+def load_losses(plan: Plan, file: Path) -> Measured:
+    """The committed losses.
+
+    Raises:
+        ConfigurationError: they belong to another bank.
+    """
+    with np.load(file, allow_pickle=False) as content:
+        arrays = {name: content[name] for name in content.files}
+    if str(arrays["bank_sha256"]) != bank_sha256():
+        raise ConfigurationError(f"{file} belongs to other rows, queries, plan or recipe")
+    by_name = {run.name: run for run in plan.runs()}
+    return Measured(
+        tuple(by_name[name] for name in arrays["runs"].tolist()),
+        arrays["query_loss"],
+        arrays["seconds"],
+    )
+
+
+def _file(work: Path, run: Run) -> Path:
+    return work / f"{run.name}.npz"
+
+
+if __name__ == "__main__":
+    main()
