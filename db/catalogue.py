@@ -4,19 +4,19 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from db import routing
 from db.examples import CHUNK, add_examples, storable_json
 from db.faults import refusals_as_errors
-from db.intake import ROUTING_LOCK
-from db.models import Audit, Base, Bundle, Corpus, FlaggedOutput, ModelRevision, TrainingExample
+from db.models import Base, Bundle, Corpus, ModelRevision, TrainingExample
 from db.session import Database
 from db.statements import AnySelect, insert_new
 from db.trail import Event, TrailKind, record_events
 from wherefrom import records
-from wherefrom.errors import BundleMismatch, UnknownBundle, UnknownModel
-from wherefrom.records import AuditState, BundleInfo
+from wherefrom.errors import BundleMismatch, UnknownBundle
+from wherefrom.records import BundleInfo
 
 #: A corpus up to this size is stored whole; of a larger one only what is cited.
 STORED_CORPUS_LIMIT = 50_000
@@ -41,7 +41,7 @@ def register_bundle(  # noqa: PLR0913 - the facts of a manifest, all by keyword
     """Make a bundle known; registering it again changes nothing but its card and, with `activate`, which bundle is active.
 
     The examples come first, in transactions of their own, so that intake and workers go on meanwhile and a run that was stopped
-    can be repeated. With `activate` the model's other bundles retire, and audits that waited for a bundle of this model are queued.
+    can be repeated. With `activate` the model's other bundles retire; their pending audits, and those that waited for a bundle of this model, go to this one.
 
     Args:
         db: The database.
@@ -80,7 +80,10 @@ def register_bundle(  # noqa: PLR0913 - the facts of a manifest, all by keyword
     with refusals_as_errors(), db.writing() as session:
         bundle_id = _bundle(session, name, facts, card)
         if activate:
-            _activate(session, bundle_id, model_id, model)
+            routing.switch_to(session, bundle_id)
+    if activate:
+        routing.move_waiting(db)
+        routing.queue_unrouted(db)
     return bundle_id
 
 
@@ -100,6 +103,22 @@ def bundle_by_name(db: Database, name: str) -> BundleInfo:
         UnknownBundle: there is none with this name.
     """
     return _one(db, _BUNDLES.where(Bundle.name == name), f"name {name!r}")
+
+
+def find_bundle(db: Database, named: str) -> BundleInfo:
+    """One bundle, by its name or by its id in digits.
+
+    Raises:
+        UnknownBundle: there is none.
+    """
+    found = _many(db, _BUNDLES.where(Bundle.name == named))
+    if not found and named.isascii() and named.isdigit() and len(named) < 19:
+        return bundle_by_id(db, int(named))
+    if not found:
+        raise UnknownBundle(
+            f"no bundle with name or id {named!r} is registered; see `python -m worker bundles`"
+        )
+    return found[0]
 
 
 def list_bundles(db: Database) -> list[BundleInfo]:
@@ -190,25 +209,3 @@ def _bundle(session: Session, name: str, facts: dict[str, Any], card: dict[str, 
     if not existed:
         record_events(session, [Event(TrailKind.BUNDLE_REGISTERED, f"bundle:{bundle_id}", {"name": name})])
     return bundle_id
-
-
-def _activate(session: Session, bundle_id: int, model_id: int, model: str) -> None:
-    """Retire the model's other bundles, activate this one and queue the audits that waited for it."""
-    if session.get_bind().dialect.name == "postgresql":
-        session.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": ROUTING_LOCK})
-    others = (Bundle.model_revision_id == model_id, Bundle.id != bundle_id, Bundle.active)
-    session.execute(update(Bundle).where(*others).values(active=False))
-    activate = update(Bundle).where(Bundle.id == bundle_id, ~Bundle.active).values(active=True)
-    if session.scalar(activate.returning(Bundle.id)) is not None:
-        record_events(session, [Event(TrailKind.BUNDLE_ACTIVATED, f"bundle:{bundle_id}", {"model": model})])
-    outputs = select(FlaggedOutput.id).where(FlaggedOutput.model == model)
-    waiting = (
-        Audit.state == AuditState.REJECTED,
-        Audit.code == UnknownModel.code,
-        Audit.bundle_id.is_(None),
-        Audit.flagged_output_id.in_(outputs),
-    )
-    queued = {"bundle_id": bundle_id, "state": AuditState.PENDING, "code": None, "reason": None}
-    session.execute(
-        update(Audit).where(*waiting).values(**queued).execution_options(synchronize_session=False)
-    )

@@ -19,8 +19,13 @@ class TrailKind(StrEnum):
     AUDIT_REJECTED = "audit.rejected"
     AUDIT_DEAD = "audit.dead"
     AUDIT_REQUEUED = "audit.requeued"
+    #: To another bundle, or off a retired one.
+    AUDIT_MOVED = "audit.moved"
+    #: Of an output that has an audit under another bundle.
+    AUDIT_REQUESTED = "audit.requested"
     BUNDLE_REGISTERED = "bundle.registered"
     BUNDLE_ACTIVATED = "bundle.activated"
+    BUNDLE_RETIRED = "bundle.retired"
     MEASUREMENT_REQUESTED = "measurement.requested"
     MEASUREMENT_FINISHED = "measurement.finished"
     MEASUREMENT_DEAD = "measurement.dead"

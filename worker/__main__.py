@@ -14,6 +14,7 @@ def make_app() -> "typer.Typer":
     import typer
 
     from worker.admin_commands import add_admin_commands
+    from worker.bundle_commands import add_bundle_commands
     from worker.door import EXIT_CODES
     from worker.service_commands import add_service_commands
 
@@ -26,6 +27,7 @@ def make_app() -> "typer.Typer":
         pretty_exceptions_enable=False,
     )
     add_service_commands(app)
+    add_bundle_commands(app)
     add_admin_commands(app)
     return app
 

@@ -1,23 +1,22 @@
-"""Commands that look after the service: doctor, retry, bundles and API keys.
+"""Commands that look after the service: doctor, retry and API keys.
 
 As in `worker.service_commands`, each imports what it runs when it runs: the command line is put together in every process of the service.
 """
 
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from wherefrom.errors import ConfigurationError, QueueUnavailable, UnusableModel
-from wherefrom.records import AuditState, BundleInfo
-from wherefrom.settings import Settings
+from wherefrom.errors import ConfigurationError
+from wherefrom.records import AuditState
 from wherefrom.terminal import say
 from worker.door import (
     EXIT_UNHEALTHY,
     EXIT_USAGE,
     Json,
+    hint_at,
     open_settings,
     opened_database,
     print_json,
@@ -48,29 +47,46 @@ def retry(
     audit_ids: Annotated[list[int] | None, typer.Argument(help="Ids of the audits.")] = None,
     *,
     state: Annotated[
-        AuditState | None, typer.Option(help="All audits in this state: dead, rejected or abstained.")
+        AuditState | None,
+        typer.Option(help="All audits in this state: dead, rejected or abstained; done too with --bundle."),
+    ] = None,
+    bundle: Annotated[
+        str | None,
+        typer.Option(
+            help="Ask the outputs again under this bundle (name or id); the old answers stay beside the new ones."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Put dead, rejected or abstained audits back on the queue with all their attempts.
+    """Put dead, rejected or abstained audits back on the queue, or ask answered ones again under another bundle.
 
     Examples:
       python -m worker retry 17 18
       python -m worker retry --state dead
+      python -m worker retry 17 18 --bundle support-v1-9f2c
+      python -m worker retry --state done --bundle support-v1-9f2c
     """
+    if bool(audit_ids) == bool(state):
+        raise ConfigurationError("give either ids of audits or --state")
+    if bundle is not None:
+        _ask_again(bundle, audit_ids or None, state, as_json=as_json)
+        return
+    if state is not None and not state.is_requeuable:
+        raise ConfigurationError(
+            f"audits that are {state.value} cannot be tried again; dead, rejected and abstained ones can. "
+            "To ask answered ones under another bundle, add --bundle NAME"
+        )
+    _requeue(audit_ids or None, state, as_json=as_json)
+
+
+def _requeue(audit_ids: list[int] | None, state: AuditState | None, *, as_json: bool) -> None:
     from db import waiting
     from db.audit_queue import AuditQueue
 
-    if bool(audit_ids) == bool(state):
-        raise ConfigurationError("give either ids of audits or --state")
-    if state is not None and not state.is_requeuable:
-        raise ConfigurationError(
-            f"audits that are {state.value} cannot be tried again; dead, rejected and abstained ones can"
-        )
     settings = open_settings()
     with opened_database(settings) as database:
         requeued = waiting.requeue(database, audit_ids=audit_ids, state=state)
-        _hint(settings, AuditQueue(database).pending_counts())
+        hint_at(settings, AuditQueue(database).pending_counts())
     if as_json:
         print_json({"requeued": requeued})
     else:
@@ -83,55 +99,27 @@ def retry(
         raise typer.Exit(EXIT_USAGE)
 
 
-def add_bundle(
-    path: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
-    *,
-    activate: Annotated[
-        bool, typer.Option("--activate/--no-activate", help="Send the model's new audits to it.")
-    ] = True,
-    as_json: Json = False,
-) -> None:
-    """Check a bundle, copy it to the bundles folder, register it. Audits that waited for its model are queued.
-
-    Examples:
-      python -m worker add-bundle build/support-bundle
-      python -m worker add-bundle build/support-bundle --no-activate
-    """
-    from db import catalogue
+def _ask_again(bundle: str, audit_ids: list[int] | None, state: AuditState | None, *, as_json: bool) -> None:
+    from db import catalogue, routing
     from db.audit_queue import AuditQueue
-    from worker.bundles import add_bundle as put_into_service
 
     settings = open_settings()
     with opened_database(settings) as database:
-        bundle_id, manifest = put_into_service(database, settings, path, activate=activate)
-        _warn_of_missing_model(catalogue.bundle_by_id(database, bundle_id), settings)
-        _hint(settings, AuditQueue(database).pending_counts())
+        known = catalogue.find_bundle(database, bundle)
+        asked = routing.ask_again(database, known.id, audit_ids=audit_ids, state=state)
+        hint_at(settings, AuditQueue(database).pending_counts())
     if as_json:
-        print_json({"id": bundle_id, "name": manifest.name, "model": manifest.model.name, "active": activate})
+        print_json({"bundle": known.name, **asdict(asked)})
     else:
         say(
-            f"bundle {manifest.name} (id {bundle_id}) explains {manifest.model.name}{'' if activate else ', not active'}"
+            f"{asked.asked} asked again under {known.name}, {asked.present} have an audit there already, {asked.left_out} left out"
         )
-
-
-def bundles(*, as_json: Json = False) -> None:
-    """List the registered bundles.
-
-    Examples:
-      python -m worker bundles --json
-    """
-    from db import catalogue
-
-    with opened_database(open_settings()) as database:
-        rows = [bundle.model_dump(mode="json") for bundle in catalogue.list_bundles(database)]
-    if as_json:
-        print_json(rows)
-    else:
-        print_rows(
-            ("id", "name", "model", "form", "corpus_examples", "active", "created_at"),
-            rows,
-            empty="no bundle is registered",
+    if asked.left_out:
+        say(
+            f"left out: ids that do not exist, outputs that were erased, that wait for a bundle, or that are not of the model {known.model}",
+            to_stderr=True,
         )
+        raise typer.Exit(EXIT_USAGE)
 
 
 #: Longest life of a key, days; beyond it a date cannot be written.
@@ -255,38 +243,9 @@ def keys_revoke(name: Annotated[str, typer.Argument(help="Name of the key.")]) -
     say(f"the key {name} is revoked")
 
 
-def _warn_of_missing_model(bundle: BundleInfo, settings: Settings) -> None:
-    """Workers may run elsewhere, so it is no error here."""
-    from worker.engine import load_engine
-
-    try:
-        load_engine(settings).check_model(bundle)
-    except UnusableModel as error:
-        say(f"warning: {error}. Workers of this machine refuse the bundle until then.", to_stderr=True)
-
-
-def _hint(settings: Settings, pending: dict[int, int]) -> None:
-    """Hint at the work; the sweeper does so too, so an absent Redis is only told."""
-    from wherefrom.metrics import Metrics
-    from worker.app import make_celery
-    from worker.embedded import beside_local_service
-    from worker.hints import HintSender
-    from worker.redis_link import connect_redis
-
-    settings = beside_local_service(settings)
-    with connect_redis(settings) as client:
-        hints = HintSender(
-            make_celery(settings), client, settings=settings, metrics=Metrics(), sender="operator"
-        )
-        try:
-            hints.send_for_work(pending)
-        except QueueUnavailable as error:
-            say(f"note: {error}; the sweeper sends hints when Redis is back", to_stderr=True)
-
-
 def add_admin_commands(app: typer.Typer) -> None:
     """Put the commands of this file on the command line."""
-    for command in (doctor, retry, replay, add_bundle, bundles):
+    for command in (doctor, retry, replay):
         app.command(rich_help_panel="Look after it")(command)
     key_commands = typer.Typer(no_args_is_help=True, help="API keys of producers and auditors.")
     key_commands.command("create")(keys_create)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wherefrom.errors import PermanentError, TransientError
+from wherefrom.errors import PermanentError, QueueUnavailable, TransientError
 from wherefrom.logs import configure_logging
 from wherefrom.settings import Settings, load_settings, masked
 from wherefrom.terminal import print_table, say
@@ -56,6 +56,26 @@ def opened_database(settings: Settings) -> Iterator["Database"]:
         yield database
     finally:
         database.dispose()
+
+
+def hint_at(settings: Settings, pending: dict[int, int]) -> None:
+    """Hint at the work; the sweeper does so too, so an absent Redis is only told."""
+    # Only what puts audits on the queue hints at them.
+    from wherefrom.metrics import Metrics  # noqa: PLC0415
+    from worker.app import make_celery  # noqa: PLC0415
+    from worker.embedded import beside_local_service  # noqa: PLC0415
+    from worker.hints import HintSender  # noqa: PLC0415
+    from worker.redis_link import connect_redis  # noqa: PLC0415
+
+    settings = beside_local_service(settings)
+    with connect_redis(settings) as client:
+        hints = HintSender(
+            make_celery(settings), client, settings=settings, metrics=Metrics(), sender="operator"
+        )
+        try:
+            hints.send_for_work(pending)
+        except QueueUnavailable as error:
+            say(f"note: {error}; the sweeper sends hints when Redis is back", to_stderr=True)
 
 
 def print_json(value: Any) -> None:

@@ -19,7 +19,7 @@ from worker.rounds import run_rounds
 from worker.serving import Queue, serve_queue
 from worker.signs import LOADING_S, Sign, loading_sign, refusal_sign
 from worker.sweep import Sweeper
-from worker.verify import verify_active_bundles
+from worker.verify import refuse_unusable_bundles
 from worker.watchdog import Watchdog
 
 log = get_logger(__name__)
@@ -82,12 +82,11 @@ def run_worker(settings: Settings) -> int:
 
     Raises:
         ConfigurationError: the setting `engine` names none.
-        BundleCorrupt, BundleMismatch, UnknownBundle: an active bundle cannot be used; nothing was started.
         DatabaseUnavailable: the active bundles cannot be read.
     """
     database = open_database(settings)
     try:
-        verify_active_bundles(database, load_engine(settings))
+        refuse_unusable_bundles(database, load_engine(settings), settings)
         limit_s = settings.watchdog_seconds
         watchdog = Watchdog(
             database,

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import OrderedDict
 
-from db import catalogue, waiting
+from db import catalogue
 from db.audit_queue import AuditQueue
 from db.session import Database
 from tasks.attribute import Clock
@@ -20,6 +20,7 @@ from wherefrom.settings import Settings
 from worker.hints import HintSender
 from worker.owners import owner_name
 from worker.signs import loading_sign, refusal_sign
+from worker.verify import refuse_bundle
 
 log = get_logger(__name__)
 
@@ -69,10 +70,15 @@ class Runtime:
         Meant for a thread of its own: the pool gives a process seconds to start, a model may take longer.
         """
         try:
-            for bundle in catalogue.active_bundles(self._database)[:LOADED_BUNDLES]:
-                self.attributor(bundle.id)
-        except (PermanentError, TransientError) as error:
+            bundles = catalogue.active_bundles(self._database)[:LOADED_BUNDLES]
+        except TransientError as error:
             log.info("bundle_not_preloaded", code=error.code, reason=str(error))
+            return
+        for bundle in bundles:
+            try:
+                self.attributor(bundle.id)
+            except (PermanentError, TransientError) as error:
+                log.info("bundle_not_preloaded", bundle=bundle.name, code=error.code, reason=str(error))
 
     def _attributor(self, bundle_id: int) -> Attributor:
         if bundle_id not in self._loaded:
@@ -83,8 +89,7 @@ class Runtime:
                 self._load(bundle_id)
             except PermanentError as error:
                 self._refused[bundle_id] = (self.clock() + REFUSED_S, error)
-                refusal_sign(self.settings, bundle_id).beat(code=error.code)
-                waiting.explain_waiting(self._database, bundle_id, code=error.code, reason=str(error))
+                refuse_bundle(self._database, self.settings, bundle_id, error)
                 raise
             refusal_sign(self.settings, bundle_id).remove()
         self._loaded.move_to_end(bundle_id)

@@ -5,6 +5,7 @@ With it, nothing depends on a hint: SQL says what is pending, and an empty or lo
 
 from datetime import datetime
 
+from db import routing
 from db.audit_queue import AuditQueue
 from db.measurement_queue import MeasurementQueue
 from db.session import Database
@@ -14,6 +15,9 @@ from wherefrom.settings import Settings
 from worker.hints import HintSender, MeasureHintSender
 
 log = get_logger(__name__)
+
+#: Rounds between two looks for audits without a bundle whose model has one: an activation that was cut off left them. It reads all of them.
+UNROUTED_ROUNDS = 60
 
 
 class Sweeper:
@@ -34,6 +38,8 @@ class Sweeper:
         self._metrics = metrics
         #: The database's clock at the last round; None before the first.
         self._last_round_at: datetime | None = None
+        self._database = database
+        self._round = 0
 
     def step(self) -> None:
         """One round.
@@ -48,6 +54,7 @@ class Sweeper:
             if expired:
                 log.warning("leases_expired", of=queue.subject, leases=expired)
                 self._metrics.count("leases_expired_total", expired)
+        self._route()
         if self._settings.recipe is not None:
             self._measure_hints.send_for_work(self._measurements.pending_counts())
         sent = self._hints.send_for_work(self._audits.pending_counts())
@@ -64,3 +71,12 @@ class Sweeper:
             waits = queue.cap_waits(wait_s=self._settings.backoff_cap_seconds) if went_back else 0
             if leases or waits:
                 log.warning("times_capped", of=queue.subject, leases=leases, waits=waits)
+
+    def _route(self) -> None:
+        """Move audits that wait for a retired bundle: their lease ran out, or an activation was cut off."""
+        moved = routing.move_waiting(self._database)
+        if self._round % UNROUTED_ROUNDS == 0:
+            moved += routing.queue_unrouted(self._database)
+        self._round += 1
+        if moved != routing.Moved():
+            log.info("audits_moved", queued=moved.queued, without_bundle=moved.without_bundle)

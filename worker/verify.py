@@ -1,14 +1,16 @@
-"""Checks that a bundle's folder is what the database and its own manifest say; a mismatch stops a worker at its start."""
+"""Checks that a bundle's folder is what the database and its own manifest say; one that is not is refused, and stops no other."""
 
 from pathlib import Path
 
-from db import catalogue
+from db import catalogue, waiting
 from db.session import Database
 from wherefrom.attribution.bundles.manifest import Manifest, read_manifest
 from wherefrom.attribution.interface import Engine
-from wherefrom.errors import BundleMismatch
+from wherefrom.errors import BundleMismatch, PermanentError
 from wherefrom.logs import get_logger
 from wherefrom.records import BundleInfo
+from wherefrom.settings import Settings
+from worker.signs import refusal_sign
 
 log = get_logger(__name__)
 
@@ -43,14 +45,30 @@ def check_registered(bundle: BundleInfo, manifest: Manifest) -> None:
             )
 
 
-def verify_active_bundles(database: Database, engine: Engine) -> int:
-    """Check every active bundle; how many there are.
+def refuse_unusable_bundles(
+    database: Database, engine: Engine, settings: Settings
+) -> dict[str, PermanentError]:
+    """Check every active bundle; one that cannot be used is refused alone, and its pending audits say why they wait.
 
-    Raises:
-        UnknownBundle, BundleCorrupt, BundleMismatch: see `Engine.check`. The model's own hashes are checked when it is loaded.
+    The model's own hashes are checked when it is loaded. Whoever refuses looks again later (`worker.runtime`).
+
+    Returns:
+        The errors of the refused bundles by name.
     """
-    bundles = catalogue.active_bundles(database)
-    for bundle in bundles:
-        engine.check(bundle)
-        log.info("bundle_verified", bundle=bundle.name, model=bundle.model, form=bundle.form)
-    return len(bundles)
+    refused: dict[str, PermanentError] = {}
+    for bundle in catalogue.active_bundles(database):
+        try:
+            engine.check(bundle)
+        except PermanentError as error:
+            refused[bundle.name] = error
+            refuse_bundle(database, settings, bundle.id, error)
+        else:
+            log.info("bundle_verified", bundle=bundle.name, model=bundle.model, form=bundle.form)
+    return refused
+
+
+def refuse_bundle(database: Database, settings: Settings, bundle_id: int, error: PermanentError) -> None:
+    """Say that a bundle cannot be used: to the log, to the watchdog, and on the audits that wait for it."""
+    log.error("bundle_refused", bundle_id=bundle_id, code=error.code, reason=str(error))
+    refusal_sign(settings, bundle_id).beat(code=error.code)
+    waiting.explain_waiting(database, bundle_id, code=error.code, reason=str(error))

@@ -57,13 +57,13 @@ def test_a_card_that_was_measured_since_is_refreshed(db: Database, bundle_id: in
 
 
 def test_a_new_bundle_retires_the_old_one(db: Database, bundle_id: int) -> None:
-    """New audits go to the new bundle, old ones stay where they are; registering the old one again brings it back."""
+    """New audits and pending ones go to the new bundle; registering the old one again brings it back."""
     (old,) = accept(db, record(1))
     second = register(db, "bundle-b", form="activation")
     (new,) = accept(db, record(2))
     assert old.audit_id is not None
     assert new.audit_id is not None
-    assert audit_row(db, old.audit_id).bundle_id == bundle_id
+    assert audit_row(db, old.audit_id).bundle_id == second
     assert audit_row(db, new.audit_id).bundle_id == second
     assert [one.id for one in catalogue.active_bundles(db)] == [second]
     assert [one.id for one in catalogue.list_bundles(db)] == [second, bundle_id]

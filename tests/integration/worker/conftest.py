@@ -85,12 +85,20 @@ def client(settings: Settings) -> Iterator[redis.Redis]:
 @pytest.fixture
 def bundle_id(database: Database, settings: Settings) -> int:
     """A registered, active bundle for `MODEL`, with its folder."""
-    name = "overlap-test"
-    corpus_sha256 = overlap_engine.write_overlap_bundle(settings.bundles_dir / name, examples())
+    return register_bundle(database, name="overlap-test", model=MODEL, settings=settings)
+
+
+def register_bundle(
+    database: Database, *, name: str, model: str, settings: Settings | None = None, activate: bool = True
+) -> int:
+    """Register a bundle of the examples; without settings it has no folder."""
+    corpus_sha256 = hashlib.sha256(f"{name}".encode()).hexdigest()
+    if settings is not None:
+        corpus_sha256 = overlap_engine.write_overlap_bundle(settings.bundles_dir / name, examples())
     return catalogue.register_bundle(
         database,
         name=name,
-        model=MODEL,
+        model=model,
         weights_sha256="0" * 64,
         adapter_sha256=None,
         tokenizer_sha256="1" * 64,
@@ -100,6 +108,7 @@ def bundle_id(database: Database, settings: Settings) -> int:
         form=overlap_engine.FORM,
         card={},
         examples=examples(),
+        activate=activate,
     )
 
 

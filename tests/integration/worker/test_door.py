@@ -7,7 +7,11 @@ import pytest
 from sqlalchemy import text
 
 from db import keys
+from db.audit_queue import AuditQueue
+from db.intake import accept
+from tests.integration.worker.conftest import MODEL, register_bundle
 from tests.integration.worker.processes import plain_settings
+from wherefrom.records import FlaggedRecord
 from worker.__main__ import make_app
 from worker.door import run_door
 
@@ -64,7 +68,12 @@ def door(settings, monkeypatch, capsys):
         (("retry", "--state", "dead", "--json"), {}, 0, '{"requeued": 0}'),
         (("retry", "7"), {"redis_url": "redis://127.0.0.1:1/0"}, 2, "1 of the ids are not dead"),
         (("add-bundle", "/nowhere"), {}, 2, "no folder"),
+        (("retry", "7", "--bundle", "nobody"), {}, 2, "no bundle with name or id 'nobody'"),
         (("bundles", "--json"), {}, 0, "[]"),
+        (("bundles", "list", "--json"), {}, 0, "[]"),
+        (("bundles",), {}, 0, "no bundle is registered"),
+        (("bundles", "retire", "nobody"), {}, 2, "no bundle with name or id 'nobody'"),
+        (("bundles", "activate", "7"), {}, 2, "no bundle with id 7"),
         (("migrate", "--json"), {}, 0, '"head": '),
         (("migrate",), {"database_url": "postgresql+psycopg://x@127.0.0.1:1/x"}, 3, "unavailable"),
         (("migrate",), {"database_url": "mysql://x"}, 2, "not supported"),
@@ -78,6 +87,33 @@ def test_each_command_says_what_is_so_and_ends_with_its_code(door, words, overri
     ended = door(*words, **overrides)
     assert ended.code == code, ended
     assert said in ended.out + ended.err
+
+
+def test_bundles_are_retired_and_activated(door, database, bundle_id):
+    """By name and by id; both say what became of the audits that wait."""
+    record = FlaggedRecord(prompt="p", completion="c", model=MODEL)
+    accept(database, [record], producer="p", channel="http")
+    retired = door("bundles", "retire", "overlap-test")
+    assert "is retired" in retired.out
+    assert "1 pending audits are rejected (unknown_model)" in retired.out
+    assert "False" in door("bundles").out
+    activated = json.loads(door("bundles", "activate", str(bundle_id), "--json").out.splitlines()[-1])
+    assert (activated["active"], activated["queued"], activated["without_bundle"]) == (True, 1, 0)
+
+
+def test_answered_audits_are_asked_again_under_another_bundle(door, database, bundle_id):
+    """The new audit is pending beside the old one; what cannot be asked is named, with exit code 2."""
+    record = FlaggedRecord(prompt="p", completion="c", model=MODEL)
+    (taken,) = accept(database, [record], producer="p", channel="http")
+    second = register_bundle(database, name="overlap-second", model=MODEL, activate=False)
+    asked = json.loads(
+        door("retry", str(taken.audit_id), "--bundle", "overlap-second", "--json").out.splitlines()[-1]
+    )
+    assert (asked["asked"], asked["present"], asked["left_out"]) == (1, 0, 0)
+    assert AuditQueue(database).pending_counts() == {bundle_id: 1, second: 1}
+    ended = door("retry", str(taken.audit_id), "4711", "--bundle", str(second))
+    assert ended.code == 2
+    assert "1 have an audit there already, 1 left out" in ended.out
 
 
 @pytest.mark.usefixtures("database")

@@ -22,7 +22,7 @@ from worker.bundles import add_bundle
 from worker.engine import load_engine
 from worker.hints import HintSender
 from worker.runtime import Runtime
-from worker.verify import verify_active_bundles
+from worker.verify import refuse_unusable_bundles
 
 pytestmark = pytest.mark.redis
 
@@ -59,7 +59,7 @@ def test_outputs_that_waited_for_their_bundle_are_cited(runtime, database):
     assert {one.code for one in results} == {"unknown_model"}
     bundle_id, manifest = add_bundle(database, runtime.settings, shared_bundle(), activate=True)
     assert add_bundle(database, runtime.settings, shared_bundle(), activate=True)[0] == bundle_id
-    assert verify_active_bundles(database, load_engine(runtime.settings)) == 1
+    assert refuse_unusable_bundles(database, load_engine(runtime.settings), runtime.settings) == {}
     while work_hint({"bundle_id": bundle_id}, runtime) is not None:
         pass
     assert reader.queue_health(database).states[AuditState.DONE] == 10
@@ -85,8 +85,8 @@ def test_a_bundle_for_another_model_is_refused_before_anything_is_claimed(runtim
     assert reader.get_audit(database, results[0].audit_id).audit.attempt == 0
 
 
-def test_a_changed_or_a_foreign_bundle_is_refused_at_the_start(runtime, database, tmp_path):
-    """A changed file, and a folder that is not what was registered."""
+def test_a_changed_bundle_is_refused_at_the_start_and_says_so_on_its_audits(runtime, database, tmp_path):
+    """A changed file: nothing is registered from it, and a registered one is refused alone."""
     changed = tmp_path / "changed"
     shutil.copytree(shared_bundle(), changed)
     card = changed / "card.json"
@@ -97,9 +97,12 @@ def test_a_changed_or_a_foreign_bundle_is_refused_at_the_start(runtime, database
     bundle_id, manifest = add_bundle(database, runtime.settings, shared_bundle(), activate=True)
     home = runtime.settings.bundles_dir / manifest.name
     (home / "card.json").write_text("{}")
-    with pytest.raises(BundleCorrupt):
-        verify_active_bundles(database, load_engine(runtime.settings))
+    (waiting,) = flag(database, 1)
+    refused = refuse_unusable_bundles(database, load_engine(runtime.settings), runtime.settings)
+    assert refused[manifest.name].code == BundleCorrupt.code
     assert catalogue.bundle_by_id(database, bundle_id).active
+    audit = reader.get_audit(database, waiting.audit_id).audit
+    assert (audit.state, audit.code) == (AuditState.PENDING, BundleCorrupt.code)
 
 
 def test_a_card_measured_since_is_taken_over(runtime, database, tmp_path):
@@ -115,7 +118,7 @@ def test_a_card_measured_since_is_taken_over(runtime, database, tmp_path):
         assert (
             read_manifest(runtime.settings.bundles_dir / manifest.name).files == read_manifest(measured).files
         )
-    verify_active_bundles(database, load_engine(runtime.settings))
+    assert refuse_unusable_bundles(database, load_engine(runtime.settings), runtime.settings) == {}
 
 
 @pytest.mark.slow

@@ -11,9 +11,10 @@ from sqlalchemy import func, select, text
 
 from db import reader
 from db.audit_queue import AuditQueue
+from db.intake import accept
 from db.models import Audit, Citation, FlaggedText
 from db.queue import Failure
-from tests.integration.worker.conftest import TEXTS, examples
+from tests.integration.worker.conftest import TEXTS, examples, register_bundle
 from tests.integration.worker.processes import kill_group, running, sweeping
 from tests.overlap_engine import OverlapAttributor
 from tests.waiting import wait_until
@@ -210,3 +211,23 @@ def test_the_sweeper_mends_times_of_a_clock_that_was_set_back(parts, bundle_id):
         sweeper.step()
         assert seconds_left(held) <= parts.settings.lease_seconds
         assert (seconds_left(waits) <= parts.settings.backoff_cap_seconds) is is_back
+
+
+def test_a_bad_bundle_stops_no_other(parts, tmp_path):
+    """A bundle whose folder is gone, active from the start: the worker starts, answers for the other model, and the audits of the bad one say why they wait."""
+    bad = register_bundle(parts.database, name="gone", model="other@1")
+    (waiting,) = accept(
+        parts.database,
+        [FlaggedRecord(prompt="p", completion="c", model="other@1")],
+        producer="p",
+        channel="http",
+    )
+    flag(parts, 6)
+    assert waiting.audit_id is not None
+    audit_id = waiting.audit_id
+    with sweeping(parts), running(parts.settings, "run", log=tmp_path / "log"):
+        wait_until(lambda: done(parts) == 6, timeout_s=60)
+        wait_until(lambda: reader.get_audit(parts.database, audit_id).audit.code is not None, timeout_s=30)
+    audit = reader.get_audit(parts.database, audit_id).audit
+    assert (audit.state, audit.code, audit.attempt) == (AuditState.PENDING, "unknown_bundle", 0)
+    assert AuditQueue(parts.database).pending_counts() == {bad: 1}

@@ -119,3 +119,12 @@ def test_a_refusal_is_told_to_the_watchdog(runtime, monkeypatch):
 def test_owners_are_never_alike():
     """Two runtimes of one process, or a process id that comes back, have different names."""
     assert owner_name() != owner_name()
+
+
+def test_one_bad_bundle_does_not_keep_the_others_from_being_loaded(runtime, made, monkeypatch):
+    """Loading ahead goes on behind a bundle that is refused."""
+    monkeypatch.setattr("db.catalogue.active_bundles", lambda _db: [Bundle(13), Bundle(2)])
+    runtime.preload()
+    assert made == [13, 2]
+    assert runtime.attributor(2) == 2
+    assert made == [13, 2]

@@ -1,0 +1,160 @@
+"""Commands about bundles: add one, list them, choose which explains a model.
+
+As in `worker.service_commands`, each imports what it runs when it runs.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wherefrom.errors import UnusableModel
+from wherefrom.records import BundleInfo
+from wherefrom.settings import Settings
+from wherefrom.terminal import say
+from worker.door import Json, hint_at, open_settings, opened_database, print_json, print_rows
+
+if TYPE_CHECKING:
+    from db.routing import Moved
+
+Named = Annotated[str, typer.Argument(metavar="BUNDLE", help="Name or id of the bundle.")]
+
+
+def add_bundle(
+    path: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
+    *,
+    activate: Annotated[
+        bool, typer.Option("--activate/--no-activate", help="Send the model's new audits to it.")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Check a bundle, copy it to the bundles folder, register it. Audits that waited for its model are queued.
+
+    Examples:
+      python -m worker add-bundle build/support-bundle
+      python -m worker add-bundle build/support-bundle --no-activate
+    """
+    from db import catalogue
+    from db.audit_queue import AuditQueue
+    from worker.bundles import add_bundle as put_into_service
+
+    settings = open_settings()
+    with opened_database(settings) as database:
+        bundle_id, manifest = put_into_service(database, settings, path, activate=activate)
+        _warn_of_missing_model(catalogue.bundle_by_id(database, bundle_id), settings)
+        hint_at(settings, AuditQueue(database).pending_counts())
+    if as_json:
+        print_json({"id": bundle_id, "name": manifest.name, "model": manifest.model.name, "active": activate})
+    else:
+        say(
+            f"bundle {manifest.name} (id {bundle_id}) explains {manifest.model.name}{'' if activate else ', not active'}"
+        )
+
+
+def list_bundles(*, as_json: Json = False) -> None:
+    """List the registered bundles.
+
+    Examples:
+      python -m worker bundles
+      python -m worker bundles list --json
+    """
+    from db import catalogue
+
+    with opened_database(open_settings()) as database:
+        rows = [bundle.model_dump(mode="json") for bundle in catalogue.list_bundles(database)]
+    if as_json:
+        print_json(rows)
+    else:
+        print_rows(
+            ("id", "name", "model", "form", "corpus_examples", "active", "created_at"),
+            rows,
+            empty="no bundle is registered",
+        )
+
+
+def activate(bundle: Named, *, as_json: Json = False) -> None:
+    """Make a bundle the active one of its model. Pending audits of the model's other bundles move to it.
+
+    An audit stays where it is if its output has a second audit: somebody asked under both bundles.
+
+    Examples:
+      python -m worker bundles activate support-v1-9f2c
+      python -m worker bundles activate 3
+    """
+    from db import catalogue, routing
+    from db.audit_queue import AuditQueue
+
+    settings = open_settings()
+    with opened_database(settings) as database:
+        known = catalogue.find_bundle(database, bundle)
+        moved = routing.activate(database, known.id)
+        _warn_of_missing_model(known, settings)
+        hint_at(settings, AuditQueue(database).pending_counts())
+    _tell(known, moved, "active", as_json=as_json)
+
+
+def retire(bundle: Named, *, as_json: Json = False) -> None:
+    """Send a bundle no more audits. Its answers stay; what is being worked on is finished.
+
+    Pending audits are rejected (unknown_model) and queued again when another bundle of their model is active.
+
+    Examples:
+      python -m worker bundles retire support-v1-9f2c
+    """
+    from db import catalogue, routing
+
+    with opened_database(open_settings()) as database:
+        known = catalogue.find_bundle(database, bundle)
+        moved = routing.retire(database, known.id)
+    _tell(known, moved, "retired", as_json=as_json)
+
+
+def _tell(bundle: BundleInfo, moved: "Moved", now: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json(
+            {
+                "id": bundle.id,
+                "name": bundle.name,
+                "model": bundle.model,
+                "active": now == "active",
+                "queued": moved.queued,
+                "without_bundle": moved.without_bundle,
+            }
+        )
+        return
+    say(f"bundle {bundle.name} (id {bundle.id}) of {bundle.model} is {now}")
+    if moved.queued:
+        say(f"{moved.queued} pending audits go to the active bundle")
+    if moved.without_bundle:
+        say(
+            f"{moved.without_bundle} pending audits are rejected (unknown_model) until a bundle of {bundle.model} is active"
+        )
+
+
+def _warn_of_missing_model(bundle: BundleInfo, settings: Settings) -> None:
+    """Workers may run elsewhere, so it is no error here."""
+    from worker.engine import load_engine
+
+    try:
+        load_engine(settings).check_model(bundle)
+    except UnusableModel as error:
+        say(f"warning: {error}. Workers of this machine refuse the bundle until then.", to_stderr=True)
+
+
+def add_bundle_commands(app: typer.Typer) -> None:
+    """Put the commands of this file on the command line."""
+    app.command(rich_help_panel="Look after it")(add_bundle)
+    group = typer.Typer(
+        invoke_without_command=True,
+        help="The registered bundles: list them, or choose which explains a model.",
+    )
+
+    @group.callback()
+    def bundles(context: typer.Context, *, as_json: Json = False) -> None:
+        if context.invoked_subcommand is None:
+            list_bundles(as_json=as_json)
+
+    group.command("list")(list_bundles)
+    group.command("activate")(activate)
+    group.command("retire")(retire)
+    app.add_typer(group, name="bundles", rich_help_panel="Look after it")
