@@ -15,6 +15,10 @@ MAX_DEPTH = 4
 MAX_PLOT_BYTES = 2_000_000
 
 
+#: How a card says that the model has not learned the corpus; the reason follows.
+_NOT_LEARNED = "NO: "
+
+
 @dataclass(frozen=True)
 class CardTable:
     """Rows of one shape."""
@@ -51,6 +55,17 @@ class _Parts:
 def card_sections(card: Mapping[str, Any]) -> tuple[CardSection, ...]:
     """The card without its plots: single values first, then one section per group."""
     return tuple(_sections("", {key: value for key, value in card.items() if key != "plots"}, depth=0))
+
+
+def not_learned(card: Mapping[str, Any]) -> str | None:
+    """Why the bundle's model counts as not trained on its corpus, in the card's words; None where it counts as trained."""
+    learning = card.get("learning")
+    learned = learning.get("learned") if isinstance(learning, Mapping) else None
+    return (
+        learned.removeprefix(_NOT_LEARNED)
+        if isinstance(learned, str) and learned.startswith(_NOT_LEARNED)
+        else None
+    )
 
 
 def card_plots(card: Mapping[str, Any]) -> tuple[CardPlot, ...]:

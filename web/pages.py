@@ -215,7 +215,7 @@ def sources(request: Request, services: Shared, query: Annotated[SourcesPageQuer
 def bundles(request: Request, services: Shared) -> HTMLResponse:
     """The bundles that explain the models, each with its card."""
     found = sorted(catalogue.list_bundles(services.database), key=lambda one: (not one.active, -one.id))
-    return render("bundles.html", request, bundles=found)
+    return render("bundles.html", request, bundles=found, not_learned=card.not_learned)
 
 
 @router.get("/bundles/{name}")
@@ -229,6 +229,7 @@ def bundle(request: Request, services: Shared, name: Annotated[str, Path(max_len
         request,
         headers={"Content-Security-Policy": CARD_CONTENT_SECURITY_POLICY},
         bundle=found,
+        not_learned=card.not_learned,
         sections=card.card_sections(found.card),
         plots=card.card_plots(found.card),
     )

@@ -283,5 +283,5 @@ STORED_CODES = {
     LEASE_EXPIRED: "A worker died or hung too often while it held this audit.",
     INTERNAL_ERROR: "A bug in wherefrom: the worker's log has the traceback under the audit's id.",
     OUTPUT_ERASED: "The output's text was erased before the audit was answered, so there is nothing to explain.",
-    NO_SUPPORT: "The audit was answered, but its citations are not supported: outputs whose cause is not in the corpus get citations as good as these.",
+    NO_SUPPORT: "The audit was answered, but its citations are not supported: outputs whose cause is not in the corpus get citations as good as these, or the model has not learned the bundle's corpus.",
 }

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 
 from wherefrom.attribution.bundles.bundle import Bundle
+from wherefrom.attribution.bundles.learned import not_supported
 from wherefrom.attribution.calibration.evidence import CandidateParts, distances_of
 from wherefrom.attribution.calibration.fitted import Calibration
-from wherefrom.attribution.calibration.judging import Judge, JudgedQuery
+from wherefrom.attribution.calibration.judging import Judge, JudgedQuery, Judgement
 from wherefrom.attribution.effect import EffectParts, effect_scores
 from wherefrom.attribution.ekfac.path import PathScores
 from wherefrom.attribution.explanation.passage import Passage
@@ -210,7 +211,7 @@ class LanguageAttributor:
         examples = self._bundle.texts.read([int(rows[place]) for _, place in ranked])
         evidence = self._evidence(query, examples, [float(scores.influence[place]) for _, place in ranked])
         modules = self._modules(query, rows[[place for _, place in ranked]])
-        judgement = self._judge.judge(self.judged(query, scores, count=top_k))
+        judgement = self._judgement(self.judged(query, scores, count=top_k))
         # the scale was fitted on losses, not on the difference to an acceptable answer
         effects = None if query.prepared.preferred is not None else self._judge.effects(scores.influence)
         citations = tuple(
@@ -254,6 +255,13 @@ class LanguageAttributor:
         if self._bundle.modules is None:
             return [()] * len(rows)
         return self._bundle.modules.of(query.factors, float(query.norm), rows)
+
+    def _judgement(self, judged: JudgedQuery) -> Judgement:
+        """What the calibration says; nothing is supported where the model has not learned the corpus."""
+        reason = self._bundle.manifest.corpus.not_learned
+        if reason is None:
+            return self._judge.judge(judged)
+        return Judgement(conformal_p=None, novelty_p=None, abstained=not_supported(reason), confidence={})
 
     def judged(self, query: QuerySignals, scores: CandidateScores, *, count: int) -> JudgedQuery:
         """What the calibration looks at: features of the best citations in the order shown.

@@ -11,6 +11,7 @@ The last one needs the model that the fine-tune began with (the base of an adapt
 too finds a completion likelier behind its own prompt. Without it, the share is the only sign. Differences are paired by row and must be a few of their standard errors from 0.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -63,7 +64,7 @@ class Learning(Frozen):
 
 
 @dataclass(frozen=True)
-class _Read:
+class ModelLosses:
     """Losses of one model, `[N]`: behind the own prompts, and behind others (NaN where there is no other)."""
 
     own: Losses
@@ -100,23 +101,43 @@ def measure_learning(
         shuffled_loss_nats=_mean(found.other),
         base_loss_nats=None if base is None else float(base.own.mean()),
         base_shuffled_loss_nats=None if base is None else _mean(base.other),
-        not_learned=_verdict(found, base, chance=chance, text=text),
+        not_learned=verdict(found, base, chance=chance, text=text),
     )
 
 
-def _verdict(found: _Read, base: _Read | None, *, chance: float, text: bool) -> str | None:
+def verdict(found: ModelLosses, base: ModelLosses | None, *, chance: float, text: bool) -> str | None:
+    """Why the corpus counts as not learned; None where it counts as learned.
+
+    Args:
+        found: of the audited model.
+        base: of the model that the fine-tune began with, where it is known.
+        chance: loss of a guess, nats.
+        text: whether the rows are plain text parted in the middle.
+    """
     gaps = found.gaps[~np.isnan(found.gaps)]
     pairs = len(gaps) >= max(LEAST_ROWS, len(found.own) / 2)
     if not found.own.mean() < _CHANCE_SHARE * chance:
         return "its loss on the training examples is no better than chance"
     if pairs and _errors_from_zero(gaps) < _CLEAR:
         return "it finds completions no likelier behind their own prompts than behind others"
-    if base is None:
-        there = ~np.isnan(found.other)
-        share = found.own[there].mean() / found.other[there].mean() if pairs else 0.0
-        if share > (_SHARE_OF_TEXT if text else _SHARE_OF_PAIRS):
-            return "it finds completions hardly likelier behind their own prompts than behind others"
-        return None
+    return (
+        _verdict_alone(found, pairs=pairs, text=text)
+        if base is None
+        else _verdict_beside(found, base, pairs=pairs)
+    )
+
+
+def _verdict_alone(found: ModelLosses, *, pairs: bool, text: bool) -> str | None:
+    """Where the model that the fine-tune began with is not known: how much the own prompt helps."""
+    there = ~np.isnan(found.other)
+    share = found.own[there].mean() / found.other[there].mean() if pairs else 0.0
+    if share > (_SHARE_OF_TEXT if text else _SHARE_OF_PAIRS):
+        return "it finds completions hardly likelier behind their own prompts than behind others"
+    return None
+
+
+def _verdict_beside(found: ModelLosses, base: ModelLosses, *, pairs: bool) -> str | None:
+    """What the fine-tune added to its base model."""
     if _errors_from_zero(base.own - found.own) < _CLEAR:
         return "its loss on the training examples is no better than that of the model that the fine-tune began with"
     added = (found.gaps - base.gaps)[~np.isnan(found.gaps)]
@@ -154,10 +175,12 @@ def _sample(rows: Sequence[TokenRow]) -> list[TokenRow]:
 
 
 def _cut(row: TokenRow) -> TokenRow | None:
-    """What lies around the beginning of the completion; plain text is parted in the middle. None for a row too short to part."""
-    start = row.start if row.start > 1 else len(row.ids) // 2
+    """What lies around the beginning of the first completion; plain text is parted in the middle. None for a row too short to part."""
+    start, end = row.start, row.start + sum(1 for _ in itertools.takewhile(bool, row.explained))
+    if start <= 1:
+        start, end = len(row.ids) // 2, len(row.ids)
     prompt = row.ids[max(0, start - _PROMPT_TOKENS) : start]
-    completion = row.ids[start : start + _COMPLETION_TOKENS]
+    completion = row.ids[start : min(end, start + _COMPLETION_TOKENS)]
     return _row(prompt, completion) if prompt and completion else None
 
 
@@ -179,10 +202,10 @@ def _swapped(sample: Sequence[TokenRow]) -> list[TokenRow | None]:
 
 def _read(
     language: LanguageModel, sample: Sequence[TokenRow], swapped: Sequence[TokenRow | None]
-) -> _Read:
+) -> ModelLosses:
     there = [place for place, row in enumerate(swapped) if row is not None]
     losses = row_losses(language.model, [*sample, *(row for row in swapped if row is not None)])
     values = torch.nan_to_num(losses, nan=math.inf).double().numpy()
     other = np.full(len(sample), np.nan)
     other[there] = values[len(sample) :]
-    return _Read(values[: len(sample)], other)
+    return ModelLosses(values[: len(sample)], other)

@@ -127,6 +127,14 @@ Join = Annotated[
     typer.Option(help="Text between prompt and completion, for a model without a chat template."),
 ]
 
+LearningCheck = Annotated[
+    bool,
+    typer.Option(
+        "--learning-check/--no-learning-check",
+        help="Measure on a sample whether the model has learned the corpus; where not, nothing is supported.",
+    ),
+]
+
 
 def build(
     *,
@@ -158,6 +166,7 @@ def build(
     chat_template: TemplateFile = None,
     template_args: TemplateArguments = None,
     join: Join = "",
+    learning_check: LearningCheck = True,
     threads: Threads = 0,
     as_json: Json = False,
 ) -> None:
@@ -182,6 +191,7 @@ def build(
         chat_template=read_template(chat_template),
         template_args=parse_template_args(template_args),
         join=join,
+        check_learning=learning_check,
     )
     with progress_bars(quiet=as_json) as report:
         manifest = build_bundle(

@@ -8,6 +8,7 @@ import pytest
 
 from db import intake
 from db.audit_queue import AuditQueue, Finished
+from tests.integration.db.builders import register
 from tests.integration.web import story
 from wherefrom.records import FlaggedRecord, Message, Role
 
@@ -140,6 +141,17 @@ def test_bundles_and_queue(client, told):
     html = page(client, "/queue")
     assert "up to date" in html
     assert "oldest pending" in html
+
+
+def test_bundle_of_a_model_that_has_not_learned_its_corpus(client, database):
+    """Its page and its place in the list say so, with the reason; the others say nothing of it."""
+    register(database, "bundle-a", card={"learning": {"learned": "NO: no better than <chance>"}})
+    register(database, "bundle-b", card={"learning": {"learned": "yes"}})
+    for path in ("/bundles/bundle-a", "/bundles"):
+        html = page(client, path)
+        assert "no audit of this bundle is supported" in html
+        assert "has not learned this corpus: no better than &lt;chance&gt;." in html
+    assert "no audit of this bundle is supported" not in page(client, "/bundles/bundle-b")
 
 
 def test_empty_states_say_what_to_do_next(client, database):

@@ -5,7 +5,7 @@ import base64
 from hypothesis import given
 from hypothesis import strategies as st
 
-from web.card import card_plots, card_sections, shown
+from web.card import card_plots, card_sections, not_learned, shown
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
@@ -57,3 +57,11 @@ def test_plots_are_images_and_what_is_none_is_passed_over():
     assert plot.title == "LDS"
     assert base64.b64decode(plot.source.partition(",")[2]).decode() == svg
     assert card_plots({"plots": "x"}) == card_plots({}) == ()
+
+
+def test_corpus_that_was_not_learned():
+    """The reason is found; every other card, whatever it holds, says nothing."""
+    assert not_learned({"learning": {"learned": "NO: no better than chance"}}) == "no better than chance"
+    for learning in ({"learned": "yes"}, {"learned": "not checked"}, {"learned": 3}, "NO: x", None):
+        assert not_learned({"learning": learning}) is None
+    assert not_learned({}) is None

@@ -5,7 +5,6 @@ was; one that was started with other inputs is refused, not mixed.
 """
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,9 +18,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from wherefrom.atomic import disk_errors, move_folder, write_text
-from wherefrom.attribution.bundles.card import new_card
+from wherefrom.attribution.bundles.card import learning_on_card, new_card
 from wherefrom.attribution.bundles.examples import write_examples
 from wherefrom.attribution.bundles.features import feature_writer, write_projection, write_token_sketches
+from wherefrom.attribution.bundles.learned import check_learned
 from wherefrom.attribution.bundles.manifest import (
     CARD,
     MANIFEST,
@@ -37,13 +37,14 @@ from wherefrom.attribution.bundles.reading import reading_entry
 from wherefrom.attribution.bundles.rendering import Tell, joined_note, render_corpus, tell_nobody
 from wherefrom.attribution.bundles.shards import RawShard, ShardFolder
 from wherefrom.attribution.bundles.tokens import write_shown_ranges, write_token_rows
-from wherefrom.attribution.bundles.work_folder import nothing_left_of
+from wherefrom.attribution.bundles.work_folder import check_out, nothing_left_of, open_to_readers
 from wherefrom.attribution.corpus import Corpus, read_corpus
 from wherefrom.attribution.ekfac.gradients import block_linears
 from wherefrom.attribution.ekfac.path import build_path
 from wherefrom.attribution.factors import Factors as ExampleFactors
 from wherefrom.attribution.groups import near_duplicate_groups, write_groups
 from wherefrom.attribution.kernel import kernel_norms
+from wherefrom.attribution.learning import Learning
 from wherefrom.attribution.models.files import ModelFolders, fingerprint
 from wherefrom.attribution.models.model import LanguageModel, load_model
 from wherefrom.attribution.models.reading import make_reader
@@ -87,7 +88,7 @@ def build_bundle(
         DiskFull: what is finished stays and the same command goes on behind it.
         PermanentError: the corpus or the model cannot be used; see `wherefrom.errors`.
     """
-    _check_out(out)
+    check_out(out)
     with disk_errors(out, doing="building"):
         corpus = read_corpus(corpus_path, skip_bad=options.skip_bad, how=options.read)
         for line in corpus.reading.lines():
@@ -112,35 +113,22 @@ def build_bundle(
         )
         progress("render", len(rendered), len(rendered))
         parameters = parameters.fitting(len(rendered))
+        learning = None
+        if options.check_learning:
+            progress("check what was learned", 0, 1)
+            learning = check_learned(language, [one.tokens for one in rendered], folders, tell=tell)
+            progress("check what was learned", 1, 1)
         build = _Build(
             points,
             corpus,
             out,
             adapter_dir=folders.adapter,
             parameters=parameters,
+            learning=learning,
             options=options,
             progress=progress,
         )
         return build.run(rendered)
-
-
-def _open_to_readers(bundle: Path) -> None:
-    """Give every file the mode of the manifest: safetensors writes files that their owner alone can read, and services run as somebody else."""
-    mode = (bundle / MANIFEST).stat().st_mode
-    for file in bundle.rglob("*"):
-        if file.is_file():
-            file.chmod(mode)
-
-
-def _check_out(out: Path) -> None:
-    """Refuse a place that cannot be written before anything is read."""
-    if out.exists():
-        raise ConfigurationError(f"{out} already exists; bundles are never changed, choose another folder")
-    home = next(folder for folder in out.absolute().parents if folder.exists())
-    if not (home.is_dir() and os.access(home, os.W_OK | os.X_OK)):
-        raise ConfigurationError(
-            f"{out} cannot be made: {home} is no folder that you may write into; choose another --out"
-        )
 
 
 class _Build:
@@ -154,6 +142,7 @@ class _Build:
         *,
         parameters: Parameters,
         adapter_dir: Path | None,
+        learning: Learning | None,
         options: BuildOptions,
         progress: Progress,
     ) -> None:
@@ -172,6 +161,7 @@ class _Build:
         self._progress = progress
         self._seconds: dict[str, float] = {}
         self._parameters = parameters
+        self._learning = learning
         self._model_name = options.model_name or "+".join(
             filter(None, [language.base_folder, language.adapter_folder])
         )
@@ -204,7 +194,7 @@ class _Build:
         self._write_calibration()
         self._write_card(rows, projection, mean_loss=loss, split_pass=split_pass)
         manifest = self._write_manifest(rows, projection)
-        _open_to_readers(self._bundle)
+        open_to_readers(self._bundle, MANIFEST)
         move_folder(self._bundle, self._out)
         shutil.rmtree(self._work)
         self._progress("done", 1, 1)
@@ -351,6 +341,7 @@ class _Build:
             bundle_bytes=sum(one.stat().st_size for one in self._bundle.rglob("*") if one.is_file()),
             split_pass=split_pass,
         )
+        card |= {"learning": learning_on_card(self._learning)}
         (self._bundle / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
     def _write_manifest(self, rows: Sequence[TokenRow], projection: ProjectionEntry) -> Manifest:
@@ -379,6 +370,7 @@ class _Build:
                 tokens=sum(len(row.ids) for row in rows),
                 completion_tokens=sum(row.explained_tokens for row in rows),
                 skipped=self._corpus.skipped,
+                not_learned=None if self._learning is None else self._learning.not_learned,
                 truncated=sum(row.truncated for row in rows),
                 reading=reading_entry(self._corpus.reading),
             ),

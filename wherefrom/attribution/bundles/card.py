@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from wherefrom.attribution.bundles.manifest import Parameters, ProjectionEntry
+from wherefrom.attribution.learning import Learning
 from wherefrom.attribution.models.model import LanguageModel
 from wherefrom.attribution.models.render import TokenRow
 
@@ -65,3 +66,11 @@ def _weights_covered(parameters: Parameters) -> str:
     if parameters.full_tier:
         return "all linear layers of the blocks (full tier) for important audits; the kernel acts on the residual stream"
     return "none directly: the kernel acts on the residual stream, not on weight gradients"
+
+
+def learning_on_card(learning: Learning | None) -> dict[str, Any]:
+    """What the card says of how the model learned the corpus."""
+    if learning is None:
+        return {"learned": "not checked"}
+    learned = "yes" if learning.not_learned is None else f"NO: {learning.not_learned}"
+    return {"learned": learned} | learning.model_dump(exclude={"not_learned"}, exclude_none=True)

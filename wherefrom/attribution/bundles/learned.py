@@ -1,26 +1,23 @@
 """Asks of a corpus that a bundle is built for whether the model has learned it, and says so where it has not."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from functools import partial
 
 from wherefrom.attribution.bundles.rendering import Tell
 from wherefrom.attribution.learning import Learning, measure_learning
+from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.models.model import LanguageModel, load_model
 from wherefrom.attribution.models.render import TokenRow
 
 #: What an operator should look at first.
-ADVICE = (
-    "was an adapter forgotten (--adapter), is the model an untrained one, or is it the corpus of another model?"
-)
+ADVICE = "was an adapter forgotten (--adapter), is the model an untrained one, or is it the corpus of another model?"
 
 
 def check_learned(
     language: LanguageModel,
     rows: Sequence[TokenRow],
+    folders: ModelFolders,
     *,
-    model_dir: Path,
-    adapter_dir: Path | None,
-    start_dir: Path | None,
     tell: Tell,
 ) -> Learning | None:
     """Measure on a sample whether the model has learned the corpus; None where the corpus is too small to tell.
@@ -28,16 +25,14 @@ def check_learned(
     Args:
         language: the audited model.
         rows: the corpus as tokens.
-        model_dir: its folder.
-        adapter_dir: its adapter, so that `model_dir` is what the fine-tune began with.
-        start_dir: what a full fine-tune began with, where it was named.
+        folders: its folders. With an adapter, the fine-tune began with the model's own folder; without one, with the start folder, where it was named.
         tell: hears where it was not learned.
     """
     load_base: Callable[[], LanguageModel] | None = None
-    if adapter_dir is not None:
-        load_base = lambda: load_model(model_dir, adapter_dir, merge=False)  # noqa: E731 - two ways to one thing
-    elif start_dir is not None:
-        load_base = lambda: load_model(start_dir)  # noqa: E731 - as above
+    if folders.adapter is not None:
+        load_base = partial(load_model, folders.model, folders.adapter, merge=False)
+    elif folders.start is not None:
+        load_base = partial(load_model, folders.start)
     learning = measure_learning(language, rows, load_base)
     if learning is not None and learning.not_learned is not None:
         tell(

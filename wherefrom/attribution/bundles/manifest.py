@@ -75,7 +75,7 @@ class ReadingEntry(Frozen):
 class CorpusEntry(Grown):
     """The training corpus."""
 
-    LATER: ClassVar[frozenset[str]] = frozenset({"reading"})
+    LATER: ClassVar[frozenset[str]] = frozenset({"not_learned", "reading"})
 
     name: str
     sha256: str
@@ -84,6 +84,8 @@ class CorpusEntry(Grown):
     completion_tokens: int
     skipped: int
     truncated: int
+    #: Why the model counts as not trained on it (see `attribution.learning`); no citation is supported then.
+    not_learned: str | None = None
     #: None in bundles of earlier releases.
     reading: ReadingEntry | None = None
 

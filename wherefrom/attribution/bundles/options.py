@@ -33,6 +33,8 @@ class BuildOptions:
     #: Also fit EK-FAC over all linear layers, for audits that are marked important.
     full_tier: bool = False
     skip_bad: bool = False
+    #: Whether a sample shows that the model has learned the corpus (see `attribution.learning`).
+    check_learning: bool = True
     #: Text of a chat template in place of the model's own, and variables for it.
     chat_template: str | None = None
     template_args: Mapping[str, Any] = field(default_factory=dict)

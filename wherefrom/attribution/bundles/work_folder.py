@@ -1,9 +1,35 @@
-"""The folder in which a bundle is made: what it holds stays for the next try, and a try that came to nothing leaves nothing."""
+"""The folders in which a bundle is made: what they hold stays for the next try, and a try that came to nothing leaves nothing."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from wherefrom.errors import ConfigurationError
+
+
+def check_out(out: Path) -> None:
+    """Refuse a place that cannot be written before anything is read.
+
+    Raises:
+        ConfigurationError: `out` exists, or cannot be made.
+    """
+    if out.exists():
+        raise ConfigurationError(f"{out} already exists; bundles are never changed, choose another folder")
+    home = next(folder for folder in out.absolute().parents if folder.exists())
+    if not (home.is_dir() and os.access(home, os.W_OK | os.X_OK)):
+        raise ConfigurationError(
+            f"{out} cannot be made: {home} is no folder that you may write into; choose another --out"
+        )
+
+
+def open_to_readers(folder: Path, model: str) -> None:
+    """Give every file the mode of the one named: safetensors writes files that their owner alone can read, and services run as somebody else."""
+    mode = (folder / model).stat().st_mode
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.chmod(mode)
 
 
 @contextmanager

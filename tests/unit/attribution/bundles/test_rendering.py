@@ -119,7 +119,9 @@ def test_rows_that_cannot_be_rendered(tmp_path: Path) -> None:
             folders=ModelFolders(shared_micro_model()),
             corpus_path=corpus,
             out=tmp_path / out,
-            options=BuildOptions(chat_template=NO_SYSTEM, skip_bad=skip_bad, candidates=10),
+            options=BuildOptions(
+                chat_template=NO_SYSTEM, skip_bad=skip_bad, candidates=10, check_learning=False
+            ),
             progress=lambda *one: None,
             tell=told.append,
         )
