@@ -16,6 +16,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from db.clock import db_after, db_now
 from db.examples import CHUNK, storable_text
+from db.intake import check_writable
 from db.leases import (
     NOT_HELD,
     Leased,
@@ -71,6 +72,14 @@ class LeasedQueue(Generic[State]):
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    def check_writable(self) -> None:
+        """Store a probe and take it back: whoever is about to blame a row asks this first.
+
+        Raises:
+            DatabaseUnavailable: the database is to blame.
+        """
+        check_writable(self._database)
 
     def extend(self, leases: Sequence[Lease], *, lease_s: float) -> set[int]:
         """Renew leases for `lease_s` seconds from now.

@@ -230,20 +230,46 @@ class _Batch:
     def _store_answers(self, finished: Sequence[Finished]) -> None:
         """Store the answers of one pass in one transaction; one by one where that fails."""
         started = self._clock()
-        stored = _attempt(lambda: self._store.finish(finished))
+        stored = self._finish(finished)
         self._metrics.observe("batch_seconds", self._clock() - started, stage="store")
         if isinstance(stored, Exception):
             if len(finished) == 1:
                 self._settle(finished[0].claimed, stored)
-                return
-            for one in finished:
-                self._store_answers([one])
+            else:
+                self._store_one_by_one(finished)
             return
         for one in finished:
             if one.claimed.audit_id in stored:
                 self._count(one.state, one.state.value)
             else:
                 self._drop(one.claimed)
+
+    def _finish(self, finished: Sequence[Finished]) -> set[int] | Exception:
+        """Store answers; a failure of the database is the audit's own where a probe is stored and others were.
+
+        Raises:
+            DatabaseUnavailable: the database takes nothing, or nothing is known yet about who is to blame.
+        """
+        try:
+            return _attempt(lambda: self._store.finish(finished))
+        except DatabaseUnavailable as error:
+            self._store.check_writable()
+            others_stored = self._outcomes["done"] + self._outcomes["abstained"]
+            if len(finished) == 1 and not others_stored:
+                raise
+            return error
+
+    def _store_one_by_one(self, finished: Sequence[Finished]) -> None:
+        """Store each answer alone; what fails is tried again behind the others, when they have shown what the database takes."""
+        late: list[Finished] = []
+        for one in finished:
+            try:
+                self._store_answers([one])
+            except DatabaseUnavailable:
+                self._store.check_writable()
+                late.append(one)
+        for one in late:
+            self._store_answers([one])
 
     def _settle(self, audit: ClaimedAudit, error: Exception) -> None:
         """Record the failure of one audit."""

@@ -31,5 +31,8 @@ class AuditStore(Protocol):
     def fail(self, lease: Lease, failure: Failure, *, max_attempts: int) -> AuditState | None:
         """Record a failed attempt; the new state, or None when another worker holds the audit."""
 
+    def check_writable(self) -> None:
+        """Return where the database takes writes; raises `DatabaseUnavailable` where it is to blame."""
+
     def pending_counts(self) -> dict[int, int]:
         """How many audits could be claimed now, by bundle id."""

@@ -142,6 +142,9 @@ class MemoryAuditStore:
                 stored.next_attempt_at = self._audits.clock() + failure.retry_in_s
             return stored.state
 
+    def check_writable(self) -> None:
+        """Memory takes writes."""
+
     def pending_counts(self) -> dict[int, int]:
         """Count what could be claimed now."""
         counts: dict[int, int] = {}

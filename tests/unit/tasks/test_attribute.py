@@ -209,6 +209,40 @@ def test_a_record_that_cannot_be_stored_is_a_bug_of_its_own(bench):
     assert bench.audits.by_id[2].code == INTERNAL_ERROR
 
 
+@pytest.mark.parametrize("culprit", [1, 2, 3])
+def test_one_answer_that_is_refused_for_no_known_reason(bench, culprit):
+    """The others are stored, also those behind it; its own failures are counted with their reason until it is dead."""
+    for _ in range(3):
+        bench.audits.add(record())
+    finish = bench.store.finish
+
+    def _finish(finished):
+        if any(one.claimed.audit_id == culprit for one in finished):
+            raise DatabaseUnavailable("a trigger")
+        return finish(finished)
+
+    bench.store.finish = _finish
+    assert bench.work(bench.engine()).counts() == {"done": 2, "retried": 1}
+    assert bench.audits.by_id[culprit].code == DatabaseUnavailable.code
+
+
+def test_a_database_that_takes_no_probe_ends_the_batch(bench):
+    """However many answers fail, none of them is to blame, and none is tried alone."""
+    for _ in range(3):
+        bench.audits.add(record())
+    asked = []
+
+    def _away(finished=()):
+        asked.append(len(finished))
+        raise DatabaseUnavailable("read-only")
+
+    bench.store.finish = bench.store.check_writable = _away
+    with pytest.raises(DatabaseUnavailable):
+        bench.work(bench.engine())
+    assert bench.states() == {1: "running", 2: "running", 3: "running"}
+    assert asked == [3, 0]
+
+
 def test_an_absent_database_ends_the_batch(bench):
     """Nothing can be recorded, so nothing is: the leases run out and the audits are claimed again."""
     bench.audits.add(record())
