@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wherefrom.errors import ConfigurationError
+from wherefrom.terminal import say
 from worker.door import EXIT_USAGE, Json, open_settings, print_json, print_rows
 
 if TYPE_CHECKING:
@@ -66,11 +67,11 @@ def replay(
     if as_json:
         print_json(asdict(outcome))
     else:
-        typer.echo(f"{outcome.dropped} dropped" if drop else f"{outcome.replayed} back in the stream")
+        say(f"{outcome.dropped} dropped" if drop else f"{outcome.replayed} back in the stream")
     if outcome.cut:
-        typer.echo(
+        say(
             f"{outcome.cut} stay: their records were cut when they were kept. Send them again from their source, then --drop them",
-            err=True,
+            to_stderr=True,
         )
         if entry_ids:
             raise typer.Exit(EXIT_USAGE)
@@ -83,4 +84,4 @@ def _show(entries: "KeptEntries", kinds: "list[Kept]", *, limit: int, as_json: b
         return
     print_rows(_COLUMNS, rows, empty="nothing is kept")
     counts = entries.counts()
-    typer.echo(", ".join(f"{counts[kind]} {kind.value}" for kind in kinds))
+    say(", ".join(f"{counts[kind]} {kind.value}" for kind in kinds))

@@ -37,7 +37,7 @@ from wherefrom.cli.corpus_options import FormatOption, SplitOption, TurnsOption
 from wherefrom.errors import ConfigurationError
 from wherefrom.library import open_with_model
 from wherefrom.records import Attribution
-from wherefrom.terminal import say, visible
+from wherefrom.terminal import say
 
 Json = Annotated[bool, typer.Option("--json", help="End with one JSON line instead of text.")]
 Threads = Annotated[int, typer.Option(help="Threads of torch; 0 lets torch decide.")]
@@ -208,7 +208,7 @@ def build(
 
 def _tell(sentence: str) -> None:
     """What the person who builds should read, beside the progress."""
-    typer.echo(visible(sentence), err=True)
+    say(sentence, to_stderr=True)
 
 
 def _say_built(manifest: Manifest, out: Path, *, as_json: bool) -> None:
