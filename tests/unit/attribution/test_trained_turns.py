@@ -11,6 +11,8 @@ import numpy as np
 from tests.tiny import TINY_MODEL, build, tiny_queries, tiny_rows, write_jsonl
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
+from wherefrom.attribution.bundles.manifest import Manifest, read_card
+from wherefrom.attribution.bundles.reading import read_as
 from wherefrom.attribution.corpus import ReadAs, Turns, read_corpus
 from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.models.rows import render_row
@@ -109,6 +111,9 @@ def test_the_bundle_keeps_every_range() -> None:
         2 * ROWS,
         {},
     )
+    covered = read_card(opened.path)["coverage"]
+    assert (covered["assistant_turns"], covered["assistant_turns_explained"]) == ("all", 2 * ROWS)
+    assert covered["formats"] == f"{ROWS} chat messages (OpenAI)"
     last = bundle(Turns.LAST).manifest.corpus
     assert last.reading is not None
     assert last.reading.left_out == {"earlier than the last (--turns last)": ROWS}
@@ -120,3 +125,16 @@ def test_rows_of_one_answer_need_no_further_files() -> None:
     names = {one.name for one in (bundle(Turns.LAST).path / "corpus").iterdir()}
     more = {one.name for one in (bundle(Turns.ALL).path / "corpus").iterdir()} - names
     assert more == {"token_explained.npy", "shown_ranges.npy", "shown_offsets.npy"}
+
+
+def test_manifests_of_earlier_releases() -> None:
+    """One that does not say how its corpus was read keeps its bytes and its name; its corpus is read again with the last turns alone."""
+    manifest = bundle(Turns.LAST).manifest
+    corpus = manifest.corpus.model_copy(update={"reading": None})
+    old = manifest.model_copy(update={"corpus": corpus}).sealed()
+    assert b"reading" not in old.to_bytes()
+    again = Manifest.model_validate_json(old.to_bytes())
+    assert (again.to_bytes(), again.content_name()) == (old.to_bytes(), old.name)
+    assert read_as(again.corpus.reading) == ReadAs(turns=Turns.LAST)
+    assert read_as(manifest.corpus.reading) == ReadAs(turns=Turns.LAST)
+    assert read_as(bundle(Turns.ALL).manifest.corpus.reading) == ReadAs(turns=Turns.ALL)

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from wherefrom.atomic import disk_errors, move_folder, write_text
-from wherefrom.attribution.bundles.card import learning_on_card, new_card
+from wherefrom.attribution.bundles.card import learning_on_card, new_card, reading_coverage
 from wherefrom.attribution.bundles.examples import write_examples
 from wherefrom.attribution.bundles.features import feature_writer, write_projection, write_token_sketches
 from wherefrom.attribution.bundles.learned import check_learned
@@ -342,6 +342,7 @@ class _Build:
             split_pass=split_pass,
         )
         card |= {"learning": learning_on_card(self._learning)}
+        card["coverage"] |= reading_coverage(reading_entry(self._corpus.reading))
         (self._bundle / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
     def _write_manifest(self, rows: Sequence[TokenRow], projection: ProjectionEntry) -> Manifest:

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from wherefrom.attribution.bundles.manifest import Parameters, ProjectionEntry
+from wherefrom.attribution.bundles.manifest import Parameters, ProjectionEntry, ReadingEntry
 from wherefrom.attribution.learning import Learning
 from wherefrom.attribution.models.model import LanguageModel
 from wherefrom.attribution.models.render import TokenRow
@@ -74,3 +74,14 @@ def learning_on_card(learning: Learning | None) -> dict[str, Any]:
         return {"learned": "not checked"}
     learned = "yes" if learning.not_learned is None else f"NO: {learning.not_learned}"
     return {"learned": learned} | learning.model_dump(exclude={"not_learned"}, exclude_none=True)
+
+
+def reading_coverage(reading: ReadingEntry) -> dict[str, Any]:
+    """What the card says of how the corpus was read."""
+    return {
+        "assistant_turns": reading.turns,
+        "assistant_turns_explained": reading.explained_turns,
+        "assistant_turns_left_out": sum(reading.left_out.values()),
+        "rows_without_a_trained_turn": reading.untrained_rows,
+        "formats": ", ".join(f"{count} {title}" for title, count in reading.formats.items()),
+    }
