@@ -68,11 +68,12 @@ def mask(text: str, secrets: Iterable[str] = ()) -> str:
 
 
 def secrets_of(url: str) -> frozenset[str]:
-    """The secrets that a URL or a libpq DSN holds: its password (all user info where there is no user name), and secret parameters."""
+    """The secrets that a URL or a libpq DSN holds: its password (a token where there is no user name), and secret parameters."""
     found: set[str] = set()
     if info := _WITH_USER_INFO.fullmatch(url):
         user, colon, password = info["info"].partition(":")
-        found.add(password if colon else user)
+        token = user if info["scheme"].lower().startswith("http") else ""
+        found.add(password if colon else token)
     for match in [*_QUERY.finditer(url), *_KEYWORD.finditer(url)]:
         value = match[0][len(match["name"]) :]
         found |= {value, value.strip("'\"")}
@@ -117,10 +118,15 @@ def install_masked_tracebacks(clean: Callable[[str], str], *, in_threads: bool =
         threading.excepthook = write_of_thread
 
 
+def _names_user(scheme: str) -> bool:
+    """Whether user info without a password is a user name: nobody logs in to PostgreSQL with a token alone."""
+    return scheme.lower().startswith("postgres")
+
+
 def _without_user_info(found: re.Match[str]) -> str:
     """A word without the user info of its URL, up to the last `@`: a password may hold `@`, `#`, `/`, `?` and `%`.
 
-    A user name may be shown; user info without a password may be a token, and is not.
+    A user name may be shown; user info without a password may be a token, and is not, but for databases.
     """
     word = found[0]
     end = word.rfind("@")
@@ -128,7 +134,10 @@ def _without_user_info(found: re.Match[str]) -> str:
     if scheme is None:
         return word
     user, colon, _ = word[scheme.end() : end].partition(":")
-    plain = bool(colon) and re.fullmatch(r"[\w.%~-]*", user) is not None
+    plain = re.fullmatch(r"[\w.%~-]*", user) is not None
+    if plain and not colon and _names_user(scheme[0]):
+        return word
+    plain = plain and bool(colon)
     return f"{word[: scheme.end()]}{f'{user}:' if plain else ''}{MASK}{word[end:]}"
 
 

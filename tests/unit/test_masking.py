@@ -71,7 +71,7 @@ def test_what_looks_like_a_secret_is_masked(text: str, shown: str) -> None:
     [
         "postgresql+psycopg://127.0.0.1:5432/wherefrom", "http://127.0.0.1:8077/v1/audits?cursor=abc&limit=5", "max_tokens=1024 tokens=3",
         "the API key is unknown, expired or revoked", "send an API key as `Authorization: Bearer wf_...`; the operator makes keys",
-        "sqlite:////var/lib/wherefrom.db", "mail me@example.org", "passed=3 author=me", "key=order-1",
+        "sqlite:////var/lib/wherefrom.db", "mail me@example.org", "postgresql+psycopg://wherefrom@db:5432/wherefrom", "passed=3 author=me", "key=order-1",
     ],
 )  # fmt: skip
 def test_ordinary_texts_stay_as_they_are(text: str) -> None:
@@ -247,6 +247,8 @@ def test_secrets_of_the_environment_are_known(monkeypatch: pytest.MonkeyPatch) -
         masked("joe may not log in with s3cr#et or s3cr%23et or another")
         == "joe may not log in with *** or *** or ***"
     )
+    assert not secrets_of("postgresql://wherefrom@h/wherefrom") | secrets_of("redis://default@h/0")
+    assert secrets_of("https://token@h/x") == {"token"}
     assert secrets_of("host=h password='s3cret' sslpassword=x1") == {"s3cret", "'s3cret'", "x1"}
     assert (
         Settings(redis_url=SecretStr("redis://:s3cr#et@h")).redis_url.get_secret_value()
