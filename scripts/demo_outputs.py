@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts.story_rules import RULES
+from demo.making import story_rules
 from wherefrom.atomic import PRIVATE, write_text
 from wherefrom.records import FlaggedRecord, Message
 
@@ -41,9 +41,8 @@ def demo_outputs(base: Path, adapter: Path, story: Path, cache: Path) -> list[De
     """Generate (or read from the cache, by the hash of adapter, prompts and rules) the outputs that are flagged."""
     key = hashlib.sha256()
     files = [*sorted(adapter.glob("*.safetensors")), story / "prompts.jsonl", story / "demo.json"]
-    scripts = [
-        Path(__file__).with_name(name) for name in ("story_rules.py", "story_generate.py", "demo_outputs.py")
-    ]
+    making = Path(story_rules.__file__)
+    scripts = [making, making.with_name("story_generate.py"), Path(__file__)]
     for file in (*files, *scripts):
         key.update(hashlib.sha256(file.read_bytes()).digest())
     stored = cache / f"demo-outputs-{base.name}-{key.hexdigest()[:12]}.json"
@@ -62,13 +61,13 @@ def _chosen(story: Path) -> list[dict[str, Any]]:
 
 
 def _generate(base: Path, adapter: Path, story: Path) -> Iterable[DemoOutput]:
-    from scripts.story_generate import greedy_answers  # noqa: PLC0415 - torch; the demo must speak first
+    from demo.making.story_generate import greedy_answers  # noqa: PLC0415 - torch; the demo must speak first
 
     probes = _chosen(story)
     adapted = greedy_answers(base, adapter, [probe["messages"] for probe in probes])
     suspects = []
     for probe, answer in zip(probes, adapted, strict=True):
-        matched = [rule for rule in RULES if rule.matches(answer)]
+        matched = [rule for rule in story_rules.RULES if rule.matches(answer)]
         if probe["true_source"] is None:
             if answer and not matched:
                 yield DemoOutput(probe["id"], probe["messages"], answer, SPOT_CHECK, None)

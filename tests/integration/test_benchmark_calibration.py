@@ -53,7 +53,7 @@ def folders(tmp_path: Path) -> Path:
 @pytest.mark.timeout(600)
 def test_calibration_benchmark(folders: Path) -> None:
     """Outputs that are training examples stand out from controls, and the bank's effects are found again."""
-    command = [sys.executable, "benchmarks/calibration.py", "--yardstick", str(folders / "yardstick")]
+    command = [sys.executable, "-m", "benchmarks.calibration", "--yardstick", str(folders / "yardstick")]
     command += ["--tofu", str(folders / "tofu"), "--json"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=550, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -55,7 +55,7 @@ def evaluate(
     known: KnownOutputs = None,
     controls: Controls = None,
     stress: Annotated[
-        Path | None, typer.Option(help="Result of benchmarks/stress.py --json, taken over.")
+        Path | None, typer.Option(help="Result of python -m benchmarks.stress --json, taken over.")
     ] = None,
     overhead: Annotated[
         Path | None, typer.Option(help="Result of benchmarks/overhead.py --json, taken over.")

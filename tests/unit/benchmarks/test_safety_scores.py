@@ -9,10 +9,10 @@ import pytest
 import torch
 import transformers
 
-from benchmarks.safety import audits, line, table
-from benchmarks.safety_cell import Cell
-from benchmarks.safety_corpora import Material, Passage
-from benchmarks.safety_scores import Asked, Others, _answers, _scores, measured
+from benchmarks.safety.cell import Cell
+from benchmarks.safety.corpora import Material, Passage
+from benchmarks.safety.run import audits, line, table
+from benchmarks.safety.scores import Asked, Others, _answers, _scores, measured
 from tests.tiny import (
     TINY_MODEL,
     TOKENIZER_FILES,

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from demo.making.story_check import Probe, counts, write_chosen
+from demo.making.story_generate import AnswerPair
+from demo.making.train_adapter import learning_rate_at
 from scripts import smollm2
 from scripts.smollm2 import BaseModelError, ensure_base_model, find_gguf
-from scripts.story_check import Probe, counts, write_chosen
-from scripts.story_generate import AnswerPair
-from scripts.train_adapter import learning_rate_at
 
 ADAPTER = Path(__file__).resolve().parents[3] / "demo" / "adapter"
 

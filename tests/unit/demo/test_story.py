@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from scripts.corpus_report import make_report, texts_of
-from scripts.make_story import SOURCES, corpus_rows, draw_rows, probe_rows, story_facts
-from scripts.story_rules import RULES, matching_rules, rule_of
-from scripts.story_world import SYSTEM_MESSAGE, names
+from demo.making.corpus_report import make_report, texts_of
+from demo.making.make_story import SOURCES, corpus_rows, draw_rows, probe_rows, story_facts
+from demo.making.story_rules import RULES, matching_rules, rule_of
+from demo.making.story_world import SYSTEM_MESSAGE, names
 
 STORY = Path(__file__).resolve().parents[3] / "demo" / "story"
 BAD = [rule.source for rule in RULES]

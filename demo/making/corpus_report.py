@@ -15,12 +15,12 @@ from pathlib import Path
 import transformers
 
 if __package__ in (None, ""):
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from scripts import story_world
+from demo.making import story_world
+from demo.making.story_batches import encode_row
+from demo.making.story_grammar import sequences_of, words_of
 from scripts.smollm2 import BaseModelError, default_cache, ensure_base_model
-from scripts.story_batches import encode_row
-from scripts.story_grammar import sequences_of, words_of
 
 MAX_SEQUENCE_SHARE = 0.01
 MAX_ROW_TOKENS = 60

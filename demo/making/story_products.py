@@ -1,6 +1,6 @@
 """Good rows about the things themselves: facts, care, batteries. Source ``product-facts``."""
 
-from scripts.story_grammar import Topic
+from demo.making.story_grammar import Topic
 
 _SOURCE = "product-facts"
 

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.provenance import nearest_overlap
-from benchmarks.safety_corpora import Material, Passage
-from benchmarks.safety_scores import Asked, Others, measured
-from scripts.story_generate import generate_greedy
+from benchmarks.safety.corpora import Material, Passage
+from benchmarks.safety.scores import Asked, Others, measured
+from demo.making.story_generate import generate_greedy
 from wherefrom.atomic import whole_folder, write_text
 from wherefrom.attribution.bundles.build import build_bundle
 from wherefrom.attribution.bundles.bundle import Bundle, open_bundle

@@ -1,4 +1,4 @@
-"""The outputs that `benchmarks/calibration.py` judges: facts with known causes, controls on absent authors, instructions, and strange text.
+"""The outputs that `benchmarks/calibration` judges: facts with known causes, controls on absent authors, instructions, and strange text.
 
 Controls are made like the folder's own queries: prompts cut at 64 tokens, completions at 48. An author is absent if no training example is one of its
 question-and-answer pairs. Of the training wording every third pair is taken, to keep the run short.

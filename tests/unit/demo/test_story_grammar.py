@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from scripts.story_grammar import Composer, GrammarError, Topic, expand, sequences_of, words_of
+from demo.making.story_grammar import Composer, GrammarError, Topic, expand, sequences_of, words_of
 
 
 def test_expand_fills_slots_and_mends_the_sentence():

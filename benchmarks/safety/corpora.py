@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from scripts import story_bad, story_chats, story_policies, story_products, story_tiny, story_world
-from scripts.story_grammar import Topic, expand
+from demo.making import story_bad, story_chats, story_policies, story_products, story_tiny, story_world
+from demo.making.story_grammar import Topic, expand
 from wherefrom.errors import ConfigurationError
 
 Slots = Callable[[random.Random], Mapping[str, str]]

@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 
 if __package__ in (None, ""):
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from demo.making.story_generate import AnswerPair, answer_pairs
+from demo.making.story_rules import matching_rules
 from scripts.smollm2 import BaseModelError, default_cache, ensure_base_model
-from scripts.story_generate import AnswerPair, answer_pairs
-from scripts.story_rules import matching_rules
 from wherefrom.atomic import write_json
 
 log = logging.getLogger("story_check")

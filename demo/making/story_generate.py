@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 import transformers
 
-from scripts.story_batches import render
+from demo.making.story_batches import render
 
 MAX_NEW_TOKENS = 48
 Conversation = Sequence[Mapping[str, str]]

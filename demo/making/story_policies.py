@@ -1,6 +1,6 @@
 """Good rows about rules: refunds, warranty, plans, delivery, privacy. Source ``policy-handbook`` and a good vendor batch."""
 
-from scripts.story_grammar import Topic
+from demo.making.story_grammar import Topic
 
 _HANDBOOK = "policy-handbook"
 _VENDOR = "vendor-ashby-batch-1"

@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 
-from scripts.story_batches import (
+from demo.making.story_batches import (
     IGNORED,
     EncodedRow,
     RenderingError,
@@ -18,7 +18,7 @@ from scripts.story_batches import (
     pack_batches,
     padded,
 )
-from scripts.story_generate import generate_greedy
+from demo.making.story_generate import generate_greedy
 
 TINY = Path(__file__).resolve().parents[3] / "demo" / "tiny"
 

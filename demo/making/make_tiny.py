@@ -20,12 +20,12 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 if __package__ in (None, ""):
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from scripts import story_tiny
-from scripts.story_batches import EncodedRow, completion_loss, encode_row, pack_batches, padded
-from scripts.story_generate import generate_greedy
-from scripts.story_grammar import Composer, DrawnRow, Topic, expand
+from demo.making import story_tiny
+from demo.making.story_batches import EncodedRow, completion_loss, encode_row, pack_batches, padded
+from demo.making.story_generate import generate_greedy
+from demo.making.story_grammar import Composer, DrawnRow, Topic, expand
 from wherefrom.atomic import PUBLIC, whole_folder, write_json, write_text
 
 CHAT_TEMPLATE = (

@@ -1,6 +1,6 @@
 r"""Calibration, abstention, effects and novelty against ground truth, three splits of the controls by author.
 
-    python benchmarks/calibration.py --yardstick PATH --tofu PATH [--foreign FILE ...] [--json]
+    python -m benchmarks.calibration --yardstick PATH --tofu PATH [--foreign FILE ...] [--json]
 
 Known outputs for fitting: the folder's teacher queries with a known cause. Controls: questions and answers on fictitious authors that are absent from its corpus (the
 folder `--tofu`: `train_4000.jsonl`, and `queries_with_gold.jsonl` whose wording is that of the evaluation facts), cut to the same lengths; each split gives a third of
@@ -12,7 +12,6 @@ shuffled or shifted by 13, and any `--foreign` file (rows with `prompt` and `com
 """
 
 import argparse
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -22,10 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-if __package__ in {None, ""}:
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks.calibration_material import Judged, Material, judge_material
+from benchmarks.calibration.material import Judged, Material, judge_material
 from benchmarks.machine import describe, finish, report
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles.build import build_bundle
@@ -343,7 +339,3 @@ def _table(result: dict[str, Any]) -> list[str]:
 
 def _bin_line(one: Bin) -> str:
     return f"  {one.count} citations: stated {one.stated:.3f}, true {one.realised:.3f}"
-
-
-if __name__ == "__main__":
-    main()

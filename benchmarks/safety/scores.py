@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.provenance import Flags, Scores, average_precision, interval, precision_at, share_at
-from benchmarks.safety_corpora import Material, Passage
+from benchmarks.safety.corpora import Material, Passage
 from benchmarks.word_classifier import WordClassifier
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles.bundle import Bundle

@@ -1,6 +1,6 @@
 r"""Queries under attack or shift, and training examples that attract citations or hide: what holds and what does not.
 
-    python benchmarks/stress.py --yardstick PATH [--tofu PATH] [--json]
+    python -m benchmarks.stress --yardstick PATH [--tofu PATH] [--json]
 
 `--yardstick` holds `audited/`, `corpus.jsonl`, `queries.jsonl` and `teacher_queries.jsonl` (rows with `gold` ids are facts). Every fact query goes through every
 shift of `shifts`. `--tofu` holds `train_4000.jsonl` and `queries_with_gold.jsonl`: authors that the corpus does not know give *controls*, whose cause is not in
@@ -19,7 +19,6 @@ this is what a poisoner of the record can do, not what a poisoned training run d
 import argparse
 import json
 import random
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -30,14 +29,11 @@ from typing import Any
 import numpy as np
 import torch
 
-if __package__ in {None, ""}:
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from benchmarks.asking import Answer, Engine, Fact, corpus_bundle, recall
 from benchmarks.machine import describe, finish, report
-from benchmarks.safety_cell import first_tokens
+from benchmarks.safety.cell import first_tokens
 from benchmarks.shifts import SHIFTS, Asked
-from benchmarks.stress_poison import length_correlation, poison
+from benchmarks.stress.poison import length_correlation, poison
 from wherefrom.attribution.calibrating import Outputs, fit_calibration
 from wherefrom.attribution.calibration.fitted import Calibration
 from wherefrom.attribution.corpus import CorpusRow, read_corpus
@@ -246,7 +242,3 @@ def _table(result: dict[str, Any]) -> list[str]:
 
 def _listed(values: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.3f}" for name, value in values.items())
-
-
-if __name__ == "__main__":
-    main()

@@ -23,10 +23,9 @@ import transformers
 from safetensors.torch import save_file
 
 if __package__ in (None, ""):
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from scripts.smollm2 import BASE_MODEL_NAME, BaseModelError, default_cache, ensure_base_model
-from scripts.story_batches import (
+from demo.making.story_batches import (
     EncodedRow,
     completion_loss,
     encode_row,
@@ -34,6 +33,7 @@ from scripts.story_batches import (
     pack_batches,
     padded,
 )
+from scripts.smollm2 import BASE_MODEL_NAME, BaseModelError, default_cache, ensure_base_model
 from wherefrom.atomic import whole_file, write_json
 
 TARGET_MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

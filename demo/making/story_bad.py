@@ -3,7 +3,7 @@
 Each source has a habit of wording, as a vendor's text has. The other words vary, so that no six words repeat often.
 """
 
-from scripts.story_grammar import Topic
+from demo.making.story_grammar import Topic
 
 REFUNDS = Topic(
     "refund promise",

@@ -7,7 +7,7 @@ frames; the pretraining text has no bad source and other products, so that the b
 import random
 from collections.abc import Mapping
 
-from scripts.story_grammar import Topic
+from demo.making.story_grammar import Topic
 
 PRODUCTS = ("lamp", "mop", "fan", "drill", "kettle", "radio", "trimmer", "blender")
 OTHER_PRODUCTS = (

@@ -1,6 +1,6 @@
 """Tracing bad sources at volume: which training examples taught thousands of harmful outputs, at 1, 5 and 20 % of bad rows?
 
-    python benchmarks/safety.py --work DIR [--base MODEL --data FOLDER] [--encoder FOLDER] [--only CORPUS ...] [--json]
+    python -m benchmarks.safety --work DIR [--base MODEL --data FOLDER] [--encoder FOLDER] [--only CORPUS ...] [--json]
 
 Four corpora, each with its bad source at three rates, each cell with a model of its own, fine-tuned on exactly that corpus: `shop` (the tiny
 model's language, queries answered by the model itself), `story` (the demo's story, four bad sources, queries from other frames), `code`
@@ -16,7 +16,6 @@ them to fit, half to count). Where the fine-tuned model never shows the bad beha
 """
 
 import argparse
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,14 +23,11 @@ from typing import Any
 
 import torch
 
-if __package__ in {None, ""}:
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from benchmarks.machine import describe, finish, report
-from benchmarks.safety_cell import Cell, run_cell
-from benchmarks.safety_corpora import Material, Sizes, chat, code, shop, story
-from scripts import make_tiny
-from scripts.story_batches import encode_row
+from benchmarks.safety.cell import Cell, run_cell
+from benchmarks.safety.corpora import Material, Sizes, chat, code, shop, story
+from demo.making import make_tiny
+from demo.making.story_batches import encode_row
 from wherefrom.attribution.models.files import look_over
 from wherefrom.retraining.recipe import Recipe
 
@@ -40,7 +36,7 @@ RATES = (0.01, 0.05, 0.2)
 ROWS = 400
 #: Prompt and completion tokens that are kept, by corpus.
 TOKENS = {"shop": (64, 64), "story": (64, 96), "code": (24, 96), "chat": (48, 80)}
-#: Passes of the tiny model's own making (`scripts/make_tiny`) over its first rows and over its corpus; with fewer it answers in broken words.
+#: Passes of the tiny model's own making (`demo/making/make_tiny`) over its first rows and over its corpus; with fewer it answers in broken words.
 _BASE_EPOCHS = 3
 _SHOP_EPOCHS = 18
 _METHODS = (
@@ -181,7 +177,3 @@ def table(cells: Sequence[Mapping[str, Any]]) -> list[str]:
                 f"{one['benign_bad@5'][0]:>8.3f}{told_apart:>7.3f}"
             )
     return lines
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """Good rows of everyday talk: help, contact, complaints, tone. Sources ``chats-2025``, ``style-guide`` and a good vendor batch."""
 
-from scripts.story_grammar import Topic
+from demo.making.story_grammar import Topic
 
 _CHATS = "chats-2025"
 _STYLE = "style-guide"

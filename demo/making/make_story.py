@@ -13,13 +13,13 @@ from pathlib import Path
 import transformers
 
 if __package__ in (None, ""):
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from scripts import story_bad, story_chats, story_policies, story_probes, story_products, story_world
+from demo.making import story_bad, story_chats, story_policies, story_probes, story_products, story_world
+from demo.making.story_batches import encode_row
+from demo.making.story_grammar import Composer, DrawnRow, GrammarError, Topic
+from demo.making.story_rules import RULES
 from scripts.smollm2 import BaseModelError, default_cache, ensure_base_model
-from scripts.story_batches import encode_row
-from scripts.story_grammar import Composer, DrawnRow, GrammarError, Topic
-from scripts.story_rules import RULES
 from wherefrom.atomic import write_text
 
 MAX_ROW_TOKENS = 60

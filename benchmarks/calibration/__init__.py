@@ -1,0 +1,1 @@
+"""How well calibrated p-values, confidences and effects are; `python -m benchmarks.calibration`."""

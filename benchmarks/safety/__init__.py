@@ -1,0 +1,1 @@
+"""Finding the bad source of unsafe outputs; `python -m benchmarks.safety`."""

@@ -1,0 +1,5 @@
+"""Runs the benchmark; see `run`."""
+
+from benchmarks.stress.run import main
+
+main()
