@@ -9,6 +9,9 @@
 
     python -m benchmarks.deep_bank.train --work DIR             trains what losses.npz and DIR lack; may be stopped at any time
     python -m benchmarks.deep_bank.train --work DIR --collect   brings the finished models of DIR into losses.npz
+    python -m benchmarks.deep_bank --work DIR [--variants]      scores every method and prints a table; choices are made on `--part choose` alone
+
+`proxies` holds what was measured on deep models before there was a bank: agreement with EK-FAC, known causes, ten refits without one source.
 
 The model is SmolLM2-135M-Instruct with LoRA (r = 16, alpha = 32) on all seven kinds of linear layers of all blocks; the recipe stands in
 `material`. All models of one seed share first weights, order and batches: a row is left out by weight 0. Losses are in nats per completion

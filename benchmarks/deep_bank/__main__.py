@@ -35,7 +35,6 @@ def main() -> None:
     report([f"{done}; {twice} halves trained twice, ceiling {highest:.2f}"])
     if truth.pairs < FEWEST_PAIRS:
         report([f"fewer than {FEWEST_PAIRS} pairs are finished: no LDS yet"])
-        return
     figures = table(scores, truth, queries, [row.source for row in rows])
     report(lines_of(figures))
     finish(

@@ -2,7 +2,8 @@ r"""How well scores predict the measured losses of the deep bank, and with what 
 
 LDS of a method on one part of the plan: mean over its queries of the Spearman correlation, over the halves of its pairs, between the sum of the scores over a
 half's rows and the query's negative loss (`measures.lds`). Intervals are 95 % percentile intervals of a bootstrap over pairs of halves and over queries,
-drawn together; a difference of two methods is taken inside each draw. The ceiling is the correlation of the losses of the halves that were trained twice:
+drawn together; a difference of two methods is taken inside each draw. While few pairs are finished, `pairs` says more: the share of pairs and queries where the
+half with the larger sum of scores is the one with the smaller loss (.5 by chance; queries of one pair are no independent cases). The ceiling is the correlation of the losses of the halves that were trained twice:
 with r their mean Spearman over queries, no method can be expected above sqrt(r).
 """
 
@@ -20,6 +21,7 @@ BOOTSTRAPS = 1000
 #: Pairs of halves below which correlations over them say nothing.
 FEWEST_PAIRS = 4
 _SEED = 20_261_126
+_WIDE = f"{'95 %':>16}{'above bm25':>12}{'95 %':>16}"
 Interval = tuple[float, float]
 
 
@@ -81,32 +83,49 @@ def bootstrap(
     return found
 
 
+def pair_agreement(scores: Matrix, truth: Truth) -> float:
+    """Share of (pair, query) in which the scores' sums and the losses of the two halves differ the same way; NaN without a pair.
+
+    Args:
+        scores: of the part's queries, `[Q, N]`.
+        truth: the part.
+    """
+    predicted = scores @ truth.kept.T.astype(np.float32)  # [Q, 2 P]
+    told = (predicted[:, 0::2] - predicted[:, 1::2]) * (truth.losses[1::2] - truth.losses[0::2]).T
+    return float((told > 0).mean()) if told.size else float("nan")
+
+
 def table(
     scores: Mapping[str, Matrix], truth: Truth, queries: Sequence[BankQuery], sources: Sequence[str]
 ) -> dict[str, dict[str, float | Interval]]:
     """Figures of every method on one part: LDS with its interval, by kind of query, recall of reworded facts, precision of bad outputs."""
     chosen = list(truth.queries)
-    drawn = bootstrap(scores, truth)
+    drawn = bootstrap(scores, truth) if truth.pairs >= FEWEST_PAIRS else {}
     asked = [queries[place] for place in chosen]
     found: dict[str, dict[str, float | Interval]] = {}
     for name, all_scores in scores.items():
         own = all_scores[chosen]
+        causes = [[] if one.cause is None else [one.cause] for one in asked]
+        figures: dict[str, float | Interval] = {
+            "pairs": pair_agreement(own, truth),
+            "recall@1": recall_at(own, causes, 1),
+            "P@5": source_precision(own, asked, sources, 5),
+        }
+        found[name] = figures
+        if not drawn:
+            continue
         each = lds(own, truth.kept, truth.losses)
-        figures: dict[str, float | Interval] = {"lds": float(each.mean()), "interval": interval(drawn[name])}
+        figures |= {"lds": float(each.mean()), "interval": interval(drawn[name])}
         for kind in dict.fromkeys(one.kind for one in asked):
             figures[kind] = float(
                 np.mean([value for value, one in zip(each, asked, strict=True) if one.kind == kind])
             )
-        causes = [[] if one.cause is None else [one.cause] for one in asked]
-        figures["recall@1"] = recall_at(own, causes, 1)
-        figures["P@5"] = source_precision(own, asked, sources, 5)
         for other in ("bm25", "activation"):
             if other in drawn and other != name:
                 figures[f"above {other}"] = float(
                     each.mean() - lds(scores[other][chosen], truth.kept, truth.losses).mean()
                 )
                 figures[f"above {other}, interval"] = interval(drawn[name] - drawn[other])
-        found[name] = figures
     return found
 
 
@@ -131,19 +150,18 @@ def interval(values: npt.NDArray[np.float64]) -> Interval:
 def lines_of(figures: Mapping[str, Mapping[str, float | Interval]]) -> list[str]:
     """The table as text."""
     names = [name for name in next(iter(figures.values())) if "interval" not in name and "above" not in name]
-    lines = [
-        f"{'method':<34}"
-        + "".join(f"{name:>13}" for name in names)
-        + f"{'95 %':>16}{'above bm25':>12}{'95 %':>16}"
-    ]
-    for method, one in sorted(figures.items(), key=lambda item: -float(item[1]["lds"])):  # type: ignore[arg-type]  # lds is a number
+    wide = "interval" in next(iter(figures.values()))
+    lines = [f"{'method':<34}" + "".join(f"{name:>13}" for name in names) + (_WIDE if wide else "")]
+    best = "lds" if wide else "pairs"
+    for method, one in sorted(figures.items(), key=lambda item: -float(item[1][best])):  # type: ignore[arg-type]  # a number
         cells = "".join(f"{one[name]:>13.3f}" for name in names)
+        spread = f"{_range(one['interval']):>16}" if wide else ""
         above = (
             f"{one['above bm25']:>12.3f}{_range(one['above bm25, interval']):>16}"
             if "above bm25" in one
             else ""
         )
-        lines.append(f"{method:<34}{cells}{_range(one['interval']):>16}{above}")
+        lines.append(f"{method:<34}{cells}{spread}{above}")
     return lines
 
 

@@ -80,10 +80,7 @@ def test_there_is_one_writer_of_whole_files():
         one for one in tracked_files() if one.suffix == ".py" and one.relative_to(ROOT).parts[0] in rooms
     ]
     found = {str(one.relative_to(ROOT)) for one in modules if _renames(one)}
-    deep = {
-        one for one in found if one.startswith("benchmarks/deep")
-    }  # TODO(#10): rewritten elsewhere at the moment
-    assert found - deep == {"wherefrom/atomic.py", *OWN_RENAMES}
+    assert found == {"wherefrom/atomic.py", *OWN_RENAMES}
 
 
 #: A check that is switched off on a line; and how it is done: with its rule, and the reason behind it.

@@ -1,5 +1,6 @@
 """The form `adapter` against loops: what the adapter saw and should have said, half-way through the fine-tune."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -7,9 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tests.numerics.test_signals import architectures
 from tests.numerics.tolerances import FLOAT32
 from tests.tiny import changed_json, micro_language, random_row, shared_micro_model, write_adapter
 from wherefrom.attribution.models.adapted import AdapterReader
@@ -188,6 +191,37 @@ def test_other_adapters_are_refused_with_a_word(changes: dict[str, Any], words: 
     changed_json(adapter / "adapter_config.json", changes)
     with pytest.raises(UnusableModel, match=rf"{words}; choose --form activation"):
         read_lora(micro_language().model, adapter)
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"), [("head", ["q_proj", "lm_head"]), ("embeddings", ["embed_tokens", "v_proj"])]
+)
+def test_adapted_heads_and_embeddings_are_refused(name: str, kinds: list[str], tmp_path: Path) -> None:
+    """They have no place in the pass that is read; half of an adapter would explain half of the training."""
+    adapter = write_adapter(tmp_path / "adapter", shared_micro_model(), target_modules=kinds)
+    with pytest.raises(UnusableModel, match="the form `adapter` reads LoRA on linear layers"):
+        read_lora(micro_language().model, adapter)
+
+
+@pytest.mark.parametrize("name", ["qwen 2", "gpt-neox", "gemma 3 with a window", "llama, tied"])
+def test_otherarchitectures(name: str) -> None:
+    """Fused attention, tied heads, windows, scaled embeddings: the pass that the probe chose equals the loop."""
+    torch.manual_seed(3)
+    config = architectures()[name]
+    model = transformers.AutoModelForCausalLM.from_config(config).eval().requires_grad_(requires_grad=False)
+    language = dataclasses.replace(micro_language(), model=model)
+    head = model.get_output_embeddings()
+    adapted = tuple(
+        AdaptedLinear.of(name, torch.randn(3, one.in_features), 0.1 * torch.randn(one.out_features, 3))
+        for name, one in model.named_modules()
+        if isinstance(one, torch.nn.Linear) and one is not head
+    )
+    rows = [random_row(4, 5), random_row(40, 7), random_row(20, 20)]
+    read = AdapterReader(language, adapted, similarity_layer=2, strength=1.0).read(rows)
+    for row, u, v in zip(rows, read.a.split(read.lengths), read.b.split(read.lengths), strict=True):
+        for group, (expected_u, expected_v) in enumerate(loop(model, adapted, row)):
+            torch.testing.assert_close(u[:, group], expected_u, rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(v[:, group], expected_v, rtol=1e-3, atol=1e-4)
 
 
 def test_an_adapter_of_another_model_is_refused(tmp_path: Path) -> None:

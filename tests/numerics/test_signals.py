@@ -146,7 +146,8 @@ ARCHITECTURES = (
 )
 
 
-def _architectures() -> dict[str, "transformers.PreTrainedConfig"]:
+def architectures() -> dict[str, "transformers.PreTrainedConfig"]:
+    """Small configurations of many kinds of models."""
     shape: dict[str, Any] = {
         "vocab_size": VOCABULARY,
         "hidden_size": 32,
@@ -182,7 +183,7 @@ def _architectures() -> dict[str, "transformers.PreTrainedConfig"]:
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_other_architectures(name: str) -> None:
     """The pass that the probe chose equals the plain pass, also for prompts far longer than the probe's."""
-    config = _architectures()[name]
+    config = architectures()[name]
     torch.manual_seed(3)
     model = transformers.AutoModelForCausalLM.from_config(config).eval().requires_grad_(requires_grad=False)
     language = dataclasses.replace(micro_language(), model=model)
@@ -196,7 +197,7 @@ def test_other_architectures(name: str) -> None:
 def test_padding_gets_no_place_behind_the_longest() -> None:
     """A long prompt beside a long completion: each fits, both padded together would not; no index beyond the table of positions."""
     torch.manual_seed(3)
-    config = _architectures()["gpt-2"]
+    config = architectures()["gpt-2"]
     model = transformers.AutoModelForCausalLM.from_config(config).eval().requires_grad_(requires_grad=False)
     language = dataclasses.replace(micro_language(), model=model)
     rows = [random_row(115, 8), random_row(40, 80)]

@@ -220,6 +220,19 @@ def test_bootstrap_draws_pairs_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> No
         assert np.isclose(sums[..., None], totals, atol=1e-3).any(axis=-1).all()
 
 
+def test_few_pairs_have_an_agreement_but_no_lds() -> None:
+    """True effects foretell which half of each pair has the smaller loss; their negation never does."""
+    plan, effects = small_plan(), np.random.default_rng(4).standard_normal((3, 6))
+    truth = truth_of(plan, measured(plan, effects), "choose", queries=3)
+    row = parse_row({"prompt": "p", "completion": "c"}, default_id="x")
+    queries = [BankQuery(row, "other", None, "a")] * 3
+    scores = {"truth": effects.astype(np.float32), "opposite": -effects.astype(np.float32)}
+    found = table(scores, truth, queries, ["a"] * 6)
+    assert (found["truth"]["pairs"], found["opposite"]["pairs"]) == (1.0, 0.0)
+    assert "lds" not in found["truth"]
+    assert lines_of(found)[1].startswith("truth")
+
+
 def test_precision_of_bad_outputs() -> None:
     """The share of the best rows from the source that taught them; other queries do not count."""
     row = parse_row({"prompt": "p", "completion": "c"}, default_id="x")

@@ -75,7 +75,7 @@ def leading(low: Tensor, high: Tensor, *, rank: int) -> tuple[Tensor, Tensor]:
     return found_low.float(), found_high.float()
 
 
-def read_lora(model: nn.Module, adapter_dir: Path) -> tuple[AdaptedLinear, ...]:
+def read_lora(model: Any, adapter_dir: Path) -> tuple[AdaptedLinear, ...]:
     """The layers of a model that an adapter adapts, in the order of the model.
 
     Args:
@@ -93,11 +93,14 @@ def read_lora(model: nn.Module, adapter_dir: Path) -> tuple[AdaptedLinear, ...]:
         raise _other(adapter_dir, f"it holds {odd[0]}")
     names = {name.removeprefix(_PREFIX).removesuffix(_LOW) for name in stored if name.endswith(_LOW)}
     found = []
+    head = model.get_output_embeddings()
     for name, module in model.named_modules():
         if name not in names:
             continue
         if not isinstance(module, nn.Linear):
             raise _other(adapter_dir, f"{name} is a {type(module).__name__}")
+        if module is head:
+            raise _other(adapter_dir, f"{name} is the output head")
         low, high = stored[f"{_PREFIX}{name}{_LOW}"].float(), stored[f"{_PREFIX}{name}{_HIGH}"].float()
         if (len(high), low.shape[1]) != tuple(module.weight.shape) or high.shape[1] != len(low):
             raise UnusableModel(f"{adapter_dir}: A and B of {name} do not fit the layer's shape")

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from wherefrom.atomic import whole_file, write_text
 from wherefrom.attribution.measures import spearman_rows
 from wherefrom.attribution.models.model import LanguageModel
 from wherefrom.attribution.models.render import TokenRow
@@ -75,7 +76,7 @@ def missing_runs(plan: RefitPlan, folder: Path) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     mark = folder / "plan.sha256"
     if not mark.exists():
-        mark.write_text(plan.sha256(), encoding="utf-8")
+        write_text(mark, plan.sha256())
     if mark.read_text(encoding="utf-8") != plan.sha256():
         raise ConfigurationError(
             f"{folder} holds refits of other rows or queries; choose another --work folder"
@@ -95,9 +96,8 @@ def refit(base: LanguageModel, plan: RefitPlan, name: str, folder: Path) -> floa
     if name == ALL_ROWS:
         model.save_pretrained(str(folder / "adapter"))
     seconds = time.monotonic() - started
-    temporary = folder / "run.tmp.npz"
-    np.savez(temporary, losses=losses, seconds=seconds)
-    temporary.replace(_file(folder, name))
+    with whole_file(_file(folder, name)) as unfinished, unfinished.open("wb") as target:
+        np.savez(target, losses=losses, seconds=seconds)
     return seconds
 
 

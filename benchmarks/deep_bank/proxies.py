@@ -1,11 +1,11 @@
 r"""Beyond the small model: a model of real depth with a LoRA adapter, without a bank of retrained copies.
 
-    XDG_CACHE_HOME=CACHE python benchmarks/deep.py --work DIR [--parts agreement,recall,refits] [--json]
-    python benchmarks/deep.py --model DIR --adapter DIR --corpus FILE --queries FILE --work DIR
+    XDG_CACHE_HOME=CACHE python -m benchmarks.deep_bank.proxies --work DIR [--parts agreement,recall,refits] [--json]
+    python -m benchmarks.deep_bank.proxies --model DIR --adapter DIR --corpus FILE --queries FILE --work DIR
 
 `agreement`: every method's scores of 200 rows against EK-FAC's (our own, data labels, damping .1, the linear layers of six evenly spaced blocks): mean over queries of
 the Spearman correlation, and of the share of EK-FAC's ten best rows that the method's ten best hold. `recall`: the same scores against what is known of the outputs: the
-source that taught them, and rows they repeat a run of six words from. `refits`: effects measured by leaving out one source at a time (`deep_refits`).
+source that taught them, and rows they repeat a run of six words from. `refits`: effects measured by leaving out one source at a time (`refits`).
 
 Without --model the demo's model, adapter, corpus and outputs are taken from its cache. Every step has a file in --work: a stopped benchmark goes on where it was, and
 `--only-report` reports what is there. Seconds are processor time of one thread: set OMP_NUM_THREADS=1.
@@ -13,7 +13,6 @@ Without --model the demo's model, adapter, corpus and outputs are taken from its
 
 import argparse
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,26 +21,24 @@ from typing import Any
 import numpy as np
 import torch
 
-if __package__ in {None, ""}:
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks.deep_material import source_precision
-from benchmarks.deep_refits import (
+from benchmarks.deep_bank.demo_material import source_precision
+from benchmarks.deep_bank.proxy_scores import Matrix, Scores, Scoring
+from benchmarks.deep_bank.proxy_setting import Setting
+from benchmarks.deep_bank.refits import (
     describe_plan,
     judge_scores,
     measured_effects,
     missing_runs,
     refit,
 )
-from benchmarks.deep_scores import Matrix, Scores, Scoring
-from benchmarks.deep_setting import Setting
 from benchmarks.machine import describe, finish, report
 from scripts.demo_outputs import demo_outputs
 from scripts.smollm2 import default_cache, ensure_base_model
+from wherefrom.atomic import write_json
 from wherefrom.attribution.measures import recall_at, spearman_rows
 from wherefrom.errors import ConfigurationError
 
-DEMO = Path(__file__).resolve().parents[1] / "demo"
+DEMO = Path(__file__).resolve().parents[2] / "demo"
 PARTS = ("agreement", "recall", "refits")
 TOP = 10
 
@@ -217,7 +214,7 @@ def _setting(arguments: argparse.Namespace) -> Setting:
         if not queries.exists():
             outputs = demo_outputs(model, arguments.adapter, DEMO / "story", default_cache())
             arguments.work.mkdir(parents=True, exist_ok=True)
-            queries.write_text(json.dumps([asdict(one) for one in outputs]), encoding="utf-8")
+            write_json(queries, [asdict(one) for one in outputs])
     return Setting(
         model=model, adapter=arguments.adapter, corpus=arguments.corpus, queries=queries, work=arguments.work
     )

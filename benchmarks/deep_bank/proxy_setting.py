@@ -1,13 +1,13 @@
-"""Models, rows and queries of `benchmarks/deep.py`, drawn the same way every time."""
+"""Models, rows and queries of `benchmarks.deep_bank.proxies`, drawn the same way every time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 
-from benchmarks.deep_material import Outputs, draw_evenly, read_outputs, verbatim_causes
-from benchmarks.deep_refits import RECIPE, RefitPlan
-from benchmarks.deep_scores import Scoring
+from benchmarks.deep_bank.demo_material import Outputs, draw_evenly, read_outputs, verbatim_causes
+from benchmarks.deep_bank.proxy_scores import Scoring
+from benchmarks.deep_bank.refits import RECIPE, RefitPlan
 from wherefrom.attribution.corpus import CorpusRow, read_corpus
 from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.models.model import LanguageModel, load_model

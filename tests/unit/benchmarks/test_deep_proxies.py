@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import deep_adjoint
-from benchmarks.deep import agreement, top_overlap
-from benchmarks.deep_adjoint import fit_gated, fit_linear
-from benchmarks.deep_material import draw_evenly, source_precision, verbatim_causes
-from benchmarks.deep_refits import ALL_ROWS, RefitPlan, judge_scores, measured_effects, missing_runs
-from benchmarks.deep_scores import Kernel, Scores, Scoring, evenly_spaced_linears, layer_kernel
+from benchmarks.deep_bank import adjoint
+from benchmarks.deep_bank.adjoint import fit_gated, fit_linear
+from benchmarks.deep_bank.demo_material import draw_evenly, source_precision, verbatim_causes
+from benchmarks.deep_bank.proxies import agreement, top_overlap
+from benchmarks.deep_bank.proxy_scores import Kernel, Scores, Scoring, evenly_spaced_linears, layer_kernel
+from benchmarks.deep_bank.refits import ALL_ROWS, RefitPlan, judge_scores, measured_effects, missing_runs
 from tests.tiny import micro_language
 from wherefrom.attribution.corpus import parse_row
 from wherefrom.attribution.factors import Factors
@@ -119,7 +119,7 @@ def test_layer_kernel_against_loops() -> None:
 
 def test_scoring_steps(tmp_path, monkeypatch) -> None:
     """The last hidden state's gradient is the output error, raw scores are cosines of plain gradients, and finished steps are kept."""
-    monkeypatch.setattr(deep_adjoint, "STEPS", 5)
+    monkeypatch.setattr(adjoint, "STEPS", 5)
     language = micro_language()
     made = scoring(tmp_path, language)
     for step in made.missing():

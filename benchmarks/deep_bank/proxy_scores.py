@@ -22,7 +22,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from benchmarks.deep_adjoint import Adjoint, fit_gated, fit_linear
+from benchmarks.deep_bank.adjoint import Adjoint, fit_gated, fit_linear
+from wherefrom.atomic import whole_file
 from wherefrom.attribution.batching import pack_rows
 from wherefrom.attribution.bundles.options import default_layers
 from wherefrom.attribution.corpus import CorpusRow
@@ -150,9 +151,8 @@ class Scoring:
         """Make one step's file; returns its seconds of processor time."""
         started = time.process_time()
         found = self.steps[step]()
-        temporary = self._file("tmp")
-        torch.save(found, temporary)
-        temporary.replace(self._file(step))
+        with whole_file(self._file(step)) as unfinished:
+            torch.save(found, unfinished)
         return time.process_time() - started
 
     def load(self, step: str) -> Any:
