@@ -3,13 +3,14 @@
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import redis
 
 from db import catalogue, keys, measurements, reader
 from db.producers import is_reserved
-from db.session import Database, open_database
+from db.session import Database, open_database, parse_url
 from wherefrom.attribution.interface import Engine
 from wherefrom.errors import PermanentError, TransientError, WherefromError
 from wherefrom.messages import INTAKE_GROUP
@@ -56,7 +57,7 @@ def examine(settings: Settings) -> list[Finding]:
         looks.append(("redis", lambda: _redis(settings)))
     if stored.verdict == "ok":
         looks += [("bundles", lambda: _bundles(settings)), ("audits", lambda: _audits(settings))]
-        looks += [("keys", lambda: _keys(settings))]
+        looks += [("keys", lambda: _keys(settings)), ("database file", lambda: _database_file(settings))]
     for what, look in looks:
         try:
             findings += look()
@@ -162,6 +163,18 @@ def _bundles(settings: Settings) -> Iterator[Finding]:
                 yield from _model(bundle, engine)
     finally:
         database.dispose()
+
+
+def _database_file(settings: Settings) -> Iterator[Finding]:
+    """Nothing where all is well: a SQLite file of a release that left its mode to the umask keeps it."""
+    url = parse_url(settings.database_url.get_secret_value())
+    if url.get_backend_name() != "sqlite":
+        return
+    path = Path(url.database or "")
+    if path.is_file() and path.stat().st_mode & 0o077:
+        yield Finding(
+            "database file", "warning", f"other users can reach the flagged texts in it: chmod 600 {path}*"
+        )
 
 
 def _keys(settings: Settings) -> Iterator[Finding]:

@@ -1,6 +1,7 @@
 """The operator's door: what each command says, and its exit code. Called in this process; test_service.py starts real ones."""
 
 import json
+import os
 from dataclasses import dataclass
 
 import pytest
@@ -129,6 +130,16 @@ def test_keys_are_made_listed_and_revoked(door):
     assert door("keys", "create", "x", "--scope", "all").code == 2
     assert door("keys", "create", "y", "--scope", "read").out.startswith("wf_")
     assert "producer" in door("keys", "list").out
+
+
+def test_doctor_names_a_database_file_that_others_reach(door, database, settings):
+    """A file of a release before; a new one is its owner's alone."""
+    database.ping()
+    path = settings.database_url.get_secret_value().removeprefix("sqlite:///")
+    for mode, named in ((0o644, True), (0o600, False)):
+        os.chmod(path, mode)  # noqa: PTH101 - the path is a string
+        found = json.loads(door("doctor", "--json").out.splitlines()[-1])
+        assert ("database file" in {one["what"] for one in found}) is named
 
 
 def test_doctor_names_keys_with_a_name_of_the_service(door, database):
