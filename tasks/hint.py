@@ -28,6 +28,9 @@ class BatchRuntime(TaskRuntime, Protocol):
     def store(self) -> AuditStore:
         """Where this process claims and records audits."""
 
+    def has_loaded(self, bundle_id: int) -> bool:
+        """Whether the engine over a bundle is loaded."""
+
     def attributor(self, bundle_id: int) -> Attributor:
         """The engine over a bundle, loaded once.
 
@@ -57,6 +60,8 @@ def work_hint(message: Mapping[str, Any], runtime: BatchRuntime) -> BatchReport 
 
 
 def _work_bundle(bundle_id: int, runtime: BatchRuntime) -> BatchReport | None:
+    if not runtime.has_loaded(bundle_id) and not runtime.store.pending_counts().get(bundle_id):
+        return None  # a forged or late hint: nothing is loaded, written or told for it
     attributor = runtime.attributor(bundle_id)
     # From here on, for loading a model may take longer than any batch.
     with hard_limit(runtime.settings.batch_time_limit_seconds):

@@ -31,15 +31,19 @@ REPLAYED_FIELD = "replayed_entry"
 CUT_FIELD = "rejected_cut"
 
 
+#: Largest id that a database can hold; a hint with a larger one is forged.
+LARGEST_ID = 2**63 - 1
+
+
 class AttributeHint(Frozen):
     """There is pending work for this bundle. Lost, doubled, reordered or forged hints are harmless."""
 
     version: Literal[1] = 1
-    bundle_id: int = Field(ge=1)
+    bundle_id: int = Field(ge=1, le=LARGEST_ID)
 
 
 class MeasureHint(Frozen):
     """There is an effect to measure with this bundle; as harmless as the other hint."""
 
     version: Literal[1] = 1
-    bundle_id: int = Field(ge=1)
+    bundle_id: int = Field(ge=1, le=LARGEST_ID)

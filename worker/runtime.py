@@ -16,6 +16,7 @@ from wherefrom.attribution.interface import Attributor, Engine
 from wherefrom.errors import PermanentError, TransientError
 from wherefrom.logs import get_logger
 from wherefrom.metrics import Metrics
+from wherefrom.records import BundleInfo
 from wherefrom.settings import Settings
 from worker.hints import HintSender
 from worker.owners import owner_name
@@ -55,6 +56,10 @@ class Runtime:
         self._loading = threading.Lock()
         self._refused: dict[int, tuple[float, PermanentError]] = {}
 
+    def has_loaded(self, bundle_id: int) -> bool:
+        """Whether the engine over a bundle is loaded."""
+        return bundle_id in self._loaded
+
     def attributor(self, bundle_id: int) -> Attributor:
         """The engine over a bundle, loaded when first asked for; the least recently used one makes room.
 
@@ -85,8 +90,9 @@ class Runtime:
             until, refusal = self._refused.get(bundle_id, (0.0, None))
             if refusal is not None and self.clock() < until:
                 raise refusal
+            bundle = catalogue.bundle_by_id(self._database, bundle_id)  # before anything is written about it
             try:
-                self._load(bundle_id)
+                self._load(bundle)
             except PermanentError as error:
                 self._refused[bundle_id] = (self.clock() + REFUSED_S, error)
                 refuse_bundle(self._database, self.settings, bundle_id, error)
@@ -95,15 +101,14 @@ class Runtime:
         self._loaded.move_to_end(bundle_id)
         return self._loaded[bundle_id]
 
-    def _load(self, bundle_id: int) -> None:
-        bundle = catalogue.bundle_by_id(self._database, bundle_id)
+    def _load(self, bundle: BundleInfo) -> None:
         while len(self._loaded) >= LOADED_BUNDLES:
             self._loaded.popitem(last=False)
         started = self.clock()
-        loading = loading_sign(self.settings, bundle_id)
+        loading = loading_sign(self.settings, bundle.id)
         loading.beat(bundle=bundle.name)
         try:
-            self._loaded[bundle_id] = self._engine.open_attributor(bundle)
+            self._loaded[bundle.id] = self._engine.open_attributor(bundle)
         finally:
             loading.remove()
         log.info("bundle_loaded", bundle=bundle.name, seconds=round(self.clock() - started, 3))

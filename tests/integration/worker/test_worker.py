@@ -116,6 +116,8 @@ def test_forged_and_doubled_messages_do_no_harm(parts, tmp_path, server):
     parts.celery.send_task("wherefrom.attribute", args=[1, 2], kwargs={"bundle_id": 10**6}, queue="attribute")
     parts.celery.send_task("os.system", args=["true"], queue="attribute")
     parts.client.lpush(QUEUE, forged_pickle(parts, canary), b"no message", b"{}", b"[1]", b"\xff")
+    for forged in (b"9" * 100_000, b'"' + b"x" * 1_000_000 + b'"', str(2**70).encode()):
+        parts.client.lpush(QUEUE, forged_body(parts, b'[[], {"bundle_id": ' + forged + b"}, {}]"))
     log = tmp_path / "worker.log"
     with sweeping(parts), running(parts.settings, "run", log=log) as worker:
         flag(parts, 20)
@@ -131,6 +133,7 @@ def test_forged_and_doubled_messages_do_no_harm(parts, tmp_path, server):
         # A connection that Redis dropped is given up after its socket timeout of 30 s, and only then the worker ends.
         assert worker.wait(75) == 0
     assert not canary.exists()
+    assert max(len(line) for line in log.read_text().splitlines()) < 10_000
     assert "Refusing to deserialize" in log.read_text() or "ContentDisallowed" in log.read_text()
     assert_cited_once(parts, 40)
 
@@ -152,6 +155,14 @@ def forged_pickle(parts, canary):
     message["body"] = base64.b64encode(pickle.dumps(((Exploit(canary),), {}, {}))).decode()
     message["content-type"] = "application/x-python-serialize"
     message["content-encoding"] = "binary"
+    return json.dumps(message)
+
+
+def forged_body(parts, body):
+    """A well-formed message around a body of the test's own."""
+    parts.celery.send_task("wherefrom.attribute", kwargs={"bundle_id": 1}, queue="attribute")
+    message = json.loads(parts.client.lpop(QUEUE))
+    message["body"] = base64.b64encode(body).decode()
     return json.dumps(message)
 
 

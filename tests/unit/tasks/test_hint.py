@@ -27,6 +27,10 @@ class Runtime:
         self.owner = "me"
         self.clock = lambda: self.bench.now
 
+    def has_loaded(self, bundle_id):
+        """Nothing is kept."""
+        return False
+
     def attributor(self, bundle_id):
         """The engine, or the error that was ordered."""
         if self.error is not None:
