@@ -28,9 +28,11 @@ EXIT_CODES = "Exit codes: 0 ok, 1 unhealthy, 2 wrong usage, settings or bundle, 
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 WithParent = Annotated[
-    bool,
+    int | None,
     typer.Option(
-        "--exit-with-parent", hidden=True, help="End when the process that started this one has died."
+        "--exit-with-parent",
+        hidden=True,
+        help="Id of the process that started this one: end when it has died.",
     ),
 ]
 

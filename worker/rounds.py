@@ -73,9 +73,12 @@ def stop_on_signals() -> threading.Event:
     return stop
 
 
-def end_with_parent() -> None:
-    """Send SIGTERM to this process when its parent has died, so that a killed supervisor leaves no orphans."""
-    parent = os.getppid()
+def end_with_parent(parent: int) -> None:
+    """Send SIGTERM to this process when its parent has died, so that a killed supervisor leaves no orphans.
+
+    Args:
+        parent: Its process id, as it said it itself: it may have died before anybody here could ask.
+    """
 
     def _watch() -> None:
         pause = threading.Event()

@@ -67,7 +67,7 @@ def migrate(*, as_json: Json = False) -> None:
         say(schema.text)
 
 
-def intake(*, exit_with_parent: WithParent = False, after: After = 0.0) -> None:
+def intake(*, exit_with_parent: WithParent = None, after: After = 0.0) -> None:
     """Take flagged outputs from the Redis stream into the database.
 
     Examples:
@@ -79,7 +79,7 @@ def intake(*, exit_with_parent: WithParent = False, after: After = 0.0) -> None:
     run_intake(settings, stop_on_signals())
 
 
-def run(*, exit_with_parent: WithParent = False) -> None:
+def run(*, exit_with_parent: WithParent = None) -> None:
     """Run a worker: it attributes claimed audits in WHEREFROM_WORKER_PROCESSES processes.
 
     SIGTERM lets it finish its batches. Exit code 1: it stalled and should be started again.
@@ -94,7 +94,7 @@ def run(*, exit_with_parent: WithParent = False) -> None:
     raise typer.Exit(run_worker(settings))
 
 
-def measure(*, exit_with_parent: WithParent = False) -> None:
+def measure(*, exit_with_parent: WithParent = None) -> None:
     """Run the measuring worker: it trains the model again to measure effects, one at a time; needs WHEREFROM_RECIPE.
 
     SIGTERM lets it finish its measurement; killing it loses only the training in work. Exit code 1: it stalled and should be
@@ -109,7 +109,7 @@ def measure(*, exit_with_parent: WithParent = False) -> None:
     raise typer.Exit(run_measurer(settings))
 
 
-def sweep(*, exit_with_parent: WithParent = False, after: After = 0.0) -> None:
+def sweep(*, exit_with_parent: WithParent = None, after: After = 0.0) -> None:
     """Take back the work of dead workers, and keep hints on the queue while there is work.
 
     Examples:
@@ -121,7 +121,7 @@ def sweep(*, exit_with_parent: WithParent = False, after: After = 0.0) -> None:
     run_sweeper(settings, stop_on_signals())
 
 
-def web(*, host: Host = None, port: Port = None, exit_with_parent: WithParent = False) -> None:
+def web(*, host: Host = None, port: Port = None, exit_with_parent: WithParent = None) -> None:
     """Serve the HTTP API and the pages.
 
     Examples:
@@ -152,11 +152,11 @@ def health(
         raise typer.Exit(EXIT_UNHEALTHY)
 
 
-def _begin(*, exit_with_parent: bool, after_s: float = 0.0) -> Settings:
+def _begin(*, exit_with_parent: int | None, after_s: float = 0.0) -> Settings:
     """What each process of the service does before its imports, which take a second: settings, logs, an eye on its parent, its turn."""
     settings = open_settings()
-    if exit_with_parent:
-        end_with_parent()
+    if exit_with_parent is not None:
+        end_with_parent(exit_with_parent)
     time.sleep(after_s)
     return settings
 

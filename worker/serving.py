@@ -34,7 +34,20 @@ def serve_queue(queue: Queue, settings: Settings, *, watchdog: Watchdog, sign: S
     """Serve until SIGTERM, finish what is in work, and tidy up; the worker's exit code."""
     stop = threading.Event()
     sign.give()
-    worker = make_celery(settings, role=queue.role).Worker(
+    try:
+        worker = _worker(queue, settings)
+        hearing = Hearing(lambda: ear_of(worker), _asking(settings))
+        _watch("watchdog", lambda: watchdog.run(beat=sign.beat, stop=stop, end=_end))
+        _watch("hearing", lambda: hearing.run(stop=stop, end=_end))
+        worker.start()
+    finally:
+        stop.set()
+        sign.remove()
+    return int(worker.exitcode or 0)
+
+
+def _worker(queue: Queue, settings: Settings) -> Any:
+    return make_celery(settings, role=queue.role).Worker(
         hostname=f"{queue.node}-{os.getpid()}@{socket.gethostname()}",
         pool="prefork",
         concurrency=queue.processes,
@@ -44,15 +57,6 @@ def serve_queue(queue: Queue, settings: Settings, *, watchdog: Watchdog, sign: S
         without_heartbeat=True,
         quiet=True,
     )
-    hearing = Hearing(lambda: ear_of(worker), _asking(settings))
-    _watch("watchdog", lambda: watchdog.run(beat=sign.beat, stop=stop, end=_end))
-    _watch("hearing", lambda: hearing.run(stop=stop, end=_end))
-    try:
-        worker.start()
-    finally:
-        stop.set()
-        sign.remove()
-    return int(worker.exitcode or 0)
 
 
 def ear_of(worker: Any) -> Ear | None:

@@ -303,4 +303,4 @@ def _signal(child: _Child, number: signal.Signals) -> None:
 def command_of(name: str) -> list[str]:
     """Command line of one of the service's processes."""
     wait = ["--after", str(AFTER_S[name])] if name in AFTER_S else []
-    return [sys.executable, "-m", "worker", name, "--exit-with-parent", *wait]
+    return [sys.executable, "-m", "worker", name, "--exit-with-parent", str(os.getpid()), *wait]

@@ -59,7 +59,7 @@ def make(parts, database):
 def test_a_forged_hint_writes_nothing(make, parts, settings, measuring):
     """No file, no engine, no hint passed on, and at most one line of bounded length each."""
     if measuring:
-        runtime, work = make(MeasuringRuntime, parts.measure_hints()), work_measure_hint
+        runtime, work = make(MeasuringRuntime, None), work_measure_hint
     else:
         runtime, work = make(Runtime, parts.hints()), work_hint
     for message in FORGED:

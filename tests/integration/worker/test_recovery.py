@@ -12,6 +12,7 @@ from db import reader
 from db.models import Audit
 from tests import overlap_engine
 from tests.integration.worker.processes import running, sweeping
+from tests.integration.worker.test_service import processes_with
 from tests.integration.worker.test_worker import flag
 from tests.waiting import wait_until
 from wherefrom.records import AuditState
@@ -103,3 +104,29 @@ def test_one_deaf_worker_beside_a_healthy_one_ends_itself(parts, tmp_path):
         assert healthy.poll() is None
     assert "worker_deaf" in deaf_log.read_text()
     assert "worker_deaf" not in (tmp_path / "log").read_text()
+
+
+#: The last word that a starting process is known to be past: the imports of the command line, of the process, and its first connections.
+MOMENTS = {"run": ("", "other_engine"), "up": ("", "child_started")}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("command", "moment"), [(name, one) for name, words in MOMENTS.items() for one in words]
+)
+def test_a_signal_while_it_starts_is_honoured(parts, tmp_path, command, moment, number):  # noqa: PLR0917 - a table
+    """At whatever moment: code 0, no traceback, no sign of life, no process left behind."""
+    log = tmp_path / "log"
+    with running(parts.settings, command, log=log, port="0") as process:
+        wait_until(lambda: has_main(process) and moment in log.read_text(), 60, moment, 0.002)
+        process.send_signal(number)
+        assert process.wait(60) == 0
+        wait_until(lambda: not processes_with(str(parts.settings.state_dir)), 20, "the last process to end")
+    assert "Traceback" not in log.read_text()
+    assert not list(parts.settings.state_dir.glob("*.json"))
+
+
+def has_main(process):
+    """Whether Python has begun with our code: before that the signal's default action ends it."""
+    caught = Path(f"/proc/{process.pid}/status").read_text().partition("SigCgt:\t")[2][:16]
+    return bool(int(caught, 16) & 1 << (signal.SIGTERM - 1))

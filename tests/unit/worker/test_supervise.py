@@ -1,5 +1,6 @@
 """Which processes the supervisor starts, and that each of them is stopped."""
 
+import os
 from pathlib import Path
 
 from wherefrom.settings import Settings
@@ -24,5 +25,5 @@ def test_the_worker_and_the_page_start_first():
     assert AFTER_S.keys().isdisjoint({"run", "web", "measure"})
     for name in processes_of(Settings()):
         told = command_of(name)
-        assert told[2:5] == ["worker", name, "--exit-with-parent"]
-        assert told[5:] == (["--after", str(AFTER_S[name])] if name in AFTER_S else [])
+        assert told[2:6] == ["worker", name, "--exit-with-parent", str(os.getpid())]
+        assert told[6:] == (["--after", str(AFTER_S[name])] if name in AFTER_S else [])
