@@ -60,7 +60,7 @@ def accept(
         db: The database.
         records: Checked records; one without an idempotency key gets a new one.
         producer: Who sent them, a key's name; idempotency keys are unique per producer.
-        channel: How they came in (``http``, ``stream``, ``cli``).
+        channel: How they came in (``http``, ``stream``).
 
     Returns:
         One result per record, in their order: ``accepted``; ``duplicate`` with the ids of the first time; or ``conflict`` where

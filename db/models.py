@@ -396,6 +396,17 @@ class ApiKey(Base):
     revoked_at: Mapped[datetime | None]
 
 
+class CounterTotal(Base):
+    """What all processes of the service counted since the table was made, by series of `/metrics`."""
+
+    __tablename__ = "counter_total"
+
+    name: Mapped[Short] = mapped_column(primary_key=True)
+    #: JSON with sorted names; the labels have few values each, so the table stays small.
+    labels: Mapped[Short] = mapped_column(primary_key=True)
+    value: Mapped[float]
+
+
 class SchemaRelease(Base):
     """One row: what the newest upgrade of the schema declared, for older releases that run beside the newer one."""
 

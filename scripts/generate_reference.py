@@ -67,8 +67,9 @@ def metrics_page() -> str:
     return (
         _GENERATED.format(source="wherefrom/metrics.yaml")
         + "# Metrics\n\n"
-        + "Served in the Prometheus text format at `/metrics`, by the web process: of the counters below it shows what the web process itself counted. Intake, sweeper\n"
-        + "and workers count in their own processes, which nothing scrapes in this release; the gauges are read from the database and are whole. A metric that is not declared cannot be counted: it raises.\n\n"
+        + "Served in the Prometheus text format at `/metrics`, by the web process. Counters and histograms are totals of all processes of the service, on every machine; each process adds\n"
+        + "what it counted every 5 seconds (why: adr/0014-counters-in-the-database.md). Every web process shows the same totals, so scrape one of them, or take the maximum over them. The metrics that begin with `wherefrom_http_` are\n"
+        + "of the web process that is asked. Gauges are read from the database and Redis. A metric that is not declared cannot be counted: it raises.\n\n"
         + _table(("metric", "type", "labels", "meaning"), rows)
     )
 

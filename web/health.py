@@ -1,17 +1,19 @@
 """Is the service alive, is it ready, and what does it measure: `/healthz`, `/readyz`, `/metrics`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 from pydantic import BaseModel, Field
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
-from db import intake, migrate, reader
+from db import counters, intake, migrate, reader
 from db.keys import Scope
 from web.errors import documented
 from web.security import needs
@@ -19,6 +21,7 @@ from web.services import Services, services_of
 from wherefrom.errors import DatabaseReadOnly, DatabaseUnavailable, QueueUnavailable, WherefromError
 from wherefrom.logs import get_logger
 from wherefrom.messages import FLAGGED_STREAM, QUARANTINE_STREAM
+from wherefrom.metrics import Series
 from wherefrom.records import AuditState
 from wherefrom.settings import Settings
 
@@ -175,7 +178,7 @@ def readyz(services: Annotated[Services, Depends(services_of)]) -> Response:
     responses=documented(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN),
 )
 def metrics(services: Annotated[Services, Depends(services_of)]) -> Response:
-    """All metrics in the Prometheus text format; gauges of the queue are read now."""
+    """All metrics in the Prometheus text format: gauges of the queue are read now, counters are those of all processes of the service."""
     try:
         health = reader.queue_health(services.database)
         for state in AuditState:
@@ -190,4 +193,26 @@ def metrics(services: Annotated[Services, Depends(services_of)]) -> Response:
     except QueueUnavailable:
         services.metrics.gauge("stream_entries", float("nan"))
         services.metrics.gauge("quarantine_entries", float("nan"))
-    return Response(generate_latest(services.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+    return Response(generate_latest(_Shown(services)), media_type=CONTENT_TYPE_LATEST)
+
+
+class _Shown(Collector):
+    """The service's totals beside what this process alone counts."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def collect(self) -> Iterator[Metric]:
+        """All families."""
+        return self._services.metrics.families(self._totals())
+
+    def _totals(self) -> dict[Series, float] | None:
+        metrics = self._services.metrics
+        try:
+            with metrics.moving:
+                totals = counters.read_totals(self._services.database)
+                for series, value in metrics.increments().items():
+                    totals[series] = totals.get(series, 0.0) + value
+        except DatabaseUnavailable:
+            return None
+        return totals

@@ -1,8 +1,14 @@
 """Metrics, declared in `metrics.yaml` and made by name; an undeclared name raises.
 
+Each process counts for itself. What the whole service counts is added up in the database: a process hands over what it has counted
+since the last time (`increments`, `stored`), and the web process shows the totals (`families`). See docs/adr/0014.
+
 prometheus-client belongs to the `[service]` extra, so it is imported when a registry is made.
 """
 
+import json
+import threading
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +18,13 @@ from wherefrom.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
+    from prometheus_client.metrics_core import Metric
 
 PREFIX = "wherefrom_"
+#: One line of the exposition without its value: name of the sample, labels as JSON with sorted names.
+Series = tuple[str, str]
+#: What a declared histogram is made of.
+_PARTS = ("_bucket", "_count", "_sum")
 
 
 def declared_metrics() -> dict[str, dict[str, Any]]:
@@ -29,12 +40,22 @@ class Metrics:
     def __init__(self, registry: "CollectorRegistry | None" = None) -> None:
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram  # noqa: PLC0415 - optional extra
 
+        declared = declared_metrics()
         kinds = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
         self.registry = registry or CollectorRegistry()
         self._made: dict[str, Any] = {
             name: kinds[one["type"]](PREFIX + name, one["text"], one["labels"], registry=self.registry)
-            for name, one in declared_metrics().items()
+            for name, one in declared.items()
         }
+        self._shared = frozenset(
+            PREFIX + name.removesuffix("_total")
+            for name, one in declared.items()
+            if one["type"] != "gauge" and one.get("scope") != "process"
+        )
+        self._stored: dict[Series, float] = {}
+        self._seen: dict[Series, float] = {}
+        #: Held while increments move to the database, and while both are read: nothing is then seen twice or not at all.
+        self.moving = threading.Lock()
 
     def _metric(self, name: str, labels: dict[str, str]) -> Any:
         if name not in self._made:
@@ -52,3 +73,53 @@ class Metrics:
     def observe(self, name: str, seconds: float, **labels: str) -> None:
         """Add one observation to a histogram."""
         self._metric(name, labels).observe(seconds)
+
+    def increments(self) -> dict[Series, float]:
+        """What this process counted for the whole service and has not stored yet."""
+        found = {}
+        self._seen = dict(self._stored)
+        for family in self.registry.collect():
+            if family.name not in self._shared:
+                continue
+            for sample in family.samples:
+                series = (sample.name, json.dumps(sample.labels, sort_keys=True))
+                new = sample.value - self._stored.get(series, 0.0)
+                if new and not sample.name.endswith("_created"):
+                    found[series] = new
+                    self._seen[series] = sample.value
+        return found
+
+    def stored(self) -> None:
+        """Note that the increments that were read last are in the database now."""
+        self._stored = self._seen
+
+    def families(self, totals: Mapping[Series, float] | None) -> "Iterator[Metric]":
+        """What `/metrics` shows: the service's totals, and what is this process's own.
+
+        Args:
+            totals: Of the whole service, by series; None where they cannot be read. A total that went back to what one process
+                counted would look like a restart, so nothing is shown of them then.
+        """
+        from prometheus_client.metrics_core import Metric  # noqa: PLC0415 - optional extra
+
+        for family in self.registry.collect():
+            if family.name not in self._shared:
+                yield family
+            elif totals is not None:
+                shown = Metric(family.name, family.documentation, family.type)
+                for name, labels, value in _samples(family.name, totals):
+                    shown.add_sample(name, labels, value)
+                yield shown
+
+
+def _samples(family: str, totals: Mapping[Series, float]) -> list[tuple[str, dict[str, str], float]]:
+    """The samples of one family, buckets by their bounds."""
+    names = {f"{family}_total", *(family + part for part in _PARTS)}
+    found = [(name, json.loads(labels), value) for (name, labels), value in totals.items() if name in names]
+
+    def place(sample: tuple[str, dict[str, str], float]) -> tuple[list[tuple[str, str]], str, float]:
+        name, labels, _ = sample
+        others = sorted((label, value) for label, value in labels.items() if label != "le")
+        return others, name, float(labels.get("le", "0"))
+
+    return sorted(found, key=place)

@@ -17,6 +17,7 @@ from wherefrom.logs import configure_logging
 from wherefrom.messages import ATTRIBUTE_QUEUE, ATTRIBUTE_TASK, MEASURE_TASK
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
+from worker.counting import CounterStore
 from worker.engine import load_engine
 from worker.hints import HintSender, MeasureHintSender
 from worker.owners import owner_name
@@ -58,6 +59,8 @@ class WherefromCelery(Celery):  # type: ignore[misc]  # Celery ships no types
         self.role = role
         #: Name of this worker in the leases of its pool processes, which get it from the main process.
         self.node = node or secrets.token_hex(4)
+        #: Stores what this pool process counts; None in every other process.
+        self.counting: CounterStore | None = None
         super().__init__(*args, **kwargs)
 
     def on_init(self) -> None:
@@ -69,6 +72,9 @@ class WherefromCelery(Celery):  # type: ignore[misc]  # Celery ships no types
         # Not weak: nobody else holds these. The identifiers keep a second application from being served twice.
         signals.setup_logging.connect(self._set_up_logging, weak=False, dispatch_uid="wherefrom-logging")
         signals.worker_process_init.connect(self._start_runtime, weak=False, dispatch_uid="wherefrom-runtime")
+        signals.worker_process_shutdown.connect(
+            self._end_runtime, weak=False, dispatch_uid="wherefrom-runtime-end"
+        )
 
     def _set_up_logging(self, **_: Any) -> None:
         """A receiver of this signal also keeps Celery from setting up logging itself."""
@@ -77,6 +83,11 @@ class WherefromCelery(Celery):  # type: ignore[misc]  # Celery ships no types
     def _start_runtime(self, **_: Any) -> None:
         """Runs in each pool process when it has started."""
         start_runtime(self) if self.role is Role.ATTRIBUTE else start_measuring(self)
+
+    def _end_runtime(self, **_: Any) -> None:
+        """Runs in each pool process before it ends in order."""
+        if self.counting is not None:
+            self.counting.close()
 
     def __reduce_keys__(self) -> dict[str, Any]:
         return {**super().__reduce_keys__(), "settings": self.settings, "role": self.role, "node": self.node}
@@ -126,15 +137,17 @@ def start_runtime(app: WherefromCelery) -> Runtime:
     settings = app.settings
     metrics = Metrics()
     hints = HintSender(app, connect_redis(settings), settings=settings, metrics=metrics, sender="task")
+    database = open_database(settings)
     runtime = Runtime(
         settings,
-        database=open_database(settings),
+        database=database,
         hints=hints,
         metrics=metrics,
         engine=load_engine(settings),
         owner=owner_name(app.node),
     )
     app.tasks[ATTRIBUTE_TASK].runtime = runtime
+    app.counting = CounterStore(metrics, database).start()
     threading.Thread(target=runtime.preload, name="wherefrom-preload", daemon=True).start()
     return runtime
 
@@ -145,13 +158,15 @@ def start_measuring(app: WherefromCelery) -> "MeasuringRuntime":
 
     settings, metrics = app.settings, Metrics()
     hints = MeasureHintSender(app, connect_redis(settings), settings=settings, metrics=metrics, sender="task")
+    database = open_database(settings)
     runtime = MeasuringRuntime(
         settings,
-        database=open_database(settings),
+        database=database,
         hints=hints,
         metrics=metrics,
         engine=load_engine(settings),
         owner=owner_name(app.node),
     )
     app.tasks[MEASURE_TASK].runtime = runtime
+    app.counting = CounterStore(metrics, database).start()
     return runtime

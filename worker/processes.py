@@ -11,6 +11,7 @@ from wherefrom.logs import get_logger
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
 from worker.app import Role, make_celery
+from worker.counting import CounterStore
 from worker.engine import load_engine
 from worker.hints import HintSender, MeasureHintSender
 from worker.intake import Intake
@@ -42,6 +43,7 @@ def run_intake(settings: Settings, stop: threading.Event) -> None:
         sign.beat(**intake.situation())
 
     sign.give()
+    counting = CounterStore(metrics, database).start()
     try:
         run_rounds(intake.step, name="intake", stop=stop, beat=_beat, pause_s=0)
         intake.leave()
@@ -49,6 +51,7 @@ def run_intake(settings: Settings, stop: threading.Event) -> None:
         log.info("consumer_left_behind", consumer=consumer, reason=str(error))
     finally:
         sign.remove()
+        counting.close()
         client.close()
         database.dispose()
     log.info("intake_stopped")
@@ -68,10 +71,12 @@ def run_sweeper(settings: Settings, stop: threading.Event) -> None:
     sweeper = Sweeper(database, hints, measure_hints=measure_hints, settings=settings, metrics=metrics)
     log.info("sweeper_started", every_s=settings.sweep_seconds)
     sign.give()
+    counting = CounterStore(metrics, database).start()
     try:
         run_rounds(sweeper.step, name="sweeper", stop=stop, beat=sign.beat, pause_s=settings.sweep_seconds)
     finally:
         sign.remove()
+        counting.close()
         client.close()
         database.dispose()
     log.info("sweeper_stopped")

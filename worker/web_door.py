@@ -16,6 +16,7 @@ from wherefrom.logs import get_logger
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
 from worker.app import make_celery
+from worker.counting import CounterStore
 from worker.hints import HintSender
 from worker.redis_link import connect_redis
 from worker.rounds import guarded, stop_on_signals
@@ -84,11 +85,13 @@ def run_web(settings: Settings) -> None:
     )
     url = f"http://{_shown_host(settings.host)}:{port}"
     sign.give(url=url)
+    counting = CounterStore(metrics, database).start()
     log.info("web_started", url=url)
     try:
         server.run(sockets=[listener])
     finally:
         sign.remove()
+        counting.close()
         hints.close()
         listener.close()
         client.close()

@@ -15,6 +15,7 @@ from wherefrom.errors import QueueUnavailable
 from wherefrom.messages import FLAGGED_STREAM
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
+from worker.counting import CounterStore
 
 
 def samples(client):
@@ -45,6 +46,21 @@ def test_metrics_hold_the_queue_and_the_requests(client, told):
     route = ("route", "/v1/audits/{audit_id}")
     assert found[("wherefrom_http_requests_total", ("method", "GET"), route, ("status", "200"))] == 1
     assert not any("nothing-of-this-name" in str(key) for key in found)
+
+
+def test_metrics_hold_what_other_processes_counted(client, database):
+    """A worker's counters and those of the process that is asked, stored and not yet stored, add up; a scrape changes nothing."""
+    worker = Metrics()
+    worker.count("claims_total", 3)
+    worker.count("intake_records_total", 2, channel="http", status="accepted")
+    CounterStore(worker, database).store()
+    answer = client.post("/v1/flagged", json={"model": "m", "prompt": "p", "completion": "c"})
+    assert answer.status_code == 202
+    for _ in range(2):
+        found = samples(client)
+        assert found[("wherefrom_claims_total",)] == 3
+        accepted = ("wherefrom_intake_records_total", ("channel", "http"), ("status", "accepted"))
+        assert found[accepted] == 3
 
 
 def test_an_old_schema_is_not_ready(make_app, database_url):

@@ -11,6 +11,7 @@ from sqlalchemy import func, select, text
 
 from db import reader
 from db.audit_queue import AuditQueue
+from db.counters import read_totals
 from db.intake import accept
 from db.models import Audit, Citation, FlaggedText
 from db.queue import Failure
@@ -132,6 +133,10 @@ def test_forged_and_doubled_messages_do_no_harm(parts, tmp_path, server):
         worker.send_signal(signal.SIGTERM)
         # A connection that Redis dropped is given up after its socket timeout of 30 s, and only then the worker ends.
         assert worker.wait(75) == 0
+    totals = read_totals(parts.database)
+    assert totals["wherefrom_audits_finished_total", '{"state": "done"}'] == 40, (
+        "the pool process stored what it counted"
+    )
     assert not canary.exists()
     assert max(len(line) for line in log.read_text().splitlines()) < 10_000
     assert "Refusing to deserialize" in log.read_text() or "ContentDisallowed" in log.read_text()
