@@ -46,6 +46,8 @@ LATE_S, LOAD_S = 4.5, 2.5
 DEAF_ENGINE = "tests.overlap_engine:make_deaf_engine"
 #: Seconds of one pass of the slow engine.
 SLOW_S = 0.7
+LONG_ENGINE = "tests.overlap_engine:make_long_engine"
+LONG_S = 5.0
 FORM = "overlap"
 _EXAMPLES = "examples.jsonl"
 
@@ -67,6 +69,16 @@ def make_late_engine(settings: Settings) -> "OverlapEngine":
     return LateEngine(settings)
 
 
+def make_long_engine(settings: Settings) -> "OverlapEngine":
+    """The same, with a pass that takes longer than a worker may be deaf."""
+    _hear_soon()
+    return LongEngine(settings)
+
+
+def _hear_soon() -> None:
+    hearing.LISTEN_S, hearing.FRESH_S, hearing.DEAF_S = 0.2, 1.5, 2.0
+
+
 def make_deaf_engine(settings: Settings) -> "OverlapEngine":
     """The same in a worker that asks its queue once and then never again; what is deaf ends sooner than in earnest."""
     ask = Channel._brpop_start
@@ -75,7 +87,7 @@ def make_deaf_engine(settings: Settings) -> "OverlapEngine":
         if channel.heard_at is None:
             ask(channel, timeout)
 
-    hearing.LISTEN_S, hearing.FRESH_S, hearing.DEAF_S = 0.2, 1.5, 2.0
+    _hear_soon()
     setattr(Channel, "_brpop_start", ask_once)  # noqa: B010 - mypy takes no assignment to a method
     return OverlapEngine(settings)
 
@@ -127,6 +139,14 @@ class SlowEngine(OverlapEngine):
     def open_attributor(self, bundle: BundleInfo) -> "OverlapAttributor":
         """Read the examples."""
         return SlowAttributor(bundle.name, self._examples(bundle))
+
+
+class LongEngine(OverlapEngine):
+    """Opens attributors that take long."""
+
+    def open_attributor(self, bundle: BundleInfo) -> "OverlapAttributor":
+        """Read the examples."""
+        return SlowAttributor(bundle.name, self._examples(bundle), pass_s=LONG_S)
 
 
 def write_overlap_bundle(folder: Path, examples: Iterable[TrainingExample]) -> str:
@@ -216,13 +236,19 @@ class OverlapAttributor:
 
 
 class SlowAttributor(OverlapAttributor):
-    """Takes `SLOW_S` seconds for each pass."""
+    """Takes some seconds for each pass."""
+
+    def __init__(
+        self, bundle_name: str, examples: Sequence[TrainingExample], *, pass_s: float = SLOW_S
+    ) -> None:
+        super().__init__(bundle_name, examples)
+        self._pass_s = pass_s
 
     def attribute(
         self, prepared: Sequence[PreparedQuery], *, top_k: int, opponents: int
     ) -> list[Attribution]:
         """As the overlap engine, later."""
-        threading.Event().wait(SLOW_S)
+        threading.Event().wait(self._pass_s)
         return super().attribute(prepared, top_k=top_k, opponents=opponents)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from celery import signals
+
 from wherefrom.settings import Settings
 from worker.app import Role, make_celery
 from worker.hearing import Ear, Hearing
@@ -32,18 +34,27 @@ class Queue:
 
 def serve_queue(queue: Queue, settings: Settings, *, watchdog: Watchdog, sign: Sign) -> int:
     """Serve until SIGTERM, finish what is in work, and tidy up; the worker's exit code."""
-    stop = threading.Event()
+    stop, leaving, in_order = threading.Event(), threading.Event(), threading.Event()
+
+    def _note(how: str, **_: Any) -> None:
+        leaving.set()  # it asks for nothing from now on, and may work for long on what it has
+        if how == "Warm":
+            in_order.set()
+
+    signals.worker_shutting_down.connect(_note)
     sign.give()
     try:
         worker = _worker(queue, settings)
         hearing = Hearing(lambda: ear_of(worker), _asking(settings))
         _watch("watchdog", lambda: watchdog.run(beat=sign.beat, stop=stop, end=_end))
-        _watch("hearing", lambda: hearing.run(stop=stop, end=_end))
+        _watch("hearing", lambda: hearing.run(stop=leaving, end=_end))
         worker.start()
     finally:
         stop.set()
+        leaving.set()
         sign.remove()
-    return int(worker.exitcode or 0)
+    # To Celery an end by SIGINT is a failure, to us it is what was asked for.
+    return 0 if in_order.is_set() else int(worker.exitcode or 0)
 
 
 def _worker(queue: Queue, settings: Settings) -> Any:

@@ -106,8 +106,25 @@ def test_one_deaf_worker_beside_a_healthy_one_ends_itself(parts, tmp_path):
     assert "worker_deaf" not in (tmp_path / "log").read_text()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_is_in_work_is_finished_however_long_it_takes(parts, tmp_path, number):
+    """A worker that was told to end asks for nothing more; that is no deafness. Code 0."""
+    flag(parts, 1)
+    log = tmp_path / "log"
+    with (
+        sweeping(parts),
+        running(parts.settings, "run", log=log, engine=overlap_engine.LONG_ENGINE) as worker,
+    ):
+        wait_until(lambda: count(parts, AuditState.RUNNING), 60, "the worker to work")
+        worker.send_signal(number)
+        assert worker.wait(60) == 0
+    assert "worker_deaf" not in log.read_text()
+    with parts.database.reading() as session:
+        assert session.scalars(select(Audit.state)).all() == [AuditState.DONE]
+
+
 #: The last word that a starting process is known to be past: the imports of the command line, of the process, and its first connections.
-MOMENTS = {"run": ("", "other_engine"), "up": ("", "child_started")}
+MOMENTS = {"run": ("", "other_engine", "Connected to"), "up": ("", "child_started")}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
