@@ -139,6 +139,12 @@ def parse_url(url: str) -> URL:
         raise ConfigurationError(
             "the database URL cannot be read; write sqlite:///PATH or postgresql+psycopg://..."
         ) from error
+    except ValueError as error:  # the port: the text of the error may be a part of a password
+        raise ConfigurationError(
+            "the port of the database URL is empty or no number; write postgresql+psycopg://USER:PASSWORD@HOST:PORT/NAME, or leave the colon out"
+        ) from error
+    if parsed.port is not None and not 0 < parsed.port < 65536:
+        raise ConfigurationError(f"the port of the database URL is {parsed.port}; ports go from 1 to 65535")
     if parsed.drivername in ("postgres", "postgresql"):
         parsed = parsed.set(drivername="postgresql+psycopg")
     if parsed.drivername not in ("sqlite", "sqlite+pysqlite", "postgresql+psycopg"):

@@ -23,6 +23,7 @@ from wherefrom.logs import get_logger
 from wherefrom.messages import FLAGGED_STREAM, QUARANTINE_STREAM
 from wherefrom.metrics import Series
 from wherefrom.records import AuditState
+from wherefrom.redis_url import connection_options
 from wherefrom.settings import Settings
 
 _log = get_logger(__name__)
@@ -57,11 +58,9 @@ class RedisProbe:
     """Asks the Redis of the settings; connects on first use."""
 
     def __init__(self, settings: Settings) -> None:
-        self._redis: Redis = Redis.from_url(
-            settings.redis_url.get_secret_value(),
-            socket_timeout=PROBE_TIMEOUT_S,
-            socket_connect_timeout=PROBE_TIMEOUT_S,
-        )
+        url = settings.redis_url.get_secret_value()
+        timeouts = {"socket_timeout": PROBE_TIMEOUT_S, "socket_connect_timeout": PROBE_TIMEOUT_S}
+        self._redis: Redis = Redis.from_url(url, **connection_options(url, timeouts))
         self._stream = settings.key_prefix + FLAGGED_STREAM
         self._quarantine = settings.key_prefix + QUARANTINE_STREAM
 

@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from wherefrom.errors import ConfigurationError, MeasuringUnavailable
 from wherefrom.masking import mask, readable_url, secrets_of
 from wherefrom.records import Severity
+from wherefrom.redis_url import check_redis_url
 
 _empty_is_unset = BeforeValidator(lambda value: None if value == "" else value)
 #: A path; an empty variable, as compose makes them, is not set.
@@ -33,7 +34,8 @@ class Settings(BaseSettings):
         description="SQLAlchemy URL: `sqlite:///PATH` or `postgresql+psycopg://USER:PASSWORD@HOST/NAME`.",
     )
     redis_url: SecretStr = Field(
-        default=SecretStr("redis://127.0.0.1:6379/0"), description="Redis of the stream and of the hints."
+        default=SecretStr("redis://127.0.0.1:6379/0"),
+        description="Redis of the stream and of the hints: `redis://HOST:PORT/0`, `rediss://` with TLS, or `unix:///PATH?db=0`.",
     )
     key_prefix: str = Field(default="", description="Put before every Redis key, to share one Redis.")
     bundles_dir: Path = Field(
@@ -178,6 +180,12 @@ class Settings(BaseSettings):
     spool_max_bytes: int = Field(
         default=64_000_000, ge=4096, description="Largest spool; more records are refused."
     )
+
+    @field_validator("redis_url")
+    @classmethod
+    def _usable(cls, url: SecretStr) -> SecretStr:
+        check_redis_url(url.get_secret_value())
+        return url
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

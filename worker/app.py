@@ -21,7 +21,7 @@ from worker.counting import CounterStore
 from worker.engine import load_engine
 from worker.hints import HintSender, MeasureHintSender
 from worker.owners import owner_name
-from worker.redis_link import SOCKET_OPTIONS, connect_redis
+from worker.redis_link import broker_of, connect_redis
 from worker.runtime import Runtime
 from worker.signs import LOADING_S
 
@@ -100,13 +100,14 @@ def make_celery(settings: Settings, *, role: Role = Role.ATTRIBUTE) -> Wherefrom
 
 def celery_configuration(settings: Settings, role: Role = Role.ATTRIBUTE) -> dict[str, Any]:
     """Celery's settings."""
+    broker_url, broker_options = broker_of(settings)
     limit_s = (
         settings.batch_time_limit_seconds if role is Role.ATTRIBUTE else settings.measure_time_limit_seconds
     )
     return {
-        "broker_url": settings.redis_url.get_secret_value(),
+        "broker_url": broker_url,
         "broker_transport": "worker.transport:Transport",
-        "broker_transport_options": {**SOCKET_OPTIONS, "global_keyprefix": settings.key_prefix},
+        "broker_transport_options": broker_options,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         # A hint is worth nothing: acknowledged before it runs, never given back, its result kept nowhere.

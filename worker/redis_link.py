@@ -2,9 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+from urllib.parse import quote
 
 import redis
 from redis.backoff import NoBackoff
+from redis.connection import parse_url
 from redis.retry import Retry
 
 from wherefrom.errors import ConfigurationError, QueueFull, QueueUnavailable
@@ -16,6 +19,7 @@ from wherefrom.messages import (
     QUARANTINE_STREAM,
     REJECTED_STREAM,
 )
+from wherefrom.redis_url import connection_options, is_unix
 from wherefrom.settings import Settings
 
 #: Options of every connection, ours and Celery's. Without `socket_timeout` a silent Redis is waited for without end.
@@ -35,16 +39,28 @@ def connect_redis(settings: Settings) -> redis.Redis:
     Raises:
         ConfigurationError: the URL cannot be read.
     """
+    url = settings.redis_url.get_secret_value()
+    options = connection_options(url, SOCKET_OPTIONS)
     try:
-        client: redis.Redis = redis.Redis.from_url(
-            settings.redis_url.get_secret_value(), protocol=2, retry=Retry(NoBackoff(), 0), **SOCKET_OPTIONS
-        )
+        client: redis.Redis = redis.Redis.from_url(url, protocol=2, retry=Retry(NoBackoff(), 0), **options)
     except ValueError as error:
         raise ConfigurationError(
             f"WHEREFROM_REDIS_URL cannot be read: {mask(settings.redis_url.get_secret_value())}; write redis://:PASSWORD@HOST:PORT/DB "
             "or unix:///PATH, with % and other special characters of the password percent-encoded (# is %23)"
         ) from error
     return client
+
+
+def broker_of(settings: Settings) -> tuple[str, dict[str, Any]]:
+    """URL and transport options by which Celery reaches the same Redis. It knows no `unix://`: `worker.transport` takes the path as an option."""
+    url = settings.redis_url.get_secret_value()
+    options = {**connection_options(url, SOCKET_OPTIONS), "global_keyprefix": settings.key_prefix}
+    if not is_unix(url):
+        return url, options
+    parts = parse_url(url)
+    user = f"{quote(parts.get('username') or '', safe='')}:{quote(parts.get('password') or '', safe='')}@"
+    broker = f"redis://{'' if user == ':@' else user}localhost/{parts.get('db', 0)}"
+    return broker, {**options, "unix_socket": parts["path"]}
 
 
 @contextmanager

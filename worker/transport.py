@@ -15,6 +15,7 @@ from typing import Any
 from celery.app.amqp import AMQP
 from kombu import connection
 from kombu.transport import redis, virtual
+from redis.connection import UnixDomainSocketConnection
 
 from wherefrom.logs import get_logger
 
@@ -22,6 +23,12 @@ log = get_logger(__name__)
 
 #: Seconds between two tries to reach Redis: the first wait, what each further one adds, the longest. kombu's own go up to 30.
 RETRY_S = {"interval_start": 0.5, "interval_step": 0.5, "interval_max": 3.0}
+
+
+#: Parameters of kombu's that a connection over a socket does not take.
+_TCP_ONLY = frozenset(
+    {"host", "port", "socket_connect_timeout", "socket_keepalive", "socket_keepalive_options"}
+)
 
 
 class QoS(redis.QoS):
@@ -50,6 +57,9 @@ class Channel(redis.Channel):
     """A channel that drops what it cannot read, and knows when the queue last answered."""
 
     QoS = QoS
+    from_transport_options = (*redis.Channel.from_transport_options, "unix_socket")
+    #: Path of the socket of Redis, in place of host and port.
+    unix_socket: str | None = None
     #: When the queue last answered (`time.monotonic`), be it with nothing; None before the first time.
     heard_at: float | None = None
 
@@ -66,6 +76,16 @@ class Channel(redis.Channel):
             raise Empty from error
         self.heard_at = time.monotonic()
         return read
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - kombu's signature
+        """Where and how to connect."""
+        if self.unix_socket is not None:
+            self.connection_class = UnixDomainSocketConnection
+        parameters: dict[str, Any] = super()._connparams(asynchronous)  # type: ignore[no-untyped-call]  # as above
+        if self.unix_socket is None:
+            return parameters
+        kept = {name: value for name, value in parameters.items() if name not in _TCP_ONLY}
+        return {**kept, "path": self.unix_socket}
 
     def has_room(self) -> bool:
         """Whether the worker would take another message now."""
