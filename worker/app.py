@@ -18,7 +18,7 @@ from wherefrom.messages import ATTRIBUTE_QUEUE, ATTRIBUTE_TASK, MEASURE_TASK
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
 from worker.counting import CounterStore
-from worker.engine import load_engine
+from worker.engine import engine_of_process
 from worker.hints import HintSender, MeasureHintSender
 from worker.owners import owner_name
 from worker.redis_link import broker_of, connect_redis
@@ -144,7 +144,7 @@ def start_runtime(app: WherefromCelery) -> Runtime:
         database=database,
         hints=hints,
         metrics=metrics,
-        engine=load_engine(settings),
+        engine=engine_of_process(settings),
         owner=owner_name(app.node),
     )
     app.tasks[ATTRIBUTE_TASK].runtime = runtime
@@ -165,7 +165,7 @@ def start_measuring(app: WherefromCelery) -> "MeasuringRuntime":
         database=database,
         hints=hints,
         metrics=metrics,
-        engine=load_engine(settings),
+        engine=engine_of_process(settings),
         owner=owner_name(app.node),
     )
     app.tasks[MEASURE_TASK].runtime = runtime

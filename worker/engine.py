@@ -59,7 +59,7 @@ class BundleEngine:
 
 
 def load_engine(settings: Settings) -> Engine:
-    """The engine that the settings ask for. Another one than wherefrom's own is told in the log of each process.
+    """The engine that the settings ask for.
 
     Raises:
         ConfigurationError: the module cannot be imported, or what it names makes no engine.
@@ -78,8 +78,18 @@ def load_engine(settings: Settings) -> Engine:
         raise ConfigurationError(
             f"WHEREFROM_ENGINE: {settings.engine} makes no engine; see wherefrom.attribution.interface.Engine"
         )
-    log.warning("other_engine", engine=settings.engine, note=OTHER_ENGINE)
     return engine
+
+
+def engine_of_process(settings: Settings) -> Engine:
+    """The engine for a process that works with it; another one than wherefrom's own is told in the log.
+
+    Raises:
+        ConfigurationError: see `load_engine`.
+    """
+    if settings.engine is not None:
+        log.warning("other_engine", engine=settings.engine, note=OTHER_ENGINE)
+    return load_engine(settings)
 
 
 #: What a person is told where another engine is set.

@@ -7,7 +7,7 @@ from wherefrom.messages import MEASURE_QUEUE
 from wherefrom.records import MeasurementState
 from wherefrom.settings import Settings
 from worker.app import Role
-from worker.engine import load_engine
+from worker.engine import engine_of_process
 from worker.serving import Queue, serve_queue
 from worker.signs import Sign
 from worker.watchdog import Watchdog
@@ -36,7 +36,7 @@ def run_measurer(settings: Settings) -> int:
         ConfigurationError: the setting `engine` names none.
     """
     settings.recipe_file()
-    load_engine(settings)
+    engine_of_process(settings)
     database = open_database(settings)
     try:
         return serve_queue(

@@ -12,7 +12,7 @@ from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
 from worker.app import Role, make_celery
 from worker.counting import CounterStore
-from worker.engine import load_engine
+from worker.engine import engine_of_process
 from worker.hints import HintSender, MeasureHintSender
 from worker.intake import Intake
 from worker.redis_link import connect_redis
@@ -91,7 +91,7 @@ def run_worker(settings: Settings) -> int:
     """
     database = open_database(settings)
     try:
-        refuse_unusable_bundles(database, load_engine(settings), settings)
+        refuse_unusable_bundles(database, engine_of_process(settings), settings)
         limit_s = settings.watchdog_seconds
         watchdog = Watchdog(
             database,

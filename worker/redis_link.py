@@ -57,7 +57,7 @@ def broker_of(settings: Settings) -> tuple[str, dict[str, Any]]:
     options = {**connection_options(url, SOCKET_OPTIONS), "global_keyprefix": settings.key_prefix}
     if not is_unix(url):
         return url, options
-    parts = parse_url(url)
+    parts = parse_url(url)  # type: ignore[no-untyped-call]  # redis-py annotates it not
     user = f"{quote(parts.get('username') or '', safe='')}:{quote(parts.get('password') or '', safe='')}@"
     broker = f"redis://{'' if user == ':@' else user}localhost/{parts.get('db', 0)}"
     return broker, {**options, "unix_socket": parts["path"]}

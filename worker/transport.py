@@ -57,7 +57,7 @@ class Channel(redis.Channel):
     """A channel that drops what it cannot read, and knows when the queue last answered."""
 
     QoS = QoS
-    from_transport_options = (*redis.Channel.from_transport_options, "unix_socket")
+    from_transport_options = (*redis.Channel.from_transport_options, "unix_socket")  # type: ignore[assignment]  # inferred by its length
     #: Path of the socket of Redis, in place of host and port.
     unix_socket: str | None = None
     #: When the queue last answered (`time.monotonic`), be it with nothing; None before the first time.
@@ -80,7 +80,7 @@ class Channel(redis.Channel):
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - kombu's signature
         """Where and how to connect."""
         if self.unix_socket is not None:
-            self.connection_class = UnixDomainSocketConnection
+            self.connection_class = UnixDomainSocketConnection  # type: ignore[assignment]  # inferred from TCP's
         parameters: dict[str, Any] = super()._connparams(asynchronous)  # type: ignore[no-untyped-call]  # as above
         if self.unix_socket is None:
             return parameters

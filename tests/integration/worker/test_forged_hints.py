@@ -1,5 +1,7 @@
 """Whoever can write to Redis can send hints: those that name what is not there leave no trace but a short line."""
 
+from typing import Any
+
 import pytest
 from structlog.testing import capture_logs
 
@@ -12,7 +14,7 @@ from worker.runtime import Runtime
 
 pytestmark = [pytest.mark.redis, pytest.mark.usefixtures("bundle_id")]
 
-FORGED = [
+FORGED: list[Any] = [
     *(
         {"version": 1, "bundle_id": number}
         for number in (999, 2**31, LARGEST_ID, 2**63, 2**64, 2**70, 10**4000)
@@ -58,6 +60,7 @@ def make(parts, database):
 @pytest.mark.parametrize("measuring", [False, True], ids=["attribute", "measure"])
 def test_a_forged_hint_writes_nothing(make, parts, settings, measuring):
     """No file, no engine, no hint passed on, and at most one line of bounded length each."""
+    work: Any
     if measuring:
         runtime, work = make(MeasuringRuntime, None), work_measure_hint
     else:

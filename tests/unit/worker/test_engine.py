@@ -7,7 +7,7 @@ from tests.overlap_engine import ENGINE, OverlapEngine
 from wherefrom.attribution.interface import Engine
 from wherefrom.errors import ConfigurationError
 from wherefrom.settings import Settings, load_settings
-from worker.engine import BundleEngine, load_engine
+from worker.engine import BundleEngine, engine_of_process, load_engine
 
 #: Named below as something that is no factory.
 NO_FACTORY = "text"
@@ -22,7 +22,7 @@ def make_nothing(_settings):
 def test_unless_another_one_is_named_it_is_our_own(engine):
     """Silently, and it keeps the contract."""
     with capture_logs() as logs:
-        own = load_engine(Settings(engine=engine))
+        own = engine_of_process(Settings(engine=engine))
     assert isinstance(own, BundleEngine)
     assert isinstance(own, Engine)
     assert logs == []
@@ -32,7 +32,7 @@ def test_a_named_factory_gets_the_settings_and_is_told_in_the_log(tmp_path):
     """A warning in each process, with the name."""
     settings = Settings(bundles_dir=tmp_path, engine=ENGINE, allow_other_engine=True)
     with capture_logs() as logs:
-        engine = load_engine(settings)
+        engine = engine_of_process(settings)
     assert isinstance(engine, OverlapEngine)
     assert engine._settings is settings
     assert [(one["event"], one["log_level"], one["engine"]) for one in logs] == [
