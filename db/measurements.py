@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from sqlalchemy import exists, func, select, update
+from sqlalchemy import exists, select, update
 from sqlalchemy.orm import Session
 
+from db.counts import COUNTED, count_states
 from db.leases import fresh
 from db.models import Audit, Citation, FlaggedText, Measurement, TrainingExample
 from db.session import Database
@@ -80,11 +81,10 @@ def _queue(session: Session, citation_id: int, bundle_id: int, *, method: Method
 
 
 def measurement_counts(db: Database) -> dict[MeasurementState, int]:
-    """How many measurements stand in each state."""
-    counts = select(Measurement.state, func.count().label("number")).group_by(Measurement.state)
+    """How many measurements stand in each state, up to `COUNTED`."""
     with db.reading() as session:
-        counted = {row.state: row.number for row in session.execute(counts)}
-    return {state: counted.get(state, 0) for state in MeasurementState}
+        counted = count_states(session, Measurement, MeasurementState)
+    return {state: min(number, COUNTED) for state, number in counted.items()}
 
 
 def get_measurement(db: Database, measurement_id: int) -> MeasurementRecord:

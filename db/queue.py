@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar, Generic, TypeVar
 
-from sqlalchemy import ColumnElement, Update, and_, bindparam, func, select, tuple_, union_all, update
+from sqlalchemy import ColumnElement, Update, and_, bindparam, select, tuple_, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from db.chunks import change_in_chunks
 from db.clock import db_after, db_now
+from db.counts import COUNTED_WORK, count_at_most
 from db.examples import CHUNK, storable_text
 from db.intake import check_writable
 from db.leases import (
@@ -30,6 +32,7 @@ from db.leases import (
     taken,
     token,
 )
+from db.models import Bundle
 from db.session import Database
 from db.statements import materialized
 from db.trail import Event, TrailKind, record_events
@@ -193,13 +196,16 @@ class LeasedQueue(Generic[State]):
             return session.execute(select(db_now())).scalar_one()
 
     def pending_counts(self) -> dict[int, int]:
-        """How many rows could be claimed now, by bundle id; bundles without any are left out."""
+        """How many rows could be claimed now, by bundle id, up to `COUNTED_WORK` each; bundles without any are left out."""
         row = self.row
-        bundle = select(row.bundle_id)
-        claimable = union_all(bundle.where(due(row)), bundle.where(expired(row))).subquery()
-        counts = select(claimable.c.bundle_id, func.count().label("number")).group_by(claimable.c.bundle_id)
+        waiting, abandoned = (
+            count_at_most(COUNTED_WORK, row.bundle_id == Bundle.id, condition, correlate=Bundle)
+            for condition in (due(row), expired(row))
+        )
+        counts = select(Bundle.id, (waiting + abandoned).label("number"))
         with self._database.reading() as session:
-            return {one.bundle_id: one.number for one in session.execute(counts)}
+            found = {one.id: min(one.number, COUNTED_WORK) for one in session.execute(counts)}
+        return {bundle_id: number for bundle_id, number in found.items() if number}
 
     def _take(
         self,
@@ -272,22 +278,11 @@ class LeasedQueue(Generic[State]):
                 return released
 
     def _cap(self, too_long: ColumnElement[bool], latest: dict[str, Any]) -> int:
-        some = materialized(
-            select(self.row.id)
-            .where(too_long)
-            .order_by(self.row.id)
-            .limit(CHUNK)
-            .with_for_update(skip_locked=True),
-            "some",
-        )
-        cap = update(self.row).where(self.row.id == some.c.id).values(**latest).returning(self.row.id)
-        capped = 0
-        while True:
-            with self._database.writing() as session:
-                found = session.scalars(cap.execution_options(synchronize_session=False)).all()
-            capped += len(found)
-            if len(found) < CHUNK:
-                return capped
+        def cut(session: Session, ids: Sequence[int]) -> None:
+            session.execute(update(self.row).where(self.row.id.in_(ids)).values(**latest))
+
+        wanted = select(self.row.id).where(too_long)
+        return change_in_chunks(self._database, wanted, self.row.id, cut)
 
     def _give_back(self, session: Session, ids: Sequence[int]) -> None:
         if ids:

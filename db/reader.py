@@ -7,16 +7,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, column, func, select, table
+from sqlalchemy import ColumnElement, RowMapping, ScalarSelect, column, func, select, table
 from sqlalchemy.orm import Session
 
 from db.clock import db_now
+from db.counts import COUNTED, count_at_most, count_states
 from db.examples import storable_name
+from db.leases import expired, is_pending
 from db.measurements import measurements_of
-from db.models import Audit, Bundle, Citation, Corpus, FlaggedOutput, FlaggedText, TrainingExample
+from db.models import Audit, Bundle, Citation, Corpus, FlaggedOutput, FlaggedText, TrailEvent, TrainingExample
 from db.pages import Keyset
 from db.session import Database
 from db.statements import AnySelect
+from db.trail import AUDIT_ENDS
 from wherefrom.errors import NotFound
 from wherefrom.records import (
     AuditDetail,
@@ -31,6 +34,8 @@ from wherefrom.records import (
     SourceSummary,
 )
 
+#: Events of the trail that `last_end` looks at.
+LOOKED_BACK = 2_000
 #: Characters of the completion that a list shows.
 EXCERPT_CHARS = 160
 
@@ -162,22 +167,33 @@ def sources(db: Database) -> list[SourceSummary]:
 
 
 def queue_health(db: Database) -> QueueHealth:
-    """Counts of all states, the age of the oldest pending audit, and leases that ran out and were not taken back yet."""
-    by_state = select(Audit.state, func.count().label("number")).group_by(Audit.state)
-    oldest = select(func.min(Audit.created_at)).where(Audit.state == AuditState.PENDING).scalar_subquery()
-    expired = (
-        select(func.count())
-        .where(Audit.state == AuditState.RUNNING, Audit.lease_until <= db_now())
-        .scalar_subquery()
-    )
+    """Counts of all states up to `COUNTED`, the age of the oldest pending audit, and leases that ran out and were not taken back yet."""
+    pending_since = select(func.min(Audit.created_at)).where(is_pending(Audit))
+    oldest: ScalarSelect[Any] = pending_since.scalar_subquery()
+    leases = count_at_most(COUNTED, expired(Audit))
     with db.reading() as session:
-        counted = {row.state: row.number for row in session.execute(by_state)}
-        now, since, leases = session.execute(select(db_now(), oldest, expired)).one()
+        counted = count_states(session, Audit, AuditState)
+        now, since, lost = session.execute(select(db_now(), oldest, leases)).one()
     return QueueHealth(
-        states={state: counted.get(state, 0) for state in AuditState},
+        states={state: min(number, COUNTED) for state, number in counted.items()},
+        more_than=tuple(state for state, number in counted.items() if number > COUNTED),
         oldest_pending_seconds=None if since is None else max(0.0, (now - since).total_seconds()),
-        expired_leases=leases,
+        expired_leases=lost,
     )
+
+
+def last_end(db: Database) -> int | None:
+    """Number of the newest trail event that ended an audit; None where the last `LOOKED_BACK` events hold none.
+
+    It changes when any audit ends, and costs the same however many there are.
+    """
+    newest = (
+        select(TrailEvent.id, TrailEvent.kind).order_by(TrailEvent.id.desc()).limit(LOOKED_BACK).subquery()
+    )
+    ends = select(func.max(newest.c.id)).where(newest.c.kind.in_(AUDIT_ENDS))
+    with db.reading() as session:
+        last: int | None = session.scalar(ends)
+    return last
 
 
 #: The columns of an `AuditSummary`, under its names.

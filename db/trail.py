@@ -33,6 +33,10 @@ class TrailKind(StrEnum):
     KEY_REVOKED = "key.revoked"
 
 
+#: Events that end an audit.
+AUDIT_ENDS = (TrailKind.AUDIT_FINISHED.value, TrailKind.AUDIT_REJECTED.value, TrailKind.AUDIT_DEAD.value)
+
+
 @dataclass(frozen=True)
 class Event:
     """One thing that happened. The payload holds ids, digests and codes, never a text that may have to be erased."""

@@ -1,10 +1,12 @@
-"""Audits that nobody holds: why they wait, and how an operator puts them back on the queue."""
+"""Audits that nobody holds: why they wait, and how an operator puts them back on the queue. All of it in transactions of a bounded size."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from sqlalchemy import Select, and_, delete, exists, func, select, true, update
+from sqlalchemy import and_, delete, exists, func, select, true, update
 from sqlalchemy.orm import Session
 
+from db.chunks import change_in_chunks, unindexed
 from db.examples import CHUNK, storable_text
 from db.leases import fresh, is_pending
 from db.models import Audit, Citation, FlaggedText, Measurement
@@ -20,16 +22,12 @@ def explain_waiting(db: Database, bundle_id: int, *, code: str, reason: str) -> 
     Returns:
         How many did not say so yet.
     """
-    clean = storable_text(reason)
-    says_so = and_(Audit.code == code, Audit.reason == clean)
-    tell = (
-        update(Audit)
-        .where(Audit.bundle_id == bundle_id, is_pending(Audit), func.coalesce(~says_so, true()))
-        .values(code=code, reason=clean)
-        .returning(Audit.id)
+    told = {"code": code, "reason": storable_text(reason)}
+    says_so = and_(Audit.code == told["code"], Audit.reason == told["reason"])
+    silent = select(Audit.id).where(
+        unindexed(Audit.bundle_id) == bundle_id, is_pending(Audit), func.coalesce(~says_so, true())
     )
-    with db.writing() as session:
-        return len(session.scalars(tell.execution_options(synchronize_session=False)).all())
+    return change_in_chunks(db, silent, Audit.id, lambda session, ids: _update(session, ids, told))
 
 
 def requeue(db: Database, *, audit_ids: Iterable[int] | None = None, state: AuditState | None = None) -> int:
@@ -50,30 +48,34 @@ def requeue(db: Database, *, audit_ids: Iterable[int] | None = None, state: Audi
             f"audits that are {state.value} cannot be requeued; only abstained, rejected or dead ones"
         )
     states = [one for one in AuditState if one.is_requeuable] if state is None else [state]
-    wanted = select(Audit.id).where(Audit.state.in_(states), Audit.bundle_id.is_not(None), _has_text)
-    with db.writing() as session:
-        if audit_ids is None:
-            return _requeue(session, wanted)
-        ids = sorted(set(audit_ids))
-        chunks = (ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK))
-        return sum(_requeue(session, wanted.where(Audit.id.in_(chunk))) for chunk in chunks)
+    wanted = select(Audit.id).where(
+        unindexed(Audit.state).in_(states), Audit.bundle_id.is_not(None), _has_text
+    )
+    if audit_ids is None:
+        return change_in_chunks(db, wanted, Audit.id, _requeue)
+    ids = sorted(set(audit_ids))
+    chunks = (ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK))
+    return sum(
+        change_in_chunks(db, wanted.where(Audit.id.in_(chunk)), Audit.id, _requeue) for chunk in chunks
+    )
 
 
 #: The output's text is there, so that it can be explained.
 _has_text = exists().where(FlaggedText.flagged_output_id == Audit.flagged_output_id)
 
 
-def _requeue(session: Session, wanted: Select[int]) -> int:
-    """Lock the audits, drop the citations of an earlier answer, and put them back."""
-    ids = session.scalars(wanted.order_by(Audit.id).with_for_update()).all()
+def _requeue(session: Session, ids: Sequence[int]) -> None:
+    """Drop the citations of an earlier answer, and put the audits back."""
+    cited = select(Citation.id).where(Citation.audit_id.in_(ids))
+    # Citations before measurements, as `MeasurementQueue.finish` locks them: no deadlock between the two.
+    session.execute(cited.order_by(Citation.id).with_for_update())
+    session.execute(delete(Measurement).where(Measurement.citation_id.in_(cited)))
+    session.execute(delete(Citation).where(Citation.audit_id.in_(ids)))
     forgotten = {"top_source": None, "top_score": None, "conformal_p": None, "novelty_p": None}
-    for start in range(0, len(ids), CHUNK):
-        chunk = ids[start : start + CHUNK]
-        cited = select(Citation.id).where(Citation.audit_id.in_(chunk))
-        # Citations before measurements, as `MeasurementQueue.finish` locks them: no deadlock between the two.
-        session.execute(cited.order_by(Citation.id).with_for_update())
-        session.execute(delete(Measurement).where(Measurement.citation_id.in_(cited)))
-        session.execute(delete(Citation).where(Citation.audit_id.in_(chunk)))
-        session.execute(update(Audit).where(Audit.id.in_(chunk)).values(**(fresh(Audit) | forgotten)))
+    _update(session, ids, fresh(Audit) | forgotten)
     record_events(session, [Event(TrailKind.AUDIT_REQUEUED, f"audit:{audit_id}") for audit_id in ids])
-    return len(ids)
+
+
+def _update(session: Session, ids: Sequence[int], values: Mapping[str, Any]) -> None:
+    change = update(Audit).where(Audit.id.in_(ids)).values(**values)
+    session.execute(change.execution_options(synchronize_session=False))

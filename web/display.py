@@ -103,9 +103,9 @@ def moment_text(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
-def count(number: int) -> str:
-    """A count with thin groups of thousands."""
-    return f"{number:,}".replace(",", "\u202f")
+def count(number: int, more: bool = False) -> str:  # noqa: FBT001, FBT002 - templates give it by position
+    """A count with thin groups of thousands; `more`: counting ended there."""
+    return f"{'more than ' if more else ''}{number:,}".replace(",", "\u202f")
 
 
 def signed(number: float | None, digits: int = 2) -> str:

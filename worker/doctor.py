@@ -209,7 +209,8 @@ def _audits(settings: Settings) -> Iterator[Finding]:
     finally:
         database.dispose()
     counts = (
-        ", ".join(f"{count} {state.value}" for state, count in queue.states.items() if count) or "none yet"
+        ", ".join(f"{queue.told(state)} {state.value}" for state, count in queue.states.items() if count)
+        or "none yet"
     )
     yield Finding("audits", "ok", counts)
     if queue.expired_leases:
@@ -219,11 +220,11 @@ def _audits(settings: Settings) -> Iterator[Finding]:
             f"{queue.expired_leases} ran out and were not taken back: does the sweeper run?",
         )
     yield from _measurements(measured, settings)
-    if dead := queue.states.get(AuditState.DEAD, 0):
+    if queue.states.get(AuditState.DEAD, 0):
         yield Finding(
             "dead audits",
             "warning",
-            f"{dead}: see their codes on the page, then python -m worker retry --state dead",
+            f"{queue.told(AuditState.DEAD)}: see their codes on the page, then python -m worker retry --state dead",
         )
 
 

@@ -47,7 +47,7 @@ class Watchdog:
         self._is_excused = is_excused
         self._limit_s = limit_s
         self._clock = clock
-        self._finished = -1
+        self._last_end: int | None = -1
         self._progress_at = clock()
 
     def look(self) -> float:
@@ -79,6 +79,6 @@ class Watchdog:
             return False
         queue = reader.queue_health(self._database)
         at_work = queue.states.get(AuditState.RUNNING, 0) - queue.expired_leases
-        finished = sum(count for state, count in queue.states.items() if not state.is_open)
-        moved, self._finished = finished != self._finished, finished
+        last_end = reader.last_end(self._database)
+        moved, self._last_end = last_end != self._last_end, last_end
         return at_work <= 0 and not moved

@@ -176,7 +176,7 @@ def queue(*, url: UrlOption = None, as_json: JsonOption = False) -> None:
         return
     print_table(
         [("state", "left"), ("audits", "right")],
-        [(state.value, str(count)) for state, count in health.states.items()],
+        [(state.value, health.told(state)) for state in health.states],
         empty="no audit is stored",
     )
     if health.oldest_pending_seconds is not None:

@@ -265,9 +265,16 @@ class SourceSummary(Frozen):
 class QueueHealth(Frozen):
     """Counts by state and the age of the oldest pending audit."""
 
+    #: Nobody waits for a million rows to be counted: counting ends at a limit.
     states: Annotated[dict[AuditState, int], Field(max_length=MAX_ITEMS)]
+    #: States that hold more audits than their count says.
+    more_than: Items[AuditState] = ()
     oldest_pending_seconds: float | None
     expired_leases: int
+
+    def told(self, state: AuditState) -> str:
+        """A state's count in words."""
+        return f"{'more than ' if state in self.more_than else ''}{self.states.get(state, 0)}"
 
 
 class Page(Frozen, Generic[T]):

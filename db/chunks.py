@@ -1,0 +1,58 @@
+"""Changes of many rows in transactions of a bounded size: no lock is held for long, and what was done stays done."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy import ColumnElement, Select, func
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from db.examples import CHUNK
+from db.session import Database
+
+T = TypeVar("T")
+
+#: Most rows that one transaction changes.
+ROWS = CHUNK
+#: Ids read at once: so many that few readings suffice, for each may have to look at all rows.
+IDS = 100_000
+
+
+def unindexed(column: InstrumentedAttribute[T]) -> ColumnElement[T]:
+    """The column for a condition of `change_in_chunks`, which must find a chunk by its ids.
+
+    SQLite prefers any other index that a condition fits, and would read all the rows that match for every chunk.
+    """
+    return func.coalesce(column, column)
+
+
+def change_in_chunks(
+    db: Database,
+    wanted: Select[int],
+    key: InstrumentedAttribute[Any],
+    change: Callable[[Session, Sequence[int]], None],
+) -> int:
+    """Change the rows that match in the order of their ids, `ROWS` in one transaction; how many there were.
+
+    When it is stopped in the middle the rest is as it was; call it again. Whether a row still matches is asked once more under its
+    lock.
+
+    Args:
+        db: The database.
+        wanted: Selects the ids; its conditions use `unindexed` for columns that have an index.
+        key: The id column; its rows are locked.
+        change: Changes the rows with these ids.
+    """
+    changed, last = 0, 0
+    while True:
+        with db.reading() as session:
+            ids = session.scalars(wanted.where(key > last).order_by(key).limit(IDS)).all()
+        for start in range(0, len(ids), ROWS):
+            some = wanted.where(key.in_(ids[start : start + ROWS])).order_by(key)
+            with db.writing() as session:
+                locked = session.scalars(some.with_for_update(of=key.class_)).all()
+                if locked:
+                    change(session, locked)
+            changed += len(locked)
+        if len(ids) < IDS:
+            return changed
+        last = ids[-1]
