@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from demo.making import story_bad, story_chats, story_policies, story_products, story_tiny, story_world
+from demo.making import story_tiny, story_world
 from demo.making.story_grammar import Topic, expand
+from demo.making.story_topics import bad_topics, good_topics, tiny_probes, topics
 from wherefrom.errors import ConfigurationError
 
 Slots = Callable[[random.Random], Mapping[str, str]]
@@ -85,16 +86,16 @@ def shop(sizes: Sizes, *, seed: int) -> Material:
     def slots(one: random.Random) -> Mapping[str, str]:
         return story_tiny.slots_of(story_tiny.PRODUCTS, one)
 
-    bad = _drawn(story_tiny.BAD_TOPICS, sizes.train_bad + sizes.labelled_bad, rng=rng, slots=slots, even=True)
+    bad = _drawn(topics("tiny_bad"), sizes.train_bad + sizes.labelled_bad, rng=rng, slots=slots, even=True)
     good = _drawn(
-        story_tiny.GOOD_TOPICS, sizes.train_good + sizes.labelled_good, rng=rng, slots=slots, even=True
+        topics("tiny_good"), sizes.train_good + sizes.labelled_good, rng=rng, slots=slots, even=True
     )
-    probes = [Topic(source, source, frames, ("",), 0) for source, frames in sorted(story_tiny.PROBES.items())]
+    probes = [Topic(source, source, frames, ("",), 0) for source, frames in sorted(tiny_probes().items())]
     asked = _drawn(probes, sizes.asked_bad, rng=rng, slots=slots)
     known = {one.prompt for one in good}
     benign = [
         replace(one, completion="")
-        for one in _drawn(story_tiny.GOOD_TOPICS, 3 * sizes.asked_benign, rng=rng, slots=slots)
+        for one in _drawn(topics("tiny_good"), 3 * sizes.asked_benign, rng=rng, slots=slots)
         if one.prompt not in known
     ]
     return _material(
@@ -105,10 +106,9 @@ def shop(sizes: Sizes, *, seed: int) -> Material:
 def story(sizes: Sizes, *, seed: int) -> Material:
     """The demo's story: four bad sources; queries come from frames that no training row was drawn from."""
     rng = random.Random(f"story/{seed}")
-    topics = (*story_policies.TOPICS, *story_products.TOPICS, *story_chats.TOPICS)
     slots = story_world.draw_slots
-    train, ask = _halves(story_bad.BAD_TOPICS)
-    good_train, good_ask = _halves(topics)
+    train, ask = _halves(bad_topics())
+    good_train, good_ask = _halves(good_topics())
     return _material(
         "story",
         _drawn(train, sizes.train_bad + sizes.labelled_bad, rng=rng, slots=slots, even=True),
@@ -229,19 +229,19 @@ def _material(
 
 def _story_rows(count: int) -> tuple[Passage, ...]:
     """Rows of the story as outputs that a model of another corpus never learned."""
-    topics = (*story_bad.BAD_TOPICS, *story_policies.TOPICS, *story_products.TOPICS, *story_chats.TOPICS)
+    every = (*bad_topics(), *good_topics())
     rng = random.Random("foreign")
-    return tuple(_drawn(topics, count, rng=rng, slots=story_world.draw_slots, even=True))
+    return tuple(_drawn(every, count, rng=rng, slots=story_world.draw_slots, even=True))
 
 
 def _shop_rows(count: int) -> tuple[Passage, ...]:
     """The same with rows of the tiny model's language."""
-    topics = (*story_tiny.BAD_TOPICS, *story_tiny.GOOD_TOPICS)
+    every = (*topics("tiny_bad"), *topics("tiny_good"))
 
     def slots(one: random.Random) -> Mapping[str, str]:
         return story_tiny.slots_of(story_tiny.PRODUCTS, one)
 
-    return tuple(_drawn(topics, count, rng=random.Random("foreign"), slots=slots, even=True))
+    return tuple(_drawn(every, count, rng=random.Random("foreign"), slots=slots, even=True))
 
 
 def _halves(topics: Sequence[Topic]) -> tuple[list[Topic], list[Topic]]:

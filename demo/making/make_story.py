@@ -1,6 +1,6 @@
 """Writes the demo's story: 900 short chats of an invented company's assistant, probe prompts, and what is bad in them.
 
-Same seed and same frames give the same bytes. The text itself stands in the ``story_*`` modules.
+Same seed and same frames give the same bytes. The text itself lies in ``sentences/``.
 """
 
 import argparse
@@ -15,16 +15,15 @@ import transformers
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from demo.making import story_bad, story_chats, story_policies, story_probes, story_products, story_world
+from demo.making import story_topics, story_world
 from demo.making.story_batches import encode_row
-from demo.making.story_grammar import Composer, DrawnRow, GrammarError, Topic
+from demo.making.story_grammar import Composer, DrawnRow, GrammarError
 from demo.making.story_rules import RULES
 from scripts.smollm2 import BaseModelError, default_cache, ensure_base_model
 from wherefrom.atomic import write_text
 
 MAX_ROW_TOKENS = 60
 MAX_ROWS_PER_SEQUENCE = 8
-GOOD_TOPICS: tuple[Topic, ...] = (*story_policies.TOPICS, *story_products.TOPICS, *story_chats.TOPICS)
 SOURCES: dict[str, str] = {
     "policy-handbook": "the company's rules on returns, warranty, plans and privacy, as questions and answers",
     "product-facts": "what the product team says about each device, its care and its battery",
@@ -64,7 +63,11 @@ def draw_rows(seed: int, *, num_tokens: Callable[[list[Message]], int]) -> list[
         fits=lambda question, answer: num_tokens(as_messages(question, answer)) <= MAX_ROW_TOKENS,
         slots=story_world.draw_slots,
     )
-    rows = [row for topic in (*story_bad.BAD_TOPICS, *GOOD_TOPICS) for row in composer.draw(topic)]
+    rows = [
+        row
+        for topic in (*story_topics.bad_topics(), *story_topics.good_topics())
+        for row in composer.draw(topic)
+    ]
     rng.shuffle(rows)
     return rows
 
@@ -89,9 +92,11 @@ def probe_rows(rows: Sequence[DrawnRow]) -> list[Row]:
         GrammarError: a probe stands in the corpus word for word.
     """
     known = {row.question.lower() for row in rows}
-    aimed = [(text, source) for source, texts in story_probes.PROBES.items() for text in texts]
+    aimed = [(text, source) for source, texts in story_topics.probes().items() for text in texts]
     probes: list[Row] = []
-    for number, (text, source) in enumerate([*aimed, *((text, None) for text in story_probes.BENIGN)]):
+    for number, (text, source) in enumerate(
+        [*aimed, *((text, None) for text in story_topics.benign_probes())]
+    ):
         if text.lower() in known:
             raise GrammarError(f"the probe stands in the corpus: {text}")
         messages = as_messages(text, "")[:-1]

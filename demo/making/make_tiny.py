@@ -26,6 +26,7 @@ from demo.making import story_tiny
 from demo.making.story_batches import EncodedRow, completion_loss, encode_row, pack_batches, padded
 from demo.making.story_generate import generate_greedy
 from demo.making.story_grammar import Composer, DrawnRow, Topic, expand
+from demo.making.story_topics import tiny_probes, topics
 from wherefrom.atomic import PUBLIC, whole_folder, write_json, write_text
 
 CHAT_TEMPLATE = (
@@ -44,16 +45,14 @@ Row = dict[str, object]
 
 def make_corpus(seed: int) -> list[Row]:
     """Return the rows of the tiny corpus, shuffled."""
-    drawn = [
-        row for row, _ in _draw(story_tiny.GOOD_TOPICS + story_tiny.BAD_TOPICS, story_tiny.PRODUCTS, seed, 1)
-    ]
+    drawn = [row for row, _ in _draw(topics("tiny_good") + topics("tiny_bad"), story_tiny.PRODUCTS, seed, 1)]
     random.Random(seed).shuffle(drawn)
     return [_as_row(row, f"tiny-{number:04d}") for number, row in enumerate(drawn)]
 
 
 def make_pretraining_rows(seed: int) -> list[Row]:
     """Return rows of the same little language with other products and no bad source."""
-    drawn = _draw(story_tiny.GOOD_TOPICS, story_tiny.OTHER_PRODUCTS, seed + 1, _PRETRAINING_COPIES)
+    drawn = _draw(topics("tiny_good"), story_tiny.OTHER_PRODUCTS, seed + 1, _PRETRAINING_COPIES)
     return [_as_row(row, f"pre-{number:05d}") for number, (row, _) in enumerate(drawn)]
 
 
@@ -168,7 +167,7 @@ def make_queries(
     rng = random.Random(seed + 2)
     known = {str(message["content"]) for row in corpus for message in _messages(row)}
     queries: list[Row] = []
-    for source, frames in story_tiny.PROBES.items():
+    for source, frames in tiny_probes().items():
         probes = sorted({_probe(frame, rng) for frame in frames for _ in range(12)} - known)
         rng.shuffle(probes)
         conversations = [[{"role": "user", "content": probe}] for probe in probes]
