@@ -62,12 +62,11 @@ def opened_database(settings: Settings) -> Iterator["Database"]:
 
 def hint_at(settings: Settings, pending: dict[int, int]) -> None:
     """Hint at the work; the sweeper does so too, so an absent Redis is only told."""
-    # Only what puts audits on the queue hints at them.
-    from wherefrom.metrics import Metrics  # noqa: PLC0415
-    from worker.app import make_celery  # noqa: PLC0415
-    from worker.embedded import beside_local_service  # noqa: PLC0415
-    from worker.hints import HintSender  # noqa: PLC0415
-    from worker.redis_link import connect_redis  # noqa: PLC0415
+    from wherefrom.metrics import Metrics  # noqa: PLC0415 - only what queues audits hints
+    from worker.app import make_celery  # noqa: PLC0415 - only what queues audits hints
+    from worker.embedded import beside_local_service  # noqa: PLC0415 - only what queues audits hints
+    from worker.hints import HintSender  # noqa: PLC0415 - only what queues audits hints
+    from worker.redis_link import connect_redis  # noqa: PLC0415 - only what queues audits hints
 
     settings = beside_local_service(settings)
     with connect_redis(settings) as client:

@@ -27,7 +27,14 @@ def test_the_probes_come_out_again() -> None:
     assert make_story.probe_rows([]) == rows(DEMO / "story" / "prompts.jsonl")
 
 
-@pytest.mark.parametrize("name", [one.stem for one in sorted((DEMO / "making" / "sentences").glob("*.yaml")) if not one.stem.endswith("probes")])
+@pytest.mark.parametrize(
+    "name",
+    [
+        one.stem
+        for one in sorted((DEMO / "making" / "sentences").glob("*.yaml"))
+        if not one.stem.endswith("probes")
+    ],
+)
 def test_every_file_is_used(name: str) -> None:
     """Topics with distinct names, questions and answers, all drawn from; probes are below."""
     found = story_topics.topics(name)
