@@ -52,7 +52,9 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     _say("wherefrom demo: a support assistant said things it should not. Which training examples taught it?")
-    _say("No downloads; first run some minutes (model conversion, generation, bundle), later runs seconds.\n")
+    _say(
+        "No downloads; the first run takes three to five minutes (model conversion, generation, bundle), later runs about half a minute.\n"
+    )
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop the children in order on `kill` too
     try:
         Demo(arguments.work, arguments.cache, arguments.port).run(stay=not arguments.exit)

@@ -31,9 +31,9 @@ from wherefrom.cli.offline import (
     Json,
     KnownModel,
     Threads,
-    progress_bars,
     set_threads,
 )
+from wherefrom.cli.progress import progress_bars
 from wherefrom.errors import ConfigurationError
 from wherefrom.evaluation.material import read_control_groups, read_gold
 from wherefrom.library import open_with_model

@@ -14,9 +14,9 @@ from wherefrom.cli.offline import (
     Json,
     KnownModel,
     Threads,
-    progress_bars,
     set_threads,
 )
+from wherefrom.cli.progress import progress_bars
 from wherefrom.errors import ConfigurationError
 from wherefrom.evaluation.card import evaluated_card
 from wherefrom.evaluation.evaluating import evaluate_bundle

@@ -2,8 +2,6 @@
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -12,12 +10,9 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from wherefrom.atomic import PRIVATE, whole_file
 from wherefrom.attribution.attributor import LanguageAttributor
-from wherefrom.attribution.bundles.build import Progress as Report
 from wherefrom.attribution.bundles.build import build_bundle
 from wherefrom.attribution.bundles.manifest import Manifest, read_manifest
 from wherefrom.attribution.bundles.options import BuildOptions
@@ -34,6 +29,7 @@ from wherefrom.attribution.offline import (
     signals_of_all,
 )
 from wherefrom.cli.corpus_options import FormatOption, SplitOption, TurnsOption
+from wherefrom.cli.progress import progress_bars
 from wherefrom.errors import ConfigurationError
 from wherefrom.library import open_with_model
 from wherefrom.records import Attribution
@@ -331,28 +327,6 @@ def set_threads(threads: int) -> None:
     """Give torch this many threads; 0 leaves the number to it."""
     if threads:
         torch.set_num_threads(threads)
-
-
-@contextmanager
-def progress_bars(*, quiet: bool) -> Iterator[Report]:
-    """A progress bar per stage on stderr, with rate and time left."""
-    columns = (
-        TextColumn("{task.description:<24}"),
-        BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), disable=quiet) as bars:
-        tasks: dict[str, TaskID] = {}
-
-        def report(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total, rate="")
-            speed = bars.tasks[tasks[stage]].speed
-            bars.update(tasks[stage], completed=done, total=total, rate=f"{speed:.0f}/s" if speed else "")
-
-        yield report
 
 
 def _write_lines(file: Path, found: list[Attribution]) -> None:

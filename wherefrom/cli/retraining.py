@@ -9,7 +9,8 @@ import typer
 
 from wherefrom.attribution.corpus import ReadAs
 from wherefrom.cli.corpus_options import FormatOption, SplitOption, TurnsOption
-from wherefrom.cli.offline import Json, Threads, progress_bars
+from wherefrom.cli.offline import Json, Threads
+from wherefrom.cli.progress import progress_bars
 from wherefrom.retraining.recipe import Recipe, read_recipe
 from wherefrom.retraining.workers import BankJob, run_job
 from wherefrom.terminal import say

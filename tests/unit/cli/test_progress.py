@@ -1,0 +1,40 @@
+"""Progress where there is no terminal: lines with what is done, the rate and the time left."""
+
+import pytest
+
+from tests.waiting import wait_until
+from wherefrom.cli import progress
+from wherefrom.cli.progress import ProgressLines, progress_bars
+
+
+def test_lines() -> None:
+    """A stage counts from its first report; a resumed one is not called faster than it is."""
+    now = 100.0
+    lines = ProgressLines(clock=lambda: now)
+    assert lines.line() is None
+    lines.report("load model", 0, 1)
+    now += 10
+    assert lines.line() == "load model: 0/1, 10 s"
+    lines.report("read signals (tokens)", 4000, 9000)
+    now += 20
+    lines.report("read signals (tokens)", 5000, 9000)
+    assert lines.line() == "read signals (tokens): 5000/9000, 20 s, 50.0/s, about 80 s left"
+
+
+def test_lines_without_a_terminal(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """Lines come while nothing new is reported, and none comes after the work."""
+    monkeypatch.setattr(progress, "LINE_S", 0.01)
+    told = ""
+    with progress_bars(quiet=False) as report:
+        report("render", 3, 5)
+
+        def seen() -> bool:
+            nonlocal told
+            told += capfd.readouterr().err
+            return told.count("render: 3/5") >= 2
+
+        wait_until(seen)
+    capfd.readouterr()
+    with progress_bars(quiet=True) as report:
+        report("render", 3, 5)
+    assert capfd.readouterr().err == ""
