@@ -106,8 +106,7 @@ def test_one_deaf_worker_beside_a_healthy_one_ends_itself(parts, tmp_path):
     assert "worker_deaf" not in (tmp_path / "log").read_text()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_what_is_in_work_is_finished_however_long_it_takes(parts, tmp_path, number):
+def test_what_is_in_work_is_finished_however_long_it_takes(parts, tmp_path):
     """A worker that was told to end asks for nothing more; that is no deafness. Code 0."""
     flag(parts, 1)
     log = tmp_path / "log"
@@ -116,21 +115,24 @@ def test_what_is_in_work_is_finished_however_long_it_takes(parts, tmp_path, numb
         running(parts.settings, "run", log=log, engine=overlap_engine.LONG_ENGINE) as worker,
     ):
         wait_until(lambda: count(parts, AuditState.RUNNING), 60, "the worker to work")
-        worker.send_signal(number)
+        worker.send_signal(signal.SIGTERM)
         assert worker.wait(60) == 0
     assert "worker_deaf" not in log.read_text()
     with parts.database.reading() as session:
         assert session.scalars(select(Audit.state)).all() == [AuditState.DONE]
 
 
-#: The last word that a starting process is known to be past: the imports of the command line, of the process, and its first connections.
-MOMENTS = {"run": ("", "other_engine", "Connected to"), "up": ("", "child_started")}
+#: Command, the last word in its log that it is known to be past, and the signal that comes then.
+MOMENTS = [
+    ("run", "", signal.SIGINT),
+    ("run", "other_engine", signal.SIGTERM),
+    ("run", "Connected to", signal.SIGINT),
+    ("up", "", signal.SIGTERM),
+    ("up", "child_started", signal.SIGINT),
+]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize(
-    ("command", "moment"), [(name, one) for name, words in MOMENTS.items() for one in words]
-)
+@pytest.mark.parametrize(("command", "moment", "number"), MOMENTS)
 def test_a_signal_while_it_starts_is_honoured(parts, tmp_path, command, moment, number):  # noqa: PLR0917 - a table
     """At whatever moment: code 0, no traceback, no sign of life, no process left behind."""
     log = tmp_path / "log"
