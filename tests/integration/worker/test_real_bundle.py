@@ -10,7 +10,16 @@ from db.intake import accept
 from db.models import Audit, Citation
 from tasks.hint import work_hint
 from tests.integration.worker.processes import kill_group, running, sweeping
-from tests.tiny import TINY, TINY_MODEL, shared_bundle, tiny_queries
+from tests.tiny import (
+    TINY,
+    TINY_MODEL,
+    build,
+    shared_bundle,
+    shared_corpus,
+    shared_micro_model,
+    tiny_queries,
+    write_adapter,
+)
 from tests.waiting import wait_until
 from wherefrom.attribution.bundles.card_file import replace_card
 from wherefrom.attribution.bundles.manifest import read_card, read_manifest
@@ -34,19 +43,25 @@ def database_url(sqlite_url):
 
 
 @pytest.fixture
-def runtime(settings, database, client):
-    """The runtime of a pool process; tiny's folder holds the model under the name that the bundle knows."""
-    settings = settings.model_copy(update={"models_dir": TINY, "engine": None})
+def models_dir():
+    """Tiny's folder holds the model under the name that the bundle knows."""
+    return TINY
+
+
+@pytest.fixture
+def runtime(settings, database, client, models_dir):
+    """The runtime of a pool process."""
+    settings = settings.model_copy(update={"models_dir": models_dir, "engine": None})
     app, metrics = make_celery(settings), Metrics()
     hints = HintSender(app, client, settings=settings, metrics=metrics, sender="task")
     yield Runtime(settings, database=database, hints=hints, metrics=metrics, engine=load_engine(settings))
     app.close()
 
 
-def flag(database, count):
-    """Accept some outputs of the tiny model."""
+def flag(database, count, *, model="tiny@1"):
+    """Accept some outputs of the tiny model, under any model's name."""
     records = [
-        FlaggedRecord(messages=row["messages"], completion=row["completion"], model="tiny@1")
+        FlaggedRecord(messages=row["messages"], completion=row["completion"], model=model)
         for row in tiny_queries(count)
     ]
     return accept(database, records, producer="p", channel="cli")
@@ -67,6 +82,32 @@ def test_outputs_that_waited_for_their_bundle_are_cited(runtime, database):
     assert detail.audit.bundle == manifest.name
     assert [one.rank for one in detail.citations] == list(range(1, 11))
     assert {one.tier for one in detail.citations} == {Tier.INFLUENCE}
+
+
+class TestFormAdapter:
+    """A model with an adapter, in a folder of its own."""
+
+    @pytest.fixture
+    def models_dir(self, tmp_path):
+        return tmp_path
+
+    def test_a_bundle_of_the_form_adapter_serves(self, runtime, database, models_dir):
+        """The worker finds model and adapter, reads the adapter's directions, and stores which parts of the model carry each citation."""
+        model = shutil.copytree(shared_micro_model(), models_dir / "micro")
+        adapter = write_adapter(models_dir / "lora", model)
+        out = models_dir / "bundles" / "adapter"
+        out.parent.mkdir()
+        build(model, shared_corpus(40), out, adapter=adapter, form="adapter", model_name="micro@1")
+        (result,) = flag(database, 1, model="micro@1")
+        bundle_id, _ = add_bundle(database, runtime.settings, out, activate=True)
+        assert refuse_unusable_bundles(database, load_engine(runtime.settings), runtime.settings) == {}
+        while work_hint({"bundle_id": bundle_id}, runtime) is not None:
+            pass
+        detail = reader.get_audit(database, result.audit_id)
+        assert detail.audit.state is AuditState.DONE
+        for one in detail.citations:
+            blocks = [part.influence for part in one.modules if part.by == "block"]
+            assert (len(blocks), sum(blocks)) == (3, pytest.approx(one.influence_score, abs=1e-3))
 
 
 def test_a_bundle_for_another_model_is_refused_before_anything_is_claimed(runtime, database, tmp_path):
