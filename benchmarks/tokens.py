@@ -39,7 +39,7 @@ from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.attribution.offline import attribute_all, prepare_all, read_queries, signals_of_all
 from wherefrom.attribution.query import PreparedTokens, QuerySignals
-from wherefrom.records import Attribution, CitationDraft, Role
+from wherefrom.records import Attribution, CitationDraft, Query, Role
 
 TOP_K = 10
 OPPONENTS = 3
@@ -252,7 +252,7 @@ def _falls(
 def _scores(subject: Subject, rows: Sequence[tuple[int, MaskedExample, TokenRow]]) -> list[float]:
     """Kernel of each row, read as the engine reads a query, with the query that stands beside it."""
     prepared = [
-        PreparedTokens("example", row, example.completion, completion=example.completion, chat=example.chat)
+        PreparedTokens(Query(key="example", turns=(), completion=example.completion), row)
         for _, example, row in rows
     ]
     read = signals_of_all(subject.attributor, prepared)
@@ -266,7 +266,7 @@ def known_answers(subject: Subject) -> dict[str, Any] | None:
     """Share of the words of known answers that the output spans cover, beside the output's other words; None without known answers."""
     covered: dict[bool, list[bool]] = {True: [], False: []}
     found = queries = 0
-    for query, asked, attribution in zip(subject.prepared, subject.asked, subject.attributions, strict=False):
+    for _, asked, attribution in zip(subject.prepared, subject.asked, subject.attributions, strict=False):
         gold = set(asked.fields.get("gold") or [])
         queries += bool(gold)
         citation = next(
@@ -276,7 +276,7 @@ def known_answers(subject: Subject) -> dict[str, Any] | None:
             continue
         found += 1
         prompt = "\n".join(turn.content for turn in asked.turns if turn.role != Role.SYSTEM)
-        output, known = _whole(query.completion), set(_whole(citation.example.completion).keys)
+        output, known = _whole(asked.completion), set(_whole(citation.example.completion).keys)
         known -= set(_whole(prompt).keys)
         spans = [pair.output for pair in citation.spans]
         for key, (start, end) in zip(output.keys, output.words.tolist(), strict=True):
@@ -320,11 +320,12 @@ def cost(subject: Subject) -> dict[str, float]:
 def _explain(explainer: Explainer, bundle: Bundle, signal: QuerySignals, attribution: Attribution) -> None:
     """What the engine does for the evidence of one query's citations."""
     asked = signal.prepared
-    ranges = bundle.language.renderer.ranges(asked.completion, asked.row, chat=asked.chat)
+    completion = asked.query.completion
+    ranges = bundle.language.renderer.ranges(completion, asked.row, chat=bool(asked.query.turns))
     explained = [one for one, flag in zip(ranges, asked.row.explained, strict=True) if flag]
     examples = [citation.example for citation in attribution.citations]
     signs = [citation.influence_score or 0.0 for citation in attribution.citations]
-    explainer.explain(signal.of_completion(), Passage(asked.completion, explained), examples, signs=signs)
+    explainer.explain(signal.of_completion(), Passage(completion, explained), examples, signs=signs)
 
 
 def table(result: dict[str, Any]) -> list[str]:

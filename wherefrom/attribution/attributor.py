@@ -31,7 +31,7 @@ from wherefrom.attribution.query import CandidateScores, PreparedTokens, QuerySi
 from wherefrom.attribution.retrieval.candidates import Sought, find_candidates
 from wherefrom.attribution.retrieval.index import Rows
 from wherefrom.errors import ConfigurationError, InvalidRecord, OutOfMemory, UnusableModel
-from wherefrom.records import Attribution, CitationDraft, ModulePart, Query, Role, Tier, TrainingExample
+from wherefrom.records import Attribution, CitationDraft, ModulePart, Query, Tier, TrainingExample
 
 
 class LanguageAttributor:
@@ -69,16 +69,7 @@ class LanguageAttributor:
             context=query.context,
             name=f"query {query.key}",
         )
-        prompt = "\n".join(turn.content for turn in query.turns if turn.role != Role.SYSTEM)
-        return PreparedTokens(
-            query.key,
-            row,
-            f"{prompt}\n{query.completion}",
-            completion=query.completion,
-            chat=bool(query.turns),
-            preferred=self._preferred(query, row, max_tokens=limit, over_long=over_long),
-            important=query.important,
-        )
+        return PreparedTokens(query, row, self._preferred(query, row, max_tokens=limit, over_long=over_long))
 
     def _preferred(
         self, query: Query, row: TokenRow, *, max_tokens: int, over_long: OverLong
@@ -191,7 +182,7 @@ class LanguageAttributor:
     def _full_tier(self, query: QuerySignals, rows: Rows) -> PathScores | None:
         """EK-FAC of an important query with its candidates; not of a difference between two answers."""
         asked = query.prepared
-        if self._bundle.full is None or not asked.important or asked.preferred is not None:
+        if self._bundle.full is None or not asked.query.important or asked.preferred is not None:
             return None
         return self._bundle.full.candidate_scores([asked.row], self._bundle.tokens.read(rows), rows)
 
@@ -271,7 +262,7 @@ class LanguageAttributor:
             scores: as `score` gives them.
             count: citations that are looked at; at least ten are.
         """
-        completion = query.prepared.completion
+        completion = query.prepared.query.completion
         parts = CandidateParts(
             shown=scores.shown,
             bm25=scores.candidates.bm25,
@@ -298,9 +289,10 @@ class LanguageAttributor:
     ) -> list[Evidence]:
         """Spans and overlaps of each cited training example."""
         asked = query.prepared
-        ranges = self._bundle.language.renderer.ranges(asked.completion, asked.row, chat=asked.chat)
+        completion = asked.query.completion
+        ranges = self._bundle.language.renderer.ranges(completion, asked.row, chat=bool(asked.query.turns))
         explained = [one for one, flag in zip(ranges, asked.row.explained, strict=True) if flag]
-        output = Passage(asked.completion, explained)
+        output = Passage(completion, explained)
         return self._explainer.explain(query.of_completion(), output, examples, signs=signs)
 
 

@@ -10,22 +10,28 @@ from wherefrom.attribution.factors import Factors
 from wherefrom.attribution.fusion import Scores
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.attribution.retrieval.candidates import Candidates
+from wherefrom.records import Query, Role
 
 
 @dataclass(frozen=True)
 class PreparedTokens:
-    """A query as tokens, with its text for BM25 and its completion for the evidence."""
+    """A query and its tokens."""
 
-    key: str
+    query: Query
     row: TokenRow
-    text: str
-    completion: str
-    #: Whether there are turns before the completion.
-    chat: bool
     #: The acceptable answer under the same prompt, where the query has one.
     preferred: TokenRow | None = None
-    #: Whether the full tier is to rescore the candidates.
-    important: bool = False
+
+    @property
+    def key(self) -> str:
+        """Key of the query."""
+        return self.query.key
+
+    @property
+    def text(self) -> str:
+        """Prompt (without system messages) and completion, for BM25."""
+        prompt = "\n".join(turn.content for turn in self.query.turns if turn.role != Role.SYSTEM)
+        return f"{prompt}\n{self.query.completion}"
 
     @property
     def tokens(self) -> int:

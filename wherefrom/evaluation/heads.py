@@ -116,7 +116,8 @@ def effect_over_corpus(bundle: Bundle, cosines: Row, bm25: Row, *, ekfac: Row | 
 
 
 def _with_full_tier(attributor: LanguageAttributor, query: QuerySignals, kernel: Row) -> Row:
-    scored = attributor.score(replace(query, prepared=replace(query.prepared, important=True)))
+    asked = query.prepared.query.model_copy(update={"important": True})
+    scored = attributor.score(replace(query, prepared=replace(query.prepared, query=asked)))
     chosen = scored.candidates.rows
     flat = float(np.ptp(kernel[chosen])) == 0.0  # a corpus of one row, or of copies
     slope, offset = (0.0, scored.effect.mean()) if flat else np.polyfit(kernel[chosen], scored.effect, 1)
