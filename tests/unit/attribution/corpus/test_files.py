@@ -51,6 +51,10 @@ FOLDERS: dict[str, tuple[list[str], list[str]]] = {
         [f"data/train_sft{SHARD}", f"data/test_sft{SHARD}"],
         [f"data/train_sft{SHARD}"],
     ),
+    "train beside another of that beginning": (
+        [f"data/train{SHARD}", f"data/train_extra{SHARD}"],
+        [f"data/train{SHARD}"],
+    ),
     "train beside valid": (["train.jsonl", "valid.jsonl", "test.jsonl"], ["train.jsonl"]),
     "a name beside dev": (["chats.jsonl", "chats.dev.jsonl"], ["chats.jsonl"]),
     "folders": (["train/a.jsonl", "train/b.jsonl", "eval/a.jsonl"], ["train/a.jsonl", "train/b.jsonl"]),
