@@ -1,4 +1,4 @@
-"""Progress of long commands on stderr: bars on a terminal, a line every ten seconds where the output goes to a file or a log."""
+"""Progress of long commands on stderr: bars on a terminal, a line every ten seconds and one at the end of each stage where the output goes to a file or a log."""
 
 import sys
 import threading
@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import typer
 from rich.console import Console
@@ -32,7 +33,7 @@ def progress_bars(*, quiet: bool) -> Iterator[Report]:
         thread = threading.Thread(target=_tick, args=(lines, stopped), name="wherefrom-progress", daemon=True)
         thread.start()
         try:
-            yield lines.report
+            yield partial(_report, lines)
         finally:
             stopped.set()
             thread.join()
@@ -42,11 +43,22 @@ def _silent(stage: str, done: int, total: int) -> None:
     """No progress."""
 
 
+def _report(lines: "ProgressLines", stage: str, done: int, total: int) -> None:
+    """Take a report; the last one of a stage is a line at once."""
+    lines.report(stage, done, total)
+    if done >= total:
+        _say(lines)
+
+
+def _say(lines: "ProgressLines") -> None:
+    line = lines.line()
+    if line is not None:
+        typer.echo(line, err=True)
+
+
 def _tick(lines: "ProgressLines", stopped: threading.Event) -> None:
     while not stopped.wait(LINE_S):
-        line = lines.line()
-        if line is not None:
-            typer.echo(line, err=True)
+        _say(lines)
 
 
 @dataclass(frozen=True)

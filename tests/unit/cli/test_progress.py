@@ -35,6 +35,11 @@ def test_lines_without_a_terminal(monkeypatch: pytest.MonkeyPatch, capfd: pytest
 
         wait_until(seen)
     capfd.readouterr()
+    monkeypatch.setattr(progress, "LINE_S", 1000.0)
+    with progress_bars(quiet=False) as report:
+        report("render", 3, 5)
+        report("render", 5, 5)
+    assert capfd.readouterr().err.startswith("render: 5/5, 0 s")
     with progress_bars(quiet=True) as report:
         report("render", 3, 5)
     assert capfd.readouterr().err == ""
