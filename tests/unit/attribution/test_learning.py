@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig
+import transformers
 
 from tests.tiny import (
     TINY_MODEL,
@@ -100,7 +100,7 @@ def test_learned(tmp_path: Path) -> None:
     assert alone.not_learned is None
     assert alone.loss_nats < 0.7
     assert 1.3 < (alone.shuffled_loss_nats or 0) < alone.chance_nats
-    config = LlamaConfig.from_pretrained(str(TINY_MODEL))
+    config = transformers.LlamaConfig.from_pretrained(str(TINY_MODEL))
     untrained = load_model(write_micro_model(tmp_path / "untrained", config))
     beside = learning(tiny_language(), tiny_rows(), untrained)
     assert beside.not_learned is None

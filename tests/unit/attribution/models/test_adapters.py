@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
 
 from tests.tiny import VOCABULARY, micro_config, shared_micro_model, write_adapter, write_micro_model
 from wherefrom.attribution.models.files import ModelFolders, fingerprint
@@ -38,7 +38,7 @@ def _adapted(base: Path, out: Path, *, resize: int = 0, **more: Any) -> torch.Te
     from peft import LoraConfig, get_peft_model  # slow to import
 
     torch.manual_seed(3)
-    model: Any = AutoModelForCausalLM.from_pretrained(str(base))
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(str(base))
     if resize:
         model.resize_token_embeddings(model.config.vocab_size + resize, mean_resizing=False)
     plain = {"r": 4, "target_modules": ["q_proj"], "init_lora_weights": False}
@@ -100,7 +100,7 @@ def test_other_adapters_that_change_nothing(tmp_path: Path) -> None:
     """Kinds without a B are refused by what they compute."""
     from peft import IA3Config, get_peft_model  # slow to import
 
-    model: Any = AutoModelForCausalLM.from_pretrained(str(shared_micro_model()))
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(str(shared_micro_model()))
     config = IA3Config(
         task_type="CAUSAL_LM",
         target_modules=["q_proj", "down_proj"],

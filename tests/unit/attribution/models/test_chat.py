@@ -4,7 +4,7 @@ from functools import cache
 from typing import Any
 
 import pytest
-from transformers import AutoTokenizer
+import transformers
 
 from tests.tiny import TINY_MODEL
 from wherefrom.attribution.models.render import Renderer
@@ -66,7 +66,7 @@ FORGETFUL = template("{{ '<|assistant|>Thank you for asking.<|end|>' }}", "<|ass
 @cache
 def tokenizer() -> Any:
     """The tiny model's; nobody changes it."""
-    return AutoTokenizer.from_pretrained(str(TINY_MODEL), local_files_only=True)
+    return transformers.AutoTokenizer.from_pretrained(str(TINY_MODEL), local_files_only=True)
 
 
 def parts(chat_template: str | None, completion: str, turns: Any = ASKED, **rule: Any) -> tuple[str, str]:

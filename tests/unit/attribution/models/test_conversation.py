@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+import transformers
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoTokenizer
 
 from tests.tiny import TINY_MODEL
 from wherefrom.attribution.corpus import CorpusRow, parse_row
@@ -49,7 +49,7 @@ class Slow:
 @functools.cache
 def shared_tokenizer() -> Any:
     """The tiny model's tokenizer; nobody changes it."""
-    return AutoTokenizer.from_pretrained(str(TINY_MODEL), local_files_only=True)
+    return transformers.AutoTokenizer.from_pretrained(str(TINY_MODEL), local_files_only=True)
 
 
 @pytest.fixture
@@ -60,7 +60,11 @@ def tokenizer() -> Any:
 
 def renderer(tokenizer: Any, template: str | None = None) -> Renderer:
     """A renderer, under another template where one is given."""
-    copy = AutoTokenizer.from_pretrained(str(TINY_MODEL), local_files_only=True) if template else tokenizer
+    copy = (
+        transformers.AutoTokenizer.from_pretrained(str(TINY_MODEL), local_files_only=True)
+        if template
+        else tokenizer
+    )
     if template:
         copy.chat_template = template
     return Renderer(copy, end_ids=frozenset({END}))
@@ -227,7 +231,7 @@ def test_a_template_that_leaves_a_turn_out(tokenizer) -> None:
 
 def test_no_template(tokenizer) -> None:
     """Several turns cannot be joined."""
-    copy = AutoTokenizer.from_pretrained(str(TINY_MODEL), local_files_only=True)
+    copy = transformers.AutoTokenizer.from_pretrained(str(TINY_MODEL), local_files_only=True)
     copy.chat_template = None
     with pytest.raises(NoChatTemplate, match="row x"):
         render(Renderer(copy, end_ids=frozenset({END})), chat("q", "one", "r", "two"))

@@ -7,16 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
-from transformers import (
-    AutoModelForCausalLM,
-    BartConfig,
-    BertConfig,
-    OPTConfig,
-    PreTrainedConfig,
-    T5Config,
-    T5ForConditionalGeneration,
-)
 
 from tests.tiny import (
     TINY_MODEL,
@@ -41,7 +33,7 @@ SMALL: dict[str, Any] = {
 }
 
 
-def opt(**changes: Any) -> OPTConfig:
+def opt(**changes: Any) -> "transformers.OPTConfig":
     """A small OPT."""
     sizes = {
         "ffn_dim": 16,
@@ -50,7 +42,7 @@ def opt(**changes: Any) -> OPTConfig:
         "eos_token_id": 1,
         "pad_token_id": 0,
     }
-    return OPTConfig(**(SMALL | {"word_embed_proj_dim": 16} | sizes | changes))
+    return transformers.OPTConfig(**(SMALL | {"word_embed_proj_dim": 16} | sizes | changes))
 
 
 def refused(folder: Path, adapter: Path | None = None) -> str:
@@ -63,10 +55,10 @@ def refused(folder: Path, adapter: Path | None = None) -> str:
     return str(raised.value)
 
 
-def save(folder: Path, config: PreTrainedConfig, kind: Any = AutoModelForCausalLM) -> Path:
+def save(folder: Path, config: "transformers.PreTrainedConfig", kind: Any = None) -> Path:
     """A folder of a random model with the tiny tokenizer."""
     torch.manual_seed(1)
-    model = kind.from_config(config) if kind is AutoModelForCausalLM else kind(config)
+    model = transformers.AutoModelForCausalLM.from_config(config) if kind is None else kind(config)
     model.save_pretrained(folder)
     for name in TOKENIZER_FILES:
         shutil.copy(TINY_MODEL / name, folder / name)
@@ -91,11 +83,13 @@ def test_projected_states_in_a_build(tmp_path: Path) -> None:
 
 def test_models_that_are_not_causal(tmp_path: Path) -> None:
     """Encoders look ahead; encoder-decoders are refused by their configuration."""
-    bert = BertConfig(**SMALL, intermediate_size=16, max_position_embeddings=64)
+    bert = transformers.BertConfig(**SMALL, intermediate_size=16, max_position_embeddings=64)
     assert "changes the logits of the tokens before it" in refused(write_micro_model(tmp_path / "bert", bert))
-    t5 = T5Config(vocab_size=VOCABULARY, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
-    assert "t5 is an encoder-decoder model" in refused(save(tmp_path / "t5", t5, T5ForConditionalGeneration))
-    bart = BartConfig(
+    t5 = transformers.T5Config(vocab_size=VOCABULARY, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    assert "t5 is an encoder-decoder model" in refused(
+        save(tmp_path / "t5", t5, transformers.T5ForConditionalGeneration)
+    )
+    bart = transformers.BartConfig(
         vocab_size=VOCABULARY, d_model=16, encoder_layers=1, decoder_layers=1, is_encoder_decoder=True
     )
     folder = save(tmp_path / "bart", opt())
