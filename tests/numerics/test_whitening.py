@@ -70,3 +70,16 @@ def test_signals_without_variation() -> None:
     a, b = random_signals(10, 1, 4, seed=7), torch.zeros(10, 1, 4)
     _, white = Whitener.fit(moments_of(a, b)).apply(a, b)
     torch.testing.assert_close(white, torch.zeros(10, 1, 4), **FLOAT32)
+
+
+def test_filled_up_directions_do_not_change_the_damping() -> None:
+    """A layer of two directions that stands in four is whitened as by itself; the zeros stay zero."""
+    values = torch.randn(50, 1, 2, generator=torch.Generator().manual_seed(3))
+    filled = torch.nn.functional.pad(values, (0, 2))
+    found = []
+    for one in (values, filled):
+        moments = SecondMoments.zeros(1, 1, one.shape[2])
+        moments.add(one, one)
+        found.append(Whitener.fit(moments, 0.5, ranks=[2]).apply(one, one)[0])
+    torch.testing.assert_close(found[1][:, :, :2], found[0], rtol=1e-6, atol=1e-6)
+    assert not found[1][:, :, 2:].any()

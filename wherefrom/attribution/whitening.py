@@ -1,12 +1,13 @@
 r"""Separable whitening of the signals, per layer: curvature correction without a second pass over the model.
 
     C_a = mean_t a_t a_t'            (uncentred, over all explained positions of the corpus; C_b likewise)
-    W_a = (C_a + g tr(C_a)/D I)^(-1/2)          a~ = W_a a,   b~ = W_b b       D counts directions that are not zero throughout
+    W_a = (C_a + g tr(C_a)/D I)^(-1/2)          a~ = W_a a,   b~ = W_b b
 
 With gradient blocks G = sum_t b_t a_t', whitening both sides is the Kronecker-factored inverse square root of the Gauss-Newton
 matrix (K-FAC: Martens & Grosse, arXiv:1503.05671), so that <G~_q, G~_z> is an influence with the damped inverse.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,11 +61,19 @@ class Whitener:
     b: Tensor
 
     @classmethod
-    def fit(cls, moments: SecondMoments, damping: float = DAMPING) -> "Whitener":
-        """Inverse square roots of the damped second moments, by float64 eigendecomposition."""
+    def fit(
+        cls, moments: SecondMoments, damping: float = DAMPING, *, ranks: Sequence[int] | None = None
+    ) -> "Whitener":
+        """Inverse square roots of the damped second moments, by float64 eigendecomposition.
+
+        Args:
+            moments: of the corpus' positions.
+            damping: g above.
+            ranks: directions of each layer, where layers are filled up with zeros to a common width D; D everywhere where None.
+        """
         return cls(
-            _inverse_roots(moments.a / moments.count, damping),
-            _inverse_roots(moments.b / moments.count, damping),
+            _inverse_roots(moments.a / moments.count, damping, ranks),
+            _inverse_roots(moments.b / moments.count, damping, ranks),
         )
 
     def apply(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,14 +94,12 @@ class Whitener:
         return white_a.reshape(len(a), b.shape[1], -1), white_b
 
 
-def _inverse_roots(moments: npt.NDArray[np.float64], damping: float) -> Tensor:
+def _inverse_roots(moments: npt.NDArray[np.float64], damping: float, ranks: Sequence[int] | None) -> Tensor:
     roots = []
-    for matrix in moments:
+    for layer, matrix in enumerate(moments):
         values, vectors = np.linalg.eigh(matrix)
         values = values.clip(min=0.0)
-        width = max(
-            1, np.count_nonzero(np.diagonal(matrix))
-        )  # zeros that fill a narrow layer up are no directions
+        width = len(values) if ranks is None else ranks[layer]
         floor = damping * (values.sum() / width or 1.0)  # a signal that is all zero stays zero
         roots.append((vectors * (values + floor) ** -0.5) @ vectors.T)
     return torch.from_numpy(np.stack(roots)).float()

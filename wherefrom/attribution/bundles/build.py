@@ -47,10 +47,10 @@ from wherefrom.attribution.kernel import kernel_norms
 from wherefrom.attribution.learning import Learning
 from wherefrom.attribution.models.files import ModelFolders, fingerprint
 from wherefrom.attribution.models.model import LanguageModel, load_model
-from wherefrom.attribution.models.reading import make_reader
+from wherefrom.attribution.models.reading import make_reader, ranks_of
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.attribution.models.rows import RenderedRow
-from wherefrom.attribution.models.trajectory import load_halfway
+from wherefrom.attribution.models.trajectory import ReadsSignals, load_halfway
 from wherefrom.attribution.retrieval.encoder import (
     ENCODED,
     ENCODED_INDEX,
@@ -178,11 +178,11 @@ class _Build:
             block_linears(self._language)  # refused before the pass, not after it
         shards = ShardFolder(self._work / "raw")
         with self._timed("model_pass"):
-            split_pass = self._read_signals(rows, shards)
+            reader = self._read_signals(rows, shards)
         shutil.rmtree(self._bundle, ignore_errors=True)
         self._bundle.mkdir()
         with self._timed("whitening"):
-            loss = self._write_factors(shards, shards.moments(len(rows)), len(rows))
+            loss = self._write_factors(shards, shards.moments(len(rows)), len(rows), ranks=ranks_of(reader))
         with self._timed("projection"):
             projection = self._write_projection()
             self._write_sketches(shards, len(rows))
@@ -192,7 +192,7 @@ class _Build:
             with self._timed("full_tier"):
                 build_path(self._points, rows, bundle=self._bundle, progress=self._progress)
         self._write_calibration()
-        self._write_card(rows, projection, mean_loss=loss, split_pass=split_pass)
+        self._write_card(rows, projection, mean_loss=loss, split_pass=reader.split_pass)
         manifest = self._write_manifest(rows, projection)
         open_to_readers(self._bundle, MANIFEST)
         move_folder(self._bundle, self._out)
@@ -230,8 +230,8 @@ class _Build:
             return None
         return self._points[1].fingerprint.weights_sha256
 
-    def _read_signals(self, rows: Sequence[TokenRow], shards: ShardFolder) -> bool:
-        """The pass over the model; returns whether it was split (see `models.signals`)."""
+    def _read_signals(self, rows: Sequence[TokenRow], shards: ShardFolder) -> ReadsSignals:
+        """The pass over the model; returns what read it."""
         reader = make_reader(
             self._points,
             form=self._parameters.form,
@@ -246,11 +246,13 @@ class _Build:
         for number in missing:
             done += shards.compute(number, rows, reader)
             self._progress("read signals (tokens)", done, total)
-        return reader.split_pass
+        return reader
 
-    def _write_factors(self, shards: ShardFolder, moments: SecondMoments, count: int) -> float:
+    def _write_factors(
+        self, shards: ShardFolder, moments: SecondMoments, count: int, *, ranks: Sequence[int] | None
+    ) -> float:
         """Whiten, quantise and store the factors, and the centred pooled states; returns the corpus' mean loss."""
-        whitener = Whitener.fit(moments, self._parameters.damping)
+        whitener = Whitener.fit(moments, self._parameters.damping, ranks=ranks)
         save_file({"a": whitener.a, "b": whitener.b}, self._bundle / "whitening.safetensors")
         pooled, losses = [], []
         with feature_writer(self._bundle, self._parameters.form, examples=count) as writer:

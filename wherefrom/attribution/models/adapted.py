@@ -63,6 +63,11 @@ class AdapterReader(SignalReader):
         """Names of the adapted layers, in the order of the signals."""
         return tuple(layer.name for layer in self._adapted)
 
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """Directions of each adapted layer that are read; the signals are filled up with zeros to the largest."""
+        return tuple(layer.rank for layer in self._adapted)
+
     def read(self, rows: Sequence[TokenRow]) -> Signals:
         """Signals of a batch of rows: u and v `[S, G, r]`, where layers of lower rank are filled up with zeros."""
         with torch.enable_grad(), self._hooked() as caught:

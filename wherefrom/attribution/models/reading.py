@@ -44,3 +44,8 @@ def make_reader(
     return AdapterReader(
         points[0], read_lora(points[0].model, adapter_dir), similarity_layer=similarity_layer
     )
+
+
+def ranks_of(reader: ReadsSignals) -> tuple[int, ...] | None:
+    """Directions of each layer where they may differ (see `whitening`); None where all layers have the signals' width."""
+    return reader.ranks if isinstance(reader, AdapterReader) else None
