@@ -141,6 +141,7 @@ def _change(url: str, run: Callable[[Config], None]) -> None:
     with _connected(url, writes=True) as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT_S}s'"))
+            connection.execute(text("SET LOCAL statement_timeout = 0"))
             connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _MIGRATION_LOCK})
         free_tables(connection)
         run(_config(connection))

@@ -29,6 +29,19 @@ HASTY_LOCK_MS = 50
 #: How long the first packet of a PostgreSQL server is waited for, seconds.
 CONNECT_TIMEOUT_S = 10
 
+#: Longest statement, longest wait for a lock, and longest pause inside a transaction on PostgreSQL, seconds. A migration sets its own.
+STATEMENT_TIMEOUT_S, LOCK_TIMEOUT_S, IDLE_TIMEOUT_S = 60, 10, 120
+#: Connections that one process may hold to PostgreSQL, and how long a thread waits for one, seconds.
+POOL_SIZE, POOL_OVERFLOW, POOL_TIMEOUT_S = 8, 24, 5
+#: A server that went away without a word is noticed: by TCP keepalives while a connection is idle, by the user timeout while it is not.
+_KEEPALIVES = {
+    "keepalives": 1,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+
 _to_json = partial(json.dumps, ensure_ascii=False)
 
 
@@ -191,8 +204,26 @@ def _postgresql_engine(url: URL) -> Engine:
         pool_pre_ping=True,
         hide_parameters=True,
         json_serializer=_to_json,
-        connect_args={"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "wherefrom"},
+        pool_size=POOL_SIZE,
+        max_overflow=POOL_OVERFLOW,
+        pool_timeout=POOL_TIMEOUT_S,
+        # What the URL says wins.
+        connect_args={"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "wherefrom"}
+        | {name: value for name, value in _KEEPALIVES.items() if name not in url.query},
     )
+
+    @event.listens_for(engine, "connect")
+    def _limit(connection: Any, record: object) -> None:  # noqa: ARG001 - the event's signature
+        """By SET and not by start-up options, which a pooler between here and the server may refuse."""
+        limits = {
+            "statement_timeout": STATEMENT_TIMEOUT_S,
+            "lock_timeout": LOCK_TIMEOUT_S,
+            "idle_in_transaction_session_timeout": IDLE_TIMEOUT_S,
+        }
+        with connection.cursor() as cursor:
+            for name, seconds in limits.items():
+                cursor.execute(f"SET {name} = '{seconds}s'")
+        connection.commit()
 
     @event.listens_for(engine, "handle_error")
     def _hide_row(context: ExceptionContext) -> None:

@@ -46,6 +46,7 @@ _REFUSALS = documented(
     HTTPStatus.UNAUTHORIZED,
     HTTPStatus.FORBIDDEN,
     HTTPStatus.UNPROCESSABLE_ENTITY,
+    HTTPStatus.TOO_MANY_REQUESTS,
     HTTPStatus.SERVICE_UNAVAILABLE,
 )
 _MISSING = documented(HTTPStatus.NOT_FOUND)
@@ -127,7 +128,8 @@ async def flag(
         )
         return FlaggedAnswer(results=tuple(_accept(records, alone=alone, caller=caller, services=services)))
 
-    return await run_in_threadpool(take)
+    async with services.lanes.store.slot():
+        return await run_in_threadpool(take)
 
 
 def _accept(

@@ -8,6 +8,7 @@ from starlette.types import Scope
 from db.keys import UseNotes
 from db.session import Database
 from web import api, health, pages
+from web.admission import Admission, Lanes
 from web.errors import install_error_handlers
 from web.health import RedisProbe
 from web.observe import Observe
@@ -61,11 +62,13 @@ def create_app(
     """
     refuse_keyless_production(settings)
     app = FastAPI(title="wherefrom", version=__version__, docs_url=None, redoc_url=None, openapi_tags=_TAGS)
+    lanes = Lanes.of(settings, metrics)
     app.state.services = Services(
         settings=settings,
         database=database,
         metrics=metrics,
         queue=queue or RedisProbe(settings),
+        lanes=lanes,
         notify=notify,
         key_uses=UseNotes(on_failure=lambda: metrics.count("api_key_uses_unnoted_total")),
     )
@@ -74,7 +77,8 @@ def create_app(
     for router in (health.router, api.ingest, api.read, api.measure, pages.router):
         app.include_router(router)
     app.mount("/static", _KeptFiles(directory=STATIC_DIR), name="static")
-    # The last one added runs first: everything is counted, then refused or let in.
+    # The last one added runs first: who does not fit is refused at once, the others are counted, then refused or let in.
     app.add_middleware(Gate, settings=settings)
     app.add_middleware(Observe, metrics=metrics)
+    app.add_middleware(Admission, lanes=lanes)
     return app

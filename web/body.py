@@ -11,12 +11,14 @@ from typing import Any, NoReturn
 
 from fastapi import Request
 from pydantic import ValidationError
+from starlette.requests import ClientDisconnect
 
 from web.errors import InvalidRecords
 from wherefrom.errors import (
     BodyTooLarge,
     InvalidRequest,
     MalformedBody,
+    RequestAborted,
     UnknownSchema,
     UnsupportedMediaType,
 )
@@ -47,14 +49,18 @@ async def read_body(request: Request, *, limit_bytes: int) -> bytes:
 
     Raises:
         BodyTooLarge: the body is larger than `limit_bytes`; nothing of it was parsed.
+        RequestAborted: the sender went away.
     """
     chunks: list[bytes] = []
     size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit_bytes:
-            raise_too_large(limit_bytes)
-        chunks.append(chunk)
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > limit_bytes:
+                raise_too_large(limit_bytes)
+            chunks.append(chunk)
+    except ClientDisconnect as error:
+        raise RequestAborted(f"the sender went away after {size} bytes of the body") from error
     return b"".join(chunks)
 
 

@@ -35,6 +35,11 @@ _CONTROL_NAMES = {
 }
 
 
+#: Hidden characters of one text that are named; a text of nothing else would grow sixtyfold. Further ones are shown as this sign.
+NAMED_CHARACTERS = 500
+_UNNAMED = Markup("\N{REPLACEMENT CHARACTER}")
+
+
 def is_hidden(character: str) -> bool:
     """True for a character that shows nothing or changes how its neighbours show."""
     if character in _PLAIN_CONTROLS:
@@ -55,7 +60,8 @@ def visible(text: str) -> Markup:
     start = 0
     for found in _MAYBE_HIDDEN.finditer(text):
         if is_hidden(found.group()):
-            pieces += [escape(text[start : found.start()]), _badge(found.group())]
+            badge = _badge(found.group()) if len(pieces) < 2 * NAMED_CHARACTERS else _UNNAMED
+            pieces += [escape(text[start : found.start()]), badge]
             start = found.end()
     return Markup("").join([*pieces, escape(text[start:])])
 

@@ -25,8 +25,8 @@ _log = get_logger(__name__)
 #: Paths that programs read; everything else answers people with a page.
 _PROGRAM_PATHS = ("/v1/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/static/")
 
-#: Seconds after which a client may try again when something outside is away.
-RETRY_AFTER_S = 5
+#: Seconds after which a client may try again when something outside is away, and when the service is busy.
+RETRY_AFTER_S, BUSY_RETRY_AFTER_S = 5, 1
 
 
 class UnknownHost(errors.Forbidden):
@@ -35,6 +35,8 @@ class UnknownHost(errors.Forbidden):
 
 _STATUS: dict[type[WherefromError], HTTPStatus] = {
     errors.MalformedBody: HTTPStatus.BAD_REQUEST,
+    errors.RequestAborted: HTTPStatus.BAD_REQUEST,
+    errors.TooBusy: HTTPStatus.TOO_MANY_REQUESTS,
     UnknownHost: HTTPStatus.BAD_REQUEST,
     errors.Unauthorized: HTTPStatus.UNAUTHORIZED,
     errors.Forbidden: HTTPStatus.FORBIDDEN,
@@ -53,6 +55,7 @@ _TITLES = {
     HTTPStatus.FORBIDDEN: "This is not allowed",
     HTTPStatus.NOT_FOUND: "There is nothing here",
     HTTPStatus.UNPROCESSABLE_ENTITY: "This request cannot be used",
+    HTTPStatus.TOO_MANY_REQUESTS: "The service is busy",
     HTTPStatus.SERVICE_UNAVAILABLE: "The service is not ready",
     HTTPStatus.INTERNAL_SERVER_ERROR: "Something broke on our side",
 }
@@ -105,6 +108,8 @@ def error_answer(request: Request, status: HTTPStatus, detail: ErrorDetail) -> R
     headers = dict(SECURITY_HEADERS)
     if status is HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = str(RETRY_AFTER_S)
+    if status is HTTPStatus.TOO_MANY_REQUESTS:
+        headers["Retry-After"] = str(BUSY_RETRY_AFTER_S)
     if status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         headers["Connection"] = "close"
     if answers_program(request.url.path):
@@ -131,6 +136,10 @@ def answer_of(request: Request, error: WherefromError) -> Response:
 
 def _told(error: WherefromError) -> str:
     """What the answer says. The text of a transient error names hosts and tables, which is for the log only."""
+    if isinstance(error, errors.TooBusy):
+        return (
+            f"The service has as many requests in work as it takes. Try again in {BUSY_RETRY_AFTER_S} second."
+        )
     if isinstance(error, errors.TransientError):
         meaning = (type(error).__doc__ or "").strip().splitlines()[0]
         return f"{meaning} Try again in {RETRY_AFTER_S} seconds; the web service's log says more."

@@ -6,11 +6,12 @@ Marks and bars help the eye; the numbers beside them are the stored ones.
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from web.display import share, signed
 from web.marks import Marked, marked_texts
-from wherefrom.records import AuditDetail, CitationRecord, SourceSummary, Span
+from web.shorten import CITED_CHARACTERS, OUTPUT_CHARACTERS, TURNS_CHARACTERS, last_that_fit, shortened
+from wherefrom.records import AuditDetail, CitationRecord, Message, SourceSummary, Span
 
 _WORD = re.compile(r"\w+(?:['\u2019.-]\w+)*")
 
@@ -24,6 +25,8 @@ to too under until up us very was we were what when where which while who whom w
 you you're your yours
 """
 _COMMON_WORDS = frozenset(_COMMON_TEXT.split())
+#: Turns before the output whose words are marked in citations.
+_READ_TURNS = 20
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,16 @@ class Segment:
 
     text: str
     marked: bool
+    #: Characters behind it that the page does not show.
+    left_out: int = 0
+
+
+@dataclass(frozen=True)
+class TurnView:
+    """One turn before the flagged answer."""
+
+    role: str
+    content: tuple[Segment, ...]
 
 
 @dataclass(frozen=True)
@@ -134,6 +147,13 @@ def mark_words(text: str, vocabulary: frozenset[str]) -> tuple[Segment, ...]:
     return mark_ranges(text, ranges)
 
 
+def _cited_text(text: str, vocabulary: frozenset[str]) -> tuple[Segment, ...]:
+    """A text of a training example, shortened; shared words stand everywhere, so only the beginning is looked at."""
+    marked = mark_words(text[:CITED_CHARACTERS], vocabulary)
+    left_out = max(0, len(text) - CITED_CHARACTERS)
+    return (*marked[:-1], replace(marked[-1], left_out=left_out)) if marked and left_out else marked
+
+
 def mark_ranges(text: str, ranges: Iterable[tuple[int, int]]) -> tuple[Segment, ...]:
     """The text in pieces; ranges of characters are marked, overlapping ones once."""
     segments: list[Segment] = []
@@ -149,13 +169,26 @@ def mark_ranges(text: str, ranges: Iterable[tuple[int, int]]) -> tuple[Segment, 
 
 
 def flagged_segments(completion: str, spans: Sequence[Span]) -> tuple[Segment, ...]:
-    """The flagged completion; the ranges that the producer asked about are marked."""
-    return mark_ranges(completion, [(span.start, span.end) for span in spans])
+    """The flagged completion, shortened; the ranges that the producer asked about are marked."""
+    ranges = [(span.start, span.end) for span in spans]
+    return shortened(mark_ranges(completion, ranges), OUTPUT_CHARACTERS)
+
+
+def plain_segments(text: str) -> tuple[Segment, ...]:
+    """A text without marks, shortened."""
+    return shortened((Segment(text, marked=False),), OUTPUT_CHARACTERS)
+
+
+def turn_views(turns: Sequence[Message]) -> tuple[int, tuple[TurnView, ...]]:
+    """How many of the first turns are not shown, and the others, shortened: the last ones matter most."""
+    skipped = last_that_fit([turn.content[:OUTPUT_CHARACTERS] for turn in turns], TURNS_CHARACTERS)
+    return skipped, tuple(TurnView(turn.role.value, plain_segments(turn.content)) for turn in turns[skipped:])
 
 
 def citation_views(detail: AuditDetail) -> tuple[tuple[CitationView, ...], tuple[CitationView, ...]]:
     """Citations and opponents of an audit, ready for the page, in stored order."""
-    vocabulary = frozenset(words_of(" ".join([*(turn.content for turn in detail.turns), detail.completion])))
+    said = (*(turn.content for turn in detail.turns[-_READ_TURNS:]), detail.completion)
+    vocabulary = frozenset(words_of(" ".join(text[:OUTPUT_CHARACTERS] for text in said)))
     everything = [*detail.citations, *detail.opponents]
     top_score = max((abs(one.score) for one in everything), default=0.0)
     top_against = max((abs(one.influence_score or 0.0) for one in detail.opponents), default=0.0)
@@ -168,8 +201,8 @@ def citation_views(detail: AuditDetail) -> tuple[tuple[CitationView, ...], tuple
             if record.rank > 0
             else share(abs(record.influence_score or 0.0), top_against),
             scores=_scores(record, top_bm25),
-            prompt=mark_words(record.prompt, vocabulary),
-            completion=mark_words(record.completion, vocabulary),
+            prompt=_cited_text(record.prompt, vocabulary),
+            completion=_cited_text(record.completion, vocabulary),
             marked=marked_texts(record, detail.completion),
         )
 

@@ -157,8 +157,8 @@ def readiness(services: Services) -> Readiness:
 
 
 @router.get("/healthz")
-def healthz() -> Liveness:
-    """The process answers; it says nothing about what the process needs."""
+async def healthz() -> Liveness:
+    """The process answers; it says nothing about what the process needs. Waits for no thread, no lane and no database."""
     return Liveness()
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from web.shorten import CITED_CHARACTERS, shortened
 from wherefrom.records import CitationRecord, Span
 
 #: Pairs that are shown, strongest first; more colours could not be told apart. The JSON has all of them.
@@ -25,6 +26,13 @@ class Piece:
     verbatim: bool
     #: The first piece of its pair in this text, which shows the pair's number.
     opens: bool
+    #: Characters behind it that the page does not show.
+    left_out: int = 0
+
+    @property
+    def marked(self) -> bool:
+        """It belongs to a pair, or stands in both texts."""
+        return self.pair is not None or self.verbatim
 
 
 @dataclass(frozen=True)
@@ -40,20 +48,26 @@ class Marked:
 
 
 def marked_texts(record: CitationRecord, output: str) -> Marked | None:
-    """Both texts with the marks of a citation; None where it stores no marks, or the output was erased."""
+    """Both texts with the marks of a citation, long ones shortened; None where it stores no marks, or the output was erased."""
     if not output or not (record.spans or record.overlaps):
         return None
     pairs = list(enumerate(record.spans[:SHOWN_PAIRS], start=1))
     return Marked(
-        output=mark_pairs(
-            output,
-            [(number, one.output) for number, one in pairs],
-            verbatim=[one.output for one in record.overlaps],
+        output=shortened(
+            mark_pairs(
+                output,
+                [(number, one.output) for number, one in pairs],
+                verbatim=[one.output for one in record.overlaps],
+            ),
+            CITED_CHARACTERS,
         ),
-        example=mark_pairs(
-            record.completion,
-            [(number, one.example) for number, one in pairs],
-            verbatim=[one.example for one in record.overlaps],
+        example=shortened(
+            mark_pairs(
+                record.completion,
+                [(number, one.example) for number, one in pairs],
+                verbatim=[one.example for one in record.overlaps],
+            ),
+            CITED_CHARACTERS,
         ),
         shares={number: 100 * one.share for number, one in pairs},
         longest_overlap=max((one.tokens for one in record.overlaps), default=0),

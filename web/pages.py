@@ -3,11 +3,12 @@
 Each route reads records, adds what `web.evidence` computes, and renders one template.
 """
 
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
 from db import catalogue, measurements, reader
 from db.keys import Scope
@@ -107,12 +108,20 @@ def audit(request: Request, services: Shared, audit_id: Id) -> HTMLResponse:
     detail = reader.get_audit(services.database, audit_id)
     citations, opponents = evidence.citation_views(detail)
     everything = (*detail.citations, *detail.opponents)
+    completion = evidence.flagged_segments(detail.completion, detail.spans)
+    preferred = evidence.plain_segments(detail.preferred or "")
+    turns_skipped, turns = evidence.turn_views(detail.turns)
+    shown = (completion, preferred, *(turn.content for turn in turns))
     return render(
         "audit.html",
         request,
         detail=detail,
         audit=detail.audit,
-        completion=evidence.flagged_segments(detail.completion, detail.spans),
+        completion=completion,
+        preferred=preferred,
+        turns=turns,
+        turns_skipped=turns_skipped,
+        shortened=bool(turns_skipped) or _is_shortened(*shown),
         citations=citations,
         opponents=opponents,
         shares=evidence.source_shares(detail.citations),
@@ -128,6 +137,18 @@ def audit(request: Request, services: Shared, audit_id: Id) -> HTMLResponse:
         code_meaning=code_meanings().get(detail.audit.code or ""),
         meanings=_MEANINGS,
     )
+
+
+@router.get("/audits/{audit_id}/text")
+def audit_text(services: Shared, audit_id: Id) -> PlainTextResponse:
+    """The whole text of a flagged output: its turns, then the answer."""
+    detail = reader.get_audit(services.database, audit_id)
+    turns = [f"[{turn.role.value}]\n{turn.content}" for turn in detail.turns]
+    return PlainTextResponse("\n\n".join([*turns, f"[flagged answer]\n{detail.completion}"]))
+
+
+def _is_shortened(*texts: Sequence[evidence.Segment]) -> bool:
+    return any(segment.left_out for text in texts for segment in text)
 
 
 @router.post("/audits/{audit_id}/citations/{rank}/measure", dependencies=[Depends(needs(Scope.READ))])
@@ -184,7 +205,24 @@ def example(
     detail = reader.get_example(services.database, training_example_id)
     size = query.size(services.settings.max_page_size)
     page = reader.cited_by(services.database, training_example_id, cursor=query.cursor, limit=size)
-    return render("example.html", request, detail=detail, page=page, first_page=query.cursor is None)
+    prompt, completion = map(evidence.plain_segments, (detail.prompt, detail.completion))
+    return render(
+        "example.html",
+        request,
+        detail=detail,
+        prompt=prompt,
+        completion=completion,
+        shortened=_is_shortened(prompt, completion),
+        page=page,
+        first_page=query.cursor is None,
+    )
+
+
+@router.get("/examples/{training_example_id}/text")
+def example_text(services: Shared, training_example_id: Id) -> PlainTextResponse:
+    """The whole text of a training example."""
+    detail = reader.get_example(services.database, training_example_id)
+    return PlainTextResponse("\n\n".join(one for one in (detail.prompt, detail.completion) if one))
 
 
 @router.get("/examples")

@@ -11,6 +11,7 @@ from fastapi import Request
 
 from db.keys import UseNotes
 from db.session import Database
+from web.admission import Lanes
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
 
@@ -56,6 +57,7 @@ class Services:
     database: Database
     metrics: Metrics
     queue: QueueProbe
+    lanes: Lanes
     notify: Notify = notify_nobody
     key_uses: UseNotes = field(default_factory=UseNotes)
 

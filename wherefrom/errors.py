@@ -69,6 +69,12 @@ class MalformedBody(PermanentError):
     code = "malformed_body"
 
 
+class RequestAborted(PermanentError):
+    """The sender went away before its request had arrived; nothing was stored."""
+
+    code = "request_aborted"
+
+
 class UnsupportedMediaType(PermanentError):
     """A request body is sent under another content type than the documented one."""
 
@@ -229,6 +235,12 @@ class QuarantineFull(TransientError):
     """The quarantine of stream entries is full; intake pauses until an operator replays or drops some."""
 
     code = "quarantine_full"
+
+
+class TooBusy(TransientError):
+    """The service has as many requests in work as it takes."""
+
+    code = "too_busy"
 
 
 class ServiceUnavailable(TransientError):

@@ -169,6 +169,24 @@ class Settings(BaseSettings):
         default=1000, ge=1, description="Most records in one `POST /v1/flagged`."
     )
     max_page_size: int = Field(default=200, ge=1, le=1000, description="Largest page of a list.")
+    max_concurrent_writes: int = Field(
+        default=4, ge=1, le=256, description="Requests of one web process that store flagged outputs at once."
+    )
+    max_concurrent_reads: int = Field(
+        default=16, ge=1, le=256, description="Lists and pages that one web process makes at once."
+    )
+    max_waiting_requests: int = Field(
+        default=16,
+        ge=0,
+        le=10_000,
+        description="Requests of each kind that may wait for their turn; one more gets 429 at once.",
+    )
+    max_wait_seconds: float = Field(
+        default=0.15,
+        ge=0,
+        le=60,
+        description="How long a flagged output waits for its turn before it gets 429 with `Retry-After`.",
+    )
 
     service_url: str = Field(
         default="http://127.0.0.1:8077", description="Where the client and the CLI find the service."

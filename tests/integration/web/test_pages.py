@@ -6,11 +6,12 @@ from html.parser import HTMLParser
 
 import pytest
 
-from db import intake
+from db import intake, reader
 from db.audit_queue import AuditQueue, Finished
+from tests.integration.db import builders as db_builders
 from tests.integration.db.builders import register
 from tests.integration.web import story
-from wherefrom.records import FlaggedRecord, Message, Role
+from wherefrom.records import FlaggedRecord, Message, Overlap, Role, Span
 
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'><svg onload=alert(1)>{{7*7}}"
 
@@ -230,3 +231,41 @@ def test_no_inline_script_or_style(client, told):
         assert "style=" not in html
         assert "<style" not in html
         assert not re.search(r"<script(?! src=)", html)
+
+
+def test_a_page_shows_a_bounded_part_of_long_texts(client, database):
+    """A completion of 4 MB, cited by training examples of 1 MB with marks: a page of bounded size that says what it leaves out, and the whole behind a link."""
+    bundle_id = db_builders.register(database)
+    long = "word soup " * 400_000
+    turns = [{"role": "user", "content": "a question " * 500} for _ in range(40)]
+    db_builders.accept(database, db_builders.record(1, prompt=None, messages=turns, completion=long))
+    overlap = Overlap(output=Span(start=2_000_000, end=2_000_004), example=Span(start=0, end=4), tokens=1)
+    drafts = [
+        db_builders.draft(rank, db_builders.example(rank + 100, completion="soup " * 200_000)).model_copy(
+            update={"overlaps": (overlap,)}
+        )
+        for rank in range(1, 11)
+    ]
+    claimed = db_builders.claim_one(database, bundle_id)
+    answer = db_builders.attribution(*drafts)
+    AuditQueue(database).finish([Finished(claimed, answer, 0.5)])
+    page = client.get(f"/audits/{claimed.audit_id}")
+    assert page.status_code == 200
+    assert len(page.content) < 400_000
+    assert "characters not shown" in page.text
+    assert "earlier turns not shown" in page.text
+    whole = client.get(f"/audits/{claimed.audit_id}/text")
+    assert whole.headers["content-type"].startswith("text/plain")
+    assert long in whole.text
+    example_id = reader.get_audit(database, claimed.audit_id).citations[-1].training_example_id
+    assert len(client.get(f"/examples/{example_id}").content) < 60_000
+    assert "soup " * 200_000 in client.get(f"/examples/{example_id}/text").text
+
+
+def test_a_text_of_hidden_characters_does_not_grow_without_bound(client, database):
+    """The first ones are named, the others have a sign."""
+    db_builders.register(database)
+    (taken,) = db_builders.accept(database, db_builders.record(1, completion="\u202e\u200b" * 50_000))
+    page = client.get(f"/audits/{taken.audit_id}")
+    assert 0 < page.text.count("U+202E") <= 260
+    assert len(page.content) < 120_000
