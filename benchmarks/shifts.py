@@ -1,4 +1,4 @@
-"""Ways in which a query can differ from what was trained on: by accident, by another door, or by an adversary. Pure functions of text.
+"""Ways in which a query can differ from what was trained on: by accident, by another user interface, or by an adversary. Pure functions of text.
 
 A shift turns a question with its answer into another one about the same fact (or, for `changed_fact`, about nearly the same). The Spanish and German
 ones are sentences of ours around the proper names and numbers of the answer: they carry the fact's names in another language, they are no translation.

@@ -1,7 +1,7 @@
 """Producers: who flags outputs. One producer may hold many API keys, so that a key can be rotated.
 
 Idempotency keys are unique per producer. The names under which the service itself stores records are reserved: a key that bore
-one would share its idempotency keys with the service's own doors.
+one would share its idempotency keys with the service's own entry points.
 """
 
 import unicodedata

@@ -1,4 +1,4 @@
-"""Connections and transactions: one `Database` per process, with one door for reading and one for writing.
+"""Connections and transactions: one `Database` per process, with one way to read and one way to write.
 
 Knows the two engines apart (SQLite in WAL mode, PostgreSQL over psycopg); what is read and written is the business of
 the other files. What the database says is judged in `db.faults`; its errors become ours here.

@@ -34,7 +34,7 @@ from wherefrom.records import (
     TrainingExample,
 )
 from wherefrom.settings import Settings
-from worker import hearing
+from worker import connection_check
 from worker.transport import Channel
 
 #: The setting `engine` that makes a process use this engine; `allow_other_engine` allows it.
@@ -76,7 +76,7 @@ def make_long_engine(settings: Settings) -> "OverlapEngine":
 
 
 def _hear_soon() -> None:
-    hearing.LISTEN_S, hearing.FRESH_S, hearing.DEAF_S = 0.2, 1.5, 2.0
+    connection_check.CHECK_S, connection_check.FRESH_S, connection_check.DEAF_S = 0.2, 1.5, 2.0
 
 
 def make_deaf_engine(settings: Settings) -> "OverlapEngine":

@@ -15,7 +15,7 @@ from web.admission import Lanes
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
 
-#: Told which bundles got new pending audits, so that the worker's door can send hints.
+#: Told which bundles got new pending audits, so that the process around it can send hints.
 Notify = Callable[[Iterable[int]], None]
 
 

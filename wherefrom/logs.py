@@ -18,7 +18,7 @@ from wherefrom.terminal import visible
 
 
 def configure_logging(settings: Settings) -> None:
-    """Send structlog and standard logging to stderr, as readable lines or as JSON. Called once by each door."""
+    """Send structlog and standard logging to stderr, as readable lines or as JSON. Called once by each process."""
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,

@@ -1,4 +1,4 @@
-"""What both doors (`wherefrom` and `python -m worker`) write to a terminal: sentences and tables.
+"""What both command lines (`wherefrom` and `python -m worker`) write to a terminal: sentences and tables.
 
 Everything passes `visible`: names, reasons and texts come from strangers and may hold escape sequences, turned directions or
 line breaks. They are evidence to be seen, not obeyed. rich is imported when something is printed with it: five processes start

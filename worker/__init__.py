@@ -1,1 +1,1 @@
-"""The service's processes: intake, sweeper, workers, web door and supervisor; `python -m worker` is the operator's door."""
+"""The service's processes: intake, sweeper, workers, web server and supervisor; `python -m worker` is the operator's command line."""

@@ -1,4 +1,4 @@
-"""The operator's door: `python -m worker COMMAND`.
+"""The operator's command line: `python -m worker COMMAND`.
 
 The commands are imported when it opens: a worker's pool processes import this module too, by spawning, and need none of them.
 """
@@ -22,7 +22,7 @@ def make_app() -> "typer.Typer":
 
     from worker.admin_commands import add_admin_commands
     from worker.bundle_commands import add_bundle_commands
-    from worker.door import EXIT_CODES
+    from worker.command_line import EXIT_CODES
     from worker.service_commands import add_service_commands
 
     app = typer.Typer(
@@ -57,9 +57,9 @@ def leave_on_signals() -> None:
 def main() -> None:
     """Entry point."""
     leave_on_signals()
-    from worker.door import run_door
+    from worker.command_line import run_command_line
 
-    run_door(make_app())
+    run_command_line(make_app())
 
 
 if __name__ == "__main__":

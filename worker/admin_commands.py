@@ -12,7 +12,7 @@ import typer
 from wherefrom.errors import ConfigurationError
 from wherefrom.records import AuditState
 from wherefrom.terminal import say
-from worker.door import (
+from worker.command_line import (
     EXIT_UNHEALTHY,
     EXIT_USAGE,
     Json,

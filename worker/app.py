@@ -20,10 +20,10 @@ from wherefrom.settings import Settings
 from worker.counting import CounterStore
 from worker.engine import engine_of_process
 from worker.hints import HintSender, MeasureHintSender
+from worker.liveness import LOADING_S
 from worker.owners import owner_name
 from worker.redis_link import broker_of, connect_redis
 from worker.runtime import Runtime
-from worker.signs import LOADING_S
 
 if TYPE_CHECKING:
     from worker.measuring_runtime import MeasuringRuntime

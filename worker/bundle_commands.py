@@ -12,7 +12,7 @@ from wherefrom.errors import UnusableModel
 from wherefrom.records import BundleInfo
 from wherefrom.settings import Settings
 from wherefrom.terminal import say
-from worker.door import Json, hint_at, open_settings, opened_database, print_json, print_rows
+from worker.command_line import Json, hint_at, open_settings, opened_database, print_json, print_rows
 
 if TYPE_CHECKING:
     from db.routing import Moved

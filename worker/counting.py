@@ -8,7 +8,7 @@ from db.session import Database
 from wherefrom.errors import DatabaseUnavailable
 from wherefrom.logs import get_logger
 from wherefrom.metrics import Metrics
-from worker.rounds import guarded
+from worker.loop import guarded
 
 log = get_logger(__name__)
 

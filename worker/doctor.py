@@ -178,7 +178,7 @@ def _database_file(settings: Settings) -> Iterator[Finding]:
 
 
 def _keys(settings: Settings) -> Iterator[Finding]:
-    """Nothing where all is well: keys of a release that reserved no names may share idempotency keys with the service's own doors."""
+    """Nothing where all is well: keys of a release that reserved no names may share idempotency keys with the service's own entry points."""
     database = open_database(settings)
     try:
         held = [key for key in keys.list_keys(database) if key.revoked_at is None]

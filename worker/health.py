@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from wherefrom.errors import ConfigurationError, QueueUnavailable, TransientError
 from wherefrom.settings import Settings, masked
-from worker.signs import STALE_S, Sign
+from worker.liveness import STALE_S, LivenessFile
 
 #: Longest wait for the web service's answer.
 WEB_TIMEOUT_S = 5.0
@@ -40,12 +40,12 @@ def check_health(name: str, settings: Settings) -> Health:
 
 def _process(name: str) -> Callable[[Settings], tuple[bool, str]]:
     def _check(settings: Settings) -> tuple[bool, str]:
-        sign = Sign(settings, name)
-        age_s = sign.age_s()
+        liveness = LivenessFile(settings, name)
+        age_s = liveness.age_s()
         if age_s is None:
             return False, f"no sign of life in {settings.state_dir}; it does not run here"
         said = f"last sign of life {age_s:.0f} s ago"
-        if paused := sign.details().get("paused"):
+        if paused := liveness.details().get("paused"):
             return False, f"{said}, paused: {paused}"
         return age_s <= STALE_S, said
 
@@ -96,7 +96,7 @@ def _database(settings: Settings) -> tuple[bool, str]:
 def web_url(settings: Settings) -> str:
     """Address of this machine's web service, as it wrote it, else as the settings say."""
     host = "127.0.0.1" if settings.host in {"0.0.0.0", "::", ""} else settings.host  # noqa: S104 - asked, not bound
-    return Sign(settings, "web").details().get("url", f"http://{host}:{settings.port}")
+    return LivenessFile(settings, "web").details().get("url", f"http://{host}:{settings.port}")
 
 
 #: What can be asked about.

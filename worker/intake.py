@@ -5,7 +5,7 @@ own unacknowledged entries, or by another one that takes them over. Reading an e
 idempotency key. What cannot be read moves to the rejected stream with the reason.
 
 Who is to blame when storing fails? The database, while it cannot take a probe: then nothing is acknowledged and everybody waits
-(`worker.rounds`). Otherwise the batch is split until the culprit stands alone. A value that the database refuses is rejected; what
+(`worker.loop`). Otherwise the batch is split until the culprit stands alone. A value that the database refuses is rejected; what
 fails for another reason is put off, and goes to the quarantine when it has failed often enough while others were stored.
 """
 

@@ -8,12 +8,12 @@ from wherefrom.records import MeasurementState
 from wherefrom.settings import Settings
 from worker.app import Role
 from worker.engine import engine_of_process
+from worker.liveness import LivenessFile
 from worker.serving import Queue, serve_queue
-from worker.signs import Sign
 from worker.watchdog import Watchdog
 
 #: Name of its sign of life.
-SIGN = "measurer"
+LIVENESS_NAME = "measurer"
 
 
 class MeasuringWatchdog(Watchdog):
@@ -43,7 +43,7 @@ def run_measurer(settings: Settings) -> int:
             Queue(Role.MEASURE, MEASURE_QUEUE, node="wherefrom-measure", processes=1),
             settings,
             watchdog=MeasuringWatchdog(database, limit_s=settings.watchdog_seconds),
-            sign=Sign(settings, SIGN),
+            liveness=LivenessFile(settings, LIVENESS_NAME),
         )
     finally:
         database.dispose()

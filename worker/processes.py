@@ -15,10 +15,10 @@ from worker.counting import CounterStore
 from worker.engine import engine_of_process
 from worker.hints import HintSender, MeasureHintSender
 from worker.intake import Intake
+from worker.liveness import LOADING_S, LivenessFile, loading_file, refusal_file
+from worker.loop import run_loop
 from worker.redis_link import connect_redis
-from worker.rounds import run_rounds
 from worker.serving import Queue, serve_queue
-from worker.signs import LOADING_S, Sign, loading_sign, refusal_sign
 from worker.sweep import Sweeper
 from worker.verify import refuse_unusable_bundles
 from worker.watchdog import Watchdog
@@ -28,11 +28,11 @@ log = get_logger(__name__)
 
 def run_intake(settings: Settings, stop: threading.Event) -> None:
     """Take entries from the stream until `stop` is set."""
-    client, database, metrics, sign = (
+    client, database, metrics, liveness = (
         connect_redis(settings),
         open_database(settings),
         Metrics(),
-        Sign(settings, "intake"),
+        LivenessFile(settings, "intake"),
     )
     hints = HintSender(make_celery(settings), client, settings=settings, metrics=metrics, sender="intake")
     consumer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -40,17 +40,17 @@ def run_intake(settings: Settings, stop: threading.Event) -> None:
     log.info("intake_started", consumer=consumer, database=database.url_masked)
 
     def _beat() -> None:
-        sign.beat(**intake.situation())
+        liveness.beat(**intake.situation())
 
-    sign.give()
+    liveness.create()
     counting = CounterStore(metrics, database).start()
     try:
-        run_rounds(intake.step, name="intake", stop=stop, beat=_beat, pause_s=0)
+        run_loop(intake.step, name="intake", stop=stop, beat=_beat, pause_s=0)
         intake.leave()
     except QueueUnavailable as error:
         log.info("consumer_left_behind", consumer=consumer, reason=str(error))
     finally:
-        sign.remove()
+        liveness.remove()
         counting.close()
         client.close()
         database.dispose()
@@ -59,23 +59,23 @@ def run_intake(settings: Settings, stop: threading.Event) -> None:
 
 def run_sweeper(settings: Settings, stop: threading.Event) -> None:
     """Sweep until `stop` is set."""
-    client, database, metrics, sign = (
+    client, database, metrics, liveness = (
         connect_redis(settings),
         open_database(settings),
         Metrics(),
-        Sign(settings, "sweeper"),
+        LivenessFile(settings, "sweeper"),
     )
     celery = make_celery(settings)
     hints = HintSender(celery, client, settings=settings, metrics=metrics, sender="sweeper")
     measure_hints = MeasureHintSender(celery, client, settings=settings, metrics=metrics, sender="sweeper")
     sweeper = Sweeper(database, hints, measure_hints=measure_hints, settings=settings, metrics=metrics)
     log.info("sweeper_started", every_s=settings.sweep_seconds)
-    sign.give()
+    liveness.create()
     counting = CounterStore(metrics, database).start()
     try:
-        run_rounds(sweeper.step, name="sweeper", stop=stop, beat=sign.beat, pause_s=settings.sweep_seconds)
+        run_loop(sweeper.step, name="sweeper", stop=stop, beat=liveness.beat, pause_s=settings.sweep_seconds)
     finally:
-        sign.remove()
+        liveness.remove()
         counting.close()
         client.close()
         database.dispose()
@@ -97,15 +97,15 @@ def run_worker(settings: Settings) -> int:
             database,
             limit_s=limit_s,
             is_excused=lambda bundle_id: (
-                refusal_sign(settings, bundle_id).is_fresh(limit_s)
-                or loading_sign(settings, bundle_id).is_fresh(LOADING_S)
+                refusal_file(settings, bundle_id).is_fresh(limit_s)
+                or loading_file(settings, bundle_id).is_fresh(LOADING_S)
             ),
         )
         return serve_queue(
             Queue(Role.ATTRIBUTE, None, node="wherefrom", processes=settings.worker_processes),
             settings,
             watchdog=watchdog,
-            sign=Sign(settings, "worker"),
+            liveness=LivenessFile(settings, "worker"),
         )
     finally:
         database.dispose()

@@ -7,7 +7,7 @@ import typer
 
 from wherefrom.errors import ConfigurationError
 from wherefrom.terminal import say
-from worker.door import EXIT_USAGE, Json, open_settings, print_json, print_rows
+from worker.command_line import EXIT_USAGE, Json, open_settings, print_json, print_rows
 
 if TYPE_CHECKING:
     from worker.replay import Kept, KeptEntries

@@ -19,8 +19,8 @@ from wherefrom.metrics import Metrics
 from wherefrom.records import BundleInfo
 from wherefrom.settings import Settings
 from worker.hints import HintSender
+from worker.liveness import loading_file, refusal_file
 from worker.owners import owner_name
-from worker.signs import loading_sign, refusal_sign
 from worker.verify import refuse_bundle
 
 log = get_logger(__name__)
@@ -97,7 +97,7 @@ class Runtime:
                 self._refused[bundle_id] = (self.clock() + REFUSED_S, error)
                 refuse_bundle(self._database, self.settings, bundle_id, error)
                 raise
-            refusal_sign(self.settings, bundle_id).remove()
+            refusal_file(self.settings, bundle_id).remove()
         self._loaded.move_to_end(bundle_id)
         return self._loaded[bundle_id]
 
@@ -105,7 +105,7 @@ class Runtime:
         while len(self._loaded) >= LOADED_BUNDLES:
             self._loaded.popitem(last=False)
         started = self.clock()
-        loading = loading_sign(self.settings, bundle.id)
+        loading = loading_file(self.settings, bundle.id)
         loading.beat(bundle=bundle.name)
         try:
             self._loaded[bundle.id] = self._engine.open_attributor(bundle)

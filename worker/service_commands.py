@@ -10,9 +10,9 @@ import typer
 
 from wherefrom.settings import Settings
 from wherefrom.terminal import say
-from worker.door import EXIT_UNHEALTHY, Json, WithParent, open_settings, print_json
+from worker.command_line import EXIT_UNHEALTHY, Json, WithParent, open_settings, print_json
 from worker.health import CHECKS, check_health
-from worker.rounds import end_with_parent, stop_on_signals
+from worker.loop import end_with_parent, stop_on_signals
 
 Host = Annotated[str | None, typer.Option(help="Address to bind, instead of WHEREFROM_HOST.")]
 Port = Annotated[
@@ -47,7 +47,7 @@ def up(*, host: Host = None, port: Port = None) -> None:
             if not shown and (url := service.web_url()):
                 say(f"wherefrom is at {url} (Ctrl-C stops it)")
                 shown = True
-        say("stopping: the doors first, then what is being worked on")
+        say("stopping: web and intake first, then what is being worked on")
 
 
 def migrate(*, as_json: Json = False) -> None:
@@ -129,7 +129,7 @@ def web(*, host: Host = None, port: Port = None, exit_with_parent: WithParent = 
       python -m worker web --host 0.0.0.0 --port 8080
     """
     settings = _begin(exit_with_parent=exit_with_parent)
-    from worker.web_door import run_web
+    from worker.web_server import run_web
 
     run_web(settings.model_copy(update=_address(host, port)))
 

@@ -11,9 +11,9 @@ from celery import signals
 
 from wherefrom.settings import Settings
 from worker.app import Role, make_celery
-from worker.hearing import Ear, Hearing
+from worker.connection_check import ConnectionCheck, QueueConnection
+from worker.liveness import LivenessFile
 from worker.redis_link import connect_redis, redis_errors
-from worker.signs import Sign
 from worker.watchdog import Watchdog
 
 #: Exit code of a worker that a watcher ended.
@@ -32,7 +32,7 @@ class Queue:
     processes: int
 
 
-def serve_queue(queue: Queue, settings: Settings, *, watchdog: Watchdog, sign: Sign) -> int:
+def serve_queue(queue: Queue, settings: Settings, *, watchdog: Watchdog, liveness: LivenessFile) -> int:
     """Serve until SIGTERM, finish what is in work, and tidy up; the worker's exit code."""
     stop, leaving, in_order = threading.Event(), threading.Event(), threading.Event()
 
@@ -42,17 +42,17 @@ def serve_queue(queue: Queue, settings: Settings, *, watchdog: Watchdog, sign: S
             in_order.set()
 
     signals.worker_shutting_down.connect(_note)
-    sign.give()
+    liveness.create()
     try:
         worker = _worker(queue, settings)
-        hearing = Hearing(lambda: ear_of(worker), _asking(settings))
-        _watch("watchdog", lambda: watchdog.run(beat=sign.beat, stop=stop, end=_end))
-        _watch("hearing", lambda: hearing.run(stop=leaving, end=_end))
+        connection_check = ConnectionCheck(lambda: connection_of(worker), _redis_ping(settings))
+        _watch("watchdog", lambda: watchdog.run(beat=liveness.beat, stop=stop, end=_end))
+        _watch("hearing", lambda: connection_check.run(stop=leaving, end=_end))
         worker.start()
     finally:
         stop.set()
         leaving.set()
-        sign.remove()
+        liveness.remove()
     # To Celery an end by SIGINT is a failure, to us it is what was asked for.
     return 0 if in_order.is_set() else int(worker.exitcode or 0)
 
@@ -70,14 +70,14 @@ def _worker(queue: Queue, settings: Settings) -> Any:
     )
 
 
-def ear_of(worker: Any) -> Ear | None:
+def connection_of(worker: Any) -> QueueConnection | None:
     """The channel over which a Celery worker takes its hints; None while it has none."""
     tasks = getattr(getattr(worker, "consumer", None), "task_consumer", None)
-    channel: Ear | None = getattr(tasks, "channel", None)
+    channel: QueueConnection | None = getattr(tasks, "channel", None)
     return channel
 
 
-def _asking(settings: Settings) -> Callable[[], None]:
+def _redis_ping(settings: Settings) -> Callable[[], None]:
     """Asks Redis over a connection of its own."""
     client = connect_redis(settings)
 

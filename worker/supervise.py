@@ -27,7 +27,7 @@ from wherefrom.private import open_private, private_folder
 from wherefrom.settings import Settings, child_environment
 from worker.embedded import EmbeddedRedis, EmbeddedRedisError, data_dir_of
 from worker.health import web_url
-from worker.signs import Sign
+from worker.liveness import LivenessFile
 
 log = get_logger(__name__)
 
@@ -38,7 +38,7 @@ PROCESSES = ("run", "sweep", "intake", "web")
 AFTER_S = {"sweep": 4.0, "intake": 4.0}
 #: Runs beside them where a recipe is set.
 MEASURER = "measure"
-#: They are stopped in stages: first the doors close, then what was taken in is finished.
+#: They are stopped in stages: first web and intake end, then what was taken in is finished.
 STOP_STAGES = (("web", "intake"), ("sweep", "run", MEASURER))
 #: Exit code of a child whose settings or bundles are wrong; starting it again cannot help.
 EXIT_USAGE = 2
@@ -234,7 +234,7 @@ class LocalService:
 
     def web_url(self) -> str | None:
         """Address of the page once it is being served, else None."""
-        return web_url(self.settings) if Sign(self.settings, "web").age_s() is not None else None
+        return web_url(self.settings) if LivenessFile(self.settings, "web").age_s() is not None else None
 
     def pids(self) -> dict[str, int]:
         """Process ids by name."""
@@ -275,7 +275,7 @@ class LocalService:
             self._overrides["redis_url"] = self._redis.start().url
             self.settings = self.settings.model_copy(update={"redis_url": SecretStr(self._redis.url)})
         upgrade(self.settings.database_url.get_secret_value())
-        Sign(self.settings, "web").remove()
+        LivenessFile(self.settings, "web").remove()
         self._supervisor = Supervisor(
             {name: command_of(name) for name in processes_of(self.settings)},
             environment=child_environment(**self._overrides),

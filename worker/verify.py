@@ -10,7 +10,7 @@ from wherefrom.errors import BundleMismatch, PermanentError
 from wherefrom.logs import get_logger
 from wherefrom.records import BundleInfo
 from wherefrom.settings import Settings
-from worker.signs import refusal_sign
+from worker.liveness import refusal_file
 
 log = get_logger(__name__)
 
@@ -70,5 +70,5 @@ def refuse_unusable_bundles(
 def refuse_bundle(database: Database, settings: Settings, bundle_id: int, error: PermanentError) -> None:
     """Say that a bundle cannot be used: to the log, to the watchdog, and on the audits that wait for it."""
     log.error("bundle_refused", bundle_id=bundle_id, code=error.code, reason=str(error))
-    refusal_sign(settings, bundle_id).beat(code=error.code)
+    refusal_file(settings, bundle_id).beat(code=error.code)
     waiting.explain_waiting(database, bundle_id, code=error.code, reason=str(error))

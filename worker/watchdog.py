@@ -16,7 +16,7 @@ from tasks.attribute import Clock
 from wherefrom.errors import DatabaseUnavailable
 from wherefrom.logs import get_logger
 from wherefrom.records import AuditState
-from worker.rounds import guarded
+from worker.loop import guarded
 
 log = get_logger(__name__)
 

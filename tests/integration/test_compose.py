@@ -1,4 +1,4 @@
-"""docker-compose.yml is valid, starts only doors that exist, and keeps its promises about safety."""
+"""docker-compose.yml is valid, starts only commands that exist, and keeps its promises about safety."""
 
 import os
 import shutil

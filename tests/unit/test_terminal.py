@@ -1,4 +1,4 @@
-"""What both doors write: hostile names are shown, never obeyed."""
+"""What both command lines write: hostile names are shown, never obeyed."""
 
 import ast
 from functools import partial
@@ -8,7 +8,7 @@ import pytest
 
 from wherefrom import terminal
 from wherefrom.errors import ConfigurationError, DatabaseUnavailable
-from worker.door import print_json, print_rows, run_door
+from worker.command_line import print_json, print_rows, run_command_line
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,7 +30,7 @@ def _raise(error: Exception) -> None:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_tables_show_hostile_names(capsys, name):
-    """In both doors: as one cell on one line, markup as it stands."""
+    """In both command lines: as one cell on one line, markup as it stands."""
     rows = {"name": name, "producer": f"x{name}", "scopes": (name, "read"), "model": None}
     print_rows(tuple(rows), [rows], empty="")
     terminal.print_table([("name", "left"), ("n", "right")], [(name, "1")], empty="")
@@ -47,7 +47,7 @@ def test_sentences_and_errors_show_hostile_names(capsys, name):
     terminal.say(f"warning: {name}", to_stderr=True)
     for error in (ConfigurationError(f"{name} is unusable"), DatabaseUnavailable(name)):
         with pytest.raises(SystemExit):
-            run_door(partial(_raise, error))
+            run_command_line(partial(_raise, error))
     print_json({"name": name})
     said = capsys.readouterr()
     assert _is_harmless(said.out + said.err)

@@ -87,7 +87,7 @@ def test_a_reserved_name_is_no_way_in(db: Database) -> None:
 
 
 def test_names_that_the_service_stores_under_are_reserved() -> None:
-    """What the doors use is on the list."""
+    """What the entry points use is on the list."""
     for name in (LOCAL, STREAM, "cli", "http"):
         assert is_reserved(name)
 

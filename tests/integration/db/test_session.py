@@ -34,7 +34,7 @@ def test_writing_commits_at_the_end_and_rolls_back_on_an_error(db: Database) -> 
 
 
 def test_reading_cannot_write(db: Database) -> None:
-    """The reading door refuses an INSERT on both engines."""
+    """A reading transaction refuses an INSERT on both engines."""
     with pytest.raises(Exception, match=r"(?i)read-?only"), db.reading() as session:
         session.execute(insert(Corpus), [_corpus("x")])
     with db.writing() as session:

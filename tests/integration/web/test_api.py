@@ -81,7 +81,7 @@ def test_unknown_models_are_kept(client, told):
 
 
 def test_accepted_records_are_announced_by_bundle(make_app, told):
-    """The worker's door hears of new pending work, once per request, and of nothing else."""
+    """The web server's process hears of new pending work, once per request, and of nothing else."""
     heard: list[list[int]] = []
     client = TestClient(make_app(notify=lambda ids: heard.append(list(ids))), base_url=BASE_URL)
     flag(client, [RECORD, RECORD | {"idempotency_key": "k-2"}])

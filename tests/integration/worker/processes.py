@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from wherefrom.settings import Settings, child_environment
-from worker.rounds import run_rounds
+from worker.loop import run_loop
 
 ROOT = Path(__file__).parents[3]
 NAMES = (
@@ -94,7 +94,7 @@ def sweeping(parts):
     sweeper = parts.sweeper()
     stop = threading.Event()
     thread = threading.Thread(
-        target=run_rounds,
+        target=run_loop,
         args=(sweeper.step,),
         kwargs={
             "name": "sweeper",

@@ -38,9 +38,9 @@ from worker.bundles import add_bundle
 from worker.effect_meter import open_meter, whole_corpus
 from worker.engine import load_engine
 from worker.hints import MeasureHintSender
+from worker.liveness import LOADING_S
 from worker.measuring import MeasuringWatchdog
 from worker.measuring_runtime import MeasuringRuntime
-from worker.signs import LOADING_S
 
 pytestmark = pytest.mark.redis
 

@@ -12,7 +12,7 @@ from wherefrom.messages import INTAKE_GROUP
 from wherefrom.records import AuditState
 from worker.doctor import examine
 from worker.health import check_health
-from worker.signs import Sign
+from worker.liveness import LivenessFile
 from worker.suspects import CHANCES
 
 pytestmark = [pytest.mark.redis, pytest.mark.usefixtures("bundle_id")]
@@ -142,7 +142,7 @@ def test_a_full_quarantine_pauses_intake_and_says_so(parts, client, database):
         intake.step()
     assert "2 entries are in the quarantine" in intake.situation()["paused"]
     assert (client.xlen(STREAM), client.xlen(QUARANTINE)) == (1, 2)
-    Sign(parts.settings, "intake").give(**intake.situation())
+    LivenessFile(parts.settings, "intake").create(**intake.situation())
     health = check_health("intake", parts.settings)
     assert not health.well
     assert "replay --list" in health.text

@@ -71,7 +71,7 @@ def test_the_sweeper_and_the_watchdog_wait(parts, database, url, bundle_id):
 
 
 def test_health_and_doctor_say_so(settings, database, url):
-    """In words, and doctor calls it a problem; the reading door alone would have been content."""
+    """In words, and doctor calls it a problem; reading alone would have been content."""
     assert check_health("database", settings).well
     if not on_postgres(database):
         return  # a SQLite file is read-only for a user, and root writes all the same

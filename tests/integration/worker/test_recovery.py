@@ -90,7 +90,7 @@ def test_a_killed_process_comes_back_on_a_busy_machine(parts, tmp_path):
 
 
 def test_one_deaf_worker_beside_a_healthy_one_ends_itself(parts, tmp_path):
-    """Audits get done all the time, so nothing but its own ear tells it."""
+    """Audits get done all the time, so nothing but the check of its own connection shows it."""
     deaf_log = tmp_path / "deaf"
     state = {"state_dir": str(tmp_path / "healthy")}
     with (

@@ -1,4 +1,4 @@
-"""The operator's door and the supervisor, as processes."""
+"""The operator's command line and the supervisor, as processes."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from tests.integration.worker.conftest import TEXTS
 from tests.integration.worker.processes import ROOT, environment, run_worker_command, running
 from tests.waiting import wait_until
 from wherefrom.records import AuditState
-from worker.signs import Sign
+from worker.liveness import LivenessFile
 from worker.supervise import Supervisor
 from worker.watchdog import Watchdog
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.redis
 
 @pytest.fixture
 def database_url(sqlite_url):
-    """The door is the same on both databases; SQLite is enough here."""
+    """The command line is the same on both databases; SQLite is enough here."""
     return sqlite_url
 
 
@@ -50,9 +50,11 @@ def test_up_runs_everything_and_leaves_nothing_behind(settings, database, tmp_pa
             start_new_session=True,
         )
     try:
-        url = wait_until(lambda: Sign(settings, "web").details().get("url"), 60, "the page")
+        url = wait_until(lambda: LivenessFile(settings, "web").details().get("url"), 60, "the page")
         assert httpx.get(f"{url}/healthz", timeout=10).status_code == 200
-        children = {child: int(Sign(settings, child).details().get("pid", 0)) for child in ("web", "worker")}
+        children = {
+            child: int(LivenessFile(settings, child).details().get("pid", 0)) for child in ("web", "worker")
+        }
         folder = settings.state_dir / "redis"
         password = (folder / "redis.password").read_text().strip()
         own = f"redis://:{password}@127.0.0.1:{(folder / 'redis.port').read_text().strip()}"
@@ -75,7 +77,7 @@ def test_up_runs_everything_and_leaves_nothing_behind(settings, database, tmp_pa
         wait_until(lambda: reader.queue_health(database).states[AuditState.DONE] == 2, 60, "the second audit")
         os.kill(children["web"], signal.SIGKILL)
         wait_until(
-            lambda: Sign(settings, "web").details().get("pid") not in {None, str(children["web"])},
+            lambda: LivenessFile(settings, "web").details().get("pid") not in {None, str(children["web"])},
             60,
             "a new web",
         )
@@ -113,7 +115,7 @@ def test_children_end_when_the_supervisor_is_killed(settings, tmp_path):
     """SIGKILL for the supervisor alone: its children notice and end."""
     settings = settings.model_copy(update={"port": 0})
     with running(settings, "up", log=tmp_path / "up.log") as up:
-        wait_until(lambda: Sign(settings, "web").details().get("url"), 60, "the page")
+        wait_until(lambda: LivenessFile(settings, "web").details().get("url"), 60, "the page")
         os.kill(up.pid, signal.SIGKILL)
         wait_until(lambda: not processes_with(str(settings.state_dir)), 60, "the children to end")
 

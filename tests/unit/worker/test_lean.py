@@ -26,7 +26,7 @@ def imported(code: str) -> set[str]:
         ("from worker.__main__ import make_app; make_app()", set()),
         ("import worker.health", set()),
         ("import worker.processes", {"sqlalchemy", "celery", "redis"}),
-        ("import worker.web_door", {"sqlalchemy", "alembic", "celery", "redis", "uvicorn"}),
+        ("import worker.web_server", {"sqlalchemy", "alembic", "celery", "redis", "uvicorn"}),
         ("import db.migrate", {"sqlalchemy", "alembic"}),
     ],
     ids=["command line", "health", "intake, sweeper and worker", "web", "migrate"],

@@ -8,9 +8,9 @@ from tests.overlap_engine import OverlapEngine
 from wherefrom.errors import BundleCorrupt
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
+from worker.liveness import loading_file, refusal_file
 from worker.owners import owner_name
 from worker.runtime import LOADED_BUNDLES, REFUSED_S, Runtime
-from worker.signs import loading_sign, refusal_sign
 
 
 class NoDatabase:
@@ -90,30 +90,30 @@ def test_a_refused_bundle_is_not_loaded_with_every_hint(runtime, made, explained
 
 def test_loading_is_told_to_the_watchdog(runtime, monkeypatch):
     """A sign while the model is being loaded, gone when it is loaded or refused."""
-    sign, seen = loading_sign(runtime.settings, 1), []
+    liveness, seen = loading_file(runtime.settings, 1), []
 
     def make(bundle):
-        seen.append(sign.is_fresh(60))
+        seen.append(liveness.is_fresh(60))
         return bundle.id
 
     monkeypatch.setattr(runtime._engine, "open_attributor", make)
     runtime.attributor(1)
     assert seen == [True]
-    assert not sign.is_fresh(60)
+    assert not liveness.is_fresh(60)
 
 
 def test_a_refusal_is_told_to_the_watchdog(runtime, monkeypatch):
     """A fresh sign per refused bundle; it is gone when the bundle was mended."""
     with pytest.raises(BundleCorrupt):
         runtime.attributor(13)
-    sign = refusal_sign(runtime.settings, 13)
-    assert sign.is_fresh(60)
-    assert sign.details()["code"] == "bundle_corrupt"
-    assert not refusal_sign(runtime.settings, 1).is_fresh(60)
+    liveness = refusal_file(runtime.settings, 13)
+    assert liveness.is_fresh(60)
+    assert liveness.details()["code"] == "bundle_corrupt"
+    assert not refusal_file(runtime.settings, 1).is_fresh(60)
     monkeypatch.setattr(runtime._engine, "open_attributor", lambda bundle: bundle.id)
     runtime.clock = lambda: float("inf")
     assert runtime.attributor(13) == 13
-    assert not sign.is_fresh(60)
+    assert not liveness.is_fresh(60)
 
 
 def test_owners_are_never_alike():

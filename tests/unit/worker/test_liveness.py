@@ -9,29 +9,29 @@ from structlog.testing import capture_logs
 from wherefrom.errors import ConfigurationError
 from wherefrom.settings import Settings
 from worker.health import check_health
-from worker.signs import STALE_S, Sign
+from worker.liveness import STALE_S, LivenessFile
 
 
 def test_a_sign_tells_its_age_and_details_until_it_is_removed(tmp_path):
     """Fresh after it was given; gone after an end in order."""
-    sign = Sign(Settings(state_dir=tmp_path / "state"), "web")
-    assert sign.age_s() is None
-    assert sign.details() == {}
-    sign.give(url="http://x")
-    age_s = sign.age_s()
+    liveness = LivenessFile(Settings(state_dir=tmp_path / "state"), "web")
+    assert liveness.age_s() is None
+    assert liveness.details() == {}
+    liveness.create(url="http://x")
+    age_s = liveness.age_s()
     assert age_s is not None
     assert age_s < 5
-    assert sign.details() == {"pid": str(os.getpid()), "url": "http://x"}
-    sign.remove()
-    sign.remove()
-    assert sign.age_s() is None
+    assert liveness.details() == {"pid": str(os.getpid()), "url": "http://x"}
+    liveness.remove()
+    liveness.remove()
+    assert liveness.age_s() is None
 
 
 def test_health_follows_the_age_of_the_sign(tmp_path):
     """A process that stopped turning is unwell, though it still exists."""
     settings = Settings(state_dir=tmp_path)
     assert not check_health("intake", settings).well
-    Sign(settings, "intake").give()
+    LivenessFile(settings, "intake").create()
     assert check_health("intake", settings).well
     old = (tmp_path / "intake.json").stat().st_mtime - STALE_S - 5
     os.utime(tmp_path / "intake.json", (old, old))
@@ -42,25 +42,25 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     """The operator learns which setting to look at."""
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(ConfigurationError, match="WHEREFROM_STATE_DIR"):
-        Sign(Settings(state_dir=tmp_path / "file" / "state"), "web").give()
+        LivenessFile(Settings(state_dir=tmp_path / "file" / "state"), "web").create()
 
 
 def test_a_torn_sign_has_no_details(tmp_path):
     """Half a file is no reason to fail."""
     (tmp_path / "web.json").write_text("{", encoding="utf-8")
-    assert Sign(Settings(state_dir=tmp_path), "web").details() == {}
+    assert LivenessFile(Settings(state_dir=tmp_path), "web").details() == {}
 
 
 def test_another_users_state_folder_is_one_line(tmp_path, monkeypatch):
     """The folder is the service's alone; whoever else asks is told as whom to ask."""
-    sign = Sign(Settings(state_dir=tmp_path), "web")
+    liveness = LivenessFile(Settings(state_dir=tmp_path), "web")
 
     def refuse(*_args, **_kwargs):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("pathlib.Path.stat", refuse)
     monkeypatch.setattr("pathlib.Path.read_text", refuse)
-    for ask in (sign.age_s, sign.details):
+    for ask in (liveness.age_s, liveness.details):
         with pytest.raises(ConfigurationError, match="another user"):
             ask()
 
@@ -78,24 +78,24 @@ def fails_with(monkeypatch, number):
 def test_a_full_or_failing_disk_is_a_warning(tmp_path, monkeypatch, number):
     """The process works without its sign, from the first one on; nothing is left behind."""
     fails_with(monkeypatch, number)
-    sign = Sign(Settings(state_dir=tmp_path), "intake")
+    liveness = LivenessFile(Settings(state_dir=tmp_path), "intake")
     with capture_logs() as logs:
-        sign.give()
-        sign.beat()
+        liveness.create()
+        liveness.beat()
     assert [(one["event"], one["log_level"]) for one in logs] == [("sign_not_written", "warning")] * 2
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_goes_away_while_the_process_runs_is_a_warning(tmp_path):
     """What was a folder at the start and is none now ends nothing."""
-    sign = Sign(Settings(state_dir=tmp_path / "state"), "intake")
-    sign.give()
+    liveness = LivenessFile(Settings(state_dir=tmp_path / "state"), "intake")
+    liveness.create()
     (tmp_path / "state" / "intake.json").unlink()
     (tmp_path / "state").rmdir()
     (tmp_path / "state").write_text("", encoding="utf-8")
     with capture_logs() as logs:
-        sign.beat()
-        sign.remove()
-        assert sign.age_s() is None
-        assert sign.details() == {}
+        liveness.beat()
+        liveness.remove()
+        assert liveness.age_s() is None
+        assert liveness.details() == {}
     assert [one["event"] for one in logs] == ["sign_not_written"] * 2

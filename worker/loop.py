@@ -22,7 +22,7 @@ RETRY_CAP_S = 5.0
 PARENT_POLL_S = 1.0
 
 
-def run_rounds(
+def run_loop(
     step: Callable[[], None], *, name: str, stop: threading.Event, beat: Callable[[], None], pause_s: float
 ) -> None:
     """Call `step` every `pause_s` seconds until `stop` is set; after a transient error wait longer, and go on.

@@ -16,30 +16,30 @@ from wherefrom.settings import Settings
 
 log = get_logger(__name__)
 
-#: A sign older than this means that the process hangs. Rounds take seconds; waits for Redis or the database up to 30.
+#: A file older than this means that the process hangs. Rounds take seconds; waits for Redis or the database up to 30.
 STALE_S = 60.0
 #: A model that is loaded for longer than this counts as hung.
 LOADING_S = 900.0
 
 
-def refusal_sign(settings: Settings, bundle_id: int) -> "Sign":
-    """The sign that a process of this machine looked at a bundle and refused it: a pool process gives it, the watchdog reads it."""
-    return Sign(settings, f"refused-{bundle_id}")
+def refusal_file(settings: Settings, bundle_id: int) -> "LivenessFile":
+    """Says that a process of this machine looked at a bundle and refused it: a pool process writes it, the watchdog reads it."""
+    return LivenessFile(settings, f"refused-{bundle_id}")
 
 
-def loading_sign(settings: Settings, bundle_id: int) -> "Sign":
-    """The sign that a pool process of this machine is loading a bundle's model, which may take longer than the watchdog waits."""
-    return Sign(settings, f"loading-{bundle_id}")
+def loading_file(settings: Settings, bundle_id: int) -> "LivenessFile":
+    """Says that a pool process of this machine is loading a bundle's model, which may take longer than the watchdog waits."""
+    return LivenessFile(settings, f"loading-{bundle_id}")
 
 
-class Sign:
-    """The sign of life of one process of this machine (and `state_dir`)."""
+class LivenessFile:
+    """The file by which one process of this machine (and `state_dir`) shows that it is alive."""
 
     def __init__(self, settings: Settings, name: str) -> None:
         self._path = settings.state_dir / f"{name}.json"
 
-    def give(self, **details: str) -> None:
-        """Write the first sign of a process, replacing the old one in one step. A full or failing disk is only told: the process works without.
+    def create(self, **details: str) -> None:
+        """Write the file for the first time, replacing an old one in one step. A full or failing disk is only logged: the process works without.
 
         Raises:
             ConfigurationError: the state folder can never be written to.
@@ -52,14 +52,14 @@ class Sign:
             self._tell(error)
 
     def beat(self, **details: str) -> None:
-        """Write the sign again; one that cannot be written is a line in the log, for nothing but its age is lost."""
+        """Write the file again; one that cannot be written is a line in the log, for nothing but its age is lost."""
         try:
             self._write(details)
         except (OSError, DiskFull) as error:
             self._tell(error)
 
     def age_s(self) -> float | None:
-        """Seconds since the last sign; None when there is none.
+        """Seconds since the file was last written; None when there is none.
 
         Raises:
             ConfigurationError: the state folder is another user's.
@@ -72,7 +72,7 @@ class Sign:
             return None
 
     def details(self) -> dict[str, str]:
-        """What the process wrote; empty when there is no sign.
+        """What the process wrote; empty when there is no file.
 
         Raises:
             ConfigurationError: the state folder is another user's.
@@ -91,12 +91,12 @@ class Sign:
         )
 
     def is_fresh(self, within_s: float) -> bool:
-        """Whether it was given in the last `within_s` seconds."""
+        """Whether it was written in the last `within_s` seconds."""
         age_s = self.age_s()
         return age_s is not None and age_s <= within_s
 
     def remove(self) -> None:
-        """Take the sign away: the process ended in order."""
+        """Remove the file: the process ended in order."""
         try:
             self._path.unlink(missing_ok=True)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""The operator's door: what each command says, and its exit code. Called in this process; test_service.py starts real ones."""
+"""The operator's command line: what each command says, and its exit code. Called in this process; test_service.py starts real ones."""
 
 import json
 import os
@@ -14,14 +14,14 @@ from tests.integration.worker.conftest import MODEL, register_bundle
 from tests.integration.worker.processes import plain_settings
 from wherefrom.records import FlaggedRecord
 from worker.__main__ import make_app
-from worker.door import run_door
+from worker.command_line import run_command_line
 
 pytestmark = pytest.mark.redis
 
 
 @pytest.fixture
 def database_url(sqlite_url):
-    """The door is the same on both databases; SQLite is enough here."""
+    """The command line is the same on both databases; SQLite is enough here."""
     return sqlite_url
 
 
@@ -35,9 +35,9 @@ class Ended:
 
 
 @pytest.fixture
-def door(settings, monkeypatch, capsys):
+def operator_command(settings, monkeypatch, capsys):
     """Calls `python -m worker` with words and settings."""
-    monkeypatch.setattr("worker.door.configure_logging", lambda _settings: None)
+    monkeypatch.setattr("worker.command_line.configure_logging", lambda _settings: None)
     for name, value in plain_settings(settings).items():
         monkeypatch.setenv(f"WHEREFROM_{name.upper()}", value)
 
@@ -45,7 +45,7 @@ def door(settings, monkeypatch, capsys):
         for name, value in overrides.items():
             monkeypatch.setenv(f"WHEREFROM_{name.upper()}", value)
         with pytest.raises(SystemExit) as ended:
-            run_door(lambda: make_app()(list(words)))
+            run_command_line(lambda: make_app()(list(words)))
         said = capsys.readouterr()
         return Ended(int(ended.value.code or 0), said.out, said.err)
 
@@ -87,112 +87,118 @@ def door(settings, monkeypatch, capsys):
     ],
 )
 @pytest.mark.usefixtures("database")
-def test_each_command_says_what_is_so_and_ends_with_its_code(door, words, overrides, code, said):  # noqa: PLR0917 - a table
+def test_each_command_says_what_is_so_and_ends_with_its_code(operator_command, words, overrides, code, said):  # noqa: PLR0917 - a table
     """0 ok, 1 unhealthy, 2 wrong usage, 3 away; one line for what a person can mend."""
-    ended = door(*words, **overrides)
+    ended = operator_command(*words, **overrides)
     assert ended.code == code, ended
     assert said in ended.out + ended.err
 
 
-def test_bundles_are_retired_and_activated(door, database, bundle_id):
+def test_bundles_are_retired_and_activated(operator_command, database, bundle_id):
     """By name and by id; both say what became of the audits that wait."""
     record = FlaggedRecord(prompt="p", completion="c", model=MODEL)
     accept(database, [record], producer="p", channel="http")
-    retired = door("bundles", "retire", "overlap-test")
+    retired = operator_command("bundles", "retire", "overlap-test")
     assert "is retired" in retired.out
     assert "1 pending audits are rejected (unknown_model)" in retired.out
-    assert "False" in door("bundles").out
-    activated = json.loads(door("bundles", "activate", str(bundle_id), "--json").out.splitlines()[-1])
+    assert "False" in operator_command("bundles").out
+    activated = json.loads(
+        operator_command("bundles", "activate", str(bundle_id), "--json").out.splitlines()[-1]
+    )
     assert (activated["active"], activated["queued"], activated["without_bundle"]) == (True, 1, 0)
 
 
-def test_answered_audits_are_asked_again_under_another_bundle(door, database, bundle_id):
+def test_answered_audits_are_asked_again_under_another_bundle(operator_command, database, bundle_id):
     """The new audit is pending beside the old one; what cannot be asked is named, with exit code 2."""
     record = FlaggedRecord(prompt="p", completion="c", model=MODEL)
     (taken,) = accept(database, [record], producer="p", channel="http")
     second = register_bundle(database, name="overlap-second", model=MODEL, activate=False)
     asked = json.loads(
-        door("retry", str(taken.audit_id), "--bundle", "overlap-second", "--json").out.splitlines()[-1]
+        operator_command(
+            "retry", str(taken.audit_id), "--bundle", "overlap-second", "--json"
+        ).out.splitlines()[-1]
     )
     assert (asked["asked"], asked["present"], asked["left_out"]) == (1, 0, 0)
     assert AuditQueue(database).pending_counts() == {bundle_id: 1, second: 1}
-    ended = door("retry", str(taken.audit_id), "4711", "--bundle", str(second))
+    ended = operator_command("retry", str(taken.audit_id), "4711", "--bundle", str(second))
     assert ended.code == 2
     assert "1 have an audit there already, 1 left out" in ended.out
 
 
 @pytest.mark.usefixtures("database")
-def test_keys_are_made_listed_and_revoked(door):
+def test_keys_are_made_listed_and_revoked(operator_command):
     """The key is shown once; the list shows only its prefix."""
-    made = door("keys", "create", "producer", "--scope", "ingest", "--days", "9", "--json")
+    made = operator_command("keys", "create", "producer", "--scope", "ingest", "--days", "9", "--json")
     key = json.loads(made.out)["key"]
-    listed = door("keys", "list", "--json")
+    listed = operator_command("keys", "list", "--json")
     assert [(one["name"], one["scopes"]) for one in json.loads(listed.out)] == [("producer", ["ingest"])]
     assert key not in listed.out
-    assert door("keys", "revoke", "producer").code == 0
-    assert json.loads(door("keys", "list", "--json").out)[0]["revoked_at"] is not None
-    assert door("keys", "create", "x", "--scope", "all").code == 2
-    assert door("keys", "create", "y", "--scope", "read").out.startswith("wf_")
-    assert "producer" in door("keys", "list").out
+    assert operator_command("keys", "revoke", "producer").code == 0
+    assert json.loads(operator_command("keys", "list", "--json").out)[0]["revoked_at"] is not None
+    assert operator_command("keys", "create", "x", "--scope", "all").code == 2
+    assert operator_command("keys", "create", "y", "--scope", "read").out.startswith("wf_")
+    assert "producer" in operator_command("keys", "list").out
 
 
-def test_doctor_names_a_database_file_that_others_reach(door, database, settings):
+def test_doctor_names_a_database_file_that_others_reach(operator_command, database, settings):
     """A file of a release before; a new one is its owner's alone."""
     database.ping()
     path = settings.database_url.get_secret_value().removeprefix("sqlite:///")
     for mode, named in ((0o644, True), (0o600, False)):
         os.chmod(path, mode)  # noqa: PTH101 - the path is a string
-        found = json.loads(door("doctor", "--json").out.splitlines()[-1])
+        found = json.loads(operator_command("doctor", "--json").out.splitlines()[-1])
         assert ("database file" in {one["what"] for one in found}) is named
 
 
-def test_doctor_names_keys_with_a_name_of_the_service(door, database):
+def test_doctor_names_keys_with_a_name_of_the_service(operator_command, database):
     """A release before could make one; its records and the stream's share idempotency keys."""
     keys.create_key(database, "old", ["ingest"])
     with database.writing() as session:
         session.execute(text("UPDATE producer SET name = 'stream'"))
-    found = json.loads(door("doctor", "--json").out.splitlines()[-1])
+    found = json.loads(operator_command("doctor", "--json").out.splitlines()[-1])
     assert ["the key old" in one["text"] for one in found if one["what"] == "keys"] == [True]
 
 
 @pytest.mark.usefixtures("database")
-def test_a_key_is_rotated(door):
+def test_a_key_is_rotated(operator_command):
     """The new key belongs to the same producer; the old one is revoked at once where no grace is wanted."""
-    assert door("keys", "create", "eu", "--scope", "ingest", "--producer", "production").code == 0
-    new = json.loads(door("keys", "rotate", "eu", "--grace-hours", "0", "--days", "9", "--json").out)
+    assert operator_command("keys", "create", "eu", "--scope", "ingest", "--producer", "production").code == 0
+    new = json.loads(
+        operator_command("keys", "rotate", "eu", "--grace-hours", "0", "--days", "9", "--json").out
+    )
     assert (new["name"], new["producer"], new["key"][:3]) == ("eu-2", "production", "wf_")
-    told = door("keys", "rotate", "eu-2")
+    told = operator_command("keys", "rotate", "eu-2")
     assert told.out.startswith("wf_")
     assert "eu-3" in told.err
-    listed = json.loads(door("keys", "list", "--json").out)
+    listed = json.loads(operator_command("keys", "list", "--json").out)
     assert [(one["name"], one["producer"]) for one in listed] == [
         (name, "production") for name in ("eu", "eu-2", "eu-3")
     ]
     for words in (("rotate", "eu"), ("rotate", "x"), ("create", "Stream", "--scope", "ingest")):
-        assert door("keys", *words).code == 2
+        assert operator_command("keys", *words).code == 2
     for days in ("36501", "99999999999", "0"):
-        assert door("keys", "create", "y", "--scope", "read", "--days", days).code == 2
+        assert operator_command("keys", "create", "y", "--scope", "read", "--days", days).code == 2
 
 
 @pytest.mark.usefixtures("bundle_id")
-def test_doctor_says_what_is_wrong(door, settings, monkeypatch):
+def test_doctor_says_what_is_wrong(operator_command, settings, monkeypatch):
     """A healthy installation without processes: exit 0 with warnings, a misspelt setting among them; a missing bundle or Redis: exit 1."""
     monkeypatch.setenv("WHEREFROM_BATCH_AUDIT", "3")
-    ended = door("doctor", "--json")
+    ended = operator_command("doctor", "--json")
     verdicts = {one["what"]: one["verdict"] for one in json.loads(ended.out.splitlines()[-1])}
     assert ended.code == 0, ended
     assert "WHEREFROM_BATCH_AUDIT is no setting" in ended.out
     assert verdicts["bundle"] == verdicts["database"] == verdicts["redis"] == "ok"
     assert verdicts["worker"] == verdicts["redis durability"] == verdicts["engine"] == "warning"
     (settings.bundles_dir / "overlap-test" / "examples.jsonl").unlink()
-    assert "unknown_bundle" in door("doctor", "--json").out
-    assert door("doctor", redis_url="redis://127.0.0.1:1/0").code == 1
+    assert "unknown_bundle" in operator_command("doctor", "--json").out
+    assert operator_command("doctor", redis_url="redis://127.0.0.1:1/0").code == 1
 
 
 @pytest.mark.usefixtures("bundle_id")
-def test_bundles_are_listed(door):
+def test_bundles_are_listed(operator_command):
     """By name and model."""
-    assert "overlap-test" in door("bundles").out
+    assert "overlap-test" in operator_command("bundles").out
 
 
 @pytest.mark.parametrize(
@@ -203,8 +209,8 @@ def test_bundles_are_listed(door):
     ],
 )  # fmt: skip
 @pytest.mark.usefixtures("settings")
-def test_every_command_explains_itself_with_examples(door, words):
+def test_every_command_explains_itself_with_examples(operator_command, words):
     """`--help` has an example of each."""
-    ended = door(*words, "--help")
+    ended = operator_command(*words, "--help")
     assert ended.code == 0
     assert f"python -m worker {' '.join(words)}" in " ".join(ended.out.split())

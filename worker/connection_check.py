@@ -1,4 +1,4 @@
-"""Each worker watches its own ear: one that has gone deaf beside healthy ones ends, so that its supervisor starts it again.
+"""Each worker checks its own connection to the queue: one that has gone deaf beside healthy ones ends, so that its supervisor starts it again.
 
 A worker with room for a hint asks its queue all the time, and the queue answers within a second or two, be it with nothing. So a
 worker that has room, whose Redis answers somebody else, and that hears no answer is deaf, whatever the others get done. The
@@ -13,19 +13,19 @@ from typing import Protocol
 from tasks.attribute import Clock
 from wherefrom.errors import QueueUnavailable
 from wherefrom.logs import get_logger
-from worker.rounds import guarded
+from worker.loop import guarded
 
 log = get_logger(__name__)
 
 #: Seconds between two looks.
-LISTEN_S = 2.0
+CHECK_S = 2.0
 #: An answer this long ago is fresh: a question waits for a second, and a busy machine takes its time.
 FRESH_S = 5.0
 #: A worker that hears nothing for this long, while it could, is deaf.
 DEAF_S = 12.0
 
 
-class Ear(Protocol):
+class QueueConnection(Protocol):
     """What is known of a worker's connection to its queue."""
 
     @property
@@ -36,28 +36,32 @@ class Ear(Protocol):
         """Whether the worker would take a hint now."""
 
 
-class Hearing:
+class ConnectionCheck:
     """Decides whether a worker is deaf; of several looks in a row, so that a short pause is none."""
 
     def __init__(
-        self, ear: Callable[[], Ear | None], ask: Callable[[], None], *, clock: Clock = time.monotonic
+        self,
+        connection: Callable[[], QueueConnection | None],
+        ask_redis: Callable[[], None],
+        *,
+        clock: Clock = time.monotonic,
     ) -> None:
         """Prepare.
 
         Args:
-            ear: The worker's present connection, None while it has none.
-            ask: Returns when Redis answers; raises `QueueUnavailable` when it does not.
+            connection: The worker's present connection, None while it has none.
+            ask_redis: Returns when Redis answers; raises `QueueUnavailable` when it does not.
             clock: Seconds, as those of `Ear.heard_at`.
         """
-        self._ear = ear
-        self._ask = ask
+        self._connection = connection
+        self._ask_redis = ask_redis
         self._clock = clock
-        self._has_heard = False
+        self._was_connected = False
         self._deaf_since: float | None = None
 
     def silent_s(self) -> float:
         """Look once; for how many seconds the worker has been deaf."""
-        if self._hears():
+        if self._is_connected():
             self._deaf_since = None
             return 0.0
         now = self._clock()
@@ -67,25 +71,25 @@ class Hearing:
 
     def run(self, *, stop: threading.Event, end: Callable[[], None]) -> None:
         """Look until `stop` is set; call `end` when the worker is deaf."""
-        while not stop.wait(LISTEN_S):
+        while not stop.wait(CHECK_S):
             silent_s = guarded(self.silent_s, name="hearing", otherwise=0.0)
             if silent_s >= DEAF_S:
                 log.error("worker_deaf", seconds=round(silent_s), limit_s=DEAF_S)
                 end()
                 return
 
-    def _hears(self) -> bool:
+    def _is_connected(self) -> bool:
         """It heard lately, or it cannot now: it starts, it is full, or Redis is away."""
-        ear = self._ear()
-        heard_at = None if ear is None else ear.heard_at
+        connection = self._connection()
+        heard_at = None if connection is None else connection.heard_at
         if heard_at is not None:
-            self._has_heard = True
+            self._was_connected = True
             if self._clock() - heard_at <= FRESH_S:
                 return True
-        if not self._has_heard or (ear is not None and not ear.has_room()):
+        if not self._was_connected or (connection is not None and not connection.has_room()):
             return True
         try:
-            self._ask()
+            self._ask_redis()
         except QueueUnavailable:
             return True
         return False

@@ -5,11 +5,11 @@ import threading
 import pytest
 
 from wherefrom.errors import QueueUnavailable
-from worker.hearing import DEAF_S, FRESH_S, Hearing
+from worker.connection_check import DEAF_S, FRESH_S, ConnectionCheck
 from worker.transport import Connection
 
 
-class Ear:
+class QueueConnection:
     """A connection to a queue, as the test says."""
 
     def __init__(self):
@@ -25,8 +25,8 @@ class Around:
     """A worker's surroundings: time, connection, Redis."""
 
     def __init__(self):
-        self.now, self.ear, self.redis_away = 0.0, Ear(), False
-        self.hearing = Hearing(lambda: self.ear, self.ask, clock=lambda: self.now)
+        self.now, self.connection, self.redis_away = 0.0, QueueConnection(), False
+        self.connection_check = ConnectionCheck(lambda: self.connection, self.ask, clock=lambda: self.now)
 
     def ask(self):
         """Redis answers, or not."""
@@ -35,16 +35,16 @@ class Around:
 
     def silent_after(self, seconds):
         """Look, wait, look."""
-        self.hearing.silent_s()
+        self.connection_check.silent_s()
         self.now += seconds
-        return self.hearing.silent_s()
+        return self.connection_check.silent_s()
 
 
 @pytest.fixture
 def around():
     """A worker that has just heard something."""
     made = Around()
-    assert made.hearing.silent_s() == 0
+    assert made.connection_check.silent_s() == 0
     made.now = FRESH_S + 1
     return made
 
@@ -53,19 +53,19 @@ def test_with_room_and_without_an_answer_it_is_deaf(around):
     """Time runs from the first look that heard nothing; one answer ends it."""
     assert around.silent_after(5) == 5
     assert around.silent_after(5) == 10
-    around.ear.heard_at = around.now
+    around.connection.heard_at = around.now
     assert around.silent_after(1) == 0
 
 
 def test_a_lost_connection_that_does_not_come_back_is_deafness(around):
     """Redis answers others, and this worker has no connection."""
-    around.ear = None
+    around.connection = None
     assert around.silent_after(7) == 7
 
 
 def test_a_full_worker_asks_for_nothing(around):
     """It may work for hours."""
-    around.ear.room = False
+    around.connection.room = False
     assert around.silent_after(3600) == 0
 
 
@@ -80,7 +80,7 @@ def test_an_absent_redis_is_no_deafness(around):
 def test_a_worker_that_starts_is_not_deaf():
     """Before the first answer the other watchdog looks."""
     around = Around()
-    around.ear.heard_at = None
+    around.connection.heard_at = None
     assert around.silent_after(3600) == 0
 
 
@@ -97,8 +97,8 @@ def test_a_deaf_worker_is_ended_and_a_bug_of_the_watcher_ends_nothing(around, mo
     ended = []
     stop = threading.Event()
     monkeypatch.setattr(stop, "wait", lambda _: False)
-    monkeypatch.setattr(around.hearing, "silent_s", look)
-    around.hearing.run(stop=stop, end=lambda: ended.append(True))
+    monkeypatch.setattr(around.connection_check, "silent_s", look)
+    around.connection_check.run(stop=stop, end=lambda: ended.append(True))
     assert ended == [True]
 
 

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from wherefrom.errors import QueueUnavailable
-from worker.rounds import run_rounds
+from worker.loop import run_loop
 
 
 def rounds(outcomes, monkeypatch):
@@ -23,7 +23,7 @@ def rounds(outcomes, monkeypatch):
             raise outcome
 
     monkeypatch.setattr(stop, "wait", waits.append)
-    run_rounds(_step, name="x", stop=stop, beat=lambda: beats.append(1), pause_s=7)
+    run_loop(_step, name="x", stop=stop, beat=lambda: beats.append(1), pause_s=7)
     return waits, len(beats)
 
 

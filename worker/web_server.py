@@ -18,9 +18,9 @@ from wherefrom.settings import Settings
 from worker.app import make_celery
 from worker.counting import CounterStore
 from worker.hints import HintSender
+from worker.liveness import LivenessFile
+from worker.loop import guarded, stop_on_signals
 from worker.redis_link import connect_redis
-from worker.rounds import guarded, stop_on_signals
-from worker.signs import Sign
 
 log = get_logger(__name__)
 
@@ -62,11 +62,11 @@ def run_web(settings: Settings) -> None:
     listener = _listen(settings)
     port = listener.getsockname()[1]
     settings = settings.model_copy(update={"port": port})
-    database, client, metrics, sign = (
+    database, client, metrics, liveness = (
         open_database(settings),
         connect_redis(settings),
         Metrics(),
-        Sign(settings, "web"),
+        LivenessFile(settings, "web"),
     )
     hints = HintThread(
         HintSender(make_celery(settings), client, settings=settings, metrics=metrics, sender="web").notify
@@ -84,13 +84,13 @@ def run_web(settings: Settings) -> None:
         )
     )
     url = f"http://{_shown_host(settings.host)}:{port}"
-    sign.give(url=url)
+    liveness.create(url=url)
     counting = CounterStore(metrics, database).start()
     log.info("web_started", url=url)
     try:
         server.run(sockets=[listener])
     finally:
-        sign.remove()
+        liveness.remove()
         counting.close()
         hints.close()
         listener.close()

@@ -1,4 +1,4 @@
-"""What all commands of the operator's door share: exit codes, settings, output, errors without a traceback."""
+"""What all commands of `python -m worker` share: exit codes, settings, output, errors without a traceback."""
 
 import json
 import sys
@@ -61,7 +61,7 @@ def opened_database(settings: Settings) -> Iterator["Database"]:
 
 
 def hint_at(settings: Settings, pending: dict[int, int]) -> None:
-    """Hint at the work; the sweeper does so too, so an absent Redis is only told."""
+    """Hint at the work; the sweeper does so too, so an absent Redis is only printed."""
     from wherefrom.metrics import Metrics  # noqa: PLC0415 - only what queues audits hints
     from worker.app import make_celery  # noqa: PLC0415 - only what queues audits hints
     from worker.embedded import beside_local_service  # noqa: PLC0415 - only what queues audits hints
@@ -98,7 +98,7 @@ def _cell(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def run_door(app: Callable[[], None]) -> None:
+def run_command_line(app: Callable[[], None]) -> None:
     """Run the command line; mistakes and absences become one line and an exit code."""
     try:
         app()
