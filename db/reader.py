@@ -3,8 +3,6 @@
 Returns records, never rows. Every function runs a constant number of SQL statements, however much it finds.
 """
 
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, RowMapping, ScalarSelect, column, func, select, table
@@ -23,6 +21,7 @@ from db.trail import AUDIT_ENDS
 from wherefrom.errors import NotFound
 from wherefrom.records import (
     AuditDetail,
+    AuditFilter,
     AuditState,
     AuditSummary,
     CitationRecord,
@@ -30,7 +29,6 @@ from wherefrom.records import (
     ExampleDetail,
     Page,
     QueueHealth,
-    Severity,
     SourceSummary,
 )
 
@@ -38,32 +36,6 @@ from wherefrom.records import (
 LOOKED_BACK = 2_000
 #: Characters of the completion that a list shows.
 EXCERPT_CHARS = 160
-
-
-@dataclass(frozen=True)
-class AuditFilter:
-    """Which audits a list shows; all that is given must hold, None means any."""
-
-    state: AuditState | None = None
-    #: The model revision that answered.
-    model: str | None = None
-    #: Name of the bundle that explains it.
-    bundle: str | None = None
-    #: The producer's reason for flagging.
-    flag_reason: str | None = None
-    severity: Severity | None = None
-    #: Source of any proponent that the audit cites.
-    source: str | None = None
-    #: Source of its first citation.
-    top_source: str | None = None
-    #: Accepted at this time or later, aware.
-    since: datetime | None = None
-    #: Accepted at this time or earlier, aware.
-    until: datetime | None = None
-    #: A part of the completion; the case of ASCII letters does not matter.
-    text: str | None = None
-    #: How it came in.
-    channel: str | None = None
 
 
 def list_audits(

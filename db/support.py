@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from sqlalchemy import func
 
 from db.models import Audit
-from db.reader import AuditFilter, conditions, select_audits
+from db.reader import conditions, select_audits
 from db.session import Database
-from wherefrom.records import AuditState, AuditSummary, Support
+from wherefrom.records import AuditFilter, AuditState, AuditSummary, Support
 from wherefrom.statistics import passing_limit
 
 

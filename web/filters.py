@@ -8,29 +8,20 @@ from datetime import UTC, datetime, time, timedelta
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlencode
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from db.reader import AuditFilter
-from wherefrom.records import AuditState, Severity, Text
+from wherefrom.records import FILTER_NAMES, AuditFilter, filter_type
 from wherefrom.statistics import DEFAULT_FDR
 
 DEFAULT_PAGE_SIZE = 50
-
-#: Names of the filters in the order in which links carry them.
-FILTER_NAMES = (
-    "state",
-    "flag_reason",
-    "severity",
-    "model",
-    "bundle",
-    "source",
-    "top_source",
-    "channel",
-    "since",
-    "until",
-    "text",
-)
-
 
 #: What links to the list carry: the filters, and at which rate audits are judged.
 LINK_NAMES = (*FILTER_NAMES, "fdr")
@@ -38,14 +29,6 @@ LINK_NAMES = (*FILTER_NAMES, "fdr")
 
 def _no_empty(value: object) -> object:
     return None if isinstance(value, str) and not value.strip() else value
-
-
-def _first_moment(value: object) -> object:
-    return _moment(value, last=False)
-
-
-def _last_moment(value: object) -> object:
-    return _moment(value, last=True)
 
 
 def _moment(value: object, *, last: bool) -> object:
@@ -65,10 +48,8 @@ def _moment(value: object, *, last: bool) -> object:
         raise ValueError("send a day (2026-01-31) or a time (2026-01-31T12:00:00Z)") from error
 
 
-_Word = Annotated[Annotated[Text, Field(max_length=200)] | None, BeforeValidator(_no_empty)]
 _Cursor = Annotated[Annotated[str, Field(max_length=500)] | None, BeforeValidator(_no_empty)]
 _Limit = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_no_empty)]
-_MOMENT_HELP = "A day, or an ISO 8601 time; without a zone it is UTC."
 
 
 class PageQuery(BaseModel):
@@ -86,35 +67,21 @@ class PageQuery(BaseModel):
         return min(self.limit or DEFAULT_PAGE_SIZE, max_page_size)
 
 
-class AuditQuery(PageQuery):
-    """Filters of the list of audits; all that are given must hold."""
+class AuditQuery(AuditFilter, PageQuery):
+    """The filters of the list of audits as parameters, and at which rate the audits are judged."""
 
-    state: Annotated[AuditState | None, BeforeValidator(_no_empty)] = Field(
-        default=None, description="Where the audit stands."
-    )
-    flag_reason: _Word = Field(
-        default=None, description="The producer's reason, exactly.", examples=["policy"]
-    )
-    severity: Annotated[Severity | None, BeforeValidator(_no_empty)] = Field(
-        default=None, description="How urgent the producer finds it."
-    )
-    model: _Word = Field(default=None, description="The model revision that answered, exactly.")
-    bundle: _Word = Field(default=None, description="Name of the bundle that explains it, exactly.")
-    source: _Word = Field(default=None, description="Some citation comes from this data source.")
-    top_source: _Word = Field(default=None, description="The first citation comes from this data source.")
-    channel: _Word = Field(default=None, description="How it came in, for example `http` or `stream`.")
-    since: Annotated[datetime | None, BeforeValidator(_first_moment)] = Field(
-        default=None, description=f"Received at or after. {_MOMENT_HELP}", examples=["2026-01-31"]
-    )
-    until: Annotated[datetime | None, BeforeValidator(_last_moment)] = Field(
-        default=None, description=f"Received at or before; a day counts whole. {_MOMENT_HELP}"
-    )
-    text: _Word = Field(default=None, description="A part of the completion.")
     fdr: Annotated[Annotated[float, Field(gt=0, lt=1)] | None, BeforeValidator(_no_empty)] = Field(
         default=None,
         description="Judge all audits of the listing at this false discovery rate: `supported` of each, `support` of the listing.",
         examples=[DEFAULT_FDR],
     )
+
+    @field_validator(*FILTER_NAMES, mode="before")
+    @classmethod
+    def _given(cls, value: object, info: ValidationInfo) -> object:
+        if filter_type(str(info.field_name)) is datetime:
+            return _moment(value, last=info.field_name == "until")
+        return _no_empty(value)
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -123,7 +90,7 @@ class AuditQuery(PageQuery):
         return self
 
     def to_filter(self) -> AuditFilter:
-        """The filter that the reader takes."""
+        """The filters alone, as the reader takes them."""
         return AuditFilter(**{name: getattr(self, name) for name in FILTER_NAMES})
 
 

@@ -35,6 +35,7 @@ from wherefrom.records import (
     Method,
     Page,
     Severity,
+    filter_help,
 )
 from wherefrom.statistics import DEFAULT_FDR
 
@@ -74,6 +75,7 @@ def audits(request: Request, services: Shared, query: Annotated[AuditPageQuery, 
         unfinished=sum(count for state, count in health.states.items() if state.is_open),
         more_unfinished=any(state.is_open for state in health.more_than),
         given=given,
+        filter_help=filter_help,
         link=lambda **changes: link_query(given, **changes),
         first_page=query.cursor is None,
         states=list(AuditState),

@@ -17,23 +17,10 @@ import typer
 from rich.text import Text
 
 from wherefrom.atomic import PRIVATE, whole_file
-from wherefrom.cli.options import (
-    BundleOption,
-    ChannelOption,
-    JsonOption,
-    ModelOption,
-    ReasonOption,
-    SeverityOption,
-    SinceOption,
-    SourceOption,
-    StateOption,
-    TextOption,
-    TopSourceOption,
-    UntilOption,
-    UrlOption,
-)
+from wherefrom.cli.options import JsonOption, UrlOption, takes_filters
 from wherefrom.cli.output import print_json, progress
 from wherefrom.client import Service
+from wherefrom.client.service import AuditFilters
 from wherefrom.csv_text import csv_line
 from wherefrom.errors import ConfigurationError
 from wherefrom.records import AuditDetail, CitationRecord
@@ -73,6 +60,7 @@ class Format(StrEnum):
     PARQUET = "parquet"
 
 
+@takes_filters
 def export(
     *,
     output: Annotated[
@@ -82,17 +70,7 @@ def export(
         Format | None,
         typer.Option("--format", help="Default: by the file's suffix, else jsonl. Parquet needs pyarrow."),
     ] = None,
-    state: StateOption = None,
-    model: ModelOption = None,
-    bundle: BundleOption = None,
-    reason: ReasonOption = None,
-    severity: SeverityOption = None,
-    source: SourceOption = None,
-    top_source: TopSourceOption = None,
-    since: SinceOption = None,
-    until: UntilOption = None,
-    text: TextOption = None,
-    channel: ChannelOption = None,
+    filters: AuditFilters,
     url: UrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -109,10 +87,7 @@ def export(
     form = form or next((one for one in Format if output.suffix == f".{one.value}"), Format.JSONL)
     write = _writer(form)
     with Service(url) as service:
-        found = service.audits(
-            state=state, model=model, bundle=bundle, flag_reason=reason, severity=severity, source=source,
-            top_source=top_source, since=since, until=until, text=text, channel=channel,
-        )  # fmt: skip
+        found = service.audits(**filters)
         with progress() as bar, _output_file(output) as unfinished:
             task = bar.add_task("reading", total=None)
             count = 0

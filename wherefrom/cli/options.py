@@ -1,10 +1,16 @@
 """Options that several commands of the service share."""
 
-from typing import Annotated
+import inspect
+from collections.abc import Callable
+from datetime import datetime
+from functools import wraps
+from inspect import Parameter
+from typing import Annotated, cast
 
 import typer
 
-from wherefrom.records import AuditState, Severity
+from wherefrom.client.service import AuditFilters
+from wherefrom.records import FILTER_NAMES, filter_help, filter_type
 
 UrlOption = Annotated[
     str | None,
@@ -15,22 +21,6 @@ UrlOption = Annotated[
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object per line instead of a table.")
 ]
-StateOption = Annotated[AuditState | None, typer.Option("--state", help="Where the audit stands.")]
-ModelOption = Annotated[str | None, typer.Option("--model", help="Model revision that answered, exactly.")]
-BundleOption = Annotated[str | None, typer.Option("--bundle", help="Bundle that explains it, exactly.")]
-ReasonOption = Annotated[str | None, typer.Option("--reason", help="Why it was flagged, exactly.")]
-SeverityOption = Annotated[
-    Severity | None, typer.Option("--severity", help="How urgent the producer finds it.")
-]
-SourceOption = Annotated[str | None, typer.Option("--source", help="Some citation comes from this source.")]
-TopSourceOption = Annotated[
-    str | None, typer.Option("--top-source", help="The first citation comes from this source.")
-]
-SinceOption = Annotated[
-    str | None, typer.Option("--since", help="Received from this day (2026-01-31) or time (ISO 8601).")
-]
-UntilOption = Annotated[str | None, typer.Option("--until", help="Received until then; a day counts whole.")]
-TextOption = Annotated[str | None, typer.Option("--text", help="Part of the flagged output.")]
 FdrOption = Annotated[
     float | None,
     typer.Option(
@@ -39,4 +29,29 @@ FdrOption = Annotated[
         help="Judge the whole listing at this false discovery rate, for example .1, and say which audits are supported.",
     ),
 ]
-ChannelOption = Annotated[str | None, typer.Option("--channel", help="Way in: http or stream.")]
+#: Options that are not called as the filter is.
+_SPELT = {"flag_reason": "reason"}
+
+
+def takes_filters(command: Callable[..., None]) -> Callable[..., None]:
+    """A command with one option per filter of the list of audits, in the place of its argument `filters`."""
+    signature = inspect.signature(command)
+
+    @wraps(command)
+    def with_options(**given: object) -> None:
+        filters = {name: given.pop(_SPELT.get(name, name)) for name in FILTER_NAMES}
+        command(**given, filters=cast("AuditFilters", filters))
+
+    parameters: list[Parameter] = []
+    for one in signature.parameters.values():
+        parameters += map(_filter_option, FILTER_NAMES) if one.name == "filters" else [one]
+    with_options.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # read by `inspect.signature`
+    return with_options
+
+
+def _filter_option(name: str) -> Parameter:
+    """The option of one filter; a time is text here, since only the service reads days."""
+    spelt, kind = _SPELT.get(name, name), filter_type(name)
+    option = typer.Option(f"--{spelt.replace('_', '-')}", help=filter_help(name))
+    value = str if kind is datetime else kind
+    return Parameter(spelt, Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[value | None, option])

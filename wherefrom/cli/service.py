@@ -9,22 +9,7 @@ import typer
 from rich.text import Text
 
 from wherefrom.cli.audit_view import print_audit, print_heading, state_of
-from wherefrom.cli.options import (
-    BundleOption,
-    ChannelOption,
-    FdrOption,
-    JsonOption,
-    ModelOption,
-    ReasonOption,
-    SeverityOption,
-    SinceOption,
-    SourceOption,
-    StateOption,
-    TextOption,
-    TopSourceOption,
-    UntilOption,
-    UrlOption,
-)
+from wherefrom.cli.options import FdrOption, JsonOption, UrlOption, takes_filters
 from wherefrom.cli.output import number, one_line, print_json
 from wherefrom.client import Service
 from wherefrom.client.service import AuditFilters
@@ -35,19 +20,10 @@ from wherefrom.terminal import err, out, print_table, visible
 LimitOption = Annotated[int, typer.Option("--limit", min=0, help="Most lines to print; 0 prints all.")]
 
 
+@takes_filters
 def audits(
     *,
-    state: StateOption = None,
-    model: ModelOption = None,
-    bundle: BundleOption = None,
-    reason: ReasonOption = None,
-    severity: SeverityOption = None,
-    source: SourceOption = None,
-    top_source: TopSourceOption = None,
-    since: SinceOption = None,
-    until: UntilOption = None,
-    text: TextOption = None,
-    channel: ChannelOption = None,
+    filters: AuditFilters,
     fdr: FdrOption = None,
     limit: LimitOption = 50,
     url: UrlOption = None,
@@ -67,10 +43,6 @@ def audits(
     """
     if fdr is not None and not 0 < fdr < 1:
         raise typer.BadParameter("give a rate between 0 and 1, for example .1", param_hint="--fdr")
-    filters: AuditFilters = {
-        "state": state, "model": model, "bundle": bundle, "flag_reason": reason, "severity": severity, "source": source,
-        "top_source": top_source, "since": since, "until": until, "text": text, "channel": channel,
-    }  # fmt: skip
     with Service(url) as service:
         wanted = islice(service.audits(page_size=_page_size(limit), fdr=fdr, **filters), limit or None)
         if as_json:

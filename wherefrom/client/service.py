@@ -46,27 +46,22 @@ REFUSALS = frozenset({400, 409, 413, 422})
 
 
 class AuditFilters(TypedDict, total=False):
-    """What a list of audits can be narrowed to; None is the same as leaving the filter out."""
+    """What a list of audits can be narrowed to; None is the same as leaving the filter out.
+
+    The names, types and meanings are those of `wherefrom.records.AuditFilter`. Enums and times may be given as text; a day such as `2026-01-31` counts whole.
+    """
 
     state: AuditState | str | None
-    #: Model revision that the flagged output names.
-    model: str | None
-    #: Name of the bundle that explained it.
-    bundle: str | None
-    #: Why it was flagged.
     flag_reason: str | None
     severity: Severity | str | None
-    #: Source of any of its citations.
+    model: str | None
+    bundle: str | None
     source: str | None
-    #: Source of its first citation.
     top_source: str | None
-    #: Received from, and until: an aware time, or a day such as `2026-01-31`, which counts whole.
+    channel: str | None
     since: datetime | str | None
     until: datetime | str | None
-    #: Part of the completion.
     text: str | None
-    #: Way in: `http` or `stream`.
-    channel: str | None
 
 
 class _Results(Frozen):

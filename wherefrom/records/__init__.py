@@ -30,6 +30,7 @@ from wherefrom.records.engine import (
     Tier,
     TrainingExample,
 )
+from wherefrom.records.filters import FILTER_NAMES, AuditFilter, filter_help, filter_type
 from wherefrom.records.flagged import (
     RECORD_SCHEMA,
     FlaggedRecord,
@@ -55,9 +56,11 @@ from wherefrom.records.measurements import (
 )
 
 __all__ = [
+    "FILTER_NAMES",
     "RECORD_SCHEMA",
     "Attribution",
     "AuditDetail",
+    "AuditFilter",
     "AuditListing",
     "AuditState",
     "AuditSummary",
@@ -95,6 +98,8 @@ __all__ = [
     "Tier",
     "TrainingExample",
     "Turn",
+    "filter_help",
+    "filter_type",
     "sha256_of_json",
     "utc_now",
 ]

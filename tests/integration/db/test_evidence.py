@@ -7,7 +7,7 @@ from db import migrate, reader, waiting
 from db.session import Database
 from db.views import VIEWS
 from tests.integration.db.builders import answered, attribution, audit_row, draft, example, record, register
-from wherefrom.records import AuditState, EvidenceSpan, ModulePart, Overlap, Span
+from wherefrom.records import AuditFilter, AuditState, EvidenceSpan, ModulePart, Overlap, Span
 
 SPAN = EvidenceSpan(output=Span(start=0, end=4), example=Span(start=1, end=6), share=0.5)
 OVERLAP = Overlap(output=Span(start=2, end=9), example=Span(start=0, end=7), tokens=2)
@@ -43,7 +43,7 @@ def test_everything_the_engine_says_is_read_again(db: Database, bundle_id: int) 
     )
     assert (first.measured_effect_nats, first.measured_low_nats, first.measured_high_nats) == (None,) * 3
     assert (detail.audit.conformal_p, detail.audit.novelty_p) == (0.02, 0.7)
-    (line,) = reader.list_audits(db, reader.AuditFilter()).items
+    (line,) = reader.list_audits(db, AuditFilter()).items
     assert (line.conformal_p, line.novelty_p) == (0.02, 0.7)
 
 

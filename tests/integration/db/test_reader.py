@@ -13,7 +13,6 @@ from db import reader
 from db.audit_queue import AuditQueue, Finished
 from db.clock import db_after
 from db.models import Audit, FlaggedText
-from db.reader import AuditFilter
 from db.session import Database
 from tests.integration.db.builders import (
     MODEL,
@@ -31,7 +30,7 @@ from tests.integration.db.builders import (
     register,
 )
 from wherefrom.errors import InvalidRecord, NotFound
-from wherefrom.records import AuditState, Page, Severity
+from wherefrom.records import AuditFilter, AuditState, Page, Severity
 
 _fresh = numbers(1)
 

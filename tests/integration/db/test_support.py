@@ -3,9 +3,9 @@
 import pytest
 
 from db import reader, support
-from db.reader import AuditFilter
 from db.session import Database
 from tests.integration.db.builders import accept, answered, attribution, record, recorded_statements
+from wherefrom.records import AuditFilter
 from wherefrom.statistics import benjamini_hochberg
 
 P_VALUES = (0.5, 0.002, 0.03, None, 0.8, 0.02, 0.004, None, 0.3)

@@ -11,7 +11,7 @@ from db.audit_queue import AuditQueue, Finished
 from tests.integration.db import builders as db_builders
 from tests.integration.db.builders import register
 from tests.integration.web import story
-from wherefrom.records import FlaggedRecord, Message, Overlap, Role, Span
+from wherefrom.records import FILTER_NAMES, FlaggedRecord, Message, Overlap, Role, Span, filter_help
 
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'><svg onload=alert(1)>{{7*7}}"
 
@@ -70,6 +70,14 @@ def test_filters_stand_in_the_address_and_in_the_form(client, told):
     assert 'value="refund_promise"' in html
     assert "<option selected>high</option>" in html
     assert "/v1/audits.csv?state=done&amp;flag_reason=refund_promise&amp;severity=high" in html
+
+
+def test_the_form_asks_for_every_filter(client, told):
+    """In the words of the one list; the state stands in the strip, and is kept when the form is sent."""
+    form = found(r"(?s)<form class=\"filters\".*?(<.*?)</form>", page(client, "/?state=done"))
+    assert set(re.findall(r'name="(\w+)"', form)) == {*FILTER_NAMES, "fdr"}
+    titles = set(map(unescape, re.findall(r'class="field[^"]*" title="([^"]*)"', form)))
+    assert titles >= {filter_help(name) for name in FILTER_NAMES if name != "state"}
 
 
 def test_pages_lead_on_and_back(client, told):

@@ -11,7 +11,7 @@ from db.session import Database
 from tests.waiting import wait_until
 from wherefrom.errors import DatabaseUnavailable, QueueUnavailable
 from wherefrom.messages import INTAKE_GROUP
-from wherefrom.records import AuditState
+from wherefrom.records import AuditFilter, AuditState
 
 pytestmark = [pytest.mark.redis, pytest.mark.usefixtures("bundle_id")]
 
@@ -65,7 +65,7 @@ def test_the_entry_id_is_the_key_of_a_record_without_one(parts, client, database
     """So that an entry that is read twice is stored once."""
     entry_id = add(client).decode()
     parts.intake().step()
-    page = reader.list_audits(database, reader.AuditFilter(), cursor=None, limit=5)
+    page = reader.list_audits(database, AuditFilter(), cursor=None, limit=5)
     assert reader.get_audit(database, page.items[0].audit_id).idempotency_key == entry_id
 
 
@@ -123,7 +123,7 @@ def test_bidi_and_control_characters_arrive_as_they_are(parts, client, database)
     text = "safe \u202etxt.exe\u202c \x07 \u200b"
     add(client, completion=text)
     parts.intake().step()
-    page = reader.list_audits(database, reader.AuditFilter(), cursor=None, limit=5)
+    page = reader.list_audits(database, AuditFilter(), cursor=None, limit=5)
     assert reader.get_audit(database, page.items[0].audit_id).completion == text
 
 

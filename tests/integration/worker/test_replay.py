@@ -7,7 +7,7 @@ import pytest
 from db import reader
 from tests.integration.db.sabotage import allow_rows, refuse_rows
 from tests.waiting import wait_until
-from wherefrom.records import AuditState
+from wherefrom.records import AuditFilter, AuditState
 from worker.__main__ import make_app
 from worker.command_line import run_command_line
 from worker.stream import REJECTED_RECORD_BYTES
@@ -83,7 +83,7 @@ def test_a_quarantined_entry_is_stored_once_under_its_first_id(parts, client, da
     assert json.loads(operator_command("--from", "quarantine", "--json")[1])["replayed"] == 1
     drain(parts)
     assert client.xlen(QUARANTINE) == 0
-    page = reader.list_audits(database, reader.AuditFilter(), cursor=None, limit=500)
+    page = reader.list_audits(database, AuditFilter(), cursor=None, limit=500)
     keys = [reader.get_audit(database, one.audit_id).idempotency_key for one in page.items]
     assert keys.count(key) == 1
 

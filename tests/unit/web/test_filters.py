@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 import pytest
 from pydantic import ValidationError
 
-from web.filters import FILTER_NAMES, AuditPageQuery, AuditQuery, link_query
+from web.filters import AuditPageQuery, AuditQuery, link_query
+from wherefrom.records import FILTER_NAMES
 
 
 def test_days_count_whole():
