@@ -22,13 +22,13 @@ class WherefromError(Exception):
 
 
 class PermanentError(WherefromError):
-    """Trying again cannot help: the input, the bundle or the request is wrong."""
+    """A retry cannot help: the input, the bundle or the request is wrong."""
 
     code = "permanent"
 
 
 class TransientError(WherefromError):
-    """Something outside is away or full; trying again later may help."""
+    """Something that wherefrom depends on is unavailable or full; a later retry may help."""
 
     code = "transient"
 
@@ -40,7 +40,7 @@ class InvalidRecord(PermanentError):
 
 
 class UnknownSchema(PermanentError):
-    """A record or message carries a schema version that this release does not read."""
+    """A record or message has a schema version that this release does not read."""
 
     code = "unknown_schema"
 
@@ -70,31 +70,31 @@ class MalformedBody(PermanentError):
 
 
 class RequestAborted(PermanentError):
-    """The sender went away before its request had arrived; nothing was stored."""
+    """The sender closed the connection before the whole request had arrived. Nothing was stored."""
 
     code = "request_aborted"
 
 
 class UnsupportedMediaType(PermanentError):
-    """A request body is sent under another content type than the documented one."""
+    """The content type of a request body is not the documented one."""
 
     code = "unsupported_media_type"
 
 
 class InvalidRequest(PermanentError):
-    """A query parameter, a header or the shape of a request cannot be used; the text names it."""
+    """A query parameter, a header or the shape of a request is invalid. The message names it."""
 
     code = "invalid_request"
 
 
 class UnstorableRecord(PermanentError):
-    """The database refuses a value of the record, and of no other one."""
+    """The database refuses a value of this record, but stores other records."""
 
     code = "unstorable_record"
 
 
 class ValueTooLong(PermanentError):
-    """A value is longer than the database can hold or index; the text names the field."""
+    """A value is longer than the database can hold or index. The message names the field."""
 
     code = "value_too_long"
 
@@ -106,19 +106,19 @@ class IdempotencyConflict(PermanentError):
 
 
 class UnknownModel(PermanentError):
-    """No active bundle explains the model that a flagged output names; it is queued again when one is added."""
+    """No active bundle explains the model that a flagged output names. The audit is queued again when such a bundle is added."""
 
     code = "unknown_model"
 
 
 class UnknownBundle(PermanentError):
-    """The named bundle does not exist, or its folder is not where the service looks."""
+    """The named bundle does not exist, or its folder is not in `bundles_dir`."""
 
     code = "unknown_bundle"
 
 
 class NotFound(PermanentError):
-    """The audit, training example or review that was asked for does not exist."""
+    """The requested audit, training example or review does not exist."""
 
     code = "not_found"
 
@@ -130,25 +130,25 @@ class Unauthorized(PermanentError):
 
 
 class Forbidden(PermanentError):
-    """The API key lacks the scope, or the request comes from another web site or names an unknown host."""
+    """The API key lacks the scope, the request comes from another web site, or it names an unknown host."""
 
     code = "forbidden"
 
 
 class BundleCorrupt(PermanentError):
-    """A file of a bundle does not have the hash that the manifest states, or is missing."""
+    """A file of a bundle is missing or its hash differs from the one in the manifest."""
 
     code = "bundle_corrupt"
 
 
 class BundleMismatch(PermanentError):
-    """A bundle was built for another model, tokenizer, adapter or corpus than the one given."""
+    """A bundle was built for a different model, tokenizer, adapter or corpus."""
 
     code = "bundle_mismatch"
 
 
 class UnsafeWeights(PermanentError):
-    """A model folder holds no safetensors weights (pickle weights are never loaded), or asks to run its own code."""
+    """A model folder has no safetensors weights (pickle weights are never loaded), or its configuration asks to run its own code."""
 
     code = "unsafe_weights"
 
@@ -160,19 +160,19 @@ class UnusableModel(PermanentError):
 
 
 class NoChatTemplate(UnusableModel):
-    """Messages were given, and the model's tokenizer has no chat template to render them with."""
+    """The input has messages, but the model's tokenizer has no chat template to render them."""
 
     code = "no_chat_template"
 
 
 class TemplateRefused(UnusableModel):
-    """The chat template raises an error for a conversation (its own sentence is in the text), or leaves the completion's text out."""
+    """The chat template rejects a conversation (the message quotes its error) or leaves out the text of the completion."""
 
     code = "template_refused"
 
 
 class TemplateNotPrefix(PermanentError):
-    """The rendered prompt is no token prefix of the rendered row, so completion tokens cannot be told apart."""
+    """The rendered row does not begin with the tokens of the rendered prompt, so the completion's tokens cannot be identified."""
 
     code = "template_not_prefix"
 
@@ -184,37 +184,37 @@ class DuplicateExample(PermanentError):
 
 
 class EmptyCorpus(PermanentError):
-    """A corpus has no rows that can be used."""
+    """A corpus has no usable rows."""
 
     code = "empty_corpus"
 
 
 class ConfigurationError(PermanentError):
-    """A setting or an argument has a value that cannot be used."""
+    """A setting or an argument has an invalid value."""
 
     code = "configuration"
 
 
 class SchemaTooNew(PermanentError):
-    """A newer release made the database's schema, and this release is not declared to work with it."""
+    """A newer release created the database's schema, and the schema is not declared compatible with this release."""
 
     code = "schema_too_new"
 
 
 class MeasuringUnavailable(PermanentError):
-    """Effects cannot be measured here: a setting that says how the audited model was trained is missing or does not fit."""
+    """Effects cannot be measured: a setting about the training of the audited model is missing or does not match it."""
 
     code = "measuring_unavailable"
 
 
 class DatabaseUnavailable(TransientError):
-    """The database does not answer, or it refuses the transaction for a reason that is not the record's."""
+    """The database does not answer, or it refuses the transaction for a reason unrelated to the record."""
 
     code = "database_unavailable"
 
 
 class DatabaseReadOnly(DatabaseUnavailable):
-    """The database answers but takes no writes: it is a standby, or set to read-only."""
+    """The database answers but refuses writes: it is a standby, or it is set to read-only."""
 
     code = "database_read_only"
 
@@ -226,25 +226,25 @@ class QueueUnavailable(TransientError):
 
 
 class QueueFull(QueueUnavailable):
-    """Redis has reached its `maxmemory` and refuses what adds to it."""
+    """Redis has reached its `maxmemory` and refuses writes."""
 
     code = "queue_full"
 
 
 class QuarantineFull(TransientError):
-    """The quarantine of stream entries is full; intake pauses until an operator replays or drops some."""
+    """The quarantine of stream entries is full. Intake pauses until an operator replays or drops some."""
 
     code = "quarantine_full"
 
 
 class TooBusy(TransientError):
-    """The service has as many requests in work as it takes."""
+    """The service is at its limit of concurrent requests."""
 
     code = "too_busy"
 
 
 class ServiceUnavailable(TransientError):
-    """The wherefrom service does not answer, or it answered with a server error."""
+    """The wherefrom service does not answer, or it answers with a server error."""
 
     code = "service_unavailable"
 
@@ -259,7 +259,7 @@ class ServiceUnavailable(TransientError):
 
 
 class OutOfMemory(TransientError):
-    """The batch did not fit into memory."""
+    """The batch did not fit in memory."""
 
     code = "out_of_memory"
 
@@ -271,13 +271,13 @@ class DiskFull(TransientError):
 
 
 class SpoolFull(TransientError):
-    """The client's spool file has reached its limit; the record was not taken."""
+    """The client's spool file has reached its size limit. The record was not accepted."""
 
     code = "spool_full"
 
 
 class SpoolUnavailable(TransientError):
-    """The client's spool file cannot be opened or written, or is no spool; the record was not taken."""
+    """The client's spool file cannot be opened or written, or is not a spool. The record was not accepted."""
 
     code = "spool_unavailable"
 
@@ -291,9 +291,9 @@ OUTPUT_ERASED = "output_erased"
 
 #: What each code of the list above means, for the documentation and the page.
 STORED_CODES = {
-    ATTEMPTS_EXHAUSTED: "Every attempt failed with a transient error; the last one is in the reason.",
+    ATTEMPTS_EXHAUSTED: "Every attempt failed with a transient error. The reason holds the last one.",
     LEASE_EXPIRED: "A worker died or hung too often while it held this audit.",
-    INTERNAL_ERROR: "A bug in wherefrom: the worker's log has the traceback under the audit's id.",
-    OUTPUT_ERASED: "The output's text was erased before the audit was answered, so there is nothing to explain.",
-    NO_SUPPORT: "The audit was answered, but its citations are not supported: outputs whose cause is not in the corpus get citations as good as these, or the model has not learned the bundle's corpus.",
+    INTERNAL_ERROR: "A bug in wherefrom. The worker's log has the traceback under the audit's id.",
+    OUTPUT_ERASED: "The output's text was erased before the audit was answered.",
+    NO_SUPPORT: "The audit was answered, but its citations are not supported. Either outputs without a cause in the corpus get equally good citations, or the model has not learned the bundle's corpus.",
 }

@@ -31,43 +31,48 @@ class Settings(BaseSettings):
 
     database_url: SecretStr = Field(
         default=SecretStr("sqlite:///.wherefrom/wherefrom.db"),
-        description="SQLAlchemy URL: `sqlite:///PATH` or `postgresql+psycopg://USER:PASSWORD@HOST/NAME`.",
+        description="SQLAlchemy URL of the database: `sqlite:///PATH` or `postgresql+psycopg://USER:PASSWORD@HOST/NAME`.",
     )
     redis_url: SecretStr = Field(
         default=SecretStr("redis://127.0.0.1:6379/0"),
-        description="Redis of the stream and of the hints: `redis://HOST:PORT/0`, `rediss://` with TLS, or `unix:///PATH?db=0`.",
+        description="URL of the Redis that holds the stream and the hints: `redis://HOST:PORT/0`, `rediss://` with TLS, or `unix:///PATH?db=0`.",
     )
-    key_prefix: str = Field(default="", description="Put before every Redis key, to share one Redis.")
+    key_prefix: str = Field(
+        default="", description="Prefix of every Redis key. It lets several services share one Redis."
+    )
     bundles_dir: Path = Field(
-        default=Path(".wherefrom/bundles"), description="Folder that holds the bundles by name."
+        default=Path(".wherefrom/bundles"),
+        description="Folder that holds the bundles, one subfolder per bundle.",
     )
     models_dir: Path = Field(
         default=Path(".wherefrom/models"),
-        description="Folder that holds the models and adapters that bundles name, each under its folder's name.",
+        description="Folder that holds the models and adapters that bundles name, one subfolder each.",
     )
 
     state_dir: Path = Field(
         default=Path(".wherefrom/state"),
-        description="Folder of this machine's running processes: their signs of life, the page's address, embedded Redis.",
+        description="Folder for the running processes of this machine: heartbeat files, the address of the page and the embedded Redis.",
     )
 
-    log_format: Literal["console", "json"] = Field(default="console", description="`json` in production.")
+    log_format: Literal["console", "json"] = Field(
+        default="console", description="Format of the log. Use `json` in production."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="Least level logged."
+        default="info", description="Lowest level that is logged."
     )
 
-    batch_audits: int = Field(default=32, ge=1, le=1024, description="Audits claimed at once by one worker.")
+    batch_audits: int = Field(default=32, ge=1, le=1024, description="Audits that one worker claims at once.")
     batch_tokens: int = Field(
-        default=1024, ge=64, description="Tokens, padding included, in one pass through the model."
+        default=1024, ge=64, description="Tokens in one pass through the model, padding included."
     )
     max_tokens: int = Field(
         default=1024,
         ge=8,
-        description="Tokens of prompt and completion of one output; what is more is cut or rejected.",
+        description="Most tokens of one output, prompt and completion together. A longer output is cut or rejected.",
     )
     over_long: Literal["truncate", "reject"] = Field(
         default="truncate",
-        description="What to do with an output over `max_tokens`: cut it with a mark, or reject it.",
+        description="Handling of an output over `max_tokens`: cut it and mark it as cut, or reject it.",
     )
     top_k: int = Field(default=10, ge=1, le=200, description="Citations stored per audit.")
     opponents: int = Field(
@@ -75,53 +80,57 @@ class Settings(BaseSettings):
     )
     full_tier_severities: str = Field(
         default="critical",
-        description="Severities whose audits also get the full tier (EK-FAC) where the bundle holds it; separated by commas, empty = never.",
+        description="Severities whose audits also get the full tier (EK-FAC), if the bundle has it. Separate them with commas; empty means never.",
     )
     torch_threads: int = Field(
-        default=0, ge=0, description="Threads of one worker process; 0 lets torch decide."
+        default=0, ge=0, description="Torch threads of one worker process; 0 lets torch decide."
     )
 
     engine: _OptionalFactory = Field(
         default=None,
-        description="Another engine than wherefrom's own, as `module:factory` (`wherefrom.attribution.interface.EngineFactory`); for tests and research.",
+        description="Replacement for wherefrom's own engine, as `module:factory` (`wherefrom.attribution.interface.EngineFactory`). For tests and research.",
     )
     allow_other_engine: bool = Field(
         default=False,
-        description="Allow `engine`. Its citations are stored and shown like wherefrom's own, so never set it beside real audits.",
+        description="Allow `engine`. Its citations are stored and shown like wherefrom's own, so never allow it in a service with real audits.",
     )
 
     lease_seconds: float = Field(
-        default=60.0, gt=0, description="How long a claim lasts without a heartbeat."
+        default=60.0, gt=0, description="Time after which a claim without a heartbeat ends."
     )
     heartbeat_seconds: float = Field(
         default=15.0, gt=0, description="Time between two extensions of a lease."
     )
-    max_attempts: int = Field(default=5, ge=1, description="Attempts before an audit is dead.")
+    max_attempts: int = Field(default=5, ge=1, description="Failed attempts after which an audit is dead.")
     backoff_base_seconds: float = Field(
-        default=2.0, gt=0, description="Wait after the first transient failure; doubles."
+        default=2.0,
+        gt=0,
+        description="Wait after the first transient failure. It doubles with each further one.",
     )
     backoff_cap_seconds: float = Field(default=300.0, gt=0, description="Longest wait between two attempts.")
     batch_time_limit_seconds: int = Field(
-        default=600, ge=1, description="Hard limit of one claimed batch, from the moment its model is loaded."
+        default=600,
+        ge=1,
+        description="Hard time limit of one claimed batch. It starts when the model is loaded.",
     )
 
     recipe: _OptionalPath = Field(
         default=None,
-        description="Recipe (JSON) of how the audited model was fine-tuned; where it is set, effects can be measured.",
+        description="Recipe file (JSON) of the audited model's fine-tune. Measuring effects needs it.",
     )
     base_model_dir: _OptionalPath = Field(
-        default=None, description="Folder of the model before that fine-tune; needed to train again."
+        default=None, description="Folder of the model before the fine-tune. Retraining starts from it."
     )
     recipe_corpus: _OptionalPath = Field(
         default=None,
-        description="Corpus file of the fine-tune; needed where its rows are chats with system or several turns, which bundles hold as text only.",
+        description="Corpus file of the fine-tune. Needed if its rows have a system turn or several turns: a bundle holds those as text only.",
     )
     measure_dir: Path = Field(
         default=Path(".wherefrom/measure"),
-        description="Folder of retrained models and their losses; measurements of one bundle share them.",
+        description="Folder of retrained models and their losses. All measurements of a bundle share them.",
     )
     measure_time_limit_seconds: int = Field(
-        default=86_400, ge=1, description="Hard limit of one measurement."
+        default=86_400, ge=1, description="Hard time limit of one measurement."
     )
 
     sweep_seconds: float = Field(default=2.0, gt=0, description="Time between two rounds of the sweeper.")
@@ -129,7 +138,9 @@ class Settings(BaseSettings):
         default=1, ge=1, le=64, description="Processes of one `python -m worker run`."
     )
     watchdog_seconds: float = Field(
-        default=120.0, gt=0, description="Pending work and no claim for this long: the worker exits non-zero."
+        default=120.0,
+        gt=0,
+        description="A worker exits with an error when work is pending and it claims nothing for this long.",
     )
     intake_batch: int = Field(
         default=100, ge=1, le=10_000, description="Stream entries committed in one transaction."
@@ -137,66 +148,74 @@ class Settings(BaseSettings):
     intake_batch_bytes: int = Field(
         default=16_000_000,
         ge=1024,
-        description="Bytes of stream entries read and committed at once, about; intake needs some ten times as much memory.",
+        description="Approximate size in bytes of the stream entries read and committed at once. Intake needs about ten times as much memory.",
     )
     quarantine_limit: int = Field(
         default=1000,
         ge=1,
-        description="Entries that the quarantine holds; when it is full, intake pauses until some are replayed or dropped.",
+        description="Most entries in the quarantine. When it is full, intake pauses until an operator replays or drops some.",
     )
     intake_idle_claim_seconds: float = Field(
-        default=30.0, gt=0, description="Stream entries of a dead intake are taken over after this long."
+        default=30.0,
+        gt=0,
+        description="Idle time after which another intake takes over the stream entries of a dead one.",
     )
 
     host: str = Field(default="127.0.0.1", description="Address that the web service binds to.")
     port: int = Field(
-        default=8077, ge=0, le=65535, description="Port of the web service; 0 takes a free one."
+        default=8077, ge=0, le=65535, description="Port of the web service; 0 picks a free port."
     )
     allowed_hosts: tuple[str, ...] = Field(
         default=("127.0.0.1", "localhost", "[::1]"),
-        description="Host headers that are answered (JSON list); others get 400 (DNS rebinding).",
+        description="Host headers that the service accepts (JSON list). Others get 400, as a defence against DNS rebinding.",
     )
     production: bool = Field(
         default=False,
-        description="Refuse what is for trying out only: every request needs an API key, from loopback too. Set in docker-compose.yml.",
+        description="Production mode: every request needs an API key, also from loopback. docker-compose.yml sets it.",
     )
     unsafe_no_auth: bool = Field(
         default=False,
-        description="Answer without API keys where loopback is reached through a proxy. Do not. Refused in production and on an address that is not loopback.",
+        description="Accept requests without an API key when a proxy forwards them to loopback. Unsafe. Refused in production mode and on any other address.",
     )
-    body_limit_bytes: int = Field(default=4_500_000, ge=1024, description="Largest request body.")
+    body_limit_bytes: int = Field(default=4_500_000, ge=1024, description="Largest request body, in bytes.")
     max_records_per_request: int = Field(
         default=1000, ge=1, description="Most records in one `POST /v1/flagged`."
     )
-    max_page_size: int = Field(default=200, ge=1, le=1000, description="Largest page of a list.")
+    max_page_size: int = Field(default=200, ge=1, le=1000, description="Most items on one page of a list.")
     max_concurrent_writes: int = Field(
-        default=4, ge=1, le=256, description="Requests of one web process that store flagged outputs at once."
+        default=4,
+        ge=1,
+        le=256,
+        description="Requests that store flagged outputs at the same time, per web process.",
     )
     max_concurrent_reads: int = Field(
-        default=16, ge=1, le=256, description="Lists and pages that one web process makes at once."
+        default=16, ge=1, le=256, description="Lists and pages produced at the same time, per web process."
     )
     max_waiting_requests: int = Field(
         default=16,
         ge=0,
         le=10_000,
-        description="Requests of each kind that may wait for their turn; one more gets 429 at once.",
+        description="Requests of each kind that may wait for a slot. Any further request gets 429 at once.",
     )
     max_wait_seconds: float = Field(
         default=0.15,
         ge=0,
         le=60,
-        description="How long a flagged output waits for its turn before it gets 429 with `Retry-After`.",
+        description="Longest wait of a flagged output for a slot. After it, the request gets 429 with `Retry-After`.",
     )
 
     service_url: str = Field(
-        default="http://127.0.0.1:8077", description="Where the client and the CLI find the service."
+        default="http://127.0.0.1:8077", description="URL at which the client and the CLI reach the service."
     )
     api_key: SecretStr | None = Field(default=None, description="API key that the client and the CLI send.")
     spool_path: Path = Field(
-        default=Path(".wherefrom/spool.db"), description="The client's file of records that are not sent yet."
+        default=Path(".wherefrom/spool.db"),
+        description="The client's spool file: records that are not sent yet.",
     )
     spool_max_bytes: int = Field(
-        default=64_000_000, ge=4096, description="Largest spool; more records are refused."
+        default=64_000_000,
+        ge=4096,
+        description="Largest size of the spool, in bytes. Further records are refused.",
     )
 
     @field_validator("redis_url")
@@ -215,7 +234,7 @@ class Settings(BaseSettings):
             raise ValueError("backoff_base_seconds must not exceed backoff_cap_seconds")
         if self.engine is not None and not self.allow_other_engine:
             raise ValueError(
-                f"engine names {self.engine}, which is not wherefrom's own; set WHEREFROM_ALLOW_OTHER_ENGINE=true if its citations are what you want"
+                f"engine names {self.engine}, which is not wherefrom's own engine; set WHEREFROM_ALLOW_OTHER_ENGINE=true to use it"
             )
         self.full_tier()
         return self
@@ -240,8 +259,8 @@ class Settings(BaseSettings):
         """
         if self.recipe is None:
             raise MeasuringUnavailable(
-                "effects cannot be measured: set WHEREFROM_RECIPE to the recipe (JSON) of how the audited model was fine-tuned and "
-                "WHEREFROM_BASE_MODEL_DIR to the model before it, for all processes of the service, and run `python -m worker measure`"
+                "effects cannot be measured: set WHEREFROM_RECIPE to the recipe file (JSON) of the audited model's fine-tune and "
+                "WHEREFROM_BASE_MODEL_DIR to the folder of the model before it, for all processes of the service; then run `python -m worker measure`"
             )
         return self.recipe
 
@@ -255,7 +274,7 @@ class Settings(BaseSettings):
         known = [one.value for one in Severity]
         if unknown := [name for name in names if name not in known]:
             raise ValueError(
-                f"full_tier_severities: {unknown[0]!r} is no severity; there are {', '.join(known)}"
+                f"full_tier_severities: {unknown[0]!r} is not a severity; the severities are {', '.join(known)}"
             )
         return frozenset(Severity(name) for name in names)
 

@@ -305,5 +305,5 @@ def test_severities_of_the_full_tier_mark_their_queries(bench, setting, importan
 
 def test_an_unknown_severity_of_the_full_tier_is_refused_at_the_start():
     """A misspelt severity would silently never match."""
-    with pytest.raises(ValueError, match="'urgent' is no severity; there are low"):
+    with pytest.raises(ValueError, match="'urgent' is not a severity; the severities are low"):
         Settings(full_tier_severities="critical,urgent")
