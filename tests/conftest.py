@@ -15,6 +15,7 @@ import pytest
 
 from tests.services.postgres import PostgresServer, find_postgres
 from tests.services.redis import RedisServer
+from tests.services.templates import Templates
 from worker.embedded import find_redis_server
 
 _database_numbers = count(1)
@@ -99,6 +100,26 @@ def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
     postgres_server.create_database(name)
     yield postgres_server.url(name)
     postgres_server.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def templates(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Templates:
+    """Databases to copy; the schema's own migrations run once per engine."""
+    return Templates(tmp_path_factory.mktemp("templates"), lambda: request.getfixturevalue("postgres_server"))
+
+
+@pytest.fixture
+def migrated_sqlite_url(templates: Templates, tmp_path: Path) -> str:
+    """SQLAlchemy URL of a new SQLite file with this release's schema."""
+    return templates.copy_sqlite(tmp_path / "wherefrom.db")
+
+
+@pytest.fixture
+def migrated_postgres_url(templates: Templates) -> Iterator[str]:
+    """SQLAlchemy URL of a new PostgreSQL database with this release's schema."""
+    url = templates.copy_postgres()
+    yield url
+    templates.drop_postgres(url)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from db.session import Database
 from tests.integration.web.story import Story, tell
+from tests.services.templates import Templates
 from tests.waiting import wait_until
 from web.app import create_app
 from wherefrom.metrics import Metrics
@@ -27,12 +28,21 @@ class Served:
     story: Story
 
 
+_stories: list[Story] = []
+
+
+def _fill(url: str) -> None:
+    """Tell the story in a new database."""
+    filled = Database(url)
+    _stories.append(tell(filled, url=url))
+    filled.dispose()
+
+
 @pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
+def served(templates: Templates, tmp_path: Path) -> Iterator[Served]:
     """A running service with the story in its database, and pages of at most seven."""
-    url = f"sqlite:///{tmp_path / 'wherefrom.db'}"
+    url = templates.copy_sqlite(tmp_path / "wherefrom.db", "long_story", _fill)
     database = Database(url)
-    story = tell(database, url=url)
     settings = Settings(database_url=url, max_page_size=7, recipe="recipe.json")
     listener = socket.create_server(("127.0.0.1", 0))
     app = create_app(settings, database, metrics=Metrics())
@@ -41,7 +51,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
     thread.start()
     wait_until(lambda: server.started)
     with capture_logs():  # the service's lines do not belong to what the command prints
-        yield Served(f"http://127.0.0.1:{listener.getsockname()[1]}", database, story)
+        yield Served(f"http://127.0.0.1:{listener.getsockname()[1]}", database, _stories[0])
         server.should_exit = True
         thread.join(10)
     listener.close()

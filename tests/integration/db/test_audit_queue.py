@@ -2,12 +2,11 @@
 
 from functools import partial
 from itertools import chain
-from pathlib import Path
 
 import pytest
 from sqlalchemy import delete, text, update
 
-from db import migrate, waiting
+from db import waiting
 from db.audit_queue import AuditQueue
 from db.models import FlaggedOutput, FlaggedText
 from db.queue import Failure
@@ -324,10 +323,9 @@ def test_an_unreadable_row_does_not_take_its_batch_down(db: Database, bundle_id:
     assert AuditQueue(db).claim(bundle_id, limit=5, owner=OWNER, lease_s=60) is None
 
 
-def test_a_column_that_is_no_json(tmp_path: Path) -> None:
+def test_a_column_that_is_no_json(sqlite_copy: str) -> None:
     """SQLite holds any text where JSON should be; the audit is rejected alone, also when it is the only one."""
-    migrate.upgrade(url := f"sqlite:///{tmp_path / 'w.db'}")
-    db = Database(url)
+    db = Database(sqlite_copy)
     bundle_id = register(db)
     (broken,) = accept(db, record(1))
     with db.writing() as session:

@@ -7,19 +7,15 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from db.counters import add_to_totals, read_totals
-from db.migrate import upgrade
 from db.session import Database
 from wherefrom.metrics import Metrics
 from worker.counting import CounterStore
 
 
 @pytest.fixture
-def database(database_url):
+def database(db):
     """A database with the schema."""
-    upgrade(database_url)
-    opened = Database(database_url)
-    yield opened
-    opened.dispose()
+    return db
 
 
 def shown(metrics, totals):

@@ -94,18 +94,16 @@ def test_the_release_before_may_go_on_writing(db: Database, bundle_id: int) -> N
 
 
 @pytest.mark.parametrize("revision", ["0001"])
-def test_data_survives_the_way_down_and_up(database_url: str, revision: str) -> None:
+def test_data_survives_the_way_down_and_up(own: Database, own_url: str, revision: str) -> None:
     """Back to the release before and up again: the citations are there, the new columns are empty."""
-    migrate.upgrade(database_url)
-    db = Database(database_url)
+    db = own
     answer = attribution(draft(1, example(0)).model_copy(update=EVIDENCE), conformal_p=0.02)
     (audit_id,) = answered(db, register(db), record(), answer=answer)
-    migrate.downgrade(database_url, revision)
-    migrate.upgrade(database_url)
+    migrate.downgrade(own_url, revision)
+    migrate.upgrade(own_url)
     (one,) = reader.get_audit(db, audit_id).citations
     assert (one.score, one.spans) == (1.0, (SPAN, SPAN))
     assert (one.ekfac_score, one.overlaps) == (None, ())
     with db.reading() as session:
         for view in VIEWS:
             session.execute(text(f"SELECT * FROM {view}")).all()
-    db.dispose()

@@ -1,7 +1,5 @@
 """The schema: migrations, models and views agree on both engines."""
 
-from collections.abc import Iterator
-
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
@@ -18,12 +16,9 @@ from wherefrom.errors import DatabaseUnavailable, SchemaTooNew
 
 
 @pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    """A database of its own, migrated for this test."""
-    migrate.upgrade(database_url)
-    made = Database(database_url)
-    yield made
-    made.dispose()
+def database(own: Database) -> Database:
+    """A database of its own, with this release's schema."""
+    return own
 
 
 def _schema(database: Database) -> tuple[set[str], set[str]]:
@@ -73,10 +68,10 @@ def _made_by_a_newer_release(database: Database, *, compatible_from: str | None)
             session.execute(declare, {"oldest": compatible_from})
 
 
-def test_a_newer_schema_that_is_declared_compatible_is_usable(database: Database, database_url: str) -> None:
+def test_a_newer_schema_that_is_declared_compatible_is_usable(database: Database, own_url: str) -> None:
     """A release that knows the declared revision works on, and its `migrate` changes nothing and says so."""
-    _made_by_a_newer_release(database, compatible_from=migrate.schema_of(database_url).head)
-    found = migrate.upgrade(database_url)
+    _made_by_a_newer_release(database, compatible_from=migrate.schema_of(own_url).head)
+    found = migrate.upgrade(own_url)
     assert (found.standing, found.current, found.is_usable) == (Standing.AHEAD, "9999", True)
     assert "declared compatible" in found.text
     assert accept(database, record())
@@ -84,40 +79,40 @@ def test_a_newer_schema_that_is_declared_compatible_is_usable(database: Database
 
 @pytest.mark.parametrize("oldest", [None, "9998"])
 def test_a_newer_schema_that_is_not_declared_compatible_is_refused(
-    database: Database, database_url: str, oldest: str | None
+    database: Database, own_url: str, oldest: str | None
 ) -> None:
     """Not declared at all, or declared for releases newer than this one: one line that says what to do, and no change."""
     _made_by_a_newer_release(database, compatible_from=oldest)
-    assert not migrate.schema_of(database_url).is_usable
+    assert not migrate.schema_of(own_url).is_usable
     with pytest.raises(SchemaTooNew, match="run that newer release"):
-        migrate.upgrade(database_url)
-    assert migrate.schema_of(database_url).current == "9999"
+        migrate.upgrade(own_url)
+    assert migrate.schema_of(own_url).current == "9999"
 
 
-def test_every_upgrade_declares_with_whom_it_works(database: Database, database_url: str) -> None:
+def test_every_upgrade_declares_with_whom_it_works(database: Database, own_url: str) -> None:
     """The declared release is one of ours, and the row tells of the newest revision."""
     with database.reading() as session:
         [row] = session.execute(text("SELECT revision, compatible_from FROM schema_release")).all()
-    assert row.revision == migrate.schema_of(database_url).head
+    assert row.revision == migrate.schema_of(own_url).head
     assert row.compatible_from == migrate.COMPATIBLE_FROM
     revisions = {path.name[:4] for path in (migrate.MIGRATIONS / "versions").glob("*.py")}
     assert migrate.COMPATIBLE_FROM in revisions
 
 
-def test_upgrade_restores_a_missing_view(database: Database, database_url: str) -> None:
+def test_upgrade_restores_a_missing_view(database: Database, own_url: str) -> None:
     """A view that somebody dropped comes back with the next `upgrade`."""
     with database.writing() as session:
         session.execute(text("DROP VIEW v_sources"))
-    migrate.upgrade(database_url)
+    migrate.upgrade(own_url)
     assert set(VIEWS) <= _schema(database)[1]
 
 
-def test_downgrade_leaves_nothing_and_upgrade_works_again(database: Database, database_url: str) -> None:
+def test_downgrade_leaves_nothing_and_upgrade_works_again(database: Database, own_url: str) -> None:
     """With data in it, the schema goes down to nothing and up again."""
     answered(database, register(database), record())
-    migrate.downgrade(database_url, "base")
+    migrate.downgrade(own_url, "base")
     assert _schema(database) == ({"alembic_version"}, set())
-    migrate.upgrade(database_url)
+    migrate.upgrade(own_url)
     tables, views = _schema(database)
     assert set(Base.metadata.tables) <= tables
     assert set(VIEWS) == views
@@ -140,28 +135,26 @@ def test_views_cannot_be_written(db: Database, view: str) -> None:
 
 
 @pytest.mark.parametrize("revision", ["0001", "0003"])
-def test_views_of_the_users_own_survive_a_migration(
-    database: Database, database_url: str, revision: str
-) -> None:
+def test_views_of_the_users_own_survive_a_migration(database: Database, own_url: str, revision: str) -> None:
     """Down and up again: a view that reads ours is there all the time, and reads rows at each step."""
     answered(database, register(database), record())
     report = "CREATE VIEW my_report AS SELECT severity, count(*) AS audits FROM v_audits GROUP BY severity"
     read = text("SELECT audits FROM my_report")
     with database.writing() as session:
         session.execute(text(report))
-    for step in (lambda: migrate.downgrade(database_url, revision), lambda: migrate.upgrade(database_url)):
+    for step in (lambda: migrate.downgrade(own_url, revision), lambda: migrate.upgrade(own_url)):
         step()
         with database.reading() as session:
             assert session.scalar(read) == 1
             assert session.execute(text("SELECT * FROM v_citations")).all()
 
 
-def test_views_have_null_for_what_an_older_schema_lacks(database: Database, database_url: str) -> None:
+def test_views_have_null_for_what_an_older_schema_lacks(database: Database, own_url: str) -> None:
     """After a downgrade the views still have all their columns."""
     answered(database, register(database), record())
     with database.reading() as session:
         columns = list(session.execute(text("SELECT * FROM v_citations")).keys())
-    migrate.downgrade(database_url, "0003")
+    migrate.downgrade(own_url, "0003")
     with database.reading() as session:
         rows = session.execute(text("SELECT * FROM v_citations")).mappings().all()
     assert list(rows[0]) == columns
@@ -169,16 +162,18 @@ def test_views_have_null_for_what_an_older_schema_lacks(database: Database, data
 
 
 @pytest.mark.postgres
-def test_grants_survive_a_migration(postgres_url: str) -> None:
+def test_grants_survive_a_migration(migrated_postgres_url: str) -> None:
     """A role that was allowed to read the views may read them after every step, without a new GRANT."""
-    migrate.upgrade(postgres_url)
-    database = Database(postgres_url)
-    role = f"bi_{postgres_url.rsplit('/', 1)[1]}"
+    database = Database(migrated_postgres_url)
+    role = f"bi_{migrated_postgres_url.rsplit('/', 1)[1]}"
     with database.writing() as session:
         session.execute(text(f"CREATE ROLE {role}"))
         session.execute(text(f"GRANT SELECT ON {', '.join(VIEWS)} TO {role}"))
     allowed = text("SELECT has_table_privilege(:role, :view, 'select')")
-    for step in (lambda: migrate.downgrade(postgres_url, "0002"), lambda: migrate.upgrade(postgres_url)):
+    for step in (
+        lambda: migrate.downgrade(migrated_postgres_url, "0002"),
+        lambda: migrate.upgrade(migrated_postgres_url),
+    ):
         step()
         with database.reading() as session:
             assert all(session.scalar(allowed, {"role": role, "view": view}) for view in VIEWS)
@@ -188,16 +183,14 @@ def test_grants_survive_a_migration(postgres_url: str) -> None:
     database.dispose()
 
 
-def test_a_view_of_an_older_release_gains_columns_behind_its_own(
-    database: Database, database_url: str
-) -> None:
+def test_a_view_of_an_older_release_gains_columns_behind_its_own(database: Database, own_url: str) -> None:
     """A database whose view has other columns keeps their order on PostgreSQL, so that it can be replaced."""
     answered(database, register(database), record())
-    migrate.downgrade(database_url, "-1")
+    migrate.downgrade(own_url, "-1")
     with database.writing() as session:
         session.execute(text("DROP VIEW v_sources"))
         session.execute(text("CREATE VIEW v_sources AS SELECT 'x' AS gone, source FROM training_example"))
-    migrate.upgrade(database_url)
+    migrate.upgrade(own_url)
     with database.reading() as session:
         rows = session.execute(text("SELECT * FROM v_sources")).mappings().all()
     assert rows[0]["citations"] is not None

@@ -102,26 +102,24 @@ def test_a_producer_has_one_way_of_writing(db: Database) -> None:
     keys.revoke_key(db, "cafe\u0301")
 
 
-def test_keys_of_the_release_before_get_their_producers(database_url: str) -> None:
+def test_keys_of_the_release_before_get_their_producers(own: Database, own_url: str) -> None:
     """Their records stand under the key's name; reserved ones stay too. Keys that the old release makes later are their own producer."""
-    migrate.upgrade(database_url)
-    migrate.downgrade(database_url, "0004")
-    db = Database(database_url)
+    migrate.downgrade(own_url, "0004")
+    db = own
     rows = "INSERT INTO api_key (name, prefix, key_sha256, scopes, created_at) VALUES (:n, :p, :h, '[\"ingest\"]', :t)"
     values = {"h": "0" * 64, "t": "2026-01-01 00:00:00+00:00"}
     with db.writing() as session:
         for number, name in enumerate(("production", "stream", "Production")):
             session.execute(text(rows), {"n": name, "p": f"p{number}", **values})
-    migrate.upgrade(database_url)
+    migrate.upgrade(own_url)
     with db.writing() as session:
         session.execute(text(rows), {"n": "late", "p": "p9", **values})
     listed = [(one.name, one.producer) for one in keys.list_keys(db)]
     assert listed == [(name, name) for name in ("production", "stream", "Production", "late")]
     assert keys.rotate_key(db, "late", grace_s=0.0).producer == "late"
-    migrate.downgrade(database_url, "0004")
-    migrate.upgrade(database_url)
+    migrate.downgrade(own_url, "0004")
+    migrate.upgrade(own_url)
     assert len(keys.list_keys(db)) == 5
-    db.dispose()
 
 
 def test_a_locked_file_stops_no_reading(sqlite_copy: str) -> None:
@@ -151,12 +149,11 @@ CREATE TRIGGER standby BEFORE UPDATE ON api_key EXECUTE FUNCTION refuse()
 
 
 @pytest.mark.postgres
-def test_a_read_only_or_locked_server_stops_no_reading(postgres_url: str) -> None:
+def test_a_read_only_or_locked_server_stops_no_reading(migrated_postgres_url: str) -> None:
     """A standby after a failover, and a table that somebody holds."""
-    migrate.upgrade(postgres_url)
-    db, failures = Database(postgres_url), []
+    db, failures = Database(migrated_postgres_url), []
     key = keys.create_key(db, "reader", ["read"])
-    other = Database(postgres_url)
+    other = Database(migrated_postgres_url)
     with other.writing() as session:
         session.execute(text("LOCK TABLE api_key IN SHARE MODE"))
         start = time.monotonic()

@@ -9,7 +9,6 @@ import redis
 from pydantic import SecretStr
 
 from db import catalogue
-from db.migrate import upgrade
 from db.session import Database
 from tests import overlap_engine
 from tests.services.redis import RedisServer
@@ -47,9 +46,20 @@ def examples() -> list[TrainingExample]:
 
 
 @pytest.fixture
+def sqlite_url(migrated_sqlite_url: str) -> str:
+    """The tests of this folder start with the schema."""
+    return migrated_sqlite_url
+
+
+@pytest.fixture
+def postgres_url(migrated_postgres_url: str) -> str:
+    """The tests of this folder start with the schema."""
+    return migrated_postgres_url
+
+
+@pytest.fixture
 def settings(database_url: str, redis_url: str, tmp_path: Path) -> Settings:
     """Settings with short times, a key prefix and folders of their own, and the engine without a model; the schema is there."""
-    upgrade(database_url)
     return Settings(
         database_url=SecretStr(database_url),
         redis_url=SecretStr(redis_url),
