@@ -30,11 +30,11 @@ from wherefrom.attribution.bundles.build import build_bundle
 from wherefrom.attribution.bundles.bundle import open_bundle
 from wherefrom.attribution.bundles.options import BuildOptions
 from wherefrom.attribution.corpus import read_corpus
-from wherefrom.attribution.measures import spearman_rows
 from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.models.model import LanguageModel, load_model
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.attribution.offline import prepare_all, read_queries, signals_of_all
+from wherefrom.attribution.ranking_metrics import spearman_rows
 from wherefrom.retraining.effects import matched_controls, z_score
 from wherefrom.retraining.recipe import Recipe
 from wherefrom.retraining.runs import Group, RunFolder

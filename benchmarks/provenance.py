@@ -1,4 +1,4 @@
-r"""Measures of provenance: does a ranking of the training examples find those of the source that taught a query?
+r"""Metrics of provenance: does a ranking of the training examples find those of the source that taught a query?
 
 For one query with relevant rows R (rows of its true source) and rows z_1, z_2, ... in the order of a method's scores:
 

@@ -28,13 +28,13 @@ from wherefrom.attribution.bundles.build import build_bundle
 from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
 from wherefrom.attribution.bundles.options import BuildOptions
 from wherefrom.attribution.corpus import read_corpus
-from wherefrom.attribution.effect import EKFAC_WEIGHT
+from wherefrom.attribution.effect_score import EKFAC_WEIGHT
 from wherefrom.attribution.ekfac.path import PathScores
 from wherefrom.attribution.fusion import standardise
-from wherefrom.attribution.measures import Matrix, lds
 from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.offline import exact_scores, prepare_all, read_queries, signals_of_all
 from wherefrom.attribution.query import CandidateScores, QuerySignals
+from wherefrom.attribution.ranking_metrics import Matrix, lds
 from wherefrom.evaluation.estimates import middle
 from wherefrom.evaluation.heads import effect_over_corpus
 

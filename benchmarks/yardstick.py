@@ -29,10 +29,10 @@ from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
 from wherefrom.attribution.bundles.manifest import read_card
 from wherefrom.attribution.bundles.options import BuildOptions
 from wherefrom.attribution.corpus import read_corpus
-from wherefrom.attribution.measures import Matrix, lds, recall_at
 from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.offline import exact_scores, prepare_all, read_queries, signals_of_all
 from wherefrom.attribution.query import QuerySignals
+from wherefrom.attribution.ranking_metrics import Matrix, lds, recall_at
 
 #: Candidates are at most this share of the corpus.
 CANDIDATE_SHARE = 0.05

@@ -232,7 +232,7 @@ class Demo:
         """A new bundle, by the command that every user runs."""
         bundles = self._home / "bundles"
         bundles.mkdir(parents=True, exist_ok=True)
-        from wherefrom.attribution.bundles.whereabouts import note_path
+        from wherefrom.attribution.bundles.model_location import note_path
 
         out = self._home / "new"
         shutil.rmtree(out, ignore_errors=True)

@@ -24,7 +24,7 @@ log = get_logger(__name__)
 
 
 class MeasureRuntime(TaskRuntime, Protocol):
-    """What one measuring process holds for its task; `worker.measuring_runtime` has the real one."""
+    """What one measuring process holds for its task; `worker.measurer_runtime` has the real one."""
 
     @property
     def queue(self) -> MeasurementQueue:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, overload
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles import bundle as bundles
 from wherefrom.attribution.bundles.manifest import Manifest, read_manifest
-from wherefrom.attribution.bundles.whereabouts import find_model
+from wherefrom.attribution.bundles.model_location import find_model
 from wherefrom.attribution.interface import OverLong
 from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.offline import attribute_all

@@ -26,7 +26,7 @@ from worker.redis_link import broker_of, connect_redis
 from worker.runtime import Runtime
 
 if TYPE_CHECKING:
-    from worker.measuring_runtime import MeasuringRuntime
+    from worker.measurer_runtime import MeasurerRuntime
 
 
 #: Longest time from the start of a pool process until it says that it is up; one that takes longer is killed and started again. Celery's 4 s are
@@ -82,7 +82,7 @@ class WherefromCelery(Celery):  # type: ignore[misc]  # Celery ships no types
 
     def _start_runtime(self, **_: Any) -> None:
         """Runs in each pool process when it has started."""
-        start_runtime(self) if self.role is Role.ATTRIBUTE else start_measuring(self)
+        start_runtime(self) if self.role is Role.ATTRIBUTE else start_measurer_runtime(self)
 
     def _end_runtime(self, **_: Any) -> None:
         """Runs in each pool process before it ends in order."""
@@ -153,14 +153,14 @@ def start_runtime(app: WherefromCelery) -> Runtime:
     return runtime
 
 
-def start_measuring(app: WherefromCelery) -> "MeasuringRuntime":
+def start_measurer_runtime(app: WherefromCelery) -> "MeasurerRuntime":
     """Make this process's runtime for measuring and hand it to the task."""
-    from worker.measuring_runtime import MeasuringRuntime  # noqa: PLC0415 - for the measurer alone
+    from worker.measurer_runtime import MeasurerRuntime  # noqa: PLC0415 - for the measurer alone
 
     settings, metrics = app.settings, Metrics()
     hints = MeasureHintSender(app, connect_redis(settings), settings=settings, metrics=metrics, sender="task")
     database = open_database(settings)
-    runtime = MeasuringRuntime(
+    runtime = MeasurerRuntime(
         settings,
         database=database,
         hints=hints,

@@ -9,7 +9,7 @@ from wherefrom.atomic import whole_folder, write_bytes
 from wherefrom.attribution.bundles.card_file import finish_replacing, replace_card
 from wherefrom.attribution.bundles.examples import iter_examples
 from wherefrom.attribution.bundles.manifest import Manifest, read_card, read_manifest
-from wherefrom.attribution.bundles.whereabouts import note_path
+from wherefrom.attribution.bundles.model_location import note_path
 from wherefrom.errors import DiskFull, UnknownBundle
 from wherefrom.settings import Settings
 

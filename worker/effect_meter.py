@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from db.examples import storable_name
 from wherefrom.attribution.bundles.examples import iter_examples
 from wherefrom.attribution.bundles.manifest import Manifest, read_manifest
-from wherefrom.attribution.bundles.whereabouts import find_model
+from wherefrom.attribution.bundles.model_location import find_model
 from wherefrom.attribution.interface import EffectMeter, KeepGoing
 from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.errors import (
@@ -167,7 +167,7 @@ class RetrainingMeter:
             raise OutOfMemory("the model did not fit into memory while it was trained") from error
 
     def _refit(self, query: Query, row: int, keep_going: KeepGoing) -> MeasuredEffect:
-        from wherefrom.retraining.effects import MeasuredCitation, measure_citations
+        from wherefrom.retraining.effects import CitationToMeasure, measure_citations
 
         keep_going()
         group = tuple(other for other, of in enumerate(self._groups) if of == self._groups[row])
@@ -175,7 +175,7 @@ class RetrainingMeter:
             self._base_model(),
             self._corpus,
             queries=[query],
-            citations=[MeasuredCitation(query=0, group=group)],
+            citations=[CitationToMeasure(query=0, group=group)],
             recipe=self._recipe,
             folder=self._runs_dir,
             progress=lambda done, total: keep_going(),  # noqa: ARG005 - the numbers are for progress bars

@@ -6,7 +6,7 @@ Nothing is loaded at import: torch and the model come when the first bundle is o
 import importlib
 
 from wherefrom.attribution.bundles.manifest import read_manifest
-from wherefrom.attribution.bundles.whereabouts import find_model
+from wherefrom.attribution.bundles.model_location import find_model
 from wherefrom.attribution.interface import Attributor, EffectMeter, Engine
 from wherefrom.attribution.models.files import hash_beside
 from wherefrom.errors import ConfigurationError

@@ -104,7 +104,7 @@ def measure(*, exit_with_parent: WithParent = None) -> None:
       WHEREFROM_RECIPE=recipe.json WHEREFROM_BASE_MODEL_DIR=models/base python -m worker measure
     """
     settings = _begin(exit_with_parent=exit_with_parent)
-    from worker.measuring import run_measurer
+    from worker.measurer import run_measurer
 
     raise typer.Exit(run_measurer(settings))
 

@@ -35,7 +35,7 @@ from benchmarks.machine import describe, finish, report
 from scripts.demo_outputs import demo_outputs
 from scripts.smollm2 import default_cache, ensure_base_model
 from wherefrom.atomic import write_json
-from wherefrom.attribution.measures import recall_at, spearman_rows
+from wherefrom.attribution.ranking_metrics import recall_at, spearman_rows
 from wherefrom.errors import ConfigurationError
 
 DEMO = Path(__file__).resolve().parents[2] / "demo"

@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from wherefrom.atomic import whole_file, write_text
-from wherefrom.attribution.measures import spearman_rows
 from wherefrom.attribution.models.model import LanguageModel
 from wherefrom.attribution.models.render import TokenRow
+from wherefrom.attribution.ranking_metrics import spearman_rows
 from wherefrom.errors import ConfigurationError
 from wherefrom.records import sha256_of_json
 from wherefrom.retraining.recipe import Lora, Recipe

@@ -1,7 +1,7 @@
 r"""How well scores predict the measured losses of the deep bank, and with what certainty.
 
 LDS of a method on one part of the plan: mean over its queries of the Spearman correlation, over the halves of its pairs, between the sum of the scores over a
-half's rows and the query's negative loss (`measures.lds`). Intervals are 95 % percentile intervals of a bootstrap over pairs of halves and over queries,
+half's rows and the query's negative loss (`ranking_metrics.lds`). Intervals are 95 % percentile intervals of a bootstrap over pairs of halves and over queries,
 drawn together; a difference of two methods is taken inside each draw. While few pairs are finished, `pairs` says more: the share of pairs and queries where the
 half with the larger sum of scores is the one with the smaller loss (.5 by chance; queries of one pair are no independent cases). The ceiling is the correlation of the losses of the halves that were trained twice:
 with r their mean Spearman over queries, no method can be expected above sqrt(r).
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from benchmarks.deep_bank.material import SEEDS, BankQuery, Part, Plan, Run
 from benchmarks.deep_bank.train import Measured
-from wherefrom.attribution.measures import Matrix, lds, recall_at, spearman_rows
+from wherefrom.attribution.ranking_metrics import Matrix, lds, recall_at, spearman_rows
 
 BOOTSTRAPS = 1000
 #: Pairs of halves below which correlations over them say nothing.

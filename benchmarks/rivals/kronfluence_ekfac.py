@@ -1,6 +1,6 @@
 """kronfluence's EK-FAC (arXiv:2308.03296) over the linear layers of the blocks, float32, on our tokens.
 
-Loss and measurement are the summed loss of a row's explained tokens, as in our own EK-FAC, and damping is its heuristic, a tenth of each
+Loss and target function (kronfluence's measurement) are the summed loss of a row's explained tokens, as in our own EK-FAC, and damping is its heuristic, a tenth of each
 layer's mean eigenvalue. All queries are held at once (`query_gradient_accumulation_steps`), so the corpus is read once and the library is shown at its best.
 """
 

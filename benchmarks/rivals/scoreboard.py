@@ -5,7 +5,7 @@ paired. Models that are drawn several times tie with themselves, so with w_m the
 
     rank_m = (sum of w over smaller values) + (sum of w over equal values + 1) / 2
 
-and Spearman's correlation is the w-weighted correlation of these ranks: exactly what `measures.lds` gives for the repeated models, without sorting
+and Spearman's correlation is the w-weighted correlation of these ranks: exactly what `ranking_metrics.lds` gives for the repeated models, without sorting
 anew in each draw.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.yardstick import Truth
-from wherefrom.attribution.measures import Matrix, spearman_rows
+from wherefrom.attribution.ranking_metrics import Matrix, spearman_rows
 
 DRAWS = 1000
 _SEED = 11

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from benchmarks.yardstick import Truth
 from wherefrom.attribution.corpus import CorpusRow, read_corpus
-from wherefrom.attribution.measures import Matrix
 from wherefrom.attribution.models.model import LanguageModel, load_model
 from wherefrom.attribution.models.render import TokenRow
+from wherefrom.attribution.ranking_metrics import Matrix
 
 #: Label of a position that predicts nothing.
 IGNORED = -100

@@ -29,7 +29,6 @@ from tests.tiny import (
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.factors import Factors
 from wherefrom.attribution.kernel import kernel_norms, token_kernel
-from wherefrom.attribution.measures import spearman_rows
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.attribution.models.signals import Form, SignalReader, Signals
 from wherefrom.attribution.offline import (
@@ -40,6 +39,7 @@ from wherefrom.attribution.offline import (
     signals_of_all,
 )
 from wherefrom.attribution.query import PreparedTokens
+from wherefrom.attribution.ranking_metrics import spearman_rows
 from wherefrom.attribution.whitening import SecondMoments, Whitener
 
 FORMS: tuple[Form, ...] = ("forward", "activation")

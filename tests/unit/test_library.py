@@ -13,7 +13,7 @@ import wherefrom
 from tests.tiny import TINY_MODEL, opened, shared_bundle, shared_micro_model, tiny_queries
 from wherefrom import AttributionResult, OpenedBundle, errors, open_bundle
 from wherefrom.attribution.attributor import LanguageAttributor
-from wherefrom.attribution.bundles.whereabouts import write_note
+from wherefrom.attribution.bundles.model_location import write_note
 from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.offline import attribute_all
 from wherefrom.library import COLUMNS

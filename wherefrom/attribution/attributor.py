@@ -17,7 +17,7 @@ from wherefrom.attribution.bundles.learned import not_supported
 from wherefrom.attribution.calibration.evidence import CandidateParts, distances_of
 from wherefrom.attribution.calibration.fitted import Calibration
 from wherefrom.attribution.calibration.judging import Judge, JudgedQuery, Judgement
-from wherefrom.attribution.effect import EffectParts, effect_scores
+from wherefrom.attribution.effect_score import EffectScoreParts, effect_scores
 from wherefrom.attribution.ekfac.path import PathScores
 from wherefrom.attribution.explanation.passage import Passage
 from wherefrom.attribution.explanation.spans import Evidence, Explainer
@@ -161,7 +161,7 @@ class LanguageAttributor:
         if bundle.encoded is not None and query.encoded is not None:
             near = bundle.encoded.vectors[rows] @ query.encoded
         full = self._full_tier(query, rows)
-        parts = EffectParts(
+        parts = EffectScoreParts(
             magnitude=magnitude,
             tokens=lengths,
             bm25=candidates.bm25,

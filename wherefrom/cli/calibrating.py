@@ -13,7 +13,7 @@ from wherefrom.attribution.bundles.build import Progress
 from wherefrom.attribution.bundles.bundle import Bundle
 from wherefrom.attribution.bundles.examples import iter_examples
 from wherefrom.attribution.bundles.manifest import hash_file
-from wherefrom.attribution.bundles.whereabouts import note_path, write_note
+from wherefrom.attribution.bundles.model_location import note_path, write_note
 from wherefrom.attribution.calibrating import (
     Outputs,
     check_controls,

@@ -15,8 +15,8 @@ from wherefrom.atomic import PRIVATE, whole_file
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles.build import build_bundle
 from wherefrom.attribution.bundles.manifest import Manifest, read_manifest
+from wherefrom.attribution.bundles.model_location import write_note
 from wherefrom.attribution.bundles.options import BuildOptions
-from wherefrom.attribution.bundles.whereabouts import write_note
 from wherefrom.attribution.corpus import ReadAs
 from wherefrom.attribution.fusion import FusionWeights
 from wherefrom.attribution.models.files import ModelFolders

@@ -5,7 +5,7 @@ r"""Scores of every query with every training example, by each head of the engin
     shown(q, z)    = order shown for the candidates; the others stand behind them in the projection's order
     important(q,z) = effect head with EK-FAC on the candidates; the others get what a least-squares line through the candidates says of `effect`
 
-The heads standardise within a query, so over the corpus they are computed as `wherefrom.attribution.effect` does over the candidates.
+The heads standardise within a query, so over the corpus they are computed as `wherefrom.attribution.effect_score` does over the candidates.
 """
 
 from collections.abc import Sequence
@@ -18,10 +18,10 @@ from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.batching import pack_queries
 from wherefrom.attribution.bundles.build import Progress
 from wherefrom.attribution.bundles.bundle import Bundle
-from wherefrom.attribution.effect import EffectParts, effect_scores
-from wherefrom.attribution.measures import Matrix
+from wherefrom.attribution.effect_score import EffectScoreParts, effect_scores
 from wherefrom.attribution.offline import BATCH_TOKENS, exact_scores, prepare_all
 from wherefrom.attribution.query import CandidateScores, QuerySignals
+from wherefrom.attribution.ranking_metrics import Matrix
 from wherefrom.records import Query
 
 Row = npt.NDArray[np.float32]
@@ -106,7 +106,7 @@ def heads_of(attributor: LanguageAttributor, bundle: Bundle, asked: Asked, progr
 
 def effect_over_corpus(bundle: Bundle, cosines: Row, bm25: Row, *, ekfac: Row | None = None) -> Row:
     """Effect head of one query over the whole corpus, `[N]`; the query's norm is the same for all examples and drops out."""
-    parts = EffectParts(
+    parts = EffectScoreParts(
         magnitude=cosines * bundle.store.norms,
         tokens=bundle.store.lengths(np.arange(len(bundle.store))),
         bm25=bm25,

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wherefrom.attribution.groups import Groups
-from wherefrom.attribution.measures import Matrix, spearman_rows
+from wherefrom.attribution.ranking_metrics import Matrix, spearman_rows
 from wherefrom.attribution.retrieval.index import ExactIndex, VectorIndex, Vectors
 from wherefrom.errors import ConfigurationError
 from wherefrom.evaluation.estimates import RESAMPLES, Estimate, mean_of, middle

@@ -2,7 +2,7 @@
 
 Model m saw the rows S_m, a random share alpha of the corpus drawn without replacement from the generator of seed m, and was trained on
 them alone, in an order of its own (also seed m). Stored are the mean losses per completion token of the queries and of all training
-examples, in nats. That is the measured truth behind LDS (`attribution.measures`) and effects in nats.
+examples, in nats. That is the measured truth behind LDS (`attribution.ranking_metrics`) and effects in nats.
 
     bank.json              what the bank belongs to: recipe, base model, corpus, queries, share
     model-000.npz          kept [N] bool, corpus_loss [N], query_loss.NAME [Q] float32, seconds

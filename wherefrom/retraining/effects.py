@@ -33,7 +33,7 @@ from wherefrom.retraining.recipe import Recipe
 from wherefrom.retraining.runs import Group, RunFolder, RunLosses, RunProgress
 from wherefrom.retraining.training import token_rows
 
-Effects = npt.NDArray[np.float64]
+EffectArray = npt.NDArray[np.float64]
 
 #: Least number of seeds and of controls.
 LEAST_SEEDS = 3
@@ -45,7 +45,7 @@ _T975 = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622
 
 
 @dataclass(frozen=True)
-class MeasureOptions:
+class RetrainingOptions:
     """How thoroughly a citation is measured: (2 + controls) retrainings per seed, most of them shared."""
 
     #: At least three seeds of the row order.
@@ -71,7 +71,7 @@ class MeasureOptions:
 
 
 @dataclass(frozen=True)
-class MeasuredCitation:
+class CitationToMeasure:
     """A citation to be measured: which query, and the example's near-duplicate group."""
 
     #: Position among the queries given.
@@ -83,7 +83,7 @@ class MeasuredCitation:
 
 
 @dataclass(frozen=True)
-class MeasuredEffect:
+class RetrainingEffect:
     """What retraining without a group did to a query's loss, beside controls."""
 
     query: int
@@ -116,12 +116,12 @@ def measure_citations(
     corpus: Sequence[CorpusRow],
     *,
     queries: Sequence[Query],
-    citations: Sequence[MeasuredCitation],
+    citations: Sequence[CitationToMeasure],
     recipe: Recipe,
     folder: Path,
-    options: MeasureOptions | None = None,
+    options: RetrainingOptions | None = None,
     progress: RunProgress | None = None,
-) -> list[MeasuredEffect]:
+) -> list[RetrainingEffect]:
     """Measure citations by retraining; runs are kept in a folder, shared, and go on where they were stopped.
 
     Args:
@@ -141,7 +141,7 @@ def measure_citations(
         ConfigurationError: too few seeds or controls, an unknown row or query, or a folder of another model.
         UnusableModel: a training diverged.
     """
-    plan = MeasureOptions() if options is None else options
+    plan = RetrainingOptions() if options is None else options
     _check(citations, queries=len(queries))
     rows = token_rows(language, corpus, max_tokens=recipe.max_tokens)
     asked = token_rows(language, queries, max_tokens=recipe.max_tokens)
@@ -165,8 +165,8 @@ def measure_citations(
 
 
 def _effect_of(
-    citation: MeasuredCitation, matched: Sequence[Group], *, place: Mapping[Group, int], found: RunLosses
-) -> MeasuredEffect:
+    citation: CitationToMeasure, matched: Sequence[Group], *, place: Mapping[Group, int], found: RunLosses
+) -> RetrainingEffect:
     """One citation's effect beside its controls, from the losses of all runs."""
     losses = found.losses[:, :, citation.query]  # [S, G]
     wanted = [place[group] for group in matched]
@@ -180,13 +180,13 @@ def _effect_of(
 
 
 def summarise(
-    citation: MeasuredCitation,
+    citation: CitationToMeasure,
     *,
-    effects: Effects,
-    controls: Effects,
+    effects: EffectArray,
+    controls: EffectArray,
     control_groups: Sequence[Group],
     seconds: float,
-) -> MeasuredEffect:
+) -> RetrainingEffect:
     """The result of one citation.
 
     Args:
@@ -197,7 +197,7 @@ def summarise(
         seconds: What the retrainings behind it cost.
     """
     low, high = t_interval(effects)
-    return MeasuredEffect(
+    return RetrainingEffect(
         query=citation.query,
         group=citation.group,
         effect_nats=float(effects.mean()),
@@ -212,7 +212,7 @@ def summarise(
     )
 
 
-def t_interval(effects: Effects) -> tuple[float, float]:
+def t_interval(effects: EffectArray) -> tuple[float, float]:
     """95 % interval of the mean over seeds `[S]`, S >= 2."""
     half = t_quantile(len(effects) - 1) * float(effects.std(ddof=1)) / math.sqrt(len(effects))
     return float(effects.mean()) - half, float(effects.mean()) + half
@@ -231,7 +231,7 @@ def t_quantile(freedom: int) -> float:
     return x + sum(term / float(freedom) ** power for power, term in enumerate(terms, start=1))
 
 
-def z_score(effects: Effects, controls: Effects) -> float:
+def z_score(effects: EffectArray, controls: EffectArray) -> float:
     """How far a mean effect stands from the controls'; see the module's text.
 
     Args:
@@ -295,7 +295,7 @@ def _unlikeness(row: int, other: int, lengths: Sequence[int], sources: Sequence[
     return int(abs(lengths[row] - lengths[other]) > LENGTH_SHARE * lengths[row])
 
 
-def _check(citations: Sequence[MeasuredCitation], *, queries: int) -> None:
+def _check(citations: Sequence[CitationToMeasure], *, queries: int) -> None:
     for citation in citations:
         if not 0 <= citation.query < queries:
             raise ConfigurationError(f"citation of query {citation.query}; there are {queries} queries")

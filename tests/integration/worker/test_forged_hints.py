@@ -9,7 +9,7 @@ from tasks.hint import work_hint
 from tasks.measure import work_measure_hint
 from tests.overlap_engine import OverlapEngine
 from wherefrom.messages import LARGEST_ID
-from worker.measuring_runtime import MeasuringRuntime
+from worker.measurer_runtime import MeasurerRuntime
 from worker.runtime import Runtime
 
 pytestmark = [pytest.mark.redis, pytest.mark.usefixtures("bundle_id")]
@@ -62,7 +62,7 @@ def test_a_forged_hint_writes_nothing(make, parts, settings, measuring):
     """No file, no engine, no hint passed on, and at most one line of bounded length each."""
     work: Any
     if measuring:
-        runtime, work = make(MeasuringRuntime, None), work_measure_hint
+        runtime, work = make(MeasurerRuntime, None), work_measure_hint
     else:
         runtime, work = make(Runtime, parts.hints()), work_hint
     for message in FORGED:

@@ -1,4 +1,4 @@
-"""Measures of provenance agree with plain loops and with cases whose answer is known."""
+"""Metrics of provenance agree with plain loops and with cases whose answer is known."""
 
 import math
 

@@ -1,11 +1,11 @@
-"""Bootstrap of LDS: every draw is what `measures.lds` gives for the repeated models and queries."""
+"""Bootstrap of LDS: every draw is what `ranking_metrics.lds` gives for the repeated models and queries."""
 
 import numpy as np
 import pytest
 
 from benchmarks.rivals.scoreboard import Draws, agreement, interval, lds_draws
 from benchmarks.yardstick import Truth
-from wherefrom.attribution.measures import lds
+from wherefrom.attribution.ranking_metrics import lds
 
 
 @pytest.fixture

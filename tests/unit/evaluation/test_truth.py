@@ -1,4 +1,4 @@
-"""Measures against small oracles: LDS, ceiling, ranks of causes, what candidates hold, recall of a search."""
+"""Metrics against small oracles: LDS, ceiling, ranks of causes, what candidates hold, recall of a search."""
 
 import numpy as np
 import pytest

@@ -11,8 +11,8 @@ from wherefrom.attribution.corpus import read_corpus
 from wherefrom.errors import ConfigurationError
 from wherefrom.records import Query
 from wherefrom.retraining.effects import (
-    MeasuredCitation,
-    MeasureOptions,
+    CitationToMeasure,
+    RetrainingOptions,
     matched_controls,
     measure_citations,
     t_interval,
@@ -97,13 +97,13 @@ def test_a_memorised_example_stands_out_and_a_stranger_does_not(tmp_path: Path) 
         for row in (corpus[5], corpus[9])
     ]
     avoid = frozenset({9})
-    citations = [MeasuredCitation(0, (5,), avoid), MeasuredCitation(1, (12,), avoid)]
+    citations = [CitationToMeasure(0, (5,), avoid), CitationToMeasure(1, (12,), avoid)]
     arguments: dict[str, Any] = {
         "queries": queries,
         "citations": citations,
         "recipe": Recipe(learning_rate=3e-3, batch_size=8, epochs=4, max_tokens=48),
         "folder": tmp_path,
-        "options": MeasureOptions(keep_models=False),
+        "options": RetrainingOptions(keep_models=False),
     }
     told: list[tuple[int, int]] = []
     found = measure_citations(
@@ -124,11 +124,11 @@ def test_a_memorised_example_stands_out_and_a_stranger_does_not(tmp_path: Path) 
 def test_too_few_seeds_controls_and_unknown_citations_are_refused(tmp_path: Path) -> None:
     """The text says how many are needed."""
     with pytest.raises(ConfigurationError, match="at least 3 different"):
-        MeasureOptions(seeds=(0, 1, 1))
+        RetrainingOptions(seeds=(0, 1, 1))
     with pytest.raises(ConfigurationError, match="2 controls"):
-        MeasureOptions(controls=2)
+        RetrainingOptions(controls=2)
     corpus = read_corpus(shared_corpus(24)).rows
-    for citation in (MeasuredCitation(0, (1,)), MeasuredCitation(0, ())):
+    for citation in (CitationToMeasure(0, (1,)), CitationToMeasure(0, ())):
         queries = [] if citation.group else [Query(key="q", turns=(), completion="text")]
         with pytest.raises(ConfigurationError, match="citation of query 0"):
             measure_citations(

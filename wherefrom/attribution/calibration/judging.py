@@ -29,7 +29,7 @@ class Judgement:
 
 
 @dataclass(frozen=True)
-class Effects:
+class PredictedEffects:
     """Predicted effects of all candidates of one query."""
 
     #: Change of the query's mean loss without each candidate.
@@ -113,10 +113,10 @@ class Judge:
             confidence=dict(zip(query.places, known, strict=False)),
         )
 
-    def effects(self, influence: npt.NDArray[np.float32]) -> "Effects | None":
+    def effects(self, influence: npt.NDArray[np.float32]) -> "PredictedEffects | None":
         """Predicted effect of each candidate; None where no scale was fitted."""
         curve = self.calibration.effects
-        return None if curve is None else Effects(curve.effect(influence).tolist(), curve.label)
+        return None if curve is None else PredictedEffects(curve.effect(influence).tolist(), curve.label)
 
     def duplicates(self, row: int) -> int:
         """Further members of the near-duplicate group of a training example."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from wherefrom.attribution.measures import ranks
+from wherefrom.attribution.ranking_metrics import ranks
 
 Values = npt.NDArray[np.float64]
 

@@ -102,7 +102,7 @@ class EkfacScorer:
         """Dot products and norms, summed over all layers.
 
         Args:
-            queries: rows whose explained tokens are the measurement; loss summed over them.
+            queries: rows whose explained tokens are the target function; loss summed over them.
             rows: training examples (or the candidates of an audit), in any order.
 
         Returns:

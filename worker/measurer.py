@@ -16,7 +16,7 @@ from worker.watchdog import Watchdog
 LIVENESS_NAME = "measurer"
 
 
-class MeasuringWatchdog(Watchdog):
+class MeasurerWatchdog(Watchdog):
     """Ends a measurer that is alive and deaf: something could be measured, and nothing is, for too long."""
 
     def _is_idle_with_work(self) -> bool:
@@ -42,7 +42,7 @@ def run_measurer(settings: Settings) -> int:
         return serve_queue(
             Queue(Role.MEASURE, MEASURE_QUEUE, node="wherefrom-measure", processes=1),
             settings,
-            watchdog=MeasuringWatchdog(database, limit_s=settings.watchdog_seconds),
+            watchdog=MeasurerWatchdog(database, limit_s=settings.watchdog_seconds),
             liveness=LivenessFile(settings, LIVENESS_NAME),
         )
     finally:

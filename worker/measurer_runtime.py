@@ -19,7 +19,7 @@ from worker.owners import owner_name
 log = get_logger(__name__)
 
 
-class MeasuringRuntime:
+class MeasurerRuntime:
     """Everything that the measuring task of one pool process needs; satisfies `tasks.measure.MeasureRuntime`.
 
     It keeps the meter of one bundle: two models at once may not fit.

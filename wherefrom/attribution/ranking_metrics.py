@@ -1,4 +1,4 @@
-"""Measures of attribution against measured ground truth: linear datamodelling score and recall of known causes.
+"""Metrics of attribution against measured ground truth: linear datamodelling score and recall of known causes.
 
 The linear datamodelling score (LDS; Park et al., arXiv:2303.14186) of a method is the mean over queries of the Spearman correlation, over
 retrained models, between the sum of its scores over the examples a model was trained on and the query's negative loss under that model.

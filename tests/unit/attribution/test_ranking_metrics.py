@@ -1,4 +1,4 @@
-"""Measures against scipy and by hand."""
+"""Metrics against scipy and by hand."""
 
 import math
 from types import ModuleType
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from wherefrom.attribution.measures import lds, ranks, recall_at, spearman_rows
+from wherefrom.attribution.ranking_metrics import lds, ranks, recall_at, spearman_rows
 
 tied = arrays(np.float64, (3, 8), elements=st.integers(0, 4).map(float))
 

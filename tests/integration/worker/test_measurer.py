@@ -39,8 +39,8 @@ from worker.effect_meter import open_meter, whole_corpus
 from worker.engine import load_engine
 from worker.hints import MeasureHintSender
 from worker.liveness import LOADING_S
-from worker.measuring import MeasuringWatchdog
-from worker.measuring_runtime import MeasuringRuntime
+from worker.measurer import MeasurerWatchdog
+from worker.measurer_runtime import MeasurerRuntime
 
 pytestmark = pytest.mark.redis
 
@@ -116,9 +116,7 @@ def make_runtime(measuring, database, client, parts):
             parts.celery, client, settings=settings, metrics=parts.metrics, sender="task"
         )
         engine = OverlapEngine(settings) if meter is None else WithMeter(settings, meter)
-        return MeasuringRuntime(
-            settings, database=database, hints=hints, metrics=parts.metrics, engine=engine
-        )
+        return MeasurerRuntime(settings, database=database, hints=hints, metrics=parts.metrics, engine=engine)
 
     return make
 
@@ -226,7 +224,7 @@ def test_the_sweeper_hints_again_and_takes_leases_back(parts, measuring, audit_i
 def test_the_watchdog_sees_a_deaf_measurer(database, audit_id, bundle_id):
     """Something to measure and nobody measures: time runs; a running measurement stops it."""
     now = [0.0]
-    watchdog = MeasuringWatchdog(database, limit_s=10, clock=lambda: now[0])
+    watchdog = MeasurerWatchdog(database, limit_s=10, clock=lambda: now[0])
     now[0] = 20
     assert watchdog.look() == 0, "nothing to measure"
     ask(database, audit_id)
@@ -337,7 +335,7 @@ def test_weak_methods_on_the_final_model(real, parts, client, method):
     settings, bundle_id, audit_id = real
     ask(parts.database, audit_id, method=method)
     hints = MeasureHintSender(parts.celery, client, settings=settings, metrics=parts.metrics, sender="task")
-    runtime = MeasuringRuntime(
+    runtime = MeasurerRuntime(
         settings, database=parts.database, hints=hints, metrics=parts.metrics, engine=load_engine(settings)
     )
     assert work_measure_hint({"bundle_id": bundle_id}, runtime) is MeasurementState.DONE

@@ -27,7 +27,7 @@ EKFAC_WEIGHT = 3.0
 
 
 @dataclass(frozen=True)
-class EffectParts:
+class EffectScoreParts:
     """What the effect head adds up, arrays `[C]` over the candidates of one query."""
 
     #: Exact kernel, inner product.
@@ -39,7 +39,7 @@ class EffectParts:
     ekfac: Scores | None = None
 
 
-def effect_scores(parts: EffectParts, *, midpoint: bool) -> Scores:
+def effect_scores(parts: EffectScoreParts, *, midpoint: bool) -> Scores:
     """Effect head of each candidate, `[C]`; positive = the output became more likely by this example, compared with the other candidates."""
     kernel = standardise((parts.magnitude / np.sqrt(np.maximum(parts.tokens, 1))).astype(np.float32))
     weight = BM25_WEIGHT_MIDPOINT if midpoint else BM25_WEIGHT

@@ -3,7 +3,7 @@
 import pytest
 
 from wherefrom.attribution.bundles.manifest import read_manifest
-from wherefrom.attribution.bundles.whereabouts import find_model, note_path, write_note
+from wherefrom.attribution.bundles.model_location import find_model, note_path, write_note
 from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.errors import UnusableModel
 

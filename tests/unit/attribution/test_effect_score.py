@@ -3,17 +3,17 @@
 import numpy as np
 import pytest
 
-from wherefrom.attribution.effect import (
+from wherefrom.attribution.effect_score import (
     BM25_WEIGHT,
     BM25_WEIGHT_MIDPOINT,
     EKFAC_WEIGHT,
-    EffectParts,
+    EffectScoreParts,
     effect_scores,
 )
 from wherefrom.attribution.fusion import Scores
 
 
-def parts(*, ekfac: bool = False) -> EffectParts:
+def parts(*, ekfac: bool = False) -> EffectScoreParts:
     """Six candidates with scores of different sizes."""
     generator = np.random.default_rng(3)
 
@@ -21,7 +21,7 @@ def parts(*, ekfac: bool = False) -> EffectParts:
         drawn: Scores = (scale * generator.standard_normal(6)).astype(np.float32)
         return drawn
 
-    return EffectParts(
+    return EffectScoreParts(
         magnitude=scores(1e4),
         tokens=np.array([4, 9, 16, 25, 1, 36]),
         bm25=scores(12.0),
@@ -53,6 +53,6 @@ def test_against_a_plain_loop(midpoint: bool, ekfac: bool) -> None:
 def test_a_part_without_variation_adds_nothing() -> None:
     """BM25 that knows no word of the query leaves the kernel's order."""
     one = parts()
-    silent = EffectParts(one.magnitude, one.tokens, np.zeros(6, dtype=np.float32))
+    silent = EffectScoreParts(one.magnitude, one.tokens, np.zeros(6, dtype=np.float32))
     order = np.argsort(one.magnitude / np.sqrt(one.tokens))
     assert np.argsort(effect_scores(silent, midpoint=False)).tolist() == order.tolist()
