@@ -7,6 +7,7 @@ from that, so `recipe_corpus` may name the file. Every row is compared with the 
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -232,31 +233,52 @@ class RetrainingMeter:
         return tuple(self._corpus[row].example_id for row in rows)
 
     def _base_model(self) -> "LanguageModel":
+        """What the fine-tune began with; of an adapter the base model with the adapter's tokenizer, template and number of embeddings."""
         if self._base is None:
             known = self._manifest.model
+            adapter = None if known.adapter_sha256 is None else self._find_final().adapter
             folder = self._base_dir()
-            language = self._load(ModelFolders(folder, None))
-            marks = language.fingerprint
-            if known.adapter_sha256 is not None and marks.weights_sha256 != known.weights_sha256:
+            language = self._load(ModelFolders(folder, adapter), merge=False)
+            if known.adapter_sha256 is not None and not self._is_explained(language):
                 raise BundleMismatch(
-                    f"{folder} is not the model that the adapter of bundle {self._manifest.name} was trained on"
+                    f"{folder} is not the model that the adapter of bundle {self._manifest.name} was trained on, or {adapter} is another adapter"
                 )
-            self._base = language
+            self._base = self._rendered_as_audited(language)
         return self._base
+
+    def _rendered_as_audited(self, base: "LanguageModel") -> "LanguageModel":
+        """The base model with the tokenizer and chat template of the audited model, whose training read its texts by them.
+
+        Raises:
+            MeasuringUnavailable: the base model has other embeddings than that tokenizer needs.
+        """
+        if base.fingerprint.tokenizer_sha256 == self._manifest.model.tokenizer_sha256:
+            return base
+        audited = self._load(self._find_final(), merge=True)
+        sizes = [len(one.model.get_input_embeddings().weight) for one in (base, audited)]
+        if sizes[0] != sizes[1]:
+            raise MeasuringUnavailable(
+                f"the base model {base.base_folder} has {sizes[0]} embeddings, the audited model {sizes[1]}: set WHEREFROM_BASE_MODEL_DIR to the model "
+                "with the embeddings that the fine-tune began with"
+            )
+        return replace(base, tokenizer=audited.tokenizer, renderer=audited.renderer)
 
     def _final_model(self) -> "LanguageModel":
         if self._final is None:
-            known, language = self._manifest.model, self._load(self._find_final())
-            marks = language.fingerprint
-            if (marks.weights_sha256, marks.adapter_sha256) != (known.weights_sha256, known.adapter_sha256):
+            language = self._load(self._find_final(), merge=True)
+            if not self._is_explained(language):
                 raise BundleMismatch(
                     f"the model beside bundle {self._manifest.name} is not the one that it explains"
                 )
             self._final = language
         return self._final
 
-    def _load(self, folders: ModelFolders) -> "LanguageModel":
+    def _is_explained(self, language: "LanguageModel") -> bool:
+        known, found = self._manifest.model, language.fingerprint
+        return (found.weights_sha256, found.adapter_sha256) == (known.weights_sha256, known.adapter_sha256)
+
+    def _load(self, folders: ModelFolders, *, merge: bool) -> "LanguageModel":
         from wherefrom.attribution.models.model import load_model
 
         rule = self._manifest.parameters.rendering
-        return load_model(folders.model, folders.adapter, rule=rule)
+        return load_model(folders.model, folders.adapter, rule=rule, merge=merge)

@@ -20,7 +20,6 @@ from wherefrom.attribution.bundles.options import BuildOptions
 from wherefrom.attribution.corpus import ReadAs
 from wherefrom.attribution.fusion import FusionWeights
 from wherefrom.attribution.models.files import ModelFolders
-from wherefrom.attribution.models.rule import parse_template_args, read_template
 from wherefrom.attribution.offline import (
     attribute_all,
     exact_scores,
@@ -28,7 +27,15 @@ from wherefrom.attribution.offline import (
     read_queries,
     signals_of_all,
 )
-from wherefrom.cli.corpus_options import FormatOption, SplitOption, TurnsOption
+from wherefrom.cli.corpus_options import (
+    FormatOption,
+    JoinOption,
+    SplitOption,
+    TemplateArgsOption,
+    TemplateOption,
+    TurnsOption,
+    rendering_rule,
+)
 from wherefrom.cli.progress import progress_bars
 from wherefrom.errors import ConfigurationError
 from wherefrom.library import open_with_model
@@ -106,23 +113,6 @@ EncoderWeight = Annotated[
 ]
 
 
-TemplateFile = Annotated[
-    Path | None,
-    typer.Option("--chat-template", help="Chat template (Jinja file) in place of the model's own."),
-]
-TemplateArguments = Annotated[
-    str | None,
-    typer.Option(
-        "--template-args",
-        metavar="JSON",
-        help="Variables for the chat template, such as '{\"enable_thinking\": false}'.",
-    ),
-]
-Join = Annotated[
-    str,
-    typer.Option(help="Text between prompt and completion, for a model without a chat template."),
-]
-
 LearningCheck = Annotated[
     bool,
     typer.Option(
@@ -159,9 +149,9 @@ def build(
     start: StartFolder = None,
     encoder: Encoder = None,
     encoder_weight: EncoderWeight = FusionWeights.encoder,
-    chat_template: TemplateFile = None,
-    template_args: TemplateArguments = None,
-    join: Join = "",
+    chat_template: TemplateOption = None,
+    template_args: TemplateArgsOption = None,
+    join: JoinOption = "",
     learning_check: LearningCheck = True,
     threads: Threads = 0,
     as_json: Json = False,
@@ -184,9 +174,7 @@ def build(
         read=ReadAs(turns, dialect, split),
         encoder=encoder,
         weights=FusionWeights(encoder=encoder_weight),
-        chat_template=read_template(chat_template),
-        template_args=parse_template_args(template_args),
-        join=join,
+        rendering=rendering_rule(chat_template, template_args, join=join),
         check_learning=learning_check,
     )
     with progress_bars(quiet=as_json) as report:

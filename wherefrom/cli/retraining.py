@@ -8,7 +8,15 @@ import numpy as np
 import typer
 
 from wherefrom.attribution.corpus import ReadAs
-from wherefrom.cli.corpus_options import FormatOption, SplitOption, TurnsOption
+from wherefrom.cli.corpus_options import (
+    FormatOption,
+    JoinOption,
+    SplitOption,
+    TemplateArgsOption,
+    TemplateOption,
+    TurnsOption,
+    rendering_rule,
+)
 from wherefrom.cli.offline import Json, Threads
 from wherefrom.cli.progress import progress_bars
 from wherefrom.retraining.recipe import Recipe, read_recipe
@@ -38,6 +46,9 @@ def bank(
     turns: TurnsOption = ReadAs.turns,
     dialect: FormatOption = None,
     split: SplitOption = None,
+    chat_template: TemplateOption = None,
+    template_args: TemplateArgsOption = None,
+    join: JoinOption = "",
     alpha: Annotated[float, typer.Option(help="Share of the corpus that each model sees.")] = 0.5,
     workers: Annotated[int, typer.Option(min=1, help="Processes; give each one thread.")] = 1,
     device: Annotated[str, typer.Option(help="Device of torch: cpu, cuda.")] = "cpu",
@@ -45,6 +56,8 @@ def bank(
     as_json: Json = False,
 ) -> None:
     """Make a bank: retrain the model on random subsets of its corpus and keep every loss, to judge a bundle by.
+
+    Give the options of reading and rendering (--turns, --format, --split, --chat-template, --template-args, --join) as for the bundle.
 
     A bank that was stopped goes on where it was when the same command is run again.
 
@@ -62,6 +75,7 @@ def bank(
         threads=threads,
         device=device,
         read=ReadAs(turns, dialect, split),
+        rendering=rendering_rule(chat_template, template_args, join=join),
     )
     with progress_bars(quiet=as_json) as report:
         made = run_job(job, workers=workers, progress=lambda done, total: report("retrain", done, total))

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import torch
 
+from wherefrom.attribution.bundles.options import rendering_of
 from wherefrom.attribution.corpus import ReadAs, read_corpus
 from wherefrom.attribution.models.model import LanguageModel, load_model
 from wherefrom.attribution.models.render import TokenRow
+from wherefrom.attribution.models.rule import RenderingRule
 from wherefrom.attribution.offline import read_queries
 from wherefrom.errors import ConfigurationError
 from wherefrom.retraining.bank import Bank, load_bank, open_bank, train_model
@@ -40,6 +42,8 @@ class BankJob:
     device: str = "cpu"
     #: How the corpus is read; the same as for the bundle that the bank judges.
     read: ReadAs = field(default_factory=ReadAs)
+    #: How its texts and the queries are rendered; the same as for that bundle.
+    rendering: RenderingRule = field(default_factory=RenderingRule)
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,10 @@ def _load(job: BankJob) -> _Loaded:
         torch.set_num_threads(job.threads)
     language = load_model(job.model_dir, job.adapter_dir)
     language.model.to(job.device)
-    rows = token_rows(language, read_corpus(job.corpus, how=job.read).rows, max_tokens=job.recipe.max_tokens)
+    corpus = read_corpus(job.corpus, how=job.read)
+    rule = rendering_of(language, corpus, job.rendering)
+    language = language if rule is None else language.with_rule(rule)
+    rows = token_rows(language, corpus.rows, max_tokens=job.recipe.max_tokens)
     queries = {
         file.stem: token_rows(language, read_queries(file)[0], max_tokens=job.recipe.max_tokens)
         for file in job.queries

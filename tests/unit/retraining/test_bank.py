@@ -1,14 +1,19 @@
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.tiny import micro_language, shared_corpus, shared_micro_model, tiny_rows, write_jsonl
+from wherefrom.attribution.corpus import read_corpus
 from wherefrom.attribution.models.render import TokenRow
+from wherefrom.attribution.models.rule import RenderingRule
+from wherefrom.attribution.offline import read_queries
 from wherefrom.errors import ConfigurationError, InvalidRecord
 from wherefrom.retraining.bank import Bank, load_bank, make_bank, subset
 from wherefrom.retraining.recipe import Recipe
-from wherefrom.retraining.training import fine_tune, mean_losses
+from wherefrom.retraining.training import fine_tune, mean_losses, token_rows
 from wherefrom.retraining.workers import BankJob, run_job
 
 
@@ -126,6 +131,34 @@ def test_two_processes_make_the_same_bank_as_one(tmp_path: Path, short: Recipe) 
     two = run_job(BankJob(**(vars(job) | {"out": tmp_path / "two"})), workers=2, progress=lambda *_: None)
     assert np.array_equal(one.losses("held_out"), two.losses("held_out"))
     assert np.array_equal(one.kept, two.kept)
+
+
+def test_a_bank_is_rendered_as_its_bundle(tmp_path: Path, short: Recipe) -> None:
+    """By the chat template and the variables given; corpus and queries alike."""
+    template = "{% for message in messages %}[{{ mood }} {{ message['role'] }}] {{ message['content'] }}<|end|>{% endfor %}"
+    template += "{% if add_generation_prompt %}[{{ mood }} assistant] {% endif %}"
+    rule = RenderingRule(chat_template=template, template_args={"mood": "calm"})
+    queries = write_jsonl(tmp_path / "held_out.jsonl", tiny_rows(3))
+    job = BankJob(
+        model_dir=shared_micro_model(),
+        adapter_dir=None,
+        corpus=shared_corpus(16),
+        queries=(queries,),
+        recipe=short,
+        out=tmp_path / "job",
+        models=1,
+        rendering=rule,
+    )
+    made = run_job(job, progress=lambda *_: None)
+    language = micro_language().with_rule(rule)
+    tokens = partial(token_rows, language, max_tokens=short.max_tokens)
+    asked = {"held_out": tokens(read_queries(queries)[0])}
+    rows = tokens(read_corpus(shared_corpus(16)).rows)
+    expected = make_bank(language, rows, queries=asked, recipe=short, folder=tmp_path / "own", models=1)
+    assert np.array_equal(made.corpus_losses, expected.corpus_losses)
+    assert np.array_equal(made.losses("held_out"), expected.losses("held_out"))
+    with pytest.raises(ConfigurationError, match="another corpus"):
+        run_job(replace(job, rendering=RenderingRule()), progress=lambda *_: None)
 
 
 def test_query_files_of_one_name_are_refused(tmp_path: Path, short: Recipe) -> None:

@@ -1,9 +1,8 @@
 """What a user may choose when a bundle is built, and what follows for its parameters."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from wherefrom.attribution.bundles.manifest import Parameters
 from wherefrom.attribution.corpus.rows import Corpus, ReadAs
@@ -35,11 +34,8 @@ class BuildOptions:
     skip_bad: bool = False
     #: Whether a sample shows that the model has learned the corpus (see `attribution.learning`).
     check_learning: bool = True
-    #: Text of a chat template in place of the model's own, and variables for it.
-    chat_template: str | None = None
-    template_args: Mapping[str, Any] = field(default_factory=dict)
-    #: What stands between prompt and completion of a model without a chat template.
-    join: str = ""
+    #: How texts are rendered: a chat template in place of the model's own and variables for it, or what stands between prompt and completion without one.
+    rendering: RenderingRule = field(default_factory=RenderingRule)
     #: How the corpus is read: which turns are explained, which format, which split.
     read: ReadAs = field(default_factory=ReadAs)
     #: Folder of a sentence encoder for the order shown; the bundle gets a copy of it.
@@ -47,13 +43,19 @@ class BuildOptions:
     weights: FusionWeights = field(default_factory=FusionWeights)
 
 
-def rendering_of(language: LanguageModel, corpus: Corpus, options: BuildOptions) -> RenderingRule | None:
-    """What the bundle's texts are rendered by beside the model's own chat template; None where that is all."""
-    own = RenderingRule(chat_template=options.chat_template, template_args=dict(options.template_args))
+def rendering_of(language: LanguageModel, corpus: Corpus, asked: RenderingRule) -> RenderingRule | None:
+    """What a corpus is rendered by beside the model's own chat template; None where that is all.
+
+    Args:
+        language: The model.
+        corpus: Its rows say whether texts end as plain prompts and completions do.
+        asked: What the user chose; `join` counts only where there is no chat template.
+    """
+    own = asked.model_copy(update={"join": "", "join_ends": False})
     if language.renderer.with_rule(own).has_template:
         return None if own == RenderingRule() else own
     ends = language.renderer.ends_text and any(row.plain_prompt for row in corpus.rows)
-    return own.model_copy(update={"join": options.join, "join_ends": ends})
+    return own.model_copy(update={"join": asked.join, "join_ends": ends})
 
 
 def parameters_of(language: LanguageModel, corpus: Corpus, options: BuildOptions) -> Parameters:
@@ -86,7 +88,7 @@ def parameters_of(language: LanguageModel, corpus: Corpus, options: BuildOptions
         encoder=None if options.encoder is None else options.encoder.resolve().name,
         weight_encoder=options.weights.encoder,
         weight_length=options.weights.length,
-        rendering=rendering_of(language, corpus, options),
+        rendering=rendering_of(language, corpus, options.rendering),
     )
 
 

@@ -62,7 +62,12 @@ def test_model_without_a_template(tmp_path: Path, bare_model: Path, kind: str) -
     rows = plain_rows(12)
     if kind == "text":
         rows = [{"id": row["id"], "text": f"{row['prompt']} {row['completion']}"} for row in rows]
-    manifest = build(bare_model, write_jsonl(tmp_path / "c.jsonl", rows), tmp_path / "bundle", join=" ")
+    manifest = build(
+        bare_model,
+        write_jsonl(tmp_path / "c.jsonl", rows),
+        tmp_path / "bundle",
+        rendering=RenderingRule(join=" "),
+    )
     assert manifest.parameters.rendering == RenderingRule(join=" ", join_ends=kind == "prompt")
     engine = LanguageAttributor(open_bundle(tmp_path / "bundle", ModelFolders(bare_model)))
     known = plain_rows(4)[3]
@@ -120,7 +125,10 @@ def test_rows_that_cannot_be_rendered(tmp_path: Path) -> None:
             corpus_path=corpus,
             out=tmp_path / out,
             options=BuildOptions(
-                chat_template=NO_SYSTEM, skip_bad=skip_bad, candidates=10, check_learning=False
+                rendering=RenderingRule(chat_template=NO_SYSTEM),
+                skip_bad=skip_bad,
+                candidates=10,
+                check_learning=False,
             ),
             progress=lambda *one: None,
             tell=told.append,
@@ -142,7 +150,9 @@ def test_rows_that_cannot_be_rendered(tmp_path: Path) -> None:
     ]
     kept = write_jsonl(tmp_path / "kept.jsonl", [row for row in rows if len(row["messages"]) == 2])
     assert (
-        build(shared_micro_model(), kept, tmp_path / "same", chat_template=NO_SYSTEM).corpus.sha256
+        build(
+            shared_micro_model(), kept, tmp_path / "same", rendering=RenderingRule(chat_template=NO_SYSTEM)
+        ).corpus.sha256
         == manifest.corpus.sha256
     )
 
