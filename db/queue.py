@@ -235,7 +235,9 @@ class LeasedQueue(Generic[State]):
         """Let a held row wait for its next attempt."""
         waiting = NOT_HELD | {"state": self.pending, "next_attempt_at": db_after(failure.retry_in_s or 0.0)}
         waiting |= {"attempt_floor": lease.attempt - spent}
-        wait = update(self.row).where(held(self.row)).values(**waiting, **_told(failure.code, failure.reason))
+        wait = (
+            update(self.row).where(held(self.row)).values(**waiting, **_outcome(failure.code, failure.reason))
+        )
         session.execute(wait.execution_options(synchronize_session=False), token(lease))
 
     def _end(self, session: Session, lease: Lease, state: State, *, code: str, reason: str) -> None:
@@ -248,7 +250,7 @@ class LeasedQueue(Generic[State]):
     def _release(
         self,
         lost: ColumnElement[bool],
-        told: Callable[[str | None], str],
+        cause_text: Callable[[str | None], str],
         *,
         max_attempts: int,
         wait_s: Callable[[int], float] | None = None,
@@ -268,7 +270,7 @@ class LeasedQueue(Generic[State]):
                 found = session.execute(some).all()
                 self._give_back(session, [one.id for one in found if one.spent < max_attempts])
                 for one in found:
-                    reason = f"attempt {one.spent} of {max_attempts}: {told(one.lease_owner)}"
+                    reason = f"attempt {one.spent} of {max_attempts}: {cause_text(one.lease_owner)}"
                     if one.spent >= max_attempts:
                         self._give_up(session, one.id, reason)
                     elif one.spent and wait_s is not None:
@@ -291,12 +293,12 @@ class LeasedQueue(Generic[State]):
             )
 
     def _give_up(self, session: Session, row_id: int, reason: str) -> None:
-        ending = NOT_HELD | {"state": self.dead, "finished_at": db_now()} | _told(LEASE_EXPIRED, reason)
+        ending = NOT_HELD | {"state": self.dead, "finished_at": db_now()} | _outcome(LEASE_EXPIRED, reason)
         session.execute(update(self.row).where(self.row.id == row_id).values(**ending))
         record_events(session, [self._event(self.ended[self.dead], row_id, {"code": LEASE_EXPIRED})])
 
     def _delay(self, session: Session, row_id: int, reason: str, wait_s: float) -> None:
-        waiting = {"next_attempt_at": db_after(wait_s)} | _told(LEASE_EXPIRED, reason)
+        waiting = {"next_attempt_at": db_after(wait_s)} | _outcome(LEASE_EXPIRED, reason)
         session.execute(update(self.row).where(self.row.id == row_id).values(**waiting))
 
     def _event(self, kind: TrailKind, row_id: int, payload: Mapping[str, Any]) -> Event:
@@ -314,10 +316,10 @@ def ending_values(
     state: AuditState | MeasurementState, code: str | None, reason: str | None, **answer: Any
 ) -> dict[str, Any]:
     """The values of `ending_of`."""
-    values = {"state": state, **_told(code, reason), **answer}
+    values = {"state": state, **_outcome(code, reason), **answer}
     return {f"new_{name}": value for name, value in values.items()}
 
 
-def _told(code: str | None, reason: str | None) -> dict[str, Any]:
+def _outcome(code: str | None, reason: str | None) -> dict[str, Any]:
     """What a row says of itself, as both engines take it."""
     return {"code": code, "reason": None if reason is None else storable_text(reason)}

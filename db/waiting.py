@@ -22,12 +22,12 @@ def explain_waiting(db: Database, bundle_id: int, *, code: str, reason: str) -> 
     Returns:
         How many did not say so yet.
     """
-    told = {"code": code, "reason": storable_text(reason)}
-    says_so = and_(Audit.code == told["code"], Audit.reason == told["reason"])
+    explanation = {"code": code, "reason": storable_text(reason)}
+    says_so = and_(Audit.code == explanation["code"], Audit.reason == explanation["reason"])
     silent = select(Audit.id).where(
         unindexed(Audit.bundle_id) == bundle_id, is_pending(Audit), func.coalesce(~says_so, true())
     )
-    return change_in_chunks(db, silent, Audit.id, lambda session, ids: _update(session, ids, told))
+    return change_in_chunks(db, silent, Audit.id, lambda session, ids: _update(session, ids, explanation))
 
 
 def requeue(db: Database, *, audit_ids: Iterable[int] | None = None, state: AuditState | None = None) -> int:

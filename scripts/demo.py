@@ -267,14 +267,14 @@ class Demo:
 
         deadline = time.monotonic() + AUDITS_TIMEOUT_S
         found: dict[int, Any] = {}
-        told = -1
+        last_shown = -1
         with Client(url, spool_path=self._work / "spool.db") as client:
             while True:
                 states = client.queue().states
                 done = sum(number for state, number in states.items() if not state.is_open)
-                if done != told:
+                if done != last_shown:
                     self._step(f"attributed {done} of {count}")
-                    told = done
+                    last_shown = done
                 if done > len(found):
                     new = [
                         one for one in client.audits() if not one.state.is_open and one.audit_id not in found

@@ -80,8 +80,8 @@ def _work(bundle_id: int, runtime: MeasureRuntime) -> MeasurementState | None:
     ):
         with hard_limit(settings.measure_time_limit_seconds):
             state = measure_claimed(claimed, meter, runtime)
-        told = None if state is None else state.value
-        log.info("measurement_worked", state=told, seconds=round(runtime.clock() - started, 3))
+        ended_as = None if state is None else state.value
+        log.info("measurement_worked", state=ended_as, seconds=round(runtime.clock() - started, 3))
     runtime.metrics.count("measurements_finished_total", state="fenced" if state is None else state.value)
     if runtime.queue.pending_counts().get(bundle_id):
         runtime.send_hint(bundle_id)

@@ -126,7 +126,7 @@ def error_answer(request: Request, status: HTTPStatus, detail: ErrorDetail) -> R
 
 def answer_of(request: Request, error: WherefromError) -> Response:
     """The answer to a request that raised one of our errors."""
-    detail = ErrorDetail(code=error.code, message=_told(error))
+    detail = ErrorDetail(code=error.code, message=_message(error))
     if isinstance(error, InvalidRecords):
         detail = detail.model_copy(
             update={"field": error.problems[0].field, "problems": list(error.problems)}
@@ -134,7 +134,7 @@ def answer_of(request: Request, error: WherefromError) -> Response:
     return error_answer(request, status_of(error), detail)
 
 
-def _told(error: WherefromError) -> str:
+def _message(error: WherefromError) -> str:
     """What the answer says. The text of a transient error names hosts and tables, which is for the log only."""
     if isinstance(error, errors.TooBusy):
         return (

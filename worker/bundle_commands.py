@@ -90,7 +90,7 @@ def activate(bundle: Named, *, as_json: Json = False) -> None:
         moved = routing.activate(database, known.id)
         _warn_of_missing_model(known, settings)
         hint_at(settings, AuditQueue(database).pending_counts())
-    _tell(known, moved, "active", as_json=as_json)
+    _print_moved(known, moved, "active", as_json=as_json)
 
 
 def retire(bundle: Named, *, as_json: Json = False) -> None:
@@ -106,10 +106,10 @@ def retire(bundle: Named, *, as_json: Json = False) -> None:
     with opened_database(open_settings()) as database:
         known = catalogue.find_bundle(database, bundle)
         moved = routing.retire(database, known.id)
-    _tell(known, moved, "retired", as_json=as_json)
+    _print_moved(known, moved, "retired", as_json=as_json)
 
 
-def _tell(bundle: BundleInfo, moved: "Moved", now: str, *, as_json: bool) -> None:
+def _print_moved(bundle: BundleInfo, moved: "Moved", now: str, *, as_json: bool) -> None:
     if as_json:
         print_json(
             {

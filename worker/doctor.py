@@ -209,7 +209,9 @@ def _audits(settings: Settings) -> Iterator[Finding]:
     finally:
         database.dispose()
     counts = (
-        ", ".join(f"{queue.told(state)} {state.value}" for state, count in queue.states.items() if count)
+        ", ".join(
+            f"{queue.count_text(state)} {state.value}" for state, count in queue.states.items() if count
+        )
         or "none yet"
     )
     yield Finding("audits", "ok", counts)
@@ -224,7 +226,7 @@ def _audits(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "dead audits",
             "warning",
-            f"{queue.told(AuditState.DEAD)}: see their codes on the page, then python -m worker retry --state dead",
+            f"{queue.count_text(AuditState.DEAD)}: see their codes on the page, then python -m worker retry --state dead",
         )
 
 

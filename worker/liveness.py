@@ -49,14 +49,14 @@ class LivenessFile:
         except (NotADirectoryError, FileExistsError, PermissionError) as error:
             raise ConfigurationError(f"WHEREFROM_STATE_DIR: {self._path.parent}: {error.strerror}") from error
         except (OSError, DiskFull) as error:
-            self._tell(error)
+            self._log_unwritten(error)
 
     def beat(self, **details: str) -> None:
         """Write the file again; one that cannot be written is a line in the log, for nothing but its age is lost."""
         try:
             self._write(details)
         except (OSError, DiskFull) as error:
-            self._tell(error)
+            self._log_unwritten(error)
 
     def age_s(self) -> float | None:
         """Seconds since the file was last written; None when there is none.
@@ -100,14 +100,14 @@ class LivenessFile:
         try:
             self._path.unlink(missing_ok=True)
         except OSError as error:
-            self._tell(error)
+            self._log_unwritten(error)
 
     def _write(self, details: dict[str, str]) -> None:
         own_folder(self._path.parent)
         with whole_file(self._path, mode=PRIVATE, durable=False) as new:
             new.write_text(json.dumps({"pid": os.getpid(), **details}), encoding="utf-8")
 
-    def _tell(self, error: OSError | DiskFull) -> None:
+    def _log_unwritten(self, error: OSError | DiskFull) -> None:
         log.warning(
             "sign_not_written", sign=self._path.name, folder=str(self._path.parent), reason=str(error)
         )

@@ -80,9 +80,9 @@ def judge_material(
     def absent(pairs: Sequence[Pair], authors: Sequence[str]) -> Judged:
         return _judged(attributor, [cut(pair) for pair in pairs], groups=authors)
 
-    told = _lines(tofu / "train_4000.jsonl")
-    present = {one["author"] for one in told if cut((one["question"], one["answer"])) in training}
-    original = [one for one in told if one["author"] not in present][::3]
+    facts = _lines(tofu / "train_4000.jsonl")
+    present = {one["author"] for one in facts if cut((one["question"], one["answer"])) in training}
+    original = [one for one in facts if one["author"] not in present][::3]
     asked = [one for one in _lines(tofu / "queries_with_gold.jsonl") if one["gold_author"] not in present]
     plain = [(one["prompt"], one["completion"]) for one in _lines(yardstick / "queries.jsonl")]
     strange = {

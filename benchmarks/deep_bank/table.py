@@ -91,8 +91,8 @@ def pair_agreement(scores: Matrix, truth: Truth) -> float:
         truth: the part.
     """
     predicted = scores @ truth.kept.T.astype(np.float32)  # [Q, 2 P]
-    told = (predicted[:, 0::2] - predicted[:, 1::2]) * (truth.losses[1::2] - truth.losses[0::2]).T
-    return float((told > 0).mean()) if told.size else float("nan")
+    agreement = (predicted[:, 0::2] - predicted[:, 1::2]) * (truth.losses[1::2] - truth.losses[0::2]).T
+    return float((agreement > 0).mean()) if agreement.size else float("nan")
 
 
 def table(

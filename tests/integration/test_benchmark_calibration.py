@@ -37,11 +37,11 @@ def folders(tmp_path: Path) -> Path:
     teacher = 3.0 - kept[:, [*range(30), *range(4)]].astype(np.float32)
     losses = 3.0 - kept[:, [*range(30, 60), *range(30, 34)]].astype(np.float32)
     np.savez(yardstick / "bank.npz", kept=kept, teacher_query_loss=teacher, query_loss=losses)
-    told = [
+    facts = [
         {"author": place % 24, "question": one["prompt"], "answer": one["completion"]}
         for place, one in enumerate(map(pair, others))
     ]
-    write_jsonl(tofu / "train_4000.jsonl", told)
+    write_jsonl(tofu / "train_4000.jsonl", facts)
     write_jsonl(
         tofu / "queries_with_gold.jsonl",
         [pair(row) | {"gold_author": place % 24} for place, row in enumerate(others)],

@@ -36,7 +36,7 @@ def clean_environment(**more: str) -> dict[str, str]:
 
 def test_compose_accepts_the_file():
     """`docker-compose config` finds no fault, and warns of nothing, without a .env file."""
-    told = subprocess.run(
+    ended = subprocess.run(
         [*compose_tool(), "-f", "docker-compose.yml", "config", "-q"],
         cwd=ROOT,
         env=clean_environment(),
@@ -44,7 +44,7 @@ def test_compose_accepts_the_file():
         text=True,
         check=False,
     )
-    assert (told.returncode, told.stdout, told.stderr) == (0, "", "")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
 
 
 def test_the_example_of_the_environment_is_complete():
@@ -121,15 +121,15 @@ def test_nobody_starts_before_the_schema_is_there():
 
 def test_redis_refuses_an_empty_password():
     """Without a .env file the stack fails at its start instead of running open."""
-    told = subprocess.run(
+    ended = subprocess.run(
         ["sh", "-c", SERVICES["redis"]["command"][-1].replace("$$", "$")],
         env=clean_environment(REDIS_PASSWORD="", REDIS_APPENDFSYNC="always"),
         capture_output=True,
         text=True,
         check=False,
     )
-    assert told.returncode == 1
-    assert "REDIS_PASSWORD is empty" in told.stderr
+    assert ended.returncode == 1
+    assert "REDIS_PASSWORD is empty" in ended.stderr
 
 
 def test_the_image_runs_as_another_user_than_root():

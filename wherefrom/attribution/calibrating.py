@@ -147,19 +147,19 @@ def fit_calibration(
             f"split by `group`, one half of the controls has only {smallest} (at least {FEWEST_IN_A_HALF} are needed): give more groups, or groups of like size"
         )
     ours, theirs = [controls.queries[place] for place in fit], [controls.queries[place] for place in null]
-    told = (
+    known_causes = (
         []
         if known is None
         else [(one, gold) for one, gold in zip(known.queries, known.gold, strict=True) if gold]
     )
-    causes = [one for one, _ in told]
-    queries = fit_queries(causes, ours) if told else equal_weights(ours)
+    causes = [one for one, _ in known_causes]
+    queries = fit_queries(causes, ours) if known_causes else equal_weights(ours)
     unfitted = Calibration(queries=queries)
     return Calibration(
-        reason=None if told else "no outputs with known causes were given; confidence stays empty",
+        reason=None if known_causes else "no outputs with known causes were given; confidence stays empty",
         warnings=_warnings(len(theirs) + len(ours), smallest),
         queries=queries,
-        citations=fit_citations(causes, [gold for _, gold in told], groups) if told else None,
+        citations=fit_citations(causes, [gold for _, gold in known_causes], groups) if known_causes else None,
         null=rounded_up(np.array([unfitted.score(one.features) for one in theirs], dtype=np.float64)),
         effects=effects,
         novelty=fit_novelty([*controls.queries, *([] if known is None else known.queries)]),
@@ -170,7 +170,7 @@ def fit_calibration(
             "controls_null": len(theirs),
             "controls_sha256": controls.sha256,
             "control_groups": len(set(controls.groups)),
-            "known": len(told),
+            "known": len(known_causes),
             "known_kind": 0 if known is None else len(known.queries),
             "known_sha256": None if known is None else known.sha256,
         }
@@ -322,11 +322,11 @@ def labels_of(one: JudgedQuery, gold: Sequence[int], groups: Groups) -> npt.NDAr
 
 
 def _warnings(controls: int, smallest: int) -> tuple[str, ...]:
-    told = []
+    warnings = []
     if controls < ENOUGH_CONTROLS:
-        told.append(
+        warnings.append(
             f"only {controls} control outputs (fewer than {ENOUGH_CONTROLS}): p-values are coarse and small ones do not occur"
         )
     if smallest < FEWEST_CONTROLS // 2:
-        told.append(f"split by `group`, one half of the controls has only {smallest}")
-    return tuple(told)
+        warnings.append(f"split by `group`, one half of the controls has only {smallest}")
+    return tuple(warnings)

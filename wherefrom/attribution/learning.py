@@ -162,7 +162,8 @@ def _sample(rows: Sequence[TokenRow]) -> list[TokenRow]:
     count = min(SAMPLE_ROWS, len(rows))
     places = sorted({round(place) for place in np.linspace(0, len(rows) - 1, count)}) if count else []
     random = np.random.default_rng(0)
-    found, tokens = [], 0
+    found: list[TokenRow] = []
+    tokens = 0
     for place in random.permutation(places):
         row = _cut(rows[int(place)])
         if row is None:

@@ -94,19 +94,19 @@ def calibrate(
         calibration = _fit(opened, controls, known, files=files, progress=report)
     manifest = write_calibrated(bundle, out, calibration)
     _pass_note_on(bundle, out, model, adapter)
-    told = calibration.fitted_on
+    fitted_on = calibration.fitted_on
     if as_json:
         say(
             json.dumps(
-                {"name": manifest.name, "path": str(out), "warnings": list(calibration.warnings), **told}
+                {"name": manifest.name, "path": str(out), "warnings": list(calibration.warnings), **fitted_on}
             )
         )
         return
     for warning in calibration.warnings:
         say(f"warning: {warning}", to_stderr=True)
     say(
-        f"{manifest.name} in {out}: {told['controls_fit']} controls for the fit and {told['controls_null']} for p-values, "
-        f"{told['known']} known outputs; confidence {'fitted' if calibration.citations else 'empty'}, "
+        f"{manifest.name} in {out}: {fitted_on['controls_fit']} controls for the fit and {fitted_on['controls_null']} for p-values, "
+        f"{fitted_on['known']} known outputs; confidence {'fitted' if calibration.citations else 'empty'}, "
         f"effects {calibration.effects.label if calibration.effects else 'empty'}"
     )
 

@@ -88,8 +88,8 @@ def evaluate(
     set_threads(threads)
     finish_replacing(bundle)
     opened = open_with_model(bundle, model, adapter)
-    with progress_bars(quiet=as_json) as told:
-        report = evaluate_bundle(opened, files, told)
+    with progress_bars(quiet=as_json) as progress:
+        report = evaluate_bundle(opened, files, progress)
     name = opened.manifest.name
     card = evaluated_card(read_card(bundle), report, files=files, bundle=name)
     replace_card(bundle, card)

@@ -113,7 +113,7 @@ def flag(
             try:
                 _send(service, checked, outcome, wait_s=wait_s)
             finally:
-                _tell(outcome, checked, as_json=as_json)
+                _print_outcome(outcome, checked, as_json=as_json)
     if outcome.refused or outcome.skipped:
         raise typer.Exit(ExitCode.REFUSED)
 
@@ -186,7 +186,7 @@ def _submit_patiently(service: Service, records: Sequence[str], *, wait_s: float
             pause_s = min(pause_s * 2, LONGEST_WAIT_S)
 
 
-def _tell(outcome: Outcome, checked: CheckedFile, *, as_json: bool) -> None:
+def _print_outcome(outcome: Outcome, checked: CheckedFile, *, as_json: bool) -> None:
     if as_json:
         print_json([outcome.as_json(checked)])
         return

@@ -82,10 +82,10 @@ def print_measurement(one: MeasurementRecord) -> None:
     print_table(
         [("left out", "left"), ("effect, nats", "right"), ("training examples", "left")], rows, empty=""
     )
-    told = f"{one.seeds} seeds" if one.seeds else "one step from the final weights"
+    runs = f"{one.seeds} seeds" if one.seeds else "one step from the final weights"
     distance = "" if one.z is None else f", {one.z:.1f} standard errors from the controls"
     out().print(
-        f"{told}{distance}, {one.cost_seconds or 0.0:.0f} s of work{'; WEAK evidence' if one.weak else ''}"
+        f"{runs}{distance}, {one.cost_seconds or 0.0:.0f} s of work{'; WEAK evidence' if one.weak else ''}"
     )
 
 

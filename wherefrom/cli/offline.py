@@ -184,13 +184,13 @@ def build(
             out=out,
             options=options,
             progress=report,
-            tell=_tell,
+            tell=_print_note,
         )
     write_note(out, ModelFolders(model, adapter, start))
     _say_built(manifest, out, as_json=as_json)
 
 
-def _tell(sentence: str) -> None:
+def _print_note(sentence: str) -> None:
     """What the person who builds should read, beside the progress."""
     say(sentence, to_stderr=True)
 
@@ -272,8 +272,8 @@ def attribute(
             _write_array(scores, exact_scores(opened, signals_of_all(attributor, prepared), report))
     counts = {"queries": len(prepared), "skipped": skipped}
     if as_json:
-        told = [asdict(one) for one in rejected]
-        typer.echo(json.dumps(counts | {"rejected": told, "bundle": opened.manifest.name}))
+        listed = [asdict(one) for one in rejected]
+        typer.echo(json.dumps(counts | {"rejected": listed, "bundle": opened.manifest.name}))
         return
     for one in rejected:
         say(f"rejected {one.key}: {one.reason} [{one.code}]", to_stderr=True)

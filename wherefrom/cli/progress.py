@@ -91,12 +91,12 @@ class ProgressLines:
         if stage is None:
             return None
         seconds = self._clock() - stage.started
-        told = f"{stage.name}: {stage.done}/{stage.total}, {seconds:.0f} s"
+        text = f"{stage.name}: {stage.done}/{stage.total}, {seconds:.0f} s"
         gone = stage.done - stage.first_done
         if not gone or seconds <= 0:
-            return told
+            return text
         rate = gone / seconds
-        return f"{told}, {rate:.1f}/s, about {(stage.total - stage.done) / rate:.0f} s left"
+        return f"{text}, {rate:.1f}/s, about {(stage.total - stage.done) / rate:.0f} s left"
 
 
 @contextmanager

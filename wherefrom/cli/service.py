@@ -52,7 +52,7 @@ def audits(
             rows = [(*_audit_row(one), *(_supported(one) for _ in judged)) for one in wanted]
             print_table([*_AUDIT_COLUMNS, *judged], rows, empty="no audit matches")
         if fdr is not None:
-            err().print(service.support(fdr=fdr, **filters).told())
+            err().print(service.support(fdr=fdr, **filters).text())
 
 
 def show(
@@ -148,7 +148,7 @@ def queue(*, url: UrlOption = None, as_json: JsonOption = False) -> None:
         return
     print_table(
         [("state", "left"), ("audits", "right")],
-        [(state.value, health.told(state)) for state in health.states],
+        [(state.value, health.count_text(state)) for state in health.states],
         empty="no audit is stored",
     )
     if health.oldest_pending_seconds is not None:

@@ -25,7 +25,7 @@ def evaluated_card(
         "date": utc_now().date().isoformat(),
         "command": files.command(bundle),
         **report.quality(),
-        "material": files.told(),
+        "material": files.as_json(),
         "machine": machine(),
     }
     return {"quality": quality, **kept, "plots": plots_of(report)}

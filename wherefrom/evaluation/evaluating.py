@@ -151,8 +151,8 @@ def _calibration(report: Report, bench: _Bench, files: MaterialFiles, gold: Sequ
     known_file = _held_out(report, files.known, calibration, "known")
     control_file = _held_out(report, files.controls, calibration, "controls")
     judged = [] if known_file is None else bench.judge(bench.ask(known_file))
-    told = [(one, causes) for one, causes in zip(judged, gold, strict=False) if causes]
-    known = verdicts_of(calibration, [one for one, _ in told], bench.groups) if told else None
+    known_causes = [(one, causes) for one, causes in zip(judged, gold, strict=False) if causes]
+    known = verdicts_of(calibration, [one for one, _ in known_causes], bench.groups) if known_causes else None
     controls: Verdicts | None = None
     names: list[str] = []
     if control_file is not None:
@@ -167,8 +167,8 @@ def _calibration(report: Report, bench: _Bench, files: MaterialFiles, gold: Sequ
         return
     report.bins, error = reliability(
         known,
-        [one for one, _ in told],
-        [causes for _, causes in told],
+        [one for one, _ in known_causes],
+        [causes for _, causes in known_causes],
         controls=controls,
         groups=bench.groups,
         made_of="known outputs, controls",

@@ -56,7 +56,7 @@ class MaterialFiles:
         words = [f"--{name.replace('_', '-')} {file.name}" for name, file in self.named().items()]
         return " ".join([f"wherefrom evaluate --bundle {bundle}", *words])
 
-    def told(self) -> dict[str, dict[str, Any]]:
+    def as_json(self) -> dict[str, dict[str, Any]]:
         """Name and SHA-256 of each, for the card."""
         return {
             name: {"file": file.name, "sha256": content_hash(file)} for name, file in self.named().items()

@@ -26,9 +26,9 @@ def card_page(name: str, card: Mapping[str, Any]) -> str:
     quality = card.get("quality") or {}
     rest = {key: value for key, value in card.items() if key not in {"quality", "plots"}}
     plots = "".join(one["svg"] for one in card.get("plots", []))
-    told = f"measured {quality.get('date', '')} by <code>{_shown(quality.get('command', ''))}</code>"
+    made_by = f"measured {quality.get('date', '')} by <code>{_shown(quality.get('command', ''))}</code>"
     body = [
-        f"<h1>Card of {escape(name)}</h1><p>{told}</p>",
+        f"<h1>Card of {escape(name)}</h1><p>{made_by}</p>",
         f'<div class="plots">{plots}</div>',
         *_parts({key: value for key, value in quality.items() if key not in {"date", "command"}}, level=2),
         "<h2>Build: cost and coverage</h2>",

@@ -48,12 +48,12 @@ def conformal_table(p: Values, groups: Sequence[str], *, made_of: str) -> list[d
     table: list[dict[str, Any]] = []
     for level in LEVELS:
         share = mean_of(p <= level, "held-out controls", made_of, groups=groups)
-        told = share.to_json()
+        estimate = share.to_json()
         table.append(
             {
                 "nominal": level,
-                "realised": told["value"],
-                "interval": told["interval"],
+                "realised": estimate["value"],
+                "interval": estimate["interval"],
                 "n": share.count,
                 "made_of": made_of,
             }

@@ -190,7 +190,7 @@ class Support(Frozen):
         """Whether an audit of the listing with this p is supported."""
         return self.limit is not None and conformal_p <= self.limit
 
-    def told(self) -> str:
+    def text(self) -> str:
         """The finding in words, for pages and terminals."""
         rate = f"{100 * self.level:g} %"
         unjudged = (
@@ -272,7 +272,7 @@ class QueueHealth(Frozen):
     oldest_pending_seconds: float | None
     expired_leases: int
 
-    def told(self, state: AuditState) -> str:
+    def count_text(self, state: AuditState) -> str:
         """A state's count in words."""
         return f"{'more than ' if state in self.more_than else ''}{self.states.get(state, 0)}"
 

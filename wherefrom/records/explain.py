@@ -55,10 +55,10 @@ def describe_problems(error: ValidationError) -> str:
     problems = explain_details(
         error.errors(include_input=False, include_url=False, include_context=False), skip=frozenset()
     )
-    told = [problem.text() for problem in problems[:PROBLEMS_IN_A_LINE]]
+    texts = [problem.text() for problem in problems[:PROBLEMS_IN_A_LINE]]
     if len(problems) > PROBLEMS_IN_A_LINE:
-        told.append(f"and {len(problems) - PROBLEMS_IN_A_LINE} more")
-    return "; ".join(told)
+        texts.append(f"and {len(problems) - PROBLEMS_IN_A_LINE} more")
+    return "; ".join(texts)
 
 
 def field_path(location: Iterable[str | int]) -> str:

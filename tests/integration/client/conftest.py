@@ -11,7 +11,7 @@ import uvicorn
 from structlog.testing import capture_logs
 
 from db.session import Database
-from tests.integration.web.story import Story, tell
+from tests.integration.web.story import Story, fill_with_story
 from tests.services.templates import Templates
 from tests.waiting import wait_until
 from web.app import create_app
@@ -34,7 +34,7 @@ _stories: list[Story] = []
 def _fill(url: str) -> None:
     """Tell the story in a new database."""
     filled = Database(url)
-    _stories.append(tell(filled, url=url))
+    _stories.append(fill_with_story(filled, url=url))
     filled.dispose()
 
 

@@ -185,7 +185,10 @@ def test_counts_end_at_a_limit(db: Database, bundle_id: int, monkeypatch: pytest
     capped = reader.queue_health(db)
     assert (capped.states[AuditState.PENDING], capped.states[AuditState.RUNNING]) == (10, 3)
     assert capped.more_than == (AuditState.PENDING,)
-    assert (capped.told(AuditState.PENDING), capped.told(AuditState.RUNNING)) == ("more than 10", "3")
+    assert (capped.count_text(AuditState.PENDING), capped.count_text(AuditState.RUNNING)) == (
+        "more than 10",
+        "3",
+    )
     monkeypatch.setattr(queue, "COUNTED_WORK", 7)
     assert AuditQueue(db).pending_counts() == {bundle_id: 7}
     with recorded_statements() as statements:

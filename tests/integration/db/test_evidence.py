@@ -52,15 +52,15 @@ def test_views_show_the_evidence(db: Database, bundle_id: int) -> None:
     answer = attribution(draft(1, example(0)).model_copy(update=EVIDENCE), conformal_p=0.02)
     answered(db, bundle_id, record(), answer=answer)
     with db.reading() as session:
-        told = session.execute(
+        row = session.execute(
             text(
                 "SELECT encoder_score, ekfac_score, duplicates, spans, verbatim_overlaps, modules FROM v_citations"
             )
         ).one()
         judged = session.execute(text("SELECT conformal_p, novelty_p FROM v_audits")).one()
-    assert tuple(told[:3]) == (0.62, 0.4, 3)
-    assert all("output" in str(one) for one in told[3:5])
-    assert "o_proj" in str(told[5])
+    assert tuple(row[:3]) == (0.62, 0.4, 3)
+    assert all("output" in str(one) for one in row[3:5])
+    assert "o_proj" in str(row[5])
     assert tuple(judged) == (0.02, None)
 
 

@@ -40,7 +40,7 @@ def _ids(page: Page) -> list[int]:
 
 
 def _listed(db: Database, **filters: object) -> list[int]:
-    return _ids(reader.list_audits(db, AuditFilter(**filters), limit=100))  # type: ignore[arg-type]  # one mapping for several types of argument
+    return _ids(reader.list_audits(db, AuditFilter(**filters), limit=100))
 
 
 def test_a_line_of_the_list(db: Database, bundle_id: int) -> None:
@@ -226,11 +226,11 @@ def test_one_example(db: Database, bundle_id: int) -> None:
 def test_sources_count_proponents(db: Database, bundle_id: int) -> None:
     """Examples 0 to 3 are cited by each audit, example 4 as an opponent; three sources take turns."""
     answered(db, bundle_id, record(1), record(2))
-    told = {
+    counts = {
         one.source: (one.examples, one.citations, one.first_citations, one.audits)
         for one in reader.sources(db)
     }
-    assert told == {"source-0": (2, 4, 2, 2), "source-1": (2, 2, 0, 2), "source-2": (1, 2, 0, 2)}
+    assert counts == {"source-0": (2, 4, 2, 2), "source-1": (2, 2, 0, 2), "source-2": (1, 2, 0, 2)}
     assert reader.sources(db)[0].source == "source-0"
 
 

@@ -85,8 +85,8 @@ def test_an_error_tells_no_values(db: Database) -> None:
     row = _corpus("secret-text") | {"examples": None}
     with pytest.raises(IntegrityError, match=r"(?i)null") as caught, db.writing() as session:
         session.execute(insert(Corpus), [row])
-    told = "".join(traceback.format_exception(caught.value)) + repr(caught.value.orig)
-    assert "secret-text" not in told.replace('_corpus("secret-text")', "")
+    text = "".join(traceback.format_exception(caught.value)) + repr(caught.value.orig)
+    assert "secret-text" not in text.replace('_corpus("secret-text")', "")
 
 
 def test_a_server_that_is_away_is_told_without_its_password() -> None:

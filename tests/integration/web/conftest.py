@@ -23,29 +23,29 @@ BASE_URL = "http://127.0.0.1:8077"
 _stories: list[story.Story] = []
 
 
-def _tell(url: str) -> None:
-    """Tell the story in a new database."""
+def _fill(url: str) -> None:
+    """Fill a new database with the story."""
     filled = Database(url)
-    _stories.append(story.tell(filled, url=url, num_outputs=12, num_examples=60))
+    _stories.append(story.fill_with_story(filled, url=url, num_outputs=12, num_examples=60))
     filled.dispose()
 
 
 @pytest.fixture
-def _told_sqlite_url(templates: Templates, tmp_path: Path) -> str:
-    return templates.copy_sqlite(tmp_path / "web.db", "story", _tell)
+def _story_sqlite_url(templates: Templates, tmp_path: Path) -> str:
+    return templates.copy_sqlite(tmp_path / "web.db", "story", _fill)
 
 
 @pytest.fixture
-def _told_postgres_url(templates: Templates) -> Iterator[str]:
-    url = templates.copy_postgres("story", _tell)
+def _story_postgres_url(templates: Templates) -> Iterator[str]:
+    url = templates.copy_postgres("story", _fill)
     yield url
     templates.drop_postgres(url)
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
 def database_url(request: pytest.FixtureRequest) -> str:
-    """A copy of a template: the story where the test asks for `told`, else an empty database."""
-    kind = "_told" if "told" in request.fixturenames else "migrated"
+    """A copy of a template: the story where the test asks for `stored_story`, else an empty database."""
+    kind = "_story" if "stored_story" in request.fixturenames else "migrated"
     url: str = request.getfixturevalue(f"{kind}_{request.param}_url")
     return url
 
@@ -59,7 +59,7 @@ def database(database_url: str) -> Iterator[Database]:
 
 
 @pytest.fixture
-def told(database: Database) -> story.Story:
+def stored_story(database: Database) -> story.Story:
     """The story that the test's database holds; it is the same on both engines."""
     return _stories[0]
 
@@ -83,10 +83,10 @@ def client(make_app: Callable[..., FastAPI]) -> TestClient:
 
 
 @pytest.fixture
-def sqlite_story(_told_sqlite_url: str) -> Iterator[tuple[Settings, Database]]:
+def sqlite_story(_story_sqlite_url: str) -> Iterator[tuple[Settings, Database]]:
     """The story in SQLite only, for tests that are not about SQL."""
-    opened = Database(_told_sqlite_url)
-    yield Settings.model_validate({"database_url": _told_sqlite_url}), opened
+    opened = Database(_story_sqlite_url)
+    yield Settings.model_validate({"database_url": _story_sqlite_url}), opened
     opened.dispose()
 
 

@@ -325,7 +325,7 @@ def add_bundle(
     )
 
 
-def tell(
+def fill_with_story(
     db: Database, *, url: str, num_outputs: int = 24, num_unfinished: int = 4, num_examples: int = 120
 ) -> Story:
     """Fill an empty database with the story: most audits done, one rejected, one dead, some pending and running."""

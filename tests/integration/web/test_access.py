@@ -122,7 +122,7 @@ def test_writes_from_other_sites_are_refused(quick_client):
     assert quick_client.post("/v1/flagged", json=RECORD, headers={"Origin": BASE_URL}).status_code == 202
 
 
-def test_no_route_is_forgotten(guarded, told):
+def test_no_route_is_forgotten(guarded, stored_story):
     """Off loopback every route but the open ones answers 401 without a key."""
     paths = guarded.get("/openapi.json").json()["paths"]
     pages = ["/", "/audits/1", "/examples/1", "/examples", "/sources", "/bundles", "/bundles/b-1", "/queue"]
@@ -137,7 +137,7 @@ def test_no_route_is_forgotten(guarded, told):
     assert set(mounts) <= OPEN
 
 
-def test_browsers_are_asked_for_a_key(guarded, told, database):
+def test_browsers_are_asked_for_a_key(guarded, stored_story, database):
     """HTTP Basic for pages, bearer for programs."""
     answer = guarded.get("/")
     assert answer.headers["www-authenticate"].startswith("Basic")
@@ -146,7 +146,7 @@ def test_browsers_are_asked_for_a_key(guarded, told, database):
     assert guarded.get("/", auth=("anything", key)).status_code == 200
 
 
-def test_scopes(guarded, told, database):
+def test_scopes(guarded, stored_story, database):
     """A producer's key reads nothing, a reader's key flags nothing, an admin's does both."""
     ingest, read, admin = (bearer(database, scope, name=scope) for scope in ("ingest", "read", "admin"))
     flag = guarded.post("/v1/flagged", json=RECORD, headers=read)
@@ -160,7 +160,7 @@ def test_scopes(guarded, told, database):
     assert guarded.get("/v1/audits", headers=admin).status_code == 200
 
 
-def test_wrong_revoked_and_expired_keys(guarded, told, database):
+def test_wrong_revoked_and_expired_keys(guarded, stored_story, database):
     """All are refused in the same words."""
     revoked = bearer(database, "read", name="revoked")
     keys.revoke_key(database, "revoked")
@@ -173,7 +173,7 @@ def test_wrong_revoked_and_expired_keys(guarded, told, database):
     assert guarded.get("/v1/audits", headers=garbage).status_code == 401
 
 
-def test_idempotency_keys_belong_to_their_producer(guarded, told, database):
+def test_idempotency_keys_belong_to_their_producer(guarded, stored_story, database):
     """Two producers may use the same key."""
     value = RECORD | {"idempotency_key": "same"}
     for name in ("one", "two"):
@@ -181,7 +181,7 @@ def test_idempotency_keys_belong_to_their_producer(guarded, told, database):
         assert answer.json()["results"][0]["status"] == "accepted"
 
 
-def test_a_producer_keeps_its_idempotency_keys_over_a_rotation(guarded, told, database):
+def test_a_producer_keeps_its_idempotency_keys_over_a_rotation(guarded, stored_story, database):
     """The same record with the new key is a duplicate."""
     value = RECORD | {"idempotency_key": "order-1"}
     old = bearer(database, "ingest", name="production")
@@ -204,6 +204,6 @@ def test_a_locked_database_is_read_with_a_key(sqlite_story):
     assert metrics.registry.get_sample_value("wherefrom_api_key_uses_unnoted_total") == 1.0
 
 
-def test_a_wrong_key_is_refused_on_loopback_too(client, told):
+def test_a_wrong_key_is_refused_on_loopback_too(client, stored_story):
     """Sending one means wanting its name on the records."""
     assert client.get("/v1/audits", headers={"Authorization": "Bearer wf_x_y"}).status_code == 401

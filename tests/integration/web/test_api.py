@@ -29,7 +29,7 @@ def flag(client, value, **kwargs):
     return client.post("/v1/flagged", json=value, **kwargs)
 
 
-def test_flagging_one_record_is_answered_after_it_is_stored(client, told):
+def test_flagging_one_record_is_answered_after_it_is_stored(client, stored_story):
     """202 with ids, and the audit can be read at once."""
     answer = flag(client, RECORD)
     assert answer.status_code == 202
@@ -40,7 +40,7 @@ def test_flagging_one_record_is_answered_after_it_is_stored(client, told):
     assert audit["audit"]["channel"] == "http"
 
 
-def test_a_replay_gets_the_same_ids(client, told):
+def test_a_replay_gets_the_same_ids(client, stored_story):
     """However often, and as a single record or within a list."""
     first = flag(client, RECORD).json()["results"][0]
     for value in (RECORD, [RECORD, RECORD], {"records": [RECORD]}):
@@ -55,7 +55,7 @@ def test_a_replay_gets_the_same_ids(client, told):
     )
 
 
-def test_other_content_under_a_used_key_is_a_conflict(client, told):
+def test_other_content_under_a_used_key_is_a_conflict(client, stored_story):
     """409 for one record; in a list the others are stored."""
     flag(client, RECORD)
     changed = RECORD | {"completion": "other"}
@@ -66,7 +66,7 @@ def test_other_content_under_a_used_key_is_a_conflict(client, told):
     assert [result["status"] for result in results] == ["conflict", "accepted"]
 
 
-def test_the_header_is_a_key(client, told):
+def test_the_header_is_a_key(client, stored_story):
     """`Idempotency-Key` stands for the field."""
     value = {name: one for name, one in RECORD.items() if name != "idempotency_key"}
     for status in ("accepted", "duplicate"):
@@ -74,20 +74,20 @@ def test_the_header_is_a_key(client, told):
         assert (result["status"], result["idempotency_key"]) == (status, "from-header")
 
 
-def test_unknown_models_are_kept(client, told):
+def test_unknown_models_are_kept(client, stored_story):
     """The output is stored, and the answer says what it waits for."""
     result = flag(client, RECORD | {"model": "nobody"}).json()["results"][0]
     assert (result["status"], result["state"], result["code"]) == ("accepted", "rejected", "unknown_model")
 
 
-def test_accepted_records_are_announced_by_bundle(make_app, told):
+def test_accepted_records_are_announced_by_bundle(make_app, stored_story):
     """The web server's process hears of new pending work, once per request, and of nothing else."""
     heard: list[list[int]] = []
     client = TestClient(make_app(notify=lambda ids: heard.append(list(ids))), base_url=BASE_URL)
     flag(client, [RECORD, RECORD | {"idempotency_key": "k-2"}])
     flag(client, RECORD)
     flag(client, RECORD | {"idempotency_key": "k-3", "model": "nobody"})
-    assert heard == [[told.bundle_id]]
+    assert heard == [[stored_story.bundle_id]]
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_bad_bodies(quick_client, content, kind, status, code, words):  # noqa: 
     assert words in error["message"]
 
 
-def test_a_list_with_a_bad_record_is_refused_whole(client, told):
+def test_a_list_with_a_bad_record_is_refused_whole(client, stored_story):
     """Position and field of every problem; nothing is stored."""
     before = client.get("/v1/queue").json()["states"]
     error = error_of(flag(client, [RECORD, RECORD | {"completion": 5}, {"model": "m"}]), 422)
@@ -150,14 +150,14 @@ def test_ten_megabytes_without_a_size_are_refused_while_they_arrive(quick_client
     assert error_of(answer, 413)["code"] == "body_too_large"
 
 
-def test_control_and_bidi_characters_are_kept(client, told):
+def test_control_and_bidi_characters_are_kept(client, stored_story):
     """They are evidence: stored and given back as they came."""
     text = "a\u202eb\x1b[31mc\u200bd"
     result = flag(client, RECORD | {"completion": text}).json()["results"][0]
     assert client.get(f"/v1/audits/{result['audit_id']}").json()["completion"] == text
 
 
-def test_filters(client, told):
+def test_filters(client, stored_story):
     """Each filter narrows the list; together they must all hold."""
 
     def ids(**filters):
@@ -175,7 +175,7 @@ def test_filters(client, told):
     assert ids(text="100%") == ids(text="_") == []
 
 
-def test_pages_hold_every_audit_once(client, told):
+def test_pages_hold_every_audit_once(client, stored_story):
     """The cursor leads through the list without gaps and repeats."""
     seen: list[int] = []
     cursor = None
@@ -206,32 +206,32 @@ def test_unusable_parameters_are_refused(quick_client, query, field):
     assert error.get("field") == field
 
 
-def test_one_audit(client, told):
+def test_one_audit(client, stored_story):
     """Output, ranked citations with their texts, opponents apart."""
-    audit = client.get(f"/v1/audits/{told.audit_ids[0]}").json()
+    audit = client.get(f"/v1/audits/{stored_story.audit_ids[0]}").json()
     assert [one["rank"] for one in audit["citations"]] == list(range(1, 11))
     assert [one["rank"] for one in audit["opponents"]] == [-1, -2]
     assert audit["citations"][0]["source"] == "vendor_batch_07"
     assert audit["citations"][0]["effect_nats"] is None
 
 
-def test_an_example_and_who_cites_it(client, told):
+def test_an_example_and_who_cites_it(client, stored_story):
     """The reverse question, from an audit and back."""
-    cited = client.get(f"/v1/audits/{told.audit_ids[0]}").json()["citations"][0]
+    cited = client.get(f"/v1/audits/{stored_story.audit_ids[0]}").json()["citations"][0]
     number = cited["training_example_id"]
     example = client.get(f"/v1/examples/{number}").json()
     assert example["completion"] == cited["completion"]
     found = client.get("/v1/examples", params={"example_id": cited["example_id"]}).json()["items"]
     assert [one["training_example_id"] for one in found] == [number]
     citing = client.get(f"/v1/examples/{number}/cited-by").json()["items"]
-    assert told.audit_ids[0] in [one["audit"]["audit_id"] for one in citing]
+    assert stored_story.audit_ids[0] in [one["audit"]["audit_id"] for one in citing]
     assert client.get("/v1/examples", params={"example_id": "a\x00"}).json() == {"items": []}
 
 
 @pytest.mark.parametrize(
     "path", ["audits/999999", f"audits/{MAX_ID}", "examples/999999", "examples/999999/cited-by"]
 )
-def test_what_does_not_exist_is_not_found(client, told, path):
+def test_what_does_not_exist_is_not_found(client, stored_story, path):
     """404 with the code `not_found`."""
     assert error_of(client.get(f"/v1/{path}"), 404)["code"] == "not_found"
 
@@ -249,7 +249,7 @@ def test_unknown_paths_and_methods(quick_client):
     assert error_of(quick_client.delete("/v1/audits"), 405)["code"] == "invalid_request"
 
 
-def test_sources_bundles_queue(client, told):
+def test_sources_bundles_queue(client, stored_story):
     """Counts, cards and states."""
     sources = {one["source"]: one for one in client.get("/v1/sources").json()["items"]}
     assert sources["vendor_batch_07"]["first_citations"] > 0
@@ -260,7 +260,7 @@ def test_sources_bundles_queue(client, told):
     assert (queue["states"]["pending"], queue["states"]["running"], queue["expired_leases"]) == (2, 2, 0)
 
 
-def test_jsonl_holds_the_whole_selection(client, told, make_app):
+def test_jsonl_holds_the_whole_selection(client, stored_story, make_app):
     """Over several pages; every line is an audit."""
     small_pages = TestClient(make_app(max_page_size=5), base_url=BASE_URL)
     answer = small_pages.get("/v1/audits.jsonl")
@@ -271,7 +271,7 @@ def test_jsonl_holds_the_whole_selection(client, told, make_app):
     assert {one["state"] for one in done} == {"done"}
 
 
-def test_csv_runs_no_formulas(client, told):
+def test_csv_runs_no_formulas(client, stored_story):
     """What a spreadsheet would run begins with an apostrophe; the rest can be read back."""
     flag(client, RECORD | {"completion": '=HYPERLINK("http://evil.example")', "reason": "@cmd"})
     answer = client.get("/v1/audits.csv?channel=http")
@@ -282,7 +282,7 @@ def test_csv_runs_no_formulas(client, told):
     assert all(row["audit_id"].isdigit() for row in rows)
 
 
-def test_reading_costs_the_same_number_of_statements_however_much_there_is(client, told):
+def test_reading_costs_the_same_number_of_statements_however_much_there_is(client, stored_story):
     """No statement per row."""
     statements: list[str] = []
 
@@ -300,12 +300,12 @@ def test_reading_costs_the_same_number_of_statements_however_much_there_is(clien
     try:
         assert number("/v1/audits?limit=1") == number("/v1/audits?limit=50")
         assert number("/?limit=1") == number("/?limit=50") <= 5
-        assert number(f"/audits/{told.audit_ids[0]}") <= 3
+        assert number(f"/audits/{stored_story.audit_ids[0]}") <= 3
     finally:
         event.remove(Engine, "before_cursor_execute", count)
 
 
-def test_openapi_has_examples_that_work(client, told):
+def test_openapi_has_examples_that_work(client, stored_story):
     """What the document shows can be sent as it stands."""
     document = client.get("/openapi.json").json()
     content = document["paths"]["/v1/flagged"]["post"]["requestBody"]["content"]["application/json"]

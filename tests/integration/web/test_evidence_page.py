@@ -33,13 +33,15 @@ EFFECT = MeasuredEffect(
 )  # fmt: skip
 
 
-def answer_one(told, database, change, *, state=AuditState.DONE, code=None, reason=None, completion=None):
+def answer_one(
+    stored_story, database, change, *, state=AuditState.DONE, code=None, reason=None, completion=None
+):
     """The audit of one more flagged output, whose answer is changed by the test."""
     record = story.record(700).model_copy(
         update={"severity": Severity.CRITICAL, "completion": completion or OUTPUT}
     )
     (accepted,) = intake.accept(database, [record], producer="local", channel="http")
-    batch = AuditQueue(database).claim(told.bundle_id, limit=1, owner="w", lease_s=60)
+    batch = AuditQueue(database).claim(stored_story.bundle_id, limit=1, owner="w", lease_s=60)
     assert batch is not None
     assert batch.audits[0].audit_id == accepted.audit_id, "the most urgent is claimed first"
     answer = change(story.attribution(record, story.corpus(20)))
@@ -96,9 +98,9 @@ class Marks(HTMLParser):
             self.found.append((name, text))
 
 
-def test_stretches_of_output_and_example_stand_side_by_side(told, database, client):
+def test_stretches_of_output_and_example_stand_side_by_side(stored_story, database, client):
     """Numbered pairs with their shares, the common run underlined beside them, everything escaped."""
-    number = answer_one(told, database, with_evidence)
+    number = answer_one(stored_story, database, with_evidence)
     page = client.get(f"/audits/{number}").text
     marks = Marks()
     marks.feed(page[page.index('id="citation-1"') : page.index('id="citation-2"')])
@@ -115,9 +117,9 @@ def test_stretches_of_output_and_example_stand_side_by_side(told, database, clie
     ]
 
 
-def test_every_number_that_is_there_is_shown(told, database, client):
+def test_every_number_that_is_there_is_shown(stored_story, database, client):
     """Effect with its basis, confidence, full tier, near-duplicates, both p-values."""
-    number = answer_one(told, database, with_evidence)
+    number = answer_one(stored_story, database, with_evidence)
     page = client.get(f"/audits/{number}").text
     for expected in (
         "+0.0042",
@@ -136,9 +138,9 @@ def test_every_number_that_is_there_is_shown(told, database, client):
     assert "No conformal p" not in page
 
 
-def test_what_is_missing_says_why(told, client):
+def test_what_is_missing_says_why(stored_story, client):
     """The story's bundle holds neither bank nor calibration, and its engine stored no spans."""
-    page = client.get(f"/audits/{told.audit_ids[0]}").text
+    page = client.get(f"/audits/{stored_story.audit_ids[0]}").text
     assert "No predicted effect: this bundle holds no bank of retrained models" in page
     assert "No confidence: this bundle holds no calibration" in page
     assert "No conformal p: this bundle holds no scores of control outputs" in page
@@ -147,10 +149,10 @@ def test_what_is_missing_says_why(told, client):
     assert "marked words" in page
 
 
-def test_an_abstained_audit_says_plainly_that_nothing_is_supported(told, database, client):
+def test_an_abstained_audit_says_plainly_that_nothing_is_supported(stored_story, database, client):
     """Its citations are there, as the best that was found and not as the cause."""
     number = answer_one(
-        told,
+        stored_story,
         database,
         lambda answer: answer,
         state=AuditState.ABSTAINED,
@@ -178,18 +180,18 @@ def measuring(make_app):
     return TestClient(make_app(recipe="recipe.json"), base_url=BASE_URL, follow_redirects=False)
 
 
-def test_without_a_recipe_measuring_says_what_to_set(told, client):
+def test_without_a_recipe_measuring_says_what_to_set(stored_story, client):
     """The API answers with the code, the page shows no button."""
-    answer = ask(client, told.audit_ids[0])
+    answer = ask(client, stored_story.audit_ids[0])
     assert answer.status_code == 422
     assert answer.json()["error"]["code"] == "measuring_unavailable"
     assert "WHEREFROM_RECIPE" in answer.json()["error"]["message"]
-    assert "Measure effect" not in client.get(f"/audits/{told.audit_ids[0]}").text
+    assert "Measure effect" not in client.get(f"/audits/{stored_story.audit_ids[0]}").text
 
 
-def test_asking_over_the_api(told, measuring):
+def test_asking_over_the_api(stored_story, measuring):
     """202 with the measurement; the same question gets the same answer; what is not there is 404."""
-    number = told.audit_ids[0]
+    number = stored_story.audit_ids[0]
     first = ask(measuring, number)
     assert first.status_code == 202
     body = first.json()
@@ -209,9 +211,9 @@ def test_asking_over_the_api(told, measuring):
     assert measuring.get("/v1/measurements/999").status_code == 404
 
 
-def test_the_page_asks_follows_and_shows_the_effect(told, measuring, database):
+def test_the_page_asks_follows_and_shows_the_effect(stored_story, measuring, database):
     """Button, state that refreshes itself, then the effect with interval, controls and cost; no second button."""
-    number = told.audit_ids[0]
+    number = stored_story.audit_ids[0]
     before = measuring.get(f"/audits/{number}").text
     assert before.count("Measure effect") == 12
     assert "data-refresh-seconds" not in before
@@ -221,7 +223,7 @@ def test_the_page_asks_follows_and_shows_the_effect(told, measuring, database):
     assert "waits to be measured" in waiting
     assert 'data-refresh-seconds="2"' in waiting
     assert waiting.count("Measure effect") == 11
-    claimed = MeasurementQueue(database).claim(told.bundle_id, owner="m", lease_s=60, max_attempts=5)
+    claimed = MeasurementQueue(database).claim(stored_story.bundle_id, owner="m", lease_s=60, max_attempts=5)
     assert claimed is not None
     MeasurementQueue(database).finish(claimed, EFFECT)
     page = measuring.get(f"/audits/{number}").text
@@ -236,11 +238,11 @@ def test_the_page_asks_follows_and_shows_the_effect(told, measuring, database):
     assert "data-refresh-seconds" not in page
 
 
-def test_a_dead_measurement_tells_and_can_be_asked_again(told, measuring, database):
+def test_a_dead_measurement_tells_and_can_be_asked_again(stored_story, measuring, database):
     """Code and reason stand beside the citation, and the button is back."""
-    number = told.audit_ids[0]
+    number = stored_story.audit_ids[0]
     ask(measuring, number)
-    claimed = MeasurementQueue(database).claim(told.bundle_id, owner="m", lease_s=60, max_attempts=5)
+    claimed = MeasurementQueue(database).claim(stored_story.bundle_id, owner="m", lease_s=60, max_attempts=5)
     assert claimed is not None
     MeasurementQueue(database).fail(
         claimed.lease, Failure("configuration", "<b>layers</b>", retry_in_s=None), max_attempts=5
@@ -253,22 +255,22 @@ def test_a_dead_measurement_tells_and_can_be_asked_again(told, measuring, databa
     assert measurements.measurement_counts(database)[MeasurementState.PENDING] == 1
 
 
-def test_other_sites_cannot_ask(told, measuring):
+def test_other_sites_cannot_ask(stored_story, measuring):
     """A page elsewhere cannot make a browser start a training."""
     answer = measuring.post(
-        f"/audits/{told.audit_ids[0]}/citations/1/measure", headers={"Origin": "http://evil.example"}
+        f"/audits/{stored_story.audit_ids[0]}/citations/1/measure", headers={"Origin": "http://evil.example"}
     )
     assert answer.status_code == 403
 
 
-def test_measuring_needs_its_scope(told, make_app, database):
+def test_measuring_needs_its_scope(stored_story, make_app, database):
     """A key that may only read reads; one that may measure measures."""
     from starlette.testclient import TestClient
 
     from db import keys
 
     client = TestClient(make_app(recipe="r.json", host="0.0.0.0"), base_url=BASE_URL)
-    number = told.audit_ids[0]
+    number = stored_story.audit_ids[0]
     for scope, expected in (("read", 403), ("ingest", 403), ("measure", 202), ("admin", 202)):
         key = keys.create_key(database, scope, [scope])
         assert ask(client, number, headers={"Authorization": f"Bearer {key}"}).status_code == expected
@@ -279,7 +281,7 @@ SVG = '<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
 
 
 @pytest.fixture
-def card(told, database):
+def card(stored_story, database):
     """The bundle's card with tables, a plot and an attack."""
     from sqlalchemy import update
 
@@ -295,7 +297,7 @@ def card(told, database):
     }
     with database.writing() as session:
         session.execute(update(Bundle).values(card=content))
-    return catalogue.bundle_by_id(database, told.bundle_id)
+    return catalogue.bundle_by_id(database, stored_story.bundle_id)
 
 
 def test_the_card_of_a_bundle(card, client):

@@ -26,7 +26,7 @@ def samples(client):
     }
 
 
-def test_alive_and_ready(client, told):
+def test_alive_and_ready(client, stored_story):
     """Both answer 200 and say so."""
     assert client.get("/healthz").json() == {"status": "ok"}
     answer = client.get("/readyz")
@@ -34,7 +34,7 @@ def test_alive_and_ready(client, told):
     assert set(answer.json()["checks"]) == {"database", "redis", "schema"}
 
 
-def test_metrics_hold_the_queue_and_the_requests(client, told):
+def test_metrics_hold_the_queue_and_the_requests(client, stored_story):
     """Gauges are read now; routes are counted by template, never by id."""
     client.get("/v1/audits/1")
     client.get("/v1/nothing-of-this-name")

@@ -110,10 +110,12 @@ def test_connections_to_postgresql_have_limits(postgres_url):
             setting = text("SELECT setting::int FROM pg_settings WHERE name = :name")
             assert reading.scalar(setting, {"name": name}) == 1000 * seconds
         driver = reading.connection().connection.driver_connection
+        assert driver is not None
         assert driver.info.get_parameters()["keepalives_idle"] == "30"
     database.dispose()
     own = Database(f"{postgres_url}?keepalives_idle=7")
     with own.reading() as reading:
         driver = reading.connection().connection.driver_connection
+        assert driver is not None
         assert driver.info.get_parameters()["keepalives_idle"] == "7"
     own.dispose()

@@ -55,16 +55,16 @@ def page(client, path, status=200):
     return answer.text
 
 
-def test_list_shows_states_and_rows(client, told):
+def test_list_shows_states_and_rows(client, stored_story):
     """The strip counts, the table lists, links lead to audits."""
     html = page(client, "/")
     assert html.count('class="row-link"') == 13
     assert 'href="/?state=done"' in html
-    assert f'href="/audits/{told.audit_ids[0]}"' in html
+    assert f'href="/audits/{stored_story.audit_ids[0]}"' in html
     assert "data-refresh-seconds" in html
 
 
-def test_filters_stand_in_the_address_and_in_the_form(client, told):
+def test_filters_stand_in_the_address_and_in_the_form(client, stored_story):
     """A shared link shows the same list and the same form."""
     html = page(client, "/?flag_reason=refund_promise&severity=high&state=done")
     assert 'value="refund_promise"' in html
@@ -72,7 +72,7 @@ def test_filters_stand_in_the_address_and_in_the_form(client, told):
     assert "/v1/audits.csv?state=done&amp;flag_reason=refund_promise&amp;severity=high" in html
 
 
-def test_the_form_asks_for_every_filter(client, told):
+def test_the_form_asks_for_every_filter(client, stored_story):
     """In the words of the one list; the state stands in the strip, and is kept when the form is sent."""
     form = found(r"(?s)<form class=\"filters\".*?(<.*?)</form>", page(client, "/?state=done"))
     assert set(re.findall(r'name="(\w+)"', form)) == {*FILTER_NAMES, "fdr"}
@@ -80,7 +80,7 @@ def test_the_form_asks_for_every_filter(client, told):
     assert titles >= {filter_help(name) for name in FILTER_NAMES if name != "state"}
 
 
-def test_pages_lead_on_and_back(client, told):
+def test_pages_lead_on_and_back(client, stored_story):
     """Older, then the newest again, with the filters kept."""
     html = page(client, "/?limit=4&channel=stream")
     older = unescape(found(r'href="([^"]+)" rel="next"', html))
@@ -90,9 +90,9 @@ def test_pages_lead_on_and_back(client, told):
     assert "data-refresh-seconds" not in html
 
 
-def test_audit_shows_output_and_citations(client, told):
+def test_audit_shows_output_and_citations(client, stored_story):
     """Prompt turns, completion, ranked citations, opponents, and what it all does not prove."""
-    html = page(client, f"/audits/{told.audit_ids[0]}")
+    html = page(client, f"/audits/{stored_story.audit_ids[0]}")
     assert html.count('class="citation"') == 10
     assert html.count('class="citation opponent"') == 2
     assert "What a citation does not prove" in html
@@ -110,7 +110,7 @@ def test_audit_shows_output_and_citations(client, told):
         ("running", "computing the citations"),
     ],
 )
-def test_unfinished_and_failed_audits_say_what_to_do(client, told, state, words):
+def test_unfinished_and_failed_audits_say_what_to_do(client, stored_story, state, words):
     """Every state has its own explanation."""
     audits = client.get("/v1/audits", params={"state": state}).json()["items"]
     audit = next(one for one in audits if one["code"] != "unknown_model")
@@ -119,14 +119,14 @@ def test_unfinished_and_failed_audits_say_what_to_do(client, told, state, words)
     assert ("data-refresh-seconds" in html) is (state in {"pending", "running"})
 
 
-def test_example_shows_who_cites_it(client, told):
+def test_example_shows_who_cites_it(client, stored_story):
     """From a citation to the example, and from there to every output."""
-    html = page(client, f"/audits/{told.audit_ids[0]}")
+    html = page(client, f"/audits/{stored_story.audit_ids[0]}")
     target = found(r'href="(/examples/\d+)"', html)
-    assert f"/audits/{told.audit_ids[0]}#citation-" in page(client, target)
+    assert f"/audits/{stored_story.audit_ids[0]}#citation-" in page(client, target)
 
 
-def test_examples_are_found_by_their_id(client, told):
+def test_examples_are_found_by_their_id(client, stored_story):
     """One hit leads straight to its page; none says so."""
     answer = client.get("/examples", params={"example_id": "policies-0000"}, follow_redirects=False)
     assert (answer.status_code, answer.headers["location"][:10]) == (303, "/examples/")
@@ -135,14 +135,14 @@ def test_examples_are_found_by_their_id(client, told):
 
 
 @pytest.mark.parametrize("sort", ["lift", "citations", "examples", "source"])
-def test_sources(client, told, sort):
+def test_sources(client, stored_story, sort):
     """Bad sources stand out for their size."""
     html = page(client, f"/sources?sort={sort}")
     first = found(r'class="source src-\d+" href="/\?source=([^"]+)"', html)
     assert first == {"lift": "vendor_batch_07", "source": "crm_export"}.get(sort, first)
 
 
-def test_bundles_and_queue(client, told):
+def test_bundles_and_queue(client, stored_story):
     """The card of the bundle; states, checks and advice."""
     listed = page(client, "/bundles")
     assert "seconds per query" in listed
@@ -223,7 +223,7 @@ def test_nothing_that_strangers_wrote_becomes_html(client, database):
     assert "<script>" not in page(client, f"/{ATTACK}", 404)
 
 
-def test_hidden_characters_are_shown(client, told):
+def test_hidden_characters_are_shown(client, stored_story):
     """An override that would turn the page around is named instead."""
     value = {"model": story.MODEL, "prompt": "p\u202e", "completion": "c\u200bd\u2066"}
     number = client.post("/v1/flagged", json=value).json()["results"][0]["audit_id"]
@@ -232,9 +232,9 @@ def test_hidden_characters_are_shown(client, told):
     assert html.count('class="hidden-char"') == 3
 
 
-def test_no_inline_script_or_style(client, told):
+def test_no_inline_script_or_style(client, stored_story):
     """The content policy would refuse them; bars are SVG attributes."""
-    for path in ("/", f"/audits/{told.audit_ids[0]}", "/sources", "/bundles", "/queue", "/nothing"):
+    for path in ("/", f"/audits/{stored_story.audit_ids[0]}", "/sources", "/bundles", "/queue", "/nothing"):
         html = client.get(path).text
         assert "style=" not in html
         assert "<style" not in html

@@ -10,11 +10,11 @@ from tests.integration.web import story
 
 
 @pytest.fixture
-def judged(told, database):
+def judged(stored_story, database):
     """Six more answered audits with conformal p-values, under a reason of their own."""
     records = [story.record(500 + number).model_copy(update={"reason": "judged"}) for number in range(6)]
     intake.accept(database, records, producer="local", channel="http")
-    batch = AuditQueue(database).claim(told.bundle_id, limit=50, owner="w", lease_s=60)
+    batch = AuditQueue(database).claim(stored_story.bundle_id, limit=50, owner="w", lease_s=60)
     assert batch
     p_values = iter((0.001, 0.9, 0.012, None, 0.4, 0.03))
     for one in batch.audits:
@@ -78,7 +78,7 @@ def test_the_page_marks_supported_audits(judged, client):
     assert "passes at the false discovery rate" not in client.get("/?flag_reason=judged").text
 
 
-def test_a_page_without_calibration_says_so(told, client):
+def test_a_page_without_calibration_says_so(stored_story, client):
     """The story's bundle holds none: no audit is marked, and the page says why."""
     page = client.get("/?fdr=0.1").text
     assert "No audit of this listing can be judged: no bundle that answered holds a calibration." in page

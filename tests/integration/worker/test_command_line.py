@@ -167,9 +167,9 @@ def test_a_key_is_rotated(operator_command):
         operator_command("keys", "rotate", "eu", "--grace-hours", "0", "--days", "9", "--json").out
     )
     assert (new["name"], new["producer"], new["key"][:3]) == ("eu-2", "production", "wf_")
-    told = operator_command("keys", "rotate", "eu-2")
-    assert told.out.startswith("wf_")
-    assert "eu-3" in told.err
+    rotated = operator_command("keys", "rotate", "eu-2")
+    assert rotated.out.startswith("wf_")
+    assert "eu-3" in rotated.err
     listed = json.loads(operator_command("keys", "list", "--json").out)
     assert [(one["name"], one["producer"]) for one in listed] == [
         (name, "production") for name in ("eu", "eu-2", "eu-3")

@@ -201,10 +201,10 @@ def test_a_measurement_lost_to_another_worker_stops_between_two_runs(  # noqa: P
 
 def test_without_a_recipe_the_worker_says_what_to_set(settings, database, bundle_id):
     """`python -m worker measure` ends with code 2; so does a meter that somebody tries to open."""
-    told = run_worker_command(settings, "measure")
-    assert told.returncode == 2
-    assert "measuring_unavailable" in told.stderr
-    assert "WHEREFROM_RECIPE" in told.stderr
+    ended = run_worker_command(settings, "measure")
+    assert ended.returncode == 2
+    assert "measuring_unavailable" in ended.stderr
+    assert "WHEREFROM_RECIPE" in ended.stderr
     with pytest.raises(MeasuringUnavailable, match="WHEREFROM_BASE_MODEL_DIR"):
         open_meter(catalogue.bundle_by_id(database, bundle_id), settings)
 
@@ -296,20 +296,20 @@ def test_a_measurer_killed_while_it_measures_measures_once(real, parts, tmp_path
     """SIGKILL between two trainings: another process goes on from the finished ones, and one effect is stored."""
     settings, _, audit_id = real
     ask(parts.database, audit_id)
-    told = {
+    overrides = {
         name: str(getattr(settings, name))
         for name in ("recipe", "base_model_dir", "measure_dir", "models_dir", "torch_threads")
     }
     log = tmp_path / "measurer.log"
     parts.settings = settings
     with sweeping(parts):
-        with running(settings, "measure", log=log, **told) as measurer:
+        with running(settings, "measure", log=log, **overrides) as measurer:
             wait_until(lambda: runs_of(settings), 300, "the first training", 0.005)
             kill_group(measurer)
         finished = runs_of(settings)
         assert len(finished) < 15, "it was done before it was killed, so this proves nothing"
         assert only(parts.database, audit_id).state is not MeasurementState.DONE
-        with running(settings, "measure", log=log, **told):
+        with running(settings, "measure", log=log, **overrides):
             wait_until(
                 lambda: only(parts.database, audit_id).state is MeasurementState.DONE, 300, "the effect"
             )

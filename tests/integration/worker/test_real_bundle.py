@@ -107,7 +107,8 @@ class TestFormAdapter:
         assert detail.audit.state is AuditState.DONE
         for one in detail.citations:
             blocks = [part.influence for part in one.modules if part.by == "block"]
-            assert (len(blocks), sum(blocks)) == (3, pytest.approx(one.influence_score, abs=1e-3))
+            assert len(blocks) == 3
+            assert sum(blocks) == pytest.approx(one.influence_score, abs=1e-3)
 
 
 def test_a_bundle_for_another_model_is_refused_before_anything_is_claimed(runtime, database, tmp_path):

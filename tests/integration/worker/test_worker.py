@@ -91,8 +91,8 @@ def test_kill_storm(parts, tmp_path):
         with running(parts.settings, "run", log=log):
             wait_until(lambda: done(parts) == 500, 60, "all audits")
     assert_cited_once(parts, 500)
-    told = log.read_text().count(f"other_engine                   engine={parts.settings.engine}")
-    assert told == 4, "two workers and a pool process of each say that the engine is not wherefrom's own"
+    count = log.read_text().count(f"other_engine                   engine={parts.settings.engine}")
+    assert count == 4, "two workers and a pool process of each say that the engine is not wherefrom's own"
     with parts.database.reading() as session:
         again = session.scalar(select(func.count()).where(Audit.attempt > 1))
     assert again, "the kill hit no claimed batch, so it proved nothing"

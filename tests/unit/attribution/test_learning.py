@@ -219,7 +219,7 @@ def test_row_losses() -> None:
 
 def test_bundle_of_a_model_that_learned_nothing(tmp_path: Path) -> None:
     """Build warns, manifest and card say so, every audit abstains, and no p-value could pass for support."""
-    told: list[str] = []
+    messages: list[str] = []
     corpus = write_jsonl(tmp_path / "c.jsonl", tiny_rows(30))
     manifest = build_bundle(
         folders=ModelFolders(shared_micro_model()),
@@ -227,10 +227,10 @@ def test_bundle_of_a_model_that_learned_nothing(tmp_path: Path) -> None:
         out=tmp_path / "bundle",
         options=BuildOptions(),
         progress=lambda *one: None,
-        tell=told.append,
+        tell=messages.append,
     )
     assert manifest.corpus.not_learned == "its loss on the training examples is no better than chance"
-    warning = next(one for one in told if "WARNING" in one)
+    warning = next(one for one in messages if "WARNING" in one)
     assert "was an adapter forgotten (--adapter)" in warning
     assert f"{np.log(VOCABULARY):.2f} by chance" in warning
     card = read_card(tmp_path / "bundle")["learning"]
@@ -251,7 +251,7 @@ def test_bundle_of_a_model_that_learned_nothing(tmp_path: Path) -> None:
 
 def test_bundle_of_a_model_that_learned(tmp_path: Path) -> None:
     """The figures stand on the card; nothing is said and the manifest is as before."""
-    told: list[str] = []
+    messages: list[str] = []
     corpus = write_jsonl(tmp_path / "c.jsonl", tiny_rows(60))
     build_bundle(
         folders=ModelFolders(TINY_MODEL),
@@ -259,9 +259,9 @@ def test_bundle_of_a_model_that_learned(tmp_path: Path) -> None:
         out=tmp_path / "bundle",
         options=BuildOptions(),
         progress=lambda *one: None,
-        tell=told.append,
+        tell=messages.append,
     )
-    assert not any("WARNING" in one for one in told)
+    assert not any("WARNING" in one for one in messages)
     assert "not_learned" not in json.loads((tmp_path / "bundle" / "manifest.json").read_text())["corpus"]
     assert read_card(tmp_path / "bundle")["learning"]["learned"] == "yes"
     build(shared_micro_model(), corpus, tmp_path / "trusted", check_learning=False)

@@ -88,13 +88,13 @@ def test_parts_and_batches_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> Non
     prepared = prepare_all(
         attributor, read_queries(TINY / "queries.jsonl")[0][:6], max_tokens=512, over_long="reject"
     )
-    told: list[tuple[str, int, int]] = []
+    steps: list[tuple[str, int, int]] = []
     found = attribute_all(
-        attributor, prepared, top_k=2, opponents=1, progress=lambda *one: told.append(one), batch_tokens=60
+        attributor, prepared, top_k=2, opponents=1, progress=lambda *one: steps.append(one), batch_tokens=60
     )
     assert [one.key for one in found] == [one.key for one in prepared]
-    assert told[-1] == ("attribute", 6, 6)
-    assert len(told) > 1
+    assert steps[-1] == ("attribute", 6, 6)
+    assert len(steps) > 1
     whole = exact_scores(opened(), signals_of_all(attributor, prepared), quiet)
     monkeypatch.setattr(offline, "_SCORE_ROWS", 33)
     parts = exact_scores(opened(), signals_of_all(attributor, prepared, batch_tokens=60), quiet)

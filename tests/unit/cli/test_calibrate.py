@@ -66,21 +66,21 @@ def test_calibrated_copy(run: RunCommand, controls: Path, known: Path, bank: Pat
     words = ["--known", str(known), "--bank", str(bank), "--bank-queries", str(known)]
     done = calibrate(run, controls, out, *words, "--bank-losses", "queries", "--json")
     assert done.code == 0, done.err
-    told = json.loads(done.out)
-    assert (told["known"], told["controls"]) == (40, len(tiny_rows()) - TINY_ROWS)
-    assert told["controls_fit"] + told["controls_null"] == told["controls"]
-    assert "fewer than 500" in told["warnings"][0]
+    printed = json.loads(done.out)
+    assert (printed["known"], printed["controls"]) == (40, len(tiny_rows()) - TINY_ROWS)
+    assert printed["controls_fit"] + printed["controls_null"] == printed["controls"]
+    assert "fewer than 500" in printed["warnings"][0]
     assert run("bundle", "verify", str(out)).code == 0
     after = read_manifest(out)
-    assert told["name"] == after.name != before.name
+    assert printed["name"] == after.name != before.name
     assert read_manifest(shared_bundle()) == before
     assert {name for name in before.files if before.files[name] != after.files[name]} == {"calibration.json"}
     weights = "projection.safetensors"
     assert (out / weights).samefile(shared_bundle() / weights)
     assert not out.with_name(out.name + ".building").exists()
     stored = json.loads((out / "calibration.json").read_text())
-    assert stored["fitted_on"]["controls_sha256"] == told["controls_sha256"]
-    assert stored["warnings"] == told["warnings"]
+    assert stored["fitted_on"]["controls_sha256"] == printed["controls_sha256"]
+    assert stored["warnings"] == printed["warnings"]
 
     ours, theirs = cite(out, known), cite(out, controls)
     for one in [*ours, *theirs]:

@@ -80,12 +80,12 @@ def test_everything_but_calibration(run: RunCommand, bundle: Path, known: Path, 
     )
     done = evaluate(run, bundle, *files, *more)
     assert done.code == 0, done.err
-    told, card = json.loads(done.out), read_card(bundle)
+    printed, card = json.loads(done.out), read_card(bundle)
     quality = card["quality"]
-    assert told["name"] == read_manifest(bundle).name == before.name
+    assert printed["name"] == read_manifest(bundle).name == before.name
     assert run("bundle", "verify", str(bundle)).code == 0
     assert card["cost"] == cost
-    assert told["measures"] == quality["measures"]
+    assert printed["measures"] == quality["measures"]
     measures = quality["measures"]
     for name in ("LDS, effect", "LDS, effect, every pair exact", "LDS, order shown", "recall@1, order shown"):
         low, high = measures[name]["interval"]
@@ -121,12 +121,12 @@ def test_with_a_calibration(run: RunCommand, bundle: Path, known: Path) -> None:
     out = folder / "calibrated"
     words = ("--bundle", bundle, "--model", TINY_MODEL, "--controls", fit, "--known", causes, "--out", out)
     assert run("calibrate", *map(str, words)).code == 0
-    told = json.loads(evaluate(run, out, "--known", known, "--controls", held_out, "--json").out)
-    assert told["measures"]["AUROC, known against controls"]["value"] > 0.7
-    assert told["measures"]["abstained on controls"]["n"] == ASKED
-    assert [one["nominal"] for one in told["conformal"]] == [0.01, 0.02, 0.05, 0.1, 0.15, 0.2]
-    assert sum(one["count"] for one in told["reliability"]) == 2 * ASKED * 10
-    assert told["not_measured"].keys() == {"stress", "LDS"}
+    printed = json.loads(evaluate(run, out, "--known", known, "--controls", held_out, "--json").out)
+    assert printed["measures"]["AUROC, known against controls"]["value"] > 0.7
+    assert printed["measures"]["abstained on controls"]["n"] == ASKED
+    assert [one["nominal"] for one in printed["conformal"]] == [0.01, 0.02, 0.05, 0.1, 0.15, 0.2]
+    assert sum(one["count"] for one in printed["reliability"]) == 2 * ASKED * 10
+    assert printed["not_measured"].keys() == {"stress", "LDS"}
     again = json.loads(evaluate(run, out, "--known", known, "--controls", fit, "--json").out)
     assert "fit.jsonl calibrated this bundle" in again["not_measured"]["conformal p-values on controls"]
     assert "conformal" not in again

@@ -75,17 +75,17 @@ BAD_LINES = [
 ]
 
 
-@pytest.mark.parametrize("case", BAD_LINES, ids=[told[8:40] for _, told in BAD_LINES])
+@pytest.mark.parametrize("case", BAD_LINES, ids=[message[8:40] for _, message in BAD_LINES])
 def test_bad_line_stops_the_file(
     run: RunCommand, service: ScriptedService, file: Path, case: tuple[bytes, str]
 ) -> None:
     """One bad line is told with its number and what is wrong, and nothing of the file is sent."""
-    bad, told = case
+    bad, message = case
     first = line()
     file.write_bytes(first + bad + line(completion="third"))
     done = run("flag", str(file))
     assert done.code == 2
-    assert told.format(offset=len(first) + 15) in done.err
+    assert message.format(offset=len(first) + 15) in done.err
     assert "error[invalid_record]: 1 of 3 lines" in done.err
     assert "nothing was sent" in done.err
     assert "Traceback" not in done.err
@@ -122,9 +122,9 @@ def test_line_over_the_limit(run: RunCommand, file: Path, monkeypatch: pytest.Mo
     """An endless line is refused by its length, and the lines after it keep their numbers."""
     monkeypatch.setattr("wherefrom.cli.jsonl.MAX_LINE_BYTES", 1000)
     file.write_bytes(line(completion="x" * 5000) + line() + b"bad\n")
-    told = run("flag", str(file)).err
-    assert "line 1: longer than 1000 bytes" in told
-    assert "line 3: not JSON" in told
+    message = run("flag", str(file)).err
+    assert "line 1: longer than 1000 bytes" in message
+    assert "line 3: not JSON" in message
 
 
 def test_standard_input(run: RunCommand, service: ScriptedService, monkeypatch: pytest.MonkeyPatch) -> None:

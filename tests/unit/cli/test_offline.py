@@ -66,11 +66,11 @@ def test_build_and_verify(run: RunCommand, tmp_path: Path) -> None:
     assert "c.jsonl, line 13: malformed JSON" in refused.err
     done = build(run, corpus, out, "--skip-bad", "--json", "--model-name", "m@1", "--candidates", "5")
     assert done.code == 0
-    told = json.loads(done.out)
-    assert (told["examples"], told["skipped"], told["path"]) == (12, 1, str(out))
+    printed = json.loads(done.out)
+    assert (printed["examples"], printed["skipped"], printed["path"]) == (12, 1, str(out))
     shown = run("bundle", "verify", str(out), "--json")
-    assert (shown.code, json.loads(shown.out)) == (0, {"name": told["name"], "files": 27, "intact": True})
-    assert f"{told['name']}: 27 files intact" in run("bundle", "verify", str(out)).out
+    assert (shown.code, json.loads(shown.out)) == (0, {"name": printed["name"], "files": 27, "intact": True})
+    assert f"{printed['name']}: 27 files intact" in run("bundle", "verify", str(out)).out
     again = build(run, corpus, out, "--skip-bad")
     assert again.code == 2
     assert "already exists" in again.err
@@ -114,8 +114,8 @@ def test_build_tells_how_the_corpus_was_read(run: RunCommand, tmp_path: Path) ->
         {"by `weight`": 4},
         4,
     )
-    told = build(run, folder, tmp_path / "other", "--split", "test", "--format", "chat", "--json")
-    assert json.loads(told.out)["reading"] == {
+    printed = build(run, folder, tmp_path / "other", "--split", "test", "--format", "chat", "--json")
+    assert json.loads(printed.out)["reading"] == {
         "turns": "all",
         "format": "chat",
         "split": "test",
@@ -211,8 +211,8 @@ def test_queries_that_cannot_become_tokens(run: RunCommand, tmp_path: Path) -> N
     queries = write_jsonl(tmp_path / "q.jsonl", [long, foreign, good])
     assert "error[invalid_record]: query foreign: token id 1000000" in attribute(run, queries, *limits).err
     done = attribute(run, queries, *limits, "--skip-bad", "--json")
-    told = json.loads(done.out)
-    assert [(one["key"], one["code"]) for one in told["rejected"]] == [
+    printed = json.loads(done.out)
+    assert [(one["key"], one["code"]) for one in printed["rejected"]] == [
         ("long", "output_too_long"),
         ("foreign", "invalid_record"),
     ]

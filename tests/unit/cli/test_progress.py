@@ -24,14 +24,14 @@ def test_lines() -> None:
 def test_lines_without_a_terminal(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     """Lines come while nothing new is reported, and none comes after the work."""
     monkeypatch.setattr(progress, "LINE_S", 0.01)
-    told = ""
+    printed = ""
     with progress_bars(quiet=False) as report:
         report("render", 3, 5)
 
         def seen() -> bool:
-            nonlocal told
-            told += capfd.readouterr().err
-            return told.count("render: 3/5") >= 2
+            nonlocal printed
+            printed += capfd.readouterr().err
+            return printed.count("render: 3/5") >= 2
 
         wait_until(seen)
     capfd.readouterr()

@@ -177,18 +177,18 @@ def test_refused_records_stand_apart(
     """The service's refusal of some records reaches the callback and `refused`; all others are stored."""
     bad = {"bad-1", "bad-2"}
     service.judge = lambda record: verdict if record["idempotency_key"] in bad else None
-    told: list[str] = []
+    refused_keys: list[str] = []
     with make_client(
         service.url,
         spool_path,
-        on_refused=lambda refused: told.extend(one.idempotency_key for one in refused),
+        on_refused=lambda refused: refused_keys.extend(one.idempotency_key for one in refused),
     ) as client:
         for number in range(40):
             client.flag(idempotency_key=f"good-{number}", **FIELDS)
         for key in sorted(bad):
             client.flag(idempotency_key=key, **FIELDS)
         assert client.flush(10) == 0
-        wait_until(lambda: set(told) == bad)
+        wait_until(lambda: set(refused_keys) == bad)
         refused = client.refused()
         assert [(one.idempotency_key, one.code) for one in refused] == [("bad-1", code), ("bad-2", code)]
         assert "refused bad-1" in refused[0].reason

@@ -30,6 +30,7 @@ def test_each_filter_is_described_and_has_an_example_that_it_takes(name):
     """And the example narrows the statement, so no filter is read and then forgotten."""
     field = AuditFilter.model_fields[name]
     assert filter_help(name).endswith(".")
+    assert field.examples is not None
     (example,) = field.examples
     narrowed = AuditQuery(**{name: example}).to_filter()
     assert getattr(narrowed, name) is not None
@@ -59,7 +60,7 @@ def test_the_commands_have_an_option_per_filter(command):
     """`--reason` is short for `flag_reason`; a choice is offered where the filter has one."""
     options = _options(command)
     for name in FILTER_NAMES:
-        told, kind = options.pop({"flag_reason": "--reason"}.get(name, f"--{name.replace('_', '-')}"))
-        assert told == filter_help(name)
+        shown_help, kind = options.pop({"flag_reason": "--reason"}.get(name, f"--{name.replace('_', '-')}"))
+        assert shown_help == filter_help(name)
         assert kind is (str if filter_type(name) is datetime else filter_type(name))
     assert set(options) <= {"--fdr", "--limit", "--url", "--json", "--output", "--format"}

@@ -125,9 +125,9 @@ def test_two_processes_make_the_same_bank_as_one(tmp_path: Path, short: Recipe) 
         models=2,
         threads=1,
     )
-    told: list[tuple[int, int]] = []
-    one = run_job(job, progress=lambda done, total: told.append((done, total)))
-    assert told == [(1, 2), (2, 2)]
+    steps: list[tuple[int, int]] = []
+    one = run_job(job, progress=lambda done, total: steps.append((done, total)))
+    assert steps == [(1, 2), (2, 2)]
     two = run_job(BankJob(**(vars(job) | {"out": tmp_path / "two"})), workers=2, progress=lambda *_: None)
     assert np.array_equal(one.losses("held_out"), two.losses("held_out"))
     assert np.array_equal(one.kept, two.kept)

@@ -105,9 +105,9 @@ def test_a_memorised_example_stands_out_and_a_stranger_does_not(tmp_path: Path) 
         "folder": tmp_path,
         "options": RetrainingOptions(keep_models=False),
     }
-    told: list[tuple[int, int]] = []
+    steps: list[tuple[int, int]] = []
     found = measure_citations(
-        micro_language(), corpus, **arguments, progress=lambda done, total: told.append((done, total))
+        micro_language(), corpus, **arguments, progress=lambda done, total: steps.append((done, total))
     )
     memorised, stranger = found
     assert memorised.effect_nats > 0
@@ -117,7 +117,7 @@ def test_a_memorised_example_stands_out_and_a_stranger_does_not(tmp_path: Path) 
     assert memorised.retrainings == 15
     assert memorised.seconds > 0
     assert all({5, 9, 12}.isdisjoint(group) for group in memorised.control_groups)
-    assert told[-1][0] == told[-1][1]
+    assert steps[-1][0] == steps[-1][1]
     assert measure_citations(micro_language(), corpus, **arguments) == found
 
 

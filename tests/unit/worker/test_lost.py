@@ -15,7 +15,7 @@ from worker.owners import owner_name, owner_prefix
 
 
 @pytest.mark.parametrize(
-    ("exitcode", "told"),
+    ("exitcode", "description"),
     [
         (-signal.SIGKILL, "its process ended with signal 9 (SIGKILL)"),
         (-signal.SIGSEGV, "its process ended with signal 11 (SIGSEGV)"),
@@ -23,11 +23,11 @@ from worker.owners import owner_name, owner_prefix
         (3, "its process ended with exit code 3"),
     ],
 )
-def test_signals_and_exit_codes_are_named(exitcode, told):
+def test_signals_and_exit_codes_are_named(exitcode, description):
     """In billiard's own sentence, with and without the number of the job."""
     for job in ("", " Job: 17"):
         lost = WorkerLostError(f"Worker exited prematurely: {human_status(exitcode)}{job}.")
-        assert how_it_ended(lost) == told
+        assert how_it_ended(lost) == description
 
 
 def test_other_ends_of_a_task():

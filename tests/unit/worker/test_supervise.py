@@ -24,6 +24,6 @@ def test_the_worker_and_the_page_start_first():
     """The others wait before they import anything, as told on their command line."""
     assert AFTER_S.keys().isdisjoint({"run", "web", "measure"})
     for name in processes_of(Settings()):
-        told = command_of(name)
-        assert told[2:6] == ["worker", name, "--exit-with-parent", str(os.getpid())]
-        assert told[6:] == (["--after", str(AFTER_S[name])] if name in AFTER_S else [])
+        command = command_of(name)
+        assert command[2:6] == ["worker", name, "--exit-with-parent", str(os.getpid())]
+        assert command[6:] == (["--after", str(AFTER_S[name])] if name in AFTER_S else [])

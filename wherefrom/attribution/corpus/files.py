@@ -122,8 +122,8 @@ def _chosen(path: Path, splits: dict[str, list[Path]], split: str | None) -> Cor
     if not others and name in {"", "train"}:
         return CorpusFiles(tuple(splits[name]), split=name)
     what = f"the split `{name}`" if name else "the files of no split"
-    told = f"Read {what} of {path} ({_files(splits[name])}){f'; left alone: {others}' if others else ''}."
-    return CorpusFiles(tuple(splits[name]), (told,), name)
+    note = f"Read {what} of {path} ({_files(splits[name])}){f'; left alone: {others}' if others else ''}."
+    return CorpusFiles(tuple(splits[name]), (note,), name)
 
 
 def _asked(path: Path, splits: dict[str, list[Path]], split: str) -> str:

@@ -67,7 +67,7 @@ class _Tally:
             self.explained += 1 + len(one.row.trained)
 
     def reading(self, how: ReadAs, notes: tuple[str, ...]) -> Reading:
-        told = tuple(
+        row_notes = tuple(
             f"{remark} ({count} row{'' if count == 1 else 's'})." for remark, count in self.remarks.items()
         )
         return Reading(
@@ -76,7 +76,7 @@ class _Tally:
             explained_turns=self.explained,
             left_out=dict(self.left_out.most_common()),
             untrained_rows=self.untrained,
-            notes=(*notes, *told),
+            notes=(*notes, *row_notes),
         )
 
 
@@ -236,14 +236,14 @@ def _named(row: Mapping[str, Any], used: frozenset[str], default_id: str) -> dic
 
 def _remarks(row: Mapping[str, Any], talk: Conversation, trained: Trained) -> list[str]:
     """Things to know about a row that was read in a way that nobody may expect."""
-    told = []
+    notes = []
     if row.get("label") is False and "completion" in talk.used:
-        told.append("`label: false` (KTO) is kept as a field: training pushed away from these completions")
+        notes.append("`label: false` (KTO) is kept as a field: training pushed away from these completions")
     if any(len(name) > MAX_SHORT_CHARS for key in ("id", "source") if (name := name_text(row.get(key)))):
-        told.append(f"Ids or sources of more than {MAX_SHORT_CHARS} characters were shortened")
+        notes.append(f"Ids or sources of more than {MAX_SHORT_CHARS} characters were shortened")
     if any(not one.by_assistant for one in talk.turns[trained.places[-1] + 1 :]):
-        told.append("What follows the last explained turn is left out")
-    return told
+        notes.append("What follows the last explained turn is left out")
+    return notes
 
 
 def _check_unique(example_id: str, place: str, places: dict[str, str]) -> None:

@@ -176,17 +176,19 @@ class Reading:
 
     def lines(self) -> tuple[str, ...]:
         """What to tell whoever asked for the corpus."""
-        told = [self._formats(), *self.notes]
+        lines = [self._formats(), *self.notes]
         if not self.left_out and self.explained_turns > sum(self.dialects.values()):
-            told.append(f"{_count(self.explained_turns, 'assistant turn')} explained.")
+            lines.append(f"{_count(self.explained_turns, 'assistant turn')} explained.")
         if self.left_out:
             reasons = ", ".join(f"{count} {reason}" for reason, count in self.left_out.items())
-            told.append(
+            lines.append(
                 f"{_count(self.explained_turns, 'assistant turn')} explained, {sum(self.left_out.values())} not: {reasons}."
             )
         if self.untrained_rows:
-            told.append(f"{_count(self.untrained_rows, 'row')} left out: none of their turns was trained on.")
-        return tuple(told)
+            lines.append(
+                f"{_count(self.untrained_rows, 'row')} left out: none of their turns was trained on."
+            )
+        return tuple(lines)
 
     def _formats(self) -> str:
         parts = [f"{_count(count, 'row')} as {title}" for title, count in self.dialects.items()]

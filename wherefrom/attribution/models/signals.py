@@ -261,9 +261,9 @@ def _check_readable(language: LanguageModel) -> None:
     out = language.model(input_ids=ids, output_hidden_states=True, use_cache=False)
     widths = sorted({state.shape[-1] for state in out.hidden_states or ()})
     if widths != [language.hidden_size]:
-        told = ", ".join(map(str, widths)) or "none"
+        found_widths = ", ".join(map(str, widths)) or "none"
         raise UnusableModel(
-            f"{language.base_folder}: the hidden states are {told} wide, the model says {language.hidden_size}; models that project their states "
+            f"{language.base_folder}: the hidden states are {found_widths} wide, the model says {language.hidden_size}; models that project their states "
             "between layers (such as OPT-350m) cannot be explained"
         )
     before = out.logits[:, :-1]

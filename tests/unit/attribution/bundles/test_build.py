@@ -58,13 +58,13 @@ def whole(rows: Path, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 
 def test_what_is_built(tmp_path: Path, rows: Path) -> None:
     """The manifest counts what was read, the work folder is gone, progress was told, times are in the card."""
-    told: list[tuple[str, int, int]] = []
+    steps: list[tuple[str, int, int]] = []
     manifest = build_bundle(
         folders=ModelFolders(shared_micro_model()),
         corpus_path=rows,
         out=tmp_path / "bundle",
         options=BuildOptions(),
-        progress=lambda *one: told.append(one),
+        progress=lambda *one: steps.append(one),
     )
     assert manifest == read_manifest(tmp_path / "bundle")
     assert (manifest.corpus.examples, manifest.corpus.skipped, manifest.corpus.truncated) == (20, 0, 0)
@@ -72,10 +72,10 @@ def test_what_is_built(tmp_path: Path, rows: Path) -> None:
     assert (manifest.parameters.form, manifest.parameters.layers) == ("forward", (0, 1, 2, 3))
     assert manifest.model.name == "micro-model"
     assert sorted(one.name for one in tmp_path.iterdir()) == ["bundle"]
-    stages = [stage for stage, _, _ in told]
+    stages = [stage for stage, _, _ in steps]
     assert stages[0] == "load model"
     assert stages[-1] == "done"
-    tokens = [(done, total) for stage, done, total in told if stage.startswith("read signals")]
+    tokens = [(done, total) for stage, done, total in steps if stage.startswith("read signals")]
     assert tokens == [(0, manifest.corpus.tokens), (manifest.corpus.tokens, manifest.corpus.tokens)]
     assert set(read_card(tmp_path / "bundle")["cost"]["seconds"]) == {
         "model_pass",

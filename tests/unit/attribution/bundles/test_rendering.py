@@ -117,7 +117,7 @@ def test_rows_that_cannot_be_rendered(tmp_path: Path) -> None:
     for row in (rows[2], rows[5], rows[6], rows[7]):
         row["messages"].insert(0, system)
     corpus = write_jsonl(tmp_path / "c.jsonl", [*rows, {"id": "short", "text": "A"}])
-    told: list[str] = []
+    messages: list[str] = []
 
     def made(out: str, *, skip_bad: bool):
         return build_bundle(
@@ -131,7 +131,7 @@ def test_rows_that_cannot_be_rendered(tmp_path: Path) -> None:
                 check_learning=False,
             ),
             progress=lambda *one: None,
-            tell=told.append,
+            tell=messages.append,
         )
 
     with pytest.raises(
@@ -140,7 +140,7 @@ def test_rows_that_cannot_be_rendered(tmp_path: Path) -> None:
         made("refused", skip_bad=False)
     manifest = made("bundle", skip_bad=True)
     assert (manifest.corpus.examples, manifest.corpus.skipped, manifest.parameters.candidates) == (5, 5, 5)
-    assert [line for line in told if not line.startswith("Read ")] == [
+    assert [line for line in messages if not line.startswith("Read ")] == [
         "rows left out because they cannot be rendered: 5: "
         + "; ".join(
             f"training example 'tiny-000{number}': the chat template failed: System role not supported [template_refused]"

@@ -80,9 +80,9 @@ def test_folder(tmp_path: Path, name: str) -> None:
 def test_a_split_is_told(tmp_path: Path) -> None:
     """The line names the split, the number of files, and the splits that were left alone."""
     folder = split_files(tmp_path / "c", f"data/train{SHARD}", f"data/test{SHARD}", f"data/dev{SHARD}")
-    told = read_corpus(folder).reading.lines()
+    lines = read_corpus(folder).reading.lines()
     assert (
-        told[1]
+        lines[1]
         == f"Read the split `train` of {folder} (1 file); left alone: `test` (1 file), `validation` (1 file)."
     )
 

@@ -97,11 +97,11 @@ def test_rows_without_a_trained_turn_are_left_out(tmp_path: Path, row: dict[str,
 def test_what_is_left_out_is_told(tmp_path: Path) -> None:
     """Counts by reason, most frequent first."""
     rows = [chat({"weight": 0}, {"weight": 0}, {}), chat({"train": False}, {}, {})]
-    told = read_corpus(write_jsonl(tmp_path / "c.jsonl", rows), how=ReadAs(turns=Turns.LAST)).reading
-    assert told.left_out == {"by `weight`": 2, "by `train`": 1, "earlier than the last (--turns last)": 1}
+    reading = read_corpus(write_jsonl(tmp_path / "c.jsonl", rows), how=ReadAs(turns=Turns.LAST)).reading
+    assert reading.left_out == {"by `weight`": 2, "by `train`": 1, "earlier than the last (--turns last)": 1}
     assert (
         "2 assistant turns explained, 4 not: 2 by `weight`, 1 by `train`, 1 earlier than the last (--turns last)."
-        in told.lines()
+        in reading.lines()
     )
 
 
