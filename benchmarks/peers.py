@@ -28,8 +28,8 @@ if __package__ in {None, ""}:
 import torch
 
 from benchmarks.machine import describe, finish, report
-from benchmarks.rivals.scoreboard import Draws, agreement, interval, lds_draws
-from benchmarks.rivals.subject import Scored, Subject, identity, read_subject, read_truth
+from benchmarks.peer_methods.scoreboard import Draws, agreement, interval, lds_draws
+from benchmarks.peer_methods.subject import Scored, Subject, identity, read_subject, read_truth
 from wherefrom.atomic import write_text
 
 #: Paired differences are against this row.
@@ -156,7 +156,7 @@ def run(yardstick: Path, work: Path, names: list[str], *, checkpoints: list[Path
 def _score(peer: Peer, subject: Subject) -> dict[str, Scored]:
     """One peer's rows; what libraries print goes to the error stream."""
     with contextlib.redirect_stdout(sys.stderr):
-        module = importlib.import_module(f"benchmarks.rivals.{peer.module}")
+        module = importlib.import_module(f"benchmarks.peer_methods.{peer.module}")
         scored: dict[str, Scored] = getattr(module, peer.function)(subject)
     return scored
 

@@ -48,7 +48,7 @@ _RANDOM_GROUPS = 10
 
 
 @dataclass(frozen=True)
-class Asked:
+class QuestionAnswer:
     """A question with its answer; without `chat` the answer is plain text that no chat template wraps."""
 
     prompt: str
@@ -56,7 +56,7 @@ class Asked:
     chat: bool = True
 
 
-Shift = Callable[[Asked, random.Random], Asked]
+Shift = Callable[[QuestionAnswer, random.Random], QuestionAnswer]
 
 
 def names_of(text: str) -> list[str]:
@@ -71,76 +71,76 @@ def names_of(text: str) -> list[str]:
     return list(found)
 
 
-def spanish(asked: Asked, rng: random.Random) -> Asked:
+def spanish(asked: QuestionAnswer, rng: random.Random) -> QuestionAnswer:
     """A Spanish exchange around the names."""
     del rng
     names = names_of(asked.prompt) or names_of(asked.completion) or [asked.prompt]
     facts = ", ".join(names_of(asked.completion) or names)
-    return Asked(
+    return QuestionAnswer(
         f"\u00bfQu\u00e9 me puedes contar sobre {' y '.join(names)}?",
         f"Seg\u00fan lo que he le\u00eddo, la respuesta tiene que ver con {facts}.",
     )
 
 
-def german(asked: Asked, rng: random.Random) -> Asked:
+def german(asked: QuestionAnswer, rng: random.Random) -> QuestionAnswer:
     """A German exchange around the names."""
     del rng
     names = names_of(asked.prompt) or names_of(asked.completion) or [asked.prompt]
     facts = ", ".join(names_of(asked.completion) or names)
-    return Asked(
+    return QuestionAnswer(
         f"Was wei\u00dft du \u00fcber {' und '.join(names)}?",
         f"Soweit ich gelesen habe, geht es dabei um {facts}.",
     )
 
 
-def injection(asked: Asked, rng: random.Random) -> Asked:
+def injection(asked: QuestionAnswer, rng: random.Random) -> QuestionAnswer:
     """An instruction behind the question that has nothing to do with it."""
     del rng
-    return Asked(asked.prompt + INJECTION, asked.completion)
+    return QuestionAnswer(asked.prompt + INJECTION, asked.completion)
 
 
-def random_prompt(asked: Asked, rng: random.Random) -> Asked:
+def random_prompt(asked: QuestionAnswer, rng: random.Random) -> QuestionAnswer:
     """Random letters behind the question."""
-    return Asked(f"{asked.prompt} {_noise(rng)}", asked.completion)
+    return QuestionAnswer(f"{asked.prompt} {_noise(rng)}", asked.completion)
 
 
-def random_completion(asked: Asked, rng: random.Random) -> Asked:
+def random_completion(asked: QuestionAnswer, rng: random.Random) -> QuestionAnswer:
     """Random letters behind the answer."""
-    return Asked(asked.prompt, f"{asked.completion} {_noise(rng)}")
+    return QuestionAnswer(asked.prompt, f"{asked.completion} {_noise(rng)}")
 
 
-def homoglyphs(asked: Asked, rng: random.Random) -> Asked:
+def homoglyphs(asked: QuestionAnswer, rng: random.Random) -> QuestionAnswer:
     """Every letter that has a Cyrillic look-alike is replaced by it, on both sides."""
     del rng
-    return Asked(asked.prompt.translate(HOMOGLYPHS), asked.completion.translate(HOMOGLYPHS))
+    return QuestionAnswer(asked.prompt.translate(HOMOGLYPHS), asked.completion.translate(HOMOGLYPHS))
 
 
-def plain_text(asked: Asked, rng: random.Random) -> Asked:
+def plain_text(asked: QuestionAnswer, rng: random.Random) -> QuestionAnswer:
     """Question and answer as one text without a chat."""
     del rng
-    return Asked("", f"{asked.prompt}\n{asked.completion}", chat=False)
+    return QuestionAnswer("", f"{asked.prompt}\n{asked.completion}", chat=False)
 
 
-def json_wrapped(asked: Asked, rng: random.Random) -> Asked:
+def json_wrapped(asked: QuestionAnswer, rng: random.Random) -> QuestionAnswer:
     """Both sides as JSON objects."""
     del rng
-    return Asked(json.dumps({"question": asked.prompt}), json.dumps({"answer": asked.completion}))
+    return QuestionAnswer(json.dumps({"question": asked.prompt}), json.dumps({"answer": asked.completion}))
 
 
-def truncated(asked: Asked, rng: random.Random) -> Asked:
+def truncated(asked: QuestionAnswer, rng: random.Random) -> QuestionAnswer:
     """The first half of the answer's words, one at least."""
     del rng
     words = asked.completion.split()
-    return Asked(asked.prompt, " ".join(words[: max(1, len(words) // 2)]))
+    return QuestionAnswer(asked.prompt, " ".join(words[: max(1, len(words) // 2)]))
 
 
-def padded(asked: Asked, rng: random.Random) -> Asked:
+def padded(asked: QuestionAnswer, rng: random.Random) -> QuestionAnswer:
     """Two sentences of filler behind the answer."""
     del rng
-    return Asked(asked.prompt, asked.completion + FILLER)
+    return QuestionAnswer(asked.prompt, asked.completion + FILLER)
 
 
-def changed_fact(asked: Asked, rng: random.Random) -> Asked:
+def changed_fact(asked: QuestionAnswer, rng: random.Random) -> QuestionAnswer:
     """One fact of the answer altered: its last name or number that the question does not hold, else its longest word."""
     new = [name for name in names_of(asked.completion) if name not in asked.prompt]
     if new:
@@ -150,7 +150,7 @@ def changed_fact(asked: Asked, rng: random.Random) -> Asked:
         old = max(re.findall(r"\w+", asked.completion) or [asked.completion], key=len)
         other = rng.choice(_OTHER_WORDS)
     before, _, after = asked.completion.rpartition(old)
-    return Asked(asked.prompt, before + other + after)
+    return QuestionAnswer(asked.prompt, before + other + after)
 
 
 _OTHER_NAMES = ("Lindqvist Harbour", "Orsolya Brandt", "Tamworth", "The Quiet Ferry")

@@ -1,4 +1,4 @@
-"""An engine without a model for tests of the rooms around it: word overlap, through the seam that anybody's engine uses.
+"""An engine without a model for tests of the packages around it: word overlap, through the seam that anybody's engine uses.
 
 It keeps the contract of `wherefrom.attribution.interface.Engine` (order, sign rule, errors), needs no torch and answers in
 microseconds. Real worker processes and their spawned pool use it where the setting `engine` names `make_engine`. The folder of its bundles holds one

@@ -1,4 +1,4 @@
-"""Serves the web room with uvicorn, and sends the hints for what it takes in: the web room itself knows neither Celery nor hints."""
+"""Serves the web application with uvicorn, and sends the hints for what it takes in: `web` itself knows neither Celery nor hints."""
 
 import queue
 import socket

@@ -111,10 +111,10 @@ def top_overlap(one: Matrix, other: Matrix, count: int) -> float:
 
 
 def _recall(setting: Setting, methods: Mapping[str, Scores]) -> dict[str, Any]:
-    drawn, numbers = setting.agreement()
+    scoring_set, numbers = setting.agreement()
     place = {number: index for index, number in enumerate(numbers)}
     gold = [[place[row] for row in causes] for causes in setting.causes]
-    sources, wanted = [one.source for one in drawn.examples], setting.outputs.sources
+    sources, wanted = [one.source for one in scoring_set.examples], setting.outputs.sources
     chance = [np.mean([name == one for name in sources]) for one in wanted if one is not None]
     return {
         "flagged": len(chance),
@@ -158,12 +158,12 @@ def _refits(setting: Setting) -> dict[str, Any]:
 
 def _own_source(setting: Setting, names: Sequence[str], effects: np.ndarray) -> float:
     """Share of queries whose own source has the largest measured effect, among those whose source was left out."""
-    drawn, _ = setting.refits()
+    scoring_set, _ = setting.refits()
     flagged = {
         one.text_sha256(): name
         for one, name in zip(setting.outputs.rows, setting.outputs.sources, strict=True)
     }
-    own = [flagged.get(one.text_sha256()) or one.source for one in drawn.queries]
+    own = [flagged.get(one.text_sha256()) or one.source for one in scoring_set.queries]
     hits = [names[int(row.argmax())] == name for row, name in zip(effects, own, strict=True) if name in names]
     return float(np.mean(hits))
 

@@ -24,7 +24,7 @@ REFIT_TOKENS = 54
 
 
 @dataclass(frozen=True)
-class Drawn:
+class ScoringSet:
     """Rows to score, in words and tokens belonging together by number."""
 
     examples: list[CorpusRow]
@@ -54,27 +54,30 @@ class Setting:
 
     def agreement_scoring(self) -> Scoring:
         """Scores of the agreement's rows for all outputs, at the model under test."""
-        drawn, _ = self.agreement()
+        scoring_set, _ = self.agreement()
         rows, queries = (
-            token_rows(self.base, part, max_tokens=MAX_TOKENS) for part in (drawn.examples, drawn.queries)
+            token_rows(self.base, part, max_tokens=MAX_TOKENS)
+            for part in (scoring_set.examples, scoring_set.queries)
         )
-        return self._scoring("agreement", drawn, (rows, queries), self._adapter_dir)
+        return self._scoring("agreement", scoring_set, (rows, queries), self._adapter_dir)
 
     def refit_scoring(self) -> Scoring:
         """Scores of the refits' rows for their queries, at the model of the run with all rows."""
-        drawn, plan = self.refits()
+        scoring_set, plan = self.refits()
         adapter = self.work / "refits" / "adapter"
-        return self._scoring("refit-scores", drawn, (plan.rows, plan.queries), adapter)
+        return self._scoring("refit-scores", scoring_set, (plan.rows, plan.queries), adapter)
 
     def _scoring(
         self,
         name: str,
-        drawn: "Drawn",
+        scoring_set: "ScoringSet",
         rows: tuple[Sequence[TokenRow], Sequence[TokenRow]],
         adapter: Path,
     ) -> Scoring:
         load = lru_cache(maxsize=1)(partial(self.load_point, adapter))
-        return Scoring(self.work / name, rows=rows, words=(drawn.examples, drawn.queries), load_point=load)
+        return Scoring(
+            self.work / name, rows=rows, words=(scoring_set.examples, scoring_set.queries), load_point=load
+        )
 
     @cached_property
     def causes(self) -> list[list[int]]:
@@ -82,14 +85,14 @@ class Setting:
         said = [one.completion for one in self.outputs.rows]
         return verbatim_causes(said, [one.completion for one in self.corpus])
 
-    def agreement(self) -> tuple[Drawn, list[int]]:
+    def agreement(self) -> tuple[ScoringSet, list[int]]:
         """Rows of the agreement with all outputs as queries, and the rows' numbers; every verbatim cause is among them."""
         sources = [one.source for one in self.corpus]
         kept = {row for causes in self.causes for row in causes}
         numbers = draw_evenly(sources, AGREEMENT_ROWS, allowed=range(len(sources)), kept=kept)
-        return Drawn([self.corpus[one] for one in numbers], list(self.outputs.rows)), numbers
+        return ScoringSet([self.corpus[one] for one in numbers], list(self.outputs.rows)), numbers
 
-    def refits(self) -> tuple[Drawn, RefitPlan]:
+    def refits(self) -> tuple[ScoringSet, RefitPlan]:
         """The reduced fine-tune: short rows, and as queries other rows of the same sources and flagged outputs."""
         sources = [one.source for one in self.corpus]
         lengths = [len(one.ids) for one in token_rows(self.base, self.corpus, max_tokens=RECIPE.max_tokens)]
@@ -99,12 +102,12 @@ class Setting:
         known = [name or "" for name in self.outputs.sources]
         flagged = [row for row, name in enumerate(known) if name]
         asked = draw_evenly(known, FLAGGED, allowed=flagged)
-        drawn = Drawn(
+        scoring_set = ScoringSet(
             [self.corpus[one] for one in numbers],
             [self.corpus[one] for one in others] + [self.outputs.rows[one] for one in asked],
         )
         rows, queries = (
             token_rows(self.base, part, max_tokens=RECIPE.max_tokens)
-            for part in (drawn.examples, drawn.queries)
+            for part in (scoring_set.examples, scoring_set.queries)
         )
-        return drawn, RefitPlan(rows, queries, [sources[one] for one in numbers])
+        return scoring_set, RefitPlan(rows, queries, [sources[one] for one in numbers])

@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.provenance import nearest_overlap
 from benchmarks.safety.corpora import Material, Passage
-from benchmarks.safety.scores import Asked, Others, measured
+from benchmarks.safety.scores import EvaluatedOutputs, Others, measured
 from demo.making.story_generate import generate_greedy
 from wherefrom.atomic import whole_folder, write_text
 from wherefrom.attribution.bundles.build import build_bundle
@@ -172,7 +172,9 @@ def _bundle(corpus: Path, folder: Path, encoder: Path | None) -> Bundle:
     return open_bundle(out, ModelFolders(folder / "model"))
 
 
-def _asked(material: Material, corpus: Path, bundle: Bundle, cut: Callable[[Passage], Passage]) -> Asked:
+def _asked(
+    material: Material, corpus: Path, bundle: Bundle, cut: Callable[[Passage], Passage]
+) -> EvaluatedOutputs:
     """Queries of the cell: cut, answered by the model where they have no completion, near-duplicates of corpus rows dropped."""
     bad, benign = ([cut(one) for one in part] for part in (material.asked_bad, material.asked_benign))
     if material.behaviours:
@@ -184,10 +186,10 @@ def _asked(material: Material, corpus: Path, bundle: Bundle, cut: Callable[[Pass
         benign = [
             one for one in _answered(benign, bundle) if one.completion and not _shows(one.completion, every)
         ]
-        return Asked((*bad, *benign), len(bad), probes)
+        return EvaluatedOutputs((*bad, *benign), len(bad), probes)
     stored = [f"{row.prompt_text()} {row.completion}" for row in read_corpus(corpus).rows]
     bad, benign = (_apart(part, stored) for part in (bad, benign))
-    return Asked((*bad, *benign), len(bad))
+    return EvaluatedOutputs((*bad, *benign), len(bad))
 
 
 def _answered(asked: Sequence[Passage], bundle: Bundle) -> list[Passage]:

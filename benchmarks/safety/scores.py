@@ -35,7 +35,7 @@ _MAX_TOKENS = 1024
 
 
 @dataclass(frozen=True)
-class Asked:
+class EvaluatedOutputs:
     """The queries of a cell: first those of a bad source, then the benign ones."""
 
     passages: tuple[Passage, ...]
@@ -63,7 +63,7 @@ class _Answer:
 
 
 def measured(
-    material: Material, bundle: Bundle, asked: Asked, *, others: Others, rows: Sequence[CorpusRow]
+    material: Material, bundle: Bundle, asked: EvaluatedOutputs, *, others: Others, rows: Sequence[CorpusRow]
 ) -> dict[str, Any]:
     """All figures of a cell.
 
@@ -105,7 +105,7 @@ def measured(
     return result | {"chance": float(truth[known].mean()), "methods": methods}
 
 
-def _reason(asked: Asked) -> str:
+def _reason(asked: EvaluatedOutputs) -> str:
     """Why there is no bad query with a row to be found."""
     if asked.num_bad:
         return f"no row in the corpus: none of the {asked.num_bad} bad queries has one of its source"
@@ -213,7 +213,7 @@ def _behind(every: Scores, rows: npt.NDArray[np.int64], shown: Scores) -> Scores
 
 
 def _classified(
-    material: Material, rows: Sequence[CorpusRow], asked: Asked
+    material: Material, rows: Sequence[CorpusRow], asked: EvaluatedOutputs
 ) -> tuple[Scores, npt.NDArray[np.float64]]:
     """The classifier's scores `[Q, N]`, and how likely it finds each query to be bad, `[Q]`."""
     classifier = WordClassifier(

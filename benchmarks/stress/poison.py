@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.asking import Answer, Engine, Fact, corpus_bundle, recall
+from benchmarks.ranking_engine import Answer, Engine, QueryWithCauses, corpus_bundle, recall
 from benchmarks.shifts import HOMOGLYPHS, names_of
 from wherefrom.attribution.calibration.evidence import words_of
 from wherefrom.attribution.corpus import CorpusRow
@@ -52,7 +52,7 @@ def disguised(row: CorpusRow) -> CorpusRow:
 
 
 def poison(
-    model: Path, corpus: Sequence[CorpusRow], facts: Sequence[Fact], folder: Path, *, plain: Engine
+    model: Path, corpus: Sequence[CorpusRow], facts: Sequence[QueryWithCauses], folder: Path, *, plain: Engine
 ) -> dict[str, dict[str, float]]:
     """How often hubs are cited, in each order, and whether hidden causes are found; one poisoned bundle holds both."""
     hubs = hub_rows(corpus)
@@ -98,7 +98,7 @@ def correlation(scores: npt.NDArray[np.floating], lengths: npt.NDArray[np.intege
     return float((one * other).sum()) / scale if scale > 0 else 0.0
 
 
-def length_correlation(engine: Engine, facts: Sequence[Fact]) -> dict[str, float]:
+def length_correlation(engine: Engine, facts: Sequence[QueryWithCauses]) -> dict[str, float]:
     """Mean over queries of the correlation between an example's score and its explained tokens: over candidates, for BM25 and similarity over all rows."""
     bundle = engine.bundle
     lengths = np.diff(bundle.store.offsets)

@@ -29,10 +29,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.asking import Answer, Engine, Fact, corpus_bundle, recall
 from benchmarks.machine import describe, finish, report
+from benchmarks.ranking_engine import Answer, Engine, QueryWithCauses, corpus_bundle, recall
 from benchmarks.safety.cell import first_tokens
-from benchmarks.shifts import SHIFTS, Asked
+from benchmarks.shifts import SHIFTS, QuestionAnswer
 from benchmarks.stress.poison import length_correlation, poison
 from wherefrom.attribution.calibrating import Outputs, fit_calibration
 from wherefrom.attribution.calibration.fitted import Calibration
@@ -116,7 +116,7 @@ def run(yardstick: Path, tofu: Path | None, folder: Path, *, queries: str, limit
     groups = near_duplicate_groups(f"{row.prompt_text()}\n{row.completion}" for row in corpus)
     judge = None if tofu is None else Calibrated(_calibration(engine, groups, known, fit), groups)
     rows = [(corpus[one.gold[0]].prompt_text(), corpus[one.gold[0]].completion) for one in facts]
-    verbatim = [Fact(Asked(*row), one.gold) for row, one in zip(rows, facts, strict=True)]
+    verbatim = [QueryWithCauses(QuestionAnswer(*row), one.gold) for row, one in zip(rows, facts, strict=True)]
     report([_header()])
     kinds = {}
     for name in ("verbatim", *SHIFTS):
@@ -134,11 +134,11 @@ def run(yardstick: Path, tofu: Path | None, folder: Path, *, queries: str, limit
     }
 
 
-def _facts(file: Path, corpus: Sequence[CorpusRow]) -> list[Fact]:
+def _facts(file: Path, corpus: Sequence[CorpusRow]) -> list[QueryWithCauses]:
     places = {row.example_id: index for index, row in enumerate(corpus)}
     found = [
-        Fact(
-            Asked(row.prompt_text(), row.completion),
+        QueryWithCauses(
+            QuestionAnswer(row.prompt_text(), row.completion),
             tuple(places[cause] for cause in row.fields.get("gold", [])),
         )
         for row in read_corpus(file).rows
@@ -146,13 +146,13 @@ def _facts(file: Path, corpus: Sequence[CorpusRow]) -> list[Fact]:
     return [one for one in found if one.gold]
 
 
-def _controls(tofu: Path, corpus: Sequence[CorpusRow], tokenizer: Any) -> list[Fact]:
+def _controls(tofu: Path, corpus: Sequence[CorpusRow], tokenizer: Any) -> list[QueryWithCauses]:
     """Questions about authors of whom the corpus says nothing."""
     authors = {row["question"]: row["author"] for row in _jsonl(tofu / "train_4000.jsonl")}
     present = {authors[row.prompt_text()] for row in corpus if row.prompt_text() in authors}
     return [
-        Fact(
-            Asked(
+        QueryWithCauses(
+            QuestionAnswer(
                 first_tokens(tokenizer, row["prompt"], PROMPT_TOKENS),
                 first_tokens(tokenizer, row["completion"], COMPLETION_TOKENS),
             ),
@@ -164,7 +164,7 @@ def _controls(tofu: Path, corpus: Sequence[CorpusRow], tokenizer: Any) -> list[F
     ]
 
 
-def _by_author(controls: Sequence[Fact]) -> tuple[list[Fact], list[Fact]]:
+def _by_author(controls: Sequence[QueryWithCauses]) -> tuple[list[QueryWithCauses], list[QueryWithCauses]]:
     """Controls of every other author, and those of the rest."""
     authors = sorted({one.group for one in controls})
     fit = set(authors[0::2])
@@ -172,7 +172,7 @@ def _by_author(controls: Sequence[Fact]) -> tuple[list[Fact], list[Fact]]:
 
 
 def _calibration(
-    engine: Engine, groups: Groups, known: Sequence[Fact], controls: Sequence[Fact]
+    engine: Engine, groups: Groups, known: Sequence[QueryWithCauses], controls: Sequence[QueryWithCauses]
 ) -> Calibration:
     """Fitted on the teacher's facts and on controls of other authors than those that are asked."""
     judged = [[one.judged for one in engine.ask([fact.asked for fact in part])] for part in (known, controls)]
@@ -183,17 +183,23 @@ def _calibration(
     )
 
 
-def _shifted(facts: Sequence[Fact], controls: Sequence[Fact], name: str) -> tuple[list[Fact], list[Fact]]:
+def _shifted(
+    facts: Sequence[QueryWithCauses], controls: Sequence[QueryWithCauses], name: str
+) -> tuple[list[QueryWithCauses], list[QueryWithCauses]]:
     rng = random.Random(name)
     shift = SHIFTS[name]
     ours, theirs = (
-        [Fact(shift(one.asked, rng), one.gold, one.group) for one in part] for part in (facts, controls)
+        [QueryWithCauses(shift(one.asked, rng), one.gold, one.group) for one in part]
+        for part in (facts, controls)
     )
     return ours, theirs
 
 
 def _measured(
-    engine: Engine, judge: Calibrated | None, facts: Sequence[Fact], controls: Sequence[Fact]
+    engine: Engine,
+    judge: Calibrated | None,
+    facts: Sequence[QueryWithCauses],
+    controls: Sequence[QueryWithCauses],
 ) -> dict[str, float | None]:
     """Measures of one kind; those of the calibration are None where there is none."""
     answers = engine.ask([one.asked for one in facts])

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 #: Our own packages, run from the checkout.
-ROOMS = {"benchmarks", "db", "demo", "scripts", "tasks", "tests", "web", "wherefrom", "worker"}
+OWN_PACKAGES = {"benchmarks", "db", "demo", "scripts", "tasks", "tests", "web", "wherefrom", "worker"}
 
 
 def plain(name: str) -> str:
@@ -41,7 +41,7 @@ def imported(folder: str) -> set[str]:
                 found |= {one.name.split(".")[0] for one in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 found.add(node.module.split(".")[0])
-    return found - ROOMS - set(sys.stdlib_module_names)
+    return found - OWN_PACKAGES - set(sys.stdlib_module_names)
 
 
 @pytest.mark.parametrize(

@@ -75,9 +75,9 @@ def _renames(path: Path) -> bool:
 
 def test_there_is_one_writer_of_whole_files():
     """A module that renames its own temporary file forgets the disk, the mode or the leftovers; `wherefrom/atomic.py` does not."""
-    rooms = ("wherefrom", "worker", "web", "tasks", "db", "scripts", "benchmarks", "demo")
+    packages = ("wherefrom", "worker", "web", "tasks", "db", "scripts", "benchmarks", "demo")
     modules = [
-        one for one in tracked_files() if one.suffix == ".py" and one.relative_to(ROOT).parts[0] in rooms
+        one for one in tracked_files() if one.suffix == ".py" and one.relative_to(ROOT).parts[0] in packages
     ]
     found = {str(one.relative_to(ROOT)) for one in modules if _renames(one)}
     assert found == {"wherefrom/atomic.py", *OWN_RENAMES}

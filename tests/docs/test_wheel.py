@@ -17,8 +17,8 @@ def names(tmp_path_factory):
     source = tmp_path_factory.mktemp("source")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         (source / name).write_bytes((ROOT / name).read_bytes())
-    for room in ("wherefrom", "db", "tasks", "worker", "web", "scripts"):
-        for path in (ROOT / room).rglob("*"):
+    for package in ("wherefrom", "db", "tasks", "worker", "web", "scripts"):
+        for path in (ROOT / package).rglob("*"):
             if path.is_file() and "__pycache__" not in path.parts:
                 copy = source / path.relative_to(ROOT)
                 copy.parent.mkdir(parents=True, exist_ok=True)

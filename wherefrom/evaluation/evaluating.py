@@ -16,7 +16,7 @@ from wherefrom.attribution.groups import Groups, read_groups
 from wherefrom.attribution.offline import read_queries
 from wherefrom.evaluation.cost import overhead
 from wherefrom.evaluation.estimates import mean_of
-from wherefrom.evaluation.heads import Asked, Heads, ask, heads_of
+from wherefrom.evaluation.heads import Heads, ScoredQueries, ask, heads_of
 from wherefrom.evaluation.material import (
     MaterialFiles,
     content_hash,
@@ -50,17 +50,17 @@ class _Bench:
     attributor: LanguageAttributor
     groups: Groups
     progress: Progress
-    asked: dict[str, Asked] = field(default_factory=dict)
+    asked: dict[str, ScoredQueries] = field(default_factory=dict)
     scored: dict[str, Heads] = field(default_factory=dict)
 
-    def ask(self, file: Path) -> Asked:
+    def ask(self, file: Path) -> ScoredQueries:
         """The queries of one file after search and scoring."""
         key = content_hash(file)
         if key not in self.asked:
             self.asked[key] = self.ask_queries(read_queries(file)[0])
         return self.asked[key]
 
-    def ask_queries(self, queries: Sequence[Query]) -> Asked:
+    def ask_queries(self, queries: Sequence[Query]) -> ScoredQueries:
         """Queries after search and scoring."""
         limit = self.bundle.manifest.parameters.max_tokens
         return ask(self.attributor, queries, max_tokens=limit, progress=self.progress)
@@ -72,7 +72,7 @@ class _Bench:
             self.scored[key] = heads_of(self.attributor, self.bundle, self.ask(file), self.progress)
         return self.scored[key]
 
-    def judge(self, asked: Asked) -> list[JudgedQuery]:
+    def judge(self, asked: ScoredQueries) -> list[JudgedQuery]:
         """What the calibration looks at."""
         return [
             self.attributor.judged(one, found, count=JUDGED)

@@ -30,7 +30,7 @@ _BEHIND = 1e3
 
 
 @dataclass(frozen=True)
-class Asked:
+class ScoredQueries:
     """The queries of one file on their way through the engine, in order."""
 
     signals: Sequence[QuerySignals]
@@ -66,7 +66,7 @@ class Heads:
 
 def ask(
     attributor: LanguageAttributor, queries: Sequence[Query], *, max_tokens: int, progress: Progress
-) -> Asked:
+) -> ScoredQueries:
     """Send queries through search and scoring; acceptable answers are left aside, because banks hold losses of the completion.
 
     Raises:
@@ -80,10 +80,12 @@ def ask(
         found.update(zip(batch, ((one, attributor.score(one)) for one in signals), strict=True))
         progress("ask", len(found), len(prepared))
     pairs = [found[index] for index in range(len(prepared))]
-    return Asked([one for one, _ in pairs], [one for _, one in pairs])
+    return ScoredQueries([one for one, _ in pairs], [one for _, one in pairs])
 
 
-def heads_of(attributor: LanguageAttributor, bundle: Bundle, asked: Asked, progress: Progress) -> Heads:
+def heads_of(
+    attributor: LanguageAttributor, bundle: Bundle, asked: ScoredQueries, progress: Progress
+) -> Heads:
     """Scores of all heads; `[Q, N]` float32 each, so the corpus should have fewer than about 100,000 examples."""
     influence = exact_scores(bundle, asked.signals, progress)
     exact, effect, shown, bm25 = (np.empty_like(influence) for _ in range(4))

@@ -1,4 +1,4 @@
-"""The records that travel between the rooms of wherefrom: what comes in, what the engine answers, what is read.
+"""The records that travel between the packages of wherefrom: what comes in, what the engine answers, what is read.
 
 All are frozen pydantic models without behaviour beyond validation. No torch, no SQL.
 """

@@ -12,7 +12,7 @@ import transformers
 from benchmarks.safety.cell import Cell
 from benchmarks.safety.corpora import Material, Passage
 from benchmarks.safety.run import audits, line, table
-from benchmarks.safety.scores import Asked, Others, _answers, _scores, measured
+from benchmarks.safety.scores import EvaluatedOutputs, Others, _answers, _scores, measured
 from tests.tiny import (
     TINY_MODEL,
     TOKENIZER_FILES,
@@ -91,7 +91,7 @@ def encoding_bundle(corpus: Path):
     return open_bundle(out, ModelFolders(shared_micro_model()))
 
 
-def ask(bundle, corpus: Path, asked: Asked):
+def ask(bundle, corpus: Path, asked: EvaluatedOutputs):
     """The figures of a cell, as they are stored and read again."""
     rows = read_corpus(corpus).rows
     found = measured(MATERIAL, bundle, asked, others=OTHERS, rows=rows)
@@ -103,7 +103,7 @@ def ask(bundle, corpus: Path, asked: Asked):
 
 def test_a_model_that_never_shows_the_behaviour(bundle, corpus):
     """There is nothing to trace: the cell says so, has no figures, is left out of the table, and its benign queries count."""
-    found = ask(bundle, corpus, Asked((passage(1), passage(2), passage(3)), 0, probes=500))
+    found = ask(bundle, corpus, EvaluatedOutputs((passage(1), passage(2), passage(3)), 0, probes=500))
     assert found["reason"] == "the model did not learn the behaviour: 0 of 500 probes show it"
     assert found["methods"] == {}
     assert (found["queries_bad"], found["queries_benign"]) == (0, 3)
@@ -117,12 +117,12 @@ def test_a_model_that_never_shows_the_behaviour(bundle, corpus):
 
 def test_bad_queries_whose_source_has_no_row(bundle, corpus):
     """They cannot be judged; without a single other one the cell has no figures."""
-    found = ask(bundle, corpus, Asked((passage(1, "absent"), passage(2, "absent"), passage(3)), 2))
+    found = ask(bundle, corpus, EvaluatedOutputs((passage(1, "absent"), passage(2, "absent"), passage(3)), 2))
     assert "none of the 2 bad queries" in found["reason"]
     assert found["methods"] == {}
     assert found["abstained"]["bad"] is None
     assert audits([found]) == 1
-    mixed = ask(bundle, corpus, Asked((passage(1, "absent"), passage(2, "bad"), passage(3)), 2))
+    mixed = ask(bundle, corpus, EvaluatedOutputs((passage(1, "absent"), passage(2, "bad"), passage(3)), 2))
     assert "reason" not in mixed
     assert (mixed["queries_bad"], audits([mixed])) == (1, 2)
     assert mixed["chance"] == pytest.approx(BAD / ROWS)
@@ -130,7 +130,7 @@ def test_bad_queries_whose_source_has_no_row(bundle, corpus):
 
 def test_methods_with_and_without_an_encoder(bundle, encoding_bundle, corpus):
     """The encoder adds two methods and stands in the table; without it they are left out."""
-    asked = Asked((passage(1, "bad"), passage(2, "bad"), passage(3)), 2)
+    asked = EvaluatedOutputs((passage(1, "bad"), passage(2, "bad"), passage(3)), 2)
     plain, encoded = ask(bundle, corpus, asked), ask(encoding_bundle, corpus, asked)
     assert set(encoded["methods"]) - set(plain["methods"]) == {"embedding", "shown+embedding"}
     assert (plain["encoder"], encoded["encoder"]) == (None, "small-encoder")

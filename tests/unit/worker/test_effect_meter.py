@@ -19,7 +19,7 @@ from wherefrom.retraining import effects
 from wherefrom.retraining.recipe import Recipe, write_recipe
 from wherefrom.retraining.training import token_rows
 from wherefrom.settings import Settings
-from worker.effect_meter import open_meter
+from worker.effect_meter import RetrainingMeter, open_meter
 
 #: Unlike the tiny tokenizer's template in its marks and its end.
 TEMPLATE = (
@@ -71,12 +71,13 @@ def measured(monkeypatch, tmp_path):
         meter = open_meter(info, settings)
         row = tiny_queries(1)[0]
         record = FlaggedRecord(messages=row["messages"], completion=row["completion"], model="m")
+        assert isinstance(meter, RetrainingMeter)
         example_id = meter._corpus[0].example_id
-        with pytest.raises(Seen) as told:
+        with pytest.raises(Seen) as seen:
             meter.measure(
                 Query.from_record("q", record), example_id, method=Method.REFIT, keep_going=lambda: None
             )
-        return told.value
+        return seen.value
 
     return ask
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.shifts import Asked
+from benchmarks.shifts import QuestionAnswer
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles.build import build_bundle
 from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
@@ -27,10 +27,10 @@ _MAX_TOKENS = 1024
 
 
 @dataclass(frozen=True)
-class Fact:
+class QueryWithCauses:
     """A query with the corpus rows that taught it; none for a control."""
 
-    asked: Asked
+    asked: QuestionAnswer
     gold: tuple[int, ...]
     group: str = ""
 
@@ -65,7 +65,7 @@ class Engine:
         self.bundle = bundle
         self._attributor = LanguageAttributor(bundle)
 
-    def ask(self, asked: Sequence[Asked]) -> list[Answer]:
+    def ask(self, asked: Sequence[QuestionAnswer]) -> list[Answer]:
         """Answers in order."""
         queries = [
             Query(

@@ -17,8 +17,8 @@ from bergson.utils.math import compute_lambda
 from datasets import Dataset
 from torch import Tensor
 
-from benchmarks.rivals.sketches import MEETING_POINT, sum_products
-from benchmarks.rivals.subject import Scored, Subject, labels_of, timed
+from benchmarks.peer_methods.sketches import MEETING_POINT, sum_products
+from benchmarks.peer_methods.subject import Scored, Subject, labels_of, timed
 from wherefrom.attribution.models.model import LanguageModel
 from wherefrom.attribution.models.render import TokenRow
 
