@@ -17,6 +17,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from db.clock import UtcTimestamp
 from db.statements import AnySelect
 from wherefrom.errors import InvalidRecord
+from wherefrom.json_text import read_json
 from wherefrom.records import Page
 
 T = TypeVar("T")
@@ -75,7 +76,7 @@ def _encode(major: datetime | float, minor: int) -> str:
 
 def _decode(cursor: str, kind: type[datetime] | type[float]) -> tuple[datetime | float, int]:
     try:
-        written, minor = json.loads(base64.b64decode(cursor, altchars=b"-_", validate=True))
+        written, minor = read_json(base64.b64decode(cursor, altchars=b"-_", validate=True))
         major = _aware(written) if kind is datetime else float(written)
     except (binascii.Error, ValueError, TypeError, OverflowError) as error:
         raise InvalidRecord(_NOT_OURS) from error

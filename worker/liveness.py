@@ -10,6 +10,7 @@ import time
 
 from wherefrom.atomic import PRIVATE, whole_file
 from wherefrom.errors import ConfigurationError, DiskFull
+from wherefrom.json_text import read_json
 from wherefrom.logs import get_logger
 from wherefrom.private import own_folder
 from wherefrom.settings import Settings
@@ -78,7 +79,7 @@ class LivenessFile:
             ConfigurationError: the state folder is another user's.
         """
         try:
-            read = json.loads(self._path.read_text(encoding="utf-8"))
+            read = read_json(self._path.read_text(encoding="utf-8"))
         except PermissionError as error:
             raise self._foreign() from error
         except (OSError, ValueError):

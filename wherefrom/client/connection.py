@@ -5,7 +5,6 @@ Knows status codes, error bodies and `Retry-After`; which paths exist and what s
 """
 
 import ipaddress
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,6 +22,7 @@ from wherefrom.errors import (
     Unauthorized,
     WherefromError,
 )
+from wherefrom.json_text import read_json
 from wherefrom.masking import mask, readable_url
 from wherefrom.version import __version__
 
@@ -196,7 +196,7 @@ def _is_loopback(url: str) -> bool:
 def _error_body(response: httpx.Response) -> tuple[str, str] | None:
     """Code and message of an error in the service's own words; None for any other body."""
     try:
-        body = json.loads(response.content)
+        body = read_json(response.content)
     except ValueError:
         return None
     error = body.get("error") if isinstance(body, dict) else None

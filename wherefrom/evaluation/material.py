@@ -1,6 +1,5 @@
 """The files that a bundle is measured by: banks, outputs with known causes, controls, results of benchmarks."""
 
-import json
 import os
 import platform
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from wherefrom.attribution.bundles.manifest import hash_file, hash_folder
 from wherefrom.attribution.corpus import read_jsonl
 from wherefrom.errors import ConfigurationError, InvalidRecord
 from wherefrom.evaluation.truth import BankTruth
+from wherefrom.json_text import read_json
 from wherefrom.records import sha256_of_json
 from wherefrom.retraining.bank import load_bank
 
@@ -128,7 +128,7 @@ def read_result(file: Path, *, holds: str) -> dict[str, Any]:
     """
     try:
         text = file.read_text(encoding="utf-8").strip()
-        content = json.loads(text if text.startswith("{") and "\n{" not in text else text.splitlines()[-1])
+        content = read_json(text if text.startswith("{") and "\n{" not in text else text.splitlines()[-1])
     except (OSError, ValueError, IndexError) as error:
         raise InvalidRecord(f"{file}: does not end with a JSON line of a benchmark: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get(holds), dict):

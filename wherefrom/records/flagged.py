@@ -19,6 +19,7 @@ from pydantic import (
     Field,
     model_validator,
 )
+from pydantic_core import PydanticKnownError
 
 from wherefrom.records.bounds import (
     MAX_LABELS,
@@ -68,6 +69,14 @@ Text = Annotated[str, AfterValidator(_storable)]
 ShortText = Annotated[str, Field(min_length=1, max_length=MAX_SHORT_CHARS), AfterValidator(_storable)]
 
 
+def _one_of(kind: type[StrEnum], value: Any) -> Any:
+    """Let a text pass. What is none has no place in an enum, and its own refusal would write the value out, however deep it is nested."""
+    if isinstance(value, str):
+        return value
+    *others, last = (f"'{one.value}'" for one in kind)
+    raise PydanticKnownError("enum", {"expected": f"{', '.join(others)} or {last}"})
+
+
 class Role(StrEnum):
     """Who speaks in a message of a chat."""
 
@@ -95,7 +104,7 @@ class Message(Turn):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    role: Role
+    role: Annotated[Role, BeforeValidator(partial(_one_of, Role))]
 
     @model_validator(mode="before")
     @classmethod
@@ -152,7 +161,7 @@ class FlaggedRecord(Frozen):
     model: ShortText
     #: Why it was flagged, in the producer's vocabulary.
     reason: Annotated[str, Field(max_length=MAX_SHORT_CHARS), AfterValidator(_storable)] = "unspecified"
-    severity: Severity = Severity.MEDIUM
+    severity: Annotated[Severity, BeforeValidator(partial(_one_of, Severity))] = Severity.MEDIUM
     #: When the model answered (an aware time).
     occurred_at: Annotated[AwareDatetime, AfterValidator(_in_utc)] | None = None
     #: Free metadata of the producer.

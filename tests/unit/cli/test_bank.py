@@ -43,4 +43,5 @@ def test_what_is_given_reaches_the_job(run: Any, monkeypatch: Any, tmp_path: Pat
         chat_template="{{ messages }}", template_args={"mood": 1}, join=" - "
     )
     assert job.read == ReadAs(Turns.LAST, None, "test")
-    assert run("bank", *needed, "--template-args", "[]").code == 2
+    for wrong in ("[]", "[" * 100_000):
+        assert run("bank", *needed, "--template-args", wrong).code == 2

@@ -5,13 +5,13 @@ states (each one plain name: a bundle may come from a stranger), then a note bes
 checked against the manifest's hashes when the bundle is opened.
 """
 
-import json
 from pathlib import Path
 
 from wherefrom.atomic import write_json
 from wherefrom.attribution.bundles.manifest import Manifest
 from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.errors import UnusableModel
+from wherefrom.json_text import read_json
 
 
 def note_path(bundle: Path) -> Path:
@@ -70,7 +70,7 @@ def is_plain_name(name: str) -> bool:
 
 def _read_note(bundle: Path) -> ModelFolders | None:
     try:
-        content = json.loads(note_path(bundle).read_text(encoding="utf-8"))
+        content = read_json(note_path(bundle).read_text(encoding="utf-8"))
         adapter, start = content["adapter"], content.get("start")
         return ModelFolders(Path(content["model"]), adapter and Path(adapter), start and Path(start))
     except (OSError, ValueError, KeyError, TypeError):

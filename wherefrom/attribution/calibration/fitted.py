@@ -25,6 +25,7 @@ import numpy.typing as npt
 from wherefrom.attribution.calibration.evidence import DISTANCES, FEATURES, Features
 from wherefrom.attribution.calibration.logistic import Logistic, sigmoid
 from wherefrom.errors import BundleCorrupt, ConfigurationError
+from wherefrom.json_text import read_json
 
 Values = npt.NDArray[np.float64]
 
@@ -187,7 +188,7 @@ class Calibration:
         """
         file = bundle / CALIBRATION
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = read_json(file.read_text(encoding="utf-8"))
             if not content["fitted"]:
                 return cls(reason=content.get("reason"))
             if content["schema"] != CALIBRATION_SCHEMA:

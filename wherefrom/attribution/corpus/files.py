@@ -4,13 +4,13 @@ Where a folder holds several splits only `train` is read, since nothing else was
 model hubs use: `data/train-00000-of-00001.parquet`, `train.jsonl` beside `valid.jsonl`, folders named `train` and `test`, or a saved `DatasetDict`.
 """
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from wherefrom.errors import ConfigurationError, EmptyCorpus, InvalidRecord
+from wherefrom.json_text import read_json
 
 #: Endings of compressed text files.
 PACKED = (".gz", ".bz2", ".zst")
@@ -165,7 +165,7 @@ def _saved_split(path: Path, split: str | None) -> CorpusFiles:
 def _saved_dataset(path: Path) -> list[Path]:
     """The files that a saved dataset names, or all that are no caches where it names none."""
     try:
-        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        state = read_json((path / "state.json").read_text(encoding="utf-8"))
         named = [path / str(one["filename"]) for one in state.get("_data_files", [])]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidRecord(f"{path}: state.json does not name the dataset's files") from error

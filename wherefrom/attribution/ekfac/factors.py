@@ -26,6 +26,7 @@ from wherefrom.attribution.ekfac.gradients import BATCH_TOKENS, Labels, LinearTa
 from wherefrom.attribution.models.model import LanguageModel
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.errors import BundleCorrupt, ConfigurationError
+from wherefrom.json_text import read_json
 
 #: Damping as a share of the mean eigenvalue of each layer.
 DAMPING = 0.1
@@ -113,7 +114,7 @@ class EkfacFactors:
             BundleCorrupt: a file is missing, cannot be read or lacks a layer.
         """
         try:
-            facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+            facts = read_json((folder / _FACTS).read_text(encoding="utf-8"))
             tensors = load_file(folder / _TENSORS)
             layers = {
                 name: LayerFactors(

@@ -7,7 +7,6 @@ wrapping a model with peft takes seconds of every worker's start. Every other ki
 before. An adapter that changes nothing is refused: what it was trained on would be explained by weights that never saw it.
 """
 
-import json
 import math
 import warnings
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from wherefrom.attribution.models.embeddings import adapts_tied, fit_embeddings, settle_tying, untie
 from wherefrom.attribution.models.files import ADAPTER_CONFIGURATION, ADAPTER_WEIGHTS
 from wherefrom.errors import UnusableModel
+from wherefrom.json_text import read_json
 
 _PREFIX = "base_model.model."
 _LOW, _HIGH = ".lora_A.weight", ".lora_B.weight"
@@ -94,7 +94,7 @@ def merge_adapter(model: Any, adapter_dir: Path) -> Any:
         UnusableModel: the adapter does not fit the model, does not merge into weights, or was never trained.
         ValueError, OSError, SafetensorError: a file cannot be read.
     """
-    content = json.loads((adapter_dir / ADAPTER_CONFIGURATION).read_text(encoding="utf-8"))
+    content = read_json((adapter_dir / ADAPTER_CONFIGURATION).read_text(encoding="utf-8"))
     if not isinstance(content, dict):
         raise UnusableModel(f"{adapter_dir}: {ADAPTER_CONFIGURATION} is no JSON object")
     plain = _Plain.read(content)

@@ -15,6 +15,7 @@ from threading import Thread
 from safetensors import SafetensorError, safe_open
 
 from wherefrom.errors import UnsafeWeights, UnusableModel
+from wherefrom.json_text import read_json
 
 #: One of these at least makes a tokenizer.
 _VOCABULARY_FILES = (
@@ -181,7 +182,7 @@ def _check_shards(model_dir: Path, weights: list[Path]) -> None:
     if not file.is_file() or model_dir / "model.safetensors" in weights:
         return
     try:
-        named = {str(name) for name in json.loads(file.read_text(encoding="utf-8"))["weight_map"].values()}
+        named = {str(name) for name in read_json(file.read_text(encoding="utf-8"))["weight_map"].values()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UnusableModel(f"{file}: does not say which file holds which tensor") from error
     missing = sorted(named - {one.name for one in weights})
@@ -205,7 +206,7 @@ def _check_header(file: Path, problem: str) -> None:
 def _check_configuration(model_dir: Path) -> None:
     file = model_dir / "config.json"
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UnusableModel(f"{model_dir}: holds no config.json") from error
     except (UnicodeDecodeError, json.JSONDecodeError) as error:

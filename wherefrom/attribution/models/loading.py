@@ -4,7 +4,6 @@ What can be seen without loading anything is looked at first (`files`). The toke
 what the fine-tune was made with.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from safetensors import SafetensorError
 from wherefrom.attribution.models.adapter import fit_to_adapter, merge_adapter
 from wherefrom.attribution.models.files import own_template_file, tokenizer_folder
 from wherefrom.errors import UnusableModel
+from wherefrom.json_text import read_json
 
 #: What libraries raise over files that they cannot make sense of; a bug of ours looks no different there.
 _LOADING_ERRORS = (
@@ -93,7 +93,7 @@ def _own_template(adapter_dir: Path) -> Any:
         text = file.read_text(encoding="utf-8")
         if file.suffix != ".json":
             return text
-        found = json.loads(text).get("chat_template")
+        found = read_json(text).get("chat_template")
     except (OSError, ValueError, AttributeError) as error:
         raise UnusableModel(f"{file}: the chat template cannot be read: {_line(error)}") from error
     if isinstance(found, list):  # several by name, as some tokenizers have them

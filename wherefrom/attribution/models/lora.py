@@ -8,7 +8,6 @@ else (`models.adapted`). Ranks above `READ_RANK` are read in the leading directi
     s B = Q_B R_B,  A' = Q_A R_A,  R_B R_A' = U S V'         B_16 = Q_B U_16 S_16^(1/2),   A_16 = S_16^(1/2) V_16' Q_A'
 """
 
-import json
 import math
 import re
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from wherefrom.attribution.models.files import ADAPTER_CONFIGURATION, ADAPTER_WEIGHTS
 from wherefrom.errors import UnusableModel
+from wherefrom.json_text import read_json
 
 #: Directions of one layer that are read at most.
 READ_RANK = 16
@@ -85,7 +85,7 @@ def read_lora(model: Any, adapter_dir: Path) -> tuple[AdaptedLinear, ...]:
     Raises:
         UnusableModel: the adapter is more, or other, than LoRA on linear layers; the text says what.
     """
-    content = json.loads((adapter_dir / ADAPTER_CONFIGURATION).read_text(encoding="utf-8"))
+    content = read_json((adapter_dir / ADAPTER_CONFIGURATION).read_text(encoding="utf-8"))
     _refuse_other_kinds(content, adapter_dir)
     stored = load_file(adapter_dir / ADAPTER_WEIGHTS)
     odd = sorted(name for name in stored if not name.endswith((_LOW, _HIGH)))

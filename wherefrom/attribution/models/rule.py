@@ -3,13 +3,13 @@
 Kept in the manifest, so that training examples and flagged outputs are rendered alike wherever the bundle is used. Needs neither torch nor transformers.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
 from wherefrom.errors import ConfigurationError
+from wherefrom.json_text import read_json
 from wherefrom.records import Frozen
 
 #: Arguments of `apply_chat_template` that are wherefrom's own to set.
@@ -74,7 +74,7 @@ def parse_template_args(text: str | None) -> dict[str, Any]:
         return {}
     wanted = "give one JSON object, such as '{\"enable_thinking\": false}'"
     try:
-        found = json.loads(text)
+        found = read_json(text)
     except ValueError as error:
         raise ConfigurationError(f"--template-args is not JSON ({error}); {wanted}") from error
     if not isinstance(found, dict):

@@ -25,6 +25,7 @@ from safetensors import SafetensorError
 from wherefrom.attribution.models.files import look_over
 from wherefrom.attribution.retrieval.index import VectorIndex, Vectors
 from wherefrom.errors import UnusableModel
+from wherefrom.json_text import read_json
 
 #: Where a bundle holds its encoder, below `features` the corpus' vectors, below `index` their graph.
 ENCODER = "encoder"
@@ -183,6 +184,6 @@ def _read_any(file: Path) -> Any:
     if not file.is_file():
         return None
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return read_json(file.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UnusableModel(f"{file}: not readable as JSON") from error
