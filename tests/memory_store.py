@@ -1,6 +1,9 @@
 """A working `AuditStore` in memory, for the tests of everything above it.
 
 It keeps the rules of the SQL store (order by priority and id, leases, attempts, fencing), not its durability.
+
+Why not the SQL store itself: leases and waits go by the database's clock there, and these tests move the clock; a property makes a new queue for each of its
+examples.
 """
 
 import threading

@@ -1,26 +1,18 @@
-"""What one process of the service holds: settings, database, attributors over bundles.
-
-Nothing is made at import. A pool process builds its `Runtime` when it has started (`worker.app`), so no connection and no
-model ever crosses a process boundary.
-"""
+"""What one attributing process holds: the queue of audits, attributors over bundles."""
 
 import threading
-import time
 from collections import OrderedDict
+from typing import Unpack
 
 from db import catalogue
 from db.audit_queue import AuditQueue
-from db.session import Database
-from tasks.attribute import Clock
-from wherefrom.attribution.interface import Attributor, Engine
+from wherefrom.attribution.interface import Attributor
 from wherefrom.errors import PermanentError, TransientError
 from wherefrom.logs import get_logger
-from wherefrom.metrics import Metrics
 from wherefrom.records import BundleInfo
 from wherefrom.settings import Settings
-from worker.hints import HintSender
 from worker.liveness import loading_file, refusal_file
-from worker.owners import owner_name
+from worker.process_runtime import ProcessParts, ProcessRuntime
 from worker.verify import refuse_bundle
 
 log = get_logger(__name__)
@@ -31,27 +23,12 @@ LOADED_BUNDLES = 2
 REFUSED_S = 30.0
 
 
-class Runtime:
+class Runtime(ProcessRuntime):
     """Everything that the tasks of one pool process need; satisfies `tasks.hint.BatchRuntime`."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        *,
-        database: Database,
-        hints: HintSender,
-        metrics: Metrics,
-        engine: Engine,
-        owner: str | None = None,
-    ) -> None:
-        self.settings = settings
-        self.metrics = metrics
-        self.store = AuditQueue(database)
-        self.owner = owner or owner_name()
-        self.clock: Clock = time.monotonic
-        self._database = database
-        self._hints = hints
-        self._engine = engine
+    def __init__(self, settings: Settings, **parts: Unpack[ProcessParts]) -> None:
+        super().__init__(settings, **parts)
+        self.store = AuditQueue(self._database)
         self._loaded: OrderedDict[int, Attributor] = OrderedDict()
         self._loading = threading.Lock()
         self._refused: dict[int, tuple[float, PermanentError]] = {}
@@ -113,11 +90,7 @@ class Runtime:
             loading.remove()
         log.info("bundle_loaded", bundle=bundle.name, seconds=round(self.clock() - started, 3))
 
-    def send_hint(self, bundle_id: int) -> None:
-        """Pass the hint on."""
-        self._hints.pass_on(bundle_id)
-
     def close(self) -> None:
         """Let go of the engines and of the database's connections."""
         self._loaded.clear()
-        self._database.dispose()
+        super().close()
