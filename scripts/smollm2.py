@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wherefrom.atomic import whole_folder
+from wherefrom.atomic import atomic_folder
 
 if TYPE_CHECKING:
     from transformers import LlamaConfig
@@ -74,7 +74,7 @@ def ensure_base_model(cache: Path) -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(target, ignore_errors=True)  # without the file above it is a part of something
     try:
-        with whole_folder(target) as unfinished:
+        with atomic_folder(target) as unfinished:
             _convert(source, unfinished)
     except OSError:
         if not (

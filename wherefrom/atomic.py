@@ -64,7 +64,7 @@ def tells_full_disk(error: BaseException) -> bool:
 
 
 @contextmanager
-def whole_file(path: Path, *, mode: int = PUBLIC, durable: bool = True) -> Iterator[Path]:
+def atomic_file(path: Path, *, mode: int = PUBLIC, durable: bool = True) -> Iterator[Path]:
     """A file beside `path`, there and empty, that takes its place at the end.
 
     Args:
@@ -89,23 +89,23 @@ def whole_file(path: Path, *, mode: int = PUBLIC, durable: bool = True) -> Itera
 
 
 def write_bytes(path: Path, content: bytes, *, mode: int = PUBLIC) -> None:
-    """Write a file whole or not at all; see `whole_file`."""
-    with whole_file(path, mode=mode) as unfinished:
+    """Write a file whole or not at all; see `atomic_file`."""
+    with atomic_file(path, mode=mode) as unfinished:
         unfinished.write_bytes(content)
 
 
 def write_text(path: Path, text: str, *, mode: int = PUBLIC) -> None:
-    """Write a UTF-8 file whole or not at all; see `whole_file`."""
+    """Write a UTF-8 file whole or not at all; see `atomic_file`."""
     write_bytes(path, text.encode("utf-8"), mode=mode)
 
 
 def write_json(path: Path, content: object, *, mode: int = PUBLIC) -> None:
-    """Write an indented JSON file whole or not at all; see `whole_file`."""
+    """Write an indented JSON file whole or not at all; see `atomic_file`."""
     write_text(path, json.dumps(content, indent=2) + "\n", mode=mode)
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path) -> Iterator[Path]:
     """A new folder beside `path` that takes its place at the end.
 
     Raises:

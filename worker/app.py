@@ -17,7 +17,7 @@ from wherefrom.logs import configure_logging
 from wherefrom.messages import ATTRIBUTE_QUEUE, ATTRIBUTE_TASK, MEASURE_TASK
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
-from worker.counting import CounterStore
+from worker.counter_store import CounterStore
 from worker.engine import engine_of_process
 from worker.hints import HintSender, MeasureHintSender
 from worker.liveness import LOADING_S
@@ -67,7 +67,9 @@ class WherefromCelery(Celery):  # type: ignore[misc]  # Celery ships no types
         """Register the tasks; called by Celery at the end of its constructor."""
         self.conf.update(celery_configuration(self.settings, self.role))
         for task in (AttributeTask(), MeasureTask()):
-            task.Request = "worker.lost:WatchedRequest"  # looked up in the main process, which alone needs it
+            task.Request = (
+                "worker.lost_process:WatchedRequest"  # looked up in the main process, which alone needs it
+            )
             self.register_task(task)
         # Not weak: nobody else holds these. The identifiers keep a second application from being served twice.
         signals.setup_logging.connect(self._set_up_logging, weak=False, dispatch_uid="wherefrom-logging")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from db import catalogue
 from db.session import Database
-from wherefrom.atomic import whole_folder, write_bytes
+from wherefrom.atomic import atomic_folder, write_bytes
 from wherefrom.attribution.bundles.card_file import finish_replacing, replace_card
 from wherefrom.attribution.bundles.examples import iter_examples
 from wherefrom.attribution.bundles.manifest import Manifest, read_card, read_manifest
@@ -59,7 +59,7 @@ def _copy(path: Path, home: Path) -> None:
         return
     try:
         home.parent.mkdir(parents=True, exist_ok=True)
-        with whole_folder(home) as unfinished:
+        with atomic_folder(home) as unfinished:
             shutil.copytree(path, unfinished, dirs_exist_ok=True)
     except OSError as error:
         raise DiskFull(f"the bundle cannot be copied to {home}: {error.strerror or error}") from error

@@ -23,8 +23,8 @@ from wherefrom.records import AuditState, FlaggedRecord, IntakeResult
 from wherefrom.settings import Settings
 from worker.entries import read_entry
 from worker.hints import HintSender
+from worker.poison_suspects import PoisonSuspects
 from worker.stream import Entry, FlaggedStream, Verdict
-from worker.suspects import Suspects
 
 log = get_logger(__name__)
 
@@ -59,7 +59,7 @@ class Intake:
         self._settings = settings
         self._metrics = metrics
         self._hints = hints
-        self._suspects = Suspects()
+        self._suspects = PoisonSuspects()
         # Entries may be assigned to us that we do not know of: after a failed answer, or taken over from the dead.
         # They are read behind this id; None when all of them have been seen.
         self._backlog: bytes | None = None

@@ -8,7 +8,7 @@ import json
 import os
 import time
 
-from wherefrom.atomic import PRIVATE, whole_file
+from wherefrom.atomic import PRIVATE, atomic_file
 from wherefrom.errors import ConfigurationError, DiskFull
 from wherefrom.json_text import read_json
 from wherefrom.logs import get_logger
@@ -105,7 +105,7 @@ class LivenessFile:
 
     def _write(self, details: dict[str, str]) -> None:
         own_folder(self._path.parent)
-        with whole_file(self._path, mode=PRIVATE, durable=False) as new:
+        with atomic_file(self._path, mode=PRIVATE, durable=False) as new:
             new.write_text(json.dumps({"pid": os.getpid(), **details}), encoding="utf-8")
 
     def _log_unwritten(self, error: OSError | DiskFull) -> None:

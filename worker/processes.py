@@ -11,7 +11,7 @@ from wherefrom.logs import get_logger
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
 from worker.app import Role, make_celery
-from worker.counting import CounterStore
+from worker.counter_store import CounterStore
 from worker.engine import engine_of_process
 from worker.hints import HintSender, MeasureHintSender
 from worker.intake import Intake

@@ -16,7 +16,7 @@ from wherefrom.logs import get_logger
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
 from worker.app import make_celery
-from worker.counting import CounterStore
+from worker.counter_store import CounterStore
 from worker.hints import HintSender
 from worker.liveness import LivenessFile
 from worker.loop import guarded, stop_on_signals

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.deep_bank.adjoint import Adjoint, fit_gated, fit_linear
-from wherefrom.atomic import whole_file
+from wherefrom.atomic import atomic_file
 from wherefrom.attribution.batching import pack_rows
 from wherefrom.attribution.bundles.options import default_layers
 from wherefrom.attribution.corpus import CorpusRow
@@ -151,7 +151,7 @@ class Scoring:
         """Make one step's file; returns its seconds of processor time."""
         started = time.process_time()
         found = self.steps[step]()
-        with whole_file(self._file(step)) as unfinished:
+        with atomic_file(self._file(step)) as unfinished:
             torch.save(found, unfinished)
         return time.process_time() - started
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wherefrom.atomic import whole_file, write_text
+from wherefrom.atomic import atomic_file, write_text
 from wherefrom.attribution.models.model import LanguageModel
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.attribution.ranking_metrics import spearman_rows
@@ -96,7 +96,7 @@ def refit(base: LanguageModel, plan: RefitPlan, name: str, folder: Path) -> floa
     if name == ALL_ROWS:
         model.save_pretrained(str(folder / "adapter"))
     seconds = time.monotonic() - started
-    with whole_file(_file(folder, name)) as unfinished, unfinished.open("wb") as target:
+    with atomic_file(_file(folder, name)) as unfinished, unfinished.open("wb") as target:
         np.savez(target, losses=losses, seconds=seconds)
     return seconds
 

@@ -17,7 +17,7 @@ from benchmarks.deep_bank.material import FOLDER, RECIPE, BankQuery, read_bank_q
 from benchmarks.deep_bank.train import ensure_adapter
 from benchmarks.machine import report
 from scripts.smollm2 import default_cache, ensure_base_model
-from wherefrom.atomic import whole_file
+from wherefrom.atomic import atomic_file
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles.build import build_bundle
 from wherefrom.attribution.bundles.bundle import open_bundle
@@ -57,7 +57,7 @@ def all_scores(work: Path, *, variants: bool) -> dict[str, Matrix]:
         if not file.is_file():
             made = make()
             content: dict[str, Any] = {key: value.astype(np.float32) for key, value in made.items()}
-            with whole_file(file) as unfinished, unfinished.open("wb") as target:
+            with atomic_file(file) as unfinished, unfinished.open("wb") as target:
                 np.savez(target, **content)
             report([f"scored: {name}"])
         with np.load(file, allow_pickle=False) as stored:

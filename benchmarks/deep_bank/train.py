@@ -28,7 +28,7 @@ from benchmarks.deep_bank.material import (
 )
 from benchmarks.machine import report
 from scripts.smollm2 import default_cache, ensure_base_model
-from wherefrom.atomic import whole_file, whole_folder, write_text
+from wherefrom.atomic import atomic_file, atomic_folder, write_text
 from wherefrom.attribution.models.model import LanguageModel, load_model
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.errors import ConfigurationError
@@ -75,7 +75,7 @@ def ensure_adapter(work: Path) -> Path:
         language = load_model(ensure_base_model(default_cache()))
         rows = token_rows(language, read_rows(), max_tokens=RECIPE.max_tokens)
         model = fine_tune(language, rows, RECIPE, seed=SEEDS[0], progress=_say_step)
-        with whole_folder(adapter) as unfinished:
+        with atomic_folder(adapter) as unfinished:
             model.save_pretrained(str(unfinished))
     return adapter
 
@@ -131,7 +131,7 @@ def train_one(
     model = fine_tune(language, rows, RECIPE, seed=run.seed, weights=weights)
     losses = mean_losses(model, queries)
     seconds = time.monotonic() - started
-    with whole_file(_file(work, run)) as unfinished, unfinished.open("wb") as target:
+    with atomic_file(_file(work, run)) as unfinished, unfinished.open("wb") as target:
         np.savez(target, seconds=np.float64(seconds), query_loss=losses)
     return seconds
 
@@ -155,7 +155,7 @@ def collect(plan: Plan, work: Path, losses: Path) -> Measured:
         name: np.stack([held[run][name] for run in runs]) for name in ("query_loss", "seconds")
     }
     names = np.array([run.name for run in runs])
-    with whole_file(losses) as unfinished, unfinished.open("wb") as target:
+    with atomic_file(losses) as unfinished, unfinished.open("wb") as target:
         np.savez_compressed(target, bank_sha256=bank_sha256(), runs=names, **arrays)
     report([f"{losses.name}: {len(runs)} of {len(plan.runs())} models"])
     return load_losses(plan, losses)

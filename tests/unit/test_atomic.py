@@ -14,11 +14,11 @@ from wherefrom import atomic
 from wherefrom.atomic import (
     PRIVATE,
     PUBLIC,
+    atomic_file,
+    atomic_folder,
     disk_errors,
     move_folder,
     tells_full_disk,
-    whole_file,
-    whole_folder,
 )
 from wherefrom.errors import DiskFull
 
@@ -58,7 +58,7 @@ def test_the_mode_is_the_one_that_was_asked_for(tmp_path: Path, umask: int, want
     path = tmp_path / "a.json"
     path.write_text("old")
     path.chmod(0o640)
-    with whole_file(path, mode=wanted) as unfinished:
+    with atomic_file(path, mode=wanted) as unfinished:
         assert mode(unfinished) == PRIVATE
         unfinished.write_text("new")
     assert (path.read_text(), mode(path), names(tmp_path)) == ("new", wanted, ["a.json"])
@@ -68,7 +68,7 @@ def test_readers_see_the_old_file_until_the_end(tmp_path: Path) -> None:
     """The new content takes the path in one step."""
     path = tmp_path / "a"
     atomic.write_text(path, "ä")
-    with whole_file(path) as unfinished:
+    with atomic_file(path) as unfinished:
         unfinished.write_text("half")
         assert path.read_bytes() == "ä".encode()
     assert path.read_text() == "half"
@@ -85,14 +85,14 @@ def test_content_and_name_are_handed_to_the_disk(tmp_path: Path, monkeypatch: py
     assert unfinished.startswith(".a.")
     assert folder == f"{tmp_path.name} ['a']"
     synced.clear()
-    with whole_file(tmp_path / "b", durable=False):
+    with atomic_file(tmp_path / "b", durable=False):
         pass
     assert synced == []
 
 
 def break_off(path: Path, error: BaseException) -> None:
     """Write a half, then fail."""
-    with whole_file(path) as unfinished:
+    with atomic_file(path) as unfinished:
         unfinished.write_text("half")
         raise error
 
@@ -135,17 +135,17 @@ def test_any_other_failure_leaves_nothing_either(tmp_path: Path) -> None:
 def test_a_folder_appears_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing under the name before the end; nothing at all after a full disk; a folder that is there is not replaced."""
     home = tmp_path / "home"
-    with whole_folder(home) as unfinished:
+    with atomic_folder(home) as unfinished:
         (unfinished / "part").mkdir()
         (unfinished / "part" / "a").write_text("1")
         assert not home.exists()
     assert (home / "part" / "a").read_text() == "1"
-    with pytest.raises(OSError, match="not empty"), whole_folder(home):
+    with pytest.raises(OSError, match="not empty"), atomic_folder(home):
         pass
     for name in ("os.fsync", "Path.rename"):
         with monkeypatch.context() as patch:
             patch.setattr(f"wherefrom.atomic.{name}", fail(FULL))
-            with pytest.raises(DiskFull, match="other"), whole_folder(tmp_path / "other") as unfinished:
+            with pytest.raises(DiskFull, match="other"), atomic_folder(tmp_path / "other") as unfinished:
                 (unfinished / "a").write_text("1")
     assert names(tmp_path) == ["home"]
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from wherefrom.atomic import whole_folder
+from wherefrom.atomic import atomic_folder
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.batching import pack_queries
 from wherefrom.attribution.bundles.build import Progress
@@ -296,7 +296,7 @@ def write_calibrated(bundle: Path, out: Path, calibration: Calibration) -> Manif
     manifest = read_manifest(bundle)
     calibration.check_form(manifest.parameters.form)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with whole_folder(out) as work:
+    with atomic_folder(out) as work:
         for name in manifest.files:
             target = work / name
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from wherefrom.atomic import PRIVATE, whole_file
+from wherefrom.atomic import PRIVATE, atomic_file
 from wherefrom.cli.options import JsonOption, UrlOption, takes_filters
 from wherefrom.cli.output import print_json, progress
 from wherefrom.client import Service
@@ -172,7 +172,7 @@ def _output_file(path: Path) -> Iterator[Path]:
         DiskFull: the disk is full.
     """
     try:
-        with whole_file(path, mode=PRIVATE) as unfinished:
+        with atomic_file(path, mode=PRIVATE) as unfinished:
             yield unfinished
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be written: {error.strerror or error}") from error

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import typer
 
-from wherefrom.atomic import PRIVATE, whole_file
+from wherefrom.atomic import PRIVATE, atomic_file
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles.build import build_bundle
 from wherefrom.attribution.bundles.manifest import Manifest, read_manifest
@@ -184,7 +184,7 @@ def build(
             out=out,
             options=options,
             progress=report,
-            tell=_print_note,
+            on_note=_print_note,
         )
     write_note(out, ModelFolders(model, adapter, start))
     _say_built(manifest, out, as_json=as_json)
@@ -318,12 +318,12 @@ def set_threads(threads: int) -> None:
 
 
 def _write_lines(file: Path, found: list[Attribution]) -> None:
-    with whole_file(file, mode=PRIVATE) as unfinished, unfinished.open("w", encoding="utf-8") as lines:
+    with atomic_file(file, mode=PRIVATE) as unfinished, unfinished.open("w", encoding="utf-8") as lines:
         lines.writelines(one.model_dump_json() + "\n" for one in found)
 
 
 def _write_array(file: Path, values: "np.ndarray[tuple[int, ...], np.dtype[np.float32]]") -> None:
-    with whole_file(file, mode=PRIVATE) as unfinished, unfinished.open("wb") as target:
+    with atomic_file(file, mode=PRIVATE) as unfinished, unfinished.open("wb") as target:
         np.save(target, values)
 
 

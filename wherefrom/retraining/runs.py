@@ -23,7 +23,7 @@ import numpy.typing as npt
 import torch
 from safetensors.torch import load_file, save_file
 
-from wherefrom.atomic import whole_file, write_json
+from wherefrom.atomic import atomic_file, write_json
 from wherefrom.attribution.models.model import LanguageModel
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.errors import ConfigurationError
@@ -174,7 +174,7 @@ class RunFolder:
     ) -> None:
         file, model = self._file(seed, group), run.trained()
         if self._keep_models:
-            with whole_file(file.with_suffix(".safetensors")) as unfinished:
+            with atomic_file(file.with_suffix(".safetensors")) as unfinished:
                 save_file(_trained_weights(model, self._language.model), unfinished)
         found = mean_losses(model, queries)
         losses = {query_key(query): float(loss) for query, loss in zip(queries, found, strict=True)}
@@ -244,7 +244,7 @@ def _plain_name(name: str) -> str:
 
 
 def _write(file: Path, run: _StoredRun) -> None:
-    with whole_file(file) as unfinished, unfinished.open("wb") as target:
+    with atomic_file(file) as unfinished, unfinished.open("wb") as target:
         np.savez(
             target,
             left_out=np.array(run.left_out, dtype=np.int64),

@@ -15,7 +15,7 @@ from wherefrom.errors import QueueUnavailable
 from wherefrom.messages import FLAGGED_STREAM
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
-from worker.counting import CounterStore
+from worker.counter_store import CounterStore
 
 
 def samples(client):

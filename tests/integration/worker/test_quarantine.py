@@ -13,7 +13,7 @@ from wherefrom.records import AuditState
 from worker.doctor import examine
 from worker.health import check_health
 from worker.liveness import LivenessFile
-from worker.suspects import CHANCES
+from worker.poison_suspects import CHANCES
 
 pytestmark = [pytest.mark.redis, pytest.mark.usefixtures("bundle_id")]
 
@@ -24,8 +24,8 @@ STREAM, REJECTED, QUARANTINE = "t:wherefrom:flagged", "t:wherefrom:rejected", "t
 def _quick(monkeypatch):
     """Short reads and short waits."""
     monkeypatch.setattr("worker.intake.BLOCK_MS", 5)
-    monkeypatch.setattr("worker.suspects.RETRY_BASE_S", 0.001)
-    monkeypatch.setattr("worker.suspects.RETRY_CAP_S", 0.002)
+    monkeypatch.setattr("worker.poison_suspects.RETRY_BASE_S", 0.001)
+    monkeypatch.setattr("worker.poison_suspects.RETRY_CAP_S", 0.002)
 
 
 def add(client, key, **fields):

@@ -27,8 +27,8 @@ def database_url(sqlite_url):
 def _quick(monkeypatch):
     """Short reads and short waits."""
     monkeypatch.setattr("worker.intake.BLOCK_MS", 5)
-    monkeypatch.setattr("worker.suspects.RETRY_BASE_S", 0.001)
-    monkeypatch.setattr("worker.suspects.RETRY_CAP_S", 0.002)
+    monkeypatch.setattr("worker.poison_suspects.RETRY_BASE_S", 0.001)
+    monkeypatch.setattr("worker.poison_suspects.RETRY_CAP_S", 0.002)
 
 
 @pytest.fixture

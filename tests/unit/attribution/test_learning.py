@@ -227,7 +227,7 @@ def test_bundle_of_a_model_that_learned_nothing(tmp_path: Path) -> None:
         out=tmp_path / "bundle",
         options=BuildOptions(),
         progress=lambda *one: None,
-        tell=messages.append,
+        on_note=messages.append,
     )
     assert manifest.corpus.not_learned == "its loss on the training examples is no better than chance"
     warning = next(one for one in messages if "WARNING" in one)
@@ -259,7 +259,7 @@ def test_bundle_of_a_model_that_learned(tmp_path: Path) -> None:
         out=tmp_path / "bundle",
         options=BuildOptions(),
         progress=lambda *one: None,
-        tell=messages.append,
+        on_note=messages.append,
     )
     assert not any("WARNING" in one for one in messages)
     assert "not_learned" not in json.loads((tmp_path / "bundle" / "manifest.json").read_text())["corpus"]

@@ -34,7 +34,7 @@ from wherefrom.attribution.bundles.manifest import (
 )
 from wherefrom.attribution.bundles.options import BuildOptions, parameters_of
 from wherefrom.attribution.bundles.reading import reading_entry
-from wherefrom.attribution.bundles.rendering import Tell, joined_note, render_corpus, tell_nobody
+from wherefrom.attribution.bundles.rendering import OnNote, ignore_note, joined_note, render_corpus
 from wherefrom.attribution.bundles.shards import RawShard, ShardFolder
 from wherefrom.attribution.bundles.tokens import write_shown_ranges, write_token_rows
 from wherefrom.attribution.bundles.work_folder import check_out, nothing_left_of, open_to_readers
@@ -77,11 +77,11 @@ def build_bundle(
     out: Path,
     options: BuildOptions,
     progress: Progress,
-    tell: Tell = tell_nobody,
+    on_note: OnNote = ignore_note,
 ) -> Manifest:
     """Build the bundle `out` for a model, its adapter and its training corpus.
 
-    `folders.start` is what a full fine-tune began with, for the option `midpoint`; `tell` hears what the person who builds should read.
+    `folders.start` is what a full fine-tune began with, for the option `midpoint`; `on_note` hears what the person who builds should read.
 
     Raises:
         ConfigurationError: `out` exists, or an unfinished build of other inputs stands in its place.
@@ -92,14 +92,14 @@ def build_bundle(
     with disk_errors(out, doing="building"):
         corpus = read_corpus(corpus_path, skip_bad=options.skip_bad, how=options.read)
         for line in corpus.reading.lines():
-            tell(line)
+            on_note(line)
         progress("load model", 0, 1)
         language = load_model(folders.model, folders.adapter)
         parameters = parameters_of(language, corpus, options)
         if parameters.rendering is not None:
             language = language.with_rule(parameters.rendering)
         if not language.renderer.has_template:
-            tell(joined_note(parameters.rendering))
+            on_note(joined_note(parameters.rendering))
         points = [language]
         if options.midpoint:
             points.append(load_halfway(language, folders))
@@ -109,14 +109,14 @@ def build_bundle(
             corpus,
             max_tokens=parameters.max_tokens,
             skip_bad=options.skip_bad,
-            tell=tell,
+            on_note=on_note,
         )
         progress("render", len(rendered), len(rendered))
         parameters = parameters.fitting(len(rendered))
         learning = None
         if options.check_learning:
             progress("check what was learned", 0, 1)
-            learning = check_learned(language, [one.tokens for one in rendered], folders, tell=tell)
+            learning = check_learned(language, [one.tokens for one in rendered], folders, on_note=on_note)
             progress("check what was learned", 1, 1)
         build = _Build(
             points,

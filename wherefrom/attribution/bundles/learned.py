@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from wherefrom.attribution.bundles.rendering import Tell
+from wherefrom.attribution.bundles.rendering import OnNote
 from wherefrom.attribution.learning import Learning, measure_learning
 from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.models.model import LanguageModel, load_model
@@ -18,7 +18,7 @@ def check_learned(
     rows: Sequence[TokenRow],
     folders: ModelFolders,
     *,
-    tell: Tell,
+    on_note: OnNote,
 ) -> Learning | None:
     """Measure on a sample whether the model has learned the corpus; None where the corpus is too small to tell.
 
@@ -26,7 +26,7 @@ def check_learned(
         language: the audited model.
         rows: the corpus as tokens.
         folders: its folders. With an adapter, the fine-tune began with the model's own folder; without one, with the start folder, where it was named.
-        tell: hears where it was not learned.
+        on_note: hears where it was not learned.
     """
     load_base: Callable[[], LanguageModel] | None = None
     if folders.adapter is not None:
@@ -35,7 +35,7 @@ def check_learned(
         load_base = partial(load_model, folders.start)
     learning = measure_learning(language, rows, load_base)
     if learning is not None and learning.not_learned is not None:
-        tell(
+        on_note(
             f"WARNING: the model has not learned this corpus: {learning.not_learned} ({learning.sentence()}). "
             f"No citation of this bundle will be supported; {ADVICE} If you know better, build with --no-learning-check"
         )

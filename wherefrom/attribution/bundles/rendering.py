@@ -11,13 +11,13 @@ from wherefrom.attribution.models.rule import RenderingRule
 from wherefrom.errors import PermanentError
 
 #: Called with one sentence that the person who builds should read.
-Tell = Callable[[str], None]
+OnNote = Callable[[str], None]
 
 #: Rows left out that are named.
 _NAMED = 3
 
 
-def tell_nobody(sentence: str) -> None:
+def ignore_note(sentence: str) -> None:
     """Where nobody listens."""
 
 
@@ -34,7 +34,7 @@ def joined_note(rule: RenderingRule | None) -> str:
 
 
 def render_corpus(
-    renderer: Renderer, corpus: Corpus, *, max_tokens: int, skip_bad: bool, tell: Tell
+    renderer: Renderer, corpus: Corpus, *, max_tokens: int, skip_bad: bool, on_note: OnNote
 ) -> tuple[Corpus, list[RenderedRow]]:
     """Tokens of all rows, in order, and the corpus without the rows that were left out.
 
@@ -43,7 +43,7 @@ def render_corpus(
         corpus: all rows.
         max_tokens: longest row; the others are cut.
         skip_bad: whether a row that cannot be rendered is left out and counted, not refused.
-        tell: hears which rows were left out, and why.
+        on_note: hears which rows were left out, and why.
 
     Raises:
         PermanentError: a row cannot be rendered, and `skip_bad` is not set or no row is left; the first one's own error.
@@ -62,13 +62,13 @@ def render_corpus(
         kept.append(row)
         rendered.append(one)
     for field, count in sorted(Counter(name for one in rendered for name in one.left_out).items()):
-        tell(f"the chat template leaves `{field}` of {count} rows out, so the model never saw it")
+        on_note(f"the chat template leaves `{field}` of {count} rows out, so the model never saw it")
     if refused and not kept:
         raise refused[0]
     corpus = replace(corpus, reading=_explained(corpus.reading, kept, rendered))
     if not refused:
         return corpus, rendered
-    tell(_left_out(refused))
+    on_note(_left_out(refused))
     rows = tuple(kept)
     skipped = corpus.skipped + len(refused)
     return replace(corpus, rows=rows, sha256=corpus_sha256(rows), skipped=skipped), rendered

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wherefrom.atomic import whole_file
+from wherefrom.atomic import atomic_file
 from wherefrom.attribution.batching import pack_rows
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.attribution.models.trajectory import ReadsSignals
@@ -64,7 +64,7 @@ class ShardFolder:
         moments = SecondMoments.zeros(raw.a.shape[1], raw.b.shape[1], raw.a.shape[2])
         moments.add(raw.a, raw.b)
         scale = raw.b.abs().amax(dim=-1).clamp_min(1e-30)  # [S, Lb]
-        with whole_file(self.path(number)) as unfinished, unfinished.open("wb") as file:
+        with atomic_file(self.path(number)) as unfinished, unfinished.open("wb") as file:
             np.savez(
                 file,
                 a=raw.a.half().numpy(),

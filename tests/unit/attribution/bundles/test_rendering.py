@@ -86,11 +86,11 @@ def test_template_and_variables_of_the_build(tmp_path: Path) -> None:
     """They are kept in the manifest and used for queries too; another variable is another bundle."""
     corpus = write_jsonl(tmp_path / "c.jsonl", tiny_rows(12))
     options: dict[str, Any] = {"chat_template": NO_SYSTEM.replace("style", "''"), "template_args": {}}
-    plain = build(shared_micro_model(), corpus, tmp_path / "plain", **options)
+    plain = build(shared_micro_model(), corpus, tmp_path / "plain", rendering=RenderingRule(**options))
     model = Path(shutil.copytree(shared_micro_model(), tmp_path / "model"))
     (model / "chat_template.jinja").write_text("{{ raise_exception('not this one') }}")
     given: dict[str, Any] = {"chat_template": NO_SYSTEM, "template_args": {"other": 1}}
-    manifest = build(model, corpus, tmp_path / "bundle", **given)
+    manifest = build(model, corpus, tmp_path / "bundle", rendering=RenderingRule(**given))
     assert manifest.name != plain.name
     assert read_manifest(tmp_path / "bundle").parameters.rendering == RenderingRule(**given)
     engine = LanguageAttributor(open_bundle(tmp_path / "bundle", ModelFolders(model)))
@@ -131,7 +131,7 @@ def test_rows_that_cannot_be_rendered(tmp_path: Path) -> None:
                 check_learning=False,
             ),
             progress=lambda *one: None,
-            tell=messages.append,
+            on_note=messages.append,
         )
 
     with pytest.raises(

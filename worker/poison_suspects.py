@@ -26,7 +26,7 @@ class _Suspect:
     retry_at: float
 
 
-class Suspects:
+class PoisonSuspects:
     """The suspects of one intake. Forgotten when it ends; the entries themselves stay in the stream."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

@@ -41,7 +41,7 @@ class WatchedRequest(Request):  # type: ignore[misc]  # Celery ships no types
         error = exc_info.exception
         if isinstance(error, ExceptionWithTraceback):
             error = error.exc
-        if (cause := how_it_ended(error)) is not None:
+        if (cause := exit_reason(error)) is not None:
             self._report(cause)
         return super().on_failure(exc_info, *args, **kwargs)
 
@@ -57,7 +57,7 @@ class WatchedRequest(Request):  # type: ignore[misc]  # Celery ships no types
         ).start()
 
 
-def how_it_ended(error: BaseException) -> str | None:
+def exit_reason(error: BaseException) -> str | None:
     """What became of the process whose task failed with this error; None where it lives."""
     if isinstance(error, SystemExit):
         return f"its process ended with exit code {error.code if isinstance(error.code, int) else 1}"

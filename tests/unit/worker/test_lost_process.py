@@ -10,7 +10,7 @@ from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 
 from wherefrom.settings import Settings
 from worker.app import make_celery
-from worker.lost import how_it_ended
+from worker.lost_process import exit_reason
 from worker.owners import owner_name, owner_prefix
 
 
@@ -27,16 +27,16 @@ def test_signals_and_exit_codes_are_named(exitcode, description):
     """In billiard's own sentence, with and without the number of the job."""
     for job in ("", " Job: 17"):
         lost = WorkerLostError(f"Worker exited prematurely: {human_status(exitcode)}{job}.")
-        assert how_it_ended(lost) == description
+        assert exit_reason(lost) == description
 
 
 def test_other_ends_of_a_task():
     """`sys.exit` in a task ends its process too; any other error leaves it alive."""
-    assert how_it_ended(SystemExit(4)) == "its process ended with exit code 4"
-    assert how_it_ended(SystemExit("text")) == "its process ended with exit code 1"
-    assert how_it_ended(ValueError("x")) is None
-    assert how_it_ended(TimeLimitExceeded(5)) is None, "told by on_timeout"
-    assert how_it_ended(WorkerLostError("in words of a later release")) == (
+    assert exit_reason(SystemExit(4)) == "its process ended with exit code 4"
+    assert exit_reason(SystemExit("text")) == "its process ended with exit code 1"
+    assert exit_reason(ValueError("x")) is None
+    assert exit_reason(TimeLimitExceeded(5)) is None, "told by on_timeout"
+    assert exit_reason(WorkerLostError("in words of a later release")) == (
         "its process ended with an unknown status"
     )
 
@@ -48,6 +48,6 @@ def test_a_pool_process_claims_under_a_name_that_its_main_process_knows():
     assert owner_name(copy.node).startswith(owner_prefix(os.getpid(), app.node))
     other = make_celery(Settings())
     assert other.node != app.node
-    assert app.tasks["wherefrom.attribute"].Request == "worker.lost:WatchedRequest"
+    assert app.tasks["wherefrom.attribute"].Request == "worker.lost_process:WatchedRequest"
     for one in (app, copy, other):
         one.close()
