@@ -95,7 +95,7 @@ def test_accepted_records_are_announced_by_bundle(make_app, stored_story):
     [
         (b'{"model": "m",\n"prompt": }', "application/json", 400, "malformed_body", "line 2, column 11"),
         (b'{"model": "\xff"}', "application/json", 400, "malformed_body", "not UTF-8"),
-        (b"[" * 50_000, "application/json", 400, "malformed_body", "nested too deeply"),
+        (b"[" * 100_000, "application/json", 400, "malformed_body", "nested too deeply"),
         (b"{}", "text/plain", 415, "unsupported_media_type", "application/json"),
         (b"{}", "application/json", 422, "invalid_record", "`completion`"),
         (

@@ -164,6 +164,8 @@ FIXED = {
     "a NUL in a label's name": [(b"record", b'{"prompt":"p","completion":"c","model":"m","labels":{"\\u0000":"a"}}')],
     "nested": [(b"record", b"[" * 900 + b"]" * 900)],
     "nested in a label": [(b"record", b'{"labels":' + b'{"a":' * 900 + b"1" + b"}" * 901)],
+    "nested without end": [(b"record", b"[" * 100_000 + b"]" * 100_000)],
+    "nested in the severity": [(b"record", b'{"prompt":"p","completion":"c","model":"m","severity":' + b"[" * 985 + b"]" * 985 + b"}")],
     "a list as schema": [(b"record", b'{"schema":' + b"[" * 900 + b"]" * 900 + b"}")],
     "a huge schema": [(b"record", b'{"schema":' + b"9" * 4000 + b"}")],
     "zeros": [(b"record", b'{"messages":[' + b"0," * 1_000_000 + b"0]}")],
