@@ -146,7 +146,12 @@ def add_bundle_commands(app: typer.Typer) -> None:
     app.command(rich_help_panel="Look after it")(add_bundle)
     group = typer.Typer(
         invoke_without_command=True,
-        help="The registered bundles: list them, or choose which explains a model.",
+        help="""The registered bundles: list them, or choose which explains a model.
+
+        Examples:
+          python -m worker bundles
+          python -m worker bundles activate support-bundle-3
+        """,
     )
 
     @group.callback()

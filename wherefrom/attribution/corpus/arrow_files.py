@@ -65,6 +65,10 @@ def _rows(batch: Any) -> Iterator[dict[str, Any]]:
 
 def _values(column: Any) -> list[Any]:
     """The values of a column; what Python has no type for (nanoseconds, years beyond 9999) as text."""
+    if "[ns" in str(
+        column.type
+    ):  # where pandas is installed they become its types, which lose them on the way to JSON
+        return [_value(one) for one in column]
     try:
         found: list[Any] = column.to_pylist()
     except (ValueError, OverflowError, ArithmeticError):
@@ -85,9 +89,11 @@ def _value(scalar: Any) -> Any:
     if isinstance(scalar, pa.ListScalar):
         return [_value(one) for one in scalar.values]
     try:
-        return scalar.as_py()
+        found = scalar.as_py()
     except (ValueError, OverflowError, ArithmeticError):
         return scalar.cast(pa.string()).as_py()
+    has_nanoseconds = getattr(found, "nanosecond", 0) or getattr(found, "nanoseconds", 0)
+    return scalar.cast(pa.string()).as_py() if has_nanoseconds else found
 
 
 def _for_json(value: Any) -> Any:
