@@ -116,7 +116,7 @@ def find_bundle(db: Database, named: str) -> BundleInfo:
         return bundle_by_id(db, int(named))
     if not found:
         raise UnknownBundle(
-            f"no bundle with name or id {named!r} is registered; see `python -m worker bundles`"
+            f"no registered bundle has the name or id {named!r}; list them with `python -m worker bundles`"
         )
     return found[0]
 
@@ -175,8 +175,8 @@ def _model_revision(session: Session, name: str, weights: dict[str, str | None])
     for column, given in weights.items():
         if getattr(known, column) != given:
             raise BundleMismatch(
-                f"the model {name!r} is known with another {column} ({getattr(known, column)}, not {given}); "
-                "give the new revision a name of its own"
+                f"the model {name!r} is registered with another {column} ({getattr(known, column)}, not {given}); "
+                "give the new revision its own name"
             )
     return model_id
 
@@ -203,7 +203,7 @@ def _bundle(session: Session, name: str, facts: dict[str, Any], card: dict[str, 
     )
     known = session.get_one(Bundle, bundle_id)
     if any(getattr(known, column) != given for column, given in facts.items()):
-        raise BundleMismatch(f"the bundle {name!r} is known for another model, corpus or form")
+        raise BundleMismatch(f"the bundle {name!r} is registered for another model, corpus or form")
     if known.card != (given := storable_json(card)):
         known.card = given  # measured anew; the card is no part of the name
     if not existed:

@@ -45,7 +45,7 @@ def read_claimed(session: Session, audit_ids: Sequence[int], owner: str) -> Clai
             attempt = session.scalars(select(Audit.attempt).where(Audit.id == audit_ids[0])).one()
             lease = Lease(id=audit_ids[0], attempt=attempt, owner=owner)
             # Only the kind of the error: its text may quote the output.
-            reason = f"the stored output is no valid record ({type(error).__name__}); look at its row in flagged_text"
+            reason = f"the stored output is not a valid record ({type(error).__name__}); look at its row in flagged_text"
             return ClaimedRows("", [], [Unreadable(lease, InvalidRecord.code, reason)])
     ordered = select(Audit.id).where(Audit.id.in_(audit_ids)).order_by(Audit.priority, Audit.id)
     parts = [read_claimed(session, [audit_id], owner) for audit_id in session.scalars(ordered).all()]

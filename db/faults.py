@@ -37,7 +37,7 @@ _ADVICE = {
     "42P01": "the tables are missing; run `python -m worker migrate`",
     "42703": "the schema is older than this release; run `python -m worker migrate`",
     "42501": "{said}; GRANT the database user SELECT, INSERT, UPDATE and DELETE on all tables, and USAGE on all sequences",
-    _READ_ONLY: "it is read-only: a standby, or set to read-only; WHEREFROM_DATABASE_URL must name the primary",
+    _READ_ONLY: "it is read-only (a standby, or set to read-only); point WHEREFROM_DATABASE_URL at the primary",
 }
 
 #: PostgreSQL names the index in its message where it does not name it in a field of its own.
@@ -82,7 +82,7 @@ def unstorable(error: Exception) -> UnstorableRecord:
     rule = _diagnosis(original, "constraint_name") or _diagnosis(original, "column_name")
     where = f" ({rule})" if rule else ""
     return UnstorableRecord(
-        f"the database refuses a value{where}: {type(original).__name__}; what is to be stored must change first"
+        f"the database refuses a value{where}: {type(original).__name__}; change the value before you send it again"
     )
 
 
@@ -152,7 +152,7 @@ def _reason(error: DBAPIError) -> str:
     if _is_read_only(error):
         return _ADVICE[_READ_ONLY]
     if type(error) is DatabaseError:  # SQLite says so of a file that is none of its own
-        return f"{said}; the file is damaged or is no database"
+        return f"{said}; the file is damaged or is not a database"
     return _ADVICE.get(sqlstate(error) or "", "{said}").format(said=said)
 
 

@@ -248,7 +248,7 @@ def _audit_row(output_id: int, record: FlaggedRecord, bundle_id: int | None) -> 
         "code": None if known else UnknownModel.code,
         "reason": None
         if known
-        else f"no active bundle explains the model {record.model!r}; queued again when one is added",
+        else f"no active bundle explains the model {record.model!r}; the audit is queued again when one is added",
         "priority": PRIORITY[record.severity],
     }
 

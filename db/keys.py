@@ -111,7 +111,7 @@ def create_key(
     try:
         granted = sorted({Scope(one).value for one in scopes})
     except ValueError as error:
-        raise ConfigurationError(f"{error}; there are {', '.join(Scope)}") from error
+        raise ConfigurationError(f"{error}; the scopes are {', '.join(Scope)}") from error
     if not granted:
         raise ConfigurationError("a key needs at least one scope")
     wanted = checked_name(name, what="a key")
@@ -120,7 +120,7 @@ def create_key(
             owner = ensure_producer(session, producer or wanted)
             return _insert_key(session, wanted, owner, scopes=granted, expires_at=expires_at)
     except IntegrityError as error:
-        raise ConfigurationError(f"a key named {name!r} exists or existed; take another name") from error
+        raise ConfigurationError(f"a key named {name!r} is or was in use; choose another name") from error
 
 
 def _insert_key(
@@ -191,7 +191,7 @@ def rotate_key(
             )
             _retire(session, old, grace_s=grace_s)
     except IntegrityError as error:
-        raise ConfigurationError(f"a key named {new_name!r} exists or existed; take another name") from error
+        raise ConfigurationError(f"a key named {new_name!r} is or was in use; choose another name") from error
     return RotatedKey(wanted, old.producer, tuple(old.scopes), key)
 
 
@@ -257,7 +257,7 @@ def _key_named(session: Session, name: str) -> Any:
     sayable = "\x00" not in name and not any("\ud800" <= one <= "\udfff" for one in name)
     row = session.execute(_KEYS.where(ApiKey.name.in_(names))).first() if sayable else None
     if row is None:
-        raise NotFound(f"there is no key named {name!r}")
+        raise NotFound(f"no API key is named {name!r}")
     return row
 
 

@@ -72,10 +72,10 @@ class Schema:
             return f"the schema is {self.current}"
         if self.standing is Standing.BEHIND:
             return f"the database is at revision {self.current or 'none'}, this release needs {self.head}: run `python -m worker migrate`"
-        newer = f"the schema is {self.current}, made by a newer release (this one brings {self.head})"
+        newer = f"the schema is {self.current}, made by a newer release (this release has {self.head})"
         if self.standing is Standing.AHEAD:
             return f"{newer}; it is declared compatible, so this release works with it"
-        return f"{newer}; it is not declared compatible: run that newer release"
+        return f"{newer}; it is not declared compatible with this release: run the newer release"
 
 
 def upgrade(url: str) -> Schema:

@@ -92,4 +92,4 @@ def _aware(written: str) -> datetime:
     return moment.astimezone(UTC)
 
 
-_NOT_OURS = "the cursor is not one that this list gave out; start again without it"
+_NOT_OURS = "the cursor does not come from this list; start again without it"

@@ -57,7 +57,7 @@ def checked_name(name: str, *, what: str) -> str:
         )
     if not composed.isprintable() or composed != composed.strip():
         raise ConfigurationError(
-            f"the name {name!r} of {what} holds characters that nobody sees; use letters, digits, `-` and the like"
+            f"the name {name!r} of {what} contains invisible characters; use letters, digits and `-`"
         )
     if is_reserved(composed):
         raise ConfigurationError(f"the service uses the name {name!r} itself; give {what} another one")
@@ -79,7 +79,7 @@ def ensure_producer(session: Session, name: str) -> int:
         return known[composed]
     if twins:
         raise ConfigurationError(
-            f"there is a producer {twins[0]!r} already; write it so, or take another name"
+            f"the producer {twins[0]!r} already exists; use that exact name or choose another one"
         )
     made: int | None = session.scalar(insert(Producer).values(name=composed).returning(Producer.id))
     if made is None:

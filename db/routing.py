@@ -52,7 +52,7 @@ def activate(db: Database, bundle_id: int) -> Moved:
     """Make a bundle its model's active one; the others retire, and audits that wait follow.
 
     Raises:
-        UnknownBundle: there is no such bundle.
+        UnknownBundle: this bundle does not exist.
     """
     with db.writing() as session:
         switch_to(session, bundle_id)
@@ -65,7 +65,7 @@ def retire(db: Database, bundle_id: int) -> Moved:
     What is being worked on is finished, and answers stay.
 
     Raises:
-        UnknownBundle: there is no such bundle.
+        UnknownBundle: this bundle does not exist.
     """
     with db.writing() as session:
         name = _name_of(session, bundle_id)
@@ -81,7 +81,7 @@ def switch_to(session: Session, bundle_id: int) -> None:
     """The switch of `activate`, in the caller's transaction; call `move_waiting` and `queue_unrouted` after its commit.
 
     Raises:
-        UnknownBundle: there is no such bundle.
+        UnknownBundle: this bundle does not exist.
     """
     name = _name_of(session, bundle_id)
     _lock_routing(session)
@@ -144,7 +144,7 @@ def ask_again(
         state: All audits of the bundle's model in this state.
 
     Raises:
-        UnknownBundle: there is no such bundle.
+        UnknownBundle: this bundle does not exist.
         BundleMismatch: none of the ids is of an output of the bundle's model.
     """
     with db.reading() as session:
@@ -161,7 +161,7 @@ def ask_again(
     left_out = len(ids) - total.asked - total.present
     if ids and left_out == len(ids):
         raise BundleMismatch(
-            f"none of these {len(ids)} audits is of a kept output of the model {model!r}, which the bundle explains"
+            f"the bundle explains the model {model!r}; none of these {len(ids)} audits belongs to a stored output of that model"
         )
     return AskedAgain(total.asked, total.present, left_out)
 
@@ -250,9 +250,7 @@ def _move(session: Session, audits: Sequence[tuple[int, str]]) -> Moved:
 def _moved_values(model: str, bundle_id: int | None) -> Mapping[str, object]:
     if bundle_id is not None:
         return fresh(Audit) | {"bundle_id": bundle_id}
-    reason = (
-        f"the bundle was retired and no other explains the model {model!r}; queued again when one is active"
-    )
+    reason = f"the bundle was retired and no other bundle explains the model {model!r}; the audit is queued again when one is active"
     gone = {
         "bundle_id": None,
         "state": AuditState.REJECTED,

@@ -150,11 +150,11 @@ def parse_url(url: str) -> URL:
         parsed = make_url(readable_url(url))
     except ArgumentError as error:
         raise ConfigurationError(
-            "the database URL cannot be read; write sqlite:///PATH or postgresql+psycopg://..."
+            "the database URL is invalid; write sqlite:///PATH or postgresql+psycopg://..."
         ) from error
     except ValueError as error:  # the port: the text of the error may be a part of a password
         raise ConfigurationError(
-            "the port of the database URL is empty or no number; write postgresql+psycopg://USER:PASSWORD@HOST:PORT/NAME, or leave the colon out"
+            "the port of the database URL is empty or not a number; write postgresql+psycopg://USER:PASSWORD@HOST:PORT/NAME, or remove the colon"
         ) from error
     if parsed.port is not None and not 0 < parsed.port < 65536:
         raise ConfigurationError(f"the port of the database URL is {parsed.port}; ports go from 1 to 65535")
@@ -288,5 +288,5 @@ def _make_folder(path: Path) -> None:
         private_folder(path.parent)
     except OSError as error:
         raise ConfigurationError(
-            f"the folder of the database file {path} cannot be made: {error.strerror}"
+            f"the folder of the database file {path} cannot be created: {error.strerror}"
         ) from error

@@ -42,10 +42,10 @@ def requeue(db: Database, *, audit_ids: Iterable[int] | None = None, state: Audi
         ConfigurationError: neither or both were given, or the state is none of those three.
     """
     if (audit_ids is None) == (state is None):
-        raise ConfigurationError("give either ids of audits or a state to requeue")
+        raise ConfigurationError("give either audit ids or a state to requeue")
     if state is not None and not state.is_requeuable:
         raise ConfigurationError(
-            f"audits that are {state.value} cannot be requeued; only abstained, rejected or dead ones"
+            f"{state.value} audits cannot be requeued; only abstained, rejected or dead audits can"
         )
     states = [one for one in AuditState if one.is_requeuable] if state is None else [state]
     wanted = select(Audit.id).where(

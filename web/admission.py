@@ -180,7 +180,7 @@ class Admission:
             await _refuse(scope, send)
 
 
-_MESSAGE = f"The service has as many requests in work as it takes. Try again in {BUSY_RETRY_AFTER_S} second."
+_MESSAGE = f"The service is busy. Try again in {BUSY_RETRY_AFTER_S} second."
 _JSON = ErrorBody(error=ErrorDetail(code=TooBusy.code, message=_MESSAGE))
 _BODIES = {
     True: (b"application/json", _JSON.model_dump_json(exclude_none=True).encode()),

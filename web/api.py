@@ -111,11 +111,11 @@ async def flag(
     caller: Annotated[Caller, Depends(needs(Scope.INGEST))],
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
 ) -> FlaggedAnswer:
-    """Flag one output or many; answers after they are stored.
+    """Flag one output or many. The answer comes after they are stored.
 
     The same idempotency key with the same content gets the same ids again (`duplicate`), however often it is sent. With other content
-    it is a `conflict`: 409 for one record; within a list the conflict stands in that record's result, and the others are stored.
-    A list with an invalid record is refused whole.
+    it is a `conflict`. A single record then gets 409. In a list, the result of that record is `conflict`, and the others are stored.
+    A list with an invalid record is refused as a whole.
     """
     settings = services.settings
     body.check_content_type(request.headers.get("content-type"))
@@ -160,7 +160,7 @@ def _accept(
 
 @read.get("/audits")
 def audits(services: Shared, query: Annotated[AuditQuery, Query()]) -> AuditListing:
-    """Audits that pass all filters, newest first; with `fdr` each says whether it is supported within the whole listing."""
+    """Audits that pass all filters, newest first. With `fdr`, each says whether it is supported within the whole listing."""
     return listing(services, query)
 
 
@@ -190,7 +190,7 @@ def audits_jsonl(services: Shared, query: Annotated[AuditQuery, Query()]) -> Str
     responses={200: {"description": "A table with a header line.", "content": {"text/csv": {}}}},
 )
 def audits_csv(services: Shared, query: Annotated[AuditQuery, Query()]) -> StreamingResponse:
-    """Every audit that passes the filters as CSV; a `'` stands before what a spreadsheet would run as a formula."""
+    """Every audit that passes the filters as CSV. A `'` precedes everything that a spreadsheet would run as a formula."""
     return export.csv(services, query)
 
 
@@ -213,9 +213,9 @@ def measure_citation(
     caller: Annotated[Caller, Depends(needs(Scope.MEASURE))],
     method: Annotated[Method, Query(description="How to measure; all but `refit` are weak.")] = Method.REFIT,
 ) -> MeasurementRecord:
-    """Ask for the measured effect of one citation: the model is trained again without it, beside controls.
+    """Request the measured effect of one citation: the model is retrained without it, beside controls.
 
-    Answers at once with the measurement; it takes minutes to hours on a queue of its own. Asking again answers with the same
+    Answers at once with the measurement; it takes minutes to hours on a separate queue. A repeated request returns the same
     measurement; a dead one is queued again.
     """
     services.settings.recipe_file()
@@ -226,13 +226,13 @@ def measure_citation(
 
 @read.get("/measurements/{measurement_id}", responses=_MISSING)
 def measurement(services: Shared, measurement_id: Id) -> MeasurementRecord:
-    """One measurement: where it stands, and its effect with interval, controls and cost when it is done."""
+    """One measurement: its state and, when it is done, its effect with interval, controls and cost."""
     return measurements.get_measurement(services.database, measurement_id)
 
 
 @read.get("/examples")
 def examples(services: Shared, example_id: Annotated[str, Query(min_length=1, max_length=500)]) -> Examples:
-    """Training examples by the id that the corpus gave them; an empty list where none was stored."""
+    """Training examples by their id in the corpus; an empty list if none is stored."""
     if "\x00" in example_id:
         return Examples(items=())
     return Examples(items=tuple(reader.find_example(services.database, example_id)))

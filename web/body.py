@@ -102,7 +102,7 @@ def parse_json(body: bytes) -> Any:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise MalformedBody(f"the body holds {name}, which is not JSON; send null or leave the field out")
+    raise MalformedBody(f"the body holds {name}, which is not JSON; send null or omit the field")
 
 
 def _finite(digits: str) -> float:
@@ -164,7 +164,7 @@ def _items(value: Any) -> list[Any] | None:
     if "records" not in value:
         return None
     if len(value) > 1 or not isinstance(value["records"], list):
-        raise InvalidRequest("`records` must be a list, and no other field may stand beside it")
+        raise InvalidRequest("`records` must be a list and the only field of the object")
     items: list[Any] = value["records"]
     return items
 
@@ -193,7 +193,7 @@ def _explain(error: ValidationError, *, record: int | None) -> list[Problem]:
     where = "" if record is None else f"record {record}: "
     if any(detail["loc"] == ("schema",) for detail in details):
         raise UnknownSchema(
-            f"{where}`schema` must be {RECORD_SCHEMA}; this release reads no other version"
+            f"{where}`schema` must be {RECORD_SCHEMA}; this release supports no other version"
         ) from error
     return explain_details(details, record=record, skip=frozenset())
 
@@ -204,5 +204,5 @@ def _refuse(problems: list[Problem], untold: int = 0, *, of_records: str | None 
     more = len(problems) + untold - min(len(shown), 3)
     text += f"; and {more} more" if more > 0 else ""
     if of_records is not None:
-        text = f"{of_records} records cannot be taken, so none was stored. {text}"
+        text = f"{of_records} records are invalid, so none was stored. {text}"
     raise InvalidRecords(text, shown)

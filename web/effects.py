@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from wherefrom.records import MeasurementRecord, MeasurementState, Method
 
 METHOD_MEANINGS = {
-    Method.REFIT: "trained again without it",
+    Method.REFIT: "retrained without it",
     Method.ONE_STEP: "one step on it from the final weights; weak evidence",
     Method.UNLEARN: "one step away from it from the final weights; weak evidence",
 }

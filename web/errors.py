@@ -50,11 +50,11 @@ _STATUS: dict[type[WherefromError], HTTPStatus] = {
 }
 
 _TITLES = {
-    HTTPStatus.BAD_REQUEST: "This request cannot be used",
+    HTTPStatus.BAD_REQUEST: "This request is invalid",
     HTTPStatus.UNAUTHORIZED: "An API key is needed",
     HTTPStatus.FORBIDDEN: "This is not allowed",
-    HTTPStatus.NOT_FOUND: "There is nothing here",
-    HTTPStatus.UNPROCESSABLE_ENTITY: "This request cannot be used",
+    HTTPStatus.NOT_FOUND: "Not found",
+    HTTPStatus.UNPROCESSABLE_ENTITY: "This request is invalid",
     HTTPStatus.TOO_MANY_REQUESTS: "The service is busy",
     HTTPStatus.SERVICE_UNAVAILABLE: "The service is not ready",
     HTTPStatus.INTERNAL_SERVER_ERROR: "Something broke on our side",
@@ -69,10 +69,10 @@ class ErrorDetail(BaseModel):
     )
     message: str = Field(description="What is wrong and what to do about it.")
     field: str | None = Field(
-        default=None, description="The field or parameter at fault, where there is one."
+        default=None, description="The field or parameter that caused the error, if one did."
     )
     problems: list[Problem] | None = Field(
-        default=None, description="All problems found, where there is more than one field at fault."
+        default=None, description="All problems, if more than one field is wrong."
     )
 
 
@@ -137,12 +137,10 @@ def answer_of(request: Request, error: WherefromError) -> Response:
 def _message(error: WherefromError) -> str:
     """What the answer says. The text of a transient error names hosts and tables, which is for the log only."""
     if isinstance(error, errors.TooBusy):
-        return (
-            f"The service has as many requests in work as it takes. Try again in {BUSY_RETRY_AFTER_S} second."
-        )
+        return f"The service is busy. Try again in {BUSY_RETRY_AFTER_S} second."
     if isinstance(error, errors.TransientError):
         meaning = (type(error).__doc__ or "").strip().splitlines()[0]
-        return f"{meaning} Try again in {RETRY_AFTER_S} seconds; the web service's log says more."
+        return f"{meaning} Try again in {RETRY_AFTER_S} seconds; the web service's log has the details."
     return str(error) or error.code
 
 
@@ -158,7 +156,7 @@ def install_error_handlers(app: FastAPI) -> None:
     async def parameters(request: Request, error: Exception) -> Response:
         details: Sequence[Any] = error.errors() if isinstance(error, RequestValidationError) else ()
         problems = explain_details(details)
-        message = "; ".join(problem.text() for problem in problems) or "the request cannot be used"
+        message = "; ".join(problem.text() for problem in problems) or "the request is invalid"
         detail = ErrorDetail(
             code=errors.InvalidRequest.code, message=message, field=problems[0].field if problems else None
         )
@@ -168,8 +166,8 @@ def install_error_handlers(app: FastAPI) -> None:
         status = HTTPStatus(error.status_code) if isinstance(error, HTTPException) else HTTPStatus.NOT_FOUND
         code = errors.NotFound.code if status is HTTPStatus.NOT_FOUND else errors.InvalidRequest.code
         message = {
-            HTTPStatus.NOT_FOUND: f"no such path: {request.url.path}",
-            HTTPStatus.METHOD_NOT_ALLOWED: f"{request.method} is not possible here",
+            HTTPStatus.NOT_FOUND: f"unknown path: {request.url.path}",
+            HTTPStatus.METHOD_NOT_ALLOWED: f"this path does not support {request.method}",
         }.get(status, status.phrase)
         answer = error_answer(request, status, ErrorDetail(code=code, message=message))
         allow = dict(getattr(error, "headers", None) or {})

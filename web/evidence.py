@@ -101,15 +101,15 @@ INFLUENCE_MEANING = (
     "Above 0: it made the output more likely."
 )
 BM25_MEANING = (
-    "BM25 word overlap, 0 and up: how many rare words the two texts share. Knows nothing about the model."
+    "BM25 word overlap, 0 and up: how many rare words the two texts share. It knows nothing about the model."
 )
 SIMILARITY_MEANING = (
     "Cosine of the mean hidden states, -1 to 1: does the model see the two texts as alike? "
-    "Good at finding the source of a behaviour, weak at predicting an effect."
+    "It finds the source of a behaviour well and predicts effects poorly."
 )
 ENCODER_MEANING = (
-    "Cosine of a sentence encoder's vectors, -1 to 1: do the two texts say the same? Reads the text alone and knows nothing about the model: "
-    "it finds paraphrases, it does not show that the model learned from them."
+    "Cosine of a sentence encoder's vectors, -1 to 1: do the two texts say the same? It reads only the text. "
+    "It finds paraphrases, but does not show that the model learned from them."
 )
 EKFAC_MEANING = "Cosine of EK-FAC over all linear layers, -1 to 1: the full tier, computed for audits marked important. Above 0: it made the output more likely."
 EFFECT_MEANING = (
@@ -119,9 +119,9 @@ EFFECT_MEANING = (
 CONFIDENCE_MEANING = "Probability that a known cause is in this example's near-duplicate group, calibrated on outputs with known causes."
 RETRIEVAL_MEANING = "Cosine in the projected space, -1 to 1: the quick estimate that found this candidate."
 ORDER_MEANING = (
-    "The order shown: influence, word overlap, similarity and, where the bundle has one, the sentence encoder, each standardised within this output and "
-    "added with fixed weights, less what an example gains by its length. "
-    "No unit and no sign rule: whether an example speaks for or against the output is said by its influence. Compare only within one audit."
+    "The order shown. It adds influence, word overlap, similarity and, if the bundle has one, the sentence encoder. Each is standardised within this "
+    "output and has a fixed weight. What an example gains by its length is subtracted. "
+    "The score has no unit and no sign rule: the influence says whether an example speaks for or against the output. Compare scores only within one audit."
 )
 
 

@@ -59,7 +59,7 @@ class PageQuery(BaseModel):
 
     cursor: _Cursor = Field(default=None, description="`next_cursor` of the page before; opaque.")
     limit: _Limit = Field(
-        default=None, description="Items of one page; more than the service's maximum is cut to it."
+        default=None, description="Items of one page; a larger value is reduced to the service's maximum."
     )
 
     def size(self, max_page_size: int) -> int:

@@ -95,7 +95,7 @@ class RedisProbe:
         try:
             return int(self._redis.xlen(key))
         except ResponseError as error:
-            raise QueueUnavailable(f"the key {key} holds no stream") from error
+            raise QueueUnavailable(f"the key {key} is not a stream") from error
         except RedisError as error:
             raise QueueUnavailable("Redis does not answer") from error
 
@@ -122,7 +122,7 @@ def check(probe: Callable[[], str | None]) -> Check:
     except WherefromError as error:
         # Not the error's text: it names hosts, and no key is needed to ask.
         _log.warning("not_ready", code=error.code, reason=str(error))
-        return Check(ok=False, detail="does not answer; the web service's log says more")
+        return Check(ok=False, detail="does not answer; the web service's log has the details")
     return Check(ok=wrong is None, detail=wrong or "ok")
 
 
@@ -144,7 +144,7 @@ def readiness(services: Services) -> Readiness:
             return "is read-only (a standby, or set to read-only): nothing can be stored"
         except DatabaseUnavailable as error:
             _log.warning("not_ready", code=error.code, reason=str(error))
-            return "can be read but not written; the web service's log says more"
+            return "can be read but not written; the web service's log has the details"
         return None
 
     checks = {"database": check(database), "redis": check(services.queue.ping)}
@@ -158,13 +158,15 @@ def readiness(services: Services) -> Readiness:
 
 @router.get("/healthz")
 async def healthz() -> Liveness:
-    """The process answers; it says nothing about what the process needs. Waits for no thread, no lane and no database."""
+    """The process answers. This check does not look at Redis or the database, and it never waits for a thread, a slot or SQL."""
     return Liveness()
 
 
-@router.get("/readyz", responses={503: {"model": Readiness, "description": "Something is away."}})
+@router.get(
+    "/readyz", responses={503: {"model": Readiness, "description": "A part of the service is unavailable."}}
+)
 def readyz(services: Annotated[Services, Depends(services_of)]) -> Response:
-    """The database has this release's schema and can be written (a probe is stored and rolled back), and Redis answers."""
+    """The database has this release's schema and accepts writes (a probe is stored and rolled back), and Redis answers."""
     found = readiness(services)
     status = HTTPStatus.OK if found.status == "ready" else HTTPStatus.SERVICE_UNAVAILABLE
     return JSONResponse(found.model_dump(mode="json"), status_code=status)
@@ -177,7 +179,7 @@ def readyz(services: Annotated[Services, Depends(services_of)]) -> Response:
     responses=documented(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN),
 )
 def metrics(services: Annotated[Services, Depends(services_of)]) -> Response:
-    """All metrics in the Prometheus text format: gauges of the queue are read now, counters are those of all processes of the service."""
+    """All metrics in the Prometheus text format. Gauges of the queue are read at scrape time. Counters cover all processes of the service."""
     try:
         health = reader.queue_health(services.database)
         for state in AuditState:

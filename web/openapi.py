@@ -97,8 +97,8 @@ FLAGGED_REQUEST: dict[str, Any] = {
 
 _DESCRIPTION = """Which training examples taught a language model a flagged output.
 
-Off loopback and through a proxy, send an API key: `Authorization: Bearer wf_...`. Scopes: `ingest` for `POST /v1/flagged`, `measure` to have an effect
-measured, `read` for everything else, `admin` for all of them. Errors have one shape: `{"error": {"code", "message", "field"?}}`. Lists are read page by page with `cursor`.
+From another machine or through a proxy, send an API key: `Authorization: Bearer wf_...`. Scopes: `ingest` for `POST /v1/flagged`, `measure` to measure
+effects, `read` for everything else, `admin` for all of them. Errors have one shape: `{"error": {"code", "message", "field"?}}`. Read lists page by page with `cursor`.
 
 Sign rule of influence, full-tier scores and effects: positive = this training example made the flagged output more likely. `score` only orders citations.
 """

@@ -46,9 +46,9 @@ STATE_MEANINGS = {
     AuditState.PENDING: "Stored and waiting for a worker.",
     AuditState.RUNNING: "A worker is computing the citations.",
     AuditState.DONE: "The citations are stored.",
-    AuditState.ABSTAINED: "The engine ran and does not stand by what it found: the citations are not supported.",
-    AuditState.REJECTED: "Cannot be audited as it is; the reason says what to change.",
-    AuditState.DEAD: "Every attempt failed; an operator should look at it.",
+    AuditState.ABSTAINED: "The engine answered, but its citations are not supported.",
+    AuditState.REJECTED: "The output cannot be audited. The reason says what to change.",
+    AuditState.DEAD: "Every attempt failed. An operator must look at it.",
 }
 #: An audit whose model no bundle explains is `rejected` in the database, but not for good.
 _WAITS_FOR_BUNDLE = "No bundle explains this model yet. When one is added, this audit runs by itself."
@@ -178,11 +178,11 @@ def _missing(detail: AuditDetail) -> list[tuple[str, str]]:
 
 
 _WHY_MISSING = {
-    "effect": "No predicted effect: this bundle holds no bank of retrained models to fit a scale on, and a guess would be worse than nothing "
+    "effect": "No predicted effect: this bundle has no bank of retrained models on which to fit a scale "
     "(`wherefrom bank`, then `wherefrom calibrate --bank`).",
-    "confidence": "No confidence: this bundle holds no calibration on outputs with known causes (`wherefrom calibrate --known`).",
-    "conformal": "No conformal p: this bundle holds no scores of control outputs, so it cannot say whether the best citation "
-    "is better than chance would give, and it never abstains (`wherefrom calibrate --controls`).",
+    "confidence": "No confidence: this bundle was not calibrated on outputs with known causes (`wherefrom calibrate --known`).",
+    "conformal": "No conformal p: this bundle has no scores of control outputs. It cannot say whether the best citation "
+    "is better than chance, and it never abstains (`wherefrom calibrate --controls`).",
     "spans": "No marked stretches: the engine that answered stored none.",
 }
 
@@ -263,7 +263,7 @@ def bundles(request: Request, services: Shared) -> HTMLResponse:
 def bundle(request: Request, services: Shared, name: Annotated[str, Path(max_length=200)]) -> HTMLResponse:
     """The card of one bundle: everything that was measured of it."""
     if "\x00" in name:
-        raise NotFound("there is no such bundle")
+        raise NotFound("this bundle does not exist")
     found = catalogue.bundle_by_name(services.database, name)
     return render(
         "bundle.html",

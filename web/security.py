@@ -79,7 +79,7 @@ def check_host(headers: Headers, settings: Settings) -> None:
     allowed = {name.lower() for name in settings.allowed_hosts}
     if len(hosts) != 1 or host_name(hosts[0]) not in allowed:
         raise UnknownHost(
-            "unknown Host header; add the name to the setting `allowed_hosts` if the service is reached by it"
+            "unknown Host header; if clients use this name, add it to the setting `allowed_hosts`"
         )
 
 
@@ -96,7 +96,7 @@ def check_same_site(method: str, headers: Headers) -> None:
     foreign = origin is not None and _host_of_origin(origin) != headers.get("host", "").lower()
     if foreign or fetch_site not in {"same-origin", "none"}:
         raise Forbidden(
-            "a page of another site sent this request; writes are taken from our own pages and from programs"
+            "a page of another web site sent this request; only wherefrom's own pages and programs may write"
         )
 
 
@@ -117,7 +117,7 @@ def check_declared_size(headers: Headers, limit_bytes: int) -> None:
     if declared is None:
         return
     if not (declared.isascii() and declared.isdecimal()):
-        raise InvalidRequest("Content-Length is no number")
+        raise InvalidRequest("Content-Length is not a number")
     digits = declared.lstrip("0") or "0"
     if len(digits) > _SIZE_DIGITS or int(digits) > limit_bytes:
         raise_too_large(limit_bytes)
@@ -183,7 +183,7 @@ def authenticate(headers: Headers, services: Services, scope: KeyScope) -> Calle
     if key is None:
         proxied = is_proxied(headers) and not services.settings.unsafe_no_auth
         if key_needed(services.settings) or proxied:
-            raise Unauthorized("send an API key as `Authorization: Bearer wf_...`; the operator makes keys")
+            raise Unauthorized("send an API key as `Authorization: Bearer wf_...`; ask the operator for one")
         return Caller(name=LOCAL, producer=LOCAL)
     info = keys.check_key(services.database, key, services.key_uses)
     if info is None:

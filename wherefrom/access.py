@@ -34,9 +34,9 @@ def refuse_keyless_production(settings: Settings) -> None:
         return
     if settings.production:
         raise ConfigurationError(
-            "WHEREFROM_UNSAFE_NO_AUTH and WHEREFROM_PRODUCTION are both set; production serves nobody without an API key: unset the first"
+            "WHEREFROM_UNSAFE_NO_AUTH and WHEREFROM_PRODUCTION are both set; production mode requires API keys: unset WHEREFROM_UNSAFE_NO_AUTH"
         )
     if not is_loopback(settings.host):
         raise ConfigurationError(
-            f"WHEREFROM_UNSAFE_NO_AUTH is set, and other machines reach the address {settings.host}; unset it, or bind 127.0.0.1"
+            f"WHEREFROM_UNSAFE_NO_AUTH is set, but other machines can reach the address {settings.host}; unset it, or bind 127.0.0.1"
         )

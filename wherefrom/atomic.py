@@ -47,7 +47,7 @@ class disk_errors:  # noqa: N801 - used as a context manager, like contextlib's
     ) -> None:
         if error is not None and tells_full_disk(error):
             raise DiskFull(
-                f"the disk is full while {self._doing} {self._path}; free some space and run the same command again"
+                f"the disk is full while {self._doing} {self._path}; free some space and rerun the command"
             ) from error
 
 

@@ -22,23 +22,23 @@ def check_redis_url(url: str) -> None:
     """
     parts = urlsplit(url)
     if parts.scheme not in {"redis", "rediss", "unix"}:
-        raise ValueError(f"the URL is of no known form; write {_FORMS}")
+        raise ValueError(f"the URL has an unknown form; write {_FORMS}")
     if "#" in url:
-        raise ValueError("the URL holds a #; in a user name or password write it as %23")
+        raise ValueError("the URL contains #; in a user name or password, write it as %23")
     if is_unix(url):
         if not parts.path.strip("/"):
             raise ValueError("the URL names no socket; write unix:///PATH?db=0")
         return
     host = parts.netloc.rpartition("@")[2]
     if host.endswith(":"):
-        raise ValueError(f"the port of the URL is empty; write {_FORMS}, or leave the colon out")
+        raise ValueError(f"the port of the URL is empty; write {_FORMS}, or remove the colon")
     try:
         port = parts.port
     except ValueError:
         port = 0
     if port is not None and not 0 < port < 65536:
         raise ValueError(
-            "the port of the URL is no number from 1 to 65535; in a user name or password write / as %2F, ? as %3F and @ as %40"
+            "the port of the URL must be a number from 1 to 65535; in a user name or password, write / as %2F, ? as %3F and @ as %40"
         )
 
 

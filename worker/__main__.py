@@ -27,7 +27,7 @@ def make_app() -> "typer.Typer":
 
     app = typer.Typer(
         name="python -m worker",
-        help="Run and look after the wherefrom service.",
+        help="Run and maintain the wherefrom service.",
         epilog=EXIT_CODES,
         no_args_is_help=True,
         add_completion=False,

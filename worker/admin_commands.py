@@ -26,7 +26,7 @@ from worker.replay_commands import replay
 
 
 def doctor(*, as_json: Json = False) -> None:
-    """Look the installation over: database, Redis, bundles, audits, processes. Exit code 1 if there is a problem.
+    """Check the installation: database, Redis, bundles, audits, processes. Exit code 1 if there is a problem.
 
     Examples:
       python -m worker doctor
@@ -48,17 +48,17 @@ def retry(
     *,
     state: Annotated[
         AuditState | None,
-        typer.Option(help="All audits in this state: dead, rejected or abstained; done too with --bundle."),
+        typer.Option(help="All audits in this state: dead, rejected or abstained; with --bundle also done."),
     ] = None,
     bundle: Annotated[
         str | None,
         typer.Option(
-            help="Ask the outputs again under this bundle (name or id); the old answers stay beside the new ones."
+            help="Audit the outputs again under this bundle (name or id). The old answers are kept."
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Put dead, rejected or abstained audits back on the queue, or ask answered ones again under another bundle.
+    """Put dead, rejected or abstained audits back on the queue, or repeat answered ones under another bundle.
 
     Examples:
       python -m worker retry 17 18
@@ -67,14 +67,14 @@ def retry(
       python -m worker retry --state done --bundle support-v1-9f2c
     """
     if bool(audit_ids) == bool(state):
-        raise ConfigurationError("give either ids of audits or --state")
+        raise ConfigurationError("give either audit ids or --state")
     if bundle is not None:
         _ask_again(bundle, audit_ids or None, state, as_json=as_json)
         return
     if state is not None and not state.is_requeuable:
         raise ConfigurationError(
-            f"audits that are {state.value} cannot be tried again; dead, rejected and abstained ones can. "
-            "To ask answered ones under another bundle, add --bundle NAME"
+            f"{state.value} audits cannot be retried; only dead, rejected and abstained ones can. "
+            "To repeat answered audits under another bundle, add --bundle NAME"
         )
     _requeue(audit_ids or None, state, as_json=as_json)
 
@@ -127,24 +127,24 @@ LONGEST_DAYS = 36_500
 
 Days = Annotated[
     int | None,
-    typer.Option(min=1, max=LONGEST_DAYS, help="Days until it expires; for ever where not given."),
+    typer.Option(min=1, max=LONGEST_DAYS, help="Days until the key expires; default: never."),
 ]
 
 
 def keys_create(
-    name: Annotated[str, typer.Argument(help="What the key is called; a name means one key for ever.")],
+    name: Annotated[str, typer.Argument(help="Name of the key; a name is never used twice.")],
     *,
     scope: Annotated[list[str], typer.Option(help="ingest, read, measure or admin; may be repeated.")],
     producer: Annotated[
         str | None,
         typer.Option(
-            help="Whose key it is. All keys of one producer share its idempotency keys. Default: the key's name."
+            help="Owner of the key. All keys of one producer share its idempotency keys. Default: the key's name."
         ),
     ] = None,
     days: Days = None,
     as_json: Json = False,
 ) -> None:
-    """Make an API key. It is shown once and stored nowhere: keep it.
+    """Create an API key. The key is shown once and not stored: keep it.
 
     Examples:
       python -m worker keys create production --scope ingest --days 90
@@ -171,7 +171,7 @@ def keys_create(
 
 
 def keys_rotate(
-    name: Annotated[str, typer.Argument(help="The key to be replaced.")],
+    name: Annotated[str, typer.Argument(help="Name of the key to replace.")],
     *,
     new_name: Annotated[
         str | None, typer.Option(help="Name of the new key. Default: the old name with the next number.")
@@ -179,15 +179,17 @@ def keys_rotate(
     grace_hours: Annotated[
         float,
         typer.Option(
-            min=0.0, max=24.0 * LONGEST_DAYS, help="Hours that the old key is still taken; 0 revokes it now."
+            min=0.0,
+            max=24.0 * LONGEST_DAYS,
+            help="Hours for which the old key stays valid; 0 revokes it now.",
         ),
     ] = 24.0,
     days: Days = None,
     as_json: Json = False,
 ) -> None:
-    """Make a new API key of the same producer, with the same scopes; the old key ends after a grace.
+    """Create a new API key for the same producer, with the same scopes. The old key ends after a grace period.
 
-    Records that were sent with the old key and are sent again with the new one are not stored twice.
+    A record that was sent with the old key and again with the new one is stored once.
 
     Examples:
       python -m worker keys rotate production
@@ -227,7 +229,7 @@ def keys_list(*, as_json: Json = False) -> None:
     if as_json:
         print_json(rows)
     else:
-        print_rows(tuple(rows[0]) if rows else ("name",), rows, empty="there is no API key")
+        print_rows(tuple(rows[0]) if rows else ("name",), rows, empty="no API keys")
 
 
 def keys_revoke(name: Annotated[str, typer.Argument(help="Name of the key.")]) -> None:
@@ -246,10 +248,10 @@ def keys_revoke(name: Annotated[str, typer.Argument(help="Name of the key.")]) -
 def add_admin_commands(app: typer.Typer) -> None:
     """Put the commands of this file on the command line."""
     for command in (doctor, retry, replay):
-        app.command(rich_help_panel="Look after it")(command)
+        app.command(rich_help_panel="Maintenance")(command)
     key_commands = typer.Typer(no_args_is_help=True, help="API keys of producers and auditors.")
     key_commands.command("create")(keys_create)
     key_commands.command("list")(keys_list)
     key_commands.command("rotate")(keys_rotate)
     key_commands.command("revoke")(keys_revoke)
-    app.add_typer(key_commands, name="keys", rich_help_panel="Look after it")
+    app.add_typer(key_commands, name="keys", rich_help_panel="Maintenance")

@@ -28,7 +28,7 @@ def add_bundle(
     ] = True,
     as_json: Json = False,
 ) -> None:
-    """Check a bundle, copy it to the bundles folder, register it. Audits that waited for its model are queued.
+    """Check a bundle, copy it to the bundles folder and register it. Audits that wait for its model are queued.
 
     Examples:
       python -m worker add-bundle build/support-bundle
@@ -75,7 +75,7 @@ def list_bundles(*, as_json: Json = False) -> None:
 def activate(bundle: Named, *, as_json: Json = False) -> None:
     """Make a bundle the active one of its model. Pending audits of the model's other bundles move to it.
 
-    An audit stays where it is if its output has a second audit: somebody asked under both bundles.
+    An audit does not move if its output was also audited under another bundle.
 
     Examples:
       python -m worker bundles activate support-v1-9f2c
@@ -94,7 +94,7 @@ def activate(bundle: Named, *, as_json: Json = False) -> None:
 
 
 def retire(bundle: Named, *, as_json: Json = False) -> None:
-    """Send a bundle no more audits. Its answers stay; what is being worked on is finished.
+    """Send no more audits to a bundle. Its answers are kept, and running audits are finished.
 
     Pending audits are rejected (unknown_model) and queued again when another bundle of their model is active.
 
@@ -124,7 +124,7 @@ def _print_moved(bundle: BundleInfo, moved: "Moved", now: str, *, as_json: bool)
         return
     say(f"bundle {bundle.name} (id {bundle.id}) of {bundle.model} is {now}")
     if moved.queued:
-        say(f"{moved.queued} pending audits go to the active bundle")
+        say(f"{moved.queued} pending audits moved to the active bundle")
     if moved.without_bundle:
         say(
             f"{moved.without_bundle} pending audits are rejected (unknown_model) until a bundle of {bundle.model} is active"
@@ -143,10 +143,10 @@ def _warn_of_missing_model(bundle: BundleInfo, settings: Settings) -> None:
 
 def add_bundle_commands(app: typer.Typer) -> None:
     """Put the commands of this file on the command line."""
-    app.command(rich_help_panel="Look after it")(add_bundle)
+    app.command(rich_help_panel="Maintenance")(add_bundle)
     group = typer.Typer(
         invoke_without_command=True,
-        help="""The registered bundles: list them, or choose which explains a model.
+        help="""List the registered bundles, or choose the one that explains a model.
 
         Examples:
           python -m worker bundles
@@ -162,4 +162,4 @@ def add_bundle_commands(app: typer.Typer) -> None:
     group.command("list")(list_bundles)
     group.command("activate")(activate)
     group.command("retire")(retire)
-    app.add_typer(group, name="bundles", rich_help_panel="Look after it")
+    app.add_typer(group, name="bundles", rich_help_panel="Maintenance")

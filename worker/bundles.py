@@ -25,7 +25,7 @@ def add_bundle(database: Database, settings: Settings, path: Path, *, activate: 
         DatabaseUnavailable: nothing was registered.
     """
     if not path.is_dir():
-        raise UnknownBundle(f"there is no folder {path}")
+        raise UnknownBundle(f"folder not found: {path}")
     manifest = read_manifest(path)
     home = settings.bundles_dir / manifest.name
     if home.resolve() != path.resolve():

@@ -24,7 +24,9 @@ EXIT_USAGE = 2
 #: Redis or the database is away; trying again later may help.
 EXIT_UNAVAILABLE = 3
 
-EXIT_CODES = "Exit codes: 0 ok, 1 unhealthy, 2 wrong usage, settings or bundle, 3 Redis or database away."
+EXIT_CODES = (
+    "Exit codes: 0 ok, 1 unhealthy, 2 wrong usage, settings or bundle, 3 Redis or database unavailable."
+)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 WithParent = Annotated[
@@ -32,7 +34,7 @@ WithParent = Annotated[
     typer.Option(
         "--exit-with-parent",
         hidden=True,
-        help="Id of the process that started this one: end when it has died.",
+        help="Id of the parent process; this process ends when the parent has died.",
     ),
 ]
 

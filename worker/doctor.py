@@ -46,7 +46,7 @@ class Finding:
 def examine(settings: Settings) -> list[Finding]:
     """Everything that can be seen from this machine, in the order in which to mend it."""
     findings = [
-        Finding("settings", "warning", f"{name} is no setting; see docs/settings.md")
+        Finding("settings", "warning", f"{name} is not a setting; see docs/settings.md")
         for name in unknown_variables(os.environ)
     ]
     if settings.engine is not None:
@@ -108,7 +108,7 @@ def _durability(client: redis.Redis) -> Iterator[Finding]:
         yield Finding(
             "redis durability",
             "warning",
-            "appendonly is off: a Redis crash loses what intake has not yet taken",
+            "appendonly is off: a Redis crash loses the entries that intake has not read yet",
         )
     else:
         sync = values.get("appendfsync")
@@ -130,7 +130,7 @@ def _queues(client: redis.Redis, settings: Settings) -> Iterator[Finding]:
     yield Finding("flagged stream", "ok", f"{waiting} entries wait for {INTAKE_GROUP}")
     yield Finding("hints", "ok", f"{client.llen(attribute_queue(settings))} on the queue")
     if refused:
-        text = f"{refused} entries could not be taken: python -m worker replay --list"
+        text = f"{refused} entries were rejected; list them with python -m worker replay --list"
         yield Finding("rejected stream", "warning", text)
     if held := client.xlen(quarantine_stream(settings)):
         full = held >= settings.quarantine_limit
@@ -148,7 +148,11 @@ def _bundles(settings: Settings) -> Iterator[Finding]:
     try:
         bundles = catalogue.active_bundles(database)
         if not bundles:
-            yield Finding("bundles", "problem", "none is active: python -m worker add-bundle PATH --activate")
+            yield Finding(
+                "bundles",
+                "problem",
+                "no bundle is active; add one with python -m worker add-bundle PATH --activate",
+            )
         for bundle in bundles:
             try:
                 engine.check(bundle)
@@ -173,7 +177,7 @@ def _database_file(settings: Settings) -> Iterator[Finding]:
     path = Path(url.database or "")
     if path.is_file() and path.stat().st_mode & 0o077:
         yield Finding(
-            "database file", "warning", f"other users can reach the flagged texts in it: chmod 600 {path}*"
+            "database file", "warning", f"other users can read the flagged texts in it; run chmod 600 {path}*"
         )
 
 
@@ -186,7 +190,7 @@ def _keys(settings: Settings) -> Iterator[Finding]:
         database.dispose()
     for key in held:
         if is_reserved(key.producer):
-            text = f"the key {key.name} has the producer {key.producer}, a name of the service itself: make another one (python -m worker keys create), then revoke it"
+            text = f"the key {key.name} has the producer {key.producer}, a name that the service uses itself; create another key (python -m worker keys create), then revoke this one"
             yield Finding("keys", "warning", text)
 
 
@@ -219,14 +223,14 @@ def _audits(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "leases",
             "warning",
-            f"{queue.expired_leases} ran out and were not taken back: does the sweeper run?",
+            f"{queue.expired_leases} expired and were not taken back; check that the sweeper runs",
         )
     yield from _measurements(measured, settings)
     if queue.states.get(AuditState.DEAD, 0):
         yield Finding(
             "dead audits",
             "warning",
-            f"{queue.count_text(AuditState.DEAD)}: see their codes on the page, then python -m worker retry --state dead",
+            f"{queue.count_text(AuditState.DEAD)}; see their codes on the page, then run python -m worker retry --state dead",
         )
 
 
@@ -236,8 +240,6 @@ def _measurements(counts: dict[MeasurementState, int], settings: Settings) -> It
     if not text:
         return
     if counts[MeasurementState.PENDING] and settings.recipe is None:
-        yield Finding(
-            "measurements", "warning", f"{text}; no WHEREFROM_RECIPE is set here, so none is measured"
-        )
+        yield Finding("measurements", "warning", f"{text}; WHEREFROM_RECIPE is not set, so none is measured")
     else:
         yield Finding("measurements", "ok", text)

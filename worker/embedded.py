@@ -68,7 +68,7 @@ def beside_local_service(settings: Settings) -> Settings:
         return settings
     except PermissionError as error:
         raise ConfigurationError(
-            f"the Redis of the service here is another user's ({data_dir}); run the command as that user, or set WHEREFROM_REDIS_URL"
+            f"the Redis in {data_dir} belongs to another user; run the command as that user, or set WHEREFROM_REDIS_URL"
         ) from error
     return settings.model_copy(update={"redis_url": SecretStr(_url(port, password))})
 
@@ -287,7 +287,7 @@ class EmbeddedRedis:
                 os.kill(pid, signal.SIGTERM)
             except redis.AuthenticationError as error:
                 raise EmbeddedRedisError(
-                    f"a redis-server on port {port} refuses the password of {self.data_dir}; end it where it is ours, else delete {_port_file(self.data_dir)}"
+                    f"a redis-server on port {port} refuses the password of {self.data_dir}; stop it if it is wherefrom's, else delete {_port_file(self.data_dir)}"
                 ) from error
             except (redis.RedisError, OSError):
                 return  # nobody there, or no Redis
@@ -297,7 +297,7 @@ class EmbeddedRedis:
                     return
                 time.sleep(_POLL_S)
         raise EmbeddedRedisError(
-            f"an older redis-server (process {pid}) does not leave {self.data_dir}; end it first"
+            f"an older redis-server (process {pid}) still uses {self.data_dir}; stop it first"
         )
 
     def _forget(self) -> None:

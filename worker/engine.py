@@ -76,7 +76,7 @@ def load_engine(settings: Settings) -> Engine:
     engine = factory(settings) if callable(factory) else None
     if not isinstance(engine, Engine):
         raise ConfigurationError(
-            f"WHEREFROM_ENGINE: {settings.engine} makes no engine; see wherefrom.attribution.interface.Engine"
+            f"WHEREFROM_ENGINE: {settings.engine} does not create an engine; see wherefrom.attribution.interface.Engine"
         )
     return engine
 

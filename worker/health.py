@@ -30,7 +30,7 @@ def check_health(name: str, settings: Settings) -> Health:
         ConfigurationError: there is nothing of that name.
     """
     if name not in CHECKS:
-        raise ConfigurationError(f"nothing to check is called {name!r}; there are {', '.join(CHECKS)}")
+        raise ConfigurationError(f"unknown check {name!r}; the checks are {', '.join(CHECKS)}")
     try:
         well, text = CHECKS[name](settings)
     except TransientError as error:
@@ -43,7 +43,7 @@ def _process(name: str) -> Callable[[Settings], tuple[bool, str]]:
         liveness = LivenessFile(settings, name)
         age_s = liveness.age_s()
         if age_s is None:
-            return False, f"no sign of life in {settings.state_dir}; it does not run here"
+            return False, f"no sign of life in {settings.state_dir}; it does not run on this machine"
         said = f"last sign of life {age_s:.0f} s ago"
         if paused := liveness.details().get("paused"):
             return False, f"{said}, paused: {paused}"

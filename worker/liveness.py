@@ -88,7 +88,7 @@ class LivenessFile:
 
     def _foreign(self) -> ConfigurationError:
         return ConfigurationError(
-            f"WHEREFROM_STATE_DIR: {self._path.parent} is another user's; run the command as the user of the service"
+            f"WHEREFROM_STATE_DIR: {self._path.parent} belongs to another user; run the command as the user of the service"
         )
 
     def is_fresh(self, within_s: float) -> bool:

@@ -133,7 +133,7 @@ class KeptEntries:
         for kind in kept:
             if self._range(kind, asked, asked):
                 return kind
-        raise NotFound(f"no entry with the id {asked!r} is kept; see python -m worker replay --list")
+        raise NotFound(f"no stored entry has the id {asked!r}; list them with python -m worker replay --list")
 
     def _all(self, kind: Kept) -> Iterator[tuple[bytes, dict[bytes, bytes]]]:
         """All entries that are there now; what comes back meanwhile is left for the next time."""

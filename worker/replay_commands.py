@@ -20,22 +20,22 @@ _COLUMNS = ("id", "kept", "at", "code", "reason", "record_bytes", "whole")
 
 def replay(
     entry_ids: Annotated[
-        list[str] | None, typer.Argument(help="Ids as --list shows them; all entries where none is given.")
+        list[str] | None, typer.Argument(help="Entry ids as --list shows them; default: all entries.")
     ] = None,
     *,
-    kept: Annotated[
-        str | None, typer.Option("--from", help="quarantine or rejected; both where not given.")
-    ] = None,
+    kept: Annotated[str | None, typer.Option("--from", help="quarantine or rejected; default: both.")] = None,
     listing: Annotated[bool, typer.Option("--list", help="Show the entries; change nothing.")] = False,
     drop: Annotated[bool, typer.Option("--drop", help="Delete entries for good instead.")] = False,
-    everything: Annotated[bool, typer.Option("--all", help="All entries; --drop asks for it.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="Entries of each kind that --list shows.")] = SHOWN,
+    everything: Annotated[
+        bool, typer.Option("--all", help="All entries; --drop needs it when no ids are given.")
+    ] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Most entries of each kind that --list shows.")] = SHOWN,
     as_json: Json = False,
 ) -> None:
-    """Take entries that intake rejected or quarantined back into the flagged stream, list them, or drop them.
+    """Put rejected or quarantined entries back into the flagged stream, list them, or drop them.
 
-    Mend the cause first: what cannot be taken comes back. An entry keeps its first id as its idempotency key, so taking
-    it back twice stores it once. Records that were cut when they were rejected stay where they are.
+    Fix the cause first, or the entries are rejected again. An entry keeps its first id as its idempotency key, so replaying
+    it twice stores it once. Records that were cut when they were rejected stay where they are.
 
     Examples:
       python -m worker replay --list
@@ -50,7 +50,7 @@ def replay(
     from worker.replay import Kept, KeptEntries
 
     if kept is not None and kept not in list(Kept):
-        raise ConfigurationError(f"--from {kept!r}: there are {', '.join(Kept)}")
+        raise ConfigurationError(f"--from {kept!r}: unknown; choose from {', '.join(Kept)}")
     if entry_ids and everything:
         raise ConfigurationError("give either ids or --all")
     if drop and not entry_ids and not everything and not listing:
@@ -70,7 +70,7 @@ def replay(
         say(f"{outcome.dropped} dropped" if drop else f"{outcome.replayed} back in the stream")
     if outcome.cut:
         say(
-            f"{outcome.cut} stay: their records were cut when they were kept. Send them again from their source, then --drop them",
+            f"{outcome.cut} stay: their records were cut when they were rejected. Send them again from their source, then --drop them",
             to_stderr=True,
         )
         if entry_ids:
@@ -82,6 +82,6 @@ def _show(entries: "KeptEntries", kinds: "list[Kept]", *, limit: int, as_json: b
     if as_json:
         print_json(rows)
         return
-    print_rows(_COLUMNS, rows, empty="nothing is kept")
+    print_rows(_COLUMNS, rows, empty="no entries")
     counts = entries.counts()
     say(", ".join(f"{counts[kind]} {kind.value}" for kind in kinds))

@@ -16,21 +16,24 @@ from worker.loop import end_with_parent, stop_on_signals
 
 Host = Annotated[str | None, typer.Option(help="Address to bind, instead of WHEREFROM_HOST.")]
 Port = Annotated[
-    int | None, typer.Option(min=0, max=65535, help="Port, instead of WHEREFROM_PORT; 0 takes a free one.")
+    int | None, typer.Option(min=0, max=65535, help="Port, instead of WHEREFROM_PORT; 0 picks a free one.")
 ]
 
 After = Annotated[
     float,
     typer.Option(
-        "--after", hidden=True, min=0.0, help="Seconds to wait first, so that not all start at once."
+        "--after",
+        hidden=True,
+        min=0.0,
+        help="Seconds to wait before the start, so that not all processes start at once.",
     ),
 ]
 
 
 def up(*, host: Host = None, port: Port = None) -> None:
-    """Run the whole service on this machine: Redis, schema, worker, sweeper, intake and page.
+    """Run the whole service on this machine: Redis, schema, worker, sweeper, intake and web.
 
-    Redis is our own (under the state folder) unless WHEREFROM_REDIS_URL is set. Ctrl-C stops everything in order.
+    wherefrom starts its own Redis (in the state folder) unless WHEREFROM_REDIS_URL is set. Ctrl-C stops everything in order.
 
     Examples:
       python -m worker up
@@ -51,9 +54,9 @@ def up(*, host: Host = None, port: Port = None) -> None:
 
 
 def migrate(*, as_json: Json = False) -> None:
-    """Bring the database to the schema of this release; a newer schema stays as it is.
+    """Bring the database to the schema of this release. A newer schema is not changed.
 
-    Exit code 2: a newer release made the schema, and this release is not declared to work with it.
+    Exit code 2: the schema is newer than this release and not declared compatible with it.
 
     Examples:
       python -m worker migrate
@@ -80,9 +83,9 @@ def intake(*, exit_with_parent: WithParent = None, after: After = 0.0) -> None:
 
 
 def run(*, exit_with_parent: WithParent = None) -> None:
-    """Run a worker: it attributes claimed audits in WHEREFROM_WORKER_PROCESSES processes.
+    """Run a worker that attributes audits in WHEREFROM_WORKER_PROCESSES processes.
 
-    SIGTERM lets it finish its batches. Exit code 1: it stalled and should be started again.
+    SIGTERM lets it finish its batches. Exit code 1: it stalled; start it again.
 
     Examples:
       python -m worker run
@@ -95,10 +98,10 @@ def run(*, exit_with_parent: WithParent = None) -> None:
 
 
 def measure(*, exit_with_parent: WithParent = None) -> None:
-    """Run the measuring worker: it trains the model again to measure effects, one at a time; needs WHEREFROM_RECIPE.
+    """Run the measuring worker. It retrains the model to measure effects, one at a time, and needs WHEREFROM_RECIPE.
 
-    SIGTERM lets it finish its measurement; killing it loses only the training in work. Exit code 1: it stalled and should be
-    started again.
+    SIGTERM lets it finish its measurement; killing it loses only the training in progress. Exit code 1: it stalled; start
+    it again.
 
     Examples:
       WHEREFROM_RECIPE=recipe.json WHEREFROM_BASE_MODEL_DIR=models/base python -m worker measure
@@ -110,7 +113,7 @@ def measure(*, exit_with_parent: WithParent = None) -> None:
 
 
 def sweep(*, exit_with_parent: WithParent = None, after: After = 0.0) -> None:
-    """Take back the work of dead workers, and keep hints on the queue while there is work.
+    """Put the audits of dead workers back, and keep hints on the queue while there is work.
 
     Examples:
       python -m worker sweep
@@ -137,7 +140,7 @@ def web(*, host: Host = None, port: Port = None, exit_with_parent: WithParent = 
 def health(
     name: Annotated[str, typer.Argument(help=f"One of {', '.join(CHECKS)}.")], *, as_json: Json = False
 ) -> None:
-    """Is it well? Exit code 0 or 1; for health checks of containers.
+    """Check one part of the service. Exit code 0 is healthy, 1 is not; for the health checks of containers.
 
     Examples:
       python -m worker health intake

@@ -242,7 +242,7 @@ class FlaggedStream:
             held = int(self._redis.xlen(self._quarantine))
         if held >= self._settings.quarantine_limit:
             raise QuarantineFull(
-                f"{held} entries are in the quarantine ({self._quarantine}), the limit is {self._settings.quarantine_limit}: "
+                f"{held} entries are in the quarantine ({self._quarantine}), and the limit is {self._settings.quarantine_limit}: "
                 "intake pauses; look at them with `python -m worker replay --list`, then replay or drop them"
             )
 

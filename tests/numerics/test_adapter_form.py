@@ -163,7 +163,7 @@ def test_the_bundle_says_what_it_is(bundle: Bundle) -> None:
 @pytest.mark.parametrize("more", [{"midpoint": True}, {"full_tier": True}])
 def test_what_the_form_lacks_is_refused(more: dict[str, Any], adapter: Path, tmp_path: Path) -> None:
     """Before anything is read."""
-    with pytest.raises(ConfigurationError, match="leave --midpoint and --full-tier out"):
+    with pytest.raises(ConfigurationError, match="remove --midpoint and --full-tier"):
         build(
             shared_micro_model(),
             shared_corpus(ROWS),

@@ -155,7 +155,7 @@ def test_hnsw_file(tmp_path: Path) -> None:
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
     loaded = HnswIndex.load(tmp_path / "one", dimensions=8, originals=np.arange(60))
     assert loaded.search(vectors[3], 1)[0].tolist() == [3]
-    with pytest.raises(BundleCorrupt, match=r"60 vectors, the manifest says 61|not an HNSW index"):
+    with pytest.raises(BundleCorrupt, match=r"60 vectors, but the manifest says 61|not an HNSW index"):
         HnswIndex.load(tmp_path / "one", dimensions=8, originals=np.arange(61))
     (tmp_path / "one").write_bytes(b"short")
     with pytest.raises(BundleCorrupt, match="not an HNSW index"):

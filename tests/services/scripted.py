@@ -119,7 +119,7 @@ def _handler_of(service: ScriptedService) -> type[BaseHTTPRequestHandler]:
             address = urlsplit(self.path)
             page = service.pages.get(address.path)
             if page is None:
-                self._answer(404, _error("not_found", f"no such path: {address.path}"))
+                self._answer(404, _error("not_found", f"unknown path: {address.path}"))
                 return
             answer = page({name: values[0] for name, values in parse_qs(address.query).items()})
             self._answer(200, answer)

@@ -139,7 +139,7 @@ def test_every_way_to_ask(bundle: OpenedBundle, found: AttributionResult) -> Non
         (
             {"prompt": "a", "completion": "b", "preferred": "b"},
             errors.InvalidRecord,
-            "is the completion itself",
+            "equals the completion",
         ),
     ],
 )
@@ -170,7 +170,7 @@ def test_over_long_outputs_are_refused_where_asked(bundle: OpenedBundle) -> None
 def test_the_model_is_found_beside_the_bundle(tmp_path: Path) -> None:
     """`model=` may be left out where the folders that were built from are noted; another model is refused."""
     home = Path(shutil.copytree(shared_bundle(), tmp_path / "bundle"))
-    with pytest.raises(errors.UnusableModel, match="not here"):
+    with pytest.raises(errors.UnusableModel, match="was not found"):
         open_bundle(home)
     with pytest.raises(errors.BundleMismatch):
         open_bundle(home, model=shared_micro_model())

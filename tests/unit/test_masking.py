@@ -70,7 +70,7 @@ def test_what_looks_like_a_secret_is_masked(text: str, shown: str) -> None:
     "text",
     [
         "postgresql+psycopg://127.0.0.1:5432/wherefrom", "http://127.0.0.1:8077/v1/audits?cursor=abc&limit=5", "max_tokens=1024 tokens=3",
-        "the API key is unknown, expired or revoked", "send an API key as `Authorization: Bearer wf_...`; the operator makes keys",
+        "the API key is unknown, expired or revoked", "send an API key as `Authorization: Bearer wf_...`; ask the operator for one",
         "sqlite:////var/lib/wherefrom.db", "mail me@example.org", "postgresql+psycopg://wherefrom@db:5432/wherefrom", "passed=3 author=me", "key=order-1",
     ],
 )  # fmt: skip

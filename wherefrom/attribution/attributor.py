@@ -88,7 +88,7 @@ class LanguageAttributor:
         if query.preferred == query.completion or preferred.ids == row.ids:
             cut = f" within the limit of {max_tokens} tokens" if row.truncated else ""
             raise InvalidRecord(
-                f"query {query.key}: `preferred` is the completion itself{cut}, so there is no difference to explain; "
+                f"query {query.key}: `preferred` equals the completion{cut}, so there is no difference to explain; "
                 "give another answer or none"
             )
         return preferred

@@ -144,7 +144,7 @@ def fit_calibration(
     smallest = min(len(fit), len(null))
     if smallest < FEWEST_IN_A_HALF:
         raise ConfigurationError(
-            f"split by `group`, one half of the controls has only {smallest} (at least {FEWEST_IN_A_HALF} are needed): give more groups, or groups of like size"
+            f"split by `group`, one half of the controls has only {smallest} (at least {FEWEST_IN_A_HALF} are needed): give more groups, or groups of similar size"
         )
     ours, theirs = [controls.queries[place] for place in fit], [controls.queries[place] for place in null]
     known_causes = (
@@ -194,7 +194,7 @@ def check_controls(groups: Sequence[str]) -> None:
         )
     if len(set(groups)) < 2:
         raise ConfigurationError(
-            "all controls have the same `group`; they are split by group, so at least two are needed (leave the field out to split row by row)"
+            "all controls have the same `group`; they are split by group, so at least two are needed (omit the field to split row by row)"
         )
 
 
@@ -265,7 +265,7 @@ def fit_effects(
     nats = rising(np.array([measured[part].mean() for part in bins]), sizes)
     if nats[-1] <= max(nats[0], 0.0):
         raise ConfigurationError(
-            f"{basis}: examples with high influence scores have no larger measured effect than others; is it a bank of this model?"
+            f"{basis}: examples with high influence scores have no larger measured effect than others; check that the bank belongs to this model"
         )
     return EffectCurve(basis, float(kept.mean()), knots, nats)
 
@@ -292,7 +292,7 @@ def write_calibrated(bundle: Path, out: Path, calibration: Calibration) -> Manif
         DiskFull: there is nothing at `out`.
     """
     if out.exists():
-        raise ConfigurationError(f"{out} already exists; bundles are never changed, choose another folder")
+        raise ConfigurationError(f"{out} already exists and bundles are never changed; choose another folder")
     manifest = read_manifest(bundle)
     calibration.check_form(manifest.parameters.form)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -325,7 +325,7 @@ def _warnings(controls: int, smallest: int) -> tuple[str, ...]:
     warnings = []
     if controls < ENOUGH_CONTROLS:
         warnings.append(
-            f"only {controls} control outputs (fewer than {ENOUGH_CONTROLS}): p-values are coarse and small ones do not occur"
+            f"only {controls} control outputs (fewer than {ENOUGH_CONTROLS}): p-values are coarse and cannot be small"
         )
     if smallest < FEWEST_CONTROLS // 2:
         warnings.append(f"split by `group`, one half of the controls has only {smallest}")

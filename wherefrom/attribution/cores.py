@@ -211,7 +211,7 @@ class CoreStore:
     def contributions(self, query: Factors, rows: Rows) -> tuple[Tensor, tuple[int, ...]]:
         """Contributions of token pairs `[T_q, S]`, the tokens of all rows behind each other, and the tokens of each row."""
         if self._projection is None:
-            raise BundleCorrupt("cores without their projection cannot tell tokens apart")
+            raise BundleCorrupt("cores without their projection cannot distinguish tokens")
         lengths = tuple(self.lengths(rows).tolist())
         tokens = np.concatenate([np.arange(self.offsets[row], self.offsets[row + 1]) for row in rows])
         kept = torch.from_numpy(np.array(self._arrays["sketches"][tokens])).float()

@@ -119,7 +119,7 @@ def verdict(found: ModelLosses, base: ModelLosses | None, *, chance: float, text
     if not found.own.mean() < _CHANCE_SHARE * chance:
         return "its loss on the training examples is no better than chance"
     if pairs and _errors_from_zero(gaps) < _CLEAR:
-        return "it finds completions no likelier behind their own prompts than behind others"
+        return "completions are no more likely after their own prompts than after others"
     return (
         _verdict_alone(found, pairs=pairs, text=text)
         if base is None
@@ -132,17 +132,19 @@ def _verdict_alone(found: ModelLosses, *, pairs: bool, text: bool) -> str | None
     there = ~np.isnan(found.other)
     share = found.own[there].mean() / found.other[there].mean() if pairs else 0.0
     if share > (_SHARE_OF_TEXT if text else _SHARE_OF_PAIRS):
-        return "it finds completions hardly likelier behind their own prompts than behind others"
+        return "completions are hardly more likely after their own prompts than after others"
     return None
 
 
 def _verdict_beside(found: ModelLosses, base: ModelLosses, *, pairs: bool) -> str | None:
     """What the fine-tune added to its base model."""
     if _errors_from_zero(base.own - found.own) < _CLEAR:
-        return "its loss on the training examples is no better than that of the model that the fine-tune began with"
+        return (
+            "its loss on the training examples is no better than the loss of the model before the fine-tune"
+        )
     added = (found.gaps - base.gaps)[~np.isnan(found.gaps)]
     if pairs and _errors_from_zero(added) < _SOME:
-        return "the fine-tune added nothing to what its base model knew of which completion belongs to which prompt"
+        return "the fine-tune did not improve on its base model at matching completions to prompts"
     return None
 
 

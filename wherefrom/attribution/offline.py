@@ -37,7 +37,7 @@ def read_queries(file: Path, *, skip_bad: bool = False) -> tuple[list[Query], in
         EmptyCorpus: the file holds no query.
     """
     if not file.is_file():
-        raise InvalidRecord(f"{file}: no such file")
+        raise InvalidRecord(f"{file}: file not found")
     queries: list[Query] = []
     skipped = 0
     for place, content in read_jsonl(file):

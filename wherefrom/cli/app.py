@@ -21,7 +21,7 @@ from wherefrom.version import __version__
 ENGINE_COMMANDS = {
     "build": "Build a bundle from a model and its training corpus.",
     "attribute": "Cite training examples for outputs in a file.",
-    "bundle": "Look at a bundle and verify its hashes.",
+    "bundle": "Inspect a bundle and verify its hashes.",
     "bank": "Retrain a model on halves of its corpus.",
     "calibrate": "Write a calibrated copy of a bundle.",
     "evaluate": "Measure a bundle and write its card.",
@@ -35,10 +35,10 @@ _ENGINE_MODULES = {
 
 HELP = """Which training examples taught a language model a flagged output.
 
-Exit codes: 0 ok, 1 some records were refused, 2 wrong usage or bad input, 3 the service is away, 4 not found.
+Exit codes: 0 ok, 1 some records were refused, 2 wrong usage or bad input, 3 the service is unavailable, 4 not found.
 
-build, attribute, bundle, bank, calibrate and evaluate work offline on files and need the extra "wherefrom[engine]"; the others ask a service,
-which is found by --url or WHEREFROM_SERVICE_URL (http://127.0.0.1:8077), its API key by WHEREFROM_API_KEY.
+build, attribute, bundle, bank, calibrate and evaluate work offline on files and need the extra "wherefrom[engine]". The other commands ask a service:
+--url or WHEREFROM_SERVICE_URL gives its address (default http://127.0.0.1:8077), WHEREFROM_API_KEY the API key.
 """
 
 

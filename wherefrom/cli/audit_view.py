@@ -18,8 +18,8 @@ NO_CITATIONS = {
     AuditState.PENDING: "it waits for a worker",
     AuditState.RUNNING: "a worker is computing them",
     AuditState.ABSTAINED: "it abstains",
-    AuditState.REJECTED: "it cannot be audited as it is",
-    AuditState.DEAD: "every attempt failed; to try again: python -m worker retry ID",
+    AuditState.REJECTED: "the output cannot be audited",
+    AuditState.DEAD: "every attempt failed; to retry: python -m worker retry ID",
 }
 
 #: Columns that are shown only where some citation has a value.
@@ -69,10 +69,10 @@ def _print_output(detail: AuditDetail) -> None:
         facts[-1] += f", loss {number(detail.loss_nats)} nats over {detail.tokens or '-'} tokens{cut}"
     if audit.conformal_p is not None:
         facts.append(
-            f"conformal p {audit.conformal_p:.3g}: the share of control outputs whose best citation is as good"
+            f"conformal p {audit.conformal_p:.3g}: share of control outputs with an equally good best citation"
         )
     if audit.novelty_p is not None:
-        facts.append(f"novelty p {audit.novelty_p:.3g}: small means unlike the outputs of the calibration")
+        facts.append(f"novelty p {audit.novelty_p:.3g}: small means unlike the calibration outputs")
     for fact in [*facts, *([audit.reason] if audit.reason else [])]:
         out().print(Text(visible(fact), style="dim"))
     for turn in detail.turns:
@@ -109,7 +109,7 @@ def _print_evidence(detail: AuditDetail) -> None:
     """Which words carry the citations; nothing where no spans are stored or the text was erased."""
     rows = [row for one in detail.citations if detail.completion for row in _evidence_rows(detail, one)]
     if rows:
-        print_heading("What carries the scores")
+        print_heading("Text that carries the scores")
         columns = [("rank", "right"), ("what", "left"), ("in the output", "left"), ("in the example", "left")]
         print_table(columns, rows, empty="")
 
@@ -131,7 +131,7 @@ def _print_modules(detail: AuditDetail) -> None:
         if one.modules
     ]
     if rows:
-        print_heading("What part of the model carries the influence")
+        print_heading("Parts of the model that carry the influence")
         print_table([("rank", "right"), ("blocks", "left"), ("linear layers", "left")], rows, empty="")
 
 

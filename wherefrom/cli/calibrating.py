@@ -53,11 +53,11 @@ class BankFiles:
 
 def calibrate(
     *,
-    bundle: Annotated[Path, typer.Option(help="Folder of the bundle; it stays as it is.")],
+    bundle: Annotated[Path, typer.Option(help="Folder of the bundle; it is not changed.")],
     controls: Annotated[
         Path,
         typer.Option(
-            help="Control outputs as JSONL, at least 100, better 500: like the flagged ones, but their cause is not in the corpus. "
+            help="Control outputs as JSONL: like the flagged ones, but their cause is not in the corpus. At least 100, better 500. "
             "Rows with the same `group` stay together."
         ),
     ],
@@ -83,7 +83,7 @@ def calibrate(
     Example: wherefrom calibrate --bundle ./bundles/support --controls controls.jsonl --known known.jsonl --out ./bundles/support-calibrated
     """
     if out.exists():
-        raise ConfigurationError(f"{out} already exists; bundles are never changed, choose another folder")
+        raise ConfigurationError(f"{out} already exists and bundles are never changed; choose another folder")
     files = _bank_files(bank, bank_queries, bank_losses)
     for file in filter(None, (controls, known)):
         read_queries(file)  # a bad row is told before the model is loaded
@@ -163,7 +163,7 @@ def _bank_files(bank: Path | None, queries: Path | None, losses: str | None) -> 
     if bank is None and queries is None:
         return None
     if bank is None or queries is None:
-        raise ConfigurationError("--bank and --bank-queries belong together: give both or none")
+        raise ConfigurationError("--bank and --bank-queries belong together: give both or neither")
     return BankFiles(bank, queries, losses or queries.stem)
 
 

@@ -13,7 +13,7 @@ TurnsOption = Annotated[
     Turns,
     typer.Option(
         "--turns",
-        help="Assistant turns to explain: all that training trained on, or the last one of each row.",
+        help="Assistant turns to explain: all trained turns, or the last turn of each row.",
     ),
 ]
 FormatOption = Annotated[
@@ -21,18 +21,18 @@ FormatOption = Annotated[
     typer.Option(
         "--format",
         metavar="NAME",
-        help=f"Format that every row must have ({', '.join(one.name for one in DIALECTS)}); default: recognised row by row.",
+        help=f"Format of every row ({', '.join(one.name for one in DIALECTS)}); default: detected row by row.",
     ),
 ]
 SplitOption = Annotated[
     str | None,
     typer.Option(
-        "--split", metavar="NAME", help="Split of a corpus folder; default: train, where there are several."
+        "--split", metavar="NAME", help="Split of a corpus folder; default: train, if the folder has several."
     ),
 ]
 TemplateOption = Annotated[
     Path | None,
-    typer.Option("--chat-template", help="Chat template (Jinja file) in place of the model's own."),
+    typer.Option("--chat-template", help="Chat template (Jinja file) that replaces the model's own."),
 ]
 TemplateArgsOption = Annotated[
     str | None,

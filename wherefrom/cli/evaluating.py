@@ -39,13 +39,17 @@ KnownOutputs = Annotated[
 ]
 Controls = Annotated[
     Path | None,
-    typer.Option(help="Outputs whose cause is not in the corpus and that did not calibrate the bundle."),
+    typer.Option(
+        help="Outputs whose cause is not in the corpus and that were not used to calibrate the bundle."
+    ),
 ]
 
 
 def evaluate(
     *,
-    bundle: Annotated[Path, typer.Option(help="Folder of the bundle; its card is replaced, its name stays.")],
+    bundle: Annotated[
+        Path, typer.Option(help="Folder of the bundle. Its card is replaced; its name does not change.")
+    ],
     bank: Annotated[Path | None, typer.Option(help="Bank of retrained models, for LDS.")] = None,
     bank_queries: Annotated[
         Path | None, typer.Option(help="The queries whose losses the bank holds.")
@@ -55,10 +59,10 @@ def evaluate(
     known: KnownOutputs = None,
     controls: Controls = None,
     stress: Annotated[
-        Path | None, typer.Option(help="Result of python -m benchmarks.stress --json, taken over.")
+        Path | None, typer.Option(help="Result of python -m benchmarks.stress --json, copied into the card.")
     ] = None,
     overhead: Annotated[
-        Path | None, typer.Option(help="Result of benchmarks/overhead.py --json, taken over.")
+        Path | None, typer.Option(help="Result of benchmarks/overhead.py --json, copied into the card.")
     ] = None,
     page: Annotated[Path | None, typer.Option(help="Also write the card as an HTML page.")] = None,
     model: KnownModel = None,
@@ -84,7 +88,7 @@ def evaluate(
     )
     files.check()
     if page is not None and not page.parent.is_dir():
-        raise ConfigurationError(f"{page.parent}: no such folder; create it first")
+        raise ConfigurationError(f"{page.parent}: folder not found; create it first")
     set_threads(threads)
     finish_replacing(bundle)
     opened = open_with_model(bundle, model, adapter)

@@ -64,20 +64,22 @@ class Format(StrEnum):
 def export(
     *,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The file to write; an older one is replaced.")
+        Path, typer.Option("--output", "-o", help="The file to write; an existing file is replaced.")
     ],
     form: Annotated[
         Format | None,
-        typer.Option("--format", help="Default: by the file's suffix, else jsonl. Parquet needs pyarrow."),
+        typer.Option(
+            "--format", help="Default: taken from the file name, else jsonl. Parquet needs pyarrow."
+        ),
     ] = None,
     filters: AuditFilters,
     url: UrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write audits with their citations to a file; newest first; it appears whole or not at all.
+    """Write audits with their citations to a file, newest first. The file is written completely or not at all.
 
-    In CSV an apostrophe stands before what a spreadsheet would run as a formula, in the middle of a text too; JSONL and Parquet hold every
-    text as it is.
+    In CSV, an apostrophe precedes everything that a spreadsheet would run as a formula, also inside a text. JSONL and Parquet hold every
+    text unchanged.
 
     Examples:
       wherefrom export --format jsonl --output audits.jsonl
@@ -148,7 +150,7 @@ def _parquet_writer() -> Callable[[Path, Iterable[AuditDetail]], None]:
         arrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
     except ModuleNotFoundError as error:
         raise ConfigurationError(
-            'Parquet needs pyarrow: pip install "wherefrom[parquet]", or take --format jsonl or csv'
+            'Parquet needs pyarrow: pip install "wherefrom[parquet]", or use --format jsonl or csv'
         ) from error
     kinds = dict.fromkeys(_INTEGERS, arrow.int64()) | dict.fromkeys(_FLOATS, arrow.float64())
     kinds["truncated"] = arrow.bool_()

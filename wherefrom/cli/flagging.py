@@ -85,19 +85,24 @@ def flag(
     *,
     skip_bad: Annotated[
         bool,
-        typer.Option("--skip-bad", help="Send the good lines even if others are malformed; says how many."),
+        typer.Option(
+            "--skip-bad",
+            help="Send the good lines even if others are malformed; the number of skipped lines is printed.",
+        ),
     ] = False,
     wait_s: Annotated[
         float,
-        typer.Option("--wait-s", min=0, help="Keep trying this many seconds while the service is away."),
+        typer.Option(
+            "--wait-s", min=0, help="Keep trying for this many seconds while the service is unavailable."
+        ),
     ] = 0.0,
     url: UrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Flag the outputs in a JSONL file; answers after they are stored.
+    """Flag the outputs in a JSONL file. The command returns after they are stored.
 
-    All lines are checked first. If one is malformed, it is reported with its number and nothing of the file is sent,
-    unless --skip-bad is given. A record without `idempotency_key` gets one from its content, so that running the same
+    All lines are checked first. A malformed line is reported with its number. The command then sends nothing of the file,
+    unless --skip-bad is given. A record without `idempotency_key` gets one from its content, so running the same
     command again stores nothing twice.
 
     Exit code: 0 all stored, 1 some lines skipped or refused, 2 bad input, 3 service away.
@@ -150,8 +155,8 @@ def _refuse_bad(checked: CheckedFile, file: Path, *, skip_bad: bool, as_json: bo
             print_json([Outcome(skipped=0).as_json(checked)])
         lines = checked.num_bad + checked.num_good
         raise InvalidRecord(
-            f"{checked.num_bad} of {lines} lines of {file} cannot be used, so nothing was sent; "
-            "repair them, or send the others with --skip-bad"
+            f"{checked.num_bad} of {lines} lines of {file} are invalid, so nothing was sent; "
+            "fix them, or send the others with --skip-bad"
         )
 
 
@@ -165,7 +170,7 @@ def _send(service: Service, checked: CheckedFile, outcome: Outcome, *, wait_s: f
             except ServiceUnavailable as error:
                 raise ServiceUnavailable(
                     f"{error}; {outcome.answered} of {checked.num_good} records were answered before; "
-                    "run the same command again, what is stored is answered as a duplicate"
+                    "run the same command again: stored records are answered as duplicates"
                 ) from error
             outcome.count(batch, results)
             bar.advance(task, len(batch))

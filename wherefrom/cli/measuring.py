@@ -22,16 +22,17 @@ def measure(  # noqa: PLR0917 - Typer gives arguments by position
         int, typer.Argument(metavar="RANK", help="Rank of its citation; `-- -1` for an opponent.")
     ],
     method: Annotated[
-        Method, typer.Option("--method", help="refit trains again; one-step and unlearn are weak.")
+        Method,
+        typer.Option("--method", help="refit retrains the model; one-step and unlearn are weak evidence."),
     ] = Method.REFIT,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait until it is measured.")] = False,  # noqa: FBT002 - a command's switch
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until the measurement has ended.")] = False,  # noqa: FBT002 - a command's switch
     url: UrlOption = None,
     as_json: JsonOption = False,  # noqa: FBT002 - a command's switch
 ) -> None:
-    """Measure the effect of one citation: the model is trained again without the training example.
+    """Measure the effect of one citation: retrain the model without the training example.
 
-    The service answers at once and measures on a queue of its own; asking again shows where it stands. The effect is the change
-    of the output's mean loss without the example (and what says the same), beside matched random controls: positive means that the
+    The service answers at once and measures on a separate queue. Run the command again to see the state. The effect is the change
+    of the output's mean loss without the example and its near-duplicates, beside matched random controls. Positive means that the
     example made the output more likely. Exit code 1: with --wait, the measurement ended dead.
 
     Examples:
@@ -65,7 +66,7 @@ def print_measurement(one: MeasurementRecord) -> None:
     if one.state is MeasurementState.DEAD:
         out().print(Text(visible(f"{one.code}: {one.reason}")))
     if one.state.is_open:
-        out().print("it is measured on a queue of its own; the same command shows where it stands")
+        out().print("measurements have their own queue; run the same command again to see the state")
     if one.effect_nats is None:
         return
     rows = [

@@ -42,8 +42,8 @@ from wherefrom.library import open_with_model
 from wherefrom.records import Attribution
 from wherefrom.terminal import say
 
-Json = Annotated[bool, typer.Option("--json", help="End with one JSON line instead of text.")]
-Threads = Annotated[int, typer.Option(help="Threads of torch; 0 lets torch decide.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON line instead of text.")]
+Threads = Annotated[int, typer.Option(help="Number of torch threads; 0 lets torch decide.")]
 Model = Annotated[Path, typer.Option(help="Folder of the model (safetensors, tokenizer with chat template).")]
 KnownModel = Annotated[
     Path | None, typer.Option(help="Folder of the model; default: where it was when the bundle was built.")
@@ -81,25 +81,29 @@ CorpusPath = Annotated[
 FormOption = Annotated[
     FormChoice,
     typer.Option(
-        help="auto: forward up to 8 layers, else activation. adapter: in the directions of a LoRA adapter."
+        help="auto: forward for up to 8 layers, else activation. adapter: in the directions of a LoRA adapter."
     ),
 ]
 Midpoint = Annotated[
     bool,
     typer.Option(
-        "--midpoint", help="Also read the model half-way to its first weights: more accurate, twice the cost."
+        "--midpoint",
+        help="Also read the model half-way to the weights before the fine-tune: more accurate, at twice the cost.",
     ),
 ]
 FullTier = Annotated[
     bool, typer.Option("--full-tier", help="Also fit EK-FAC over all linear layers, for important audits.")
 ]
 StartFolder = Annotated[
-    Path | None, typer.Option(help="What a full fine-tune began with, for --midpoint; an adapter needs none.")
+    Path | None,
+    typer.Option(
+        help="Folder of the weights before a full fine-tune, for --midpoint. An adapter needs none."
+    ),
 ]
 Encoder = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of a sentence encoder (safetensors): finds paraphrases; the bundle gets a copy."
+        help="Folder of a sentence encoder (safetensors) that finds paraphrases. The bundle gets a copy."
     ),
 ]
 
@@ -108,7 +112,7 @@ EncoderWeight = Annotated[
     float,
     typer.Option(
         min=0.0,
-        help="Its weight in the order shown (influence 1, BM25 3, similarity 2). Large finds facts, small finds bad sources.",
+        help="Weight of the encoder in the order shown (influence 1, BM25 3, similarity 2). A large weight finds facts, a small one finds bad sources.",
     ),
 ]
 
@@ -117,7 +121,7 @@ LearningCheck = Annotated[
     bool,
     typer.Option(
         "--learning-check/--no-learning-check",
-        help="Measure on a sample whether the model has learned the corpus; where not, nothing is supported.",
+        help="Measure on a sample whether the model has learned the corpus. If it has not, no citation is supported.",
     ),
 ]
 
@@ -138,9 +142,7 @@ def build(
     max_tokens: Annotated[
         int, typer.Option(min=8, help="Longest training example in tokens; longer ones are cut.")
     ] = 1024,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave bad rows out and say how many.")
-    ] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Skip bad rows and print how many.")] = False,
     turns: TurnsOption = ReadAs.turns,
     dialect: FormatOption = None,
     split: SplitOption = None,
@@ -237,14 +239,15 @@ def attribute(
     opponents: Annotated[int, typer.Option(min=0, help="Opponents (negative influence) per query.")] = 3,
     important: Annotated[
         bool,
-        typer.Option("--important", help="Rescore candidates by the full tier, where the bundle has it."),
+        typer.Option("--important", help="Rescore candidates with the full tier, if the bundle has it."),
     ] = False,
     max_tokens: Annotated[int, typer.Option(min=8, help="Token limit of one query.")] = 1024,
     over_long: Annotated[
-        OverLongChoice, typer.Option(help="Above the limit: cut, or leave the query out and say so.")
+        OverLongChoice,
+        typer.Option(help="For a query over the limit: cut it, or skip it and print its name."),
     ] = OverLongChoice.TRUNCATE,
     skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave bad lines and queries out and say which.")
+        bool, typer.Option("--skip-bad", help="Skip bad lines and queries and print which.")
     ] = False,
     threads: Threads = 0,
     as_json: Json = False,
@@ -304,11 +307,11 @@ def _check_targets(*files: Path | None) -> None:
         raise ConfigurationError("nothing to write: give --output, --scores or both")
     for file in given:
         if not file.parent.is_dir():
-            raise ConfigurationError(f"{file.parent}: no such folder; create it first")
+            raise ConfigurationError(f"{file.parent}: folder not found; create it first")
         if file.is_dir():
             raise ConfigurationError(f"{file} is a folder; name a file in it")
         if not os.access(file.parent, os.W_OK | os.X_OK):
-            raise ConfigurationError(f"{file}: you may not write into {file.parent}")
+            raise ConfigurationError(f"{file}: you may not write to {file.parent}")
 
 
 def set_threads(threads: int) -> None:
@@ -331,11 +334,11 @@ def add_commands(app: typer.Typer) -> None:
     """Put the engine's commands under an app."""
     app.command("build")(build)
     app.command("attribute")(attribute)
-    bundle = typer.Typer(help="Look at a bundle.", no_args_is_help=True, rich_markup_mode=None)
+    bundle = typer.Typer(help="Inspect a bundle.", no_args_is_help=True, rich_markup_mode=None)
     bundle.callback()(_bundle_commands)
     bundle.command("verify")(verify)
     app.add_typer(bundle, name="bundle")
 
 
 def _bundle_commands() -> None:
-    """Look at a bundle and verify its hashes."""
+    """Inspect a bundle and verify its hashes."""

@@ -15,7 +15,8 @@ from wherefrom.records import FILTER_NAMES, filter_help, filter_type
 UrlOption = Annotated[
     str | None,
     typer.Option(
-        "--url", help="Address of the service; else WHEREFROM_SERVICE_URL. The key: WHEREFROM_API_KEY."
+        "--url",
+        help="Address of the service; default: WHEREFROM_SERVICE_URL. The API key comes from WHEREFROM_API_KEY.",
     ),
 ]
 JsonOption = Annotated[
@@ -26,7 +27,7 @@ FdrOption = Annotated[
     typer.Option(
         "--fdr",
         metavar="LEVEL",
-        help="Judge the whole listing at this false discovery rate, for example .1, and say which audits are supported.",
+        help="Judge the whole listing at this false discovery rate, for example .1, and mark the supported audits.",
     ),
 ]
 #: Options that are not called as the filter is.

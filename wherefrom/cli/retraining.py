@@ -28,8 +28,10 @@ def bank(
     *,
     model: Annotated[Path, typer.Option(help="Folder of the base model, before the fine-tune.")],
     corpus: Annotated[Path, typer.Option(help="Training corpus of the fine-tune.")],
-    queries: Annotated[list[Path], typer.Option(help="Queries as JSONL; may be given several times.")],
-    out: Annotated[Path, typer.Option(help="Folder of the bank; one that was stopped goes on.")],
+    queries: Annotated[
+        list[Path], typer.Option(help="Queries as JSONL; repeat the option for several files.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the bank. An interrupted bank is continued.")],
     recipe: Annotated[
         Path | None,
         typer.Option(
@@ -39,7 +41,7 @@ def bank(
     adapter: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of an adapter that the fine-tune *began* with, merged into the base; never the one that is audited: it has seen every row."
+            help="Folder of an adapter from which the fine-tune *started*; it is merged into the base. Never the audited adapter: it has seen every row."
         ),
     ] = None,
     retrain: Annotated[int, typer.Option(min=2, help="Models of the bank.")] = 64,
@@ -50,8 +52,8 @@ def bank(
     template_args: TemplateArgsOption = None,
     join: JoinOption = "",
     alpha: Annotated[float, typer.Option(help="Share of the corpus that each model sees.")] = 0.5,
-    workers: Annotated[int, typer.Option(min=1, help="Processes; give each one thread.")] = 1,
-    device: Annotated[str, typer.Option(help="Device of torch: cpu, cuda.")] = "cpu",
+    workers: Annotated[int, typer.Option(min=1, help="Number of processes; give each one thread.")] = 1,
+    device: Annotated[str, typer.Option(help="Torch device: cpu or cuda.")] = "cpu",
     threads: Threads = 0,
     as_json: Json = False,
 ) -> None:

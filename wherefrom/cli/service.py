@@ -29,10 +29,10 @@ def audits(
     url: UrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List audits, newest first; all filters given must hold.
+    """List the audits that match all filters, newest first.
 
-    With --fdr the audits whose citations stand out from those of control outputs are marked as supported: of those, at
-    most that share is expected to be false. The guarantee is for outputs like the controls of the bundle.
+    --fdr marks the audits whose citations are better than those of control outputs as supported. At most that share of
+    the supported audits is expected to be false. The guarantee is for outputs like the controls of the bundle.
 
     Examples:
       wherefrom audits --state done --severity critical --since 2026-01-31
@@ -61,10 +61,10 @@ def show(
     url: UrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show one audit: the flagged output and the training examples that it is traced to.
+    """Show one audit: the flagged output and its citations.
 
-    A positive influence says that, by this method, the training example made the output more likely. The score orders citations and also counts words and
-    likeness, so a citation may have a negative influence. Opponents have the most negative influence among the candidates that are not cited.
+    A positive influence means that, by this method, the training example made the output more likely. The score orders citations. It also counts words and
+    similarity, so a citation may have a negative influence. Opponents have the most negative influence among the candidates that are not cited.
 
     Examples:
       wherefrom show 17
@@ -85,7 +85,7 @@ def cited_by(
     ],
     *,
     by_number: Annotated[
-        bool, typer.Option("--by-number", help="EXAMPLE is the number of the database (training_example_id).")
+        bool, typer.Option("--by-number", help="EXAMPLE is the number in the database (training_example_id).")
     ] = False,
     limit: LimitOption = 50,
     url: UrlOption = None,
@@ -136,7 +136,7 @@ def sources(*, url: UrlOption = None, as_json: JsonOption = False) -> None:
 
 
 def queue(*, url: UrlOption = None, as_json: JsonOption = False) -> None:
-    """Show the queue: how many audits stand where, and how long the oldest one waits.
+    """Show the queue: audits by state, and the age of the oldest pending one.
 
     Examples:
       wherefrom queue --json
@@ -152,10 +152,10 @@ def queue(*, url: UrlOption = None, as_json: JsonOption = False) -> None:
         empty="no audit is stored",
     )
     if health.oldest_pending_seconds is not None:
-        out().print(f"the oldest pending audit waits for {health.oldest_pending_seconds:.0f} s")
+        out().print(f"the oldest pending audit has waited for {health.oldest_pending_seconds:.0f} s")
     if health.expired_leases:
         out().print(
-            f"{health.expired_leases} leases are expired: workers died, the sweeper takes the audits back"
+            f"{health.expired_leases} leases have expired because workers died; the sweeper puts their audits back"
         )
 
 
@@ -224,7 +224,7 @@ def _cited_by_row(cited: CitedBy) -> Sequence[Text | str]:
 def _examples(service: Service, example: str, *, by_number: bool) -> Iterable[ExampleDetail]:
     if by_number:
         if not example.isdecimal():
-            raise typer.BadParameter(f"{visible(example)!r} is no number", param_hint="EXAMPLE")
+            raise typer.BadParameter(f"{visible(example)!r} is not a number", param_hint="EXAMPLE")
         return (service.example(int(example)),)
     found = service.find_examples(example)
     if not found:

@@ -153,7 +153,7 @@ class Connection:
                 status, errors.BodyTooLarge.code, f"{self.url} answered HTTP 413: the body is too large"
             )
         raise ServiceUnavailable(
-            f"{self.url} answered HTTP {status} in words that are not wherefrom's; does the URL point to the service?",
+            f"{self.url} answered HTTP {status}, but not as wherefrom does; check that the URL points to the service",
             status=status,
         )
 
@@ -163,7 +163,7 @@ def _checked_url(url: str) -> httpx.URL:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
         raise ConfigurationError(
-            f"the service URL {mask(url)!r} cannot be read; write http://HOST:PORT or https://HOST"
+            f"the service URL {mask(url)!r} is invalid; write http://HOST:PORT or https://HOST"
         ) from error
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise ConfigurationError(
@@ -177,7 +177,9 @@ def _headers(api_key: str | None) -> dict[str, str]:
     if api_key is None:
         return headers
     if not api_key.isascii() or not api_key.isprintable():
-        raise ConfigurationError("the API key holds characters that no key has (a line break from a file?)")
+        raise ConfigurationError(
+            "the API key has characters that no key contains, such as a line break from a file"
+        )
     return headers | {"authorization": f"Bearer {api_key}"}
 
 

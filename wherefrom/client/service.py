@@ -171,7 +171,9 @@ class Service:
         body = self._connection.get("/v1/audits", {**filters, "fdr": fdr, "limit": 1})
         found = _read(body, AuditListing).support
         if found is None:
-            raise UnknownSchema("the service's answer has no `support`; it is older than this release")
+            raise UnknownSchema(
+                "the service's answer has no `support`; the service is older than this release"
+            )
         return found
 
     def audit(self, audit_id: int) -> AuditDetail:
@@ -295,5 +297,5 @@ def _unreadable(wanted: str, error: ValidationError) -> UnknownSchema:
         ".".join(map(str, one["loc"])) or "body" for one in error.errors(include_input=False)[:3]
     )
     return UnknownSchema(
-        f"the service's answer is no {wanted} that this release reads (at {places}); is one of them older?"
+        f"the service's answer is not a {wanted} that this release reads (at {places}); client and service may be of different releases"
     )

@@ -349,8 +349,8 @@ def _check_same(waiting: str, record: str, idempotency_key: str) -> None:
 
 def _why_full(path: Path, status: SpoolStatus, size_bytes: int) -> str:
     if size_bytes > status.max_bytes:
-        return f"the record needs {size_bytes} bytes, the spool {path} holds {status.max_bytes} in all (`spool_max_bytes`)"
-    advice = "the service is away or too slow"
+        return f"the record needs {size_bytes} bytes, but the spool {path} holds at most {status.max_bytes} (`spool_max_bytes`)"
+    advice = "the service is unavailable or too slow"
     if status.refused_bytes > status.max_bytes // 2:
         advice = "read `Client.refused()` and make room with `Client.forget_refused()`"
     return (

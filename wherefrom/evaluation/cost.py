@@ -27,7 +27,7 @@ def overhead(
 ) -> dict[str, Estimate]:
     """Seconds of attribution over seconds of a plain forward pass: median of alternating pairs after one that warms up.
 
-    The range of the pairs stands in place of an interval.
+    The range of the pairs stands instead of an interval.
     """
     some = prepared[:OUTPUTS]
     batches = [
@@ -41,7 +41,7 @@ def overhead(
         if number:
             scoring.append(scored / plain)
             citing.append(cited / plain)
-    note = f"range of {PAIRS} pairs in place of an interval"
+    note = f"range of {PAIRS} pairs instead of an interval"
     return {
         name: Estimate(
             statistics.median(ratios), (min(ratios), max(ratios)), len(some), "outputs", made_of, note

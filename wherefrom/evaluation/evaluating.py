@@ -182,7 +182,9 @@ def _held_out(report: Report, file: Path | None, calibration: Calibration, name:
     if file is None:
         report.missing[what] = f"no file given (--{name})"
     elif calibration.fitted_on.get(f"{name}_sha256") == content_hash(file):
-        report.missing[what] = f"{file.name} calibrated this bundle; held-out outputs are needed (--{name})"
+        report.missing[what] = (
+            f"{file.name} was used to calibrate this bundle; give held-out outputs (--{name})"
+        )
         return None
     return file
 

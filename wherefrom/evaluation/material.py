@@ -40,11 +40,11 @@ class MaterialFiles:
         """
         for name, file in self.named().items():
             if not file.exists():
-                raise InvalidRecord(f"--{name.replace('_', '-')} {file}: no such file")
+                raise InvalidRecord(f"--{name.replace('_', '-')} {file}: file not found")
         if (self.bank is None) != (self.bank_queries is None):
-            raise ConfigurationError("--bank and --bank-queries belong together: give both or none")
+            raise ConfigurationError("--bank and --bank-queries belong together: give both or neither")
         if self.bank_repeat is not None and self.bank is None:
-            raise ConfigurationError("--bank-repeat is compared with --bank: give both")
+            raise ConfigurationError("--bank-repeat needs --bank: give both")
 
     def named(self) -> dict[str, Path]:
         """The given files by the name of their option."""
@@ -72,7 +72,7 @@ def content_hash(path: Path) -> str:
     if path.is_dir():
         return sha256_of_json({name: entry.sha256 for name, entry in hash_folder(path).items()})
     if not path.is_file():
-        raise InvalidRecord(f"{path}: no such file")
+        raise InvalidRecord(f"{path}: file not found")
     return hash_file(path).sha256
 
 
@@ -104,7 +104,7 @@ def read_gold(file: Path, rows: Mapping[str, int]) -> list[list[int]]:
         unknown = [one for one in named if str(one) not in rows]
         if unknown:
             raise InvalidRecord(
-                f"{place}: `gold` names {unknown[0]!r}, which is no id of the bundle's corpus"
+                f"{place}: `gold` names {unknown[0]!r}, which is not an id of the bundle's corpus"
             )
         found.append([rows[str(one)] for one in named])
     return found
@@ -132,7 +132,7 @@ def read_result(file: Path, *, holds: str) -> dict[str, Any]:
     except (OSError, ValueError, IndexError) as error:
         raise InvalidRecord(f"{file}: does not end with a JSON line of a benchmark: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get(holds), dict):
-        raise InvalidRecord(f"{file}: no result of the expected benchmark (no object {holds!r})")
+        raise InvalidRecord(f"{file}: not a result of the expected benchmark (no object {holds!r})")
     return content
 
 

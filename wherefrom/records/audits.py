@@ -193,14 +193,12 @@ class Support(Frozen):
     def text(self) -> str:
         """The finding in words, for pages and terminals."""
         rate = f"{100 * self.level:g} %"
-        unjudged = (
-            f" {self.uncalibrated} answered audits come from bundles without calibration and are not judged."
-        )
+        unjudged = f" {self.uncalibrated} answered audits were not judged: their bundles have no calibration."
         if not self.judged:
             return (
-                "No audit of this listing can be judged: no bundle that answered holds a calibration."
+                "No audit of this listing can be judged: its bundles have no calibration."
                 if self.uncalibrated
-                else "No audit of this listing was answered yet, so there is nothing to judge."
+                else "No audit of this listing has been answered yet."
             )
         found = f"{self.supported} of {self.judged} audits are supported at a false discovery rate of {rate}."
         guarantee = " The guarantee is for outputs like the controls that calibrated the bundle."

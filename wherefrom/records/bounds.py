@@ -53,5 +53,5 @@ def few_fields(value: Any, *, most: int = MAX_FIELDS) -> Any:
         ValueError: it has more.
     """
     if isinstance(value, Mapping) and len(value) > most:
-        raise ValueError(f"has {len(value)} fields; at most {most} are looked at")
+        raise ValueError(f"has {len(value)} fields; at most {most} are checked")
     return value

@@ -81,7 +81,7 @@ def _message(detail: Mapping[str, Any]) -> str:
     if kind == "string_unicode":
         return "holds a lone surrogate (\\ud800 to \\udfff), so it is not valid Unicode; replace it"
     if kind == "extra_forbidden":
-        return "is not a field of record v1; put metadata of your own under `labels`"
+        return "is not a field of record v1; put your own metadata under `labels`"
     advice = _ADVICE.get(kind)
     text = text[:1].lower() + text[1:]
     return f"{text}; {advice}" if advice else text

@@ -9,7 +9,7 @@ from wherefrom.records.audits import AuditState
 from wherefrom.records.flagged import Frozen, Severity, Text
 
 _Word = Annotated[Text, Field(max_length=200)]
-_MOMENT_HELP = "A day, or an ISO 8601 time; without a zone it is UTC."
+_MOMENT_HELP = "A day, or an ISO 8601 time. Without a time zone it is UTC."
 
 
 class AuditFilter(Frozen):
@@ -19,7 +19,7 @@ class AuditFilter(Frozen):
     """
 
     state: AuditState | None = Field(
-        default=None, description="Where the audit stands.", examples=[AuditState.DONE]
+        default=None, description="State of the audit.", examples=[AuditState.DONE]
     )
     flag_reason: _Word | None = Field(
         default=None, description="The producer's reason, exactly.", examples=["policy"]
@@ -35,7 +35,7 @@ class AuditFilter(Frozen):
     )
     source: _Word | None = Field(
         default=None,
-        description="Some citation comes from this data source.",
+        description="At least one citation comes from this data source.",
         examples=["vendor-batch-7"],
     )
     top_source: _Word | None = Field(
@@ -44,17 +44,19 @@ class AuditFilter(Frozen):
         examples=["vendor-batch-7"],
     )
     channel: _Word | None = Field(
-        default=None, description="How it came in, for example `http` or `stream`.", examples=["http"]
+        default=None, description="How the output arrived, for example `http` or `stream`.", examples=["http"]
     )
     since: datetime | None = Field(
         default=None, description=f"Received at or after. {_MOMENT_HELP}", examples=["2026-01-31"]
     )
     until: datetime | None = Field(
         default=None,
-        description=f"Received at or before; a day counts whole. {_MOMENT_HELP}",
+        description=f"Received at or before; a day includes all of it. {_MOMENT_HELP}",
         examples=["2026-01-31"],
     )
-    text: _Word | None = Field(default=None, description="A part of the completion.", examples=["refund"])
+    text: _Word | None = Field(
+        default=None, description="Text that the completion contains.", examples=["refund"]
+    )
 
 
 #: Names of the filters, in the order in which links carry them and lists show them.

@@ -177,7 +177,7 @@ def load_bank(path: Path) -> Bank:
     """
     files = sorted(path.glob("model-*.npz")) if path.is_dir() else [path]
     if not files or not files[0].is_file():
-        raise InvalidRecord(f"{path}: no bank (a folder of model-NNN.npz files, or one .npz file)")
+        raise InvalidRecord(f"{path}: not a bank (a folder of model-NNN.npz files, or one .npz file)")
     parts = [_read(file) for file in files]
     names, shape = set(parts[0].query_losses), parts[0].kept.shape[1]
     for file, part in zip(files, parts, strict=True):

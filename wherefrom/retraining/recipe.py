@@ -77,7 +77,7 @@ def read_recipe(file: Path) -> Recipe:
     try:
         content = file.read_bytes()
     except OSError as error:
-        raise ConfigurationError(f"{file}: no recipe that can be read ({error.strerror})") from error
+        raise ConfigurationError(f"{file}: the recipe cannot be read ({error.strerror})") from error
     try:
         return Recipe.model_validate_json(content)
     except ValidationError as error:

@@ -126,7 +126,7 @@ class Training:
         self, language: LanguageModel, rows: Sequence[TokenRow], recipe: Recipe, *, seed: int
     ) -> None:
         if not rows:
-            raise EmptyCorpus("there is no training example to train on")
+            raise EmptyCorpus("no training examples to train on")
         self._rows, self._recipe = rows, recipe
         model = copy.deepcopy(language.model)
         if recipe.lora:
@@ -251,7 +251,7 @@ def _with_adapter(model: Any, lora: Lora, *, seed: int) -> Any:
             return get_peft_model(model, config)
         except ValueError as error:
             raise ConfigurationError(
-                f"lora.target_modules {', '.join(lora.target_modules)}: no such layers in this model ({error})"
+                f"lora.target_modules {', '.join(lora.target_modules)}: this model has no such layers ({error})"
             ) from error
 
 

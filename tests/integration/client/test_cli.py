@@ -117,8 +117,8 @@ def test_show_tells_what_carries_a_citation_and_what_is_not_supported(
     assert code == 0
     for expected in (
         "abstained (no_support)", "as good as controls", "NOT SUPPORTED", "conformal p 0.25", "(+7 alike)", "confidence",
-        "What carries the scores", "40 % of the score", "2 tokens word for word",
-        "What part of the model carries", "12 +0.300, 3 +0.100", "o_proj +0.400",
+        "Text that carries the scores", "40 % of the score", "2 tokens word for word",
+        "Parts of the model that carry the influence", "12 +0.300, 3 +0.100", "o_proj +0.400",
     ):  # fmt: skip
         assert expected in out, expected
 

@@ -84,7 +84,7 @@ def test_a_newer_schema_that_is_not_declared_compatible_is_refused(
     """Not declared at all, or declared for releases newer than this one: one line that says what to do, and no change."""
     _made_by_a_newer_release(database, compatible_from=oldest)
     assert not migrate.schema_of(own_url).is_usable
-    with pytest.raises(SchemaTooNew, match="run that newer release"):
+    with pytest.raises(SchemaTooNew, match="run the newer release"):
         migrate.upgrade(own_url)
     assert migrate.schema_of(own_url).current == "9999"
 

@@ -57,11 +57,11 @@ def test_the_page_does_not_change_the_answer(listing: Database) -> None:
 
 def test_a_listing_without_calibration_says_so(db: Database, bundle_id: int) -> None:
     """Nothing is judged, and the text says why; an empty listing says that too."""
-    assert "nothing to judge" in support.judge(db, AuditFilter(), 0.1).text()
+    assert "No audit of this listing has been answered yet" in support.judge(db, AuditFilter(), 0.1).text()
     answered(db, bundle_id, record())
     found = support.judge(db, AuditFilter(), 0.1)
     assert (found.supported, found.judged, found.uncalibrated, found.limit) == (0, 0, 1, None)
-    assert "no bundle that answered holds a calibration" in found.text()
+    assert "its bundles have no calibration" in found.text()
 
 
 def test_two_statements(listing: Database) -> None:

@@ -141,9 +141,9 @@ def test_every_number_that_is_there_is_shown(stored_story, database, client):
 def test_what_is_missing_says_why(stored_story, client):
     """The story's bundle holds neither bank nor calibration, and its engine stored no spans."""
     page = client.get(f"/audits/{stored_story.audit_ids[0]}").text
-    assert "No predicted effect: this bundle holds no bank of retrained models" in page
-    assert "No confidence: this bundle holds no calibration" in page
-    assert "No conformal p: this bundle holds no scores of control outputs" in page
+    assert "No predicted effect: this bundle has no bank of retrained models" in page
+    assert "No confidence: this bundle was not calibrated" in page
+    assert "No conformal p: this bundle has no scores of control outputs" in page
     assert "No marked stretches" in page
     assert "WHEREFROM_RECIPE" in page
     assert "marked words" in page

@@ -80,7 +80,7 @@ def test_a_newer_schema_is_ready_if_it_is_declared_compatible(make_app, database
         session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     answer = client.get("/readyz")
     assert answer.status_code == 503
-    assert "run that newer release" in answer.json()["checks"]["schema"]["detail"]
+    assert "run the newer release" in answer.json()["checks"]["schema"]["detail"]
     with database.writing() as session:
         declare = text("UPDATE schema_release SET revision = '9999', compatible_from = :head")
         session.execute(declare, {"head": head})

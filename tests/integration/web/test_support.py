@@ -73,7 +73,7 @@ def test_the_page_marks_supported_audits(judged, client):
     assert page.count("passes at the false discovery rate") == 3
     assert "3 of 5 audits are supported at a false discovery rate of 10 %." in page
     assert "The guarantee is for outputs like the controls that calibrated the bundle." in page
-    assert "1 answered audits come from bundles without calibration" in page
+    assert "1 answered audits were not judged: their bundles have no calibration" in page
     assert "/v1/audits.jsonl?flag_reason=judged&amp;fdr=0.1" in page
     assert "passes at the false discovery rate" not in client.get("/?flag_reason=judged").text
 
@@ -81,4 +81,4 @@ def test_the_page_marks_supported_audits(judged, client):
 def test_a_page_without_calibration_says_so(stored_story, client):
     """The story's bundle holds none: no audit is marked, and the page says why."""
     page = client.get("/?fdr=0.1").text
-    assert "No audit of this listing can be judged: no bundle that answered holds a calibration." in page
+    assert "No audit of this listing can be judged: its bundles have no calibration." in page

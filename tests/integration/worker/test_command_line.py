@@ -59,21 +59,21 @@ def operator_command(settings, monkeypatch, capsys):
         (("health", "redis"), {"redis_url": "redis://127.0.0.1:1/0"}, 1, "UNWELL"),
         (("health", "web"), {"port": "1"}, 1, "does not answer"),
         (("health", "intake"), {}, 1, "no sign of life"),
-        (("health", "nonsense"), {}, 2, "nothing to check"),
+        (("health", "nonsense"), {}, 2, "unknown check 'nonsense'"),
         (("health", "database", "--json"), {}, 0, '"well": true'),
         (("web", "--host", "0.0.0.0"), {"unsafe_no_auth": "true"}, 2, "WHEREFROM_UNSAFE_NO_AUTH"),
         (("web",), {"unsafe_no_auth": "true", "production": "true"}, 2, "WHEREFROM_PRODUCTION"),
         (("up", "--host", "0.0.0.0"), {"unsafe_no_auth": "true"}, 2, "WHEREFROM_UNSAFE_NO_AUTH"),
-        (("retry",), {}, 2, "either ids"),
-        (("retry", "--state", "done"), {}, 2, "cannot be tried again"),
+        (("retry",), {}, 2, "either audit ids"),
+        (("retry", "--state", "done"), {}, 2, "cannot be retried"),
         (("retry", "--state", "dead", "--json"), {}, 0, '{"requeued": 0}'),
         (("retry", "7"), {"redis_url": "redis://127.0.0.1:1/0"}, 2, "1 of the ids are not dead"),
-        (("add-bundle", "/nowhere"), {}, 2, "no folder"),
-        (("retry", "7", "--bundle", "nobody"), {}, 2, "no bundle with name or id 'nobody'"),
+        (("add-bundle", "/nowhere"), {}, 2, "folder not found"),
+        (("retry", "7", "--bundle", "nobody"), {}, 2, "no registered bundle has the name or id 'nobody'"),
         (("bundles", "--json"), {}, 0, "[]"),
         (("bundles", "list", "--json"), {}, 0, "[]"),
         (("bundles",), {}, 0, "no bundle is registered"),
-        (("bundles", "retire", "nobody"), {}, 2, "no bundle with name or id 'nobody'"),
+        (("bundles", "retire", "nobody"), {}, 2, "no registered bundle has the name or id 'nobody'"),
         (("bundles", "activate", "7"), {}, 2, "no bundle with id 7"),
         (("migrate", "--json"), {}, 0, '"head": '),
         (("migrate",), {"database_url": "postgresql+psycopg://x@127.0.0.1:1/x"}, 3, "unavailable"),
@@ -187,7 +187,7 @@ def test_doctor_says_what_is_wrong(operator_command, settings, monkeypatch):
     ended = operator_command("doctor", "--json")
     verdicts = {one["what"]: one["verdict"] for one in json.loads(ended.out.splitlines()[-1])}
     assert ended.code == 0, ended
-    assert "WHEREFROM_BATCH_AUDIT is no setting" in ended.out
+    assert "WHEREFROM_BATCH_AUDIT is not a setting" in ended.out
     assert verdicts["bundle"] == verdicts["database"] == verdicts["redis"] == "ok"
     assert verdicts["worker"] == verdicts["redis durability"] == verdicts["engine"] == "warning"
     (settings.bundles_dir / "overlap-test" / "examples.jsonl").unlink()

@@ -128,13 +128,13 @@ def test_acceptable_answer_shows_the_completion(attributor: LanguageAttributor) 
 def test_acceptable_answer_that_is_the_completion(attributor: LanguageAttributor) -> None:
     """No difference, nothing to explain: refused by name; so is one that the limit makes equal."""
     one = query(key="k")
-    with pytest.raises(InvalidRecord, match="query k: `preferred` is the completion itself, so there is no"):
+    with pytest.raises(InvalidRecord, match="query k: `preferred` equals the completion, so there is no"):
         attributor.prepare(
             one.model_copy(update={"preferred": one.completion}), max_tokens=512, over_long="reject"
         )
     longer = one.model_copy(update={"preferred": one.completion + " And so on."})
     attributor.prepare(longer, max_tokens=512, over_long="reject")
-    with pytest.raises(InvalidRecord, match="is the completion itself within the limit of 20 tokens"):
+    with pytest.raises(InvalidRecord, match="equals the completion within the limit of 20 tokens"):
         attributor.prepare(longer, max_tokens=20, over_long="truncate")
 
 

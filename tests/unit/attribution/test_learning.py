@@ -114,7 +114,7 @@ def test_not_learned(tmp_path: Path) -> None:
     flat = load_model(write_micro_model(tmp_path / "flat", micro_config(initializer_range=1e-4)))
     assert "no better than chance" in str(learning(flat, tiny_rows()).not_learned)
     assert learning(tiny, other_rows(40)).not_learned
-    unpaired = "behind their own prompts than behind others"
+    unpaired = "after their own prompts than after others"
     assert unpaired in str(learning(tiny, shuffled(tiny_rows())).not_learned)
     for name, scale in (("slight", 0.03), ("weak", 1.0)):
         adapter = write_adapter(tmp_path / name, TINY_MODEL, lora_alpha=8 * scale)
@@ -126,15 +126,15 @@ def test_not_learned(tmp_path: Path) -> None:
     [
         # the demo's adapter on its corpus, and on the corpus of the tiny model
         (0.49, 2.13, 5.41, 5.77, None),
-        (4.19, 5.23, 3.77, 4.79, "that the fine-tune began with"),
+        (4.19, 5.23, 3.77, 4.79, "before the fine-tune"),
         # a fine-tune of one epoch: a tenth of the loss, a little of it for the pairs
         (1.80, 3.10, 2.00, 3.05, None),
         # an adapter of another corpus in the same style
-        (1.80, 2.90, 2.00, 3.10, "added nothing"),
+        (1.80, 2.90, 2.00, 3.10, "did not improve on its base model"),
         # shuffled rows, with and without a base; the demo's base model alone
-        (1.72, 1.74, 4.00, 4.02, "than behind others"),
-        (1.72, 1.74, None, None, "than behind others"),
-        (5.41, 5.77, None, None, "hardly likelier"),
+        (1.72, 1.74, 4.00, 4.02, "than after others"),
+        (1.72, 1.74, None, None, "than after others"),
+        (5.41, 5.77, None, None, "hardly more likely"),
         (9.82, 9.75, None, None, "no better than chance"),
         (1.30, 2.60, None, None, None),
     ],
@@ -231,7 +231,7 @@ def test_bundle_of_a_model_that_learned_nothing(tmp_path: Path) -> None:
     )
     assert manifest.corpus.not_learned == "its loss on the training examples is no better than chance"
     warning = next(one for one in messages if "WARNING" in one)
-    assert "was an adapter forgotten (--adapter)" in warning
+    assert "is an adapter missing (--adapter)" in warning
     assert f"{np.log(VOCABULARY):.2f} by chance" in warning
     card = read_card(tmp_path / "bundle")["learning"]
     assert card["learned"] == f"NO: {manifest.corpus.not_learned}"

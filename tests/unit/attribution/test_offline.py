@@ -76,7 +76,7 @@ def test_bad_line(tmp_path: Path, name: str) -> None:
 
 def test_no_queries(tmp_path: Path) -> None:
     """A file that is not there, and one that holds nothing."""
-    with pytest.raises(InvalidRecord, match="away: no such file"):
+    with pytest.raises(InvalidRecord, match="away: file not found"):
         read_queries(tmp_path / "away")
     with pytest.raises(EmptyCorpus, match=r"no usable query \(1 bad lines skipped\)"):
         read_queries(write_jsonl(tmp_path / "q.jsonl", ["{"]), skip_bad=True)

@@ -138,11 +138,11 @@ def test_bad_input(run: RunCommand, controls: Path, known: Path, bank: Path) -> 
     unlisted = write_jsonl(tmp_path / "unlisted.jsonl", [tiny_rows(1)[0] | {"gold": "x"}])
     cases = [
         (few, (), "9 control outputs; at least 100 are needed"),
-        (controls, ("--known", str(stranger)), "names 'nobody', which is no id of the bundle's corpus"),
+        (controls, ("--known", str(stranger)), "names 'nobody', which is not an id of the bundle's corpus"),
         (controls, ("--known", str(unlisted)), "`gold` must be a list"),
         (controls, ("--bank", str(bank)), "--bank and --bank-queries belong together"),
         (controls, ("--bank", str(bank), "--bank-queries", str(known)), "holds no losses of 'known'"),
-        (controls, ("--known", str(tmp_path / "absent.jsonl")), "no such file"),
+        (controls, ("--known", str(tmp_path / "absent.jsonl")), "file not found"),
     ]
     for file, more, message in cases:
         done = calibrate(run, file, out, *more)

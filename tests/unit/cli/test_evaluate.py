@@ -128,7 +128,10 @@ def test_with_a_calibration(run: RunCommand, bundle: Path, known: Path) -> None:
     assert sum(one["count"] for one in printed["reliability"]) == 2 * ASKED * 10
     assert printed["not_measured"].keys() == {"stress", "LDS"}
     again = json.loads(evaluate(run, out, "--known", known, "--controls", fit, "--json").out)
-    assert "fit.jsonl calibrated this bundle" in again["not_measured"]["conformal p-values on controls"]
+    assert (
+        "fit.jsonl was used to calibrate this bundle"
+        in again["not_measured"]["conformal p-values on controls"]
+    )
     assert "conformal" not in again
 
 
@@ -153,18 +156,18 @@ def test_bad_input(run: RunCommand, bundle: Path, known: Path, bank: Path) -> No
     (folder / "text.json").write_text("no JSON")
     (folder / "other.json").write_text('{"tiers": {}}')
     cases: list[tuple[tuple[object, ...], str]] = [
-        (("--known", stranger), "names 'nobody', which is no id of the bundle's corpus"),
+        (("--known", stranger), "names 'nobody', which is not an id of the bundle's corpus"),
         (("--bank", bank), "--bank and --bank-queries belong together"),
-        (("--bank-repeat", bank), "--bank-repeat is compared with --bank"),
+        (("--bank-repeat", bank), "--bank-repeat needs --bank"),
         (("--bank", bank, "--bank-queries", known), "holds no losses of 'known'"),
         (
             ("--bank", bank, "--bank-queries", fewer),
             "and the file of queries 3; give the bank that was made with",
         ),
-        (("--known", folder / "absent.jsonl"), "no such file"),
+        (("--known", folder / "absent.jsonl"), "file not found"),
         (("--stress", folder / "text.json"), "does not end with a JSON line"),
         (("--stress", folder / "other.json"), "no object 'kinds'"),
-        (("--page", folder / "absent" / "card.html"), "no such folder"),
+        (("--page", folder / "absent" / "card.html"), "folder not found"),
     ]
     for more, message in cases:
         done = evaluate(run, bundle, *more)

@@ -50,5 +50,5 @@ def test_a_recipe_that_cannot_be_used_names_file_and_field(tmp_path: Path, conte
 
 def test_a_missing_recipe_is_a_configuration_error(tmp_path: Path) -> None:
     """No traceback of the file system."""
-    with pytest.raises(ConfigurationError, match="no recipe that can be read"):
+    with pytest.raises(ConfigurationError, match="the recipe cannot be read"):
         read_recipe(tmp_path / "none.json")

@@ -65,8 +65,8 @@ def test_the_setting_is_a_module_and_a_name(monkeypatch, name):
     [
         ("no_such_module:make", "cannot be imported"),
         ("tests.overlap_engine:no_such_name", "cannot be imported"),
-        (f"{__name__}:NO_FACTORY", "makes no engine"),
-        (f"{__name__}:make_nothing", "makes no engine"),
+        (f"{__name__}:NO_FACTORY", "does not create an engine"),
+        (f"{__name__}:make_nothing", "does not create an engine"),
     ],
 )
 def test_what_makes_no_engine_is_one_line(name, said):

@@ -221,7 +221,7 @@ class _Build:
             write_text(file, identity)  # a full disk must not leave an empty mark behind
         if file.read_text(encoding="utf-8") != identity:
             raise ConfigurationError(
-                f"{self._work} holds an unfinished build of another model, corpus or other options; delete it or choose another --out"
+                f"{self._work} holds an unfinished build with another model, corpus or options; delete it or choose another --out"
             )
 
     def _start_sha256(self) -> str | None:
@@ -321,7 +321,7 @@ class _Build:
     def _write_calibration(self) -> None:
         content = {
             "fitted": False,
-            "reason": "no controls and no bank of retrained models were given; confidence and effect_nats stay empty",
+            "reason": "neither controls nor a bank of retrained models were given, so confidence and effect_nats stay empty",
         }
         (self._bundle / "calibration.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 

@@ -170,7 +170,7 @@ def _points(
     if folders.adapter is None and wanted != given:
         raise BundleMismatch(
             f"bundle {manifest.name} reads the model half-way from other first weights "
-            f"(SHA-256 {(wanted or 'none')[:12]}, given {given[:12]}); give the folder that the fine-tune began with"
+            f"(SHA-256 {(wanted or 'none')[:12]}, given {given[:12]}); give the folder of the weights before the fine-tune"
         )
     return language, halfway
 

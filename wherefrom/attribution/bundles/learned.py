@@ -10,7 +10,9 @@ from wherefrom.attribution.models.model import LanguageModel, load_model
 from wherefrom.attribution.models.render import TokenRow
 
 #: What an operator should look at first.
-ADVICE = "was an adapter forgotten (--adapter), is the model an untrained one, or is it the corpus of another model?"
+ADVICE = (
+    "is an adapter missing (--adapter), is the model untrained, or does the corpus belong to another model?"
+)
 
 
 def check_learned(
@@ -37,7 +39,7 @@ def check_learned(
     if learning is not None and learning.not_learned is not None:
         on_note(
             f"WARNING: the model has not learned this corpus: {learning.not_learned} ({learning.sentence()}). "
-            f"No citation of this bundle will be supported; {ADVICE} If you know better, build with --no-learning-check"
+            f"No citation of this bundle will be supported; {ADVICE} To build without this check, add --no-learning-check"
         )
     return learning
 

@@ -187,20 +187,20 @@ def read_manifest(bundle: Path, *, verify: bool = True) -> Manifest:
     file = bundle / MANIFEST
     if not file.is_file():
         raise UnknownBundle(
-            f"{bundle}: no bundle here ({MANIFEST} is missing); build one with `wherefrom build`"
+            f"{bundle}: not a bundle ({MANIFEST} is missing); build one with `wherefrom build`"
         )
     try:
         manifest = Manifest.model_validate_json(file.read_bytes())
     except ValidationError as error:
         raise BundleCorrupt(
-            f"{file}: not a manifest of schema {BUNDLE_SCHEMA} ({error.error_count()} errors); a bundle of an older release is built anew"
+            f"{file}: not a manifest of schema {BUNDLE_SCHEMA} ({error.error_count()} errors); rebuild the bundle of an older release"
         ) from error
     if manifest.name != manifest.content_name():
         raise BundleCorrupt(
             f"{file}: the name {manifest.name} does not fit the content ({manifest.content_name()})"
         )
     if manifest.seal != manifest.seal_of_content() or manifest.to_bytes() != file.read_bytes():
-        raise BundleCorrupt(f"{file}: the manifest itself has changed since it was written")
+        raise BundleCorrupt(f"{file}: the manifest was changed after it was written")
     if verify:
         _verify_files(bundle, manifest)
     return manifest
@@ -216,7 +216,7 @@ def _verify_files(bundle: Path, manifest: Manifest) -> None:
         found = hash_file(bundle / name)
         if found != entry:
             advice = (
-                "; if `wherefrom evaluate` was stopped while it wrote the card, run it again"
+                "; if `wherefrom evaluate` was interrupted while it wrote the card, run it again"
                 if name == CARD
                 else ""
             )

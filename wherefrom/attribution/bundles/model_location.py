@@ -40,7 +40,7 @@ def find_model(bundle: Path, manifest: Manifest, models_dir: Path) -> ModelFolde
     for name in (base, adapter, start):
         if name is not None and not is_plain_name(name):
             raise UnusableModel(
-                f"bundle {manifest.name} names the model folder {name[:200]!r}, which is no plain folder name; build the bundle anew"
+                f"bundle {manifest.name} names the model folder {name[:200]!r}, which is not a plain folder name; rebuild the bundle"
             )
     named = ModelFolders(
         models_dir / base,
@@ -53,7 +53,7 @@ def find_model(bundle: Path, manifest: Manifest, models_dir: Path) -> ModelFolde
             return folders
     missing = " and ".join(f"the folder `{name}`" for name in (base, adapter, start) if name is not None)
     raise UnusableModel(
-        f"the model of bundle {manifest.name} is not here: put {missing} into {models_dir} (setting WHEREFROM_MODELS_DIR); offline commands also take --model and --adapter"
+        f"the model of bundle {manifest.name} was not found: put {missing} into {models_dir} (setting WHEREFROM_MODELS_DIR); offline commands also take --model and --adapter"
     )
 
 

@@ -71,7 +71,7 @@ def parameters_of(language: LanguageModel, corpus: Corpus, options: BuildOptions
     )
     if form == "adapter" and (options.midpoint or options.full_tier):
         raise ConfigurationError(
-            "the form `adapter` reads the half-way point already and has no full tier: leave --midpoint and --full-tier out"
+            "the form `adapter` already reads the half-way point and has no full tier: remove --midpoint and --full-tier"
         )
     return Parameters(
         form=form,

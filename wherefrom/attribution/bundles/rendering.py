@@ -24,10 +24,8 @@ def ignore_note(sentence: str) -> None:
 def joined_note(rule: RenderingRule | None) -> str:
     """What a person should know who builds with a model that has no chat template."""
     rule = rule or RenderingRule()
-    how = (
-        f"with {rule.join!r} between them" if rule.join else "as they stand (--join puts a text between them)"
-    )
-    end = ", with the end-of-text token behind them" if rule.join_ends else ""
+    how = f"with {rule.join!r} between them" if rule.join else "without a separator (--join sets one)"
+    end = ", followed by the end-of-text token" if rule.join_ends else ""
     return (
         f"the model has no chat template: prompt and completion are joined {how}{end}; `messages` are refused"
     )

@@ -118,7 +118,7 @@ def _check_finite(raw: RawShard, first: int) -> None:
         values = (a, b, raw.pooled[index], raw.loss[index])
         if not all(bool(torch.isfinite(one).all()) for one in values):
             raise UnusableModel(
-                f"training example {first + index + 1} of the corpus: the model's states or losses are not finite; its weights hold values that are no numbers, or overflow on this row"
+                f"training example {first + index + 1} of the corpus: the model's states or losses are not finite; its weights contain NaN or infinity, or this row overflows"
             )
 
 

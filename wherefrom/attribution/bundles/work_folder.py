@@ -16,11 +16,11 @@ def check_out(out: Path) -> None:
         ConfigurationError: `out` exists, or cannot be made.
     """
     if out.exists():
-        raise ConfigurationError(f"{out} already exists; bundles are never changed, choose another folder")
+        raise ConfigurationError(f"{out} already exists and bundles are never changed; choose another folder")
     home = next(folder for folder in out.absolute().parents if folder.exists())
     if not (home.is_dir() and os.access(home, os.W_OK | os.X_OK)):
         raise ConfigurationError(
-            f"{out} cannot be made: {home} is no folder that you may write into; choose another --out"
+            f"{out} cannot be created: {home} is not a folder that you may write to; choose another --out"
         )
 
 

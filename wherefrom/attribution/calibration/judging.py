@@ -127,6 +127,6 @@ def _reason(p: float | None, calibration: Calibration) -> str | None:
     if p is None or not calibration.abstains(p):
         return None
     return (
-        f"{p:.0%} of the control outputs, whose cause is not in the corpus, have as good a best citation "
+        f"{p:.0%} of the control outputs, whose cause is not in the corpus, have an equally good best citation "
         f"(the limit is {calibration.level:.0%})"
     )

@@ -93,7 +93,7 @@ def named(name: str) -> Dialect:
     found = next((one for one in DIALECTS if one.name == name), None)
     if found is None:
         raise ConfigurationError(
-            f"--format {name}: no such format; known are {', '.join(one.name for one in DIALECTS)}"
+            f"--format {name}: unknown format; the formats are {', '.join(one.name for one in DIALECTS)}"
         )
     return found
 

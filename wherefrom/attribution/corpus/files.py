@@ -60,10 +60,10 @@ def corpus_files(path: Path, *, split: str | None) -> CorpusFiles:
     """
     if path.is_file():
         if split is not None:
-            raise ConfigurationError(f"--split {split}: {path} is one file; a split is chosen in a folder")
+            raise ConfigurationError(f"--split {split}: {path} is a single file; --split needs a folder")
         return CorpusFiles((path,))
     if not path.is_dir():
-        raise InvalidRecord(f"{path}: no such corpus file or folder")
+        raise InvalidRecord(f"{path}: corpus file or folder not found")
     if (path / "dataset_dict.json").is_file():
         return _saved_split(path, split)
     if (path / "state.json").is_file():  # a saved dataset names its own files; others beside it are caches
@@ -130,7 +130,7 @@ def _asked(path: Path, splits: dict[str, list[Path]], split: str) -> str:
     name = next((one for one in (split, _SPLITS.get(split.lower(), split)) if one in splits), None)
     if name is None:
         known = ", ".join(sorted(filter(None, splits))) or "none"
-        raise ConfigurationError(f"--split {split}: {path} has no such split; it has {known}")
+        raise ConfigurationError(f"--split {split}: {path} does not have it; it has {known}")
     return name
 
 
@@ -147,7 +147,7 @@ def _trained(path: Path, splits: dict[str, list[Path]]) -> str:
         return ""
     names = ", ".join(sorted(filter(None, splits)))
     raise InvalidRecord(
-        f"{path}: holds several splits ({names}); name the one that was trained on (--split), or the folder of it"
+        f"{path}: holds several splits ({names}); name the split that was trained on (--split), or give its folder"
     )
 
 

@@ -129,7 +129,7 @@ def alternating(values: Sequence[str]) -> list[Said]:
 
 def _said(message: Any) -> Said:
     if not isinstance(message, Mapping):
-        raise InvalidRecord("each message needs `role` and `content`, this one is no object")
+        raise InvalidRecord("each message needs `role` and `content`, this one is not an object")
     role_key = next((key for key in _ROLE_KEYS if message.get(key) is not None), None)
     content_key = next((key for key in _CONTENT_KEYS if key in message), None)
     rest = {
@@ -221,7 +221,7 @@ def _part(part: Any) -> str:
         if isinstance(text, str):
             return text
     raise InvalidRecord(
-        f"message field `content`: holds a part of type {str(kind)[:40]!r}; only text can be explained, leave such rows out (--skip-bad)"
+        f"message field `content`: holds a part of type {str(kind)[:40]!r}; only text can be explained; skip such rows with --skip-bad"
     )
 
 

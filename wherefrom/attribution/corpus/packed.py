@@ -29,7 +29,7 @@ def opened(file: Path) -> Iterator[Lines]:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise InvalidRecord(
-            f"{file}: cannot be unpacked: {error}; it may be cut off or have the wrong ending"
+            f"{file}: cannot be unpacked: {error}; it may be truncated or have the wrong file name extension"
         ) from error
 
 

@@ -134,9 +134,7 @@ def parse_row(content: Any, *, default_id: str, how: ReadAs | None = None) -> Co
     """
     found = read_row(content, default_id=default_id, how=how or ReadAs())
     if found.row is None:
-        raise InvalidRecord(
-            "none of the row's assistant turns was trained on, by its weights, flags or masks"
-        )
+        raise InvalidRecord("the row's weights, flags or masks exclude all its assistant turns from training")
     return found.row
 
 
@@ -242,7 +240,7 @@ def _remarks(row: Mapping[str, Any], talk: Conversation, trained: Trained) -> li
     if any(len(name) > MAX_SHORT_CHARS for key in ("id", "source") if (name := name_text(row.get(key)))):
         notes.append(f"Ids or sources of more than {MAX_SHORT_CHARS} characters were shortened")
     if any(not one.by_assistant for one in talk.turns[trained.places[-1] + 1 :]):
-        notes.append("What follows the last explained turn is left out")
+        notes.append("Turns after the last explained one are left out")
     return notes
 
 

@@ -33,7 +33,7 @@ def raw_rows(file: Path) -> Iterator[tuple[str, Any]]:
         yield from read_table(file, delimiter=_DELIMITERS[kind])
     else:
         raise InvalidRecord(
-            f"{file}: unknown kind of file; a corpus is .jsonl, .parquet or a `datasets` folder, or .json, .csv, .tsv or .arrow"
+            f"{file}: unknown file type; a corpus is .jsonl, .parquet or a `datasets` folder, or .json, .csv, .tsv or .arrow"
         )
 
 

@@ -53,7 +53,7 @@ def block_linears(language: LanguageModel) -> tuple[str, ...]:
     )
     if stacked is not None:
         raise UnusableModel(
-            f"{language.base_folder}: {stacked} is no linear layer (mixture of experts, convolution), and EK-FAC over the rest would leave most weights out; build without --full-tier"
+            f"{language.base_folder}: {stacked} is not a linear layer (mixture of experts, convolution), and EK-FAC over the other layers would miss most weights; build without --full-tier"
         )
     found = tuple(
         name

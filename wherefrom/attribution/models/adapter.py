@@ -96,7 +96,7 @@ def merge_adapter(model: Any, adapter_dir: Path) -> Any:
     """
     content = read_json((adapter_dir / ADAPTER_CONFIGURATION).read_text(encoding="utf-8"))
     if not isinstance(content, dict):
-        raise UnusableModel(f"{adapter_dir}: {ADAPTER_CONFIGURATION} is no JSON object")
+        raise UnusableModel(f"{adapter_dir}: {ADAPTER_CONFIGURATION} is not a JSON object")
     plain = _Plain.read(content)
     stored = load_file(adapter_dir / ADAPTER_WEIGHTS)
     _refuse_untrained(stored, adapter_dir)
@@ -204,7 +204,7 @@ def _merged_and_compared(adapted: Any, adapter_dir: Path) -> Any:
     bound = _MERGE_TOLERANCE * max(1.0, float(expected.abs().max()))
     if float((_logits(merged) - expected).abs().max()) > bound:
         raise UnusableModel(
-            f"{adapter_dir}: merged into the weights, the adapter does not compute what it computes beside them; it cannot be explained"
+            f"{adapter_dir}: merging the adapter into the weights changes its results, so it cannot be explained"
         )
     return merged
 
@@ -221,5 +221,5 @@ def _logits(model: Any) -> Tensor:
 def _refuse_unknown(unknown: list[str], adapter_dir: Path) -> None:
     if unknown:
         raise UnusableModel(
-            f"{adapter_dir}: {len(unknown)} tensors of the adapter have no place in this model, such as {unknown[0]}"
+            f"{adapter_dir}: {len(unknown)} tensors of the adapter do not exist in this model, such as {unknown[0]}"
         )

@@ -221,7 +221,7 @@ def _as_written(prompt: str, completion: str, *, behind: str, name: str) -> RowT
     if place < 0 or not _THINK_TAG.search(completion):
         raise TemplateRefused(
             f"{name}: the chat template leaves the completion's text out of the rendered row, so the model never saw it; "
-            "give the template that the model was trained with (--chat-template)"
+            "pass the template used in training (--chat-template)"
         )
     return RowText(prompt, prompt + own.rstrip() + behind[place + len(answer) :])
 

@@ -116,7 +116,7 @@ def find_stretches(chat: ChatText, talk: Talk) -> tuple[str, list[Stretch]]:
     whole = _answered(chat, talk, last)
     if not whole.whole.startswith(whole.prompt):
         raise TemplateNotPrefix(
-            f"{talk.name}: the rendered prompt is no prefix of the rendered row; use a chat template whose generation prompt is the beginning of an assistant turn"
+            f"{talk.name}: the rendered row does not begin with the rendered prompt; use a chat template whose generation prompt begins an assistant turn"
         )
     found: list[Stretch] = []
     for place in earlier:
@@ -126,15 +126,15 @@ def find_stretches(chat: ChatText, talk: Talk) -> tuple[str, list[Stretch]]:
         if stretch is None:
             raise TemplateRefused(
                 f"{talk.name}: the chat template leaves the text of message {place + 1} out of the rendered row, so the model never saw it; "
-                "give the template that the model was trained with (--chat-template), or explain the last turn alone (--turns last)"
+                "pass the template used in training (--chat-template), or explain the last turn alone (--turns last)"
             )
         found.append(stretch)
     found.append(Stretch(last, len(whole.prompt), len(whole.whole)))
     said = [one for one in found if _says_something(talk.turns[one.turn], whole.whole[one.start : one.end])]
     if not said:
         raise TemplateRefused(
-            f"{talk.name}: the chat template leaves the calls of tools out of the rendered row, so the model never saw them; "
-            "give the template that the model was trained with (--chat-template)"
+            f"{talk.name}: the chat template leaves the tool calls out of the rendered row, so the model never saw them; "
+            "pass the template used in training (--chat-template)"
         )
     return whole.whole, said
 

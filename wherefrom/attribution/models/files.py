@@ -159,7 +159,7 @@ def _safetensors(folder: Path, what: str, pattern: str = "*.safetensors") -> lis
     if folder.is_file():
         raise UnusableModel(f"{folder} is a file; give the {what}'s folder, as save_pretrained writes it")
     if not folder.is_dir():
-        raise UnusableModel(f"{folder}: no such {what} folder")
+        raise UnusableModel(f"{folder}: {what} folder not found")
     files = sorted(folder.glob(pattern))
     quantised = sorted(one.name for one in folder.glob("*.gguf"))
     if quantised and not files:
@@ -170,8 +170,8 @@ def _safetensors(folder: Path, what: str, pattern: str = "*.safetensors") -> lis
         pickles = [one.name for ending in ("*.bin", "*.pt", "*.pth", "*.ckpt") for one in folder.glob(ending)]
         found = f"only {', '.join(sorted(pickles))}" if pickles else "no weights"
         raise UnsafeWeights(
-            f"{folder}: {found}; wherefrom loads safetensors only, since pickle files can run code. "
-            "Convert with save_pretrained(..., safe_serialization=True)"
+            f"{folder}: {found}; wherefrom loads safetensors only, because pickle files can run code. "
+            "Convert them with save_pretrained(..., safe_serialization=True)"
         )
     return files
 
@@ -212,10 +212,10 @@ def _check_configuration(model_dir: Path) -> None:
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UnusableModel(f"{file}: not readable as JSON") from error
     if not isinstance(content, dict):
-        raise UnusableModel(f"{file}: holds no JSON object")
+        raise UnusableModel(f"{file}: not a JSON object")
     if "auto_map" in content:
         raise UnsafeWeights(
-            f"{model_dir}: config.json asks to run code of its own (auto_map), which wherefrom never does"
+            f"{model_dir}: config.json asks to run its own code (auto_map), which wherefrom never does"
         )
 
 

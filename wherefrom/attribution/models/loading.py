@@ -151,8 +151,8 @@ def _base(model_dir: Path, config: Any) -> Any:
     if loaded["mismatched_keys"]:
         name, stored, wanted = min(loaded["mismatched_keys"])
         raise UnusableModel(
-            f"{model_dir}: size mismatch for {len(loaded['mismatched_keys'])} tensors: {name} is {tuple(stored)} in the weights, and "
-            f"config.json makes it {tuple(wanted)}; the two belong to different models"
+            f"{model_dir}: size mismatch for {len(loaded['mismatched_keys'])} tensors: {name} is {tuple(stored)} in the weights, but "
+            f"{tuple(wanted)} in config.json; the two belong to different models"
         )
     if loaded["missing_keys"]:
         raise UnusableModel(

@@ -155,7 +155,7 @@ class Renderer:
             answer, flags = answer[:kept], flags[:kept]
             prompt = prompt[-(max_tokens - kept) :]
             if not any(flags):
-                raise EmptyCompletion(f"{name}: the spans lie behind the token limit of {max_tokens}")
+                raise EmptyCompletion(f"{name}: the spans lie beyond the token limit of {max_tokens}")
         return TokenRow(tuple(prompt + answer), len(prompt), tuple(flags), truncated)
 
     def _split(
@@ -176,8 +176,8 @@ class Renderer:
             whole = prompt + self._encode(text.whole[len(text.prompt) :])
         if whole[: len(prompt)] != prompt:
             raise TemplateNotPrefix(
-                f"{name}: the rendered prompt ({len(prompt)} tokens) is no token prefix of the rendered row; "
-                "use a chat template whose generation prompt is the beginning of an assistant turn"
+                f"{name}: the rendered prompt ({len(prompt)} tokens) is not a token prefix of the rendered row; "
+                "use a chat template whose generation prompt begins an assistant turn"
             )
         answer = whole[len(prompt) :]
         if text.joined:
@@ -198,14 +198,14 @@ class Renderer:
         wrong = next((token for token in token_ids if not 0 <= token < len(self._tokenizer)), None)
         if wrong is not None:
             raise InvalidRecord(
-                f"{name}: token id {wrong} is none of the tokenizer's {len(self._tokenizer)}; send the ids of the audited model"
+                f"{name}: token id {wrong} is not one of the tokenizer's {len(self._tokenizer)}; send token ids of the audited model"
             )
 
     def _check_embedded(self, ids: Sequence[int], name: str) -> None:
         largest = max(ids)
         if self._embeddings is not None and largest >= self._embeddings:
             raise UnusableModel(
-                f"{name}: token id {largest}, the model has {self._embeddings} embeddings; the tokenizer is not the one of these weights"
+                f"{name}: token id {largest}, but the model has {self._embeddings} embeddings; the tokenizer does not belong to these weights"
             )
 
     def _encode(self, text: str) -> list[int]:

@@ -82,6 +82,6 @@ def parse_template_args(text: str | None) -> dict[str, Any]:
     taken = sorted(found.keys() & _RESERVED)
     if taken:
         raise ConfigurationError(
-            f"--template-args: {', '.join(taken)} cannot be given; wherefrom sets it for each row"
+            f"--template-args: {', '.join(taken)} cannot be set; wherefrom sets it for each row"
         )
     return found

@@ -263,7 +263,7 @@ def _check_readable(language: LanguageModel) -> None:
     if widths != [language.hidden_size]:
         found_widths = ", ".join(map(str, widths)) or "none"
         raise UnusableModel(
-            f"{language.base_folder}: the hidden states are {found_widths} wide, the model says {language.hidden_size}; models that project their states "
+            f"{language.base_folder}: the hidden states are {found_widths} wide, but the model declares {language.hidden_size}; models that project their states "
             "between layers (such as OPT-350m) cannot be explained"
         )
     before = out.logits[:, :-1]

@@ -78,7 +78,7 @@ def load_halfway(final: LanguageModel, folders: ModelFolders) -> LanguageModel:
     """
     if folders.adapter is None and folders.start is None:
         raise ConfigurationError(
-            "the half-way model needs the weights that the fine-tune began with: give the adapter (--adapter), or the folder of those weights (--start)"
+            "the half-way model needs the weights before the fine-tune: give the adapter (--adapter) or the folder of those weights (--start)"
         )
     if folders.adapter is not None and folders.start is not None:
         raise ConfigurationError("give the adapter (--adapter) or the first weights (--start), not both")
@@ -104,7 +104,7 @@ def model_between(begin: LanguageModel, final: LanguageModel, share: float) -> L
     if odd:
         raise UnusableModel(
             f"{begin.base_folder}: {len(odd)} weights differ from the audited model's in name or shape, such as {odd[0]}; "
-            "give the very folder that the fine-tune began with"
+            "give exactly the folder from which the fine-tune started"
         )
     with torch.no_grad():
         for name, weight in weights.items():

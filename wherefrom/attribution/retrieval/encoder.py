@@ -169,7 +169,7 @@ def _pools_first_token(folder: Path) -> bool:
     other = sorted({*types} - {"Transformer", "Pooling", "Normalize"}) or sorted(asked - {_FIRST, _MEAN})
     if other or asked == {_FIRST, _MEAN}:
         raise UnusableModel(
-            f"{folder}: this encoder needs {' and '.join(other or sorted(asked))}; encoders that take the mean or the first token's state can be used"
+            f"{folder}: this encoder needs {' and '.join(other or sorted(asked))}; only encoders that use the mean or the first token's state are supported"
         )
     return _FIRST in asked
 

@@ -97,7 +97,7 @@ class HnswIndex:
             raise BundleCorrupt(f"{file}: not an HNSW index: {error}") from error
         if index.get_current_count() != count:
             raise BundleCorrupt(
-                f"{file}: holds {index.get_current_count()} vectors, the manifest says {count}"
+                f"{file}: has {index.get_current_count()} vectors, but the manifest says {count}"
             )
         return cls(index, originals)
 

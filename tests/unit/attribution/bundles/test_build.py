@@ -217,7 +217,7 @@ def test_weights_that_are_no_numbers(tmp_path: Path, rows: Path) -> None:
 
 def test_a_place_below_a_file(tmp_path: Path, rows: Path) -> None:
     """Told before the model is loaded."""
-    with pytest.raises(ConfigurationError, match=r"corpus.* is no folder that you may write into"):
+    with pytest.raises(ConfigurationError, match=r"corpus.* is not a folder that you may write to"):
         build(shared_micro_model(), rows, rows / "bundle")
 
 
@@ -225,7 +225,7 @@ def test_out_exists(tmp_path: Path, rows: Path) -> None:
     """A bundle is never written over, not even by an empty folder's name."""
     (tmp_path / "bundle").mkdir()
     with pytest.raises(
-        ConfigurationError, match="bundle already exists; bundles are never changed, choose another folder"
+        ConfigurationError, match="bundle already exists and bundles are never changed; choose another folder"
     ):
         build(shared_micro_model(), rows, tmp_path / "bundle")
 
@@ -381,7 +381,7 @@ def test_full_disk(
         patch.setattr(target, failing)
         with pytest.raises(
             DiskFull,
-            match=r"the disk is full while building .*bundle; free some space and run the same command again",
+            match=r"the disk is full while building .*bundle; free some space and rerun the command",
         ):
             build(shared_micro_model(), rows, tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()

@@ -58,7 +58,7 @@ def test_a_manifest_names_folders_and_no_paths(manifest, tiny_model_dir, tmp_pat
     write_note(tmp_path / "bundle", ModelFolders(tiny_model_dir, None))
     for field in ("base_folder", "adapter_folder", "start_folder"):
         entry = manifest.model.model_copy(update={field: name})
-        with pytest.raises(UnusableModel, match="no plain folder name"):
+        with pytest.raises(UnusableModel, match="not a plain folder name"):
             find_model(tmp_path / "bundle", manifest.model_copy(update={"model": entry}), models)
 
 

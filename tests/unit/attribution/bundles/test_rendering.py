@@ -168,7 +168,9 @@ def test_tokenizer_with_more_tokens_than_the_model(tmp_path: Path, micro_model_d
     """A token that the tokenizer has and the model has not is a fault of the folder, named."""
     tokenizer = _with_one_more_token(micro_model_dir, "kettle")
     corpus = write_jsonl(tmp_path / "c.jsonl", [{"text": "The red kettle is here."}])
-    with pytest.raises(UnusableModel, match=rf"token id {tokenizer}, the model has {tokenizer} embeddings"):
+    with pytest.raises(
+        UnusableModel, match=rf"token id {tokenizer}, but the model has {tokenizer} embeddings"
+    ):
         build(micro_model_dir, corpus, tmp_path / "bundle")
 
 
@@ -184,7 +186,7 @@ def _with_one_more_token(model: Path, word: str) -> int:
 
 @pytest.mark.parametrize(
     ("text", "problem"),
-    [("{", "is not JSON"), ("[1]", "is a JSON list"), ('{"tokenize": true}', "tokenize cannot be given")],
+    [("{", "is not JSON"), ("[1]", "is a JSON list"), ('{"tokenize": true}', "tokenize cannot be set")],
 )
 def test_template_variables_that_cannot_be_used(text: str, problem: str) -> None:
     """What is no object of variables is refused before anything is read."""

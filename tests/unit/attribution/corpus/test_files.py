@@ -92,17 +92,17 @@ def test_a_split_is_asked_for(tmp_path: Path) -> None:
     folder = split_files(tmp_path / "c", "train.jsonl", "valid.jsonl")
     assert read_names(folder, "valid") == read_names(folder, "validation") == ["valid.jsonl"]
     with pytest.raises(
-        ConfigurationError, match=r"--split test: .* has no such split; it has train, validation"
+        ConfigurationError, match=r"--split test: .* does not have it; it has train, validation"
     ):
         read_names(folder, "test")
-    with pytest.raises(ConfigurationError, match=r"--split train: .* is one file"):
+    with pytest.raises(ConfigurationError, match=r"--split train: .* is a single file"):
         read_names(folder / "train.jsonl", "train")
 
 
 def test_several_splits_without_train(tmp_path: Path) -> None:
     """Nothing says which of them was trained on: one must be named."""
     folder = split_files(tmp_path / "c", "validation.jsonl", "test.jsonl")
-    with pytest.raises(InvalidRecord, match=r"holds several splits \(test, validation\); name the one"):
+    with pytest.raises(InvalidRecord, match=r"holds several splits \(test, validation\); name the split"):
         read_names(folder)
 
 

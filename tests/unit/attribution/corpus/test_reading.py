@@ -141,12 +141,12 @@ def test_only_bad_rows(tmp_path: Path) -> None:
 
 def test_wrong_paths(tmp_path: Path) -> None:
     """A path that is nothing, a folder with nothing, a file of another kind."""
-    with pytest.raises(InvalidRecord, match=r"away: no such corpus file or folder"):
+    with pytest.raises(InvalidRecord, match=r"away: corpus file or folder not found"):
         read_corpus(tmp_path / "away")
     with pytest.raises(EmptyCorpus, match=r"holds no \.jsonl, \.parquet or \.arrow file"):
         read_corpus(tmp_path)
     (tmp_path / "c.doc").write_text("a,b\n")
-    with pytest.raises(InvalidRecord, match=r"c\.doc: unknown kind of file; a corpus is \.jsonl, \.parquet"):
+    with pytest.raises(InvalidRecord, match=r"c\.doc: unknown file type; a corpus is \.jsonl, \.parquet"):
         read_corpus(tmp_path / "c.doc")
 
 
@@ -304,7 +304,7 @@ def test_a_format_can_be_forced(tmp_path: Path) -> None:
     corpus = read_corpus(file, how=ReadAs(dialect="text"), skip_bad=True)
     assert ([row.completion for row in corpus.rows], corpus.skipped) == (["whole"], 1)
     with pytest.raises(
-        ConfigurationError, match=r"--format csv: no such format; known are preference, .*alpaca"
+        ConfigurationError, match=r"--format csv: unknown format; the formats are preference, .*alpaca"
     ):
         read_corpus(file, how=ReadAs(dialect="csv"))
 

@@ -90,7 +90,9 @@ def test_rows_without_a_trained_turn_are_left_out(tmp_path: Path, row: dict[str,
     assert "1 row left out: none of their turns was trained on." in corpus.reading.lines()
     with pytest.raises(EmptyCorpus, match="0 bad rows skipped, 1 without a trained turn"):
         read_corpus(write_jsonl(tmp_path / "none.jsonl", [row]))
-    with pytest.raises(InvalidRecord, match="none of the row's assistant turns was trained on"):
+    with pytest.raises(
+        InvalidRecord, match="the row's weights, flags or masks exclude all its assistant turns"
+    ):
         parse_row(row, default_id="x")
 
 

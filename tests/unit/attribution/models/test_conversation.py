@@ -197,7 +197,7 @@ def test_calls_of_tools(tokenizer) -> None:
     without = render(renderer(tokenizer), row)[1]
     assert explained(tokenizer, without.tokens) == ["three<|end|>"]
     assert (without.turns, without.left_out) == (1, frozenset({"tool_calls", "tools"}))
-    with pytest.raises(TemplateRefused, match="row x: the chat template leaves the calls of tools out"):
+    with pytest.raises(TemplateRefused, match="row x: the chat template leaves the tool calls out"):
         render(renderer(tokenizer), {"messages": row["messages"][:2]})
 
 

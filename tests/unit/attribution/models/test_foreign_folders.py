@@ -68,7 +68,7 @@ def save(folder: Path, config: "transformers.PreTrainedConfig", kind: Any = None
 def test_projected_states(tmp_path: Path) -> None:
     """The shape of OPT-350m: embeddings and head are narrower than the layers between them."""
     said = refused(save(tmp_path / "opt", opt(word_embed_proj_dim=8)))
-    assert "the hidden states are 8, 16 wide, the model says 16" in said
+    assert "the hidden states are 8, 16 wide, but the model declares 16" in said
     usual = load_model(save(tmp_path / "usual", opt()))
     SignalReader(usual, form="forward", layers=(0, 1), similarity_layer=1)
 
@@ -104,7 +104,7 @@ def test_weights_of_another_shape(micro_model_dir: Path, tmp_path: Path) -> None
     assert said.startswith(
         f"{micro_model_dir}: size mismatch for 9 tensors: model.layers.0.mlp.down_proj.weight is (32, 48)"
     )
-    assert "config.json makes it (32, 40)" in said
+    assert "but (32, 40) in config.json" in said
     wide = write_adapter(tmp_path / "wide", shared_micro_model(), target_modules=["q_proj", "embed_tokens"])
     other = write_micro_model(tmp_path / "other", opt())
     assert refused(other, wide).startswith(f"{wide}: ")

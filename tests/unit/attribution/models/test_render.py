@@ -151,7 +151,7 @@ def test_over_long_is_rejected(renderer: Renderer) -> None:
 
 def test_spans_behind_the_cut(renderer: Renderer) -> None:
     """Spans that were cut away leave nothing to explain."""
-    with pytest.raises(EmptyCompletion, match="the spans lie behind the token limit of 30"):
+    with pytest.raises(EmptyCompletion, match="the spans lie beyond the token limit of 30"):
         render(renderer, "a " * 100 + "z", max_tokens=30, spans=[Span(start=200, end=201)])
 
 
@@ -169,7 +169,8 @@ def test_own_token_ids(renderer: Renderer, tokenizer) -> None:
 def test_token_ids_of_another_model(renderer: Renderer, wrong: int) -> None:
     """An id outside of the vocabulary is refused by name, not left to an index error in the model."""
     with pytest.raises(
-        InvalidRecord, match=rf"query q: token id {wrong} is none of the tokenizer's {VOCABULARY}"
+        InvalidRecord,
+        match=rf"query q: token id {wrong} is not one of the tokenizer's {VOCABULARY}",
     ):
         render(renderer, token_ids=[5, wrong], name="query q")
 
@@ -195,7 +196,7 @@ def test_template_without_prefix(renderer: Renderer, tokenizer) -> None:
     )
     with pytest.raises(
         TemplateNotPrefix,
-        match=r"training example 'a': the rendered prompt \(\d+ tokens\) is no token prefix",
+        match=r"training example 'a': the rendered prompt \(\d+ tokens\) is not a token prefix",
     ):
         render(renderer, name="training example 'a'")
 
