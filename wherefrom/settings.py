@@ -218,12 +218,6 @@ class Settings(BaseSettings):
         description="Largest size of the spool, in bytes. Further records are refused.",
     )
 
-    @field_validator("redis_url")
-    @classmethod
-    def _usable(cls, url: SecretStr) -> SecretStr:
-        check_redis_url(url.get_secret_value())
-        return url
-
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.heartbeat_seconds * 2 > self.lease_seconds:
@@ -244,6 +238,13 @@ class Settings(BaseSettings):
     def _readable(cls, url: SecretStr) -> SecretStr:
         """A password may hold `#`, `/`, `?` and `@`: libraries read them only percent-encoded."""
         return SecretStr(readable_url(url.get_secret_value()))
+
+    @field_validator("redis_url")
+    @classmethod
+    def _usable(cls, url: SecretStr) -> SecretStr:
+        """Runs behind `_readable`: pydantic keeps the order in which validators are written."""
+        check_redis_url(url.get_secret_value())
+        return url
 
     def secrets(self) -> frozenset[str]:
         """Everything in the settings that must not stand in a log or an error."""
