@@ -41,7 +41,7 @@ from wherefrom.attribution.offline import attribute_all, prepare_all
 from wherefrom.attribution.query import PreparedTokens
 from wherefrom.client.service import Service
 from wherefrom.messages import FLAGGED_STREAM, RECORD_FIELD
-from wherefrom.records import AuditState, FlaggedRecord, Query
+from wherefrom.records import AuditState, FlaggedRecord, Message, Query, Role
 from wherefrom.settings import load_settings
 from worker.bundles import add_bundle
 from worker.supervise import LocalService
@@ -257,7 +257,10 @@ def _send(stream: "redis.Redis", rows: Sequence[CorpusRow]) -> None:
     with stream.pipeline(transaction=False) as pipe:
         for row in rows:
             record = FlaggedRecord(
-                messages=row.turns, completion=row.completion, model=MODEL_NAME, reason="overhead"
+                messages=tuple(Message(role=Role(turn.role), content=turn.content) for turn in row.turns),
+                completion=row.completion,
+                model=MODEL_NAME,
+                reason="overhead",
             )
             pipe.xadd(
                 FLAGGED_STREAM, {RECORD_FIELD: record.model_dump_json(by_alias=True, exclude_none=True)}

@@ -3,10 +3,11 @@
 Influence and effects follow the one sign rule: positive = the training example made the flagged output more likely. `score` is the order shown.
 """
 
+import re
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from wherefrom.records.bounds import Details, Items
 from wherefrom.records.flagged import FlaggedRecord, Frozen, Span, Text, Turn
@@ -50,16 +51,27 @@ class Query(Frozen):
         )
 
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+#: A text of a corpus. A lone surrogate, which JSON can write and no database can hold, becomes U+FFFD; the length stays.
+_CorpusText = Annotated[
+    str,
+    BeforeValidator(
+        lambda text: _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text) if isinstance(text, str) else text
+    ),
+]
+
+
 class TrainingExample(Frozen):
     """One unit of the corpus that can be cited."""
 
-    example_id: str
+    example_id: _CorpusText
     #: Position in the corpus, from 0.
     row: int
-    source: str
+    source: _CorpusText
     #: The turns before the completion, rendered for people.
-    prompt: str
-    completion: str
+    prompt: _CorpusText
+    completion: _CorpusText
     text_sha256: str
     #: Further fields of the corpus row, kept as they came.
     fields: Details = Field(default_factory=dict)

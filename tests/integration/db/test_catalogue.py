@@ -89,7 +89,7 @@ def test_other_models_keep_their_bundles(db: Database, bundle_id: int) -> None:
 @pytest.mark.parametrize("column", ["weights_sha256", "adapter_sha256", "tokenizer_sha256"])
 def test_a_model_name_stands_for_one_set_of_weights(db: Database, bundle_id: int, column: str) -> None:
     """Other weights under a known name are refused, and the text says which and what to do."""
-    with pytest.raises(BundleMismatch, match=f"{column}.*name of its own"):
+    with pytest.raises(BundleMismatch, match=f"{column}.*its own name"):
         register(db, "bundle-b", **{column: sha256("other")})
 
 
