@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
-import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from wherefrom.terminal import say
 
 #: Called with a stage's name, what is done and what there is to do.
 Report = Callable[[str, int, int], None]
@@ -53,7 +54,7 @@ def _report(lines: "ProgressLines", stage: str, done: int, total: int) -> None:
 def _say(lines: "ProgressLines") -> None:
     line = lines.line()
     if line is not None:
-        typer.echo(line, err=True)
+        say(line, to_stderr=True)
 
 
 def _tick(lines: "ProgressLines", stopped: threading.Event) -> None:

@@ -319,7 +319,7 @@ def test_an_unreadable_row_does_not_take_its_batch_down(db: Database, bundle_id:
     assert [one.audit_id for one in claim(db, bundle_id).audits] == [first.audit_id, last.audit_id]
     row = audit_row(db, broken.audit_id or 0)
     assert (row.state, row.code, row.lease_owner) == (AuditState.REJECTED, "invalid_record", None)
-    assert "no valid record (ValidationError)" in (row.reason or "")
+    assert "not a valid record (ValidationError)" in (row.reason or "")
     assert AuditQueue(db).claim(bundle_id, limit=5, owner=OWNER, lease_s=60) is None
 
 

@@ -14,11 +14,12 @@ import redis
 
 from db import reader
 from db.audit_queue import AuditQueue
+from db.intake import accept
 from db.session import Database
-from tests.integration.worker.conftest import TEXTS
+from tests.integration.worker.conftest import MODEL, TEXTS
 from tests.integration.worker.processes import ROOT, environment, run_worker_command, running
 from tests.waiting import wait_until
-from wherefrom.records import AuditState
+from wherefrom.records import AuditState, FlaggedRecord
 from worker.liveness import LivenessFile
 from worker.supervise import Supervisor
 from worker.watchdog import Watchdog
@@ -120,15 +121,20 @@ def test_children_end_when_the_supervisor_is_killed(settings, tmp_path):
         wait_until(lambda: not processes_with(str(settings.state_dir)), 60, "the children to end")
 
 
-@pytest.mark.usefixtures("bundle_id")
-def test_a_worker_refuses_a_changed_bundle(settings):
-    """One byte: exit code 2 and one line, before anything is claimed."""
+def test_a_worker_refuses_a_changed_bundle_and_goes_on(settings, database, bundle_id, tmp_path):
+    """One byte: the bundle is refused before anything is claimed, its audit says so, and the worker lives."""
     file = settings.bundles_dir / "overlap-test" / "examples.jsonl"
     file.write_bytes(file.read_bytes().replace(b"battery", b"bettery"))
-    ended = run_worker_command(settings, "run")
-    assert ended.returncode == 2
-    assert "bundle_corrupt" in ended.stderr
-    assert "Traceback" not in ended.stderr
+    record = FlaggedRecord(prompt="p", completion="c", model=MODEL)
+    (taken,) = accept(database, [record], producer="p", channel="http")
+    assert taken.audit_id is not None
+    audit_id = taken.audit_id
+    with running(settings, "run", log=tmp_path / "log") as worker:
+        wait_until(lambda: reader.get_audit(database, audit_id).audit.code is not None, 60, "the refusal")
+        assert worker.poll() is None
+    audit = reader.get_audit(database, audit_id).audit
+    assert (audit.state, audit.code, audit.attempt) == (AuditState.PENDING, "bundle_corrupt", 0)
+    assert "Traceback" not in (tmp_path / "log").read_text()
 
 
 def test_a_mistake_is_one_line_and_a_code(settings):

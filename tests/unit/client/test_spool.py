@@ -49,7 +49,9 @@ def test_order_and_batches(spool: Spool) -> None:
 
 def test_full(spool: Spool) -> None:
     """A full spool refuses the record with a text that says how full it is, and takes one again when there is room."""
-    with pytest.raises(SpoolFull, match=r"is full: \d+ records wait .* limit 100000; the service is away"):
+    with pytest.raises(
+        SpoolFull, match=r"is full: \d+ records wait .* limit 100000; the service is unavailable"
+    ):
         fill(spool)
     assert spool.status().waiting_bytes <= 100_000
     assert spool.path.stat().st_size <= 2 * 100_000

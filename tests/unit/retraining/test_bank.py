@@ -98,7 +98,7 @@ def test_a_bank_in_one_file_is_read_too(tmp_path: Path) -> None:
 
 def test_what_is_no_bank_is_refused(tmp_path: Path) -> None:
     """A missing path, a file without its arrays, arrays that do not fit, and no pickles."""
-    with pytest.raises(InvalidRecord, match="no bank"):
+    with pytest.raises(InvalidRecord, match="not a bank"):
         load_bank(tmp_path)
     np.savez(tmp_path / "empty.npz", query_loss=np.ones((2, 2)))
     with pytest.raises(InvalidRecord, match="lacks kept, corpus_loss"):

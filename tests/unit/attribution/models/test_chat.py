@@ -193,5 +193,5 @@ def test_messages_without_a_template() -> None:
 def test_token_behind_the_embeddings() -> None:
     """A token that the model has no embedding for is named, not left to an index error."""
     renderer = Renderer(tokenizer(), end_ids=frozenset({END}), embeddings=40)
-    with pytest.raises(UnusableModel, match=r"row: token id \d+, the model has 40 embeddings"):
+    with pytest.raises(UnusableModel, match=r"row: token id \d+, but the model has 40 embeddings"):
         renderer.render(ASKED, ANSWER, max_tokens=500, over_long="reject")
