@@ -1,5 +1,7 @@
 """Redis URLs: which can be used, and what is said of the others."""
 
+from urllib.parse import unquote, urlsplit
+
 import pytest
 
 from wherefrom.errors import ConfigurationError
@@ -30,8 +32,7 @@ def test_these_can_be_used(url):
         ("redis://host:x/0", "must be a number from 1 to 65535"),
         ("redis://host:0/0", "must be a number from 1 to 65535"),
         ("redis://host:70000/0", "must be a number from 1 to 65535"),
-        ("redis://:s3cr/et@host:6379/0", "%2F"),
-        ("redis://:s3cr#et@host:6379/0", "%23"),
+        ("redis://host:6379/0#s3cr", "%23"),
         ("unix://", "no socket"),
         ("unix:///?db=1", "no socket"),
         ("http://host:1/0", "unknown form"),
@@ -45,6 +46,15 @@ def test_the_others_are_one_line_without_their_secrets(monkeypatch, url, said):
         load_settings()
     assert "WHEREFROM_REDIS_URL" in str(caught.value)
     assert "s3cr" not in str(caught.value)
+
+
+@pytest.mark.parametrize("sign", ["/", "#", "?", "@"])
+def test_a_password_with_any_sign_is_read(monkeypatch, sign):
+    """Written as it is: it reaches libraries percent-encoded."""
+    monkeypatch.setenv("WHEREFROM_REDIS_URL", f"redis://:s3cr{sign}et@host:6379/0")
+    url = load_settings().redis_url.get_secret_value()
+    assert urlsplit(url).port == 6379
+    assert unquote(urlsplit(url).password or "") == f"s3cr{sign}et"
 
 
 def test_celery_gets_the_path_as_an_option():
