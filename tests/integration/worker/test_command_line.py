@@ -81,7 +81,7 @@ def operator_command(settings, monkeypatch, capsys):
         (("migrate",), {"lease_seconds": "nonsense"}, 2, "WHEREFROM_LEASE_SECONDS"),
         (("health", "redis"), {"redis_url": "nonsense"}, 2, "WHEREFROM_REDIS_URL"),
         (("health", "redis"), {"redis_url": "redis://127.0.0.1:/0"}, 2, "the port of the URL is empty"),
-        (("doctor",), {"redis_url": "redis://:s3cr#et@127.0.0.1:6379/0"}, 2, "write it as %23"),
+        (("doctor",), {"redis_url": "redis://127.0.0.1:6379/0#s3cr"}, 2, "write it as %23"),
         (("migrate",), {"database_url": "postgresql://u@h:/db"}, 2, "the port of the database URL is empty"),
         (("doctor",), {"database_url": "postgresql://u@h:99999/db"}, 1, "ports go from 1 to 65535"),
     ],
