@@ -82,8 +82,7 @@ def register_bundle(  # noqa: PLR0913 - the facts of a manifest, all by keyword
         if activate:
             routing.switch_to(session, bundle_id)
     if activate:
-        routing.move_waiting(db)
-        routing.queue_unrouted(db)
+        routing.follow_switch(db)
     return bundle_id
 
 

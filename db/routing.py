@@ -56,7 +56,7 @@ def activate(db: Database, bundle_id: int) -> Moved:
     """
     with db.writing() as session:
         switch_to(session, bundle_id)
-    return move_waiting(db) + queue_unrouted(db)
+    return follow_switch(db)
 
 
 def retire(db: Database, bundle_id: int) -> Moved:
@@ -78,7 +78,7 @@ def retire(db: Database, bundle_id: int) -> Moved:
 
 
 def switch_to(session: Session, bundle_id: int) -> None:
-    """The switch of `activate`, in the caller's transaction; call `move_waiting` and `queue_unrouted` after its commit.
+    """The switch of `activate`, in the caller's transaction; call `follow_switch` after its commit.
 
     Raises:
         UnknownBundle: this bundle does not exist.
@@ -91,6 +91,11 @@ def switch_to(session: Session, bundle_id: int) -> None:
         record_events(
             session, [Event(TrailKind.BUNDLE_ACTIVATED, f"bundle:{bundle_id}", {"model": name.model})]
         )
+
+
+def follow_switch(db: Database) -> Moved:
+    """Let all audits that wait follow the bundles that are active now."""
+    return move_waiting(db) + queue_unrouted(db)
 
 
 def move_waiting(db: Database) -> Moved:

@@ -13,7 +13,7 @@ from http import HTTPStatus
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from web.errors import BUSY_RETRY_AFTER_S, ErrorBody, ErrorDetail, answers_program
+from web.errors import BUSY_MESSAGE, BUSY_RETRY_AFTER_S, ErrorBody, ErrorDetail, answers_program
 from web.headers import SECURITY_HEADERS
 from wherefrom.errors import TooBusy
 from wherefrom.metrics import Metrics
@@ -180,11 +180,10 @@ class Admission:
             await _refuse(scope, send)
 
 
-_MESSAGE = f"The service is busy. Try again in {BUSY_RETRY_AFTER_S} second."
-_JSON = ErrorBody(error=ErrorDetail(code=TooBusy.code, message=_MESSAGE))
+_JSON = ErrorBody(error=ErrorDetail(code=TooBusy.code, message=BUSY_MESSAGE))
 _BODIES = {
     True: (b"application/json", _JSON.model_dump_json(exclude_none=True).encode()),
-    False: (b"text/plain; charset=utf-8", _MESSAGE.encode()),
+    False: (b"text/plain; charset=utf-8", BUSY_MESSAGE.encode()),
 }
 _HEADERS = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
 

@@ -27,6 +27,8 @@ _PROGRAM_PATHS = ("/v1/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/
 
 #: Seconds after which a client may try again when something outside is away, and when the service is busy.
 RETRY_AFTER_S, BUSY_RETRY_AFTER_S = 5, 1
+#: What a refused request is told, wherever it is refused.
+BUSY_MESSAGE = f"The service is busy. Try again in {BUSY_RETRY_AFTER_S} second."
 
 
 class UnknownHost(errors.Forbidden):
@@ -137,7 +139,7 @@ def answer_of(request: Request, error: WherefromError) -> Response:
 def _message(error: WherefromError) -> str:
     """What the answer says. The text of a transient error names hosts and tables, which is for the log only."""
     if isinstance(error, errors.TooBusy):
-        return f"The service is busy. Try again in {BUSY_RETRY_AFTER_S} second."
+        return BUSY_MESSAGE
     if isinstance(error, errors.TransientError):
         meaning = (type(error).__doc__ or "").strip().splitlines()[0]
         return f"{meaning} Try again in {RETRY_AFTER_S} seconds; the web service's log has the details."
