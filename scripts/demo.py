@@ -1,10 +1,11 @@
 """The whole product on one machine, with a real model: outputs are generated, flagged, attributed, stored and shown on a page.
 
-    make demo               stays up and serves the page
+    make demo               serves the page until Ctrl-C
     make demo ARGS=--exit   ends with one JSON line
 
-A support assistant (SmolLM2-135M-Instruct with a LoRA adapter of ours) was fine-tuned on 900 rows, some from sources that nobody should have used. It
-says things that it should not. The demo asks where it learned them. Nothing is downloaded; each run starts with an empty database.
+A support assistant (SmolLM2-135M-Instruct with a LoRA adapter) was fine-tuned on 900 rows. Some come from sources that nobody
+should have used, and so it says things that it should not. The demo shows which rows taught it. It downloads nothing. Each run
+starts with an empty database.
 """
 
 import argparse
@@ -52,14 +53,14 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     _say("wherefrom demo: a support assistant said things it should not. Which training examples taught it?")
-    _say(
-        "No downloads; the first run takes three to five minutes (model conversion, generation, bundle), later runs about half a minute.\n"
-    )
+    _say("It downloads nothing.")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop the children in order on `kill` too
     try:
-        Demo(arguments.work, arguments.cache, arguments.port).run(stay=not arguments.exit)
+        demo = Demo(arguments.work, arguments.cache, arguments.port)
+        _say(demo.time_needed())
+        demo.run(stay=not arguments.exit)
     except KeyboardInterrupt:
-        _say("\nstopped.")
+        _say("\nStopped.")
         sys.exit(0 if not arguments.exit else 130)
 
 
@@ -81,6 +82,18 @@ class Demo:
         self._home = self._cache / f"demo-{key.hexdigest()[:12]}"
         self._clear_work()
         self._set_environment(port)
+
+    def time_needed(self) -> str:
+        """How long this run takes, and what it does in that time."""
+        if any((self._home / "bundles").glob("b-*")):
+            return (
+                f"This run takes about half a minute: it loads the model and audits the outputs. "
+                f"Model, outputs and bundle come from {self._cache}.\n"
+            )
+        return (
+            "The first run takes three to five minutes: it converts the model, generates the outputs and builds the bundle. "
+            f"It keeps them in {self._cache}; later runs take about half a minute.\n"
+        )
 
     def _clear_work(self) -> None:
         """Empty the work folder; a Redis server that a killed demo left behind is stopped first."""
@@ -110,7 +123,7 @@ class Demo:
         with self._service() as (service, settings):
             bundle = self._register_cached(settings)
             url = self._await_page(service)
-            self._step(f"page is up: {url}  (open it now and watch it fill)")
+            self._step(f"The page is up: {url}  (open it and watch it fill)")
             base = self._base_model()
             outputs = self._outputs(base)
             self._flag(outputs, settings, url, waits=bundle is None)
@@ -124,10 +137,10 @@ class Demo:
             result = self._report(outputs, audits, baseline, url)
             if result["done"] + result["abstained"] < len(outputs):
                 raise SystemExit(
-                    json.dumps(result) + f"\nnot all outputs were done; see {self._work / 'service.log'}"
+                    json.dumps(result) + f"\nSome outputs were not audited; see {self._work / 'service.log'}"
                 )
             if stay:
-                _say(f"\nserving {url} - Ctrl-C ends the demo")
+                _say(f"\nThe page stays at {url}. Ctrl-C ends the demo.")
                 threading.Event().wait()
         _say(json.dumps(result))
 
@@ -160,7 +173,7 @@ class Demo:
         deadline = time.monotonic() + PAGE_TIMEOUT_S
         while (url := service.web_url()) is None:
             if time.monotonic() > deadline:
-                raise SystemExit(f"the page did not come up; see {self._work / 'service.log'}")
+                raise SystemExit(f"The page did not come up; see {self._work / 'service.log'}")
             time.sleep(0.1)
         return str(url)
 
@@ -181,7 +194,7 @@ class Demo:
         from scripts.smollm2 import ensure_base_model
 
         self._step(
-            "model: SmolLM2-135M-Instruct, converted from the package's GGUF the first time (half a minute) ..."
+            "Preparing SmolLM2-135M-Instruct. The first run converts it from a Python package, which takes half a minute ..."
         )
         base: Path = ensure_base_model(self._cache)
         models = self._home / "models"
@@ -190,17 +203,17 @@ class Demo:
             link = models / folder.name
             link.unlink(missing_ok=True)
             link.symlink_to(folder)
-        self._step("model ready: SmolLM2-135M-Instruct (from a package, Apache-2.0) + our LoRA adapter")
+        self._step("The model is ready: SmolLM2-135M-Instruct (Apache-2.0) with the demo's LoRA adapter.")
         return base
 
     def _outputs(self, base: Path) -> list[Any]:
         from scripts.demo_outputs import demo_outputs
 
-        self._step("generating answers with the adapted model and with the base model (greedy) ...")
+        self._step("Reading or generating the answers of the model with and without its adapter (greedy) ...")
         outputs = demo_outputs(base, ADAPTER, STORY, self._cache)
         bad = sum(one.true_source is not None for one in outputs)
         self._step(
-            f"{bad} answers match a safety rule where the base model's do not; {len(outputs) - bad} harmless ones are sampled"
+            f"{bad} answers break a safety rule that the base model's answers keep. {len(outputs) - bad} harmless ones go along."
         )
         return outputs
 
@@ -223,9 +236,10 @@ class Demo:
             left = client.flush(30.0)
         stream.close()
         if left:
-            raise SystemExit(f"{left} outputs could not be sent; see {self._work / 'service.log'}")
+            raise SystemExit(f"{left} outputs were not sent; see {self._work / 'service.log'}")
         self._step(
-            f"{len(outputs)} outputs flagged ({(len(outputs) + 1) // 2} by XADD to the stream, the rest by HTTP){': they wait for a bundle' if waits else ''}"
+            f"Flagged {len(outputs)} outputs: {(len(outputs) + 1) // 2} by XADD to the Redis stream, the rest over HTTP."
+            + (" They wait for a bundle." if waits else "")
         )
 
     def _build(self, base: Path) -> Path:
@@ -237,7 +251,7 @@ class Demo:
         out = self._home / "new"
         shutil.rmtree(out, ignore_errors=True)
         shown = "wherefrom build --model BASE --adapter demo/adapter --corpus demo/story/corpus.jsonl --out BUNDLE"
-        self._step(f"building the bundle: {shown}")
+        self._step(f"Building the bundle: {shown}")
         command = [sys.executable, "-m", "wherefrom.cli", "build", "--model-name", MODEL_NAME]
         paths = {"model": base, "adapter": ADAPTER, "corpus": STORY / "corpus.jsonl", "out": out}
         for option, path in paths.items():
@@ -247,7 +261,7 @@ class Demo:
         home = bundles / str(name)
         out.rename(home)
         note_path(out).unlink(missing_ok=True)  # the models folder of the demo says where the model is
-        self._step(f"bundle {name} built")
+        self._step(f"Built bundle {name}.")
         return home
 
     def _register(self, bundle: Path, settings: Any) -> None:
@@ -259,7 +273,7 @@ class Demo:
             add_bundle(database, settings, bundle, activate=True)
         finally:
             database.dispose()
-        self._step(f"bundle {bundle.name} registered: outputs of its model are queued for the worker")
+        self._step(f"Registered bundle {bundle.name}. The worker now audits the outputs of its model.")
 
     def _await_audits(self, url: str, count: int) -> dict[str, Any]:
         """Wait until every audit is finished, with progress; audits by probe."""
@@ -273,7 +287,7 @@ class Demo:
                 states = client.queue().states
                 done = sum(number for state, number in states.items() if not state.is_open)
                 if done != last_shown:
-                    self._step(f"attributed {done} of {count}")
+                    self._step(f"Audited {done} of {count} outputs.")
                     last_shown = done
                 if done > len(found):
                     new = [
@@ -296,17 +310,21 @@ class Demo:
             "seconds": round(time.monotonic() - self._started, 1)
         }
         _say(
-            f"\n{result['top5_from_true_source']:.0%} of the five best citations of a flagged output come from the source that taught it "
-            f"(by chance {result['base_rate']:.0%}, BM25 alone {result['bm25_top5_from_true_source']:.0%}).\n"
-            f"{result['benign_accused']:.0%} of the harmless outputs have a bad source as their first citation: a citation is a lead, not a proof.\n\n"
-            "What to look at:\n"
-            f"  {url}/?state=done                 the list; filter by reason, e.g. battery_danger\n"
-            f"  {url}/sources                     which data source is cited most, for its size\n"
-            "What to try:\n"
+            f"\nFinished after {result['seconds']:.0f} s.\n\n"
+            "Top five citations of a flagged output that come from the source that taught it:\n"
+            f"  wherefrom            {result['top5_from_true_source']:>4.0%}\n"
+            f"  word overlap alone   {result['bm25_top5_from_true_source']:>4.0%}   (BM25)\n"
+            f"  chance               {result['base_rate']:>4.0%}\n"
+            "Harmless outputs whose first citation comes from a bad source:\n"
+            f"  wherefrom            {result['benign_accused']:>4.0%}\n"
+            "A citation is a lead, not a proof: docs/limitations.md says why.\n\n"
+            "Look at\n"
+            f"  {url}/?state=done    all audits; filter them by reason, for example battery_danger\n"
+            f"  {url}/sources        the data sources that are cited most for their size\n"
+            "Try\n"
             f"  .venv/bin/wherefrom audits --url {url}\n"
             f"  .venv/bin/wherefrom sources --url {url}\n"
-            f"  curl -s '{url}/v1/audits?flag_reason=refund_promise'\n"
-            "  docs/limitations.md               what a citation does not prove"
+            f"  curl -s '{url}/v1/audits?flag_reason=refund_promise'"
         )
         return result
 

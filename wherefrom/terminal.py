@@ -42,6 +42,11 @@ def say(text: str, *, to_stderr: bool = False, keep: str = "") -> None:
     typer.echo(visible(text, keep=keep), err=to_stderr)
 
 
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """The number with its noun: `1 query`, `1,024 tokens`; `plural` if it is not the noun with an `s`."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
 def out() -> "Console":
     """Where results go."""
     from rich.console import Console  # noqa: PLC0415 - few commands print with it

@@ -39,7 +39,11 @@ from wherefrom.evaluation.material import read_control_groups, read_gold
 from wherefrom.library import open_with_model
 from wherefrom.records import utc_now
 from wherefrom.retraining.bank import load_bank
-from wherefrom.terminal import say
+from wherefrom.terminal import counted, say
+
+#: What stays empty in the copy, and which options fill it.
+_NO_CONFIDENCE = "none; --known with enough outputs fits it"
+_NO_EFFECTS = "none; --bank with --bank-queries fits them"
 
 
 @dataclass(frozen=True)
@@ -104,11 +108,14 @@ def calibrate(
         return
     for warning in calibration.warnings:
         say(f"warning: {warning}", to_stderr=True)
+    say(f"Built calibrated bundle {manifest.name} in {out}.")
+    say(f"Controls: {fitted_on['controls_fit']} for the fit, {fitted_on['controls_null']} for p-values.")
+    known = counted(fitted_on["known"], "output")
+    say(f"Confidence: {f'fitted on {known} with known causes' if calibration.citations else _NO_CONFIDENCE}.")
     say(
-        f"{manifest.name} in {out}: {fitted_on['controls_fit']} controls for the fit and {fitted_on['controls_null']} for p-values, "
-        f"{fitted_on['known']} known outputs; confidence {'fitted' if calibration.citations else 'empty'}, "
-        f"effects {calibration.effects.label if calibration.effects else 'empty'}"
+        f"Effects in nats: {f'fitted on the bank {calibration.effects.label}' if calibration.effects else _NO_EFFECTS}."
     )
+    say(f"Next: python -m worker add-bundle {out}")
 
 
 def _fit(

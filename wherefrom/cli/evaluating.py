@@ -107,11 +107,16 @@ def _say(name: str, report: Report, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps({"name": name, **quality}))
         return
+    if quality["measures"]:
+        say(f"{'figure':<66}{'value':>8}  {'95 % interval':<16}  measured on")
     for label, one in quality["measures"].items():
-        between = "" if one["interval"] is None else "  [{:.3f}, {:.3f}]".format(*one["interval"])
-        say(f"{label:<66}{one['value']:>8.3f}{between}  n {one['n']}")
+        between = "" if one["interval"] is None else "[{:.3f}, {:.3f}]".format(*one["interval"])
+        say(f"{label:<66}{one['value']:>8.3f}  {between:<16}  {one['n']} {one['of']}")
     for label, reason in report.missing.items():
         say(f"not measured: {label}: {reason}")
+    say(
+        f"The card of bundle {name} now holds these figures. A service that has the bundle shows them at /bundles/{name}."
+    )
 
 
 def add_commands(app: typer.Typer) -> None:

@@ -1,6 +1,7 @@
 """`wherefrom measure`: has the effect of one citation measured by the service, and shows what came out."""
 
 import time
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
@@ -60,13 +61,14 @@ def measure(  # noqa: PLR0917 - Typer gives arguments by position
 
 
 def print_measurement(one: MeasurementRecord) -> None:
-    """One measurement: its effect beside its controls, or where it stands."""
+    """One measurement: its effect beside its controls, or its state."""
     heading = f"Effect of {one.example_id} on audit {one.audit_id} by {one.method.value}: {one.state.value}"
     out().print(Text(visible(heading), style="bold"))
     if one.state is MeasurementState.DEAD:
         out().print(Text(visible(f"{one.code}: {one.reason}")))
+        out().print("To try again, run the same command again.")
     if one.state.is_open:
-        out().print("measurements have their own queue; run the same command again to see the state")
+        out().print("Measurements have their own queue. Run the same command again to see the state.")
     if one.effect_nats is None:
         return
     rows = [
@@ -81,13 +83,23 @@ def print_measurement(one: MeasurementRecord) -> None:
         for control in one.controls
     ]
     print_table(
-        [("left out", "left"), ("effect, nats", "right"), ("training examples", "left")], rows, empty=""
+        [("left out", "left"), ("effect, nats [95 % interval]", "right"), ("training examples", "left")],
+        rows,
+        empty="",
     )
-    runs = f"{one.seeds} seeds" if one.seeds else "one step from the final weights"
-    distance = "" if one.z is None else f", {one.z:.1f} standard errors from the controls"
-    out().print(
-        f"{runs}{distance}, {one.cost_seconds or 0.0:.0f} s of work{'; WEAK evidence' if one.weak else ''}"
-    )
+    for sentence in _reading(one):
+        out().print(sentence)
+
+
+def _reading(one: MeasurementRecord) -> Iterator[str]:
+    """How the table is read, a sentence each."""
+    yield "A positive effect means that the output is less likely without the example."
+    if one.z is not None:
+        yield f"The effect is {one.z:.1f} standard errors from the controls."
+    method = f"trained again with {one.seeds} seeds" if one.seeds else "one step from the final weights"
+    yield f"Method: {method}; {one.cost_seconds or 0.0:.0f} s of computing."
+    if one.weak:
+        yield "This is WEAK evidence: the model was not trained again."
 
 
 def _effect(one: MeasurementRecord) -> str:

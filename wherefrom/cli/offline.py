@@ -40,7 +40,7 @@ from wherefrom.cli.progress import progress_bars
 from wherefrom.errors import ConfigurationError
 from wherefrom.library import open_with_model
 from wherefrom.records import Attribution
-from wherefrom.terminal import say
+from wherefrom.terminal import counted, say
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON line instead of text.")]
 Threads = Annotated[int, typer.Option(help="Number of torch threads; 0 lets torch decide.")]
@@ -213,16 +213,24 @@ def _say_built(manifest: Manifest, out: Path, *, as_json: bool) -> None:
             )
         )
         return
+    say(f"Built bundle {manifest.name} in {out}.")
     say(
-        f"{manifest.name} in {out}: {corpus_entry.examples} training examples "
-        f"({corpus_entry.skipped} bad rows skipped, {corpus_entry.truncated} cut), form {manifest.parameters.form}, "
-        f"projection {projection.bytes / 1e6:.1f} MB = {projection.share_of_model:.1%} of the model"
+        f"It covers {counted(corpus_entry.examples, 'training example')}; {counted(corpus_entry.skipped, 'bad row')} skipped, "
+        f"{corpus_entry.truncated} cut at {counted(manifest.parameters.max_tokens, 'token')}."
     )
     if reading is not None and (reading.explained_turns > corpus_entry.examples or reading.left_out):
         say(
-            f"{reading.explained_turns} assistant turns explained (--turns {reading.turns}), "
-            f"{sum(reading.left_out.values())} left out, {reading.untrained_rows} rows without a trained turn left out"
+            f"It explains {counted(reading.explained_turns, 'assistant turn')} (--turns {reading.turns}) and leaves "
+            f"{sum(reading.left_out.values())} out; {counted(reading.untrained_rows, 'row')} without a trained turn left out."
         )
+    say(
+        f"Its form is {manifest.parameters.form}; its projection takes {projection.bytes / 1e6:.1f} MB, "
+        f"{projection.share_of_model:.1%} of the model."
+    )
+    say(f"Next: python -m worker add-bundle {out}")
+    say(
+        f"Or without a service: wherefrom attribute --bundle {out} --input FLAGGED.jsonl --output CITATIONS.jsonl"
+    )
 
 
 def attribute(
@@ -281,9 +289,12 @@ def attribute(
     for one in rejected:
         say(f"rejected {one.key}: {one.reason} [{one.code}]", to_stderr=True)
     say(
-        f"{len(prepared)} queries attributed ({skipped} bad lines skipped, {len(rejected)} queries rejected) "
-        f"by bundle {opened.manifest.name}"
+        f"Attributed {counted(len(prepared), 'query', 'queries')} by bundle {opened.manifest.name}; "
+        f"{counted(skipped, 'bad line')} skipped, {counted(len(rejected), 'query', 'queries')} rejected."
     )
+    for what, file in (("Citations", output), ("Scores", scores)):
+        if file is not None:
+            say(f"{what}: {file}")
 
 
 def verify(
@@ -297,7 +308,7 @@ def verify(
     if as_json:
         typer.echo(json.dumps({"name": manifest.name, "files": len(manifest.files), "intact": True}))
         return
-    say(f"{manifest.name}: {len(manifest.files)} files intact")
+    say(f"Bundle {manifest.name} is intact: {counted(len(manifest.files), 'file')} checked.")
 
 
 def _check_targets(*files: Path | None) -> None:

@@ -21,7 +21,7 @@ from wherefrom.cli.offline import Json, Threads
 from wherefrom.cli.progress import progress_bars
 from wherefrom.retraining.recipe import Recipe, read_recipe
 from wherefrom.retraining.workers import BankJob, run_job
-from wherefrom.terminal import say
+from wherefrom.terminal import counted, say
 
 
 def bank(
@@ -91,10 +91,11 @@ def bank(
     if as_json:
         typer.echo(json.dumps(result))
         return
+    say(f"The bank in {out} holds {counted(len(made), 'retrained model')}.")
     say(
-        f"{len(made)} retrained models in {out}: {result['examples']} training examples, alpha {alpha}, "
-        f"{result['seconds_per_model']} s per model"
+        f"Each saw {alpha:.0%} of {counted(int(made.kept.shape[1]), 'training example')} and took {result['seconds_per_model']} s."
     )
+    say(f"Next: wherefrom evaluate --bundle BUNDLE --bank {out} --bank-queries {queries[0]}")
 
 
 def add_commands(app: typer.Typer) -> None:

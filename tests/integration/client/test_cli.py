@@ -141,7 +141,10 @@ def test_measure(run: RunCommand, served: Served) -> None:
     MeasurementQueue(served.database).finish(claimed, effect)
     code, out, _ = run("measure", number, "1", "--wait")
     assert code == 0
-    for expected in ("refit: done", "group of 2", "0.5000 [0.2500, 0.7500]", "0.0150", "4.0 standard errors"):
+    for expected in (
+        "refit: done", "group of 2", "0.5000 [0.2500, 0.7500]", "0.0150", "4.0 standard errors from the controls.",
+        "A positive effect means that the output is less likely without the example.", "3 seeds; 9 s of computing",
+    ):  # fmt: skip
         assert expected in out, out
     assert "measured" in run("show", number)[1]
     assert run("measure", number, "99")[0] == 4

@@ -43,5 +43,9 @@ def test_what_is_given_reaches_the_job(run: Any, monkeypatch: Any, tmp_path: Pat
         chat_template="{{ messages }}", template_args={"mood": 1}, join=" - "
     )
     assert job.read == ReadAs(Turns.LAST, None, "test")
+    said = run("bank", *needed[:-1]).out
+    assert "The bank in o holds 2 retrained models." in said
+    assert "Each saw 50% of 3 training examples and took 1.0 s." in said
+    assert "--bank o --bank-queries q" in said
     for wrong in ("[]", "[" * 100_000):
         assert run("bank", *needed, "--template-args", wrong).code == 2

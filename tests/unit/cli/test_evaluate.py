@@ -142,6 +142,9 @@ def test_without_material(run: RunCommand, micro_bundle: Path) -> None:
     assert done.code == 0, done.err
     for text in ("not measured: LDS: no bank given", "not measured: recall", "not measured: stress"):
         assert text in done.out
+    assert done.out.startswith("figure ")
+    assert "training examples as queries" in done.out
+    assert f"The card of bundle {read_manifest(bundle).name} now holds these figures." in done.out
     quality = read_card(bundle)["quality"]
     assert quality["measures"]["candidates hold the exact top-1"]["of"] == "training examples as queries"
     assert quality["not_measured"]["LDS"].startswith("no bank given")

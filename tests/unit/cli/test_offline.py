@@ -70,19 +70,26 @@ def test_build_and_verify(run: RunCommand, tmp_path: Path) -> None:
     assert (printed["examples"], printed["skipped"], printed["path"]) == (12, 1, str(out))
     shown = run("bundle", "verify", str(out), "--json")
     assert (shown.code, json.loads(shown.out)) == (0, {"name": printed["name"], "files": 27, "intact": True})
-    assert f"{printed['name']}: 27 files intact" in run("bundle", "verify", str(out)).out
+    assert f"Bundle {printed['name']} is intact: 27 files checked." in run("bundle", "verify", str(out)).out
     again = build(run, corpus, out, "--skip-bad")
     assert again.code == 2
     assert "already exists" in again.err
 
 
 def test_build_says_what_it_made(run: RunCommand, tmp_path: Path) -> None:
-    """Without --json a sentence on stdout and progress on stderr."""
+    """Without --json sentences on stdout, with the next command, and progress on stderr."""
     done = build(
         run, write_jsonl(tmp_path / "c.jsonl", tiny_rows(12)), tmp_path / "bundle", "--form", "activation"
     )
     assert done.code == 0
-    for part in ("12 training examples", "0 bad rows skipped", "form activation", "of the model"):
+    made = read_manifest(tmp_path / "bundle")
+    for part in (
+        f"Built bundle {made.name} in {tmp_path / 'bundle'}.",
+        f"12 training examples; 0 bad rows skipped, 0 cut at {made.parameters.max_tokens:,} tokens.",
+        "form is activation",
+        "of the model",
+        f"add-bundle {tmp_path / 'bundle'}",
+    ):
         assert part in " ".join(done.out.split())
     assert "read signals (tokens)" in done.err
 
@@ -193,7 +200,9 @@ def test_queries_without_ids_and_with_bad_lines(run: RunCommand, tmp_path: Path)
     assert not output.exists()
     done = attribute(run, queries, "--output", str(output), "--skip-bad")
     assert done.code == 0
-    assert "1 queries attributed (1 bad lines skipped, 0 queries rejected)" in " ".join(done.out.split())
+    assert "Attributed 1 query by bundle" in done.out
+    assert "; 1 bad line skipped, 0 queries rejected." in done.out
+    assert f"Citations: {output}" in done.out
 
 
 def test_queries_that_cannot_become_tokens(run: RunCommand, tmp_path: Path) -> None:
@@ -207,7 +216,8 @@ def test_queries_that_cannot_become_tokens(run: RunCommand, tmp_path: Path) -> N
     assert done.code == 0, done.err
     assert "rejected long: query long: " in done.err
     assert "[output_too_long]" in done.err
-    assert "1 queries attributed (0 bad lines skipped, 1 queries rejected)" in " ".join(done.out.split())
+    assert "Attributed 1 query by bundle" in done.out
+    assert "; 0 bad lines skipped, 1 query rejected." in done.out
     queries = write_jsonl(tmp_path / "q.jsonl", [long, foreign, good])
     assert "error[invalid_record]: query foreign: token id 1000000" in attribute(run, queries, *limits).err
     done = attribute(run, queries, *limits, "--skip-bad", "--json")
