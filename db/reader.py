@@ -30,6 +30,7 @@ from wherefrom.records import (
     Page,
     QueueHealth,
     SourceSummary,
+    carried_by,
 )
 
 #: Events of the trail that `last_end` looks at.
@@ -274,9 +275,10 @@ def _citations(session: Session, audit_id: int) -> list[CitationRecord]:
 
 def _citation(row: RowMapping) -> CitationRecord:
     """A citation; what older releases did not store is empty."""
-    return CitationRecord(
+    found = CitationRecord(
         **(dict(row) | {name: row[name] or () for name in ("spans", "overlaps", "modules")})
     )
+    return found.model_copy(update={"carried_by": carried_by(found.modules, found.influence_score)})
 
 
 def _examples(db: Database, condition: ColumnElement[bool]) -> list[ExampleDetail]:

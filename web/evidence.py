@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from web.display import share, signed
 from web.marks import Marked, marked_texts
+from web.parts import PartsView, parts_view
 from web.shorten import CITED_CHARACTERS, OUTPUT_CHARACTERS, TURNS_CHARACTERS, last_that_fit, shortened
 from wherefrom.records import AuditDetail, CitationRecord, Message, SourceSummary, Span
 
@@ -73,6 +74,8 @@ class CitationView:
     completion: tuple[Segment, ...]
     #: Output and training example side by side; None where no spans are stored.
     marked: Marked | None
+    #: Which parts of the model carry it; None where that is not stored.
+    parts: PartsView | None
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,11 @@ EFFECT_MEANING = (
 )
 CONFIDENCE_MEANING = "Probability that a known cause is in this example's near-duplicate group, calibrated on outputs with known causes."
 RETRIEVAL_MEANING = "Cosine in the projected space, -1 to 1: the quick estimate that found this candidate."
+PARTS_MEANING = (
+    "Which parts of the model carry the influence: its share per block and per kind of linear layer. "
+    "The words name the fewest neighbouring blocks and the fewest kinds that hold half of what goes with it. "
+    "Ticks and the word usually give the same for pairs of training examples that are alike. Only the form adapter can tell."
+)
 ORDER_MEANING = (
     "The order shown. It adds influence, word overlap, similarity and, if the bundle has one, the sentence encoder. Each is standardised within this "
     "output and has a fixed weight. What an example gains by its length is subtracted. "
@@ -204,6 +212,7 @@ def citation_views(detail: AuditDetail) -> tuple[tuple[CitationView, ...], tuple
             prompt=_cited_text(record.prompt, vocabulary),
             completion=_cited_text(record.completion, vocabulary),
             marked=marked_texts(record, detail.completion),
+            parts=parts_view(record),
         )
 
     return tuple(map(view, detail.citations)), tuple(map(view, detail.opponents))

@@ -196,6 +196,7 @@ _MEANINGS = (
     ("Full tier", evidence.EKFAC_MEANING),
     ("Effect", evidence.EFFECT_MEANING),
     ("Confidence", evidence.CONFIDENCE_MEANING),
+    ("Parts of the model", evidence.PARTS_MEANING),
 )
 
 

@@ -1,5 +1,6 @@
 """A bundle of the form `adapter` from end to end: built, opened, attributed, explained."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,11 @@ from tests.tiny import (
 )
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
+from wherefrom.attribution.bundles.manifest import MANIFEST, hash_folder, read_manifest
 from wherefrom.attribution.cores import CoreStore, cores_of
+from wherefrom.attribution.explanation.modules import USUAL_SHARES
 from wherefrom.attribution.factors import Factors
+from wherefrom.attribution.groups import read_groups
 from wherefrom.attribution.kernel import kernel_norms, segment_sum, token_kernel
 from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.offline import (
@@ -32,7 +36,8 @@ from wherefrom.attribution.offline import (
 )
 from wherefrom.attribution.query import QuerySignals
 from wherefrom.attribution.whitening import ADAPTER_DAMPING, SecondMoments, Whitener
-from wherefrom.errors import ConfigurationError
+from wherefrom.errors import BundleCorrupt, ConfigurationError
+from wherefrom.records import carried_by
 
 ROWS = 40
 
@@ -139,6 +144,60 @@ def test_parts_of_the_model_add_up_to_the_influence(bundle: Bundle, signals: lis
         for by in ("block", "linear"):
             total = sum(part.influence for part in one.modules if part.by == by)
             assert total == pytest.approx(one.influence_score, abs=1e-3)
+            assert sum(part.usual_share or 0 for part in one.modules if part.by == by) == pytest.approx(
+                1, abs=1e-3
+            )
+        assert one.carried_by == carried_by(one.modules, one.influence_score)
+
+
+def test_usual_shares_are_those_of_alike_training_examples(bundle: Bundle) -> None:
+    """By a loop: sums of the parts over each example's five nearest others of positive influence, over the sum of their influence."""
+    evidence = bundle.modules
+    assert evidence is not None
+    store = bundle.store
+    assert isinstance(store, CoreStore)
+    cores = store.cores(np.arange(ROWS)).view(ROWS, 9, -1)
+    groups, vectors = read_groups(bundle.path, ROWS), np.asarray(bundle.vectors)
+    total, pairs = torch.zeros(9), 0
+    for row in range(ROWS):
+        alike = [(-float(vectors[row] @ vectors[other]), other) for other in range(ROWS)]
+        nearest = [other for _, other in sorted(alike) if groups[other] != groups[row]][:5]
+        for other in nearest:
+            each = (cores[row] * cores[other]).sum(dim=1) / float(store.norms[row] * store.norms[other])
+            if each.sum() > 0:
+                total, pairs = total + each, pairs + 1
+    assert evidence.usual.pairs == pairs > ROWS
+    shares = total / total.sum()
+    expected = {("block", str(block)): float(shares[3 * block : 3 * block + 3].sum()) for block in range(3)}
+    expected |= {
+        ("linear", kind): float(shares[place::3].sum())
+        for place, kind in enumerate(("q_proj", "v_proj", "down_proj"))
+    }
+    assert evidence.usual.shares == pytest.approx(expected, abs=2e-4)
+
+
+def test_a_bundle_without_usual_shares_opens(
+    path: Path, adapter: Path, signals: list[QuerySignals], tmp_path: Path
+) -> None:
+    """As one of the release before: parts are there, what is usual is not known; and a broken file is named."""
+    old = Path(shutil.copytree(path, tmp_path / "old"))
+    (old / USUAL_SHARES).unlink()
+    _seal_again(old)
+    opened = open_bundle(old, ModelFolders(shared_micro_model(), adapter))
+    (answer,) = attribute_all(
+        LanguageAttributor(opened), [signals[0].prepared], top_k=2, opponents=0, progress=quiet
+    )
+    assert {part.usual_share for one in answer.citations for part in one.modules} == {None}
+    (old / USUAL_SHARES).write_text('{"pairs": 3}', encoding="utf-8")
+    _seal_again(old)
+    with pytest.raises(BundleCorrupt, match=USUAL_SHARES):
+        open_bundle(old, ModelFolders(shared_micro_model(), adapter))
+
+
+def _seal_again(bundle: Path) -> None:
+    """Name and seal a bundle whose files were changed."""
+    manifest = read_manifest(bundle, verify=False).model_copy(update={"files": hash_folder(bundle)})
+    (bundle / MANIFEST).write_bytes(manifest.sealed().to_bytes())
 
 
 def test_contributions_add_up_to_the_score(bundle: Bundle, signals: list[QuerySignals]) -> None:

@@ -31,7 +31,15 @@ from wherefrom.attribution.query import CandidateScores, PreparedTokens, QuerySi
 from wherefrom.attribution.retrieval.candidates import Sought, find_candidates
 from wherefrom.attribution.retrieval.index import Rows
 from wherefrom.errors import ConfigurationError, InvalidRecord, OutOfMemory, UnusableModel
-from wherefrom.records import Attribution, CitationDraft, ModulePart, Query, Tier, TrainingExample
+from wherefrom.records import (
+    Attribution,
+    CitationDraft,
+    ModulePart,
+    Query,
+    Tier,
+    TrainingExample,
+    carried_by,
+)
 
 
 class LanguageAttributor:
@@ -222,6 +230,7 @@ class LanguageAttributor:
                 spans=found.spans,
                 overlaps=found.overlaps,
                 modules=parts,
+                carried_by=carried_by(parts, float(scores.influence[place])),
                 confidence=judgement.confidence.get(place) if rank > 0 else None,
                 effect_nats=None if effects is None else effects.nats[place],
                 effect_basis=None if effects is None else effects.basis,

@@ -208,6 +208,11 @@ class CoreStore:
         ]
         return torch.cat(parts)
 
+    def layer_products(self, row: int, others: Rows) -> Tensor:
+        """What each adapted layer adds to the kernel of one row with others, `[K, G]`."""
+        one, rest = self.cores(np.array([row])), self.cores(others)
+        return (one * rest).view(len(others), self.shape[0], -1).sum(dim=2)
+
     def contributions(self, query: Factors, rows: Rows) -> tuple[Tensor, tuple[int, ...]]:
         """Contributions of token pairs `[T_q, S]`, the tokens of all rows behind each other, and the tokens of each row."""
         if self._projection is None:

@@ -126,13 +126,14 @@ def _evidence_rows(detail: AuditDetail, one: CitationRecord) -> Iterator[tuple[T
 def _print_modules(detail: AuditDetail) -> None:
     """Which blocks and kinds of layers carry the citations most; nothing where the bundle's form does not tell."""
     rows = [
-        (str(one.rank), _strongest(one, "block"), _strongest(one, "linear"))
+        (str(one.rank), one.carried_by or "", _strongest(one, "block"), _strongest(one, "linear"))
         for one in detail.citations
         if one.modules
     ]
     if rows:
         print_heading("Parts of the model that carry the influence")
-        print_table([("rank", "right"), ("blocks", "left"), ("linear layers", "left")], rows, empty="")
+        columns = [("rank", "right"), ("carried by", "left"), ("blocks", "left"), ("linear layers", "left")]
+        print_table(columns, rows, empty="")
 
 
 def _strongest(one: CitationRecord, by: str) -> str:

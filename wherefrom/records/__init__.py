@@ -54,6 +54,7 @@ from wherefrom.records.measurements import (
     MeasurementState,
     Method,
 )
+from wherefrom.records.parts import carried_by
 
 __all__ = [
     "FILTER_NAMES",
@@ -98,6 +99,7 @@ __all__ = [
     "Tier",
     "TrainingExample",
     "Turn",
+    "carried_by",
     "filter_help",
     "filter_type",
     "sha256_of_json",

@@ -11,7 +11,7 @@ from wherefrom.records import AuditFilter, AuditState, EvidenceSpan, ModulePart,
 
 SPAN = EvidenceSpan(output=Span(start=0, end=4), example=Span(start=1, end=6), share=0.5)
 OVERLAP = Overlap(output=Span(start=2, end=9), example=Span(start=0, end=7), tokens=2)
-PART = ModulePart(by="block", name="12", influence=0.25)
+PART = ModulePart(by="block", name="12", influence=0.25, usual_share=0.5)
 EVIDENCE = {
     "encoder_score": 0.62,
     "ekfac_score": 0.4,
@@ -21,7 +21,12 @@ EVIDENCE = {
     "duplicates": 3,
     "spans": (SPAN, SPAN),
     "overlaps": (OVERLAP,),
-    "modules": (PART, ModulePart(by="linear", name="o_proj", influence=0.25)),
+    "modules": (
+        PART,
+        ModulePart(by="block", name="13", influence=0.0, usual_share=0.5),
+        ModulePart(by="linear", name="o_proj", influence=0.25),
+    ),
+    "carried_by": "mostly block 12 (100 %, usually 50 %), o (100 %)",
 }
 
 

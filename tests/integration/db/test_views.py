@@ -8,7 +8,8 @@ from sqlalchemy import text
 
 from db.session import Database
 from db.views import VIEWS
-from tests.integration.db.builders import accept, answered, record
+from tests.integration.db.builders import accept, answered, five_citations, record
+from wherefrom.records import ModulePart
 
 _PAGE = (Path(__file__).parents[3] / "docs" / "sql.md").read_text(encoding="utf-8")
 _EXAMPLES = re.findall(r"```sql\n(.*?)```", _PAGE, flags=re.DOTALL)
@@ -23,7 +24,15 @@ def _documented_columns(view: str) -> list[str]:
 @pytest.fixture
 def filled(db: Database, bundle_id: int) -> Database:
     """Done audits, and one that waits for a bundle."""
-    answered(db, bundle_id, record(1, completion="A refund, always."), record(2))
+    parts = (
+        ModulePart(by="block", name="0", influence=0.2, usual_share=0.5),
+        ModulePart(by="block", name="1", influence=0.05, usual_share=0.5),
+        ModulePart(by="linear", name="o_proj", influence=0.25, usual_share=None),
+    )
+    answer = five_citations()
+    first = answer.citations[0].model_copy(update={"modules": parts})
+    answer = answer.model_copy(update={"citations": (first, *answer.citations[1:])})
+    answered(db, bundle_id, record(1, completion="A refund, always."), record(2), answer=answer)
     accept(db, record(3, model="another"))
     return db
 
@@ -59,4 +68,16 @@ def test_audits_and_citations(filled: Database) -> None:
     assert [tuple(one) for one in sides] == [
         ("opponent", -1),
         *(("proponent", rank) for rank in (1, 2, 3, 4)),
+    ]
+
+
+def test_parts_of_the_model_are_summed_by_the_example(filled: Database) -> None:
+    """The example over the JSON column gives the shares on both engines; citations without parts count for nothing."""
+    (query,) = (one for one in _EXAMPLES if "usual_share" in one)
+    with filled.reading() as session:
+        rows = [tuple(one) for one in session.execute(text(query)).all()]
+    assert rows == [
+        ("block", "0", pytest.approx(0.8), pytest.approx(0.5), 2),
+        ("block", "1", pytest.approx(0.2), pytest.approx(0.5), 2),
+        ("linear", "o_proj", pytest.approx(1.0), None, 2),
     ]

@@ -20,6 +20,7 @@ from wherefrom.records import (
     MeasuredEffect,
     MeasurementState,
     Method,
+    ModulePart,
     Overlap,
     Severity,
     Span,
@@ -147,6 +148,38 @@ def test_what_is_missing_says_why(stored_story, client):
     assert "No marked stretches" in page
     assert "WHEREFROM_RECIPE" in page
     assert "marked words" in page
+
+
+def with_parts(answer):
+    """The first citation with its parts of the model, one of them named by an attacker."""
+    parts = (
+        ModulePart(by="block", name="0", influence=0.3, usual_share=0.5),
+        ModulePart(by="block", name=ATTACK, influence=-0.1, usual_share=0.5),
+        ModulePart(by="linear", name="o_proj", influence=0.2, usual_share=1.0),
+    )
+    first = answer.citations[0].model_copy(update={"modules": parts, "influence_score": 0.2})
+    return answer.model_copy(update={"citations": (first, *answer.citations[1:])})
+
+
+def test_parts_of_the_model_are_a_strip_with_a_text(stored_story, database, client):
+    """One bar per part, a tick for an average citation, every number in the label; in the API with the same words; no strip where nothing is stored."""
+    number = answer_one(stored_story, database, with_parts)
+    page = client.get(f"/audits/{number}").text
+    first = page[page.index('id="citation-1"') : page.index('id="citation-2"')]
+    marks = Marks()
+    marks.feed(first)
+    strips = [attrs for tag, attrs in marks.tags if tag == "svg" and attrs.get("role") == "img"]
+    assert [one["aria-label"].partition(":")[0] for one in strips] == ["Blocks", "Linear layers"]
+    assert "block 0: 100 % (+0.3000), usually 50 %" in strips[0]["aria-label"]
+    assert f"block {ATTACK}" in strips[0]["aria-label"]
+    assert "<img src=x" not in page
+    bars = [attrs["class"] for tag, attrs in marks.tags if tag == "rect" and "part-bar" in attrs["class"]]
+    assert bars == ["part-bar", "part-bar against", "part-bar"]
+    assert sum(attrs.get("class") == "part-usual" for _, attrs in marks.tags) == 3
+    words = client.get(f"/v1/audits/{number}").json()["citations"][0]["carried_by"]
+    assert words == "mostly block 0 (100 %, usually 50 %), o (100 %, usually 100 %)"
+    assert words in first
+    assert "part-strip" not in page[page.index('id="citation-2"') :]
 
 
 def test_an_abstained_audit_says_plainly_that_nothing_is_supported(stored_story, database, client):

@@ -20,7 +20,12 @@ from safetensors.torch import load_file, save_file
 from wherefrom.atomic import disk_errors, move_folder, write_text
 from wherefrom.attribution.bundles.card import learning_on_card, new_card, reading_coverage
 from wherefrom.attribution.bundles.examples import write_examples
-from wherefrom.attribution.bundles.features import feature_writer, write_projection, write_token_sketches
+from wherefrom.attribution.bundles.features import (
+    feature_writer,
+    write_projection,
+    write_token_sketches,
+    write_usual_shares,
+)
 from wherefrom.attribution.bundles.learned import check_learned
 from wherefrom.attribution.bundles.manifest import (
     CARD,
@@ -35,16 +40,16 @@ from wherefrom.attribution.bundles.manifest import (
 from wherefrom.attribution.bundles.options import BuildOptions, parameters_of
 from wherefrom.attribution.bundles.reading import reading_entry
 from wherefrom.attribution.bundles.rendering import OnNote, ignore_note, joined_note, render_corpus
-from wherefrom.attribution.bundles.shards import RawShard, ShardFolder
+from wherefrom.attribution.bundles.shards import ShardFolder
 from wherefrom.attribution.bundles.tokens import write_shown_ranges, write_token_rows
 from wherefrom.attribution.bundles.work_folder import check_out, nothing_left_of, open_to_readers
 from wherefrom.attribution.corpus import Corpus, read_corpus
 from wherefrom.attribution.ekfac.gradients import block_linears
 from wherefrom.attribution.ekfac.path import build_path
-from wherefrom.attribution.factors import Factors as ExampleFactors
 from wherefrom.attribution.groups import near_duplicate_groups, write_groups
 from wherefrom.attribution.kernel import kernel_norms
 from wherefrom.attribution.learning import Learning
+from wherefrom.attribution.models.adapted import AdapterReader
 from wherefrom.attribution.models.files import ModelFolders, fingerprint
 from wherefrom.attribution.models.model import LanguageModel, load_model
 from wherefrom.attribution.models.reading import make_reader, ranks_of
@@ -188,6 +193,9 @@ class _Build:
             self._write_sketches(shards, len(rows))
         with self._timed("lexical"):
             self._write_texts(rendered)
+        if isinstance(reader, AdapterReader):
+            with self._timed("usual_shares"):
+                write_usual_shares(self._bundle, reader.names)
         if self._parameters.full_tier:
             with self._timed("full_tier"):
                 build_path(self._points, rows, bundle=self._bundle, progress=self._progress)
@@ -257,7 +265,7 @@ class _Build:
         pooled, losses = [], []
         with feature_writer(self._bundle, self._parameters.form, examples=count) as writer:
             for shard in shards.read(count):
-                factors = _whiten(shard, whitener)
+                factors = shard.whitened(whitener)
                 writer.append(factors, kernel_norms(factors).tolist())
                 pooled.append(shard.pooled)
                 losses.append(shard.loss)
@@ -294,7 +302,7 @@ class _Build:
             return
         stored = load_file(self._bundle / "whitening.safetensors")
         whitener = Whitener(stored["a"], stored["b"])
-        write_token_sketches(self._bundle, (_whiten(shard, whitener) for shard in shards.read(count)))
+        write_token_sketches(self._bundle, (shard.whitened(whitener) for shard in shards.read(count)))
         self._progress("sketch tokens", count, count)
 
     def _write_texts(self, rendered: Sequence[RenderedRow]) -> None:
@@ -385,8 +393,3 @@ class _Build:
         manifest = draft.sealed()
         (self._bundle / MANIFEST).write_bytes(manifest.to_bytes())
         return manifest
-
-
-def _whiten(shard: RawShard, whitener: Whitener) -> ExampleFactors:
-    a, b = whitener.apply(shard.a, shard.b)
-    return ExampleFactors(a, b, shard.lengths)

@@ -15,7 +15,7 @@ from wherefrom.attribution.bundles.manifest import Manifest, read_manifest
 from wherefrom.attribution.bundles.tokens import ShownRanges, TokenRows
 from wherefrom.attribution.cores import CoreStore
 from wherefrom.attribution.ekfac.path import EkfacPath, load_path
-from wherefrom.attribution.explanation.modules import ModuleEvidence, ModuleMap
+from wherefrom.attribution.explanation.modules import USUAL_SHARES, ModuleEvidence, ModuleMap, UsualShares
 from wherefrom.attribution.fusion import FusionWeights
 from wherefrom.attribution.models.adapted import AdapterReader
 from wherefrom.attribution.models.files import ModelFingerprint, ModelFolders
@@ -140,7 +140,7 @@ def open_bundle(
         reader=reader,
         whitener=whitener,
         store=store,
-        modules=_modules(reader, store),
+        modules=_modules(reader, store, path),
         projection=projection,
         vectors=vectors,
         pooled=pooled,
@@ -200,10 +200,10 @@ def _encoded(path: Path, *, exact: bool) -> EncodedCorpus:
     return EncodedCorpus(SentenceEncoder.load(path / ENCODER), vectors, index)
 
 
-def _modules(reader: ReadsSignals, store: ExampleStore) -> ModuleEvidence | None:
+def _modules(reader: ReadsSignals, store: ExampleStore, path: Path) -> ModuleEvidence | None:
     if not isinstance(reader, AdapterReader) or not isinstance(store, CoreStore):
         return None
-    return ModuleEvidence(store, ModuleMap.of(reader.names))
+    return ModuleEvidence(store, ModuleMap.of(reader.names), UsualShares.load(path / USUAL_SHARES))
 
 
 def _unit(vectors: Vectors) -> Vectors:

@@ -5,12 +5,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from wherefrom.attribution.bundles.manifest import ProjectionEntry
 from wherefrom.attribution.cores import CoreStore, CoreWriter, write_sketches
+from wherefrom.attribution.explanation.modules import USUAL_SHARES, ModuleMap, UsualShares
 from wherefrom.attribution.factors import Factors, FactorStore, FactorWriter, pack
+from wherefrom.attribution.groups import read_groups
 from wherefrom.attribution.models.reading import BundleForm
 from wherefrom.attribution.retrieval.core_projection import CoreProjection
 from wherefrom.attribution.retrieval.projection import Projection, choose_size
@@ -79,6 +82,16 @@ def write_token_sketches(bundle: Path, parts: Iterable[Factors]) -> None:
     """What the form `adapter` keeps of each token, behind its projection; see `cores`."""
     with torch.no_grad():
         write_sketches(bundle / FEATURES, parts, CoreProjection.load(bundle / PROJECTION))
+
+
+def write_usual_shares(bundle: Path, names: Sequence[str]) -> None:
+    """What each part of the model carries of an average citation; the cores, their vectors and the near-duplicate groups stand in the bundle already."""
+    store = CoreStore(bundle / FEATURES)
+    vectors = np.load(bundle / FEATURES / "vectors.npy", mmap_mode="r", allow_pickle=False)
+    groups = read_groups(bundle, len(store))
+    usual = UsualShares.measure(store, ModuleMap.of(names), vectors=vectors, groups=groups)
+    if usual.pairs:
+        usual.save(bundle / USUAL_SHARES)
 
 
 def _entry(

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from wherefrom.atomic import atomic_file
 from wherefrom.attribution.batching import pack_rows
+from wherefrom.attribution.factors import Factors
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.attribution.models.trajectory import ReadsSignals
-from wherefrom.attribution.whitening import SecondMoments
+from wherefrom.attribution.whitening import SecondMoments, Whitener
 from wherefrom.errors import UnusableModel
 
 #: Rows of one shard.
@@ -34,6 +35,10 @@ class RawShard:
     lengths: tuple[int, ...]
     pooled: Tensor  # [B, D]
     loss: Tensor  # [B]
+
+    def whitened(self, whitener: Whitener) -> Factors:
+        """The shard's factors."""
+        return Factors(*whitener.apply(self.a, self.b), self.lengths)
 
 
 class ShardFolder:
