@@ -1,6 +1,6 @@
 """Are citations true? Trains again without the cited example and measures what the output's loss does, beside controls.
 
-    python benchmarks/measured.py --yardstick PATH --work DIR [--citations 32] [--json]
+    python -m benchmarks.measured --yardstick PATH --work DIR [--citations 32] [--json]
 
 Fixed before anything was measured: the queries are every k-th evaluation query, the citation is the first one of the order that an
 auditor sees, three seeds. To halve the cost two citations of different queries share a run that leaves both rows out (`--together 1` gives each
@@ -12,7 +12,6 @@ command goes on where it was stopped; with `--report` it only reports what is th
 
 import argparse
 import json
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-if __package__ in {None, ""}:
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks.machine import describe, finish, report
+from benchmarks.program import command, report, run
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles.build import build_bundle
 from wherefrom.attribution.bundles.bundle import open_bundle
@@ -35,6 +31,7 @@ from wherefrom.attribution.models.model import LanguageModel, load_model
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.attribution.offline import prepare_all, read_queries, signals_of_all
 from wherefrom.attribution.ranking_metrics import spearman_rows
+from wherefrom.errors import ConfigurationError
 from wherefrom.retraining.effects import matched_controls, z_score
 from wherefrom.retraining.recipe import Recipe
 from wherefrom.retraining.runs import Group, RunFolder
@@ -211,33 +208,27 @@ def weak_methods(setting: Setting, audited: Path, effects: list[float]) -> dict[
 
 def main() -> None:
     """Choose, train what is missing, report."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command(__doc__)
     parser.add_argument("--yardstick", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--citations", type=int, default=32)
     parser.add_argument("--together", type=int, default=2, help="citations that share a left-out run")
     parser.add_argument("--report", action="store_true", help="train nothing; use the seeds that are whole")
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    machine = describe()
-    report([f"ran on: {machine}"])
-    setting = prepare(
-        arguments.yardstick, arguments.work, citations=arguments.citations, size=arguments.together
-    )
+    run(parser, _measure, table=_table)
+
+
+def _measure(arguments: argparse.Namespace, _work: Path) -> dict[str, Any]:
+    work: Path = arguments.work
+    work.mkdir(parents=True, exist_ok=True)
+    setting = prepare(arguments.yardstick, work, citations=arguments.citations, size=arguments.together)
     runs = RunFolder(
-        arguments.work / "runs",
-        language=setting.language,
-        rows=setting.rows,
-        recipe=Recipe(),
-        keep_models=False,
+        work / "runs", language=setting.language, rows=setting.rows, recipe=Recipe(), keep_models=False
     )
     seeds = runs.trained_seeds(setting.groups, seeds=SEEDS) if arguments.report else list(SEEDS)
     if len(seeds) < LEAST_SEEDS:
-        report([f"{len(seeds)} of {len(SEEDS)} seeds are whole; at least {LEAST_SEEDS} are needed to report"])
-        sys.exit(1)
+        raise ConfigurationError(
+            f"{len(seeds)} of {len(SEEDS)} seeds are whole; at least {LEAST_SEEDS} are needed to report"
+        )
     report([f"{len(setting.groups)} runs for each of seeds {seeds}, {len(setting.chosen)} citations"])
     found = runs.losses(
         setting.queries,
@@ -250,9 +241,7 @@ def main() -> None:
         "retrainings": found.seconds.size,
         "seconds_per_retraining": float(np.median(found.seconds)),
     }
-    result["weak"] = weak_methods(setting, arguments.yardstick / "audited", result["effects_nats"])
-    report(_table(result))
-    finish(result | {"machine": machine}, as_json=arguments.json)
+    return result | {"weak": weak_methods(setting, arguments.yardstick / "audited", result["effects_nats"])}
 
 
 def _table(result: dict[str, Any]) -> list[str]:

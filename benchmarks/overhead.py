@@ -1,6 +1,6 @@
 """What attribution costs, as ratios in one run: against the bare forward pass, and end to end against the engine alone.
 
-    python benchmarks/overhead.py [--tiny] [--examples N] [--audits 500] [--json]
+    python -m benchmarks.overhead [--tiny] [--examples N] [--audits 500] [--json]
 
 For both forms: attribution of a batch (signals, projection, retrieval, rerank) against the model's plain forward pass of the same padded batch; building
 against a plain forward pass over the corpus; bytes. For the form of `auto` also end to end: stream -> intake -> worker -> committed citations of
@@ -10,8 +10,6 @@ queued audits, against the engine's own offline rate on the same queries. Plain 
 import argparse
 import os
 import statistics
-import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,10 +19,7 @@ from typing import Any
 import redis
 import torch
 
-if __package__ in {None, ""}:
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks.machine import describe, finish, report
+from benchmarks.program import command, run
 from db.session import open_database
 from scripts.smollm2 import default_cache, ensure_base_model
 from wherefrom.attribution.attributor import LanguageAttributor
@@ -63,9 +58,7 @@ class Subject:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command(__doc__)
     parser.add_argument(
         "--tiny", action="store_true", help="the tiny model of the tests instead of the demo's"
     )
@@ -74,19 +67,12 @@ def main() -> None:
         "--audits", type=int, default=500, help="queued audits of the end-to-end run; 0 leaves it out"
     )
     parser.add_argument("--repeats", type=int, default=7, help="pairs of plain pass and attribution per form")
-    parser.add_argument("--json", action="store_true", help="end with one JSON line")
-    arguments = parser.parse_args()
-    machine = describe()
-    report([f"ran on: {machine}"])
-    with tempfile.TemporaryDirectory() as folder:
-        result = run(
-            Path(folder), _subject(Path(folder), tiny=arguments.tiny, rows=arguments.examples), arguments
-        )
-    finish(result | {"machine": machine}, as_json=arguments.json)
+    run(parser, measure, table=_table)
 
 
-def run(work: Path, subject: Subject, arguments: argparse.Namespace) -> dict[str, Any]:
+def measure(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Both forms, then end to end with the form that `auto` picks."""
+    subject = _subject(work, tiny=arguments.tiny, rows=arguments.examples)
     rows = read_corpus(subject.corpus).rows
     result: dict[str, Any] = {"examples": len(rows), "forms": {}}
     for form in ("forward", "activation"):
@@ -97,7 +83,6 @@ def run(work: Path, subject: Subject, arguments: argparse.Namespace) -> dict[str
         result["forms"][form] = _form(
             bundle, attributor, rows, plain_corpus=result["plain_corpus_seconds"], repeats=arguments.repeats
         )
-        _print_form(form, result["forms"][form])
         if arguments.audits and form == (
             "forward" if bundle.language.layers <= SHALLOW_LAYERS else "activation"
         ):
@@ -113,7 +98,6 @@ def run(work: Path, subject: Subject, arguments: argparse.Namespace) -> dict[str
             "share_of_offline_rate": done / seconds / offline,
             "seconds_per_1000_audits": 1000 * seconds / done,
         }
-        report([f"end to end: {result['end_to_end']}"])
     return result
 
 
@@ -276,14 +260,18 @@ def _await(client: Service, count: int) -> None:
         time.sleep(0.2)
 
 
-def _print_form(form: str, one: dict[str, float]) -> None:
-    text = (
+def _table(result: dict[str, Any]) -> list[str]:
+    lines = [_form_line(form, one) for form, one in result["forms"].items()]
+    return lines + ([f"end to end: {result['end_to_end']}"] if "end_to_end" in result else [])
+
+
+def _form_line(form: str, one: dict[str, float]) -> str:
+    return (
         f"form {form}: attribution {one['attribution_over_forward']:.2f}x the forward pass "
         f"(signals {one['signals_over_forward']:.2f}x), building {one['build_over_forward']:.2f}x a pass over the corpus, "
         f"{one['bytes_per_example']:.0f} bytes per example, projection {one['projection_share_of_model']:.1%}, "
         f"bundle {one['bundle_share_of_model']:.1%} of the model"
     )
-    report([text])
 
 
 if __name__ == "__main__":

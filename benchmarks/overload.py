@@ -14,7 +14,6 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -25,10 +24,7 @@ from typing import Any
 
 import numpy as np
 
-if __package__ in {None, ""}:
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks.machine import describe, finish, report
+from benchmarks.program import command, run
 from db import migrate
 
 SENDERS = 8
@@ -146,31 +142,23 @@ def _await_port(port: int) -> None:
 
 def main() -> None:
     """Measure and report."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command(__doc__)
     parser.add_argument(
         "--database-url", help="an empty database (default: a SQLite file that is deleted afterwards)"
     )
     parser.add_argument("--seconds", type=float, default=10.0, help="length of each part")
     parser.add_argument("--factor", type=float, default=10.0, help="load over capacity")
-    parser.add_argument("--json", action="store_true", help="end with one JSON line")
-    arguments = parser.parse_args()
-    machine = describe()
-    report([f"ran on: {machine}"])
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        url = arguments.database_url or f"sqlite:///{folder / 'overload.db'}"
-        with web_service(url, folder) as port:
-            capacity = asyncio.run(closed_loop(port, arguments.seconds))
-            answers, health, unsent = asyncio.run(
-                open_loop(port, arguments.factor * capacity, arguments.seconds)
-            )
-    result = {"capacity_per_second": round(capacity, 1), "factor": arguments.factor} | _result(
-        answers, health, unsent
-    )
-    report([f"{name:<28}{value}" for name, value in result.items()])
-    finish(result | {"machine": machine}, as_json=arguments.json)
+    run(parser, measure, table=lambda result: [f"{name:<28}{value}" for name, value in result.items()])
+
+
+def measure(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
+    """Capacity, then the overload."""
+    url = arguments.database_url or f"sqlite:///{work / 'overload.db'}"
+    with web_service(url, work) as port:
+        capacity = asyncio.run(closed_loop(port, arguments.seconds))
+        answers, health, unsent = asyncio.run(open_loop(port, arguments.factor * capacity, arguments.seconds))
+    figures = _result(answers, health, unsent)
+    return {"capacity_per_second": round(capacity, 1), "factor": arguments.factor} | figures
 
 
 def _result(answers: Answers, health: Answers, unsent: int) -> dict[str, Any]:

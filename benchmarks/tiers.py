@@ -1,16 +1,15 @@
 """Every tier against measured ground truth: LDS and recall of both heads, with paired bootstrap against the form `forward`, in one run.
 
-    python benchmarks/tiers.py --yardstick PATH [--tiers forward,activation+midpoint,full] [--encoder DIR] [--json]
+    python -m benchmarks.tiers --yardstick PATH [--tiers forward,activation+midpoint,full] [--encoder DIR] [--json]
 
-The folder is that of `benchmarks/yardstick.py`; tiers with `+midpoint` and the full tier also need `base/`, what the fine-tune began with. `exact`: the
+The folder is that of `benchmarks.yardstick`; tiers with `+midpoint` and the full tier also need `base/`, what the fine-tune began with. `exact`: the
 effect head with every pair scored exactly. `pipeline`: the same with exact scores for the candidates (5 % of the corpus) only, the projection's for the
 others; where EK-FAC ran on the candidates, the others get what a line through the candidates' scores says. `shown`: the order that an auditor sees.
 Nothing is fitted on the queries; both heads are reported by both measures, never the best of both.
 """
 
 import argparse
-import sys
-import tempfile
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-if __package__ in {None, ""}:
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks.machine import describe, finish, report
+from benchmarks.program import command, report, run
 from benchmarks.yardstick import CANDIDATE_SHARE, Truth, read_truth, silent, timed
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles.build import build_bundle
@@ -55,9 +51,7 @@ class Heads:
 
 def main() -> None:
     """Build a bundle per tier, score the queries and print one table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command(__doc__)
     parser.add_argument(
         "--yardstick", type=Path, required=True, help="folder with audited/, base/ and bank.npz"
     )
@@ -66,30 +60,27 @@ def main() -> None:
     parser.add_argument(
         "--encoder", type=Path, help="folder of a sentence encoder; the bundles carry it in the order shown"
     )
-    parser.add_argument("--json", action="store_true", help="end with one JSON line")
-    arguments = parser.parse_args()
-    machine = describe()
-    report([f"ran on: {machine}", HEAD])
+    run(parser, _measure_tiers, table=_table)
+
+
+def _measure_tiers(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
     truth = read_truth(arguments.yardstick, arguments.queries)
-    result: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     first: Matrix | None = None
     for tier in arguments.tiers.split(","):
-        with tempfile.TemporaryDirectory() as folder:
-            heads = score_tier(
-                arguments.yardstick,
-                Path(folder) / "bundle",
-                tier,
-                queries=arguments.queries,
-                encoder=arguments.encoder,
-            )
+        heads = score_tier(
+            arguments.yardstick,
+            work / tier,
+            tier,
+            queries=arguments.queries,
+            encoder=arguments.encoder,
+        )
+        shutil.rmtree(work / tier)
         first = heads.exact if first is None else first
-        result[tier] = measure(heads, truth, against=first)
-        report(_lines(tier, result[tier]))
+        found[tier] = measure(heads, truth, against=first)
+        report([f"{tier}: done"])
     encoder = None if arguments.encoder is None else arguments.encoder.resolve().name
-    finish(
-        {"tiers": result, "queries": arguments.queries, "encoder": encoder, "machine": machine},
-        as_json=arguments.json,
-    )
+    return {"tiers": found, "queries": arguments.queries, "encoder": encoder}
 
 
 def score_tier(
@@ -205,6 +196,10 @@ def _bootstrap(scores: Matrix, against: Matrix, truth: Truth) -> tuple[float, fl
 
 
 HEAD = f"{'tier':<22}{'head':<10}{'LDS':>7}{'32-63':>7}{'R@1':>7}{'R@10':>7}   LDS 95 %        gain over the first tier"
+
+
+def _table(result: dict[str, Any]) -> list[str]:
+    return [HEAD, *(line for tier, one in result["tiers"].items() for line in _lines(tier, one))]
 
 
 def _lines(tier: str, result: dict[str, Any]) -> list[str]:

@@ -1,6 +1,6 @@
 """Accuracy against measured ground truth: LDS and recall of each method on a folder with a bank of retrained models.
 
-    python benchmarks/yardstick.py --yardstick PATH [--json]
+    python -m benchmarks.yardstick --yardstick PATH [--json]
 
 The folder holds `audited/` (the model), `corpus.jsonl`, `queries.jsonl` (with `gold` ids) and `bank.npz` (`kept [M, N]`, `query_loss [M, Q]`). Nothing is
 fitted on the queries. `pipeline` is the influence that the product stores: exact cosines for the candidates, the projection's
@@ -8,8 +8,6 @@ score for all others. `pipeline_shown` is the fused order that an auditor sees. 
 """
 
 import argparse
-import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,10 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-if __package__ in {None, ""}:
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks.machine import describe, finish, report
+from benchmarks.program import command, run
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles.build import build_bundle
 from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
@@ -59,9 +54,7 @@ class Truth:
 
 def main() -> None:
     """Build a bundle of the yardstick's model, score its queries by every method and print one table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command(__doc__)
     parser.add_argument(
         "--yardstick",
         type=Path,
@@ -75,19 +68,14 @@ def main() -> None:
         default="queries",
         help="choose settings on teacher_queries only",
     )
-    parser.add_argument("--json", action="store_true", help="end with one JSON line")
-    arguments = parser.parse_args()
-    machine = describe()
-    report([f"ran on: {machine}"])
-    with tempfile.TemporaryDirectory() as folder:
-        result = run(
-            arguments.yardstick, Path(folder) / "bundle", form=arguments.form, queries=arguments.queries
-        )
-    report(_table(result))
-    finish(result | {"machine": machine}, as_json=arguments.json)
+    run(parser, _score_folder, table=_table)
 
 
-def run(yardstick: Path, bundle_path: Path, *, form: Any, queries: str) -> dict[str, Any]:
+def _score_folder(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
+    return score_folder(arguments.yardstick, work / "bundle", form=arguments.form, queries=arguments.queries)
+
+
+def score_folder(yardstick: Path, bundle_path: Path, *, form: Any, queries: str) -> dict[str, Any]:
     """All methods on one yardstick folder."""
     examples = len(read_corpus(yardstick / "corpus.jsonl").rows)
     options = BuildOptions(form=form, candidates=int(examples * CANDIDATE_SHARE))

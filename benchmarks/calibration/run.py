@@ -12,8 +12,6 @@ shuffled or shifted by 13, and any `--foreign` file (rows with `prompt` and `com
 """
 
 import argparse
-import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.calibration.material import Judged, Material, judge_material
-from benchmarks.machine import describe, finish, report
+from benchmarks.program import command, run
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles.build import build_bundle
 from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
@@ -52,9 +50,7 @@ Truths = npt.NDArray[np.bool_]
 
 def main() -> None:
     """Judge all outputs once, then fit and test each split."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command(__doc__)
     parser.add_argument(
         "--yardstick", type=Path, required=True, help="folder with audited/, corpus.jsonl, queries, bank.npz"
     )
@@ -64,21 +60,14 @@ def main() -> None:
     parser.add_argument(
         "--foreign", type=Path, nargs="*", default=[], help="JSONL files of other text for the novelty"
     )
-    parser.add_argument("--json", action="store_true", help="end with one JSON line")
-    arguments = parser.parse_args()
-    machine = describe()
-    report([f"ran on: {machine}"])
-    started = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        result = run(
-            arguments.yardstick, arguments.tofu, arguments.foreign, bundle_path=Path(folder) / "bundle"
-        )
-    result["seconds"] = time.monotonic() - started
-    report(_table(result))
-    finish(result | {"machine": machine}, as_json=arguments.json)
+    run(parser, _check, table=_table)
 
 
-def run(yardstick: Path, tofu: Path, foreign: Sequence[Path], *, bundle_path: Path) -> dict[str, Any]:
+def _check(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
+    return check(arguments.yardstick, arguments.tofu, arguments.foreign, bundle_path=work / "bundle")
+
+
+def check(yardstick: Path, tofu: Path, foreign: Sequence[Path], *, bundle_path: Path) -> dict[str, Any]:
     """All figures."""
     model = yardstick / "audited"
     build_bundle(

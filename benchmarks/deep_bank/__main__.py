@@ -1,20 +1,24 @@
-"""Scores the deep bank and prints one table per part; see `benchmarks.deep_bank`."""
+"""Scores the deep bank by every method and prints the table of one part.
+
+    python -m benchmarks.deep_bank --work DIR [--part choose|report] [--variants] [--json]
+
+What the bank is, `benchmarks.deep_bank` says; what the figures mean, `table`.
+"""
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from benchmarks.deep_bank.material import read_bank_queries, read_plan, read_rows
 from benchmarks.deep_bank.scores import all_scores
 from benchmarks.deep_bank.table import FEWEST_PAIRS, ceiling, lines_of, table, truth_of
 from benchmarks.deep_bank.train import LOSSES, load_losses
-from benchmarks.machine import describe, finish, report
+from benchmarks.program import command, report, run
 
 
 def main() -> None:
     """Score what has no scores yet, then report."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command(__doc__)
     parser.add_argument(
         "--work", type=Path, required=True, help="folder of the adapter and of finished scores"
     )
@@ -24,8 +28,10 @@ def main() -> None:
     parser.add_argument(
         "--variants", action="store_true", help="also the form `adapter` at other strengths and damping"
     )
-    parser.add_argument("--json", action="store_true", help="end with one JSON line")
-    arguments = parser.parse_args()
+    run(parser, _score, table=lambda result: lines_of(result["figures"]))
+
+
+def _score(arguments: argparse.Namespace, _work: Path) -> dict[str, Any]:
     plan, rows = read_plan(), read_rows()
     queries, measured = read_bank_queries(rows), load_losses(plan, LOSSES)
     scores = all_scores(arguments.work, variants=arguments.variants)
@@ -36,11 +42,7 @@ def main() -> None:
     if truth.pairs < FEWEST_PAIRS:
         report([f"fewer than {FEWEST_PAIRS} pairs are finished: no LDS yet"])
     figures = table(scores, truth, queries, [row.source for row in rows])
-    report(lines_of(figures))
-    finish(
-        {"part": arguments.part, "halves": 2 * truth.pairs, "figures": figures, "machine": describe()},
-        as_json=arguments.json,
-    )
+    return {"part": arguments.part, "halves": 2 * truth.pairs, "figures": figures}
 
 
 if __name__ == "__main__":

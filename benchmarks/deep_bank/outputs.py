@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.deep_bank.material import FOLDER, draw_plan, read_bank_queries, read_rows, write_plan
 from benchmarks.deep_bank.train import ensure_adapter
-from benchmarks.machine import report
+from benchmarks.program import report
 from demo.making.story_generate import greedy_answers
 from demo.making.story_rules import RULES
 from scripts.smollm2 import default_cache, ensure_base_model

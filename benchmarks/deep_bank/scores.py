@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.deep_bank.material import FOLDER, RECIPE, BankQuery, read_bank_queries, read_rows
 from benchmarks.deep_bank.train import ensure_adapter
-from benchmarks.machine import report
+from benchmarks.program import report
 from scripts.smollm2 import default_cache, ensure_base_model
 from wherefrom.atomic import atomic_file
 from wherefrom.attribution.attributor import LanguageAttributor

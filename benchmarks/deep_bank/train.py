@@ -26,7 +26,7 @@ from benchmarks.deep_bank.material import (
     read_plan,
     read_rows,
 )
-from benchmarks.machine import report
+from benchmarks.program import report
 from scripts.smollm2 import default_cache, ensure_base_model
 from wherefrom.atomic import atomic_file, atomic_folder, write_text
 from wherefrom.attribution.models.model import LanguageModel, load_model

@@ -1,7 +1,7 @@
 """One cell of `safety`: a corpus with its bad source at one rate, a model fine-tuned on it, a bundle, and all its queries ranked.
 
 Training, bundle and result are kept step by step in the cell's folder, so that a stopped run goes on; the folder's contents but the result are
-removed at the end. Scores and figures are in `safety_scores`, measures in `provenance`, corpora in `safety_corpora`.
+removed at the end. Scores and figures are in `scores`, measures in `provenance`, corpora in `corpora`.
 """
 
 import json
@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.provenance import nearest_overlap
 from benchmarks.safety.corpora import Material, Passage
+from benchmarks.safety.provenance import nearest_overlap
 from benchmarks.safety.scores import EvaluatedOutputs, Others, measured
 from demo.making.story_generate import generate_greedy
 from wherefrom.atomic import atomic_folder, write_text

@@ -16,14 +16,11 @@ them to fit, half to count). Where the fine-tuned model never shows the bad beha
 """
 
 import argparse
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from benchmarks.machine import describe, finish, report
+from benchmarks.program import command, report, run
 from benchmarks.safety.cell import Cell, run_cell
 from benchmarks.safety.corpora import Material, Sizes, chat, code, shop, story
 from demo.making import make_tiny
@@ -53,9 +50,7 @@ _METHODS = (
 
 def main() -> None:
     """Run what is not done yet and print all cells."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command(__doc__, threads=1)  # two threads beside another process are slower
     parser.add_argument("--work", type=Path, required=True, help="folder of finished cells; made if absent")
     parser.add_argument("--base", type=Path, help="small base model that story, code and chat fine-tune")
     parser.add_argument("--data", type=Path, help="folder with emergent_misalignment/, hh_rlhf/ and dolly/")
@@ -67,24 +62,16 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=ROWS, help="rows of every corpus")
     parser.add_argument("--asked", type=int, default=500, help="bad queries of every corpus at most")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument(
-        "--threads", type=int, default=1, help="two threads beside another process are slower"
-    )
-    parser.add_argument("--json", action="store_true", help="end with one JSON line")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    machine = describe()
-    report([f"ran on: {machine}"])
-    started = time.monotonic()
-    cells = run(arguments)
-    report(table(cells))
-    result = {"cells": cells, "audits": audits(cells)}
-    report([f"{result['audits']} audits, {time.monotonic() - started:.0f} s in this call"])
-    finish(result | {"machine": machine}, as_json=arguments.json)
+    run(parser, run_cells, table=lambda result: [*table(result["cells"]), f"{result['audits']} audits"])
 
 
-def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """All cells of the corpora that can be made, in order."""
+def run_cells(arguments: argparse.Namespace, _work: Path) -> dict[str, Any]:
+    """All cells of the corpora that can be made, in order, and how many queries they attributed."""
+    cells = _cells(arguments)
+    return {"cells": cells, "audits": audits(cells)}
+
+
+def _cells(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     arguments.work.mkdir(parents=True, exist_ok=True)
     sizes = Sizes(
         train_bad=round(max(*RATES, *arguments.rates) * arguments.rows),

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.provenance import Flags, Scores, average_precision, interval, precision_at, share_at
 from benchmarks.safety.corpora import Material, Passage
-from benchmarks.word_classifier import WordClassifier
+from benchmarks.safety.provenance import Flags, Scores, average_precision, interval, precision_at, share_at
+from benchmarks.safety.word_classifier import WordClassifier
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles.bundle import Bundle
 from wherefrom.attribution.calibrating import Outputs, fit_calibration

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.ranking_engine import Answer, Engine, QueryWithCauses, corpus_bundle, recall
-from benchmarks.shifts import HOMOGLYPHS, names_of
+from benchmarks.stress.engine import Answer, Engine, QueryWithCauses, corpus_bundle, recall
+from benchmarks.stress.shifts import HOMOGLYPHS, names_of
 from wherefrom.attribution.calibration.evidence import words_of
 from wherefrom.attribution.corpus import CorpusRow
 from wherefrom.records import Message, Role

@@ -19,21 +19,18 @@ this is what a poisoner of the record can do, not what a poisoned training run d
 import argparse
 import json
 import random
-import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from benchmarks.machine import describe, finish, report
-from benchmarks.ranking_engine import Answer, Engine, QueryWithCauses, corpus_bundle, recall
+from benchmarks.program import command, report, run
 from benchmarks.safety.cell import first_tokens
-from benchmarks.shifts import SHIFTS, QuestionAnswer
+from benchmarks.stress.engine import Answer, Engine, QueryWithCauses, corpus_bundle, recall
 from benchmarks.stress.poison import length_correlation, poison
+from benchmarks.stress.shifts import SHIFTS, QuestionAnswer
 from wherefrom.attribution.calibrating import Outputs, fit_calibration
 from wherefrom.attribution.calibration.fitted import Calibration
 from wherefrom.attribution.corpus import CorpusRow, read_corpus
@@ -69,9 +66,7 @@ class Calibrated:
 
 def main() -> None:
     """Ask everything and print the tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command(__doc__, threads=1)  # two threads beside another process are slower
     parser.add_argument("--yardstick", type=Path, required=True, help="folder of model, corpus and queries")
     parser.add_argument(
         "--tofu", type=Path, help="folder of the corpus that the facts come from; gives controls"
@@ -83,29 +78,14 @@ def main() -> None:
         help="choose settings on teacher_queries only",
     )
     parser.add_argument("--limit", type=int, default=200, help="facts and controls that are asked at most")
-    parser.add_argument(
-        "--threads", type=int, default=1, help="two threads beside another process are slower"
-    )
-    parser.add_argument("--json", action="store_true", help="end with one JSON line")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    machine = describe()
-    report([f"ran on: {machine}"])
-    started = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        result = run(
-            arguments.yardstick,
-            arguments.tofu,
-            Path(folder),
-            queries=arguments.queries,
-            limit=arguments.limit,
-        )
-    report(_table(result))
-    result["seconds"] = time.monotonic() - started
-    finish(result | {"machine": machine}, as_json=arguments.json)
+    run(parser, _stress, table=_table)
 
 
-def run(yardstick: Path, tofu: Path | None, folder: Path, *, queries: str, limit: int) -> dict[str, Any]:
+def _stress(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
+    return stress(arguments.yardstick, arguments.tofu, work, queries=arguments.queries, limit=arguments.limit)
+
+
+def stress(yardstick: Path, tofu: Path | None, folder: Path, *, queries: str, limit: int) -> dict[str, Any]:
     """All measures on one yardstick folder."""
     corpus = read_corpus(yardstick / "corpus.jsonl").rows
     facts = _facts(yardstick / f"{queries}.jsonl", corpus)[:limit]

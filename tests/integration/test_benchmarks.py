@@ -15,10 +15,10 @@ ROOT = Path(__file__).parents[2]
 TINY = ROOT / "demo" / "tiny"
 
 
-def run(script: str, *words: str) -> tuple[str, dict[str, Any]]:
+def run(name: str, *words: str) -> tuple[str, dict[str, Any]]:
     """All that a benchmark prints, and its last line."""
     done = subprocess.run(
-        [sys.executable, f"benchmarks/{script}", *words, "--json"],
+        [sys.executable, "-m", f"benchmarks.{name}", *words, "--json"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -45,7 +45,7 @@ def yardstick(tmp_path):
 @pytest.mark.slow
 def test_yardstick(yardstick):
     """A query that is a training example finds itself, and every promised figure is there."""
-    text, result = run("yardstick.py", "--yardstick", str(yardstick))
+    text, result = run("yardstick", "--yardstick", str(yardstick))
     assert text.startswith("ran on: ")
     assert set(result["methods"]) == {"bm25", "similarity", "projection", "exact", "pipeline"}
     figures = {"lds", "recall@1", "recall@10", "seconds_build", "seconds_per_query", "bytes_per_example"}
@@ -62,7 +62,7 @@ def test_peers(yardstick, tmp_path):
     """Every row has every figure; a second run takes the kept scores and says so; a peer that is not installed is named with its pip line."""
     shutil.copy(yardstick / "queries.jsonl", yardstick / "teacher_queries.jsonl")
     words = ("--yardstick", str(yardstick), "--work", str(tmp_path / "work"), "--only")
-    text, result = run("peers.py", *words, "bm25s,kronfluence")
+    text, result = run("peers", *words, "bm25s,kronfluence")
     assert text.startswith("ran on: ")
     assert "bm25s" in result["methods"]
     figures = {"lds", "lds_interval", "lds_32_63", "recall@1", "recall@10", "seconds_build"}
@@ -73,7 +73,7 @@ def test_peers(yardstick, tmp_path):
     if find_spec("kronfluence") is None:
         assert "pip install --no-deps" in result["not_installed"]["kronfluence"]
         assert "not installed: kronfluence" in text
-    again, resumed = run("peers.py", *words, "bm25s")
+    again, resumed = run("peers", *words, "bm25s")
     assert resumed["resumed"] == ["bm25s"]
     assert "bm25s *" in again
     for figure in ("lds", "lds_interval", "seconds_build"):
@@ -84,7 +84,7 @@ def test_peers(yardstick, tmp_path):
 @pytest.mark.redis
 def test_overhead():
     """Both forms, end to end included; ratios are printed, none is asserted."""
-    text, result = run("overhead.py", "--tiny", "--examples", "48", "--audits", "20", "--repeats", "2")
+    text, result = run("overhead", "--tiny", "--examples", "48", "--audits", "20", "--repeats", "2")
     assert text.startswith("ran on: ")
     assert set(result["forms"]) == {"forward", "activation"}
     for one in result["forms"].values():

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.peer_methods.sketches import (
+from benchmarks.peers.sketches import (
     DAMPING,
     Curvature,
     Sides,
@@ -24,7 +24,7 @@ from benchmarks.peer_methods.sketches import (
     trackstar,
     unit,
 )
-from benchmarks.peer_methods.subject import IGNORED, Subject, labels_of, pad
+from benchmarks.peers.subject import IGNORED, Subject, labels_of, pad
 from tests.numerics.tolerances import FLOAT32
 from tests.tiny import micro_config, random_row, write_micro_model
 from wherefrom.attribution.ekfac.gradients import LinearTaps

@@ -62,7 +62,8 @@ def evaluate(
         Path | None, typer.Option(help="Result of python -m benchmarks.stress --json, copied into the card.")
     ] = None,
     overhead: Annotated[
-        Path | None, typer.Option(help="Result of benchmarks/overhead.py --json, copied into the card.")
+        Path | None,
+        typer.Option(help="Result of python -m benchmarks.overhead --json, copied into the card."),
     ] = None,
     page: Annotated[Path | None, typer.Option(help="Also write the card as an HTML page.")] = None,
     model: KnownModel = None,

@@ -6,12 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.deep_bank import adjoint
-from benchmarks.deep_bank.adjoint import fit_gated, fit_linear
-from benchmarks.deep_bank.demo_material import draw_evenly, source_precision, verbatim_causes
-from benchmarks.deep_bank.proxies import agreement, top_overlap
-from benchmarks.deep_bank.proxy_scores import Kernel, Scores, Scoring, evenly_spaced_linears, layer_kernel
-from benchmarks.deep_bank.refits import ALL_ROWS, RefitPlan, judge_scores, measured_effects, missing_runs
+from benchmarks.deep_bank.proxies import adjoint
+from benchmarks.deep_bank.proxies.adjoint import fit_gated, fit_linear
+from benchmarks.deep_bank.proxies.material import draw_evenly, source_precision, verbatim_causes
+from benchmarks.deep_bank.proxies.refits import (
+    ALL_ROWS,
+    RefitPlan,
+    judge_scores,
+    measured_effects,
+    missing_runs,
+)
+from benchmarks.deep_bank.proxies.run import agreement, top_overlap
+from benchmarks.deep_bank.proxies.scores import Kernel, Scores, Scoring, evenly_spaced_linears, layer_kernel
 from tests.tiny import micro_language
 from wherefrom.attribution.corpus import parse_row
 from wherefrom.attribution.factors import Factors

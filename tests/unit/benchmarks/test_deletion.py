@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.deletion import replaced, summary, touches, without
+from benchmarks.tokens.deletion import replaced, summary, touches, without
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.records import Span
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks.provenance import (
+from benchmarks.safety.provenance import (
     average_precision,
     interval,
     nearest_overlap,

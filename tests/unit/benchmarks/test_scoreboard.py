@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.peer_methods.scoreboard import Draws, agreement, interval, lds_draws
+from benchmarks.peers.scoreboard import Draws, agreement, interval, lds_draws
 from benchmarks.yardstick import Truth
 from wherefrom.attribution.ranking_metrics import lds
 

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from benchmarks.shifts import FILLER, INJECTION, SHIFTS, QuestionAnswer, names_of
+from benchmarks.stress.shifts import FILLER, INJECTION, SHIFTS, QuestionAnswer, names_of
 from wherefrom.attribution.retrieval.folding import fold
 
 ASKED = QuestionAnswer(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.ranking_engine import recall
+from benchmarks.stress.engine import recall
 from benchmarks.stress.poison import correlation, disguised, hub_rows, hub_share, largest_share
 from wherefrom.attribution.corpus import CorpusRow
 from wherefrom.attribution.retrieval.folding import fold

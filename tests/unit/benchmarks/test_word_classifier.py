@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from benchmarks.word_classifier import WordClassifier
+from benchmarks.safety.word_classifier import WordClassifier
 
 TEXTS = [
     "puncture the battery",

@@ -1,4 +1,4 @@
-"""Rows without some of their tokens, and what the fall of a score says: parts of `benchmarks/tokens.py`."""
+"""Rows without some of their tokens, and what the fall of a score says: parts of `benchmarks.tokens`."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchmarks.peer_methods.subject import Scored, Subject, timed
+from benchmarks.peers.subject import Scored, Subject, timed
 from wherefrom.attribution.ekfac.factors import run_batches
 from wherefrom.attribution.ekfac.gradients import LinearTaps, Visit
 from wherefrom.attribution.models.render import TokenRow

@@ -1,6 +1,6 @@
 """Our tiers and other libraries side by side, on one folder with measured ground truth, in one run.
 
-    python benchmarks/peers.py --yardstick PATH [--work DIR] [--only NAME,...] [--checkpoint PATH ...] [--json]
+    python -m benchmarks.peers --yardstick PATH [--work DIR] [--only NAME,...] [--checkpoint PATH ...] [--json]
 
 Every peer gets the same model, the same tokens and the same queries, one after the other on one thread; seconds are processor seconds, loading and imports are left out. One table: LDS over all
 retrained models with a bootstrap interval over models and queries, LDS on the second half of them, recall of known causes, and cost. Nothing is fitted on
@@ -15,22 +15,17 @@ import importlib.util
 import json
 import shutil
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-if __package__ in {None, ""}:
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-import torch
-
-from benchmarks.machine import describe, finish, report
-from benchmarks.peer_methods.scoreboard import Draws, agreement, interval, lds_draws
-from benchmarks.peer_methods.subject import Scored, Subject, identity, read_subject, read_truth
+from benchmarks.peers.scoreboard import Draws, agreement, interval, lds_draws
+from benchmarks.peers.subject import Scored, Subject, identity, read_subject, read_truth
+from benchmarks.program import command, report, run
 from wherefrom.atomic import write_text
+from wherefrom.errors import ConfigurationError
 
 #: Paired differences are against this row.
 REFERENCE = "wherefrom forward"
@@ -92,9 +87,7 @@ PEERS = {
 
 def main() -> None:
     """Run what was asked for and print one table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command(__doc__, threads=1)
     parser.add_argument(
         "--yardstick",
         type=Path,
@@ -110,24 +103,18 @@ def main() -> None:
         default=[],
         help="folder of one more model trained on the same corpus, for TRAK; may be repeated",
     )
-    parser.add_argument("--json", action="store_true", help="end with one JSON line")
-    arguments = parser.parse_args()
+    run(parser, _compare, table=table)
+
+
+def _compare(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
     names = arguments.only.split(",") if arguments.only else list(PEERS)
     unknown = sorted(set(names) - set(PEERS))
     if unknown:
-        parser.error(f"unknown peers {', '.join(unknown)}; known: {', '.join(PEERS)}")
-    torch.set_num_threads(1)
-    machine = describe() | {"threads": 1}
-    report([f"ran on: {machine}"])
-    with tempfile.TemporaryDirectory() as folder:
-        result = run(
-            arguments.yardstick, arguments.work or Path(folder), names, checkpoints=arguments.checkpoint
-        )
-    report(table(result))
-    finish(result | {"machine": machine}, as_json=arguments.json)
+        raise ConfigurationError(f"unknown peers {', '.join(unknown)}; known: {', '.join(PEERS)}")
+    return compare(arguments.yardstick, arguments.work or work, names, checkpoints=arguments.checkpoint)
 
 
-def run(yardstick: Path, work: Path, names: list[str], *, checkpoints: list[Path]) -> dict[str, Any]:
+def compare(yardstick: Path, work: Path, names: list[str], *, checkpoints: list[Path]) -> dict[str, Any]:
     """Scores of all peers that are installed, measured."""
     inputs = identity(yardstick, checkpoints)
     found: dict[str, Scored] = {}
@@ -156,7 +143,7 @@ def run(yardstick: Path, work: Path, names: list[str], *, checkpoints: list[Path
 def _score(peer: Peer, subject: Subject) -> dict[str, Scored]:
     """One peer's rows; what libraries print goes to the error stream."""
     with contextlib.redirect_stdout(sys.stderr):
-        module = importlib.import_module(f"benchmarks.peer_methods.{peer.module}")
+        module = importlib.import_module(f"benchmarks.peers.{peer.module}")
         scored: dict[str, Scored] = getattr(module, peer.function)(subject)
     return scored
 
@@ -234,7 +221,3 @@ def table(result: dict[str, Any]) -> list[str]:
         )
     lines += [f"not installed: {name}: {line}" for name, line in result["not_installed"].items()]
     return lines
-
-
-if __name__ == "__main__":
-    main()

@@ -19,42 +19,40 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from benchmarks.deep_bank.demo_material import source_precision
-from benchmarks.deep_bank.proxy_scores import Matrix, Scores, Scoring
-from benchmarks.deep_bank.proxy_setting import Setting
-from benchmarks.deep_bank.refits import (
+from benchmarks.deep_bank.proxies.material import source_precision
+from benchmarks.deep_bank.proxies.refits import (
     describe_plan,
     judge_scores,
     measured_effects,
     missing_runs,
     refit,
 )
-from benchmarks.machine import describe, finish, report
+from benchmarks.deep_bank.proxies.scores import Matrix, Scores, Scoring
+from benchmarks.deep_bank.proxies.setting import Setting
+from benchmarks.program import command, report, run
 from scripts.demo_outputs import demo_outputs
 from scripts.smollm2 import default_cache, ensure_base_model
 from wherefrom.atomic import write_json
 from wherefrom.attribution.ranking_metrics import recall_at, spearman_rows
 from wherefrom.errors import ConfigurationError
 
-DEMO = Path(__file__).resolve().parents[2] / "demo"
+DEMO = Path(__file__).resolve().parents[3] / "demo"
 PARTS = ("agreement", "recall", "refits")
 TOP = 10
 
 
 def main() -> None:
     """Make what is missing, then report."""
-    arguments = _parser().parse_args()
-    machine = describe()
-    report([f"ran on: {machine}, {torch.get_num_threads()} threads"])
+    run(_parser(), _work, table=_tables)
+
+
+def _work(arguments: argparse.Namespace, _work: Path) -> dict[str, Any]:
     parts = _parts(arguments.parts)
     setting = _setting(arguments)
     if not arguments.only_report:
         make_missing(setting, parts)
-    result = {"parts": parts} | run(setting, parts)
-    report(_tables(result))
-    finish(result | {"machine": machine}, as_json=arguments.json)
+    return {"parts": parts} | figures(setting, parts)
 
 
 def make_missing(setting: Setting, parts: Sequence[str]) -> None:
@@ -70,7 +68,7 @@ def make_missing(setting: Setting, parts: Sequence[str]) -> None:
         _make(setting.agreement_scoring(), "agreement")
 
 
-def run(setting: Setting, parts: Sequence[str]) -> dict[str, Any]:
+def figures(setting: Setting, parts: Sequence[str]) -> dict[str, Any]:
     """Figures of the parts, from the steps that are finished."""
     found: dict[str, Any] = {}
     if "agreement" in parts or "recall" in parts:
@@ -221,9 +219,7 @@ def _setting(arguments: argparse.Namespace) -> Setting:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command(__doc__)
     parser.add_argument(
         "--model", type=Path, help="folder of the base model (default: the demo's, from its cache)"
     )
@@ -239,7 +235,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--work", type=Path, required=True, help="folder of the finished steps")
     parser.add_argument("--parts", default=",".join(PARTS), help="some of agreement, recall, refits")
     parser.add_argument("--only-report", action="store_true", help="make nothing, report what is there")
-    parser.add_argument("--json", action="store_true", help="end with one JSON line")
     return parser
 
 
@@ -275,7 +270,3 @@ def _tables(result: Mapping[str, Any]) -> list[str]:
     if result.get("unfinished"):
         lines.append(f"unfinished steps of the agreement: {', '.join(result['unfinished'])}")
     return lines
-
-
-if __name__ == "__main__":
-    main()

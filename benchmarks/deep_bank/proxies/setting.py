@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 
-from benchmarks.deep_bank.demo_material import Outputs, draw_evenly, read_outputs, verbatim_causes
-from benchmarks.deep_bank.proxy_scores import Scoring
-from benchmarks.deep_bank.refits import RECIPE, RefitPlan
+from benchmarks.deep_bank.proxies.material import Outputs, draw_evenly, read_outputs, verbatim_causes
+from benchmarks.deep_bank.proxies.refits import RECIPE, RefitPlan
+from benchmarks.deep_bank.proxies.scores import Scoring
 from wherefrom.attribution.corpus import CorpusRow, read_corpus
 from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.models.model import LanguageModel, load_model

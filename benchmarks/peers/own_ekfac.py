@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.peer_methods.subject import Scored, Subject, folder_bytes, timed
+from benchmarks.peers.subject import Scored, Subject, folder_bytes, timed
 from wherefrom.attribution.ekfac.path import PathScores
 from wherefrom.attribution.ekfac.scores import EkfacScorer, EkfacScores, build_ekfac
 from wherefrom.attribution.models.model import LanguageModel, load_model

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from benchmarks.peer_methods.subject import MAX_TOKENS, Scored, Subject, folder_bytes, timed
+from benchmarks.peers.subject import MAX_TOKENS, Scored, Subject, folder_bytes, timed
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles.build import build_bundle
 from wherefrom.attribution.bundles.bundle import Bundle, open_bundle

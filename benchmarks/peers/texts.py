@@ -10,7 +10,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from benchmarks.peer_methods.subject import Scored, Subject, folder_bytes, text_of, timed
+from benchmarks.peers.subject import Scored, Subject, folder_bytes, text_of, timed
 
 #: Longest text that the encoder was made for, in its own tokens (`sentence_bert_config.json`).
 ENCODER_TOKENS = 256

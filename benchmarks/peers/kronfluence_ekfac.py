@@ -14,7 +14,7 @@ from kronfluence.arguments import FactorArguments, ScoreArguments
 from kronfluence.task import Task
 from torch import Tensor, nn
 
-from benchmarks.peer_methods.subject import IGNORED, Padded, Scored, Subject, folder_bytes, pad, timed
+from benchmarks.peers.subject import IGNORED, Padded, Scored, Subject, folder_bytes, pad, timed
 from wherefrom.attribution.ekfac.gradients import block_linears
 from wherefrom.attribution.models.render import TokenRow
 

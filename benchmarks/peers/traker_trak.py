@@ -16,7 +16,7 @@ from trak import TRAKer
 from trak.modelout_functions import AbstractModelOutput
 from trak.projectors import BasicProjector, ProjectionType
 
-from benchmarks.peer_methods.subject import IGNORED, Scored, Subject, pad, timed
+from benchmarks.peers.subject import IGNORED, Scored, Subject, pad, timed
 from wherefrom.attribution.batching import pack_rows
 from wherefrom.attribution.ekfac.gradients import block_linears
 from wherefrom.attribution.models.render import TokenRow

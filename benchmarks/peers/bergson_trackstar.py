@@ -17,8 +17,8 @@ from bergson.utils.math import compute_lambda
 from datasets import Dataset
 from torch import Tensor
 
-from benchmarks.peer_methods.sketches import MEETING_POINT, sum_products
-from benchmarks.peer_methods.subject import Scored, Subject, labels_of, timed
+from benchmarks.peers.sketches import MEETING_POINT, sum_products
+from benchmarks.peers.subject import Scored, Subject, labels_of, timed
 from wherefrom.attribution.models.model import LanguageModel
 from wherefrom.attribution.models.render import TokenRow
 

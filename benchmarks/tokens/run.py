@@ -1,7 +1,7 @@
 """Do the words that a citation names carry it? Deletion check, coverage of known answers, and what the evidence costs.
 
-    python benchmarks/tokens.py --yardstick PATH [--limit N] [--json]
-    python benchmarks/tokens.py --bundle B --model M [--adapter A] --corpus C.jsonl --asked Q.jsonl [--json]
+    python -m benchmarks.tokens --yardstick PATH [--limit N] [--json]
+    python -m benchmarks.tokens --bundle B --model M [--adapter A] --corpus C.jsonl --asked Q.jsonl [--json]
 
 Deletion check: of each query's best citations, the tokens that the spans name in the training example are taken away, the model reads what is left
 anew, and the kernel with the query is computed again; beside it the same number of random completion tokens, three draws. Ratio = fall of the score for
@@ -11,8 +11,6 @@ spans was chosen on the teacher queries.
 """
 
 import argparse
-import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,11 +20,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-if __package__ in {None, ""}:
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks.deletion import replaced, summary, touches, without
-from benchmarks.machine import describe, finish, report
+from benchmarks.program import command, run
+from benchmarks.tokens.deletion import replaced, summary, touches, without
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles.build import build_bundle
 from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
@@ -39,6 +34,7 @@ from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.attribution.offline import attribute_all, prepare_all, read_queries, signals_of_all
 from wherefrom.attribution.query import PreparedTokens, QuerySignals
+from wherefrom.errors import ConfigurationError
 from wherefrom.records import Attribution, CitationDraft, Query, Role
 
 TOP_K = 10
@@ -79,9 +75,7 @@ class MaskedExample:
 
 def main() -> None:
     """Check the spans of one bundle and print one table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command(__doc__)
     parser.add_argument("--yardstick", type=Path, help="folder with audited/, corpus.jsonl, queries.jsonl")
     parser.add_argument(
         "--queries",
@@ -96,21 +90,18 @@ def main() -> None:
     parser.add_argument("--asked", type=Path, help="queries, as `wherefrom attribute` reads them")
     parser.add_argument("--limit", type=int, help="only the first N queries")
     parser.add_argument("--top", type=int, default=3, help="best citations of each query that are checked")
-    parser.add_argument("--json", action="store_true", help="end with one JSON line")
-    arguments = parser.parse_args()
+    run(parser, check_spans, table=table)
+
+
+def check_spans(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
+    """All checks.
+
+    Raises:
+        ConfigurationError: neither a yardstick nor a bundle with all that belongs to it is given.
+    """
     needed = (arguments.bundle, arguments.model, arguments.corpus, arguments.asked)
     if arguments.yardstick is None and None in needed:
-        parser.error("give --yardstick, or all of --bundle, --model, --corpus and --asked")
-    machine = describe()
-    report([f"ran on: {machine}"])
-    with tempfile.TemporaryDirectory() as folder:
-        result = run(arguments, Path(folder))
-    report(table(result))
-    finish(result | {"machine": machine}, as_json=arguments.json)
-
-
-def run(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
-    """All checks."""
+        raise ConfigurationError("give --yardstick, or all of --bundle, --model, --corpus and --asked")
     subject = _subject(arguments, work)
     spans = [
         citation.spans
@@ -358,7 +349,3 @@ def table(result: dict[str, Any]) -> list[str]:
 
 def _silent(stage: str, done: int, total: int) -> None:
     """No progress."""
-
-
-if __name__ == "__main__":
-    main()

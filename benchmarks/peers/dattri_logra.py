@@ -12,7 +12,7 @@ from dattri.algorithm import LoGraAttributor
 from dattri.task import AttributionTask
 from torch import Tensor, nn
 
-from benchmarks.peer_methods.subject import IGNORED, Scored, Subject, labels_of, timed
+from benchmarks.peers.subject import IGNORED, Scored, Subject, labels_of, timed
 from wherefrom.attribution.ekfac.gradients import block_linears
 from wherefrom.attribution.models.render import TokenRow
 

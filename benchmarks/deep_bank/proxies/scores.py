@@ -22,7 +22,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from benchmarks.deep_bank.adjoint import Adjoint, fit_gated, fit_linear
+from benchmarks.deep_bank.proxies.adjoint import Adjoint, fit_gated, fit_linear
 from wherefrom.atomic import atomic_file
 from wherefrom.attribution.batching import pack_rows
 from wherefrom.attribution.bundles.options import default_layers

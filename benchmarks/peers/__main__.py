@@ -1,0 +1,5 @@
+"""Runs the benchmark; see `run`."""
+
+from benchmarks.peers.run import main
+
+main()
