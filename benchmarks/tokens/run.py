@@ -313,7 +313,8 @@ def _explain(explainer: Explainer, bundle: Bundle, signal: QuerySignals, attribu
     asked = signal.prepared
     completion = asked.query.completion
     ranges = bundle.language.renderer.ranges(completion, asked.row, chat=bool(asked.query.turns))
-    explained = [one for one, flag in zip(ranges, asked.row.explained, strict=True) if flag]
+    read = bundle.reader.reads(asked.row)
+    explained = [one for one, flag in zip(ranges, read, strict=True) if flag]
     examples = [citation.example for citation in attribution.citations]
     signs = [citation.influence_score or 0.0 for citation in attribution.citations]
     explainer.explain(signal.of_completion(), Passage(completion, explained), examples, signs=signs)

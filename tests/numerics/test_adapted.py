@@ -48,7 +48,7 @@ def adapter(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def loop(model: Any, adapted: tuple[AdaptedLinear, ...], row: TokenRow) -> list[tuple[Tensor, Tensor]]:
-    """U and v of one row's explained tokens for each layer, by plain hooks and one backward pass over an unpadded row."""
+    """U and v of one row's completion tokens for each layer, by plain hooks and one backward pass of the explained tokens' loss over an unpadded row."""
     seen: dict[str, Tensor] = {}
     made: dict[str, Tensor] = {}
     modules = dict(model.named_modules())
@@ -76,7 +76,8 @@ def loop(model: Any, adapted: tuple[AdaptedLinear, ...], row: TokenRow) -> list[
         gradient = made[one.name].grad
         if gradient is None:
             raise AssertionError(f"{one.name} got no gradient")
-        found.append((seen[one.name][places] @ one.read_low.T, gradient[0][places] @ one.read_high))
+        read = slice(row.start - 1, len(row.ids) - 1)
+        found.append((seen[one.name][read] @ one.read_low.T, gradient[0][read] @ one.read_high))
     return found
 
 
@@ -86,13 +87,31 @@ def test_signals_equal_a_loop_over_the_halfway_model(adapter: Path) -> None:
     adapted = read_lora(final.model, adapter)
     read = AdapterReader(final, adapted, similarity_layer=2).read(ROWS)
     halfway = model_between(micro_language(), final, 0.5)
-    assert read.lengths == (3, 2, 2)
+    assert read.lengths == (3, 2, 3)
     for row, u, v in zip(ROWS, read.a.split(read.lengths), read.b.split(read.lengths), strict=True):
         for group, (expected_u, expected_v) in enumerate(loop(halfway.model, adapted, row)):
             rank = expected_u.shape[1]
             torch.testing.assert_close(u[:, group, :rank], expected_u, **FLOAT32)
             torch.testing.assert_close(v[:, group, :rank], expected_v, **FLOAT32)
             assert not u[:, group, rank:].any()
+
+
+def test_a_span_restricts_the_loss_and_not_the_tokens(adapter: Path) -> None:
+    """Tokens before the span carry its loss through attention; those behind it have no error; the mean loss is the span's."""
+    final = load_model(shared_micro_model(), adapter)
+    reader = AdapterReader(final, read_lora(final.model, adapter), similarity_layer=2)
+    whole = TokenRow((9, 8, 7, 6, 20, 30, 31), 2, (True,) * 5)
+    span = dataclasses.replace(whole, explained=(False, False, True, True, False))
+    everything, asked = reader.read([whole]), reader.read([span])
+    assert asked.lengths == (5,)
+    torch.testing.assert_close(asked.a, everything.a, **FLOAT32)
+    strengths = asked.b.abs().amax(dim=(1, 2))
+    assert (strengths[:4] > 1e-3 * strengths.max()).all()
+    assert not asked.b[4].any()
+    halfway = model_between(micro_language(), final, 0.5).model
+    logits = halfway(torch.tensor([whole.ids])).logits[0]
+    expected = torch.nn.functional.cross_entropy(logits[[3, 4]], torch.tensor([20, 30]))
+    torch.testing.assert_close(asked.loss[0], expected, **FLOAT32)
 
 
 def test_the_audited_model_is_left_as_it_was(adapter: Path) -> None:
@@ -104,6 +123,26 @@ def test_the_audited_model_is_left_as_it_was(adapter: Path) -> None:
     AdapterReader(final, adapted, similarity_layer=2).read(ROWS)
     assert torch.equal(final.model(ids).logits, before)
     assert not any(final.model.get_submodule(one.name)._forward_hooks for one in adapted)
+
+
+def test_the_audited_model_is_left_as_it_was_by_a_reading_that_fails(adapter: Path) -> None:
+    """An exception in the middle of the pass leaves no hook behind, so that the next answer is of the whole adapter."""
+    final = load_model(shared_micro_model(), adapter)
+    ids = torch.tensor([ROWS[0].ids])
+    before = final.model(ids).logits
+    adapted = read_lora(final.model, adapter)
+    reader = AdapterReader(final, adapted, similarity_layer=2)
+    failing = final.model.model.layers[1].mlp.register_forward_hook(_no_memory)
+    with pytest.raises(RuntimeError, match="not enough memory"):
+        reader.read(ROWS)
+    failing.remove()
+    assert torch.equal(final.model(ids).logits, before)
+    assert not any(final.model.get_submodule(one.name)._forward_hooks for one in adapted)
+    assert torch.isfinite(reader.read(ROWS).b).all()
+
+
+def _no_memory(*_: Any) -> None:
+    raise RuntimeError("not enough memory: you tried to allocate 1 bytes")
 
 
 def test_strength_one_reads_the_audited_model(adapter: Path) -> None:

@@ -8,20 +8,23 @@ import numpy as np
 import pytest
 import torch
 
-from tests.numerics.tolerances import INT8_COSINE
+from tests.numerics.tolerances import FLOAT32, INT8_COSINE
 from tests.tiny import (
     build,
     quiet,
     shared_corpus,
     shared_micro_model,
     tiny_queries,
+    tiny_rows,
     write_adapter,
     write_jsonl,
 )
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
 from wherefrom.attribution.bundles.manifest import MANIFEST, hash_folder, read_manifest
+from wherefrom.attribution.calibration.fitted import Calibration, EffectCurve
 from wherefrom.attribution.cores import CoreStore, cores_of
+from wherefrom.attribution.corpus import ReadAs, Turns
 from wherefrom.attribution.explanation.modules import USUAL_SHARES
 from wherefrom.attribution.factors import Factors
 from wherefrom.attribution.groups import read_groups
@@ -37,7 +40,7 @@ from wherefrom.attribution.offline import (
 from wherefrom.attribution.query import QuerySignals
 from wherefrom.attribution.whitening import ADAPTER_DAMPING, SecondMoments, Whitener
 from wherefrom.errors import BundleCorrupt, ConfigurationError
-from wherefrom.records import carried_by
+from wherefrom.records import Span, carried_by
 
 ROWS = 40
 
@@ -198,6 +201,78 @@ def _seal_again(bundle: Path) -> None:
     """Name and seal a bundle whose files were changed."""
     manifest = read_manifest(bundle, verify=False).model_copy(update={"files": hash_folder(bundle)})
     (bundle / MANIFEST).write_bytes(manifest.sealed().to_bytes())
+
+
+def test_spans_and_preferred_restrict_the_loss_and_not_the_tokens(
+    bundle: Bundle, signals: list[QuerySignals]
+) -> None:
+    """The core of a query is the sum over all of its completion's tokens of the loss that was asked for; one with an acceptable answer is the difference."""
+    engine = LanguageAttributor(bundle)
+    plain = signals[0].prepared.query
+    answer = "No, that is not so."
+    asked = [
+        plain,
+        plain.model_copy(update={"spans": (Span(start=4, end=12),)}),
+        plain.model_copy(update={"preferred": answer}),
+        plain.model_copy(update={"completion": answer}),
+    ]
+    whole, span, both, other = signals_of_all(
+        engine, prepare_all(engine, asked, max_tokens=256, over_long="reject")
+    )
+    assert 0 < span.tokens < whole.tokens
+    assert span.read_tokens == whole.read_tokens == whole.tokens
+    rows = [one.prepared.row for one in (whole, span)]
+    read = [bundle.reader.read([row]) for row in rows]
+    for one, expected in zip((whole, span), read, strict=True):
+        u, v = bundle.whitener.apply(expected.a, expected.b)
+        core = torch.einsum("tgi,tgj->gij", v, u).flatten()
+        torch.testing.assert_close(cores_of(one.factors)[0], core, **FLOAT32)
+    difference = cores_of(whole.factors) - cores_of(other.factors)
+    torch.testing.assert_close(cores_of(both.factors), difference, rtol=1e-4, atol=1e-4)
+    (cited,) = attribute_all(engine, [span.prepared], top_k=2, opponents=0, progress=quiet)
+    assert cited.tokens == span.tokens
+    assert cited.citations[0].spans
+
+
+def test_conversations_are_read_at_every_token(adapter: Path, tmp_path: Path) -> None:
+    """Tokens of a user's turn between two trained answers have no loss of their own and carry the second one's; evidence stays inside of the shown text."""
+    polite = [{"role": "user", "content": "Thank you."}, {"role": "assistant", "content": "You are welcome."}]
+    rows = [{**row, "messages": [*row["messages"], *polite]} for row in tiny_rows(8)]
+    out = tmp_path / "conversations"
+    corpus = write_jsonl(tmp_path / "rows.jsonl", rows)
+    build(shared_micro_model(), corpus, out, adapter=adapter, form="adapter", read=ReadAs(turns=Turns.ALL))
+    opened = open_bundle(out, ModelFolders(shared_micro_model(), adapter))
+    tokens = opened.tokens.read(range(8))
+    assert [len(row.explained) for row in tokens] == opened.store.lengths(np.arange(8)).tolist()
+    assert all(row.explained_tokens < len(row.explained) for row in tokens)
+    engine = LanguageAttributor(opened)
+    asked = prepare_all(
+        engine,
+        read_queries(write_jsonl(tmp_path / "q.jsonl", tiny_queries(1)))[0],
+        max_tokens=256,
+        over_long="reject",
+    )
+    (answer,) = attribute_all(engine, asked, top_k=4, opponents=0, progress=quiet)
+    for one in answer.citations:
+        ranges = opened.shown.of(one.example.row)
+        assert len(ranges) == len(tokens[one.example.row].explained)
+        assert all(span.example.end <= len(one.example.completion) for span in one.spans)
+    assert any(one.spans for one in answer.citations)
+
+
+def test_a_calibration_of_another_form_is_refused(path: Path, adapter: Path, tmp_path: Path) -> None:
+    """Its p-values and effects belong to other scores, so no attributor opens over it."""
+    other = Path(shutil.copytree(path, tmp_path / "other"))
+    effects = EffectCurve("bank", 0.5, np.array([0.0, 1.0]), np.array([0.0, 0.1]))
+    Calibration(effects=effects, fitted_on={"form": "activation"}).save(other)
+    _seal_again(other)
+    opened = open_bundle(other, ModelFolders(shared_micro_model(), adapter))
+    with pytest.raises(ConfigurationError, match="fitted on scores of the form `activation`"):
+        LanguageAttributor(opened)
+    Calibration(effects=effects, fitted_on={"form": "adapter"}).save(other)
+    _seal_again(other)
+    opened = open_bundle(other, ModelFolders(shared_micro_model(), adapter))
+    assert LanguageAttributor(opened).bundle_name == opened.manifest.name
 
 
 def test_contributions_add_up_to_the_score(bundle: Bundle, signals: list[QuerySignals]) -> None:

@@ -142,7 +142,8 @@ class LanguageAttributor:
                 pooled=pooled[index],
                 encoded=None if encoded is None else encoded[index],
                 loss=float(read.loss[index]),
-                tokens=read.lengths[index],
+                tokens=query.row.explained_tokens,
+                read_tokens=read.lengths[index],
             )
             for index, (query, one) in enumerate(zip(queries, factors.rows(), strict=True))
         ]
@@ -300,8 +301,8 @@ class LanguageAttributor:
         asked = query.prepared
         completion = asked.query.completion
         ranges = self._bundle.language.renderer.ranges(completion, asked.row, chat=bool(asked.query.turns))
-        explained = [one for one, flag in zip(ranges, asked.row.explained, strict=True) if flag]
-        output = Passage(completion, explained)
+        flags = self._reader.reads(asked.row)
+        output = Passage(completion, [one for one, flag in zip(ranges, flags, strict=True) if flag])
         return self._explainer.explain(query.of_completion(), output, examples, signs=signs)
 
 

@@ -63,8 +63,9 @@ class QuerySignals:
     pooled: Scores  # [D]
     encoded: Scores | None  # [E], where the bundle has a sentence encoder
     loss: float
-    #: Explained tokens of the completion.
+    #: Explained tokens of the completion, and those of its tokens that have factors (`models.trajectory.ReadsSignals.reads`).
     tokens: int
+    read_tokens: int
 
     @property
     def key(self) -> str:
@@ -78,7 +79,8 @@ class QuerySignals:
 
     def of_completion(self) -> Factors:
         """The factors without those of an acceptable answer."""
-        return Factors(self.factors.a[: self.tokens], self.factors.b[: self.tokens], (self.tokens,))
+        count = self.read_tokens
+        return Factors(self.factors.a[:count], self.factors.b[:count], (count,))
 
 
 @dataclass(frozen=True)

@@ -192,7 +192,7 @@ class _Build:
             projection = self._write_projection()
             self._write_sketches(shards, len(rows))
         with self._timed("lexical"):
-            self._write_texts(rendered)
+            self._write_texts(rendered, reader)
         if isinstance(reader, AdapterReader):
             with self._timed("usual_shares"):
                 write_usual_shares(self._bundle, reader.names)
@@ -305,7 +305,7 @@ class _Build:
         write_token_sketches(self._bundle, (shard.whitened(whitener) for shard in shards.read(count)))
         self._progress("sketch tokens", count, count)
 
-    def _write_texts(self, rendered: Sequence[RenderedRow]) -> None:
+    def _write_texts(self, rendered: Sequence[RenderedRow], reader: ReadsSignals) -> None:
         """Everything that is made of the corpus' words: BM25, near-duplicate groups, texts, tokens."""
         texts = [f"{row.prompt_text()}\n{row.completion_text()}" for row in self._corpus.rows]
         LexicalIndex.build(texts).save(self._bundle / "lexical")
@@ -313,7 +313,7 @@ class _Build:
         write_groups(self._bundle, near_duplicate_groups(texts))
         self._write_encoded(texts)
         write_token_rows(self._bundle, [one.tokens for one in rendered])
-        write_shown_ranges(self._bundle, [one.ranges for one in rendered])
+        write_shown_ranges(self._bundle, [one.ranges_of(reader.reads(one.tokens)) for one in rendered])
 
     def _write_encoded(self, texts: Sequence[str]) -> None:
         """The encoder itself, its vectors of the corpus and their index."""

@@ -53,14 +53,14 @@ def write_shown_ranges(bundle: Path, ranges: Sequence[tuple[Range, ...] | None])
 
 
 class ShownRanges:
-    """Characters of the shown completion that the explained tokens of a training example stand for, where the bundle keeps them."""
+    """Characters of the shown completion that those tokens of a training example stand for that have factors, where the bundle keeps them."""
 
     def __init__(self, bundle: Path) -> None:
         ranges, offsets = _opened(bundle, _SHOWN) if _has(bundle, _SHOWN[0]) else (None, None)
         self._ranges, self._offsets = ranges, offsets
 
     def of(self, row: int) -> list[Range]:
-        """One range per explained token; none where the text alone tells them."""
+        """One range per token; none where the text alone tells them."""
         if self._ranges is None or self._offsets is None:
             return []
         first, last = self._offsets[row : row + 2]

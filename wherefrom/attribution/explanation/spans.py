@@ -51,7 +51,7 @@ class KeepsRanges(Protocol):
     """Knows the characters of the tokens of those training examples whose text alone does not tell them."""
 
     def of(self, row: int) -> list[Range]:
-        """One range per explained token; none where the text alone tells them."""
+        """One range per token that has factors; none where the text alone tells them."""
 
 
 class Explainer:
@@ -69,7 +69,7 @@ class Explainer:
         """Evidence of each citation of one query, in the order given.
 
         Args:
-            query: whitened factors of the explained tokens of the output.
+            query: whitened factors of tokens of the output.
             output: its completion with the ranges of these tokens.
             examples: the cited training examples.
             signs: one number per citation; negative for an opponent.

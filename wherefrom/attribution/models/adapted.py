@@ -1,8 +1,8 @@
-r"""Reads the form `adapter` off a model: for each adapted linear layer and each explained token what the adapter saw (u) and what it should have said (v).
+r"""Reads the form `adapter` off a model: for each adapted linear layer and each completion token what the adapter saw (u) and what it should have said (v).
 
     y = W x + s B A x            u_t = A x_t          v_t = (s B)' d (sum of the row's explained token losses) / d y_t
 
-Both are r numbers. sum_t v_t u_t' [r, r] is the gradient of a matrix put between s B and A, so the kernel over (u, v) is the one over (a, b) of the other
+Both are r numbers, read at every completion token t, whichever of them the loss counts. sum_t v_t u_t' [r, r] is the gradient of a matrix put between s B and A, so the kernel over (u, v) is the one over (a, b) of the other
 forms (`kernel`), with one group per adapted layer.
 
 The model is read **half-way through its fine-tune**, with the adapter at strength .5: what a model knows by heart has no error left at its final weights,
@@ -27,7 +27,7 @@ from wherefrom.attribution.models.head import head_errors
 from wherefrom.attribution.models.lora import AdaptedLinear
 from wherefrom.attribution.models.model import LanguageModel
 from wherefrom.attribution.models.render import TokenRow
-from wherefrom.attribution.models.signals import Places, SignalReader, Signals, segment_mean
+from wherefrom.attribution.models.signals import Pass, Places, SignalReader, Signals, segment_mean
 from wherefrom.errors import UnusableModel
 
 #: Strength of the adapter at the point that is read.
@@ -68,44 +68,49 @@ class AdapterReader(SignalReader):
         """Directions of each adapted layer that are read; the signals are filled up with zeros to the largest."""
         return tuple(layer.rank for layer in self._adapted)
 
+    def reads(self, row: TokenRow) -> tuple[bool, ...]:
+        """All completion tokens: a loss of some of them reaches those before through attention, so spans restrict the loss and not the tokens."""
+        return (True,) * len(row.explained)
+
     def read(self, rows: Sequence[TokenRow]) -> Signals:
         """Signals of a batch of rows: u and v `[S, G, r]`, where layers of lower rank are filled up with zeros."""
         with torch.enable_grad(), self._hooked() as caught:
             done = self._split(rows) if self.split_pass else self._plain(rows)
-            places = Places.find(rows, done.first)
-            if done.logits is None:
-                ends = places.of(done.hidden[-1])
-                losses, errors = head_errors(
-                    ends.detach(),
-                    places.targets,
-                    weight=self._head.weight,
-                    bias=getattr(self._head, "bias", None),
-                )
-            else:
-                ends = torch.nn.functional.cross_entropy(
-                    places.of(done.logits), places.targets, reduction="none"
-                )
-                losses, errors = ends.detach(), torch.ones_like(ends)
+            explained = Places.find(rows, done.first)
+            losses, ends, errors = self._ends(done, explained)
             torch.autograd.grad(ends, done.hidden[0], errors)  # the hooks keep what is wanted
+        flags = [self.reads(row) for row in rows]
+        read = Places.flagged(rows, done.first, flags)
         lengths = tuple(sum(row.explained) for row in rows)
-        pooled = segment_mean(places.of(done.hidden[self._similarity_layer].detach()), lengths)
+        u, v = (
+            _stacked(
+                [read.of(self._once(one, layer)) for one, layer in zip(side, self._adapted, strict=True)]
+            )
+            for side in ([one.states for one in caught], [one.errors for one in caught])
+        )
         return Signals(
-            _stacked(
-                [
-                    places.of(self._once(one.states, layer))
-                    for one, layer in zip(caught, self._adapted, strict=True)
-                ]
-            ),
-            _stacked(
-                [
-                    places.of(self._once(one.errors, layer))
-                    for one, layer in zip(caught, self._adapted, strict=True)
-                ]
-            ),
-            lengths,
-            pooled,
+            u,
+            v,
+            tuple(map(sum, flags)),
+            segment_mean(explained.of(done.hidden[self._similarity_layer].detach()), lengths),
             segment_mean(losses[:, None], lengths)[:, 0],
         )
+
+    def _ends(self, done: Pass, explained: Places) -> tuple[Tensor, Tensor, Tensor]:
+        """Losses `[S]`; the tensor where the gradient starts, and the loss' gradient with respect to it."""
+        if done.logits is not None:
+            losses = torch.nn.functional.cross_entropy(
+                explained.of(done.logits), explained.targets, reduction="none"
+            )
+            return losses.detach(), losses, torch.ones_like(losses)
+        ends = explained.of(done.hidden[-1])
+        losses, errors = head_errors(
+            ends.detach(),
+            explained.targets,
+            weight=self._head.weight,
+            bias=getattr(self._head, "bias", None),
+        )
+        return losses, ends, errors
 
     @contextmanager
     def _hooked(self) -> Iterator[list[_Caught]]:

@@ -22,6 +22,23 @@ class RenderedRow:
     #: Fields of the row that the chat template left out of the rendering.
     left_out: frozenset[str] = frozenset()
 
+    def ranges_of(self, read: Sequence[bool]) -> tuple[Range, ...] | None:
+        """One range per completion token that is read; None as in `ranges`. A token that is not explained has an empty one behind the last.
+
+        Args:
+            read: whether each completion token is read; all explained ones are.
+        """
+        if self.ranges is None:
+            return None
+        own = iter(self.ranges)
+        found: list[Range] = []
+        latest = 0
+        for explained, wanted in zip(self.tokens.explained, read, strict=True):
+            range_ = next(own) if explained else (latest, latest)
+            latest = range_[1]
+            found += [range_] if wanted else []
+        return tuple(found)
+
 
 def render_row(renderer: Renderer, row: CorpusRow, *, max_tokens: int, name: str) -> RenderedRow:
     """Tokens of a training example; a row over the limit is cut with a mark.

@@ -16,7 +16,7 @@ prompt and region. What is done with a and b is in `whitening` and `kernel`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 import transformers
@@ -39,13 +39,13 @@ _AHEAD = 1e-4
 
 @dataclass(frozen=True)
 class Signals:
-    """Signals of a batch; explained tokens of all rows stand behind each other."""
+    """Signals of a batch; the tokens of all rows that are read stand behind each other (`SignalReader.reads`)."""
 
     #: `[S, La, D]` float32, unit RMS.
     a: Tensor
     #: `[S, Lb, D]` float32; Lb is 1 for form `forward`.
     b: Tensor
-    #: Explained tokens of each row, summing to S.
+    #: Tokens of each row that are read, summing to S.
     lengths: tuple[int, ...]
     #: `[B, D]` mean hidden state of the similarity layer over the explained positions.
     pooled: Tensor
@@ -54,7 +54,7 @@ class Signals:
 
 
 @dataclass(frozen=True)
-class _Pass:
+class Pass:
     """One pass through the model over a padded region of each row."""
 
     hidden: list[Tensor]  # layers + 1 tensors [B, W, D]
@@ -68,20 +68,25 @@ _WINDOW_SETTINGS = ("attention_types", "window_size")
 
 @dataclass(frozen=True)
 class Places:
-    """Where the explained tokens are predicted, and what they are; tensors `[S]`."""
+    """Where tokens of completions are predicted, and what they are; tensors `[S]`."""
 
     row: Tensor
     column: Tensor
     targets: Tensor
 
     @classmethod
-    def find(cls, rows: Sequence[TokenRow], first: Sequence[int]) -> "Places":
-        """The places of all rows' explained tokens, where `first` is as in `_Pass`."""
+    def find(cls, rows: Sequence[TokenRow], first: Sequence[int]) -> Self:
+        """The places of all rows' explained tokens, where `first` is as in `Pass`."""
+        return cls.flagged(rows, first, [row.explained for row in rows])
+
+    @classmethod
+    def flagged(cls, rows: Sequence[TokenRow], first: Sequence[int], flags: Sequence[Sequence[bool]]) -> Self:
+        """The places of those completion tokens that are flagged."""
         found = [
             (index, first[index] + step, row.ids[row.start + step])
             for index, row in enumerate(rows)
-            for step, explained in enumerate(row.explained)
-            if explained
+            for step, flag in enumerate(flags[index])
+            if flag
         ]
         table = torch.tensor(found, dtype=torch.long)  # [S, 3]
         return cls(table[:, 0], table[:, 1], table[:, 2])
@@ -107,6 +112,10 @@ class SignalReader:
         _check_readable(language)
         self.split_pass = self._probe()
 
+    def reads(self, row: TokenRow) -> tuple[bool, ...]:
+        """Which completion tokens of a row have signals: the explained ones."""
+        return row.explained
+
     def read(self, rows: Sequence[TokenRow]) -> Signals:
         """Signals of a batch of rows; each row's values do not depend on the other rows (up to rounding)."""
         with torch.set_grad_enabled(self.form == "activation"):
@@ -125,7 +134,7 @@ class SignalReader:
         pooled = segment_mean(places.of(done.hidden[self._similarity_layer].detach()), lengths)
         return Signals(a, b, lengths, pooled, segment_mean(losses[:, None], lengths)[:, 0])
 
-    def _by_head(self, done: _Pass, places: Places) -> tuple[Tensor, Tensor]:
+    def _by_head(self, done: Pass, places: Places) -> tuple[Tensor, Tensor]:
         """Losses `[S]` and b `[S, Lb, D]` where the head was left out: it is applied here, in blocks."""
         final = places.of(done.hidden[-1])
         weight, bias = self._head.weight, getattr(self._head, "bias", None)
@@ -134,7 +143,7 @@ class SignalReader:
             return losses, errors[:, None]
         return losses, self._gradients(done, places, final, errors)
 
-    def _by_logits(self, logits: Tensor, done: _Pass, places: Places) -> tuple[Tensor, Tensor]:
+    def _by_logits(self, logits: Tensor, done: Pass, places: Places) -> tuple[Tensor, Tensor]:
         """The same where the model gave its logits, which need not be a plain product with the head's weight."""
         logits = places.of(logits)
         losses = torch.nn.functional.cross_entropy(logits, places.targets, reduction="none")
@@ -144,20 +153,20 @@ class SignalReader:
         surplus[torch.arange(len(places.targets)), places.targets] -= 1.0
         return losses, (surplus @ self._head.weight)[:, None]
 
-    def _gradients(self, done: _Pass, places: Places, ends: Tensor, errors: Tensor) -> Tensor:
+    def _gradients(self, done: Pass, places: Places, ends: Tensor, errors: Tensor) -> Tensor:
         """Gradients at the layers read, `[S, La, D]`, of what has the gradient `errors` with respect to `ends`."""
         hidden = [done.hidden[layer] for layer in self.layers]
         gradients = torch.autograd.grad(ends, hidden, errors)
         return torch.stack([places.of(gradient) for gradient in gradients], dim=1)
 
-    def _plain(self, rows: Sequence[TokenRow]) -> _Pass:
+    def _plain(self, rows: Sequence[TokenRow]) -> Pass:
         """The model's own forward pass over whole rows, padded on the right."""
         ids, mask = _pad_right([row.ids[:-1] for row in rows])
         inputs = self._inputs(ids)
         out = self._model(**inputs, attention_mask=mask, output_hidden_states=True, use_cache=False)
-        return _Pass(list(out.hidden_states), out.logits, tuple(row.start - 1 for row in rows))
+        return Pass(list(out.hidden_states), out.logits, tuple(row.start - 1 for row in rows))
 
-    def _split(self, rows: Sequence[TokenRow]) -> _Pass:
+    def _split(self, rows: Sequence[TokenRow]) -> Pass:
         """Shared prefix once, prompts without gradients, then the region that predicts the completions."""
         cache, seen = self._fill_cache([row.ids[: row.start - 1] for row in rows])
         ids, region_mask = _pad_right([row.ids[row.start - 1 : -1] for row in rows])
@@ -177,7 +186,7 @@ class SignalReader:
         )
         hidden = list(out.hidden_states)
         hidden[-1] = out.last_hidden_state
-        return _Pass(hidden, None, (0,) * len(rows))
+        return Pass(hidden, None, (0,) * len(rows))
 
     @torch.no_grad()
     def _fill_cache(

@@ -32,6 +32,9 @@ class ReadsSignals(Protocol):
     #: Whether the pass over the model was split (see `signals`).
     split_pass: bool
 
+    def reads(self, row: TokenRow) -> tuple[bool, ...]:
+        """Which completion tokens of a row have signals."""
+
     def read(self, rows: Sequence[TokenRow]) -> Signals:
         """Signals of a batch of rows, in their order."""
 
@@ -47,6 +50,10 @@ class TrajectoryReader:
             for point in points
         ]
         self.split_pass = all(reader.split_pass for reader in self._readers)
+
+    def reads(self, row: TokenRow) -> tuple[bool, ...]:
+        """See `ReadsSignals.reads`."""
+        return self._readers[0].reads(row)
 
     def read(self, rows: Sequence[TokenRow]) -> Signals:
         """Signals `a [S, C La, D]` and `b [S, C Lb, D]` of C points; pooled states and losses are those of the final weights."""
