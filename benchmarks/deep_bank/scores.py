@@ -20,7 +20,7 @@ from scripts.smollm2 import default_cache, ensure_base_model
 from wherefrom.atomic import atomic_file
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles.build import build_bundle
-from wherefrom.attribution.bundles.bundle import open_bundle
+from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
 from wherefrom.attribution.bundles.options import BuildOptions
 from wherefrom.attribution.bundles.shards import RawShard
 from wherefrom.attribution.bundles.shards import read_rows as read_signals
@@ -34,6 +34,7 @@ from wherefrom.attribution.models.model import load_model
 from wherefrom.attribution.models.reading import BundleForm
 from wherefrom.attribution.offline import exact_scores, prepare_all, read_queries, signals_of_all
 from wherefrom.attribution.whitening import SecondMoments, Whitener
+from wherefrom.records import Query
 from wherefrom.retraining.training import token_rows
 
 Matrix = npt.NDArray[np.float32]
@@ -45,7 +46,7 @@ DAMPINGS = (0.1, 0.03, 0.01, 0.003)
 
 def all_scores(work: Path, *, variants: bool) -> dict[str, Matrix]:
     """Scores `[Q, N]` by method; what has a file in the work folder is read."""
-    bench = _Bench(work)
+    bench = Bench(work)
     makers: dict[str, Callable[[], Mapping[str, Matrix]]] = {
         form: partial(bench.form, form) for form in FORMS
     }
@@ -65,8 +66,8 @@ def all_scores(work: Path, *, variants: bool) -> dict[str, Matrix]:
     return found
 
 
-class _Bench:
-    """Models and texts, loaded when they are first needed."""
+class Bench:
+    """Models, texts and bundles, made when they are first needed."""
 
     def __init__(self, work: Path) -> None:
         self._work = work
@@ -77,8 +78,8 @@ class _Bench:
     def _folders(self) -> ModelFolders:
         return ModelFolders(ensure_base_model(default_cache()), self._adapter)
 
-    def form(self, form: BundleForm) -> dict[str, Matrix]:
-        """Exact scores of a form; the first one brings the baselines along."""
+    def bundle(self, form: BundleForm) -> Bundle:
+        """The bundle of a form, built where it is not in the work folder yet."""
         out = self._work / f"bundle-{form}"
         if not out.is_dir():
             build_bundle(
@@ -88,12 +89,16 @@ class _Bench:
                 options=BuildOptions(form=form, max_tokens=RECIPE.max_tokens),
                 progress=_silent,
             )
-        bundle = open_bundle(out, self._folders)
+        return open_bundle(out, self._folders)
+
+    def form(self, form: BundleForm) -> dict[str, Matrix]:
+        """Exact scores of a form; the first one brings the baselines along."""
+        bundle = self.bundle(form)
         attributor = LanguageAttributor(bundle)
-        asked = read_queries(FOLDER / "queries.jsonl")[0]
-        signals = signals_of_all(
-            attributor, prepare_all(attributor, asked, max_tokens=RECIPE.max_tokens, over_long="truncate")
+        prepared = prepare_all(
+            attributor, asked_queries(), max_tokens=RECIPE.max_tokens, over_long="truncate"
         )
+        signals = signals_of_all(attributor, prepared)
         found: dict[str, Matrix] = {form: exact_scores(bundle, signals, _silent)}
         projected = np.stack([one.projected for one in signals]) @ np.asarray(bundle.vectors).T
         found[f"{form}, projected"] = projected
@@ -123,6 +128,11 @@ class _Bench:
             parts = [found[f"cores at {one:g}, damping {DAMPINGS[1]:g}"] for one in strengths]
             found[f"cores at {name}"] = standardised_sum(parts)
         return found
+
+
+def asked_queries() -> list[Query]:
+    """The bank's outputs, as the engine is asked about them."""
+    return read_queries(FOLDER / "queries.jsonl")[0]
 
 
 def core_cosines(queries: RawShard, examples: RawShard, damping: float) -> Matrix:

@@ -54,7 +54,7 @@ from wherefrom.records.measurements import (
     MeasurementState,
     Method,
 )
-from wherefrom.records.parts import carried_by
+from wherefrom.records.parts import carried_by, named_parts
 
 __all__ = [
     "FILTER_NAMES",
@@ -102,6 +102,7 @@ __all__ = [
     "carried_by",
     "filter_help",
     "filter_type",
+    "named_parts",
     "sha256_of_json",
     "utc_now",
 ]

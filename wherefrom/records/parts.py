@@ -5,6 +5,7 @@ of the corpus (`ModulePart.usual_share`).
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 from wherefrom.records.engine import ModulePart
 
@@ -22,17 +23,28 @@ def carried_by(parts: Sequence[ModulePart], influence: float | None) -> str | No
     """
     if not parts or not influence:
         return None
-    sign = 1.0 if influence > 0 else -1.0
-    blocks, kinds = (
-        [(part, max(sign * part.influence, 0.0)) for part in parts if part.by == by]
-        for by in ("block", "linear")
-    )
+    blocks, kinds = (_weighed(parts, influence, by) for by in ("block", "linear"))
     run, few = _shortest_run(blocks), _fewest(kinds)
     if run is None and few is None:
         return "spread over all blocks and all kinds of layers"
     where = "spread over the blocks" if run is None else f"mostly {_blocks(run)}{_shares(run, blocks)}"
     which = "all kinds of layers" if few is None else f"{_kinds(few)}{_shares(few, kinds)}"
     return f"{where}, {'mostly ' if run is None else ''}{which}"
+
+
+def named_parts(
+    parts: Sequence[ModulePart], influence: float | None, by: Literal["block", "linear"]
+) -> tuple[str, ...]:
+    """Names of the blocks, or of the kinds of linear layers, that `carried_by` names; none where the influence is spread."""
+    weighed = _weighed(parts, influence or 0.0, by)
+    found = _shortest_run(weighed) if by == "block" else _fewest(weighed)
+    return tuple(part.name for part, _ in found or ())
+
+
+def _weighed(parts: Sequence[ModulePart], influence: float, by: str) -> "_Weighed":
+    """Parts of one kind, each with what it adds in the direction of the influence."""
+    sign = 1.0 if influence > 0 else -1.0
+    return [(part, max(sign * part.influence, 0.0)) for part in parts if part.by == by]
 
 
 _Weighed = Sequence[tuple[ModulePart, float]]

@@ -17,6 +17,7 @@ COMMANDS = (
     "calibration",
     "deep_bank",
     "deep_bank.outputs",
+    "deep_bank.parts",
     "deep_bank.proxies",
     "deep_bank.train",
     "measured",

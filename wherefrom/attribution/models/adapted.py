@@ -59,6 +59,11 @@ class AdapterReader(SignalReader):
         super().__init__(language, form="activation", layers=(), similarity_layer=similarity_layer)
 
     @property
+    def adapted(self) -> tuple[AdaptedLinear, ...]:
+        """The adapted layers, in the order of the signals."""
+        return self._adapted
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Names of the adapted layers, in the order of the signals."""
         return tuple(layer.name for layer in self._adapted)

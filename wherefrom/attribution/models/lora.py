@@ -57,6 +57,10 @@ class AdaptedLinear:
         """Directions that are read."""
         return len(self.read_low)
 
+    def update(self, inputs: Tensor) -> Tensor:
+        """What the adapter adds to the layer's output: s B A x, `[..., O]` for inputs `[..., I]`."""
+        return nn.functional.linear(nn.functional.linear(inputs, self.low), self.high)
+
     @classmethod
     def of(cls, name: str, low: Tensor, high: Tensor, *, rank: int = READ_RANK) -> "AdaptedLinear":
         """A layer with A `[r, I]` and s B `[O, r]`, read in at most `rank` directions."""
