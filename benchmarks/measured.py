@@ -68,8 +68,8 @@ def choose(yardstick: Path, work: Path, count: int) -> list[dict[str, Any]]:
         attributor, [asked[index] for index in taken], max_tokens=1024, over_long="truncate"
     )
     chosen = []
-    for query, signals in zip(taken, signals_of_all(attributor, prepared), strict=True):
-        scored = attributor.score(signals)
+    for query, read in zip(taken, signals_of_all(attributor, prepared), strict=True):
+        scored = attributor.score(read).scores
         best = int(np.argmax(scored.shown))
         chosen.append(
             {

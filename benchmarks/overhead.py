@@ -33,7 +33,7 @@ from wherefrom.attribution.corpus import CorpusRow, read_corpus
 from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.models.model import LanguageModel
 from wherefrom.attribution.offline import attribute_all, prepare_all
-from wherefrom.attribution.query import PreparedTokens
+from wherefrom.attribution.query import TokenizedQuery
 from wherefrom.client.service import Service
 from wherefrom.messages import FLAGGED_STREAM, RECORD_FIELD
 from wherefrom.records import AuditState, FlaggedRecord, Message, Query, Role
@@ -165,13 +165,13 @@ def _form(
     }
 
 
-def _prepare(attributor: LanguageAttributor, rows: Sequence[CorpusRow]) -> list[PreparedTokens]:
+def _prepare(attributor: LanguageAttributor, rows: Sequence[CorpusRow]) -> list[TokenizedQuery]:
     queries = [Query(key=row.example_id, turns=row.turns, completion=row.completion) for row in rows]
     return prepare_all(attributor, queries, max_tokens=1024, over_long="truncate")
 
 
 @torch.inference_mode()
-def _plain_pass(language: LanguageModel, batch: Sequence[PreparedTokens]) -> float:
+def _plain_pass(language: LanguageModel, batch: Sequence[TokenizedQuery]) -> float:
     """Seconds of the model's plain forward pass over one padded batch."""
     width = max(one.tokens for one in batch)
     ids = torch.zeros(len(batch), width, dtype=torch.long)
@@ -184,7 +184,7 @@ def _plain_pass(language: LanguageModel, batch: Sequence[PreparedTokens]) -> flo
     return time.monotonic() - started
 
 
-def _plain_corpus(language: LanguageModel, prepared: Sequence[PreparedTokens]) -> float:
+def _plain_corpus(language: LanguageModel, prepared: Sequence[TokenizedQuery]) -> float:
     """Seconds of the plain forward pass over the corpus, packed as the build packs it."""
     batches = pack_rows([one.tokens for one in prepared], BATCH_TOKENS)
     return sum(_plain_pass(language, [prepared[index] for index in batch]) for batch in batches)

@@ -29,7 +29,7 @@ from wherefrom.attribution.ekfac.path import PathScores
 from wherefrom.attribution.fusion import standardise
 from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.offline import exact_scores, prepare_all, read_queries, signals_of_all
-from wherefrom.attribution.query import CandidateScores, QuerySignals
+from wherefrom.attribution.query import ReadQuery, ScoredQuery
 from wherefrom.attribution.ranking_metrics import Matrix, lds
 from wherefrom.evaluation.estimates import middle
 from wherefrom.evaluation.heads import effect_over_corpus
@@ -120,28 +120,29 @@ def score_tier(
     signals, pass_s = timed(lambda: signals_of_all(attributor, prepared))
     scored, score_s = timed(lambda: [attributor.score(one) for one in signals])
     path, full_s = timed(lambda: _full_scores(bundle, signals))
-    made = _heads(bundle, signals, scored, path)
+    made = _heads(bundle, scored, path)
     return Heads(*made, build_s, (pass_s + score_s + full_s) / len(signals))
 
 
-def _full_scores(bundle: Bundle, signals: list[QuerySignals]) -> PathScores | None:
+def _full_scores(bundle: Bundle, queries: list[ReadQuery]) -> PathScores | None:
     """EK-FAC of every pair; an audit scores its candidates only."""
     if bundle.full is None:
         return None
     every = np.arange(len(bundle.store))
-    rows = [one.prepared.row for one in signals]
+    rows = [one.row for one in queries]
     return bundle.full.candidate_scores(rows, bundle.tokens.read(every), every)
 
 
 def _heads(
-    bundle: Bundle, signals: list[QuerySignals], scored: list[CandidateScores], path: PathScores | None
+    bundle: Bundle, queries: list[ScoredQuery], path: PathScores | None
 ) -> tuple[Matrix, Matrix, Matrix]:
-    cosines = exact_scores(bundle, signals, silent)
+    cosines = exact_scores(bundle, queries, silent)
     exact, pipeline, shown = np.empty_like(cosines), np.empty_like(cosines), np.empty_like(cosines)
-    for row, (one, found) in enumerate(zip(signals, scored, strict=True)):
+    for row, one in enumerate(queries):
+        found = one.scores
         chosen = found.candidates.rows
         bm25 = bundle.lexical.scores(one.text)
-        known = np.asarray(bundle.vectors @ one.projected)
+        known = np.asarray(bundle.vectors @ one.signals.projected)
         guessed = known.copy()
         guessed[chosen] = found.influence
         balanced = None if path is None else path.balanced[row].numpy()

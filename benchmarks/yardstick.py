@@ -26,7 +26,7 @@ from wherefrom.attribution.bundles.options import BuildOptions
 from wherefrom.attribution.corpus import read_corpus
 from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.offline import exact_scores, prepare_all, read_queries, signals_of_all
-from wherefrom.attribution.query import QuerySignals
+from wherefrom.attribution.query import ReadQuery
 from wherefrom.attribution.ranking_metrics import Matrix, lds, recall_at
 
 #: Candidates are at most this share of the corpus.
@@ -98,18 +98,20 @@ def score_folder(yardstick: Path, bundle_path: Path, *, form: Any, queries: str)
 def _score_all(
     bundle: Bundle,
     attributor: LanguageAttributor,
-    signals: list[QuerySignals],
+    queries: list[ReadQuery],
     truth: Truth,
     *,
     pass_seconds: float,
 ) -> dict[str, Any]:
-    bm25, bm25_seconds = timed(lambda: np.stack([bundle.lexical.scores(one.text) for one in signals]))
-    similarity, similarity_seconds = timed(lambda: np.stack([bundle.pooled @ one.pooled for one in signals]))
-    projection, projection_seconds = timed(
-        lambda: np.stack([bundle.vectors @ one.projected for one in signals])
+    bm25, bm25_seconds = timed(lambda: np.stack([bundle.lexical.scores(one.text) for one in queries]))
+    similarity, similarity_seconds = timed(
+        lambda: np.stack([bundle.pooled @ one.signals.pooled for one in queries])
     )
-    exact, exact_seconds = timed(lambda: exact_scores(bundle, signals, silent))
-    scored, pipeline_seconds = timed(lambda: [attributor.score(one) for one in signals])
+    projection, projection_seconds = timed(
+        lambda: np.stack([bundle.vectors @ one.signals.projected for one in queries])
+    )
+    exact, exact_seconds = timed(lambda: exact_scores(bundle, queries, silent))
+    scored, pipeline_seconds = timed(lambda: [attributor.score(one).scores for one in queries])
     effect, shown = projection.copy(), np.full_like(projection, -np.inf)
     for row, one in enumerate(scored):
         effect[row, one.candidates.rows] = one.influence
@@ -117,7 +119,7 @@ def _score_all(
     ranked_last = np.where(np.isfinite(shown), shown, projection - 1e3)
     seconds = read_card(bundle.path)["cost"]["seconds"]
     features = seconds["model_pass"] + seconds["whitening"]
-    count = len(signals)
+    count = len(queries)
     sizes = _bytes_per_example(bundle)
     rows = {
         "bm25": (truth.measure(bm25), seconds["lexical"], bm25_seconds / count),

@@ -55,14 +55,6 @@ class BatchReport:
         return {name: number for name, number in asdict(self).items() if number}
 
 
-@dataclass(frozen=True)
-class _Item:
-    """One audit that the engine has prepared."""
-
-    audit: ClaimedAudit
-    prepared: PreparedQuery
-
-
 def attribute_batch(
     claim: Claim,
     *,
@@ -142,22 +134,24 @@ class _Batch:
         self._metrics = metrics
         self._clock = clock
         self._heartbeat = heartbeat
+        #: By audit id: the queries of the audits that can be attributed.
+        self._prepared: dict[int, PreparedQuery] = {}
         self._outcomes: Counter[str] = Counter()
 
     def run(self, audits: Sequence[ClaimedAudit]) -> BatchReport:
         """Prepare, pack and attribute; suspects alone, the least tried first."""
-        fresh = [audit for audit in audits if not audit.is_suspect]
-        for pack in self._packs([item for audit in fresh if (item := self._prepare(audit)) is not None]):
+        fresh = [audit for audit in audits if not audit.is_suspect and self._prepare(audit)]
+        for pack in self._packs(fresh):
             self._attribute(pack)
         for audit in sorted((one for one in audits if one.is_suspect), key=_order_of_suspects):
             self._attribute_alone(audit)
         return BatchReport(**self._outcomes)
 
-    def _packs(self, items: Sequence[_Item]) -> list[list[_Item]]:
+    def _packs(self, audits: Sequence[ClaimedAudit]) -> list[list[ClaimedAudit]]:
         return pack_by_length(
-            items,
-            length=lambda item: item.prepared.tokens,
-            completion=lambda item: item.prepared.completion_tokens,
+            audits,
+            length=lambda audit: self._prepared[audit.audit_id].tokens,
+            completion=lambda audit: self._prepared[audit.audit_id].completion_tokens,
             budget_tokens=self._settings.batch_tokens,
         )
 
@@ -165,14 +159,13 @@ class _Batch:
         """Attribute an audit that may kill this process: it is marked first, and nothing of others is in work."""
         if not self._heartbeat.holds(audit.audit_id) or not self._store.begin(audit.lease):
             self._drop(audit)
-        elif (item := self._prepare(audit)) is not None:
-            self._attribute([item])
+        elif self._prepare(audit):
+            self._attribute([audit])
 
-    def _prepare(self, audit: ClaimedAudit) -> _Item | None:
+    def _prepare(self, audit: ClaimedAudit) -> bool:
+        """Turn an audit's output into tokens; where that fails, its failure is recorded."""
         important = audit.record.severity in self._settings.full_tier()
-        query = Query.from_record(str(audit.audit_id), audit.record).model_copy(
-            update={"important": important}
-        )
+        query = Query.from_record(str(audit.audit_id), audit.record, important=important)
         prepared = _attempt(
             lambda: self._attributor.prepare(
                 query, max_tokens=self._settings.max_tokens, over_long=self._settings.over_long
@@ -180,15 +173,16 @@ class _Batch:
         )
         if isinstance(prepared, Exception):
             self._settle(audit, prepared)
-            return None
-        return _Item(audit, prepared)
+            return False
+        self._prepared[audit.audit_id] = prepared
+        return True
 
-    def _attribute(self, pack: Sequence[_Item]) -> None:
+    def _attribute(self, pack: Sequence[ClaimedAudit]) -> None:
         """Attribute one pack in one pass and store each answer; split the pack where the pass fails."""
-        held = [item for item in pack if self._heartbeat.holds(item.audit.audit_id)]
-        for item in pack:
-            if item not in held:
-                self._drop(item.audit)
+        held = [audit for audit in pack if self._heartbeat.holds(audit.audit_id)]
+        for audit in pack:
+            if audit not in held:
+                self._drop(audit)
         if not held:
             return
         started = self._clock()
@@ -200,27 +194,27 @@ class _Batch:
         self._metrics.observe("batch_seconds", seconds, stage="attribute")
         share_s = seconds / len(held)
         self._store_answers(
-            [_finished(item.audit, answer, share_s) for item, answer in zip(held, answers, strict=True)]
+            [_finished(audit, answer, share_s) for audit, answer in zip(held, answers, strict=True)]
         )
 
-    def _pass(self, pack: Sequence[_Item]) -> list[Attribution]:
+    def _pass(self, pack: Sequence[ClaimedAudit]) -> list[Attribution]:
         """One pass of the engine; its answers must belong to the queries in their order."""
         answers = self._attributor.attribute(
-            [item.prepared for item in pack], top_k=self._settings.top_k, opponents=self._settings.opponents
+            [self._prepared[audit.audit_id] for audit in pack],
+            top_k=self._settings.top_k,
+            opponents=self._settings.opponents,
         )
-        asked = [item.prepared.key for item in pack]
+        asked = [str(audit.audit_id) for audit in pack]
         answered = [answer.key for answer in answers]
         if asked != answered:
             raise RuntimeError(f"the engine was asked for audits {asked} and answered for {answered}")
         return answers
 
-    def _after_failure(self, pack: Sequence[_Item], error: Exception) -> None:
+    def _after_failure(self, pack: Sequence[ClaimedAudit], error: Exception) -> None:
         if len(pack) == 1:
-            self._settle(pack[0].audit, error)
+            self._settle(pack[0], error)
             return
-        log.warning(
-            "pack_split", audit_ids=[item.audit.audit_id for item in pack], error=type(error).__name__
-        )
+        log.warning("pack_split", audit_ids=[audit.audit_id for audit in pack], error=type(error).__name__)
         self._outcomes["bisections"] += 1
         self._metrics.count("batch_bisections_total")
         middle = len(pack) // 2

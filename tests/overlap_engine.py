@@ -207,7 +207,7 @@ class OverlapAttributor:
 
     def _one(self, query: PreparedQuery, top_k: int) -> Attribution:
         if not isinstance(query, PreparedWords):
-            raise ConfigurationError(f"query {query.key} was prepared by another engine")
+            raise ConfigurationError("a query was prepared by another engine")
         words = frozenset(query.words)
         scores = [len(words & other) / max(1, len(words | other)) for other in self._words]
         order = sorted(range(len(scores)), key=lambda row: (-scores[row], row))[:top_k]

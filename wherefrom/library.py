@@ -256,7 +256,7 @@ class OpenedBundle:
             record = read_record({"model": self._manifest.model.name, **given})
         except InvalidRecord as error:
             raise InvalidRecord(f"output {key}: {error}") from error
-        return Query.from_record(key, record).model_copy(update={"important": important})
+        return Query.from_record(key, record, important=important)
 
 
 def open_bundle(

@@ -15,7 +15,7 @@ import transformers
 
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.calibrating import judge_all
-from wherefrom.attribution.calibration.judging import JudgedQuery
+from wherefrom.attribution.calibration.judging import CitationFeatures
 from wherefrom.attribution.corpus import read_corpus
 from wherefrom.attribution.groups import Groups, near_duplicate_groups
 from wherefrom.records import Message, Query, Role
@@ -32,7 +32,7 @@ Pair = tuple[str, str]
 class Judged:
     """Judged outputs of one kind."""
 
-    queries: list[JudgedQuery]
+    queries: list[CitationFeatures]
     #: Corpus rows of the causes, or empty.
     gold: list[list[int]]
     #: Author of each, for controls.

@@ -100,11 +100,13 @@ class Bench:
         )
         signals = signals_of_all(attributor, prepared)
         found: dict[str, Matrix] = {form: exact_scores(bundle, signals, _silent)}
-        projected = np.stack([one.projected for one in signals]) @ np.asarray(bundle.vectors).T
+        projected = np.stack([one.signals.projected for one in signals]) @ np.asarray(bundle.vectors).T
         found[f"{form}, projected"] = projected
         if form == FORMS[0]:
             found["bm25"] = np.stack([bundle.lexical.scores(one.text) for one in signals])
-            found["similarity"] = np.stack([one.pooled for one in signals]) @ np.asarray(bundle.pooled).T
+            found["similarity"] = (
+                np.stack([one.signals.pooled for one in signals]) @ np.asarray(bundle.pooled).T
+            )
         return found
 
     def variants(self) -> dict[str, Matrix]:

@@ -15,7 +15,7 @@ from wherefrom.attribution.bundles.manifest import read_card
 from wherefrom.attribution.bundles.options import BuildOptions
 from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.offline import exact_scores, prepare_all, read_queries, signals_of_all
-from wherefrom.attribution.query import QuerySignals
+from wherefrom.attribution.query import ReadQuery
 from wherefrom.attribution.ranking_metrics import Matrix
 
 #: Candidates are at most this share of the corpus.
@@ -28,7 +28,7 @@ class _Read:
 
     bundle: Bundle
     attributor: LanguageAttributor
-    signals: list[QuerySignals]
+    queries: list[ReadQuery]
     #: Of the queries' pass through the model, per query.
     pass_seconds: float
     build_seconds: float
@@ -43,11 +43,11 @@ def forward(subject: Subject) -> dict[str, Scored]:
     """All tiers of a bundle of form `forward`, the product's choice for a model this shallow."""
     read = _read(subject, "forward")
     vectors = read.bundle.vectors
-    projected, seconds = timed(lambda: np.stack([vectors @ one.projected for one in read.signals]))
+    projected, seconds = timed(lambda: np.stack([vectors @ one.signals.projected for one in read.queries]))
     retrieved = Scored(
         projected,
         read.stages("model_pass", "whitening", "projection"),
-        read.pass_seconds + seconds / len(read.signals),
+        read.pass_seconds + seconds / len(read.queries),
         vectors.nbytes / len(subject.rows),
         f"{vectors.shape[1]} numbers per example; index search not used, all examples scored",
     )
@@ -80,11 +80,11 @@ def _read(subject: Subject, form: Literal["forward", "activation"]) -> _Read:
 
 
 def _exact(read: _Read) -> Scored:
-    scores, seconds = timed(lambda: exact_scores(read.bundle, read.signals, _silent))
+    scores, seconds = timed(lambda: exact_scores(read.bundle, read.queries, _silent))
     return Scored(
         scores,
         read.stages("model_pass", "whitening"),
-        read.pass_seconds + seconds / len(read.signals),
+        read.pass_seconds + seconds / len(read.queries),
         read.bundle.store.bytes_per_example,
         f"exact kernel of all pairs, hidden states {list(read.bundle.manifest.parameters.layers)}, int8",
     )
@@ -95,12 +95,12 @@ def _pipeline(read: _Read, projected: Matrix) -> dict[str, Scored]:
 
     Examples that are no candidates keep the projection's score, in the order behind all candidates.
     """
-    scored, seconds = timed(lambda: [read.attributor.score(one) for one in read.signals])
+    scored, seconds = timed(lambda: [read.attributor.score(one).scores for one in read.queries])
     effect, shown = projected.copy(), projected - np.float32(1e3)
     for row, one in enumerate(scored):
         effect[row, one.candidates.rows] = one.influence
         shown[row, one.candidates.rows] = one.shown
-    each = read.pass_seconds + seconds / len(read.signals)
+    each = read.pass_seconds + seconds / len(read.queries)
     cost = (read.build_seconds, each, folder_bytes(read.bundle.path) / len(read.bundle.store))
     note = f"{CANDIDATE_SHARE:.0%} of the corpus exactly, the rest by projection"
     return {

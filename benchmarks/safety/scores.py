@@ -21,12 +21,12 @@ from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles.bundle import Bundle
 from wherefrom.attribution.calibrating import Outputs, fit_calibration
 from wherefrom.attribution.calibration.fitted import JUDGED
-from wherefrom.attribution.calibration.judging import JudgedQuery
+from wherefrom.attribution.calibration.judging import CitationFeatures
 from wherefrom.attribution.calibration.reliability import auroc
 from wherefrom.attribution.corpus import CorpusRow
 from wherefrom.attribution.fusion import ShownParts, fuse
 from wherefrom.attribution.offline import prepare_all, signals_of_all
-from wherefrom.attribution.query import CandidateScores, QuerySignals
+from wherefrom.attribution.query import ScoredQuery
 from wherefrom.records import Message, Query, Role
 
 #: Length of the list whose precision is reported.
@@ -52,14 +52,6 @@ class Others:
     labelled: tuple[Passage, ...]
     #: Outputs of another corpus: their cause is not here.
     foreign: tuple[Passage, ...]
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """One passage as a query, and the engine's scores of its candidates."""
-
-    query: QuerySignals
-    found: CandidateScores
 
 
 def measured(
@@ -125,19 +117,19 @@ def _figures(scores: Scores, truth: Flags, known: Flags, *, flagged: Flags) -> d
     }
 
 
-def _answers(attributor: LanguageAttributor, passages: Sequence[Passage]) -> list[_Answer]:
+def _answers(attributor: LanguageAttributor, passages: Sequence[Passage]) -> list[ScoredQuery]:
     """The model's pass over passages as queries, and their candidates."""
     queries = [
         Query(key=str(index), turns=(Message(role=Role.USER, content=one.prompt),), completion=one.completion)
         for index, one in enumerate(passages)
     ]
     prepared = prepare_all(attributor, queries, max_tokens=_MAX_TOKENS, over_long="truncate")
-    return [_Answer(one, attributor.score(one)) for one in signals_of_all(attributor, prepared)]
+    return [attributor.score(one) for one in signals_of_all(attributor, prepared)]
 
 
 def _abstention(
     attributor: LanguageAttributor,
-    own: Sequence[_Answer],
+    own: Sequence[ScoredQuery],
     known: Flags,
     *,
     others: Others,
@@ -158,7 +150,7 @@ def _abstention(
         groups=np.arange(len(sources), dtype=np.int32),
     )
 
-    def share(queries: Sequence[JudgedQuery]) -> float | None:
+    def share(queries: Sequence[CitationFeatures]) -> float | None:
         verdicts = [calibration.abstains(calibration.conformal_p(one.features)) for one in queries]
         return float(np.mean(verdicts)) if verdicts else None
 
@@ -171,20 +163,20 @@ def _abstention(
     }
 
 
-def _judged(attributor: LanguageAttributor, answers: Sequence[_Answer]) -> list[JudgedQuery]:
-    return [attributor.judged(one.query, one.found, count=JUDGED) for one in answers]
+def _judged(attributor: LanguageAttributor, answers: Sequence[ScoredQuery]) -> list[CitationFeatures]:
+    return [attributor.judged(one, count=JUDGED) for one in answers]
 
 
-def _scores(bundle: Bundle, answer: _Answer) -> dict[str, Scores]:
+def _scores(bundle: Bundle, query: ScoredQuery) -> dict[str, Scores]:
     """One query's scores `[N]` by part and head, of every method that needs no labels.
 
     `effect` is the influence (cosine), exact for the candidates and the projection's estimate elsewhere. `shown` is the order that an auditor sees: the candidates by
     their fused score, and behind them, for AUPRC, the other rows by the same fusion of estimates.
     """
-    query, found = answer.query, answer.found
+    signals, found = query.signals, query.scores
     rows = found.candidates.rows
-    bm25, similarity = bundle.lexical.scores(query.text), bundle.pooled @ query.pooled
-    projection: Scores = bundle.vectors @ query.projected
+    bm25, similarity = bundle.lexical.scores(query.text), bundle.pooled @ signals.pooled
+    projection: Scores = bundle.vectors @ signals.projected
     effect = projection.copy()
     effect[rows] = found.influence
     lengths = np.diff(bundle.store.offsets)
@@ -197,9 +189,9 @@ def _scores(bundle: Bundle, answer: _Answer) -> dict[str, Scores]:
         "effect": effect,
         "shown": _behind(fuse(parts, bundle.weights), rows, fuse(chosen, bundle.weights)),
     }
-    if bundle.encoded is None or query.encoded is None:
+    if bundle.encoded is None or signals.encoded is None:
         return scores
-    cosine: Scores = bundle.encoded.vectors @ query.encoded
+    cosine: Scores = bundle.encoded.vectors @ signals.encoded
     near = ShownParts(effect, bm25, similarity, lengths, encoder=cosine)
     both = _behind(fuse(near, bundle.weights), rows, found.shown)
     return scores | {"embedding": cosine, "shown+embedding": both}

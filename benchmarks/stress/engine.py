@@ -14,11 +14,11 @@ from wherefrom.attribution.bundles.build import build_bundle
 from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
 from wherefrom.attribution.bundles.options import BuildOptions
 from wherefrom.attribution.calibration.fitted import JUDGED
-from wherefrom.attribution.calibration.judging import JudgedQuery
+from wherefrom.attribution.calibration.judging import CitationFeatures
 from wherefrom.attribution.corpus import CorpusRow
 from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.offline import prepare_all, signals_of_all
-from wherefrom.attribution.query import CandidateScores, QuerySignals
+from wherefrom.attribution.query import ScoredQuery
 from wherefrom.records import Message, Query, Role
 
 #: Candidates are at most this share of the corpus, as in the yardstick's table.
@@ -39,22 +39,22 @@ class QueryWithCauses:
 class Answer:
     """What the engine found for one query."""
 
-    signals: QuerySignals
-    scores: CandidateScores
-    judged: JudgedQuery
+    query: ScoredQuery
+    judged: CitationFeatures
 
     @property
     def shown(self) -> npt.NDArray[np.int64]:
         """Candidates in the order shown."""
-        rows = self.scores.candidates.rows
-        ordered: npt.NDArray[np.int64] = rows[np.lexsort((rows, -self.scores.shown))]
-        return ordered
+        return self._ordered(self.query.scores.shown)
 
     @property
     def by_influence(self) -> npt.NDArray[np.int64]:
         """Candidates in the order of the exact kernel."""
-        rows = self.scores.candidates.rows
-        ordered: npt.NDArray[np.int64] = rows[np.lexsort((rows, -self.scores.influence))]
+        return self._ordered(self.query.scores.influence)
+
+    def _ordered(self, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+        rows = self.query.scores.candidates.rows
+        ordered: npt.NDArray[np.int64] = rows[np.lexsort((rows, -scores))]
         return ordered
 
 
@@ -76,11 +76,8 @@ class Engine:
             for index, one in enumerate(asked)
         ]
         prepared = prepare_all(self._attributor, queries, max_tokens=_MAX_TOKENS, over_long="truncate")
-        answers = []
-        for signals in signals_of_all(self._attributor, prepared):
-            scores = self._attributor.score(signals)
-            answers.append(Answer(signals, scores, self._attributor.judged(signals, scores, count=JUDGED)))
-        return answers
+        scored = map(self._attributor.score, signals_of_all(self._attributor, prepared))
+        return [Answer(one, self._attributor.judged(one, count=JUDGED)) for one in scored]
 
 
 def recall(lists: Sequence[npt.NDArray[np.int64]], gold: Sequence[Sequence[int]], count: int) -> float:

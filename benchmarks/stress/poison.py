@@ -104,13 +104,13 @@ def length_correlation(engine: Engine, facts: Sequence[QueryWithCauses]) -> dict
     lengths = np.diff(bundle.store.offsets)
     found: dict[str, list[float]] = {}
     for one in engine.ask([fact.asked for fact in facts]):
-        rows = one.scores.candidates.rows
+        rows = one.query.scores.candidates.rows
         for name, scores, of in (
-            ("shown", one.scores.shown, lengths[rows]),
-            ("influence", one.scores.influence, lengths[rows]),
-            ("projection, all rows", bundle.vectors @ one.signals.projected, lengths),
-            ("similarity, all rows", bundle.pooled @ one.signals.pooled, lengths),
-            ("bm25, all rows", bundle.lexical.scores(one.signals.text), lengths),
+            ("shown", one.query.scores.shown, lengths[rows]),
+            ("influence", one.query.scores.influence, lengths[rows]),
+            ("projection, all rows", bundle.vectors @ one.query.signals.projected, lengths),
+            ("similarity, all rows", bundle.pooled @ one.query.signals.pooled, lengths),
+            ("bm25, all rows", bundle.lexical.scores(one.query.text), lengths),
         ):
             found.setdefault(name, []).append(correlation(scores, of))
     return {name: float(np.mean(values)) for name, values in found.items()}
@@ -131,11 +131,11 @@ def _influence(answers: Sequence[Answer], engine: Engine) -> list[Rows]:
 
 
 def _bm25(answers: Sequence[Answer], engine: Engine) -> list[Rows]:
-    return [np.argsort(-engine.bundle.lexical.scores(one.signals.text), kind="stable") for one in answers]
+    return [np.argsort(-engine.bundle.lexical.scores(one.query.text), kind="stable") for one in answers]
 
 
 def _similarity(answers: Sequence[Answer], engine: Engine) -> list[Rows]:
-    return [np.argsort(-(engine.bundle.pooled @ one.signals.pooled), kind="stable") for one in answers]
+    return [np.argsort(-(engine.bundle.pooled @ one.query.signals.pooled), kind="stable") for one in answers]
 
 
 #: Orders whose top-10 lists are looked at.

@@ -184,7 +184,7 @@ def _measured(
     """Measures of one kind; those of the calibration are None where there is none."""
     answers = engine.ask([one.asked for one in facts])
     gold = [one.gold for one in facts]
-    bm25 = [np.argsort(-engine.bundle.lexical.scores(one.signals.text), kind="stable") for one in answers]
+    bm25 = [np.argsort(-engine.bundle.lexical.scores(one.query.text), kind="stable") for one in answers]
     shown = [one.shown for one in answers]
     figures: dict[str, float | None] = {
         "shown@1": recall(shown, gold, 1),

@@ -33,7 +33,7 @@ from wherefrom.attribution.kernel import token_kernel
 from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.attribution.offline import attribute_all, prepare_all, read_queries, signals_of_all
-from wherefrom.attribution.query import PreparedTokens, QuerySignals
+from wherefrom.attribution.query import ReadQuery, TokenizedQuery
 from wherefrom.errors import ConfigurationError
 from wherefrom.records import Attribution, CitationDraft, Query, Role
 
@@ -55,8 +55,7 @@ class Subject:
     attributor: LanguageAttributor
     bundle: Bundle
     corpus: Sequence[CorpusRow]
-    prepared: Sequence[PreparedTokens]
-    signals: Sequence[QuerySignals]
+    queries: Sequence[ReadQuery]
     attributions: Sequence[Attribution]
     asked: Sequence[CorpusRow]
 
@@ -110,7 +109,7 @@ def check_spans(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
         if 0 < citation.rank <= arguments.top
     ]
     return {
-        "queries": len(subject.prepared),
+        "queries": len(subject.queries),
         "citations": len(spans),
         "pairs_per_citation": float(np.mean([len(one) for one in spans])),
         "mass_in_spans": float(np.median([sum(pair.share for pair in one) for one in spans])),
@@ -148,7 +147,6 @@ def _subject(arguments: argparse.Namespace, work: Path) -> Subject:
         attributor,
         bundle,
         read_corpus(corpus).rows,
-        prepared,
         signals_of_all(attributor, prepared),
         attribute_all(attributor, prepared, top_k=TOP_K, opponents=OPPONENTS, progress=_silent),
         read_corpus(asked).rows,
@@ -160,10 +158,10 @@ def deletion_check(subject: Subject, top: int) -> dict[str, Any]:
     generator = np.random.default_rng(_SEED)
     falls: dict[str, list[tuple[int, float, float]]] = {masking: [] for masking in MASKINGS}
     named_shares: list[float] = []
-    for first in range(0, len(subject.signals), _QUERIES_AT_ONCE):
+    for first in range(0, len(subject.queries), _QUERIES_AT_ONCE):
         chosen = [
             (index, example)
-            for index in range(first, min(first + _QUERIES_AT_ONCE, len(subject.signals)))
+            for index in range(first, min(first + _QUERIES_AT_ONCE, len(subject.queries)))
             for example in _examples(subject, index, top)
         ]
         named_shares += [len(example.named) / len(example.shown) for _, example in chosen]
@@ -243,12 +241,12 @@ def _falls(
 def _scores(subject: Subject, rows: Sequence[tuple[int, MaskedExample, TokenRow]]) -> list[float]:
     """Kernel of each row, read as the engine reads a query, with the query that stands beside it."""
     prepared = [
-        PreparedTokens(Query(key="example", turns=(), completion=example.completion), row)
+        TokenizedQuery(Query(key="example", turns=(), completion=example.completion), row)
         for _, example, row in rows
     ]
     read = signals_of_all(subject.attributor, prepared)
     return [
-        float(token_kernel(subject.signals[index].factors, one.factors).sum())
+        float(token_kernel(subject.queries[index].signals.factors, one.signals.factors).sum())
         for (index, _, _), one in zip(rows, read, strict=True)
     ]
 
@@ -257,7 +255,7 @@ def known_answers(subject: Subject) -> dict[str, Any] | None:
     """Share of the words of known answers that the output spans cover, beside the output's other words; None without known answers."""
     covered: dict[bool, list[bool]] = {True: [], False: []}
     found = queries = 0
-    for _, asked, attribution in zip(subject.prepared, subject.asked, subject.attributions, strict=False):
+    for asked, attribution in zip(subject.asked, subject.attributions, strict=False):
         gold = set(asked.fields.get("gold") or [])
         queries += bool(gold)
         citation = next(
@@ -291,33 +289,32 @@ def _whole(text: str) -> Passage:
 def cost(subject: Subject) -> dict[str, float]:
     """Processor seconds per query of attribution without evidence, and of the evidence as a share of it: examples cited for the first time, and again."""
     started = time.process_time()
-    for signal in signals_of_all(subject.attributor, subject.prepared):
-        subject.attributor.score(signal)
+    for query in signals_of_all(subject.attributor, subject.queries):
+        subject.attributor.score(query)
     plain = time.process_time() - started
     explainer = Explainer(subject.bundle.language.renderer, subject.bundle.store)
     seconds = []
     for _ in range(2):
         started = time.process_time()
-        for signal, attribution in zip(subject.signals, subject.attributions, strict=True):
-            _explain(explainer, subject.bundle, signal, attribution)
+        for query, attribution in zip(subject.queries, subject.attributions, strict=True):
+            _explain(explainer, subject.bundle, query, attribution)
         seconds.append(time.process_time() - started)
     return {
-        "attribution_s": plain / len(subject.signals),
+        "attribution_s": plain / len(subject.queries),
         "evidence_share_first": seconds[0] / plain,
         "evidence_share_again": seconds[1] / plain,
     }
 
 
-def _explain(explainer: Explainer, bundle: Bundle, signal: QuerySignals, attribution: Attribution) -> None:
+def _explain(explainer: Explainer, bundle: Bundle, query: ReadQuery, attribution: Attribution) -> None:
     """What the engine does for the evidence of one query's citations."""
-    asked = signal.prepared
-    completion = asked.query.completion
-    ranges = bundle.language.renderer.ranges(completion, asked.row, chat=bool(asked.query.turns))
-    read = bundle.reader.reads(asked.row)
+    completion = query.asked.completion
+    ranges = bundle.language.renderer.ranges(completion, query.row, chat=bool(query.asked.turns))
+    read = bundle.reader.reads(query.row)
     explained = [one for one, flag in zip(ranges, read, strict=True) if flag]
     examples = [citation.example for citation in attribution.citations]
     signs = [citation.influence_score or 0.0 for citation in attribution.citations]
-    explainer.explain(signal.of_completion(), Passage(completion, explained), examples, signs=signs)
+    explainer.explain(query.signals.of_completion(), Passage(completion, explained), examples, signs=signs)
 
 
 def table(result: dict[str, Any]) -> list[str]:

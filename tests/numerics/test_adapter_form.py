@@ -37,7 +37,7 @@ from wherefrom.attribution.offline import (
     read_queries,
     signals_of_all,
 )
-from wherefrom.attribution.query import QuerySignals
+from wherefrom.attribution.query import ReadQuery
 from wherefrom.attribution.whitening import ADAPTER_DAMPING, SecondMoments, Whitener
 from wherefrom.errors import BundleCorrupt, ConfigurationError
 from wherefrom.records import Span, carried_by
@@ -68,7 +68,7 @@ def bundle(path: Path, adapter: Path) -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def signals(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> list[QuerySignals]:
+def signals(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> list[ReadQuery]:
     """Three outputs and the first three training examples as queries."""
     file = write_jsonl(tmp_path_factory.mktemp("queries") / "queries.jsonl", tiny_queries(3))
     engine = LanguageAttributor(bundle)
@@ -97,25 +97,26 @@ def whitened(bundle: Bundle) -> Factors:
     return Factors(a, b, read.lengths)
 
 
-def test_exact_scores_are_the_kernel_of_the_read_signals(bundle: Bundle, signals: list[QuerySignals]) -> None:
+def test_exact_scores_are_the_kernel_of_the_read_signals(bundle: Bundle, signals: list[ReadQuery]) -> None:
     """Cosines of the stored int8 cores against a token kernel over freshly read and whitened signals, layers of lower rank by themselves."""
     corpus = whitened(bundle)
     norms = kernel_norms(corpus)
     found = exact_scores(bundle, signals, quiet)
     for query, scores in zip(signals, found, strict=True):
-        kernel = segment_sum(token_kernel(query.factors, corpus).sum(dim=0)[:, None], corpus.lengths)[:, 0]
-        np.testing.assert_allclose(scores, kernel / (query.norm * norms), atol=2 * INT8_COSINE)
+        kernel = segment_sum(token_kernel(query.signals.factors, corpus).sum(dim=0)[:, None], corpus.lengths)[
+            :, 0
+        ]
+        np.testing.assert_allclose(scores, kernel / (query.signals.norm * norms), atol=2 * INT8_COSINE)
     for row in range(3):
         assert int(found[3 + row].argmax()) == row
         assert found[3 + row, row] == pytest.approx(1.0, abs=INT8_COSINE)
 
 
-def test_citations_carry_the_exact_score_and_spans(bundle: Bundle, signals: list[QuerySignals]) -> None:
+def test_citations_carry_the_exact_score_and_spans(bundle: Bundle, signals: list[ReadQuery]) -> None:
     """What is cited has the score of every pair, an opponent a negative one, and stretches that carry it."""
     engine = LanguageAttributor(bundle)
-    prepared = [one.prepared for one in signals]
     exact = exact_scores(bundle, signals, quiet)
-    answers = attribute_all(engine, prepared, top_k=5, opponents=2, progress=quiet)
+    answers = attribute_all(engine, signals, top_k=5, opponents=2, progress=quiet)
     for row, answer in enumerate(answers):
         assert [one.rank for one in answer.citations][:5] == [1, 2, 3, 4, 5]
         for one in answer.citations:
@@ -127,16 +128,16 @@ def test_citations_carry_the_exact_score_and_spans(bundle: Bundle, signals: list
     assert sum(span.share for span in own.spans) > 0.2
 
 
-def test_parts_of_the_model_add_up_to_the_influence(bundle: Bundle, signals: list[QuerySignals]) -> None:
+def test_parts_of_the_model_add_up_to_the_influence(bundle: Bundle, signals: list[ReadQuery]) -> None:
     """Over blocks and over kinds of layers, each part by a loop over the cores of its layers."""
     engine = LanguageAttributor(bundle)
-    (answer,) = attribute_all(engine, [signals[0].prepared], top_k=4, opponents=2, progress=quiet)
-    store, query = bundle.store, cores_of(signals[0].factors)[0].view(9, -1)
+    (answer,) = attribute_all(engine, [signals[0]], top_k=4, opponents=2, progress=quiet)
+    store, query = bundle.store, cores_of(signals[0].signals.factors)[0].view(9, -1)
     assert isinstance(store, CoreStore)
     for one in answer.citations:
         row = np.array([one.example.row])
         held = store.cores(row)[0].view(9, -1)
-        scale = float(signals[0].norm) * float(store.norms[row[0]])
+        scale = float(signals[0].signals.norm) * float(store.norms[row[0]])
         each = ((query * held).sum(dim=1) / scale).tolist()  # q, v and down of blocks 0, 1, 2
         expected = {("block", str(block)): sum(each[3 * block : 3 * block + 3]) for block in range(3)}
         kinds = ("q_proj", "v_proj", "down_proj")
@@ -180,16 +181,14 @@ def test_usual_shares_are_those_of_alike_training_examples(bundle: Bundle) -> No
 
 
 def test_a_bundle_without_usual_shares_opens(
-    path: Path, adapter: Path, signals: list[QuerySignals], tmp_path: Path
+    path: Path, adapter: Path, signals: list[ReadQuery], tmp_path: Path
 ) -> None:
     """As one of the release before: parts are there, what is usual is not known; and a broken file is named."""
     old = Path(shutil.copytree(path, tmp_path / "old"))
     (old / USUAL_SHARES).unlink()
     _seal_again(old)
     opened = open_bundle(old, ModelFolders(shared_micro_model(), adapter))
-    (answer,) = attribute_all(
-        LanguageAttributor(opened), [signals[0].prepared], top_k=2, opponents=0, progress=quiet
-    )
+    (answer,) = attribute_all(LanguageAttributor(opened), [signals[0]], top_k=2, opponents=0, progress=quiet)
     assert {part.usual_share for one in answer.citations for part in one.modules} == {None}
     (old / USUAL_SHARES).write_text('{"pairs": 3}', encoding="utf-8")
     _seal_again(old)
@@ -204,11 +203,11 @@ def _seal_again(bundle: Path) -> None:
 
 
 def test_spans_and_preferred_restrict_the_loss_and_not_the_tokens(
-    bundle: Bundle, signals: list[QuerySignals]
+    bundle: Bundle, signals: list[ReadQuery]
 ) -> None:
     """The core of a query is the sum over all of its completion's tokens of the loss that was asked for; one with an acceptable answer is the difference."""
     engine = LanguageAttributor(bundle)
-    plain = signals[0].prepared.query
+    plain = signals[0].asked
     answer = "No, that is not so."
     asked = [
         plain,
@@ -219,18 +218,18 @@ def test_spans_and_preferred_restrict_the_loss_and_not_the_tokens(
     whole, span, both, other = signals_of_all(
         engine, prepare_all(engine, asked, max_tokens=256, over_long="reject")
     )
-    assert 0 < span.tokens < whole.tokens
-    assert span.read_tokens == whole.read_tokens == whole.tokens
-    rows = [one.prepared.row for one in (whole, span)]
+    assert 0 < span.signals.tokens < whole.signals.tokens
+    assert span.signals.read_tokens == whole.signals.read_tokens == whole.signals.tokens
+    rows = [one.row for one in (whole, span)]
     read = [bundle.reader.read([row]) for row in rows]
     for one, expected in zip((whole, span), read, strict=True):
         u, v = bundle.whitener.apply(expected.a, expected.b)
         core = torch.einsum("tgi,tgj->gij", v, u).flatten()
-        torch.testing.assert_close(cores_of(one.factors)[0], core, **FLOAT32)
-    difference = cores_of(whole.factors) - cores_of(other.factors)
-    torch.testing.assert_close(cores_of(both.factors), difference, rtol=1e-4, atol=1e-4)
-    (cited,) = attribute_all(engine, [span.prepared], top_k=2, opponents=0, progress=quiet)
-    assert cited.tokens == span.tokens
+        torch.testing.assert_close(cores_of(one.signals.factors)[0], core, **FLOAT32)
+    difference = cores_of(whole.signals.factors) - cores_of(other.signals.factors)
+    torch.testing.assert_close(cores_of(both.signals.factors), difference, rtol=1e-4, atol=1e-4)
+    (cited,) = attribute_all(engine, [span], top_k=2, opponents=0, progress=quiet)
+    assert cited.tokens == span.signals.tokens
     assert cited.citations[0].spans
 
 
@@ -275,13 +274,15 @@ def test_a_calibration_of_another_form_is_refused(path: Path, adapter: Path, tmp
     assert LanguageAttributor(opened).bundle_name == opened.manifest.name
 
 
-def test_contributions_add_up_to_the_score(bundle: Bundle, signals: list[QuerySignals]) -> None:
+def test_contributions_add_up_to_the_score(bundle: Bundle, signals: list[ReadQuery]) -> None:
     """Over the pairs of tokens, and per output token as the stored cores have it."""
     rows = np.array([3, 0, 7])
-    pairs, lengths = bundle.store.contributions(signals[0].factors, rows)
+    pairs, lengths = bundle.store.contributions(signals[0].signals.factors, rows)
     assert lengths == tuple(bundle.store.lengths(rows).tolist())
     totals = segment_sum(pairs.sum(dim=0)[:, None], lengths)[:, 0]
-    torch.testing.assert_close(totals, bundle.store.scores(signals[0].factors, rows)[0], rtol=1e-3, atol=1e-2)
+    torch.testing.assert_close(
+        totals, bundle.store.scores(signals[0].signals.factors, rows)[0], rtol=1e-3, atol=1e-2
+    )
 
 
 def test_the_bundle_says_what_it_is(bundle: Bundle) -> None:

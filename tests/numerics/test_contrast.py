@@ -61,7 +61,7 @@ def test_engine(form: str) -> None:
     ]
     prepared = [attributor.prepare(one, max_tokens=512, over_long="reject") for one in asked]
     assert prepared[1].tokens == 2 * max(prepared[0].tokens, prepared[2].tokens)
-    plain, both, answer = attributor.signals(prepared)
+    plain, both, answer = (one.signals for one in attributor.signals(prepared))
     packed = token_factors(opened(form)).range(0, 40)
     own, other, mixed = (kernel_scores(one.factors, packed)[0] for one in (plain, answer, both))
     scale = float(own.abs().max())

@@ -38,7 +38,7 @@ from wherefrom.attribution.offline import (
     read_queries,
     signals_of_all,
 )
-from wherefrom.attribution.query import PreparedTokens
+from wherefrom.attribution.query import TokenizedQuery
 from wherefrom.attribution.ranking_metrics import spearman_rows
 from wherefrom.attribution.whitening import SecondMoments, Whitener
 
@@ -52,7 +52,7 @@ def attributor() -> LanguageAttributor:
 
 
 @functools.cache
-def prepared(kind: str) -> tuple[PreparedTokens, ...]:
+def prepared(kind: str) -> tuple[TokenizedQuery, ...]:
     """The tiny model's flagged outputs, or its training examples as queries."""
     file = TINY / "queries.jsonl" if kind == "queries" else shared_corpus(TINY_ROWS)
     queries = read_queries(file)[0]
@@ -170,7 +170,7 @@ def test_candidates_hold_the_exact_best() -> None:
     """What the exact form would put first is among the candidates, and the two influence scores are one number."""
     scores = query_scores(8)
     for index, query in enumerate(signals_of_all(attributor(), prepared("queries")[:8])):
-        scored = attributor().score(query)
+        scored = attributor().score(query).scores
         assert int(scores[index].argmax()) in scored.candidates.rows
         np.testing.assert_allclose(
             scored.influence, scores[index][scored.candidates.rows], rtol=1e-4, atol=1e-5

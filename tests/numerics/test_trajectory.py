@@ -108,7 +108,7 @@ def test_bundle_with_midpoint(form: Form, start: Path, tmp_path: Path) -> None:
         found.append((exact_scores(bundle, signals, lambda *_: None), signals))
     (scores, signals), (wider, both) = found
     assert abs(scores - wider).max() > 1e-3
-    assert [one.loss for one in signals] == pytest.approx([one.loss for one in both])
+    assert [one.signals.loss for one in signals] == pytest.approx([one.signals.loss for one in both])
 
 
 def test_wrong_start(start: Path, tmp_path: Path) -> None:

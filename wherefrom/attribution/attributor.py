@@ -14,9 +14,8 @@ import torch
 
 from wherefrom.attribution.bundles.bundle import Bundle
 from wherefrom.attribution.bundles.learned import not_supported
-from wherefrom.attribution.calibration.evidence import CandidateParts, distances_of
 from wherefrom.attribution.calibration.fitted import Calibration
-from wherefrom.attribution.calibration.judging import Judge, JudgedQuery, Judgement
+from wherefrom.attribution.calibration.judging import CitationFeatures, Judge, Judgement
 from wherefrom.attribution.effect_score import EffectScoreParts, effect_scores
 from wherefrom.attribution.ekfac.path import PathScores
 from wherefrom.attribution.explanation.passage import Passage
@@ -27,7 +26,14 @@ from wherefrom.attribution.groups import read_groups
 from wherefrom.attribution.interface import OverLong, PreparedQuery
 from wherefrom.attribution.kernel import kernel_norms
 from wherefrom.attribution.models.render import TokenRow
-from wherefrom.attribution.query import CandidateScores, PreparedTokens, QuerySignals, contrast
+from wherefrom.attribution.query import (
+    CandidateScores,
+    QuerySignals,
+    ReadQuery,
+    ScoredQuery,
+    TokenizedQuery,
+    contrast,
+)
 from wherefrom.attribution.retrieval.candidates import Sought, find_candidates
 from wherefrom.attribution.retrieval.index import Rows
 from wherefrom.errors import ConfigurationError, InvalidRecord, OutOfMemory, UnusableModel
@@ -63,7 +69,7 @@ class LanguageAttributor:
         """Content name of the bundle."""
         return self._bundle.manifest.name
 
-    def prepare(self, query: Query, *, max_tokens: int, over_long: OverLong) -> PreparedTokens:
+    def prepare(self, query: Query, *, max_tokens: int, over_long: OverLong) -> TokenizedQuery:
         """See `Attributor.prepare`."""
         limit = min(max_tokens, self._bundle.language.max_positions)
         row = self._bundle.language.renderer.render(
@@ -77,7 +83,7 @@ class LanguageAttributor:
             context=query.context,
             name=f"query {query.key}",
         )
-        return PreparedTokens(query, row, self._preferred(query, row, max_tokens=limit, over_long=over_long))
+        return TokenizedQuery(query, row, self._preferred(query, row, max_tokens=limit, over_long=over_long))
 
     def _preferred(
         self, query: Query, row: TokenRow, *, max_tokens: int, over_long: OverLong
@@ -106,11 +112,11 @@ class LanguageAttributor:
     ) -> list[Attribution]:
         """See `Attributor.attribute`."""
         return [
-            self._cite(query, self.score(query), top_k=top_k, opponents=opponents)
+            self._cite(self.score(query), top_k=top_k, opponents=opponents)
             for query in self.signals(prepared)
         ]
 
-    def signals(self, prepared: Sequence[PreparedQuery]) -> list[QuerySignals]:
+    def signals(self, prepared: Sequence[PreparedQuery]) -> list[ReadQuery]:
         """Run one packed batch through the model and project it.
 
         Raises:
@@ -134,41 +140,42 @@ class LanguageAttributor:
         encoder = self._bundle.encoded
         encoded = None if encoder is None else encoder.encoder.embed([query.text for query in queries])
         return [
-            QuerySignals(
-                prepared=query,
-                factors=one,
-                norm=norms[index],
-                projected=projected[index],
-                pooled=pooled[index],
-                encoded=None if encoded is None else encoded[index],
-                loss=float(read.loss[index]),
-                tokens=query.row.explained_tokens,
-                read_tokens=read.lengths[index],
+            query.with_signals(
+                QuerySignals(
+                    factors=one,
+                    norm=norms[index],
+                    projected=projected[index],
+                    pooled=pooled[index],
+                    encoded=None if encoded is None else encoded[index],
+                    loss=float(read.loss[index]),
+                    tokens=query.row.explained_tokens,
+                    read_tokens=read.lengths[index],
+                )
             )
             for index, (query, one) in enumerate(zip(queries, factors.rows(), strict=True))
         ]
 
-    def score(self, query: QuerySignals, *, count: int | None = None) -> CandidateScores:
+    def score(self, query: ReadQuery, *, count: int | None = None) -> ScoredQuery:
         """Find candidates of one query and score them exactly.
 
         Args:
             query: as `signals` gives it.
             count: number of candidates; the bundle's own where None.
         """
-        bundle = self._bundle
+        bundle, signals = self._bundle, query.signals
         candidates = find_candidates(
-            Sought(query.projected, query.pooled, query.text, query.encoded),
+            Sought(signals.projected, signals.pooled, query.text, signals.encoded),
             bundle.indexes,
             count=count or bundle.manifest.parameters.candidates,
         )
         rows = candidates.rows
-        magnitude = bundle.store.scores(query.factors, rows)[0].numpy()
-        influence = magnitude / np.maximum(float(query.norm) * bundle.store.norms[rows], 1e-20)
-        similarity = bundle.pooled[rows] @ query.pooled
+        magnitude = bundle.store.scores(signals.factors, rows)[0].numpy()
+        influence = magnitude / np.maximum(float(signals.norm) * bundle.store.norms[rows], 1e-20)
+        similarity = bundle.pooled[rows] @ signals.pooled
         lengths = bundle.store.lengths(rows)
         near = None
-        if bundle.encoded is not None and query.encoded is not None:
-            near = bundle.encoded.vectors[rows] @ query.encoded
+        if bundle.encoded is not None and signals.encoded is not None:
+            near = bundle.encoded.vectors[rows] @ signals.encoded
         full = self._full_tier(query, rows)
         parts = EffectScoreParts(
             magnitude=magnitude,
@@ -176,29 +183,27 @@ class LanguageAttributor:
             bm25=candidates.bm25,
             ekfac=None if full is None else full.balanced[0].numpy(),
         )
-        return CandidateScores(
+        scores = CandidateScores(
             candidates=candidates,
             influence=influence,
             magnitude=magnitude,
-            retrieval=bundle.vectors[rows] @ query.projected,
+            retrieval=bundle.vectors[rows] @ signals.projected,
             similarity=similarity,
             encoder=near,
             shown=fuse(ShownParts(influence, candidates.bm25, similarity, lengths, near), bundle.weights),
             effect=effect_scores(parts, midpoint=bundle.manifest.parameters.midpoint),
             ekfac=None if full is None else full.cosine[0].numpy(),
         )
+        return query.with_scores(scores)
 
-    def _full_tier(self, query: QuerySignals, rows: Rows) -> PathScores | None:
+    def _full_tier(self, query: ReadQuery, rows: Rows) -> PathScores | None:
         """EK-FAC of an important query with its candidates; not of a difference between two answers."""
-        asked = query.prepared
-        if self._bundle.full is None or not asked.query.important or asked.preferred is not None:
+        if self._bundle.full is None or not query.asked.important or query.preferred is not None:
             return None
-        return self._bundle.full.candidate_scores([asked.row], self._bundle.tokens.read(rows), rows)
+        return self._bundle.full.candidate_scores([query.row], self._bundle.tokens.read(rows), rows)
 
-    def _cite(
-        self, query: QuerySignals, scores: CandidateScores, *, top_k: int, opponents: int
-    ) -> Attribution:
-        rows = scores.candidates.rows
+    def _cite(self, query: ScoredQuery, *, top_k: int, opponents: int) -> Attribution:
+        scores, rows = query.scores, query.scores.candidates.rows
         shown = np.lexsort((rows, -scores.shown))[:top_k]
         kept = set(shown.tolist())
         against = [
@@ -211,9 +216,9 @@ class LanguageAttributor:
         examples = self._bundle.texts.read([int(rows[place]) for _, place in ranked])
         evidence = self._evidence(query, examples, [float(scores.influence[place]) for _, place in ranked])
         modules = self._modules(query, rows[[place for _, place in ranked]])
-        judgement = self._judgement(self.judged(query, scores, count=top_k))
+        judgement = self._judgement(self.judged(query, count=top_k))
         # the scale was fitted on losses, not on the difference to an acceptable answer
-        effects = None if query.prepared.preferred is not None else self._judge.effects(scores.influence)
+        effects = None if query.preferred is not None else self._judge.effects(scores.influence)
         citations = tuple(
             CitationDraft(
                 rank=rank,
@@ -240,75 +245,49 @@ class LanguageAttributor:
             for (rank, place), example, found, parts in zip(ranked, examples, evidence, modules, strict=True)
         )
         return Attribution(
-            key=query.key,
+            key=query.asked.key,
             citations=citations,
-            tokens=query.tokens,
-            truncated=query.prepared.truncated,
-            loss_nats=query.loss,
+            tokens=query.signals.tokens,
+            truncated=query.truncated,
+            loss_nats=query.signals.loss,
             candidates=len(rows),
             conformal_p=judgement.conformal_p,
             novelty_p=judgement.novelty_p,
             abstained=judgement.abstained,
         )
 
-    def _modules(self, query: QuerySignals, rows: Rows) -> list[tuple[ModulePart, ...]]:
+    def _modules(self, query: ReadQuery, rows: Rows) -> list[tuple[ModulePart, ...]]:
         """What each part of the model adds to the influence of each citation; nothing where the form cannot say."""
         if self._bundle.modules is None:
             return [()] * len(rows)
-        return self._bundle.modules.of(query.factors, float(query.norm), rows)
+        return self._bundle.modules.of(query.signals.factors, float(query.signals.norm), rows)
 
-    def _judgement(self, judged: JudgedQuery) -> Judgement:
+    def _judgement(self, judged: CitationFeatures) -> Judgement:
         """What the calibration says; nothing is supported where the model has not learned the corpus."""
         reason = self._bundle.manifest.corpus.not_learned
         if reason is None:
             return self._judge.judge(judged)
         return Judgement(conformal_p=None, novelty_p=None, abstained=not_supported(reason), confidence={})
 
-    def judged(self, query: QuerySignals, scores: CandidateScores, *, count: int) -> JudgedQuery:
-        """What the calibration looks at: features of the best citations in the order shown.
-
-        Args:
-            query: as `signals` gives it.
-            scores: as `score` gives them.
-            count: citations that are looked at; at least ten are.
-        """
-        completion = query.prepared.query.completion
-        parts = CandidateParts(
-            shown=scores.shown,
-            bm25=scores.candidates.bm25,
-            similarity=scores.similarity,
-            influence=scores.influence,
-            retrieval=scores.retrieval,
-        )
-        factors = query.of_completion()
-        state, error = (
-            float(one.square().sum(dim=(1, 2)).mean()) / one.shape[1] for one in (factors.a, factors.b)
-        )
-        return self._judge.look(
-            query.text.removesuffix(completion),
-            completion,
-            rows=scores.candidates.rows,
-            parts=parts,
-            loss=query.loss,
-            distances=distances_of(state, error, scores.influence),
-            count=count,
-        )
+    def judged(self, query: ScoredQuery, *, count: int) -> CitationFeatures:
+        """What the calibration looks at; see `Judge.look`."""
+        return self._judge.look(query, count=count)
 
     def _evidence(
-        self, query: QuerySignals, examples: Sequence[TrainingExample], signs: Sequence[float]
+        self, query: ReadQuery, examples: Sequence[TrainingExample], signs: Sequence[float]
     ) -> list[Evidence]:
         """Spans and overlaps of each cited training example."""
-        asked = query.prepared
-        completion = asked.query.completion
-        ranges = self._bundle.language.renderer.ranges(completion, asked.row, chat=bool(asked.query.turns))
-        flags = self._reader.reads(asked.row)
-        output = Passage(completion, [one for one, flag in zip(ranges, flags, strict=True) if flag])
-        return self._explainer.explain(query.of_completion(), output, examples, signs=signs)
+        completion = query.asked.completion
+        ranges = self._bundle.language.renderer.ranges(completion, query.row, chat=bool(query.asked.turns))
+        read = self._reader.reads(query.row)
+        explained = [one for one, flag in zip(ranges, read, strict=True) if flag]
+        output = Passage(completion, explained)
+        return self._explainer.explain(query.signals.of_completion(), output, examples, signs=signs)
 
 
-def _own(query: PreparedQuery) -> PreparedTokens:
-    if not isinstance(query, PreparedTokens):
-        raise ConfigurationError(f"query {query.key} was prepared by another engine")
+def _own(query: PreparedQuery) -> TokenizedQuery:
+    if not isinstance(query, TokenizedQuery):
+        raise ConfigurationError(f"a query was prepared by another engine, as {type(query).__name__}")
     return query
 
 

@@ -38,7 +38,7 @@ from wherefrom.attribution.calibration.fitted import (
     rounded_up,
     strongest,
 )
-from wherefrom.attribution.calibration.judging import JudgedQuery
+from wherefrom.attribution.calibration.judging import CitationFeatures
 from wherefrom.attribution.calibration.logistic import Logistic, fit_logistic
 from wherefrom.attribution.groups import Groups
 from wherefrom.attribution.offline import BATCH_TOKENS, prepare_all
@@ -53,7 +53,7 @@ _BIN_EDGES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.998, 0.
 class Outputs:
     """Judged outputs of one file."""
 
-    queries: Sequence[JudgedQuery]
+    queries: Sequence[CitationFeatures]
     #: Group of each output (controls), or corpus rows of its causes (known outputs; empty where they are not known).
     groups: Sequence[str] = ()
     gold: Sequence[Sequence[int]] = ()
@@ -62,22 +62,22 @@ class Outputs:
 
 def judge_all(
     attributor: LanguageAttributor, queries: Sequence[Query], *, max_tokens: int, progress: Progress
-) -> list[JudgedQuery]:
+) -> list[CitationFeatures]:
     """Send outputs through search and selection, as flagged outputs would go, and keep what calibration needs.
 
     Raises:
         PermanentError: an output cannot be attributed.
     """
     prepared = prepare_all(attributor, queries, max_tokens=max_tokens, over_long="truncate")
-    found: dict[int, JudgedQuery] = {}
+    found: dict[int, CitationFeatures] = {}
     for batch in pack_queries(prepared, BATCH_TOKENS):
         for index, one in zip(batch, attributor.signals([prepared[index] for index in batch]), strict=True):
-            found[index] = attributor.judged(one, attributor.score(one), count=JUDGED)
+            found[index] = attributor.judged(attributor.score(one), count=JUDGED)
         progress("judge outputs", len(found), len(prepared))
     return [found[index] for index in range(len(prepared))]
 
 
-def fit_queries(known: Sequence[JudgedQuery], controls: Sequence[JudgedQuery]) -> Logistic:
+def fit_queries(known: Sequence[CitationFeatures], controls: Sequence[CitationFeatures]) -> Logistic:
     """The model s of queries: known outputs against controls, both sides of equal weight."""
     rows = np.stack([strongest(one.features) for one in (*known, *controls)])
     labels = np.arange(len(rows)) < len(known)
@@ -85,7 +85,9 @@ def fit_queries(known: Sequence[JudgedQuery], controls: Sequence[JudgedQuery]) -
     return fit_logistic(rows, labels, features=FEATURES, row_weights=weights)
 
 
-def fit_citations(known: Sequence[JudgedQuery], gold: Sequence[Sequence[int]], groups: Groups) -> Logistic:
+def fit_citations(
+    known: Sequence[CitationFeatures], gold: Sequence[Sequence[int]], groups: Groups
+) -> Logistic:
     """The model u of citations: those in the group of a known cause against the others.
 
     Raises:
@@ -99,7 +101,7 @@ def fit_citations(known: Sequence[JudgedQuery], gold: Sequence[Sequence[int]], g
     return fit_logistic(np.concatenate([one.features for one in known]), labels, features=FEATURES)
 
 
-def equal_weights(controls: Sequence[JudgedQuery]) -> Logistic:
+def equal_weights(controls: Sequence[CitationFeatures]) -> Logistic:
     """A model of queries that adds the standardised features (less loss is more); an order for p-values, no probability."""
     rows = np.stack([strongest(one.features) for one in controls])
     spread = rows.std(axis=0)
@@ -108,7 +110,7 @@ def equal_weights(controls: Sequence[JudgedQuery]) -> Logistic:
     return Logistic(FEATURES, rows.mean(axis=0), scale, signs / len(FEATURES), 0.0)
 
 
-def fit_novelty(reference: Sequence[JudgedQuery]) -> NoveltyScale:
+def fit_novelty(reference: Sequence[CitationFeatures]) -> NoveltyScale:
     """How far outputs of the known kind lie from the corpus: every other one for centre and scale, the rest for the null."""
     distances = np.stack([one.distances for one in reference])
     fit, null = distances[0::2], distances[1::2]
@@ -316,7 +318,7 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def labels_of(one: JudgedQuery, gold: Sequence[int], groups: Groups) -> npt.NDArray[np.bool_]:
+def labels_of(one: CitationFeatures, gold: Sequence[int], groups: Groups) -> npt.NDArray[np.bool_]:
     """Which citations stand in the group of a known cause, `[K]`."""
     return np.isin(groups[one.rows], groups[np.asarray(gold, dtype=np.int64)])
 

@@ -21,10 +21,6 @@ class PreparedQuery(Protocol):
     """A query that passed all checks and was turned into tokens."""
 
     @property
-    def key(self) -> str:
-        """The query's key."""
-
-    @property
     def tokens(self) -> int:
         """Tokens of one pass through the model, prompt included; what a token budget counts."""
 
@@ -52,7 +48,7 @@ class Attributor(Protocol):
     def attribute(
         self, prepared: Sequence[PreparedQuery], *, top_k: int, opponents: int
     ) -> list[Attribution]:
-        """Attribute one batch in one pass; answers stand in the order of `prepared`.
+        """Attribute one batch in one pass; answers stand in the order of `prepared`, each with the `key` of its query.
 
         An answer does not depend on the other members of the batch.
 

@@ -14,7 +14,7 @@ from wherefrom.attribution.bundles.build import Progress
 from wherefrom.attribution.bundles.bundle import Bundle
 from wherefrom.attribution.corpus import CorpusRow, ReadAs, Turns, parse_row, read_jsonl
 from wherefrom.attribution.interface import OverLong
-from wherefrom.attribution.query import PreparedTokens, QuerySignals
+from wherefrom.attribution.query import ReadQuery, TokenizedQuery
 from wherefrom.errors import EmptyCorpus, InvalidRecord, OutputTooLong, PermanentError
 from wherefrom.records import Attribution, Query, Span
 
@@ -76,7 +76,7 @@ def _query(row: CorpusRow) -> Query:
 
 def prepare_all(
     attributor: LanguageAttributor, queries: Sequence[Query], *, max_tokens: int, over_long: OverLong
-) -> list[PreparedTokens]:
+) -> list[TokenizedQuery]:
     """Queries as tokens; the first one that cannot be used raises."""
     return [attributor.prepare(query, max_tokens=max_tokens, over_long=over_long) for query in queries]
 
@@ -97,13 +97,13 @@ def prepare_usable(
     max_tokens: int,
     over_long: OverLong,
     skip_bad: bool,
-) -> tuple[list[PreparedTokens], list[Rejection]]:
+) -> tuple[list[TokenizedQuery], list[Rejection]]:
     """Queries as tokens, and those that were left out: over-long ones, and with `skip_bad` whatever cannot become tokens.
 
     Raises:
         PermanentError: a query cannot become tokens and `skip_bad` is not set, or no query is left; the first one's own error.
     """
-    prepared: list[PreparedTokens] = []
+    prepared: list[TokenizedQuery] = []
     rejected: list[Rejection] = []
     refused = PermanentError if skip_bad else OutputTooLong
     first: PermanentError | None = None
@@ -120,7 +120,7 @@ def prepare_usable(
 
 def attribute_all(
     attributor: LanguageAttributor,
-    prepared: Sequence[PreparedTokens],
+    prepared: Sequence[TokenizedQuery],
     *,
     top_k: int,
     opponents: int,
@@ -137,25 +137,25 @@ def attribute_all(
 
 
 def signals_of_all(
-    attributor: LanguageAttributor, prepared: Sequence[PreparedTokens], *, batch_tokens: int = BATCH_TOKENS
-) -> list[QuerySignals]:
-    """Signals of all queries, in order."""
-    found: dict[int, QuerySignals] = {}
+    attributor: LanguageAttributor, prepared: Sequence[TokenizedQuery], *, batch_tokens: int = BATCH_TOKENS
+) -> list[ReadQuery]:
+    """All queries as the model read them, in order."""
+    found: dict[int, ReadQuery] = {}
     for batch in pack_queries(prepared, batch_tokens):
         found.update(zip(batch, attributor.signals([prepared[index] for index in batch]), strict=True))
     return [found[index] for index in range(len(prepared))]
 
 
-def exact_scores(
-    bundle: Bundle, queries: Sequence[QuerySignals], progress: Progress
-) -> npt.NDArray[np.float32]:
+def exact_scores(bundle: Bundle, queries: Sequence[ReadQuery], progress: Progress) -> npt.NDArray[np.float32]:
     """Influence score (kernel cosine) of every query with every training example, float32 `[Q, N]` in corpus order."""
     count = len(bundle.store)
     scores = np.empty((len(queries), count), dtype=np.float32)
     for first in range(0, count, _SCORE_ROWS):
         rows = np.arange(first, min(first + _SCORE_ROWS, count))
         for index, query in enumerate(queries):
-            kernel = bundle.store.scores(query.factors, rows)[0].numpy()
-            scores[index, rows] = kernel / np.maximum(float(query.norm) * bundle.store.norms[rows], 1e-20)
+            kernel = bundle.store.scores(query.signals.factors, rows)[0].numpy()
+            scores[index, rows] = kernel / np.maximum(
+                float(query.signals.norm) * bundle.store.norms[rows], 1e-20
+            )
         progress("score every pair", int(rows[-1]) + 1, count)
     return scores

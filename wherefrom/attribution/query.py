@@ -1,4 +1,12 @@
-"""What the engine holds of one query on its way from tokens to scored candidates."""
+"""The one record of a query: it starts as what is asked and gains a part at each stage of the engine.
+
+    Query            what is asked                                        `wherefrom.records`
+    TokenizedQuery   + `row`, `preferred`: its tokens                     `LanguageAttributor.prepare`
+    ReadQuery        + `signals`: what the model's pass gave              `LanguageAttributor.signals`
+    ScoredQuery      + `scores`: its candidates with all their scores     `LanguageAttributor.score`
+
+A later stage is an earlier one too, so whatever takes a `ReadQuery` takes a `ScoredQuery`. Nothing is copied: parts are shared.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,25 +21,24 @@ from wherefrom.attribution.retrieval.candidates import Candidates
 from wherefrom.records import Query, Role
 
 
-@dataclass(frozen=True)
-class PreparedTokens:
+@dataclass(frozen=True, eq=False)
+class TokenizedQuery:
     """A query and its tokens."""
 
-    query: Query
+    asked: Query
     row: TokenRow
     #: The acceptable answer under the same prompt, where the query has one.
     preferred: TokenRow | None = None
 
     @property
-    def key(self) -> str:
-        """Key of the query."""
-        return self.query.key
-
-    @property
     def text(self) -> str:
         """Prompt (without system messages) and completion, for BM25."""
-        prompt = "\n".join(turn.content for turn in self.query.turns if turn.role != Role.SYSTEM)
-        return f"{prompt}\n{self.query.completion}"
+        return f"{self.prompt_text}\n{self.asked.completion}"
+
+    @property
+    def prompt_text(self) -> str:
+        """The prompt without system messages."""
+        return "\n".join(turn.content for turn in self.asked.turns if turn.role != Role.SYSTEM)
 
     @property
     def tokens(self) -> int:
@@ -50,12 +57,15 @@ class PreparedTokens:
         """Whether the completion or the acceptable answer was cut."""
         return self.row.truncated or (self.preferred is not None and self.preferred.truncated)
 
+    def with_signals(self, signals: "QuerySignals") -> "ReadQuery":
+        """The query after the model's pass."""
+        return ReadQuery(self.asked, self.row, self.preferred, signals=signals)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class QuerySignals:
-    """What the first stage needs of one query."""
+    """What the model's pass gave for one query."""
 
-    prepared: PreparedTokens
     #: The completion's tokens, then those of the acceptable answer with b negated.
     factors: Factors
     norm: Tensor  # scalar
@@ -67,23 +77,24 @@ class QuerySignals:
     tokens: int
     read_tokens: int
 
-    @property
-    def key(self) -> str:
-        """Key of the query."""
-        return self.prepared.key
-
-    @property
-    def text(self) -> str:
-        """Prompt and completion, for BM25."""
-        return self.prepared.text
-
     def of_completion(self) -> Factors:
         """The factors without those of an acceptable answer."""
         count = self.read_tokens
         return Factors(self.factors.a[:count], self.factors.b[:count], (count,))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ReadQuery(TokenizedQuery):
+    """A query that the model has read."""
+
+    signals: QuerySignals
+
+    def with_scores(self, scores: "CandidateScores") -> "ScoredQuery":
+        """The query after the search and the exact kernel."""
+        return ScoredQuery(self.asked, self.row, self.preferred, signals=self.signals, scores=scores)
+
+
+@dataclass(frozen=True, eq=False)
 class CandidateScores:
     """All parts of the score of each candidate, arrays `[C]`."""
 
@@ -99,6 +110,13 @@ class CandidateScores:
     effect: Scores
     #: Cosine of the full tier, for important queries of bundles that hold it.
     ekfac: Scores | None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ScoredQuery(ReadQuery):
+    """A query with its candidates."""
+
+    scores: CandidateScores
 
 
 def contrast(factors: Factors, contrasted: Sequence[bool]) -> Factors:

@@ -10,7 +10,7 @@ from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.batching import pack_rows
 from wherefrom.attribution.models.model import LanguageModel
 from wherefrom.attribution.offline import BATCH_TOKENS
-from wherefrom.attribution.query import PreparedTokens
+from wherefrom.attribution.query import TokenizedQuery
 from wherefrom.evaluation.estimates import Estimate
 
 #: Outputs that are timed, and pairs of passes.
@@ -21,7 +21,7 @@ PAIRS = 5
 def overhead(
     attributor: LanguageAttributor,
     language: LanguageModel,
-    prepared: Sequence[PreparedTokens],
+    prepared: Sequence[TokenizedQuery],
     *,
     made_of: str,
 ) -> dict[str, Estimate]:
@@ -60,7 +60,7 @@ def _seconds(work: Callable[[], None]) -> float:
 
 
 @torch.inference_mode()
-def _plain_pass(language: LanguageModel, batches: Sequence[Sequence[PreparedTokens]]) -> None:
+def _plain_pass(language: LanguageModel, batches: Sequence[Sequence[TokenizedQuery]]) -> None:
     for batch in batches:
         width = max(one.tokens for one in batch)
         ids = torch.zeros(len(batch), width, dtype=torch.long)
@@ -71,12 +71,12 @@ def _plain_pass(language: LanguageModel, batches: Sequence[Sequence[PreparedToke
         language.model(input_ids=ids, attention_mask=mask, use_cache=False)
 
 
-def _score(attributor: LanguageAttributor, batches: Sequence[Sequence[PreparedTokens]]) -> None:
+def _score(attributor: LanguageAttributor, batches: Sequence[Sequence[TokenizedQuery]]) -> None:
     for batch in batches:
         for one in attributor.signals(batch):
             attributor.score(one)
 
 
-def _cite(attributor: LanguageAttributor, batches: Sequence[Sequence[PreparedTokens]]) -> None:
+def _cite(attributor: LanguageAttributor, batches: Sequence[Sequence[TokenizedQuery]]) -> None:
     for batch in batches:
         attributor.attribute(batch, top_k=10, opponents=3)

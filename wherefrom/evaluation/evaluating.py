@@ -11,12 +11,13 @@ from wherefrom.attribution.bundles.build import Progress
 from wherefrom.attribution.bundles.bundle import Bundle
 from wherefrom.attribution.bundles.examples import iter_examples
 from wherefrom.attribution.calibration.fitted import JUDGED, Calibration
-from wherefrom.attribution.calibration.judging import JudgedQuery
+from wherefrom.attribution.calibration.judging import CitationFeatures
 from wherefrom.attribution.groups import Groups, read_groups
 from wherefrom.attribution.offline import read_queries
+from wherefrom.attribution.query import ScoredQuery
 from wherefrom.evaluation.cost import overhead
 from wherefrom.evaluation.estimates import mean_of
-from wherefrom.evaluation.heads import Heads, ScoredQueries, ask, heads_of
+from wherefrom.evaluation.heads import Heads, ask, heads_of
 from wherefrom.evaluation.material import (
     MaterialFiles,
     content_hash,
@@ -50,17 +51,17 @@ class _Bench:
     attributor: LanguageAttributor
     groups: Groups
     progress: Progress
-    asked: dict[str, ScoredQueries] = field(default_factory=dict)
+    asked: dict[str, list[ScoredQuery]] = field(default_factory=dict)
     scored: dict[str, Heads] = field(default_factory=dict)
 
-    def ask(self, file: Path) -> ScoredQueries:
+    def ask(self, file: Path) -> list[ScoredQuery]:
         """The queries of one file after search and scoring."""
         key = content_hash(file)
         if key not in self.asked:
             self.asked[key] = self.ask_queries(read_queries(file)[0])
         return self.asked[key]
 
-    def ask_queries(self, queries: Sequence[Query]) -> ScoredQueries:
+    def ask_queries(self, queries: Sequence[Query]) -> list[ScoredQuery]:
         """Queries after search and scoring."""
         limit = self.bundle.manifest.parameters.max_tokens
         return ask(self.attributor, queries, max_tokens=limit, progress=self.progress)
@@ -72,12 +73,9 @@ class _Bench:
             self.scored[key] = heads_of(self.attributor, self.bundle, self.ask(file), self.progress)
         return self.scored[key]
 
-    def judge(self, asked: ScoredQueries) -> list[JudgedQuery]:
+    def judge(self, asked: list[ScoredQuery]) -> list[CitationFeatures]:
         """What the calibration looks at."""
-        return [
-            self.attributor.judged(one, found, count=JUDGED)
-            for one, found in zip(asked.signals, asked.scored, strict=True)
-        ]
+        return [self.attributor.judged(one, count=JUDGED) for one in asked]
 
 
 def evaluate_bundle(bundle: Bundle, files: MaterialFiles, progress: Progress) -> Report:
@@ -199,16 +197,15 @@ def _search(report: Report, bench: _Bench, files: MaterialFiles) -> None:
         asked, unit = bench.ask(file), "outputs"
         influence = bench.heads(file).influence
     made_of = "the bundle" if file is None else file.name
-    rows = [one.candidates.rows for one in asked.scored]
+    rows = [one.scores.candidates.rows for one in asked]
     report.add("", candidates_hold(influence, rows, unit=unit, made_of=made_of))
     vectors = np.asarray(bench.bundle.vectors)
     unit_vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-20)
-    queries = np.stack([one.projected for one in asked.signals])
+    queries = np.stack([one.signals.projected for one in asked])
     for count in sorted({10, bench.bundle.manifest.parameters.candidates}):
         shares = search_recall(bench.bundle.index, unit_vectors, queries, min(count, len(vectors)))
         report.measures[f"HNSW recall@{count} against exhaustive search"] = mean_of(shares, unit, made_of)
-    prepared = [one.prepared for one in asked.signals]
-    report.add("", overhead(bench.attributor, bench.bundle.language, prepared, made_of=made_of))
+    report.add("", overhead(bench.attributor, bench.bundle.language, asked, made_of=made_of))
 
 
 def _own_rows(bundle: Bundle) -> list[Query]:

@@ -20,24 +20,13 @@ from wherefrom.attribution.bundles.build import Progress
 from wherefrom.attribution.bundles.bundle import Bundle
 from wherefrom.attribution.effect_score import EffectScoreParts, effect_scores
 from wherefrom.attribution.offline import BATCH_TOKENS, exact_scores, prepare_all
-from wherefrom.attribution.query import CandidateScores, QuerySignals
+from wherefrom.attribution.query import ScoredQuery
 from wherefrom.attribution.ranking_metrics import Matrix
 from wherefrom.records import Query
 
 Row = npt.NDArray[np.float32]
 #: Puts all scores of examples that are no candidates behind those of candidates.
 _BEHIND = 1e3
-
-
-@dataclass(frozen=True)
-class ScoredQueries:
-    """The queries of one file on their way through the engine, in order."""
-
-    signals: Sequence[QuerySignals]
-    scored: Sequence[CandidateScores]
-
-    def __len__(self) -> int:
-        return len(self.signals)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +55,7 @@ class Heads:
 
 def ask(
     attributor: LanguageAttributor, queries: Sequence[Query], *, max_tokens: int, progress: Progress
-) -> ScoredQueries:
+) -> list[ScoredQuery]:
     """Send queries through search and scoring; acceptable answers are left aside, because banks hold losses of the completion.
 
     Raises:
@@ -74,32 +63,31 @@ def ask(
     """
     plain = [query.model_copy(update={"preferred": None}) for query in queries]
     prepared = prepare_all(attributor, plain, max_tokens=max_tokens, over_long="truncate")
-    found: dict[int, tuple[QuerySignals, CandidateScores]] = {}
+    found: dict[int, ScoredQuery] = {}
     for batch in pack_queries(prepared, BATCH_TOKENS):
-        signals = attributor.signals([prepared[index] for index in batch])
-        found.update(zip(batch, ((one, attributor.score(one)) for one in signals), strict=True))
+        read = attributor.signals([prepared[index] for index in batch])
+        found.update(zip(batch, map(attributor.score, read), strict=True))
         progress("ask", len(found), len(prepared))
-    pairs = [found[index] for index in range(len(prepared))]
-    return ScoredQueries([one for one, _ in pairs], [one for _, one in pairs])
+    return [found[index] for index in range(len(prepared))]
 
 
 def heads_of(
-    attributor: LanguageAttributor, bundle: Bundle, asked: ScoredQueries, progress: Progress
+    attributor: LanguageAttributor, bundle: Bundle, asked: Sequence[ScoredQuery], progress: Progress
 ) -> Heads:
     """Scores of all heads; `[Q, N]` float32 each, so the corpus should have fewer than about 100,000 examples."""
-    influence = exact_scores(bundle, asked.signals, progress)
+    influence = exact_scores(bundle, asked, progress)
     exact, effect, shown, bm25 = (np.empty_like(influence) for _ in range(4))
     important = None if bundle.full is None else np.empty_like(influence)
-    for row, (one, found) in enumerate(zip(asked.signals, asked.scored, strict=True)):
-        chosen = found.candidates.rows
+    for row, one in enumerate(asked):
+        chosen = one.scores.candidates.rows
         bm25[row] = bundle.lexical.scores(one.text)
-        projected = np.asarray(bundle.vectors @ one.projected)
+        projected = np.asarray(bundle.vectors @ one.signals.projected)
         exact[row] = effect_over_corpus(bundle, influence[row], bm25[row])
         guessed = projected.copy()
-        guessed[chosen] = found.influence
+        guessed[chosen] = one.scores.influence
         effect[row] = effect_over_corpus(bundle, guessed, bm25[row])
         shown[row] = projected - _BEHIND
-        shown[row, chosen] = found.shown
+        shown[row, chosen] = one.scores.shown
         if important is not None:
             important[row] = _with_full_tier(attributor, one, effect[row])
             progress("full tier", row + 1, len(asked))
@@ -117,9 +105,9 @@ def effect_over_corpus(bundle: Bundle, cosines: Row, bm25: Row, *, ekfac: Row | 
     return effect_scores(parts, midpoint=bundle.manifest.parameters.midpoint)
 
 
-def _with_full_tier(attributor: LanguageAttributor, query: QuerySignals, kernel: Row) -> Row:
-    asked = query.prepared.query.model_copy(update={"important": True})
-    scored = attributor.score(replace(query, prepared=replace(query.prepared, query=asked)))
+def _with_full_tier(attributor: LanguageAttributor, query: ScoredQuery, kernel: Row) -> Row:
+    important = query.asked.model_copy(update={"important": True})
+    scored = attributor.score(replace(query, asked=important)).scores
     chosen = scored.candidates.rows
     flat = float(np.ptp(kernel[chosen])) == 0.0  # a corpus of one row, or of copies
     slope, offset = (0.0, scored.effect.mean()) if flat else np.polyfit(kernel[chosen], scored.effect, 1)

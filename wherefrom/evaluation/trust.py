@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from wherefrom.attribution.calibrating import labels_of
 from wherefrom.attribution.calibration.fitted import Calibration
-from wherefrom.attribution.calibration.judging import JudgedQuery
+from wherefrom.attribution.calibration.judging import CitationFeatures
 from wherefrom.attribution.calibration.reliability import Bin, auroc, calibration_error, reliability_bins
 from wherefrom.attribution.groups import Groups
 from wherefrom.evaluation.estimates import Estimate, Places, Values, bootstrap, mean_of
@@ -30,7 +30,7 @@ class Verdicts:
     stated: Sequence[Values]
 
 
-def verdicts_of(calibration: Calibration, queries: Sequence[JudgedQuery], groups: Groups) -> Verdicts:
+def verdicts_of(calibration: Calibration, queries: Sequence[CitationFeatures], groups: Groups) -> Verdicts:
     """Apply a calibration with p-values to judged outputs."""
     scores = [calibration.score(one.features) for one in queries]
     p = [calibration.conformal_p(one.features) for one in queries]
@@ -91,7 +91,7 @@ def _auroc(known: Values, controls: Values, groups: Sequence[str], made_of: str)
 
 def reliability(
     known: Verdicts,
-    judged: Sequence[JudgedQuery],
+    judged: Sequence[CitationFeatures],
     gold: Sequence[Sequence[int]],
     *,
     controls: Verdicts,

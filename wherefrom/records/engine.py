@@ -38,7 +38,7 @@ class Query(Frozen):
     context: Details = Field(default_factory=dict)
 
     @classmethod
-    def from_record(cls, key: str, record: FlaggedRecord) -> "Query":
+    def from_record(cls, key: str, record: FlaggedRecord, *, important: bool = False) -> "Query":
         """The engine's view of a flagged output."""
         return cls(
             key=key,
@@ -48,6 +48,7 @@ class Query(Frozen):
             spans=record.spans,
             preferred=record.preferred,
             token_ids=record.token_ids,
+            important=important,
         )
 
 

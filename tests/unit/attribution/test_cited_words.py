@@ -65,7 +65,7 @@ def test_shares_follow_the_sign(attributor: LanguageAttributor) -> None:
     """The mass of a citation's first span, counted by hand over its tokens: positive entries for a proponent, negative ones for an opponent."""
     one = query(4)
     prepared = attributor.prepare(one, max_tokens=512, over_long="reject")
-    signal = attributor.signals([prepared])[0]
+    signal = attributor.signals([prepared])[0].signals
     renderer = opened().language.renderer
     output = renderer.ranges(one.completion, prepared.row, chat=True)
     citations = cite(attributor, one).citations
@@ -152,7 +152,7 @@ def test_over_long_acceptable_answer(attributor: LanguageAttributor) -> None:
 def test_example_that_cannot_be_aligned(attributor: LanguageAttributor) -> None:
     """Where the tokens of an example cannot be found again no span is shown; common words are, and its neighbours keep their spans."""
     prepared = attributor.prepare(query(), max_tokens=512, over_long="reject")
-    signal = attributor.signals([prepared])[0]
+    signal = attributor.signals([prepared])[0].signals
     citations = cite(attributor, query()).citations[:3]
     examples = [one.example for one in citations]
     short = examples[1].model_copy(update={"completion": query().completion[:30]})

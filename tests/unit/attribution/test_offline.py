@@ -92,7 +92,7 @@ def test_parts_and_batches_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> Non
     found = attribute_all(
         attributor, prepared, top_k=2, opponents=1, progress=lambda *one: steps.append(one), batch_tokens=60
     )
-    assert [one.key for one in found] == [one.key for one in prepared]
+    assert [one.key for one in found] == [one.asked.key for one in prepared]
     assert steps[-1] == ("attribute", 6, 6)
     assert len(steps) > 1
     whole = exact_scores(opened(), signals_of_all(attributor, prepared), quiet)

@@ -1,7 +1,6 @@
 """Figures of one cell: every method's order, what a sentence encoder adds, and cells that nobody can ask about a bad source."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -144,8 +143,8 @@ def test_orders_are_those_of_the_engine(bundle, encoding_bundle):
     query = (passage(7, "bad"),)
     (plain,), (encoded,) = (_answers(LanguageAttributor(one), query) for one in (bundle, encoding_bundle))
     for opened, answer, name in ((bundle, plain, "shown"), (encoding_bundle, encoded, "shown+embedding")):
-        rows, scores = answer.found.candidates.rows, _scores(opened, answer)[name]
-        np.testing.assert_array_equal(scores[rows], answer.found.shown)
+        rows, scores = answer.scores.candidates.rows, _scores(opened, answer)[name]
+        np.testing.assert_array_equal(scores[rows], answer.scores.shown)
         rest = np.setdiff1d(np.arange(ROWS), rows)
         assert 0 < len(rest) < ROWS
         assert scores[rest].max() < scores[rows].min()
@@ -153,7 +152,7 @@ def test_orders_are_those_of_the_engine(bundle, encoding_bundle):
     assert not np.array_equal(np.argsort(every["shown"]), np.argsort(every["shown+embedding"]))
     np.testing.assert_allclose(
         every["embedding"],
-        encoding_bundle.encoded.vectors @ encoding_bundle.encoded.encoder.embed([encoded.query.text])[0],
+        encoding_bundle.encoded.vectors @ encoding_bundle.encoded.encoder.embed([encoded.text])[0],
         atol=1e-6,
     )
 
@@ -164,8 +163,8 @@ def test_the_order_without_the_encoder(bundle, encoding_bundle):
     for opened in (bundle, encoding_bundle):
         attributor = LanguageAttributor(opened)
         (answer,) = _answers(attributor, (passage(7, "bad"),))
-        whole = replace(answer, found=attributor.score(answer.query, count=ROWS))
-        assert sorted(whole.found.candidates.rows) == list(range(ROWS))
+        whole = attributor.score(answer, count=ROWS)
+        assert sorted(whole.scores.candidates.rows) == list(range(ROWS))
         shown.append(_scores(opened, whole)["shown"])
     np.testing.assert_allclose(shown[0], shown[1], atol=1e-4)
 

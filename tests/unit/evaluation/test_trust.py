@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from wherefrom.attribution.calibration.judging import JudgedQuery
+from wherefrom.attribution.calibration.judging import CitationFeatures
 from wherefrom.evaluation.trust import LEVELS, Verdicts, conformal_table, reliability, verdict_estimates
 
 
@@ -35,7 +35,7 @@ def test_abstention_and_auroc() -> None:
 
 def test_reliability_takes_as_many_controls_as_known_outputs() -> None:
     """Known outputs state .8 and are always right, controls state .1 and never are: ECE (.2 + .1) / 2 in one bin each."""
-    judged = [JudgedQuery([0], np.zeros((1, 1)), np.array([5]), np.zeros(3)) for _ in range(100)]
+    judged = [CitationFeatures([0], np.zeros((1, 1)), np.array([5]), np.zeros(3)) for _ in range(100)]
     known = verdicts([1.0] * 100, [0.01] * 100, [[0.8]] * 100)
     controls = verdicts([0.0] * 300, [0.5] * 300, [[0.1]] * 300)
     groups = np.arange(8, dtype=np.int32)

@@ -9,7 +9,7 @@ import structlog
 
 from tasks.attribute import BatchReport, attribute_batch
 from tests.memory_store import MemoryAudits, MemoryAuditStore
-from tests.overlap_engine import OverlapAttributor
+from tests.overlap_engine import OverlapAttributor, PreparedWords
 from wherefrom.attribution.interface import OverLong, PreparedQuery
 from wherefrom.metrics import Metrics
 from wherefrom.records import Attribution, Query, TrainingExample
@@ -41,7 +41,7 @@ class FailingAttributor:
         self, prepared: Sequence[PreparedQuery], *, top_k: int, opponents: int
     ) -> list[Attribution]:
         """As the overlap engine, after `before`."""
-        keys = [one.key for one in prepared]
+        keys = [one.key for one in prepared if isinstance(one, PreparedWords)]
         self.passes.append(keys)
         self._before(keys)
         return self._inner.attribute(prepared, top_k=top_k, opponents=opponents)

@@ -87,7 +87,7 @@ def evidence_features(
         loss: mean loss of the completion, nats.
         rarity: r(w) of the corpus.
     """
-    asked = _Asked.read(prompt, completion, rarity)
+    asked = _QueryWords.read(prompt, completion, rarity)
     lexical = [_lexical(asked, example, rarity) for example in examples]
     bound = sum(map(rarity, asked.text))
     at = np.asarray(places, dtype=np.int64)
@@ -119,7 +119,7 @@ def distances_of(state: float, error: float, influence: Parts) -> Features:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _QueryWords:
     """The query's words."""
 
     completion: list[str]
@@ -131,13 +131,15 @@ class _Asked:
     rare: frozenset[str]
 
     @classmethod
-    def read(cls, prompt: str, completion: str, rarity: Rarity) -> "_Asked":
+    def read(cls, prompt: str, completion: str, rarity: Rarity) -> "_QueryWords":
         before, said = words_of(prompt), words_of(completion)
         rarest = sorted(set(said), key=lambda word: (-rarity(word), word))[:RARE_WORDS]
         return cls(said, frozenset(before), frozenset(said), before + said, frozenset(rarest))
 
 
-def _lexical(asked: _Asked, example: tuple[str, str], rarity: Rarity) -> tuple[float, float, float, float]:
+def _lexical(
+    asked: _QueryWords, example: tuple[str, str], rarity: Rarity
+) -> tuple[float, float, float, float]:
     """Completion, prompt, example and rare share of one example."""
     answer = frozenset(words_of(example[1]))
     held = answer | frozenset(words_of(example[0]))

@@ -9,9 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from wherefrom.attribution.bundles.examples import ExampleTexts
-from wherefrom.attribution.calibration.evidence import CandidateParts, Features, evidence_features
+from wherefrom.attribution.calibration.evidence import (
+    CandidateParts,
+    Features,
+    distances_of,
+    evidence_features,
+)
 from wherefrom.attribution.calibration.fitted import JUDGED, Calibration
 from wherefrom.attribution.groups import group_sizes
+from wherefrom.attribution.query import ScoredQuery
 from wherefrom.attribution.retrieval.lexical import LexicalIndex
 
 Rows = npt.NDArray[np.int64]
@@ -38,8 +44,11 @@ class PredictedEffects:
 
 
 @dataclass(frozen=True, eq=False)
-class JudgedQuery:
-    """What calibration needs of one query: its best citations in the order shown."""
+class CitationFeatures:
+    """What the calibration looks at in one query: features of its best citations in the order shown.
+
+    Small, unlike the query itself: a calibration holds those of thousands of outputs.
+    """
 
     #: Places among the candidates, in the order shown.
     places: list[int]
@@ -65,52 +74,44 @@ class Judge:
         self._groups = groups
         self._sizes = group_sizes(groups)
 
-    def look(
-        self,
-        prompt: str,
-        completion: str,
-        *,
-        rows: Rows,
-        parts: CandidateParts,
-        loss: float,
-        distances: Features,
-        count: int = JUDGED,
-    ) -> JudgedQuery:
+    def look(self, query: ScoredQuery, *, count: int = JUDGED) -> CitationFeatures:
         """Features of the best citations of one query.
 
         Args:
-            prompt: the query's turns before the completion.
-            completion: the query's completion.
-            rows: corpus row of each candidate, `[C]`.
-            parts: scores of all candidates.
-            loss: mean loss of the completion, nats.
-            distances: as `distances_of` gave them.
+            query: with its candidates.
             count: citations that are looked at; at least ten are.
         """
-        places = np.lexsort((rows, -parts.shown))[: max(count, JUDGED)]
+        scores, rows = query.scores, query.scores.candidates.rows
+        places = np.lexsort((rows, -scores.shown))[: max(count, JUDGED)]
         examples = self._texts.read(rows[places].tolist())
         features = evidence_features(
-            prompt,
-            completion,
+            f"{query.prompt_text}\n",
+            query.asked.completion,
             examples=[(one.prompt, one.completion) for one in examples],
             places=places.tolist(),
-            parts=parts,
-            loss=loss,
+            parts=CandidateParts(
+                shown=scores.shown,
+                bm25=scores.candidates.bm25,
+                similarity=scores.similarity,
+                influence=scores.influence,
+                retrieval=scores.retrieval,
+            ),
+            loss=query.signals.loss,
             rarity=self._lexical.rarity,
         )
-        return JudgedQuery(places.tolist(), features, rows[places], distances)
+        return CitationFeatures(places.tolist(), features, rows[places], _distances(query))
 
-    def judge(self, query: JudgedQuery) -> Judgement:
+    def judge(self, found: CitationFeatures) -> Judgement:
         """The judgement on one query; all None where the bundle is not calibrated."""
         calibration = self.calibration
-        p = calibration.conformal_p(query.features)
-        confidence = calibration.confidence(query.features, self._groups[query.rows])
+        p = calibration.conformal_p(found.features)
+        confidence = calibration.confidence(found.features, self._groups[found.rows])
         known = [] if confidence is None else confidence.tolist()
         return Judgement(
             conformal_p=p,
-            novelty_p=calibration.novelty_p(query.distances),
+            novelty_p=calibration.novelty_p(found.distances),
             abstained=_reason(p, calibration),
-            confidence=dict(zip(query.places, known, strict=False)),
+            confidence=dict(zip(found.places, known, strict=False)),
         )
 
     def effects(self, influence: npt.NDArray[np.float32]) -> "PredictedEffects | None":
@@ -121,6 +122,14 @@ class Judge:
     def duplicates(self, row: int) -> int:
         """Further members of the near-duplicate group of a training example."""
         return int(self._sizes[row]) - 1
+
+
+def _distances(query: ScoredQuery) -> Features:
+    factors = query.signals.of_completion()
+    state, error = (
+        float(one.square().sum(dim=(1, 2)).mean()) / one.shape[1] for one in (factors.a, factors.b)
+    )
+    return distances_of(state, error, query.scores.influence)
 
 
 def _reason(p: float | None, calibration: Calibration) -> str | None:

@@ -23,19 +23,19 @@ from wherefrom.attribution.calibration.fitted import (
     conformal_p,
     rounded_up,
 )
-from wherefrom.attribution.calibration.judging import JudgedQuery
+from wherefrom.attribution.calibration.judging import CitationFeatures
 from wherefrom.errors import BundleCorrupt, ConfigurationError
 
 GROUPS = np.arange(50, dtype=np.int32)
 
 
-def judged(generator: np.random.Generator, *, known: bool = False) -> JudgedQuery:
+def judged(generator: np.random.Generator, *, known: bool = False) -> CitationFeatures:
     """Ten citations of random features; the first one of a known output stands out."""
     features = generator.normal(size=(10, len(FEATURES)))
     if known:
         features[0] += 2.5
     rows = generator.permutation(50)[:10]
-    return JudgedQuery(list(range(10)), features, rows, generator.normal(size=3))
+    return CitationFeatures(list(range(10)), features, rows, generator.normal(size=3))
 
 
 def outputs(seed: int = 0, controls: int = 600, known: int = 120) -> tuple[Outputs, Outputs]:
