@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Literal, get_args, get_origin
 
 from pydantic import SecretStr
@@ -45,7 +46,7 @@ def errors_page() -> str:
     return (
         _GENERATED.format(source="wherefrom/errors.py")
         + "# Error codes\n\n"
-        + "Codes are stable: scripts may depend on them. They stand with an audit that is not `done`, in HTTP answers and in\n"
+        + "Codes are stable, so scripts may depend on them. You find them with audits that were not answered, in HTTP answers and in\n"
         + "the command line's `--json` output. The text beside a code may change.\n\n"
         + _table(("code", "what happens next", "meaning"), rows)
         + "\n## Codes that are stored without an error of their own\n\n"
@@ -67,9 +68,11 @@ def metrics_page() -> str:
     return (
         _GENERATED.format(source="wherefrom/metrics.yaml")
         + "# Metrics\n\n"
-        + "Served in the Prometheus text format at `/metrics`, by the web process. Counters and histograms are totals of all processes of the service, on every machine; each process adds\n"
-        + "what it counted every 5 seconds (why: adr/0014-counters-in-the-database.md). Every web process shows the same totals, so scrape one of them, or take the maximum over them. The metrics that begin with `wherefrom_http_` are\n"
-        + "of the web process that is asked. Gauges are read from the database and Redis. A metric that is not declared cannot be counted: it raises.\n\n"
+        + "The web process serves them at `/metrics` in the Prometheus text format.\n\n"
+        + "- Counters and histograms are totals of all processes of the service, on every machine. Each process adds its counts every 5 seconds\n"
+        + "  ([why](adr/0014-counters-in-the-database.md)). Every web process shows the same totals: scrape one of them, or take the maximum.\n"
+        + "- Metrics that begin with `wherefrom_http_` count the requests of the web process that answers.\n"
+        + "- Gauges are read from the database and Redis.\n\n"
         + _table(("metric", "type", "labels", "meaning"), rows)
     )
 
@@ -138,10 +141,9 @@ def _kind(annotation: object) -> str:
         return "JSON list"
     if SecretStr in (annotation, *get_args(annotation)):
         return "secret"
-    if Path in get_args(annotation):
-        return "path"
+    plain = next((one for one in get_args(annotation) if one is not NoneType), annotation)
     names: dict[object, str] = {bool: "`true`, `false`", Path: "path", str: "text"}
-    return names.get(annotation, str(annotation))
+    return names.get(plain, str(plain))
 
 
 def _bounds(field: FieldInfo) -> Iterator[str]:
@@ -153,9 +155,9 @@ def _bounds(field: FieldInfo) -> Iterator[str]:
 
 def _policy(one: type[errors.WherefromError]) -> str:
     if issubclass(one, errors.PermanentError):
-        return "never tried again"
+        return "no retry"
     if issubclass(one, errors.TransientError):
-        return "tried again, later and later"
+        return "retries with growing waits"
     return "a bug: `dead` at once"
 
 

@@ -260,8 +260,8 @@ class Settings(BaseSettings):
         """
         if self.recipe is None:
             raise MeasuringUnavailable(
-                "effects cannot be measured: set WHEREFROM_RECIPE to the recipe file (JSON) of the audited model's fine-tune and "
-                "WHEREFROM_BASE_MODEL_DIR to the folder of the model before it, for all processes of the service; then run `python -m worker measure`"
+                "effects cannot be measured: set WHEREFROM_RECIPE to the recipe file (JSON) of the audited model's fine-tune, and "
+                "WHEREFROM_BASE_MODEL_DIR to the folder of the model before it. All processes of the service need both. Then run `python -m worker measure`"
             )
         return self.recipe
 

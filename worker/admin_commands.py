@@ -11,7 +11,7 @@ import typer
 
 from wherefrom.errors import ConfigurationError
 from wherefrom.records import AuditState
-from wherefrom.terminal import say
+from wherefrom.terminal import counted, say
 from worker.command_line import (
     EXIT_UNHEALTHY,
     EXIT_USAGE,
@@ -90,10 +90,10 @@ def _requeue(audit_ids: list[int] | None, state: AuditState | None, *, as_json: 
     if as_json:
         print_json({"requeued": requeued})
     else:
-        say(f"{requeued} {'audit is' if requeued == 1 else 'audits are'} pending again")
+        say(f"{counted(requeued, 'audit is', 'audits are')} pending again")
     if audit_ids and requeued < len(set(audit_ids)):
         say(
-            f"{len(set(audit_ids)) - requeued} of the ids are not dead, rejected or abstained, wait for a bundle, or do not exist",
+            f"{len(set(audit_ids)) - requeued} of the ids cannot be retried: they do not exist, wait for a bundle, or are not dead, rejected or abstained",
             to_stderr=True,
         )
         raise typer.Exit(EXIT_USAGE)
@@ -112,11 +112,11 @@ def _ask_again(bundle: str, audit_ids: list[int] | None, state: AuditState | Non
         print_json({"bundle": known.name, **asdict(asked)})
     else:
         say(
-            f"{asked.asked} asked again under {known.name}, {asked.present} have an audit there already, {asked.left_out} left out"
+            f"{asked.asked} queued under {known.name}, {asked.present} already audited there, {asked.left_out} left out"
         )
     if asked.left_out:
         say(
-            f"left out: ids that do not exist, outputs that were erased, that wait for a bundle, or that are not of the model {known.model}",
+            f"left out are ids that do not exist, and outputs that were erased, wait for a bundle, or come from another model than {known.model}",
             to_stderr=True,
         )
         raise typer.Exit(EXIT_USAGE)

@@ -11,7 +11,7 @@ import typer
 from wherefrom.errors import UnusableModel
 from wherefrom.records import BundleInfo
 from wherefrom.settings import Settings
-from wherefrom.terminal import say
+from wherefrom.terminal import counted, say
 from worker.command_line import Json, hint_at, open_settings, opened_database, print_json, print_rows
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def add_bundle(
         print_json({"id": bundle_id, "name": manifest.name, "model": manifest.model.name, "active": activate})
     else:
         say(
-            f"bundle {manifest.name} (id {bundle_id}) explains {manifest.model.name}{'' if activate else ', not active'}"
+            f"bundle {manifest.name} (id {bundle_id}) is registered and {'explains' if activate else 'not active for'} {manifest.model.name}"
         )
 
 
@@ -124,10 +124,10 @@ def _print_moved(bundle: BundleInfo, moved: "Moved", now: str, *, as_json: bool)
         return
     say(f"bundle {bundle.name} (id {bundle.id}) of {bundle.model} is {now}")
     if moved.queued:
-        say(f"{moved.queued} pending audits moved to the active bundle")
+        say(f"{counted(moved.queued, 'pending audit')} moved to the active bundle")
     if moved.without_bundle:
         say(
-            f"{moved.without_bundle} pending audits are rejected (unknown_model) until a bundle of {bundle.model} is active"
+            f"{counted(moved.without_bundle, 'pending audit')} rejected (unknown_model); queued again when a bundle of {bundle.model} is active"
         )
 
 

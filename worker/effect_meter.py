@@ -258,8 +258,8 @@ class RetrainingMeter:
         sizes = [len(one.model.get_input_embeddings().weight) for one in (base, audited)]
         if sizes[0] != sizes[1]:
             raise MeasuringUnavailable(
-                f"the base model {base.base_folder} has {sizes[0]} embeddings, the audited model {sizes[1]}: set WHEREFROM_BASE_MODEL_DIR to the model "
-                "with the embeddings that the fine-tune began with"
+                f"the base model {base.base_folder} has {sizes[0]} embeddings, the audited model {sizes[1]}. Set WHEREFROM_BASE_MODEL_DIR to the model "
+                "from which the fine-tune started, with its new embeddings"
             )
         return replace(base, tokenizer=audited.tokenizer, renderer=audited.renderer)
 

@@ -46,7 +46,7 @@ def connect_redis(settings: Settings) -> redis.Redis:
     except ValueError as error:
         raise ConfigurationError(
             f"WHEREFROM_REDIS_URL cannot be read: {mask(settings.redis_url.get_secret_value())}; write redis://:PASSWORD@HOST:PORT/DB "
-            "or unix:///PATH, with % and other special characters of the password percent-encoded (# is %23)"
+            "or unix:///PATH. Write % and other special characters of the password percent-encoded (# is %23)"
         ) from error
     return client
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wherefrom.errors import ConfigurationError
-from wherefrom.terminal import say
+from wherefrom.terminal import counted, say
 from worker.command_line import EXIT_USAGE, Json, open_settings, print_json, print_rows
 
 if TYPE_CHECKING:
@@ -66,11 +66,13 @@ def replay(
         outcome = act(kinds, entry_ids or None)
     if as_json:
         print_json(asdict(outcome))
+    elif drop:
+        say(f"{counted(outcome.dropped, 'entry', 'entries')} dropped")
     else:
-        say(f"{outcome.dropped} dropped" if drop else f"{outcome.replayed} back in the stream")
+        say(f"{counted(outcome.replayed, 'entry is', 'entries are')} back in the stream")
     if outcome.cut:
         say(
-            f"{outcome.cut} stay: their records were cut when they were rejected. Send them again from their source, then --drop them",
+            f"{counted(outcome.cut, 'entry was', 'entries were')} cut when rejected and cannot go back. Send the records again from their source, then --drop the entries",
             to_stderr=True,
         )
         if entry_ids:

@@ -243,7 +243,7 @@ class FlaggedStream:
         if held >= self._settings.quarantine_limit:
             raise QuarantineFull(
                 f"{held} entries are in the quarantine ({self._quarantine}), and the limit is {self._settings.quarantine_limit}: "
-                "intake pauses; look at them with `python -m worker replay --list`, then replay or drop them"
+                "intake pauses. List them with `python -m worker replay --list`, then replay or drop them"
             )
 
     def leave(self) -> None:

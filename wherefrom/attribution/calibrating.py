@@ -146,7 +146,7 @@ def fit_calibration(
     smallest = min(len(fit), len(null))
     if smallest < FEWEST_IN_A_HALF:
         raise ConfigurationError(
-            f"split by `group`, one half of the controls has only {smallest} (at least {FEWEST_IN_A_HALF} are needed): give more groups, or groups of similar size"
+            f"split by `group`, one half of the controls has only {smallest}, and {FEWEST_IN_A_HALF} are needed; give more groups, or groups of similar size"
         )
     ours, theirs = [controls.queries[place] for place in fit], [controls.queries[place] for place in null]
     known_causes = (
@@ -254,8 +254,8 @@ def fit_effects(
     """
     if kept.shape != (len(losses), influence.shape[1]) or losses.shape[1] != len(influence):
         raise ConfigurationError(
-            f"the bank has {kept.shape[0]} models, {kept.shape[1]} examples and {losses.shape[1]} queries; "
-            f"the bundle and the bank's queries have {influence.shape[1]} examples and {len(influence)} queries"
+            f"the bank has {kept.shape[1]} training examples and losses of {losses.shape[1]} queries (arrays {kept.shape} and {losses.shape}); "
+            f"the bundle has {influence.shape[1]} examples and the file {len(influence)} queries. Give the bank of this corpus and these queries"
         )
     measured = measured_differences(kept, losses).ravel()
     scores = influence.ravel().astype(np.float64)

@@ -48,8 +48,8 @@ class BankTruth:
         """
         if self.kept.shape[1] != examples or self.losses.shape[1] != queries:
             raise ConfigurationError(
-                f"the bank has {self.kept.shape[1]} training examples and {self.losses.shape[1]} queries, the bundle has {examples} "
-                f"and the file of queries {queries}; give the bank that was made with this corpus and this file"
+                f"the bank has {self.kept.shape[1]} training examples and {self.losses.shape[1]} queries. The bundle has {examples} examples "
+                f"and the file of queries {queries}. Give the bank that was made with this corpus and this file"
             )
 
 
@@ -89,15 +89,15 @@ def ceiling_estimate(bank: BankTruth, repeat: BankTruth, *, made_of: str) -> Est
     ]
     if len(pairs) < _FEWEST_COMMON or bank.losses.shape[1] != repeat.losses.shape[1]:
         raise ConfigurationError(
-            f"the repeated bank shares {len(pairs)} subsets with the bank and has {repeat.losses.shape[1]} queries, not {bank.losses.shape[1]}; "
-            f"at least {_FEWEST_COMMON} models must be retrained on the same subsets, with another seed and the same queries"
+            f"the repeated bank shares {len(pairs)} subsets with the bank ({_FEWEST_COMMON} are needed) and has {repeat.losses.shape[1]} queries, "
+            f"not {bank.losses.shape[1]}. Retrain the same subsets with another seed, and ask the same queries"
         )
     first, second = (np.array(one) for one in zip(*pairs, strict=True))
     agreement = spearman_rows(bank.losses[first].T, repeat.losses[second].T)  # [Q]
     mean = mean_of(agreement, f"queries, {len(pairs)} subsets retrained twice", made_of)
     if mean.value <= 0 or mean.interval is None:
         raise ConfigurationError(
-            "the two banks' losses do not agree at all; were both made with the same recipe?"
+            "the two banks' losses do not agree at all; check that both were made with the same recipe"
         )
     low, high = (float(np.sqrt(max(one, 0.0))) for one in mean.interval)
     return Estimate(float(np.sqrt(mean.value)), (low, high), mean.count, mean.unit, made_of)

@@ -67,7 +67,7 @@ def operator_command(settings, monkeypatch, capsys):
         (("retry",), {}, 2, "either audit ids"),
         (("retry", "--state", "done"), {}, 2, "cannot be retried"),
         (("retry", "--state", "dead", "--json"), {}, 0, '{"requeued": 0}'),
-        (("retry", "7"), {"redis_url": "redis://127.0.0.1:1/0"}, 2, "1 of the ids are not dead"),
+        (("retry", "7"), {"redis_url": "redis://127.0.0.1:1/0"}, 2, "1 of the ids cannot be retried"),
         (("add-bundle", "/nowhere"), {}, 2, "folder not found"),
         (("retry", "7", "--bundle", "nobody"), {}, 2, "no registered bundle has the name or id 'nobody'"),
         (("bundles", "--json"), {}, 0, "[]"),
@@ -100,7 +100,7 @@ def test_bundles_are_retired_and_activated(operator_command, database, bundle_id
     accept(database, [record], producer="p", channel="http")
     retired = operator_command("bundles", "retire", "overlap-test")
     assert "is retired" in retired.out
-    assert "1 pending audits are rejected (unknown_model)" in retired.out
+    assert "1 pending audit rejected (unknown_model)" in retired.out
     assert "False" in operator_command("bundles").out
     activated = json.loads(
         operator_command("bundles", "activate", str(bundle_id), "--json").out.splitlines()[-1]
@@ -122,7 +122,7 @@ def test_answered_audits_are_asked_again_under_another_bundle(operator_command, 
     assert AuditQueue(database).pending_counts() == {bundle_id: 1, second: 1}
     ended = operator_command("retry", str(taken.audit_id), "4711", "--bundle", str(second))
     assert ended.code == 2
-    assert "1 have an audit there already, 1 left out" in ended.out
+    assert "1 already audited there, 1 left out" in ended.out
 
 
 @pytest.mark.usefixtures("database")

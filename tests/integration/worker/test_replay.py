@@ -78,7 +78,7 @@ def test_a_quarantined_entry_is_stored_once_under_its_first_id(parts, client, da
     assert (code, listed["kept"], listed["first_id"], listed["whole"]) == (0, "quarantine", key, True)
     allow_rows(database)
     kept = client.xrange(QUARANTINE)[0][1]
-    assert operator_command()[:2] == (0, "1 back in the stream\n")
+    assert operator_command()[:2] == (0, "1 entry is back in the stream\n")
     client.xadd(QUARANTINE, kept)
     assert json.loads(operator_command("--from", "quarantine", "--json")[1])["replayed"] == 1
     drain(parts)
@@ -95,13 +95,13 @@ def test_rejected_entries_go_back_or_come_back(parts, client, database, operator
     client.xadd(REJECTED, {"record": good, "rejected_code": "internal_error", "rejected_entry": "7-1"})
     drain(parts)
     assert client.xlen(REJECTED) == 2
-    assert operator_command()[1] == "2 back in the stream\n"
+    assert operator_command()[1] == "2 entries are back in the stream\n"
     assert client.xlen(REJECTED) == 0
     drain(parts)
     assert reader.queue_health(database).states[AuditState.PENDING] == 1
     [(entry_id, again)] = client.xrange(REJECTED)
     assert again[b"rejected_code"] == b"invalid_record"
-    assert operator_command("--drop", entry_id.decode())[1] == "1 dropped\n"
+    assert operator_command("--drop", entry_id.decode())[1] == "1 entry dropped\n"
     assert client.xlen(REJECTED) == 0
 
 
@@ -110,8 +110,8 @@ def test_a_cut_record_stays_and_is_told(parts, client, operator_command):
     add(client, "x" * (REJECTED_RECORD_BYTES + 1), severity="none of ours")
     drain(parts)
     code, out, err = operator_command()
-    assert (code, out) == (0, "0 back in the stream\n")
-    assert "1 stay" in err
+    assert (code, out) == (0, "0 entries are back in the stream\n")
+    assert "1 entry was cut when rejected and cannot go back" in err
     assert client.xlen(REJECTED) == 1
     [listed] = json.loads(operator_command("--list", "--json")[1])
     assert not listed["whole"]
@@ -123,10 +123,10 @@ def test_a_cut_record_stays_and_is_told(parts, client, operator_command):
     ("words", "code", "said"),
     [
         (("--list",), 0, "0 quarantine, 0 rejected"),
-        ((), 0, "0 back in the stream"),
+        ((), 0, "0 entries are back in the stream"),
         (("--from", "nowhere"), 2, "quarantine, rejected"),
         (("--drop",), 2, "give ids, or --all"),
-        (("--drop", "--all"), 0, "0 dropped"),
+        (("--drop", "--all"), 0, "0 entries dropped"),
         (("1-1",), 2, "--list"),
         (("nonsense",), 2, "is not the id"),
         (("1-1", "--all"), 2, "either"),
@@ -147,5 +147,5 @@ def test_a_page_is_no_limit(client, operator_command):
         )
     assert len(json.loads(operator_command("--list", "--json", "--limit", "15")[1])) == 15
     assert operator_command("--list")[0] == 0
-    assert operator_command()[1] == "20 back in the stream\n"
+    assert operator_command()[1] == "20 entries are back in the stream\n"
     assert client.xlen(STREAM) == 20

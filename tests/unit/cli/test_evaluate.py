@@ -165,7 +165,7 @@ def test_bad_input(run: RunCommand, bundle: Path, known: Path, bank: Path) -> No
         (("--bank", bank, "--bank-queries", known), "holds no losses of 'known'"),
         (
             ("--bank", bank, "--bank-queries", fewer),
-            "and the file of queries 3; give the bank that was made with",
+            "and the file of queries 3. Give the bank that was made with",
         ),
         (("--known", folder / "absent.jsonl"), "file not found"),
         (("--stress", folder / "text.json"), "does not end with a JSON line"),

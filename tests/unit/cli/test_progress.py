@@ -22,7 +22,8 @@ def test_lines() -> None:
 
 
 def test_lines_without_a_terminal(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    """Lines come while nothing new is reported, and none comes after the work."""
+    """Lines come every ten seconds while nothing new is reported, and none comes after the work."""
+    assert progress.LINE_S == 10.0
     monkeypatch.setattr(progress, "LINE_S", 0.01)
     printed = ""
     with progress_bars(quiet=False) as report:

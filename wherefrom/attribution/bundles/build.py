@@ -71,6 +71,9 @@ from wherefrom.records import sha256_of_json, utc_now
 
 _LIBRARIES = ("torch", "transformers", "safetensors", "peft", "hnswlib", "numpy", "bm25s")
 
+#: Files of an unfinished build that the next one goes on from.
+_FINISHED = "raw/*.npz"
+
 #: Called with a stage's name, what is done and what there is to do.
 Progress = Callable[[str, int, int], None]
 
@@ -173,7 +176,7 @@ class _Build:
 
     def run(self, rendered: Sequence[RenderedRow]) -> Manifest:
         """All stages in order, over the corpus as tokens."""
-        with nothing_left_of(self._work, unless="raw/*.npz"):
+        with nothing_left_of(self._work, unless=_FINISHED):
             return self._run(rendered)
 
     def _run(self, rendered: Sequence[RenderedRow]) -> Manifest:
@@ -225,7 +228,8 @@ class _Build:
         identity = sha256_of_json(marks)
         self._work.mkdir(parents=True, exist_ok=True)
         file = self._work / "inputs.sha256"
-        if not file.exists():
+        begun = any(self._work.glob(_FINISHED))  # a build that was killed before it read a row claims nothing
+        if not (begun and file.exists()):
             write_text(file, identity)  # a full disk must not leave an empty mark behind
         if file.read_text(encoding="utf-8") != identity:
             raise ConfigurationError(

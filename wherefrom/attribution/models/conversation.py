@@ -125,16 +125,16 @@ def find_stretches(chat: ChatText, talk: Talk) -> tuple[str, list[Stretch]]:
         stretch = _stretch(whole.whole, talk.turns[place], place, answered=answered, behind=behind)
         if stretch is None:
             raise TemplateRefused(
-                f"{talk.name}: the chat template leaves the text of message {place + 1} out of the rendered row, so the model never saw it; "
-                "pass the template used in training (--chat-template), or explain the last turn alone (--turns last)"
+                f"{talk.name}: the chat template leaves the text of message {place + 1} out of the rendered row, so the model never saw it. "
+                "Pass the template used in training (--chat-template), or explain the last turn alone (--turns last)"
             )
         found.append(stretch)
     found.append(Stretch(last, len(whole.prompt), len(whole.whole)))
     said = [one for one in found if _says_something(talk.turns[one.turn], whole.whole[one.start : one.end])]
     if not said:
         raise TemplateRefused(
-            f"{talk.name}: the chat template leaves the tool calls out of the rendered row, so the model never saw them; "
-            "pass the template used in training (--chat-template)"
+            f"{talk.name}: the chat template leaves the tool calls out of the rendered row, so the model never saw them. "
+            "Pass the template used in training (--chat-template)"
         )
     return whole.whole, said
 

@@ -324,6 +324,43 @@ def test_unfinished_build_of_other_inputs(
     assert build(shared_micro_model(), rows, tmp_path / "bundle").corpus.examples == 20
 
 
+def test_a_first_build_that_read_no_row_leaves_nothing(
+    tmp_path: Path, rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No folder, no work folder and none above them, whatever stopped it."""
+    bad = write_jsonl(tmp_path / "bad.jsonl", [*tiny_rows(2), {"prompt": "no completion"}])
+    out = tmp_path / "new" / "deeper" / "bundle"
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(InvalidRecord):
+        build(shared_micro_model(), bad, out)
+    assert sorted(tmp_path.iterdir()) == before
+    for error in (full_disk(), Killed()):
+        monkeypatch.setattr(building, "make_reader", fail(error))
+        with pytest.raises((DiskFull, Killed)):
+            build(shared_micro_model(), rows, out)
+        assert sorted(tmp_path.iterdir()) == before
+    monkeypatch.undo()
+    (tmp_path / "new").mkdir()
+    with pytest.raises(Killed):
+        build_bundle(
+            folders=ModelFolders(shared_micro_model()),
+            corpus_path=rows,
+            out=out,
+            options=BuildOptions(),
+            progress=kill_at("read signals (tokens)", 1),
+        )
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_a_build_that_was_killed_before_it_read_a_row_claims_nothing(tmp_path: Path, rows: Path) -> None:
+    """Its mark cannot be taken away by a process that is gone; a build of other inputs takes its place."""
+    work = tmp_path / "bundle.building"
+    work.mkdir()
+    (work / "inputs.sha256").write_text("another corpus")
+    assert build(shared_micro_model(), rows, tmp_path / "bundle").corpus.examples == 20
+    assert not work.exists()
+
+
 def full_disk() -> OSError:
     """What a write says when nothing is left."""
     return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
