@@ -57,8 +57,10 @@ def leave_on_signals() -> None:
 def main() -> None:
     """Entry point."""
     leave_on_signals()
+    from wherefrom.threads import sleep_while_waiting
     from worker.command_line import run_command_line
 
+    sleep_while_waiting()
     run_command_line(make_app())
 
 

@@ -15,6 +15,7 @@ from wherefrom.errors import ConfigurationError, WherefromError
 from wherefrom.masking import install_masked_tracebacks
 from wherefrom.settings import masked
 from wherefrom.terminal import say
+from wherefrom.threads import sleep_while_waiting
 from wherefrom.version import __version__
 
 #: Commands that need the engine; their module is imported when one of them runs, because torch takes seconds.
@@ -68,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: What stands after the program's name; those of the process where it is None.
     """
     install_masked_tracebacks(masked)
+    sleep_while_waiting()
     try:
         make_app()(args=None if arguments is None else list(arguments), prog_name="wherefrom")
     except WherefromError as error:
