@@ -58,7 +58,7 @@ def retry(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Put dead, rejected or abstained audits back on the queue, or repeat answered ones under another bundle.
+    """Queue dead, rejected or abstained audits again, or repeat answered ones under another bundle.
 
     Examples:
       python -m worker retry 17 18

@@ -33,7 +33,7 @@ After = Annotated[
 def up(*, host: Host = None, port: Port = None) -> None:
     """Run the whole service on this machine: Redis, schema, worker, sweeper, intake and web.
 
-    wherefrom starts its own Redis (in the state folder) unless WHEREFROM_REDIS_URL is set. Ctrl-C stops everything in order.
+    wherefrom starts its own Redis (in the state folder) unless WHEREFROM_REDIS_URL is set. Ctrl-C stops everything cleanly.
 
     Examples:
       python -m worker up
@@ -50,7 +50,7 @@ def up(*, host: Host = None, port: Port = None) -> None:
             if not shown and (url := service.web_url()):
                 say(f"wherefrom is at {url} (Ctrl-C stops it)")
                 shown = True
-        say("stopping: web and intake first, then what is being worked on")
+        say("stopping: web and intake first, then sweeper and worker, which finish their work")
 
 
 def migrate(*, as_json: Json = False) -> None:
@@ -113,7 +113,7 @@ def measure(*, exit_with_parent: WithParent = None) -> None:
 
 
 def sweep(*, exit_with_parent: WithParent = None, after: After = 0.0) -> None:
-    """Put the audits of dead workers back, and keep hints on the queue while there is work.
+    """Queue the audits of dead workers again, and keep hints on the queue while there is work.
 
     Examples:
       python -m worker sweep

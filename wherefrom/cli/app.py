@@ -20,12 +20,12 @@ from wherefrom.version import __version__
 
 #: Commands that need the engine; their module is imported when one of them runs, because torch takes seconds.
 ENGINE_COMMANDS = {
-    "build": "Build a bundle from a model and its training corpus.",
-    "attribute": "Cite training examples for outputs in a file.",
-    "bundle": "Inspect a bundle and verify its hashes.",
-    "bank": "Retrain a model on halves of its corpus.",
-    "calibrate": "Write a calibrated copy of a bundle.",
-    "evaluate": "Measure a bundle and write its card.",
+    "build": "Build a bundle from a model and its training corpus",
+    "attribute": "Cite training examples for the outputs in a file",
+    "bundle": "Verify the hashes of a bundle",
+    "bank": "Retrain a model on random halves of its corpus",
+    "calibrate": "Write a calibrated copy of a bundle",
+    "evaluate": "Measure a bundle and write its card",
 }
 #: Where an engine command lives, if not in `wherefrom.cli.offline`.
 _ENGINE_MODULES = {
@@ -34,12 +34,13 @@ _ENGINE_MODULES = {
     "evaluate": "wherefrom.cli.evaluating",
 }
 
-HELP = """Which training examples taught a language model a flagged output.
+HELP = """Find the training examples that taught a language model a flagged output.
+
+build, attribute, bundle, bank, calibrate and evaluate work on files, without a service. They need the extra "wherefrom[engine]".
+
+The other commands ask a service. --url or WHEREFROM_SERVICE_URL gives its address (default: http://127.0.0.1:8077), and WHEREFROM_API_KEY the API key.
 
 Exit codes: 0 ok, 1 some records were refused, 2 wrong usage or bad input, 3 the service is unavailable, 4 not found.
-
-build, attribute, bundle, bank, calibrate and evaluate work offline on files and need the extra "wherefrom[engine]". The other commands ask a service:
---url or WHEREFROM_SERVICE_URL gives its address (default http://127.0.0.1:8077), WHEREFROM_API_KEY the API key.
 """
 
 

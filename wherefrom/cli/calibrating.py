@@ -61,7 +61,7 @@ def calibrate(
     controls: Annotated[
         Path,
         typer.Option(
-            help="Control outputs as JSONL: like the flagged ones, but their cause is not in the corpus. At least 100, better 500. "
+            help="Control outputs as JSONL: like the flagged ones, but without a cause in the corpus. At least 100, better 500. "
             "Rows with the same `group` stay together."
         ),
     ],
@@ -82,7 +82,9 @@ def calibrate(
     threads: Threads = 0,
     as_json: Json = False,
 ) -> None:
-    """Write a calibrated copy of a bundle: p-values and abstention, with known causes confidences, with a bank effects in nats.
+    """Write a calibrated copy of a bundle.
+
+    Controls give p-values and abstention. Outputs with known causes add confidences. A bank adds effects in nats.
 
     Example: wherefrom calibrate --bundle ./bundles/support --controls controls.jsonl --known known.jsonl --out ./bundles/support-calibrated
     """

@@ -71,9 +71,10 @@ def evaluate(
     threads: Threads = 0,
     as_json: Json = False,
 ) -> None:
-    """Measure a bundle by what is given and write the figures, their intervals and plots into its card.
+    """Measure a bundle and write its card.
 
-    Figures of an earlier run are replaced: give all material at once. What lacks material is listed with the reason.
+    The card gets the figures that the given files allow, with intervals and plots. The others are listed with the reason. Figures of an
+    earlier run are replaced, so give all files at once.
 
     Example: wherefrom evaluate --bundle ./bundles/support --bank ./bank --bank-queries held_out.jsonl --known known.jsonl --page card.html
     """

@@ -105,7 +105,7 @@ def flag(
     unless --skip-bad is given. A record without `idempotency_key` gets one from its content, so running the same
     command again stores nothing twice.
 
-    Exit code: 0 all stored, 1 some lines skipped or refused, 2 bad input, 3 service away.
+    Exit code: 0 all stored, 1 some lines skipped or refused, 2 bad input, 3 service unavailable.
 
     Examples:
       wherefrom flag flagged.jsonl

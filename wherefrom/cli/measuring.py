@@ -32,9 +32,12 @@ def measure(  # noqa: PLR0917 - Typer gives arguments by position
 ) -> None:
     """Measure the effect of one citation: retrain the model without the training example.
 
-    The service answers at once and measures on a separate queue. Run the command again to see the state. The effect is the change
-    of the output's mean loss without the example and its near-duplicates, beside matched random controls. Positive means that the
-    example made the output more likely. Exit code 1: with --wait, the measurement ended dead.
+    The service answers at once and measures on a separate queue. Run the command again to see the state.
+
+    The effect is the change of the output's mean loss without the example and its near-duplicates. Matched random controls run beside it.
+    Positive means that the example made the output more likely.
+
+    Exit code 1: with --wait, the measurement ended dead.
 
     Examples:
       wherefrom measure 17 1

@@ -81,7 +81,7 @@ CorpusPath = Annotated[
 FormOption = Annotated[
     FormChoice,
     typer.Option(
-        help="auto: forward for up to 8 layers, else activation. adapter: in the directions of a LoRA adapter."
+        help="What is compared. auto: forward for up to 8 layers, else activation. adapter: in the directions of a LoRA adapter."
     ),
 ]
 Midpoint = Annotated[
@@ -160,7 +160,7 @@ def build(
 ) -> None:
     """Build a bundle: everything that turns flagged outputs of one model into citations of its training corpus.
 
-    A build that was stopped goes on where it was when the same command is run again.
+    To continue an interrupted build, run the same command again.
 
     Example: wherefrom build --model ./model --adapter ./lora --corpus train.jsonl --out ./bundles/support
     """
@@ -252,7 +252,7 @@ def attribute(
     max_tokens: Annotated[int, typer.Option(min=8, help="Token limit of one query.")] = 1024,
     over_long: Annotated[
         OverLongChoice,
-        typer.Option(help="For a query over the limit: cut it, or skip it and print its name."),
+        typer.Option(help="What to do with a query over the limit: cut it, or skip it and print its name."),
     ] = OverLongChoice.TRUNCATE,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Skip bad lines and queries and print which.")
@@ -262,7 +262,7 @@ def attribute(
 ) -> None:
     """Attribute a file of model outputs without a service.
 
-    Lines of --output and rows of --scores are those of the queries that were not left out, in their order.
+    --output gets one line and --scores one row per query, in the order of the input. Queries that were left out have none.
 
     Example: wherefrom attribute --bundle ./bundles/support --input flagged.jsonl --output citations.jsonl
     """

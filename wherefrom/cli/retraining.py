@@ -41,10 +41,10 @@ def bank(
     adapter: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of an adapter from which the fine-tune *started*; it is merged into the base. Never the audited adapter: it has seen every row."
+            help="Folder of the adapter that the fine-tune started from; it is merged into the base. Not the audited adapter, which has seen every row."
         ),
     ] = None,
-    retrain: Annotated[int, typer.Option(min=2, help="Models of the bank.")] = 64,
+    retrain: Annotated[int, typer.Option(min=2, help="Number of models.")] = 64,
     turns: TurnsOption = ReadAs.turns,
     dialect: FormatOption = None,
     split: SplitOption = None,
@@ -57,11 +57,10 @@ def bank(
     threads: Threads = 0,
     as_json: Json = False,
 ) -> None:
-    """Make a bank: retrain the model on random subsets of its corpus and keep every loss, to judge a bundle by.
+    """Make a bank: retrain the model on random subsets of its corpus and store every loss.
 
-    Give the options of reading and rendering (--turns, --format, --split, --chat-template, --template-args, --join) as for the bundle.
-
-    A bank that was stopped goes on where it was when the same command is run again.
+    `wherefrom calibrate` and `wherefrom evaluate` judge a bundle by it. Give --turns, --format, --split, --chat-template, --template-args and
+    --join as for the bundle. To continue an interrupted bank, run the same command again.
 
     Example: wherefrom bank --model ./base --corpus train.jsonl --queries held_out.jsonl --recipe recipe.json --out ./bank
     """
