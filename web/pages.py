@@ -183,7 +183,7 @@ _WHY_MISSING = {
     "confidence": "No confidence: this bundle was not calibrated on outputs with known causes (`wherefrom calibrate --known`).",
     "conformal": "No conformal p: this bundle has no scores of control outputs. It cannot say whether the best citation "
     "is better than chance, and it never abstains (`wherefrom calibrate --controls`).",
-    "spans": "No marked stretches: the engine that answered stored none.",
+    "spans": "No marked text: the engine that answered stored none.",
 }
 
 _MEANINGS = (

@@ -145,7 +145,7 @@ def test_what_is_missing_says_why(stored_story, client):
     assert "No predicted effect: this bundle has no bank of retrained models" in page
     assert "No confidence: this bundle was not calibrated" in page
     assert "No conformal p: this bundle has no scores of control outputs" in page
-    assert "No marked stretches" in page
+    assert "No marked text" in page
     assert "WHEREFROM_RECIPE" in page
     assert "marked words" in page
 
