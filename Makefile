@@ -1,4 +1,4 @@
-# wherefrom: every target makes what it needs; `make help` lists them.
+# wherefrom. Every target makes what it needs first; `make help` lists the targets.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -25,13 +25,13 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS=$$'\t' read -r name text; do \
 		printf '  %-18s %s\n' "$$name" "$$text"; done
 
-demo: venv-demo ## flagged outputs in, citations on a local page: the whole path on a real model (ARGS=--exit ends when done)
+demo: venv-demo ## flag outputs of a real model and show their citations on a local page (ARGS=--exit ends when done)
 	@$(BIN)/python -m scripts.demo $(ARGS)
 
-test: venv ## all tests, with a real Redis and a real PostgreSQL from wheels (ARGS="-k name" narrows)
+test: venv ## run all tests, with a real Redis and a real PostgreSQL from wheels (ARGS="-k name" narrows)
 	@$(BIN)/python -m pytest $(ARGS)
 
-check: fmt-check lint types imports docs wheel ## everything that CI checks besides the full test run
+check: fmt-check lint types imports docs wheel ## run everything that CI checks besides the full test run
 
 venv: $(STAMP_DEV) ## make .venv with everything, for tests and development
 
@@ -49,32 +49,32 @@ fmt: venv ## format the code and apply safe fixes
 	@$(BIN)/ruff check --fix --exit-zero --quiet .
 	@$(BIN)/ruff format .
 
-fmt-check: venv ## is the code formatted?
+fmt-check: venv ## check the format of the code
 	@$(BIN)/ruff format --check .
 
-lint: venv ## ruff
+lint: venv ## run ruff
 	@$(BIN)/ruff check .
 
-types: venv ## mypy, strict
+types: venv ## run mypy, strict
 	@$(BIN)/mypy
 
-imports: venv ## import-linter: the layers of the house
+imports: venv ## check the layers with import-linter
 	@$(BIN)/lint-imports
 
-wheel: venv ## does the wheel hold wherefrom and nothing else?
+wheel: venv ## check that the wheel holds wherefrom and nothing else
 	@$(BIN)/python -m pytest -q tests/docs/test_wheel.py
 
-docs: venv ## are settings, errors, metrics and targets documented, and the generated pages up to date?
+docs: venv ## check that settings, errors, metrics and targets are documented and the generated pages current
 	@$(BIN)/python -m scripts.generate_reference --check
 	@$(BIN)/python -m pytest -q tests/docs --ignore tests/docs/test_wheel.py
 
-docs-write: venv ## write docs/settings.md, docs/errors.md and docs/metrics.md anew
+docs-write: venv ## write docs/settings.md, docs/errors.md and docs/metrics.md from the code
 	@$(BIN)/python -m scripts.generate_reference
 
-test-integration: venv ## only the tests that talk to a real Redis and PostgreSQL
+test-integration: venv ## run only the tests that need a real Redis and PostgreSQL
 	@$(BIN)/python -m pytest tests/integration $(ARGS)
 
-bench: venv ## what attribution costs on top of the model (benchmarks/overhead.py)
+bench: venv ## measure the cost of attribution on top of the model
 	@$(BIN)/python -m benchmarks.overhead $(ARGS)
 
 up: venv-demo ## run the whole service here without Docker: Redis, intake, worker, sweeper, web

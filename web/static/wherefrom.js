@@ -46,7 +46,7 @@ function showControls() {
   document.querySelectorAll("[data-live-reload]").forEach((one) => { one.hidden = true; });
   document.querySelectorAll("[data-live-toggle]").forEach((one) => {
     one.hidden = false;
-    one.textContent = paused ? "Go on" : "Pause";
+    one.textContent = paused ? "Resume" : "Pause";
   });
   note()?.classList.toggle("paused", paused);
 }

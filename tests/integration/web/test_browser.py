@@ -128,7 +128,7 @@ def test_the_list_follows_the_work(server, page, complaints, sqlite_story):
     AuditQueue(database).finish([Finished(claim.audits[0], answer, 1)])
     expect(page.locator("table.audits tbody tr")).to_have_count(1, timeout=15_000)
     page.get_by_role("button", name="Pause").click()
-    expect(page.get_by_role("button", name="Go on")).to_be_visible()
+    expect(page.get_by_role("button", name="Resume")).to_be_visible()
     assert complaints == []
 
 
