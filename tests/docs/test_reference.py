@@ -1,5 +1,6 @@
 """Every setting, metric, error code and Makefile target is documented, and the generated pages are up to date."""
 
+import json
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 from scripts import generate_reference
 from wherefrom import errors
 from wherefrom.metrics import PREFIX, declared_metrics
+from wherefrom.retraining.recipe import Lora, Recipe
 from wherefrom.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -61,6 +63,22 @@ def test_every_target_has_a_comment():
     phony = re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE)
     assert phony is not None
     assert sorted(phony.group(1).split()) == sorted(makefile_targets())
+
+
+def test_the_recipe_is_documented():
+    """docs/operations.md names every field with its default, and its example is a recipe."""
+    page = (DOCS / "operations.md").read_text("utf-8")
+    section = page.split("### The recipe")[1].split("\n## ")[0]
+    example = re.search(r"```json\n(.*?)```", section, re.DOTALL)
+    assert example is not None
+    assert Recipe.model_validate_json(example.group(1)).lora is not None
+    for name, field in {**Recipe.model_fields, **Lora.model_fields}.items():
+        (row,) = [line for line in section.splitlines() if line.startswith("|") and f"`{name}`" in line]
+        shown = "null" if field.default is None else json.dumps(field.default)
+        stated = [float(one) for one in re.findall(r"(?<![\w-])\d[\d.]*(?:e-\d+)?", row)]
+        numbers = field.default if isinstance(field.default, tuple) else (field.default,)
+        assert all(one in stated for one in numbers if isinstance(one, int | float)), f"{name}: {shown}"
+        assert all(one in row for one in numbers if isinstance(one, str)), f"{name}: {shown}"
 
 
 def test_generated_pages_are_up_to_date():
