@@ -50,6 +50,11 @@ def test_the_library_as_documented(
     assert capsys.readouterr().out.strip()
 
 
+def test_the_readme_fits_on_a_screen_or_two() -> None:
+    """600 words at most; the rest belongs into docs/."""
+    assert len((ROOT / "README.md").read_text("utf-8").split()) <= 600
+
+
 def test_the_readme_shows_the_library_in_five_lines() -> None:
     """One block, five lines of code at most."""
     (block,) = python_blocks("README.md", "open_bundle")
