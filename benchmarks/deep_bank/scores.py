@@ -38,7 +38,7 @@ from wherefrom.records import Query
 from wherefrom.retraining.training import token_rows
 
 Matrix = npt.NDArray[np.float32]
-FORMS: tuple[BundleForm, ...] = ("forward", "activation", "adapter")
+FORMS: tuple[BundleForm, ...] = ("forward", "activation", "adapter", "adapter-forward")
 #: Strengths and dampings of the form `adapter` that are tried on the choosing half.
 STRENGTHS = (1.0, 0.5, 0.0)
 DAMPINGS = (0.1, 0.03, 0.01, 0.003)

@@ -135,8 +135,7 @@ class LanguageAttributor:
         factors = contrast(whole, [query.preferred is not None for query in queries])
         norms = kernel_norms(factors)
         projected = self._bundle.projection.apply(factors, norms).numpy()
-        centred = read.pooled[: len(queries)] - self._bundle.pooled_centre
-        pooled = torch.nn.functional.normalize(centred, dim=1).numpy()
+        pooled = self._bundle.pooling.apply(read.pooled[: len(queries)]).numpy()
         encoder = self._bundle.encoded
         encoded = None if encoder is None else encoder.encoder.embed([query.text for query in queries])
         return [

@@ -10,7 +10,7 @@ from torch import Tensor
 from wherefrom.attribution.cores import CoreStore
 from wherefrom.attribution.factors import Factors, FactorStore
 from wherefrom.attribution.kernel import kernel_scores, token_kernel
-from wherefrom.attribution.models.reading import BundleForm
+from wherefrom.attribution.models.reading import BundleForm, reads_adapter
 from wherefrom.attribution.retrieval.core_projection import CoreProjection
 from wherefrom.attribution.retrieval.projection import Projection
 
@@ -71,7 +71,7 @@ def open_features(bundle: Path, form: BundleForm) -> tuple[ExampleStore, Project
         BundleCorrupt: a file cannot be read.
     """
     features, file = bundle / "features", bundle / "projection.safetensors"
-    if form == "adapter":
+    if reads_adapter(form):
         projection = CoreProjection.load(file)
         return CoreStore(features, projection), projection
     return TokenStore(features), Projection.load(file)

@@ -58,6 +58,14 @@ class FormChoice(StrEnum):
     FORWARD = "forward"
     ACTIVATION = "activation"
     ADAPTER = "adapter"
+    ADAPTER_FORWARD = "adapter-forward"
+
+
+class SimilarityChoice(StrEnum):
+    """Which states similarity compares."""
+
+    HIDDEN = "hidden"
+    ADAPTER = "adapter"
 
 
 class OverLongChoice(StrEnum):
@@ -81,7 +89,13 @@ CorpusPath = Annotated[
 FormOption = Annotated[
     FormChoice,
     typer.Option(
-        help="What is compared. auto: forward for up to 8 layers, else activation. adapter: in the directions of a LoRA adapter."
+        help="What is compared. auto: forward for up to 8 layers, else activation. adapter: in the directions of a LoRA adapter. adapter-forward: the same, without a backward pass for outputs."
+    ),
+]
+SimilarityOption = Annotated[
+    SimilarityChoice | None,
+    typer.Option(
+        help="The states that similarity compares. hidden: a hidden state. adapter: what the adapter saw in all of its layers (forms adapter and adapter-forward)."
     ),
 ]
 Midpoint = Annotated[
@@ -133,6 +147,7 @@ def build(
     out: Annotated[Path, typer.Option(help="Folder of the new bundle; must not exist.")],
     adapter: Adapter = None,
     form: FormOption = FormChoice.AUTO,
+    similarity: SimilarityOption = None,
     model_name: Annotated[
         str | None, typer.Option(help="Revision name that producers send; default: the folders' names.")
     ] = None,
@@ -167,6 +182,7 @@ def build(
     set_threads(threads)
     options = BuildOptions(
         form=form.value,
+        similarity=None if similarity is None else similarity.value,
         model_name=model_name,
         max_tokens=max_tokens,
         candidates=candidates,

@@ -22,7 +22,7 @@ def test_build_and_attribute(run: RunCommand, tmp_path: Path) -> None:
     out, output, scores = tmp_path / "bundle", tmp_path / "citations.jsonl", tmp_path / "scores.npy"
     given = ("--model", str(model), "--adapter", str(adapter), "--corpus", str(corpus), "--form", "adapter")
     built = run("build", *given, "--out", str(out))
-    assert (built.code, "form adapter" in " ".join(built.out.split())) == (0, True), built.err
+    assert (built.code, "form is adapter" in " ".join(built.out.split())) == (0, True), built.err
     asked = ("--bundle", str(out), "--input", str(queries))
     done = run("attribute", *asked, "--output", str(output), "--scores", str(scores), "--json")
     assert done.code == 0, done.err

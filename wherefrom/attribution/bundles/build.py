@@ -15,17 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from wherefrom.atomic import disk_errors, move_folder, write_text
+from wherefrom.attribution.bundles.adapter_files import write_adapter_files
 from wherefrom.attribution.bundles.card import learning_on_card, new_card, reading_coverage
 from wherefrom.attribution.bundles.examples import write_examples
-from wherefrom.attribution.bundles.features import (
-    feature_writer,
-    write_projection,
-    write_token_sketches,
-    write_usual_shares,
-)
+from wherefrom.attribution.bundles.features import feature_writer, write_projection
 from wherefrom.attribution.bundles.learned import check_learned
 from wherefrom.attribution.bundles.manifest import (
     CARD,
@@ -65,6 +61,7 @@ from wherefrom.attribution.retrieval.encoder import (
 )
 from wherefrom.attribution.retrieval.index import ORIGINALS, HnswIndex, originals_of
 from wherefrom.attribution.retrieval.lexical import LexicalIndex
+from wherefrom.attribution.retrieval.pooling import Pooling
 from wherefrom.attribution.whitening import SecondMoments, Whitener
 from wherefrom.errors import ConfigurationError
 from wherefrom.records import sha256_of_json, utc_now
@@ -193,12 +190,11 @@ class _Build:
             loss = self._write_factors(shards, shards.moments(len(rows)), len(rows), ranks=ranks_of(reader))
         with self._timed("projection"):
             projection = self._write_projection()
-            self._write_sketches(shards, len(rows))
         with self._timed("lexical"):
             self._write_texts(rendered, reader)
         if isinstance(reader, AdapterReader):
-            with self._timed("usual_shares"):
-                write_usual_shares(self._bundle, reader.names)
+            with self._timed("adapter"):
+                write_adapter_files(self._bundle, reader, lambda: shards.read(len(rows)))
         if self._parameters.full_tier:
             with self._timed("full_tier"):
                 build_path(self._points, rows, bundle=self._bundle, progress=self._progress)
@@ -250,6 +246,7 @@ class _Build:
             layers=self._parameters.layers,
             similarity_layer=self._parameters.similarity_layer,
             adapter_dir=self._adapter_dir,
+            similarity=self._parameters.similarity or "hidden",
         )
         missing = shards.missing(len(rows))
         total = sum(len(row.ids) for row in rows)
@@ -263,7 +260,7 @@ class _Build:
     def _write_factors(
         self, shards: ShardFolder, moments: SecondMoments, count: int, *, ranks: Sequence[int] | None
     ) -> float:
-        """Whiten, quantise and store the factors, and the centred pooled states; returns the corpus' mean loss."""
+        """Whiten, quantise and store the factors, and what similarity compares; returns the corpus' mean loss."""
         whitener = Whitener.fit(moments, self._parameters.damping, ranks=ranks)
         save_file({"a": whitener.a, "b": whitener.b}, self._bundle / "whitening.safetensors")
         pooled, losses = [], []
@@ -276,10 +273,9 @@ class _Build:
                 self._progress("whiten", sum(map(len, losses)), count)
             writer.finish()
         states = torch.cat(pooled)  # [N, D]
-        centre = states.mean(dim=0)
-        unit = torch.nn.functional.normalize(states - centre, dim=1)
-        np.save(self._bundle / "features" / "pooled_centre.npy", centre.numpy())
-        np.save(self._bundle / "features" / "pooled.npy", unit.numpy())
+        pooling = Pooling.fit(states, self._parameters.similarity or "hidden")
+        pooling.save(self._bundle / "features")
+        np.save(self._bundle / "features" / "pooled.npy", pooling.apply(states).numpy())
         return float(torch.cat(losses).mean())
 
     def _write_projection(self) -> ProjectionEntry:
@@ -299,15 +295,6 @@ class _Build:
         HnswIndex.build(pooled, self._originals).save(folder / "similarity.hnsw")
         self._progress("index", 1, 1)
         return entry
-
-    def _write_sketches(self, shards: ShardFolder, count: int) -> None:
-        """What explains the citations of the form `adapter`; the other forms keep every token's factors."""
-        if self._parameters.form != "adapter":
-            return
-        stored = load_file(self._bundle / "whitening.safetensors")
-        whitener = Whitener(stored["a"], stored["b"])
-        write_token_sketches(self._bundle, (shard.whitened(whitener) for shard in shards.read(count)))
-        self._progress("sketch tokens", count, count)
 
     def _write_texts(self, rendered: Sequence[RenderedRow], reader: ReadsSignals) -> None:
         """Everything that is made of the corpus' words: BM25, near-duplicate groups, texts, tokens."""

@@ -5,10 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
 
 from wherefrom.attribution.bundles.examples import ExampleTexts
 from wherefrom.attribution.bundles.manifest import Manifest, read_manifest
@@ -18,6 +16,7 @@ from wherefrom.attribution.ekfac.path import EkfacPath, load_path
 from wherefrom.attribution.explanation.modules import USUAL_SHARES, ModuleEvidence, ModuleMap, UsualShares
 from wherefrom.attribution.fusion import FusionWeights
 from wherefrom.attribution.models.adapted import AdapterReader
+from wherefrom.attribution.models.adjoint import ADJOINT, Adjoint
 from wherefrom.attribution.models.files import ModelFingerprint, ModelFolders
 from wherefrom.attribution.models.model import LanguageModel, load_model
 from wherefrom.attribution.models.reading import make_reader
@@ -32,6 +31,7 @@ from wherefrom.attribution.retrieval.encoder import (
 )
 from wherefrom.attribution.retrieval.index import ORIGINALS, ExactIndex, HnswIndex, Rows, VectorIndex, Vectors
 from wherefrom.attribution.retrieval.lexical import LexicalIndex
+from wherefrom.attribution.retrieval.pooling import Pooling
 from wherefrom.attribution.stored import ExampleStore, Projects, open_features
 from wherefrom.attribution.whitening import Whitener
 from wherefrom.errors import BundleCorrupt, BundleMismatch
@@ -55,9 +55,9 @@ class Bundle:
     projection: Projects
     #: `[N, P]` projected vectors of the corpus, memory-mapped.
     vectors: Vectors
-    #: `[N, D]` centred unit mean hidden states, memory-mapped.
+    #: `[N, D]` what similarity compares (`retrieval.pooling`), memory-mapped.
     pooled: Vectors
-    pooled_centre: Tensor
+    pooling: Pooling
     index: VectorIndex
     similarity: VectorIndex
     lexical: LexicalIndex
@@ -131,6 +131,8 @@ def open_bundle(
         layers=parameters.layers,
         similarity_layer=parameters.similarity_layer,
         adapter_dir=folders.adapter,
+        similarity=parameters.similarity or "hidden",
+        adjoint=Adjoint.load(path / ADJOINT) if parameters.form == "adapter-forward" else None,
     )
     return Bundle(
         path=path,
@@ -144,7 +146,7 @@ def open_bundle(
         projection=projection,
         vectors=vectors,
         pooled=pooled,
-        pooled_centre=torch.from_numpy(np.load(features / "pooled_centre.npy", allow_pickle=False)),
+        pooling=Pooling.load(features),
         index=_index(
             path / "index" / "projected.hnsw", _unit(vectors) if exact_search else vectors, exact=exact_search
         ),

@@ -8,6 +8,7 @@ import torch
 from wherefrom.attribution.bundles.manifest import Parameters, ProjectionEntry, ReadingEntry
 from wherefrom.attribution.learning import Learning
 from wherefrom.attribution.models.model import LanguageModel
+from wherefrom.attribution.models.reading import reads_adapter
 from wherefrom.attribution.models.render import TokenRow
 
 
@@ -61,8 +62,13 @@ def new_card(
 
 
 def _weights_covered(parameters: Parameters) -> str:
-    if parameters.form == "adapter":
-        return "the directions of the adapter in every layer that it adapts, read with the adapter at half strength"
+    if reads_adapter(parameters.form):
+        predicted = (
+            "; error signals of outputs are predicted, without a backward pass"
+            if parameters.form == "adapter-forward"
+            else ""
+        )
+        return f"the directions of the adapter in every layer that it adapts, read with the adapter at half strength{predicted}"
     if parameters.full_tier:
         return "all linear layers of the blocks (full tier) for important audits; the kernel acts on the residual stream"
     return "none directly: the kernel acts on the residual stream, not on weight gradients"

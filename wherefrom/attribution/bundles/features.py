@@ -1,20 +1,16 @@
 """Writes the features of a corpus and their projection into a bundle, as its form stores them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from wherefrom.attribution.bundles.manifest import ProjectionEntry
-from wherefrom.attribution.cores import CoreStore, CoreWriter, write_sketches
-from wherefrom.attribution.explanation.modules import USUAL_SHARES, ModuleMap, UsualShares
+from wherefrom.attribution.cores import CoreStore, CoreWriter
 from wherefrom.attribution.factors import Factors, FactorStore, FactorWriter, pack
-from wherefrom.attribution.groups import read_groups
-from wherefrom.attribution.models.reading import BundleForm
+from wherefrom.attribution.models.reading import BundleForm, reads_adapter
 from wherefrom.attribution.retrieval.core_projection import CoreProjection
 from wherefrom.attribution.retrieval.projection import Projection, choose_size
 
@@ -47,7 +43,7 @@ class _TokenWriter(FactorWriter):
 def feature_writer(bundle: Path, form: BundleForm, *, examples: int) -> WritesFeatures:
     """The writer of a form's features: the factors of every token, or one core per layer and example."""
     folder = bundle / FEATURES
-    return CoreWriter(folder, examples) if form == "adapter" else _TokenWriter(folder)
+    return CoreWriter(folder, examples) if reads_adapter(form) else _TokenWriter(folder)
 
 
 def write_projection(bundle: Path, form: BundleForm, *, budget_bytes: int) -> tuple[Tensor, ProjectionEntry]:
@@ -57,7 +53,7 @@ def write_projection(bundle: Path, form: BundleForm, *, budget_bytes: int) -> tu
         Projected vectors of the corpus `[N, P]`, and the projection's size.
     """
     file = bundle / PROJECTION
-    if form == "adapter":
+    if reads_adapter(form):
         cores = CoreStore(bundle / FEATURES)
         CoreProjection.fit(cores, budget_bytes=budget_bytes).save(file)
         turned = CoreProjection.load(file)  # what is stored, not what was fitted
@@ -76,22 +72,6 @@ def write_projection(bundle: Path, form: BundleForm, *, budget_bytes: int) -> tu
     return projection.apply_all(store), _entry(
         file, groups, (size.rank_a, size.rank_b), dimensions=projection.dimensions, budget_bytes=budget_bytes
     )
-
-
-def write_token_sketches(bundle: Path, parts: Iterable[Factors]) -> None:
-    """What the form `adapter` keeps of each token, behind its projection; see `cores`."""
-    with torch.no_grad():
-        write_sketches(bundle / FEATURES, parts, CoreProjection.load(bundle / PROJECTION))
-
-
-def write_usual_shares(bundle: Path, names: Sequence[str]) -> None:
-    """What each part of the model carries of an average citation; the cores, their vectors and the near-duplicate groups stand in the bundle already."""
-    store = CoreStore(bundle / FEATURES)
-    vectors = np.load(bundle / FEATURES / "vectors.npy", mmap_mode="r", allow_pickle=False)
-    groups = read_groups(bundle, len(store))
-    usual = UsualShares.measure(store, ModuleMap.of(names), vectors=vectors, groups=groups)
-    if usual.pairs:
-        usual.save(bundle / USUAL_SHARES)
 
 
 def _entry(

@@ -93,12 +93,14 @@ class CorpusEntry(Grown):
 class Parameters(Grown):
     """Everything that decides the numbers of a bundle besides model and corpus."""
 
-    LATER: ClassVar[frozenset[str]] = frozenset({"rendering"})
+    LATER: ClassVar[frozenset[str]] = frozenset({"rendering", "similarity"})
 
-    form: Literal["forward", "activation", "adapter"]
+    form: Literal["forward", "activation", "adapter", "adapter-forward"]
     #: Hidden states that are read, 0 = embedding; none where the form reads the directions of an adapter.
     layers: tuple[int, ...]
     similarity_layer: int
+    #: Which states similarity compares (`retrieval.pooling`); None for the hidden state of `similarity_layer`.
+    similarity: Literal["adapter"] | None = None
     #: Whether signals are also read half-way between the first and the final weights (see `models.trajectory`).
     midpoint: bool = False
     #: Whether EK-FAC factors are stored, for audits that are marked important.

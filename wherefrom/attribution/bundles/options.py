@@ -8,8 +8,9 @@ from wherefrom.attribution.bundles.manifest import Parameters
 from wherefrom.attribution.corpus.rows import Corpus, ReadAs
 from wherefrom.attribution.fusion import FusionWeights
 from wherefrom.attribution.models.model import LanguageModel
-from wherefrom.attribution.models.reading import BundleForm
+from wherefrom.attribution.models.reading import BundleForm, reads_adapter
 from wherefrom.attribution.models.rule import RenderingRule
+from wherefrom.attribution.models.signals import Similarity
 from wherefrom.attribution.retrieval.candidates import default_candidates
 from wherefrom.attribution.whitening import ADAPTER_DAMPING, DAMPING
 from wherefrom.errors import ConfigurationError
@@ -17,6 +18,8 @@ from wherefrom.errors import ConfigurationError
 #: Models up to this many blocks get the form `forward` when the form is `auto`.
 SHALLOW_LAYERS = 8
 _LAYERS_READ = 4
+#: Which states similarity compares in the forms that read an adapter, where nobody chose.
+ADAPTER_SIMILARITY: Similarity = "hidden"
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ class BuildOptions:
     rendering: RenderingRule = field(default_factory=RenderingRule)
     #: How the corpus is read: which turns are explained, which format, which split.
     read: ReadAs = field(default_factory=ReadAs)
+    #: Which states similarity compares; None for what the form takes by default.
+    similarity: Similarity | None = None
     #: Folder of a sentence encoder for the order shown; the bundle gets a copy of it.
     encoder: Path | None = None
     weights: FusionWeights = field(default_factory=FusionWeights)
@@ -69,17 +74,18 @@ def parameters_of(language: LanguageModel, corpus: Corpus, options: BuildOptions
         if options.form != "auto"
         else ("forward" if language.layers <= SHALLOW_LAYERS else "activation")
     )
-    if form == "adapter" and (options.midpoint or options.full_tier):
+    if reads_adapter(form) and (options.midpoint or options.full_tier):
         raise ConfigurationError(
-            "the form `adapter` already reads the half-way point and has no full tier: remove --midpoint and --full-tier"
+            f"the form `{form}` already reads the half-way point and has no full tier: remove --midpoint and --full-tier"
         )
     return Parameters(
         form=form,
         layers=default_layers(form, language.layers),
         similarity_layer=round(0.75 * language.layers),
+        similarity=_similarity(form, options.similarity),
         midpoint=options.midpoint,
         full_tier=options.full_tier,
-        damping=ADAPTER_DAMPING if form == "adapter" else DAMPING,
+        damping=ADAPTER_DAMPING if reads_adapter(form) else DAMPING,
         max_tokens=min(options.max_tokens, language.max_positions),
         candidates=min(options.candidates or default_candidates(len(corpus.rows)), len(corpus.rows)),
         weight_influence=options.weights.influence,
@@ -92,9 +98,23 @@ def parameters_of(language: LanguageModel, corpus: Corpus, options: BuildOptions
     )
 
 
+def _similarity(form: BundleForm, asked: Similarity | None) -> Literal["adapter"] | None:
+    """What the manifest says of the states that similarity compares.
+
+    Raises:
+        ConfigurationError: those of an adapter, in a form that does not read them.
+    """
+    if asked == "adapter" and not reads_adapter(form):
+        raise ConfigurationError(
+            f"--similarity adapter compares what an adapter saw, and the form `{form}` does not read it: choose --form adapter or adapter-forward"
+        )
+    chosen = asked or (ADAPTER_SIMILARITY if reads_adapter(form) else "hidden")
+    return "adapter" if chosen == "adapter" else None
+
+
 def default_layers(form: BundleForm, layers: int) -> tuple[int, ...]:
     """Four hidden states, evenly spaced: the embedding included for `forward`, left out for `activation`; none for `adapter`."""
-    if form == "adapter":
+    if reads_adapter(form):
         return ()
     if form == "forward":
         steps = [layers * step / (_LAYERS_READ - 1) for step in range(_LAYERS_READ)]

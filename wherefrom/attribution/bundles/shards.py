@@ -35,6 +35,7 @@ class RawShard:
     lengths: tuple[int, ...]
     pooled: Tensor  # [B, D]
     loss: Tensor  # [B]
+    context: Tensor | None = None  # [S, F], see `Signals`
 
     def whitened(self, whitener: Whitener) -> Factors:
         """The shard's factors."""
@@ -80,6 +81,7 @@ class ShardFolder:
                 loss=raw.loss.numpy(),
                 moments_a=moments.a,
                 moments_b=moments.b,
+                **({} if raw.context is None else {"context": raw.context.half().numpy()}),
             )
         return sum(len(row.ids) for row in part)
 
@@ -108,6 +110,7 @@ class ShardFolder:
                     tuple(int(length) for length in stored["lengths"]),
                     torch.from_numpy(stored["pooled"]),
                     torch.from_numpy(stored["loss"]),
+                    torch.from_numpy(stored["context"]).float() if "context" in stored else None,
                 )
 
 
@@ -134,7 +137,7 @@ def shard_count(rows: int) -> int:
 
 def read_rows(rows: Sequence[TokenRow], reader: ReadsSignals) -> RawShard:
     """Signals of rows in their order, computed in batches of like length."""
-    parts: dict[int, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
+    parts: dict[int, tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]] = {}
     packs = pack_rows(
         [len(row.ids) for row in rows], BATCH_TOKENS, completions=[row.completion_tokens for row in rows]
     )
@@ -147,15 +150,18 @@ def read_rows(rows: Sequence[TokenRow], reader: ReadsSignals) -> RawShard:
             signals.b.split(lengths),
             signals.pooled,
             signals.loss,
+            [None] * len(batch) if signals.context is None else signals.context.split(lengths),
             strict=True,
         )
-        for index, a, b, pooled, loss in split:
-            parts[index] = a, b, pooled, loss
+        for index, a, b, pooled, loss, context in split:
+            parts[index] = a, b, pooled, loss, context
     ordered = [parts[index] for index in range(len(rows))]
+    contexts = [one[4] for one in ordered if one[4] is not None]
     return RawShard(
         torch.cat([one[0] for one in ordered]),
         torch.cat([one[1] for one in ordered]),
         tuple(len(one[0]) for one in ordered),
         torch.stack([one[2] for one in ordered]),
         torch.stack([one[3] for one in ordered]),
+        torch.cat(contexts) if contexts else None,
     )

@@ -21,13 +21,23 @@ from functools import partial
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor
 
+from wherefrom.attribution.models.adjoint import Adjoint
 from wherefrom.attribution.models.head import head_errors
 from wherefrom.attribution.models.lora import AdaptedLinear
 from wherefrom.attribution.models.model import LanguageModel
 from wherefrom.attribution.models.render import TokenRow
-from wherefrom.attribution.models.signals import Pass, Places, SignalReader, Signals, segment_mean
+from wherefrom.attribution.models.signals import (
+    Pass,
+    Places,
+    SignalReader,
+    Signals,
+    Similarity,
+    segment_mean,
+    unit_rms,
+)
 from wherefrom.errors import UnusableModel
 
 #: Strength of the adapter at the point that is read.
@@ -52,7 +62,22 @@ class AdapterReader(SignalReader):
         *,
         similarity_layer: int,
         strength: float = STRENGTH,
+        similarity: Similarity = "hidden",
+        context: bool = False,
     ) -> None:
+        """Prepare a model for reading.
+
+        Args:
+            language: the audited model, adapter merged.
+            adapted: its adapted layers.
+            similarity_layer: hidden state for similarity.
+            strength: of the adapter at the point that is read.
+            similarity: whether that hidden state is pooled, or u of all layers laid end to end.
+            context: whether what error signals are predicted from is read too (`adjoint`).
+        """
+        self.with_context = context
+        self._similarity = similarity
+        self._in_prompt = False
         self._adapted = tuple(adapted)
         self._modules = dict(language.model.named_modules())
         self._missing = 1.0 - strength
@@ -84,22 +109,69 @@ class AdapterReader(SignalReader):
             explained = Places.find(rows, done.first)
             losses, ends, errors = self._ends(done, explained)
             torch.autograd.grad(ends, done.hidden[0], errors)  # the hooks keep what is wanted
-        flags = [self.reads(row) for row in rows]
-        read = Places.flagged(rows, done.first, flags)
-        lengths = tuple(sum(row.explained) for row in rows)
+        read = Places.flagged(rows, done.first, [self.reads(row) for row in rows])
         u, v = (
-            _stacked(
-                [read.of(self._once(one, layer)) for one, layer in zip(side, self._adapted, strict=True)]
-            )
+            self._of_layers(side, read)
             for side in ([one.states for one in caught], [one.errors for one in caught])
         )
+        context = None
+        if self.with_context:
+            wrong = errors if done.logits is None else self._output_errors(done, explained)[1]
+            context = self._context(rows, done, read, wrong)
+        return self._signals(rows, done, u, v, losses=losses, context=context)
+
+    def _of_layers(self, caught: Sequence[list[Tensor]], read: Places) -> Tensor:
+        """What the hooks of all layers kept, at the tokens that are read, `[S, G, r]`."""
+        found = [read.of(self._once(one, layer)) for one, layer in zip(caught, self._adapted, strict=True)]
+        return _stacked(found)
+
+    def _signals(
+        self,
+        rows: Sequence[TokenRow],
+        done: Pass,
+        u: Tensor,
+        v: Tensor,
+        *,
+        losses: Tensor,
+        context: Tensor | None,
+    ) -> Signals:
+        """Signals from u and v, with what is read at the explained tokens alone: pooled states and losses."""
+        lengths = tuple(sum(row.explained) for row in rows)
+        counted = _flags(rows)
+        if self._similarity == "adapter":
+            states = u[counted].flatten(1)
+        else:
+            hidden = done.hidden[self._similarity_layer].detach()
+            states = Places.find(rows, done.first).of(hidden)
         return Signals(
             u,
             v,
-            tuple(map(sum, flags)),
-            segment_mean(explained.of(done.hidden[self._similarity_layer].detach()), lengths),
+            tuple(len(row.explained) for row in rows),
+            segment_mean(states, lengths),
             segment_mean(losses[:, None], lengths)[:, 0],
+            context,
         )
+
+    @torch.no_grad()
+    def _context(self, rows: Sequence[TokenRow], done: Pass, read: Places, errors: Tensor) -> Tensor:
+        """X of `adjoint` at the tokens that are read, `[S, 2 D]`, from the output errors of the explained ones."""
+        own = errors.new_zeros(len(read.row), errors.shape[1])
+        own[_flags(rows)] = errors
+        held = read.of(done.hidden[self._similarity_layer].detach())
+        return torch.cat([own, unit_rms(held)], dim=1)
+
+    def _output_errors(self, done: Pass, explained: Places) -> tuple[Tensor, Tensor]:
+        """Losses `[S]` of the explained tokens and their gradients with respect to the last hidden state, `[S, D]`."""
+        weight, bias = self._head.weight, getattr(self._head, "bias", None)
+        if done.logits is None:
+            return head_errors(
+                explained.of(done.hidden[-1]).detach(), explained.targets, weight=weight, bias=bias
+            )
+        logits = explained.of(done.logits).detach()
+        losses = torch.nn.functional.cross_entropy(logits, explained.targets, reduction="none")
+        surplus = torch.softmax(logits, dim=-1)
+        surplus[torch.arange(len(surplus)), explained.targets] -= 1.0
+        return losses, surplus @ weight
 
     def _ends(self, done: Pass, explained: Places) -> tuple[Tensor, Tensor, Tensor]:
         """Losses `[S]`; the tensor where the gradient starts, and the loss' gradient with respect to it."""
@@ -109,12 +181,7 @@ class AdapterReader(SignalReader):
             )
             return losses.detach(), losses, torch.ones_like(losses)
         ends = explained.of(done.hidden[-1])
-        losses, errors = head_errors(
-            ends.detach(),
-            explained.targets,
-            weight=self._head.weight,
-            bias=getattr(self._head, "bias", None),
-        )
+        losses, errors = self._output_errors(done, explained)
         return losses, ends, errors
 
     @contextmanager
@@ -137,12 +204,23 @@ class AdapterReader(SignalReader):
         """A forward hook: weakens the adapter, and in a pass with a graph keeps u now and v when the gradient comes."""
         states = torch.nn.functional.linear(inputs[0], layer.low)  # [B, W, r]
         weakened: Tensor = output - self._missing * torch.nn.functional.linear(states, layer.high)
-        if weakened.requires_grad:
+        if not self._in_prompt:
             whole = layer.read_low is layer.low
             read = states if whole else torch.nn.functional.linear(inputs[0], layer.read_low)
             caught.states.append(read.detach())
+        if weakened.requires_grad:
             weakened.register_hook(lambda gradient: caught.errors.append(gradient @ layer.read_high))
         return weakened
+
+    def _fill_cache(
+        self, prompts: Sequence[tuple[int, ...]]
+    ) -> tuple["transformers.DynamicCache | None", Tensor | None]:
+        """As of the other forms; what the layers see of prompts is not kept."""
+        self._in_prompt = True
+        try:
+            return super()._fill_cache(prompts)
+        finally:
+            self._in_prompt = False
 
     @staticmethod
     def _once(values: list[Tensor], layer: AdaptedLinear) -> Tensor:
@@ -162,6 +240,45 @@ class AdapterReader(SignalReader):
         """As of the other forms, at the point that is read."""
         with self._hooked():
             return super()._probe()
+
+
+class ForwardAdapterReader(AdapterReader):
+    """Reads u off forward passes and predicts v from the output error and the states (`adjoint`); no gradient is formed."""
+
+    def __init__(
+        self,
+        language: LanguageModel,
+        adapted: Sequence[AdaptedLinear],
+        *,
+        similarity_layer: int,
+        adjoint: Adjoint,
+        strength: float = STRENGTH,
+        similarity: Similarity = "hidden",
+    ) -> None:
+        self._adjoint = adjoint
+        super().__init__(
+            language,
+            adapted,
+            similarity_layer=similarity_layer,
+            strength=strength,
+            similarity=similarity,
+        )
+
+    @torch.no_grad()
+    def read(self, rows: Sequence[TokenRow]) -> Signals:
+        """Signals of a batch of rows: u, and v as the map predicts it, `[S, G, r]`."""
+        with self._hooked() as caught:
+            done = self._split(rows) if self.split_pass else self._plain(rows)
+        read = Places.flagged(rows, done.first, [self.reads(row) for row in rows])
+        u = self._of_layers([one.states for one in caught], read)
+        losses, errors = self._output_errors(done, Places.find(rows, done.first))
+        v = self._adjoint.predict(self._context(rows, done, read, errors)).view(u.shape)
+        return self._signals(rows, done, u, v, losses=losses, context=None)
+
+
+def _flags(rows: Sequence[TokenRow]) -> Tensor:
+    """Whether the loss counts each completion token of all rows, `[S]`."""
+    return torch.tensor([flag for row in rows for flag in row.explained])
 
 
 def _stacked(values: Sequence[Tensor]) -> Tensor:

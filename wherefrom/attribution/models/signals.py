@@ -28,6 +28,8 @@ from wherefrom.attribution.models.render import TokenRow
 from wherefrom.errors import UnusableModel
 
 Form = Literal["forward", "activation"]
+#: Which states similarity compares: a hidden state, or what an adapter saw in all of its layers.
+Similarity = Literal["hidden", "adapter"]
 
 #: Largest difference of a logit between the split and the plain pass for the split pass to be used.
 PROBE_TOLERANCE = 2e-3
@@ -47,10 +49,12 @@ class Signals:
     b: Tensor
     #: Tokens of each row that are read, summing to S.
     lengths: tuple[int, ...]
-    #: `[B, D]` mean hidden state of the similarity layer over the explained positions.
+    #: `[B, D]` mean over the explained positions of the states that similarity compares.
     pooled: Tensor
     #: `[B]` mean loss of the explained tokens, nats.
     loss: Tensor
+    #: `[S, F]` what error signals are predicted from (`models.adjoint`); None where nobody asked.
+    context: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,7 @@ class SignalReader:
         held = torch.stack(
             [places.of(done.hidden[layer].detach()) for layer in self.layers], dim=1
         )  # [S, La, D]
-        a = held / held.square().mean(dim=-1, keepdim=True).sqrt().clamp_min(1e-12)
+        a = unit_rms(held)
         pooled = segment_mean(places.of(done.hidden[self._similarity_layer].detach()), lengths)
         return Signals(a, b, lengths, pooled, segment_mean(losses[:, None], lengths)[:, 0])
 
@@ -292,6 +296,11 @@ def common_prefix(sequences: Sequence[tuple[int, ...]]) -> int:
         if one != other:
             return index
     return min(len(first), len(last))
+
+
+def unit_rms(states: Tensor) -> Tensor:
+    """Hidden states divided by their root mean square along the last axis."""
+    return states / states.square().mean(dim=-1, keepdim=True).sqrt().clamp_min(1e-12)
 
 
 def segment_mean(values: Tensor, lengths: Sequence[int]) -> Tensor:
