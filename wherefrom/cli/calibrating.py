@@ -112,8 +112,10 @@ def calibrate(
         say(f"warning: {warning}", to_stderr=True)
     say(f"Built calibrated bundle {manifest.name} in {out}.")
     say(f"Controls: {fitted_on['controls_fit']} for the fit, {fitted_on['controls_null']} for p-values.")
-    known = counted(fitted_on["known"], "output")
-    say(f"Confidence: {f'fitted on {known} with known causes' if calibration.citations else _NO_CONFIDENCE}.")
+    taught = counted(fitted_on["known"], "output")
+    say(
+        f"Confidence: {f'fitted on {taught} with known causes' if calibration.citations else _NO_CONFIDENCE}."
+    )
     say(
         f"Effects in nats: {f'fitted on the bank {calibration.effects.label}' if calibration.effects else _NO_EFFECTS}."
     )

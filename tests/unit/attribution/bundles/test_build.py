@@ -366,7 +366,7 @@ def full_disk() -> OSError:
     return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def fail(error: Exception) -> Callable[..., Any]:
+def fail(error: BaseException) -> Callable[..., Any]:
     """A function that raises."""
 
     def raise_it(*arguments: Any, **options: Any) -> Any:
