@@ -1,21 +1,25 @@
 r"""Ten times more flagged outputs than the web service can store: what becomes of those that are let in, and of the others.
 
-    python -m benchmarks.overload [--database-url URL] [--seconds 10] [--factor 10] [--json]
+    python -m benchmarks.overload [--database-url URL] [--seconds 10] [--factor 10] [--connections kept|new] [--json]
 
-A real `python -m worker web` process on a free port. First its capacity: as many senders as it has slots, each sending one record after
-the other. Then `factor` times that rate, sent by the clock whether answers come or not. Latency is that of the sender, connection
-included. The senders share the machine with the service, so the capacity is that of this machine under its own load.
+A real `python -m worker web` process on a free port. First its capacity: `SENDERS` senders, each sending one record after the other. Then
+`factor` times that rate at random moments, whether answers come or not. Latency counts from the moment at which a request was due: it
+includes the wait for a connection, the connecting, and the lateness of the generator.
+
+The generator is one event loop that writes prepared bytes and reads no more of an answer than its status and length. It shares the
+machine with the service. Its share of a core and its lateness are part of the result; while both are small, the figures are the service's.
 """
 
 import argparse
 import asyncio
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,21 +27,36 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import uvloop
 
 from benchmarks.program import command, run
 from db import migrate
 
 SENDERS = 8
 START_S = 60.0
-#: Connections that the generator holds at most; beyond it a request counts as not sent.
-MOST_OPEN = 600
+#: Connections that the generator holds at most; beyond it a request waits for one, and its wait counts.
+MOST_OPEN = 2000
+#: How long the last answers are waited for, seconds.
+DRAIN_S = 15.0
+#: How often the generator sends what is due, seconds.
+TICK_S = 0.001
+#: One request of so many asks for `/healthz`.
+HEALTH_EVERY = 50
+#: Stands for the status of a request whose connection ended without an answer.
+LOST = 0
+
+_HEALTH = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+_LENGTH = b"content-length: "
 
 
 @dataclass
 class Answers:
-    """Seconds of every answer by status; 0 stands for none."""
+    """Seconds until every answer, by status."""
 
     seconds: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    def __len__(self) -> int:
+        return sum(map(len, self.seconds.values()))
 
     def count(self, status: int) -> int:
         """Answers with this status."""
@@ -45,65 +64,190 @@ class Answers:
 
     def quantile_ms(self, status: int, share: float) -> float | None:
         """A quantile of the latency of this status, milliseconds."""
-        return 1000 * float(np.quantile(self.seconds[status], share)) if self.seconds[status] else None
+        found = self.seconds[status]
+        return round(1000 * float(np.quantile(found, share)), 1) if found else None
 
 
-async def ask(port: int, answers: Answers, *, number: int, path: str = "/v1/flagged") -> None:
-    """Send one request on a connection of its own, and note its answer."""
+@dataclass(frozen=True)
+class Request:
+    """One request, and where its answer is noted."""
+
+    content: bytes
+    #: On the monotonic clock, seconds.
+    due: float
+    answers: Answers
+    #: Gets its result with the answer; for a sender that waits for it.
+    answered: asyncio.Future[None] | None = None
+
+    def end(self, status: int) -> None:
+        """Note the answer."""
+        self.answers.seconds[status].append(time.monotonic() - self.due)
+        if self.answered is not None and not self.answered.done():
+            self.answered.set_result(None)
+
+
+class Connection(asyncio.Protocol):
+    """A connection to the service. It carries one request at a time."""
+
+    def __init__(self, pool: "Pool", first: Request) -> None:
+        self._pool = pool
+        self._request: Request | None = first
+        self._received = bytearray()
+        self._transport: asyncio.WriteTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Send the request for which it was opened."""
+        self._transport = transport  # type: ignore[assignment]  # uvloop's transports inherit from nothing of asyncio
+        if self._request is not None:
+            self.send(self._request)
+
+    def send(self, request: Request) -> None:
+        """Send a request."""
+        self._request = request
+        if self._transport is not None:
+            self._transport.write(request.content)
+
+    def data_received(self, data: bytes) -> None:
+        """Note the answer when it is whole."""
+        self._received += data
+        head, ends, body = self._received.partition(b"\r\n\r\n")
+        if not ends or len(body) < int(head.lower().partition(_LENGTH)[2].partition(b"\r\n")[0]):
+            return
+        keeps = self._pool.keeps and b"connection: close" not in head.lower()
+        self._received.clear()
+        self._end(int(head[9:12]))
+        if keeps:
+            self._pool.free(self)
+        elif self._transport is not None:
+            self._transport.close()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """An answer that has not come will not come."""
+        del error
+        self._end(LOST)
+        self._pool.lost(self)
+
+    def _end(self, status: int) -> None:
+        request, self._request = self._request, None
+        if request is not None:
+            request.end(status)
+
+
+class Pool:
+    """Connections as the pool of an HTTP client holds them: kept while the service keeps them, or one for each request."""
+
+    def __init__(self, port: int, *, keeps: bool) -> None:
+        self.keeps = keeps
+        self.opened = 0
+        self._port = port
+        self._open = 0
+        self._idle: list[Connection] = []
+        self._waiting: deque[Request] = deque()
+        self._opening: set[asyncio.Task[None]] = set()
+
+    def send(self, request: Request) -> None:
+        """Send a request on an idle connection, on a new one, or as soon as one is idle."""
+        if self._idle:
+            self._idle.pop().send(request)
+        elif self._open < MOST_OPEN:
+            self._open += 1
+            self.opened += 1
+            task = asyncio.create_task(self._connect(request))
+            self._opening.add(task)
+            task.add_done_callback(self._opening.discard)
+        else:
+            self._waiting.append(request)
+
+    def free(self, connection: Connection) -> None:
+        """The connection can carry another request."""
+        if self._waiting:
+            connection.send(self._waiting.popleft())
+        else:
+            self._idle.append(connection)
+
+    def lost(self, connection: Connection) -> None:
+        """The connection has ended."""
+        if connection in self._idle:
+            self._idle.remove(connection)
+        self._open -= 1
+        if self._waiting:
+            self.send(self._waiting.popleft())
+
+    async def _connect(self, request: Request) -> None:
+        try:
+            await asyncio.get_running_loop().create_connection(
+                lambda: Connection(self, request), "127.0.0.1", self._port
+            )
+        except OSError:
+            self._open -= 1
+            request.end(LOST)
+
+
+def _flagged(number: int) -> bytes:
     record = {"model": "none", "prompt": f"question {number}", "completion": "an answer of some length " * 20}
-    body = b"" if path != "/v1/flagged" else json.dumps(record).encode()
-    verb = b"POST" if body else b"GET"
-    head = b"%b %b HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-    started = time.monotonic()
-    status = 0
-    try:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(head % (verb, path.encode(), len(body)) + body)
-        status = int((await reader.readline()).split()[1])
-        await reader.read()
-        writer.close()
-    except (OSError, IndexError, ValueError):
-        status = 0
-    answers.seconds[status].append(time.monotonic() - started)
+    body = json.dumps(record).encode()
+    head = b"POST /v1/flagged HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    return head % len(body) + body
 
 
-async def closed_loop(port: int, seconds: float) -> float:
+async def closed_loop(port: int, seconds: float, *, keeps: bool) -> float:
     """Records stored per second by `SENDERS` senders that wait for each answer."""
-    answers, end = Answers(), time.monotonic() + seconds
+    answers, end, pool = Answers(), time.monotonic() + seconds, Pool(port, keeps=keeps)
 
-    async def sender(first: int) -> None:
-        number = first
+    async def sender(number: int) -> None:
         while time.monotonic() < end:
-            await ask(port, answers, number=number)
-            number += 1
+            answered = asyncio.get_running_loop().create_future()
+            pool.send(Request(_flagged(number), time.monotonic(), answers, answered))
+            await answered
 
-    await asyncio.gather(*(sender(1_000_000 * one) for one in range(SENDERS)))
+    await asyncio.gather(*(sender(number) for number in range(SENDERS)))
     return answers.count(202) / seconds
 
 
-async def open_loop(port: int, rate: float, seconds: float) -> tuple[Answers, Answers, int]:
-    """Answers to `rate` records per second, those of `/healthz` meanwhile, and how many could not be sent."""
-    answers, health = Answers(), Answers()
-    open_requests: set[asyncio.Task[None]] = set()
-    unsent = 0
-    started = time.monotonic()
-    for number in range(int(rate * seconds)):
-        delay = started + number / rate - time.monotonic()
-        if delay > 0:
-            await asyncio.sleep(delay)
-        if len(open_requests) >= MOST_OPEN:
-            unsent += 1
-            await asyncio.sleep(0)
-            continue
-        is_health = number % 100 == 0
-        asked = (
-            ask(port, health, number=0, path="/healthz") if is_health else ask(port, answers, number=number)
-        )
-        task = asyncio.create_task(asked)
-        open_requests.add(task)
-        task.add_done_callback(open_requests.discard)
-    await asyncio.gather(*open_requests)
-    return answers, health, unsent
+@dataclass
+class Load:
+    """What came of an open loop."""
+
+    answers: Answers = field(default_factory=Answers)
+    health: Answers = field(default_factory=Answers)
+    #: How long after its moment each request was handed to a connection, seconds.
+    lateness: list[float] = field(default_factory=list)
+    #: Share of a core that the generator took.
+    core: float = 0.0
+    connections: int = 0
+
+    @property
+    def unanswered(self) -> int:
+        """Requests that had no answer when the wait for the last ones was over."""
+        return len(self.lateness) - len(self.answers) - len(self.health)
+
+
+async def open_loop(port: int, rate: float, seconds: float, *, keeps: bool) -> Load:
+    """Send `rate` requests per second at random moments, and wait for the last answers."""
+    load, pool, moments = Load(), Pool(port, keeps=keeps), random.Random(0)
+    cpu_s, started = time.process_time(), time.monotonic()
+    due = started
+    while due < started + seconds:
+        now = time.monotonic()
+        while due <= now:
+            _send_due(pool, load, due)
+            load.lateness.append(now - due)
+            due += moments.expovariate(rate)
+        await asyncio.sleep(TICK_S)
+    load.core = (time.process_time() - cpu_s) / (time.monotonic() - started)
+    end = time.monotonic() + DRAIN_S
+    while load.unanswered and time.monotonic() < end:  # noqa: ASYNC110 - each answer would have to look for the last one
+        await asyncio.sleep(0.05)
+    load.connections = pool.opened
+    return load
+
+
+def _send_due(pool: Pool, load: Load, due: float) -> None:
+    number = len(load.lateness)
+    if number % HEALTH_EVERY == 0:
+        pool.send(Request(_HEALTH, due, load.health))
+    else:
+        pool.send(Request(_flagged(number), due, load.answers))
 
 
 @contextmanager
@@ -119,8 +263,8 @@ def web_service(database_url: str, folder: Path) -> Iterator[int]:
         "WHEREFROM_PORT": str(port),
         "WHEREFROM_LOG_LEVEL": "error",
     }
-    command = [sys.executable, "-m", "worker", "web"]
-    with subprocess.Popen(command, env=os.environ | settings, stderr=subprocess.DEVNULL) as process:
+    program = [sys.executable, "-m", "worker", "web"]
+    with subprocess.Popen(program, env=os.environ | settings, stderr=subprocess.DEVNULL) as process:
         try:
             _await_port(port)
             yield port
@@ -148,30 +292,46 @@ def main() -> None:
     )
     parser.add_argument("--seconds", type=float, default=10.0, help="length of each part")
     parser.add_argument("--factor", type=float, default=10.0, help="load over capacity")
+    parser.add_argument(
+        "--connections",
+        choices=["kept", "new"],
+        default="kept",
+        help="kept open as a client's pool does, or a new one for each request",
+    )
     run(parser, measure, table=lambda result: [f"{name:<28}{value}" for name, value in result.items()])
 
 
 def measure(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Capacity, then the overload."""
     url = arguments.database_url or f"sqlite:///{work / 'overload.db'}"
+    keeps = arguments.connections == "kept"
     with web_service(url, work) as port:
-        capacity = asyncio.run(closed_loop(port, arguments.seconds))
-        answers, health, unsent = asyncio.run(open_loop(port, arguments.factor * capacity, arguments.seconds))
-    figures = _result(answers, health, unsent)
-    return {"capacity_per_second": round(capacity, 1), "factor": arguments.factor} | figures
+        capacity = uvloop.run(closed_loop(port, arguments.seconds, keeps=keeps))
+        rate = arguments.factor * capacity
+        load = uvloop.run(open_loop(port, rate, arguments.seconds, keeps=keeps))
+    return {
+        "capacity_per_second": round(capacity, 1),
+        "sent_per_second": round(rate, 1),
+        "load_average": round(os.getloadavg()[0], 1),
+    } | _figures(load)
 
 
-def _result(answers: Answers, health: Answers, unsent: int) -> dict[str, Any]:
+def _figures(load: Load) -> dict[str, Any]:
+    answers = load.answers
     others = {status: len(found) for status, found in answers.seconds.items() if status not in {202, 429}}
     return {
         "stored": answers.count(202),
         "refused": answers.count(429),
         "other_answers": others,
-        "not_sent": unsent,
+        "unanswered": load.unanswered,
         "stored_p50_ms": answers.quantile_ms(202, 0.5),
         "stored_p95_ms": answers.quantile_ms(202, 0.95),
+        "stored_p99_ms": answers.quantile_ms(202, 0.99),
         "refused_p95_ms": answers.quantile_ms(429, 0.95),
-        "healthz_p95_ms": health.quantile_ms(200, 0.95),
+        "healthz_p95_ms": load.health.quantile_ms(200, 0.95),
+        "connections_opened": load.connections,
+        "generator_core": round(load.core, 2),
+        "generator_late_p99_ms": round(1000 * float(np.quantile(load.lateness, 0.99)), 1),
     }
 
 

@@ -62,6 +62,14 @@ class Database:
         on_sqlite = self.dialect == "sqlite"
         self._hasty = make_engine(self._url, busy_timeout_s=0.0) if on_sqlite else self._writer
 
+    @property
+    def most_writers(self) -> int | None:
+        """Writers at once that one process has use for; None where the database takes many.
+
+        SQLite takes one. The others would sleep before its lock, up to a tenth of a second at a time and in no order.
+        """
+        return 1 if self.dialect == "sqlite" else None
+
     @contextmanager
     def writing(self) -> Iterator[Session]:
         """One transaction that may write; committed at the end of the block, rolled back when the block raises.

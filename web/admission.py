@@ -118,14 +118,20 @@ class Lanes:
     probe: Lane
 
     @classmethod
-    def of(cls, settings: Settings, metrics: Metrics) -> "Lanes":
-        """The lanes that the settings ask for."""
+    def of(cls, settings: Settings, metrics: Metrics, *, most_writes: int | None = None) -> "Lanes":
+        """The lanes that the settings ask for.
+
+        Args:
+            settings: Slots, depth and waits.
+            metrics: Counts the refused requests.
+            most_writes: Writers that the database has use for at once; None for as many as the settings say.
+        """
         depth, wait_s = settings.max_waiting_requests, settings.max_wait_seconds
         return cls(
             upload=Lane(LaneName.UPLOAD, slots=UPLOADS, depth=0, wait_s=0.0, metrics=metrics),
             store=Lane(
                 LaneName.STORE,
-                slots=settings.max_concurrent_writes,
+                slots=min(settings.max_concurrent_writes, most_writes or settings.max_concurrent_writes),
                 depth=depth,
                 wait_s=wait_s,
                 metrics=metrics,
@@ -155,8 +161,8 @@ class Lanes:
 class Admission:
     """ASGI middleware: lets a request in when its lane has a slot, and answers 429 with `Retry-After` otherwise.
 
-    It stands before all others, and refuses with an answer that was made once: under ten times the load, nine of ten requests end
-    here, and each must cost far less than one that is stored.
+    It stands before all others, and refuses with an answer that was made once. In the web process `web.protocol` refuses most flagged
+    outputs before a request gets here.
     """
 
     def __init__(self, app: ASGIApp, *, lanes: Lanes) -> None:
@@ -181,20 +187,24 @@ class Admission:
 
 
 _JSON = ErrorBody(error=ErrorDetail(code=TooBusy.code, message=BUSY_MESSAGE))
-_BODIES = {
+#: Content type and body of a refusal: for programs (True) and for people.
+REFUSAL_BODIES = {
     True: (b"application/json", _JSON.model_dump_json(exclude_none=True).encode()),
     False: (b"text/plain; charset=utf-8", BUSY_MESSAGE.encode()),
 }
-_HEADERS = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
+#: What every refusal carries besides.
+REFUSAL_HEADERS = [
+    *((name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()),
+    (b"retry-after", str(BUSY_RETRY_AFTER_S).encode()),
+]
 
 
 async def _refuse(scope: Scope, send: Send) -> None:
-    kind, body = _BODIES[answers_program(scope["path"])]
+    kind, body = REFUSAL_BODIES[answers_program(scope["path"])]
     headers = [
-        *_HEADERS,
+        *REFUSAL_HEADERS,
         (b"content-type", kind),
         (b"content-length", str(len(body)).encode()),
-        (b"retry-after", str(BUSY_RETRY_AFTER_S).encode()),
         # What is left of a body that nobody reads would stand before the next request.
         (b"connection", b"close"),
     ]

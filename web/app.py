@@ -62,7 +62,7 @@ def create_app(
     """
     refuse_keyless_production(settings)
     app = FastAPI(title="wherefrom", version=__version__, docs_url=None, redoc_url=None, openapi_tags=_TAGS)
-    lanes = Lanes.of(settings, metrics)
+    lanes = Lanes.of(settings, metrics, most_writes=database.most_writers)
     app.state.services = Services(
         settings=settings,
         database=database,

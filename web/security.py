@@ -9,11 +9,12 @@ so nothing to steal from one.
 
 import base64
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -193,10 +194,12 @@ def authenticate(headers: Headers, services: Services, scope: KeyScope) -> Calle
     return Caller(name=info.name, producer=info.producer)
 
 
-def needs(scope: KeyScope) -> Callable[..., Caller]:
+def needs(scope: KeyScope) -> Callable[..., Awaitable[Caller]]:
     """The dependency that lets callers with this scope pass."""
 
-    def caller_of(request: Request, services: Annotated[Services, Depends(services_of)]) -> Caller:
-        return authenticate(request.headers, services, scope)
+    async def caller_of(request: Request, services: Annotated[Services, Depends(services_of)]) -> Caller:
+        if sent_key(request.headers) is None:  # nothing to look up, so no thread to wait for
+            return authenticate(request.headers, services, scope)
+        return await run_in_threadpool(authenticate, request.headers, services, scope)
 
     return caller_of

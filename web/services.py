@@ -62,7 +62,10 @@ class Services:
     key_uses: UseNotes = field(default_factory=UseNotes)
 
 
-def services_of(request: Request) -> Services:
-    """The services of the application that serves this request."""
+async def services_of(request: Request) -> Services:
+    """The services of the application that serves this request.
+
+    Asynchronous, though it waits for nothing: FastAPI hands every other dependency to a thread and back, for each request.
+    """
     services: Services = request.app.state.services
     return services

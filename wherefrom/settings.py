@@ -183,10 +183,10 @@ class Settings(BaseSettings):
     )
     max_page_size: int = Field(default=200, ge=1, le=1000, description="Most items on one page of a list.")
     max_concurrent_writes: int = Field(
-        default=4,
+        default=2,
         ge=1,
         le=256,
-        description="Requests that store flagged outputs at the same time, per web process.",
+        description="Requests that store flagged outputs at the same time, per web process. SQLite always takes one at a time.",
     )
     max_concurrent_reads: int = Field(
         default=16, ge=1, le=256, description="Lists and pages produced at the same time, per web process."

@@ -1,12 +1,16 @@
 """Serves the web application with uvicorn, and sends the hints for what it takes in: `web` itself knows neither Celery nor hints."""
 
+import asyncio
 import queue
 import socket
 import threading
 from collections.abc import Callable, Iterable
 from functools import partial
+from importlib.util import find_spec
+from typing import Literal
 
 import uvicorn
+from fastapi import FastAPI
 
 from db.session import open_database
 from web.app import create_app
@@ -75,6 +79,7 @@ def run_web(settings: Settings) -> None:
     server = uvicorn.Server(
         uvicorn.Config(
             app,
+            http=_protocol(app),
             log_config=None,
             access_log=False,
             server_header=False,
@@ -97,6 +102,15 @@ def run_web(settings: Settings) -> None:
         client.close()
         database.dispose()
     log.info("web_stopped")
+
+
+def _protocol(app: FastAPI) -> type[asyncio.Protocol] | Literal["auto"]:
+    """The protocol that refuses early; without httptools, which not every platform has, the application refuses."""
+    if find_spec("httptools") is None:
+        return "auto"
+    from web.protocol import refusing  # noqa: PLC0415 - imports httptools
+
+    return refusing(app.state.services.lanes)
 
 
 def _listen(settings: Settings) -> socket.socket:

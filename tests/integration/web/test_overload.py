@@ -5,6 +5,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from anyio import to_thread
 from sqlalchemy import text
 from starlette.testclient import TestClient
 
@@ -48,6 +49,27 @@ def test_what_does_not_fit_gets_429_and_is_not_stored(make_app, monkeypatch):
         go_on.set()
         assert {one.result(30).status_code for one in (first, second)} == {202}
         assert len(client.get("/v1/audits").json()["items"]) == 2
+
+
+def test_sqlite_gets_one_writer_at_a_time_and_postgresql_what_the_settings_say(make_app, database):
+    """Further writers on SQLite would only sleep before its lock."""
+    store = make_app(max_concurrent_writes=3).state.services.lanes.store
+    assert store._free._value == (1 if database.dialect == "sqlite" else 3)
+
+
+def test_storing_takes_one_turn_in_a_thread(make_app, monkeypatch):
+    """The only one is the storing itself: each further turn competes with the event loop when it has least time."""
+    turns = []
+    run_sync = to_thread.run_sync
+
+    async def counted(function, *arguments, **options):
+        turns.append(function)
+        return await run_sync(function, *arguments, **options)
+
+    monkeypatch.setattr(to_thread, "run_sync", counted)
+    with TestClient(make_app(), base_url=BASE_URL) as client:
+        assert client.post("/v1/flagged", json=RECORD).status_code == 202
+    assert len(turns) == 1
 
 
 def test_a_sender_that_goes_away_is_no_error(make_app, caplog):

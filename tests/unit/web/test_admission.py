@@ -100,3 +100,13 @@ def test_each_request_has_its_lane(method, path, name):
 
     found = asyncio.run(look())
     assert (None if found is None else found._name) == name
+
+
+@pytest.mark.parametrize(("most", "slots"), [(None, 3), (1, 1), (9, 3)])
+def test_no_more_writers_at_once_than_the_database_has_use_for(most, slots):
+    """The setting is the upper bound; a database may have use for fewer."""
+
+    async def look():
+        return Lanes.of(Settings(max_concurrent_writes=3), Metrics(), most_writes=most).store._free._value
+
+    assert asyncio.run(look()) == slots
