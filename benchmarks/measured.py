@@ -21,17 +21,16 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.program import command, report, run
+from benchmarks.small_model import SmallModel, add_yardstick
 from wherefrom.attribution.attributor import LanguageAttributor
-from wherefrom.attribution.bundles.build import build_bundle
-from wherefrom.attribution.bundles.bundle import open_bundle
-from wherefrom.attribution.bundles.options import BuildOptions
-from wherefrom.attribution.corpus import read_corpus
-from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.models.model import LanguageModel, load_model
 from wherefrom.attribution.models.render import TokenRow
-from wherefrom.attribution.offline import prepare_all, read_queries, signals_of_all
+from wherefrom.attribution.offline import read_queries
+from wherefrom.attribution.query import ScoredQuery
 from wherefrom.attribution.ranking_metrics import spearman_rows
 from wherefrom.errors import ConfigurationError
+from wherefrom.evaluation.asking import ask
+from wherefrom.evaluation.tables import Column, table
 from wherefrom.retraining.effects import matched_controls, z_score
 from wherefrom.retraining.recipe import Recipe
 from wherefrom.retraining.runs import Group, RunFolder
@@ -45,41 +44,48 @@ LEAST_SEEDS = 2
 CONTROLS = 3
 #: A citation stands out from this z on.
 OUT = 2.0
+_COLUMNS = (
+    Column("citations", 26, left=True),
+    Column("n", 4),
+    Column("z >= 2", 8, ".2f"),
+    Column("|z| >= 2", 10),
+    Column("sign", 7, ".2f"),
+    Column("sign, all", 11, ".2f"),
+    Column("mean nats", 11, "+.4f"),
+)
+_FIGURES = (
+    "citations",
+    "stand_out_upwards",
+    "stand_out_either_way",
+    "sign_rate_of_those",
+    "sign_rate",
+    "mean_effect_nats",
+)
 
 
-def choose(yardstick: Path, work: Path, count: int) -> list[dict[str, Any]]:
+def choose(folder: SmallModel, work: Path, count: int) -> list[dict[str, Any]]:
     """First citation of the order shown for every k-th query; kept in a file, so that later code changes cannot change the choice."""
     file = work / f"citations-{count}.json"
     if file.is_file():
         chosen: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
         return chosen
-    examples = len(read_corpus(yardstick / "corpus.jsonl").rows)
-    build_bundle(
-        folders=ModelFolders(yardstick / "audited"),
-        corpus_path=yardstick / "corpus.jsonl",
-        out=work / "bundle",
-        options=BuildOptions(candidates=examples // 20),
-        progress=lambda *_: None,
-    )
-    attributor = LanguageAttributor(open_bundle(work / "bundle", ModelFolders(yardstick / "audited")))
-    asked, _ = read_queries(yardstick / "queries.jsonl")
+    attributor = LanguageAttributor(folder.bundle(work / "bundle"))
+    asked, _ = read_queries(folder.queries_file("queries"))
     taken = list(range(0, len(asked), len(asked) // count))[:count]
-    prepared = prepare_all(
-        attributor, [asked[index] for index in taken], max_tokens=1024, over_long="truncate"
-    )
-    chosen = []
-    for query, read in zip(taken, signals_of_all(attributor, prepared), strict=True):
-        scored = attributor.score(read).scores
-        best = int(np.argmax(scored.shown))
-        chosen.append(
-            {
-                "query": query,
-                "row": int(scored.candidates.rows[best]),
-                "influence": float(scored.influence[best]),
-            }
-        )
+    chosen = [
+        {"query": query} | _first_citation(scored)
+        for query, scored in zip(taken, ask(attributor, [asked[index] for index in taken]), strict=True)
+    ]
     file.write_text(json.dumps(chosen, indent=1) + "\n", encoding="utf-8")
     return chosen
+
+
+def _first_citation(query: ScoredQuery) -> dict[str, Any]:
+    best = int(np.argmax(query.scores.shown))
+    return {
+        "row": int(query.scores.candidates.rows[best]),
+        "influence": float(query.scores.influence[best]),
+    }
 
 
 def together(rows: list[int], size: int) -> list[Group]:
@@ -113,12 +119,11 @@ class Setting:
     gold: list[bool | None]
 
 
-def prepare(yardstick: Path, work: Path, *, citations: int, size: int) -> Setting:
+def prepare(folder: SmallModel, work: Path, *, citations: int, size: int) -> Setting:
     """Choose citations and controls and render everything."""
-    chosen = choose(yardstick, work, citations)
-    language = load_model(yardstick / "base")
-    corpus = read_corpus(yardstick / "corpus.jsonl").rows
-    asked = read_corpus(yardstick / "queries.jsonl").rows
+    chosen = choose(folder, work, citations)
+    language = load_model(folder.base)
+    corpus, asked = folder.corpus, folder.queries("queries")
     rows = token_rows(language, corpus, max_tokens=256)
     pairs = together([one["row"] for one in chosen], size)
     controls = control_groups(
@@ -209,7 +214,7 @@ def weak_methods(setting: Setting, audited: Path, effects: list[float]) -> dict[
 def main() -> None:
     """Choose, train what is missing, report."""
     parser = command(__doc__)
-    parser.add_argument("--yardstick", type=Path, required=True)
+    add_yardstick(parser)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--citations", type=int, default=32)
     parser.add_argument("--together", type=int, default=2, help="citations that share a left-out run")
@@ -241,19 +246,14 @@ def _measure(arguments: argparse.Namespace, _work: Path) -> dict[str, Any]:
         "retrainings": found.seconds.size,
         "seconds_per_retraining": float(np.median(found.seconds)),
     }
-    return result | {"weak": weak_methods(setting, arguments.yardstick / "audited", result["effects_nats"])}
+    return result | {"weak": weak_methods(setting, arguments.yardstick.model, result["effects_nats"])}
 
 
 def _table(result: dict[str, Any]) -> list[str]:
-    lines = [
-        f"{'citations':<26}{'n':>4}{'z >= 2':>8}{'|z| >= 2':>10}{'sign':>7}{'sign, all':>11}{'mean nats':>11}"
-    ]
-    for name, one in result["groups"].items():
-        sign = "-" if one["sign_rate_of_those"] is None else f"{one['sign_rate_of_those']:.2f}"
-        lines.append(
-            f"{name:<26}{one['citations']:>4}{one['stand_out_upwards']:>8.2f}{one['stand_out_either_way']:>10}"
-            f"{sign:>7}{one['sign_rate']:>11.2f}{one['mean_effect_nats']:>+11.4f}"
-        )
+    lines = table(
+        _COLUMNS,
+        [(name, *(one[figure] for figure in _FIGURES)) for name, one in result["groups"].items()],
+    )
     lines += [
         f"controls with z >= 2: {result['controls_out_upwards']:.1%}, |z| >= 2: {result['controls_out_either_way']:.1%}",
         f"controls: mean {result['controls_mean_nats']:+.4f}, sd {result['controls_sd_nats']:.4f} nats, positive {result['controls_sign_rate']:.0%}",

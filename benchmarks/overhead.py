@@ -13,11 +13,11 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import redis
-import torch
 
 from benchmarks.program import command, run
 from db.session import open_database
@@ -33,8 +33,11 @@ from wherefrom.attribution.corpus import CorpusRow, read_corpus
 from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.models.model import LanguageModel
 from wherefrom.attribution.offline import attribute_all, prepare_all
-from wherefrom.attribution.query import TokenizedQuery
+from wherefrom.attribution.progress import silent
+from wherefrom.attribution.query import ReadQuery, TokenizedQuery
 from wherefrom.client.service import Service
+from wherefrom.evaluation.asking import MAX_TOKENS
+from wherefrom.evaluation.cost import plain_pass, timed
 from wherefrom.messages import FLAGGED_STREAM, RECORD_FIELD
 from wherefrom.records import AuditState, FlaggedRecord, Message, Query, Role
 from wherefrom.settings import load_settings
@@ -121,7 +124,7 @@ def _build(work: Path, subject: Subject, form: Any) -> Bundle:
         corpus_path=subject.corpus,
         out=out,
         options=options,
-        progress=lambda _stage, _done, _total: None,
+        progress=silent,
     )
     out.rename(out.with_name(manifest.name))
     return open_bundle(out.with_name(manifest.name), ModelFolders(subject.model, subject.adapter))
@@ -140,16 +143,12 @@ def _form(
     batches = [prepared[start :: max(1, len(prepared) // BATCH)][:BATCH] for start in range(repeats + 1)]
     ratios, parts = [], []
     for number, batch in enumerate(batches):
-        plain = _plain_pass(bundle.language, batch)
-        started = time.monotonic()
-        signals = attributor.signals(batch)
-        middle = time.monotonic()
-        for one in signals:
-            attributor.score(one)
-        ended = time.monotonic()
+        plain = plain_pass(bundle.language, batch)
+        read, read_s = timed(partial(attributor.signals, batch))
+        _, score_s = timed(partial(_score_all, attributor, read))
         if number:  # the first pair warms up
-            ratios.append((ended - started) / plain)
-            parts.append((middle - started) / plain)
+            ratios.append((read_s + score_s) / plain)
+            parts.append(read_s / plain)
     cost, seconds = read_card(bundle.path)["cost"], read_card(bundle.path)["cost"]["seconds"]
     return {
         "attribution_over_forward": statistics.median(ratios),
@@ -165,29 +164,20 @@ def _form(
     }
 
 
+def _score_all(attributor: LanguageAttributor, queries: Sequence[ReadQuery]) -> None:
+    for one in queries:
+        attributor.score(one)
+
+
 def _prepare(attributor: LanguageAttributor, rows: Sequence[CorpusRow]) -> list[TokenizedQuery]:
     queries = [Query(key=row.example_id, turns=row.turns, completion=row.completion) for row in rows]
-    return prepare_all(attributor, queries, max_tokens=1024, over_long="truncate")
-
-
-@torch.inference_mode()
-def _plain_pass(language: LanguageModel, batch: Sequence[TokenizedQuery]) -> float:
-    """Seconds of the model's plain forward pass over one padded batch."""
-    width = max(one.tokens for one in batch)
-    ids = torch.zeros(len(batch), width, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for index, one in enumerate(batch):
-        ids[index, : one.tokens] = torch.tensor(one.row.ids)
-        mask[index, : one.tokens] = 1
-    started = time.monotonic()
-    language.model(input_ids=ids, attention_mask=mask, use_cache=False)
-    return time.monotonic() - started
+    return prepare_all(attributor, queries, max_tokens=MAX_TOKENS, over_long="truncate")
 
 
 def _plain_corpus(language: LanguageModel, prepared: Sequence[TokenizedQuery]) -> float:
     """Seconds of the plain forward pass over the corpus, packed as the build packs it."""
     batches = pack_rows([one.tokens for one in prepared], BATCH_TOKENS)
-    return sum(_plain_pass(language, [prepared[index] for index in batch]) for batch in batches)
+    return sum(plain_pass(language, [prepared[index] for index in batch]) for batch in batches)
 
 
 def _asked(rows: Sequence[CorpusRow], count: int) -> list[CorpusRow]:
@@ -198,7 +188,7 @@ def _offline_rate(attributor: LanguageAttributor, rows: Sequence[CorpusRow], cou
     """Queries per second of the engine alone."""
     prepared = _prepare(attributor, _asked(rows, count))
     started = time.monotonic()
-    attribute_all(attributor, prepared, top_k=10, opponents=3, progress=lambda _stage, _done, _total: None)
+    attribute_all(attributor, prepared, top_k=10, opponents=3, progress=silent)
     return count / (time.monotonic() - started)
 
 

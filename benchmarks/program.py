@@ -6,13 +6,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from wherefrom.errors import WherefromError
+from wherefrom.errors import ConfigurationError, WherefromError
 from wherefrom.evaluation.material import machine
 
 #: Gets the options and an empty folder that is deleted afterwards; returns the benchmark's figures.
@@ -56,6 +56,19 @@ def run(parser: argparse.ArgumentParser, work: Work, *, table: Table) -> None:
     if arguments.json:
         closing = {"seconds": time.monotonic() - started} | result | {"machine": described}
         report([json.dumps(closing)])
+
+
+def named(text: str, known: Iterable[str], *, option: str) -> list[str]:
+    """The names of a comma-separated list.
+
+    Raises:
+        ConfigurationError: one is unknown.
+    """
+    names, choices = text.split(","), list(known)
+    for name in names:
+        if name not in choices:
+            raise ConfigurationError(f"{option}: {name!r} is unknown; known: {', '.join(choices)}")
+    return names
 
 
 def describe() -> dict[str, Any]:

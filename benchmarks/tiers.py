@@ -2,7 +2,7 @@
 
     python -m benchmarks.tiers --yardstick PATH [--tiers forward,activation+midpoint,full] [--encoder DIR] [--json]
 
-The folder is that of `benchmarks.yardstick`; tiers with `+midpoint` and the full tier also need `base/`, what the fine-tune began with. `exact`: the
+`benchmarks.small_model` says what the folder holds; tiers with `+midpoint` and the full tier also need `base/`, what the fine-tune began with. `exact`: the
 effect head with every pair scored exactly. `pipeline`: the same with exact scores for the candidates (5 % of the corpus) only, the projection's for the
 others; where EK-FAC ran on the candidates, the others get what a line through the candidates' scores says. `shown`: the order that an auditor sees.
 Nothing is fitted on the queries; both heads are reported by both measures, never the best of both.
@@ -10,36 +10,45 @@ Nothing is fitted on the queries; both heads are reported by both measures, neve
 
 import argparse
 import shutil
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.program import command, report, run
-from benchmarks.yardstick import CANDIDATE_SHARE, Truth, read_truth, silent, timed
+from benchmarks.program import command, named, report, run
+from benchmarks.small_model import KnownTruth, SmallModel, add_queries, add_yardstick
 from wherefrom.attribution.attributor import LanguageAttributor
-from wherefrom.attribution.bundles.build import build_bundle
-from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
-from wherefrom.attribution.bundles.options import BuildOptions
-from wherefrom.attribution.corpus import read_corpus
+from wherefrom.attribution.bundles.bundle import Bundle
 from wherefrom.attribution.effect_score import EKFAC_WEIGHT
 from wherefrom.attribution.ekfac.path import PathScores
 from wherefrom.attribution.fusion import standardise
-from wherefrom.attribution.models.files import ModelFolders
-from wherefrom.attribution.offline import exact_scores, prepare_all, read_queries, signals_of_all
+from wherefrom.attribution.progress import silent
 from wherefrom.attribution.query import ReadQuery, ScoredQuery
 from wherefrom.attribution.ranking_metrics import Matrix, lds
-from wherefrom.evaluation.estimates import middle
-from wherefrom.evaluation.heads import effect_over_corpus
+from wherefrom.evaluation.asking import read_file
+from wherefrom.evaluation.cost import timed
+from wherefrom.evaluation.estimates import middle, resampled_together
+from wherefrom.evaluation.heads import effect_over_corpus, heads_without_full_tier
+from wherefrom.evaluation.tables import Column, table
 
 TIERS = ("forward", "forward+midpoint", "activation", "activation+midpoint", "full")
-RESAMPLES = 300
+COLUMNS = (
+    Column("tier", 22, left=True),
+    Column("head", 10, left=True),
+    Column("LDS", 7, ".3f"),
+    Column("32-63", 7, ".3f"),
+    Column("R@1", 7, ".2f"),
+    Column("R@10", 7, ".2f"),
+    Column("LDS 95 %", 16, ".3f"),
+    Column("gain over the first tier", 26),
+)
 
 
 @dataclass(frozen=True)
-class Heads:
+class TierHeads:
     """Scores of every query with every training example, `[Q, N]`."""
 
     exact: Matrix
@@ -52,106 +61,76 @@ class Heads:
 def main() -> None:
     """Build a bundle per tier, score the queries and print one table."""
     parser = command(__doc__)
-    parser.add_argument(
-        "--yardstick", type=Path, required=True, help="folder with audited/, base/ and bank.npz"
-    )
+    add_yardstick(parser)
+    add_queries(parser)
     parser.add_argument("--tiers", default=",".join(TIERS), help=f"some of {', '.join(TIERS)}")
-    parser.add_argument("--queries", choices=("queries", "teacher_queries"), default="queries")
     parser.add_argument(
         "--encoder", type=Path, help="folder of a sentence encoder; the bundles carry it in the order shown"
     )
-    run(parser, _measure_tiers, table=_table)
+    run(parser, measure_tiers, table=_table)
 
 
-def _measure_tiers(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
-    truth = read_truth(arguments.yardstick, arguments.queries)
+def measure_tiers(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
+    """All tiers asked for, each against the first one."""
+    truth = arguments.yardstick.truth(arguments.queries)
     found: dict[str, Any] = {}
     first: Matrix | None = None
-    for tier in arguments.tiers.split(","):
+    for tier in named(arguments.tiers, TIERS, option="--tiers"):
         heads = score_tier(
-            arguments.yardstick,
-            work / tier,
-            tier,
-            queries=arguments.queries,
-            encoder=arguments.encoder,
+            arguments.yardstick, work / tier, tier, queries=arguments.queries, encoder=arguments.encoder
         )
         shutil.rmtree(work / tier)
         first = heads.exact if first is None else first
         found[tier] = measure(heads, truth, against=first)
-        report([f"{tier}: done"])
+        report([f"{tier}: built in {heads.build_s:.0f} s, {heads.query_s:.3f} s per query"])
     encoder = None if arguments.encoder is None else arguments.encoder.resolve().name
     return {"tiers": found, "queries": arguments.queries, "encoder": encoder}
 
 
 def score_tier(
-    yardstick: Path, bundle_path: Path, tier: str, *, queries: str, encoder: Path | None = None
-) -> Heads:
-    """Build one tier's bundle and score all queries with it.
-
-    Raises:
-        ValueError: the tier is none of `TIERS`.
-    """
-    if tier not in TIERS:
-        raise ValueError(f"unknown tier {tier!r}; one of {', '.join(TIERS)}")
+    folder: SmallModel, out: Path, tier: str, *, queries: str, encoder: Path | None = None
+) -> TierHeads:
+    """Build one tier's bundle and score all queries with it."""
     full = tier == "full"
     form, _, more = ("activation+midpoint" if full else tier).partition("+")
-    options = BuildOptions(
-        form="forward" if form == "forward" else "activation",
-        candidates=int(len(read_corpus(yardstick / "corpus.jsonl").rows) * CANDIDATE_SHARE),
+    options = replace(
+        folder.options("forward" if form == "forward" else "activation"),
         midpoint=bool(more),
         full_tier=full,
         encoder=encoder,
     )
-    start = yardstick / "base" if options.midpoint else None
-    model = yardstick / "audited"
-    _, build_s = timed(
-        lambda: build_bundle(
-            folders=ModelFolders(model, start=start),
-            corpus_path=yardstick / "corpus.jsonl",
-            out=bundle_path,
-            options=options,
-            progress=silent,
-        )
-    )
-    bundle = open_bundle(bundle_path, ModelFolders(model, start=start))
+    bundle, build_s = timed(lambda: folder.bundle(out, options, start=bool(more)))
     attributor = LanguageAttributor(bundle)
-    asked, _ = read_queries(yardstick / f"{queries}.jsonl")
-    prepared = prepare_all(attributor, asked, max_tokens=1024, over_long="truncate")
-    signals, pass_s = timed(lambda: signals_of_all(attributor, prepared))
-    scored, score_s = timed(lambda: [attributor.score(one) for one in signals])
-    path, full_s = timed(lambda: _full_scores(bundle, signals))
+    read, pass_s = timed(lambda: read_file(attributor, folder.queries_file(queries)))
+    scored, score_s = timed(lambda: [attributor.score(one) for one in read])
+    path, full_s = timed(lambda: _full_scores(bundle, read))
     made = _heads(bundle, scored, path)
-    return Heads(*made, build_s, (pass_s + score_s + full_s) / len(signals))
+    return TierHeads(*made, build_s, (pass_s + score_s + full_s) / len(read))
 
 
-def _full_scores(bundle: Bundle, queries: list[ReadQuery]) -> PathScores | None:
+def _full_scores(bundle: Bundle, queries: Sequence[ReadQuery]) -> PathScores | None:
     """EK-FAC of every pair; an audit scores its candidates only."""
     if bundle.full is None:
         return None
     every = np.arange(len(bundle.store))
-    rows = [one.row for one in queries]
-    return bundle.full.candidate_scores(rows, bundle.tokens.read(every), every)
+    return bundle.full.candidate_scores([one.row for one in queries], bundle.tokens.read(every), every)
 
 
 def _heads(
-    bundle: Bundle, queries: list[ScoredQuery], path: PathScores | None
+    bundle: Bundle, queries: Sequence[ScoredQuery], path: PathScores | None
 ) -> tuple[Matrix, Matrix, Matrix]:
-    cosines = exact_scores(bundle, queries, silent)
-    exact, pipeline, shown = np.empty_like(cosines), np.empty_like(cosines), np.empty_like(cosines)
-    for row, one in enumerate(queries):
-        found = one.scores
-        chosen = found.candidates.rows
-        bm25 = bundle.lexical.scores(one.text)
-        known = np.asarray(bundle.vectors @ one.signals.projected)
-        guessed = known.copy()
-        guessed[chosen] = found.influence
-        balanced = None if path is None else path.balanced[row].numpy()
-        exact[row] = effect_over_corpus(bundle, cosines[row], bm25, ekfac=balanced)
-        kernel = effect_over_corpus(bundle, guessed, bm25)
-        pipeline[row] = kernel if path is None else _with_full(kernel, chosen, path, row)
-        shown[row] = known - 1e3
-        shown[row, chosen] = found.shown
-    return exact, pipeline, shown
+    heads = heads_without_full_tier(bundle, queries, silent)
+    if path is None:
+        return heads.exact, heads.effect, heads.shown
+    exact = [
+        effect_over_corpus(bundle, heads.influence[row], heads.bm25[row], ekfac=path.balanced[row].numpy())
+        for row in range(len(queries))
+    ]
+    pipeline = [
+        _with_full(heads.effect[row], one.scores.candidates.rows, path, row)
+        for row, one in enumerate(queries)
+    ]
+    return np.stack(exact), np.stack(pipeline), heads.shown
 
 
 def _with_full(
@@ -168,54 +147,45 @@ def _with_full(
     return total
 
 
-def measure(heads: Heads, truth: Truth, *, against: Matrix) -> dict[str, Any]:
+def measure(heads: TierHeads, truth: KnownTruth, *, against: Matrix) -> dict[str, Any]:
     """Both measures of all heads, and the paired bootstrap of the exact effect over subsets and queries."""
-    low, high, worse, better = _bootstrap(heads.exact, against, truth)
+    own, gain = _bootstrap(heads.exact, against, truth)
     return {
         "exact": truth.measure(heads.exact),
         "pipeline": truth.measure(heads.pipeline),
         "shown": truth.measure(heads.shown),
-        "lds_interval": [low, high],
-        "lds_gain_interval": [worse, better],
+        "lds_interval": list(own),
+        "lds_gain_interval": list(gain),
         "seconds_build": heads.build_s,
         "seconds_per_query": heads.query_s,
     }
 
 
-def _bootstrap(scores: Matrix, against: Matrix, truth: Truth) -> tuple[float, float, float, float]:
+def _bootstrap(
+    scores: Matrix, against: Matrix, truth: KnownTruth
+) -> tuple[tuple[float, float], tuple[float, float]]:
     """95 % intervals of the LDS and of its difference to `against`; the same resamples of subsets and queries for both."""
-    generator = np.random.default_rng(0)
     own, gains = [], []
-    for _ in range(RESAMPLES):
-        models = generator.integers(0, len(truth.kept), len(truth.kept))
-        chosen = generator.integers(0, len(scores), len(scores))
+    for models, chosen in resampled_together(len(truth.kept), len(scores)):
         kept, losses = truth.kept[models], truth.losses[models][:, chosen]
         mine = float(lds(scores[chosen], kept, losses).mean())
         own.append(mine)
         gains.append(mine - float(lds(against[chosen], kept, losses).mean()))
-    return (*middle(own), *middle(gains))
-
-
-HEAD = f"{'tier':<22}{'head':<10}{'LDS':>7}{'32-63':>7}{'R@1':>7}{'R@10':>7}   LDS 95 %        gain over the first tier"
+    return middle(own), middle(gains)
 
 
 def _table(result: dict[str, Any]) -> list[str]:
-    return [HEAD, *(line for tier, one in result["tiers"].items() for line in _lines(tier, one))]
+    return table(COLUMNS, [row for tier, one in result["tiers"].items() for row in _rows(tier, one)])
 
 
-def _lines(tier: str, result: dict[str, Any]) -> list[str]:
-    lines = []
-    for head in ("exact", "pipeline", "shown"):
-        one = result[head]
-        line = f"{tier:<22}{head:<10}{one['lds']:>7.3f}{one['lds_32_63']:>7.3f}{one['recall@1']:>7.2f}{one['recall@10']:>7.2f}"
-        if head == "exact":
-            (low, high), (worse, better) = result["lds_interval"], result["lds_gain_interval"]
-            line += f"   [{low:.3f}, {high:.3f}]  [{worse:+.3f}, {better:+.3f}]"
-        lines.append(line)
-    lines.append(
-        f"{'':<22}build {result['seconds_build']:.0f} s, {result['seconds_per_query']:.3f} s per query"
-    )
-    return lines
+def _rows(tier: str, result: dict[str, Any]) -> list[list[Any]]:
+    rows = [
+        [tier, head, *(result[head][figure] for figure in ("lds", "lds_32_63", "recall@1", "recall@10"))]
+        for head in ("exact", "pipeline", "shown")
+    ]
+    worse, better = result["lds_gain_interval"]
+    rows[0] += [result["lds_interval"], f"{worse:+.3f} to {better:+.3f}"]
+    return rows
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from wherefrom.attribution.bundles.model_location import find_model
 from wherefrom.attribution.interface import OverLong
 from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.offline import attribute_all
+from wherefrom.attribution.progress import silent
 from wherefrom.client.records_in import read_record
 from wherefrom.errors import ConfigurationError, InvalidRecord
 from wherefrom.records import Attribution, CitationDraft, Message, Query, Span
@@ -231,9 +232,7 @@ class OpenedBundle:
         prepared = [
             self._attributor.prepare(query, max_tokens=max_tokens, over_long=over_long) for query in queries
         ]
-        found = attribute_all(
-            self._attributor, prepared, top_k=top_k, opponents=opponents, progress=_no_progress
-        )
+        found = attribute_all(self._attributor, prepared, top_k=top_k, opponents=opponents, progress=silent)
         return AttributionResults(AttributionResult.of(one, bundle=self.name) for one in found)
 
     def close(self) -> None:
@@ -321,7 +320,3 @@ def _table(rows: Iterable[Mapping[str, Any]]) -> "pd.DataFrame":
     except ModuleNotFoundError as error:
         raise ConfigurationError('to_pandas needs pandas: pip install "wherefrom[pandas]"') from error
     return pd.DataFrame.from_records(list(rows), columns=list(COLUMNS))
-
-
-def _no_progress(stage: str, done: int, total: int) -> None:
-    """A library says nothing."""

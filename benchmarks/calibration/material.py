@@ -4,161 +4,140 @@ Controls are made like the folder's own queries: prompts cut at 64 tokens, compl
 question-and-answer pairs. Of the training wording every third pair is taken, to keep the run short.
 """
 
-import json
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import transformers
 
+from benchmarks.material import Passage, first_tokens, queries_of
+from benchmarks.small_model import SmallModel
+from scripts.jsonl import rows_of
 from wherefrom.attribution.attributor import LanguageAttributor
-from wherefrom.attribution.calibrating import judge_all
-from wherefrom.attribution.calibration.judging import CitationFeatures
-from wherefrom.attribution.corpus import read_corpus
+from wherefrom.attribution.calibrating import Outputs, judge_all
 from wherefrom.attribution.groups import Groups, near_duplicate_groups
-from wherefrom.records import Message, Query, Role
+from wherefrom.attribution.progress import silent
+from wherefrom.evaluation.asking import MAX_TOKENS
 
 #: Limits of the folder's own files, in tokens.
 PROMPT_TOKENS, COMPLETION_TOKENS = 64, 48
 #: Rows of each file of foreign text.
 FOREIGN_ROWS = 150
 
-Pair = tuple[str, str]
-
-
-@dataclass(frozen=True)
-class Judged:
-    """Judged outputs of one kind."""
-
-    queries: list[CitationFeatures]
-    #: Corpus rows of the causes, or empty.
-    gold: list[list[int]]
-    #: Author of each, for controls.
-    groups: list[str]
-
-    def part(self, places: Sequence[int]) -> "Judged":
-        """The outputs at some places."""
-        return Judged(
-            [self.queries[place] for place in places],
-            [self.gold[place] for place in places] if self.gold else [],
-            [self.groups[place] for place in places] if self.groups else [],
-        )
-
 
 @dataclass(frozen=True)
 class Material:
     """Everything that the splits share."""
 
-    teacher: Judged
-    facts: Judged
+    teacher: Outputs
+    facts: Outputs
     #: Outputs of the same kind without a known cause: those for fitting and those for testing.
-    instructions: Judged
-    held_out: Judged
+    instructions: Outputs
+    held_out: Outputs
     #: Controls in the wording of the evaluation facts, and in that of the training examples.
-    paraphrased: Judged
-    original: Judged
-    strange: dict[str, Judged]
+    paraphrased: Outputs
+    original: Outputs
+    strange: dict[str, Outputs]
     groups: Groups
 
 
+def part(outputs: Outputs, places: Sequence[int]) -> Outputs:
+    """The outputs at some places."""
+    return Outputs(
+        [outputs.queries[place] for place in places],
+        groups=[outputs.groups[place] for place in places] if outputs.groups else (),
+        gold=[outputs.gold[place] for place in places] if outputs.gold else (),
+    )
+
+
 def judge_material(
-    attributor: LanguageAttributor, yardstick: Path, tofu: Path, foreign: Sequence[Path]
+    attributor: LanguageAttributor, folder: SmallModel, tofu: Path, foreign: Sequence[Path]
 ) -> Material:
     """Send all outputs through search and selection."""
-    corpus = read_corpus(yardstick / "corpus.jsonl").rows
-    rows = {row.example_id: index for index, row in enumerate(corpus)}
-    cut = _Cutter(yardstick / "audited")
-    training = {(row.prompt_text(), row.completion) for row in corpus}
+    cut = _cutter(folder.model)
+    training = {(row.prompt_text(), row.completion) for row in folder.corpus}
 
-    def of_file(name: str, *, known: bool) -> Judged:
-        read = [one for one in _lines(yardstick / f"{name}.jsonl") if bool(one.get("gold")) == known]
-        pairs = [(one["prompt"], one["completion"]) for one in read]
-        return _judged(attributor, pairs, gold=[[rows[cause] for cause in one["gold"]] for one in read])
+    def of_file(name: str, *, known: bool) -> Outputs:
+        rows = zip(folder.queries(name), folder.causes(name), strict=True)
+        asked = [
+            (Passage(row.prompt_text(), row.completion), gold) for row, gold in rows if bool(gold) == known
+        ]
+        return _judged(attributor, [one for one, _ in asked], gold=[gold for _, gold in asked])
 
-    def absent(pairs: Sequence[Pair], authors: Sequence[str]) -> Judged:
-        return _judged(attributor, [cut(pair) for pair in pairs], groups=authors)
+    def absent(passages: Iterable[Passage]) -> Outputs:
+        kept = [one for one in passages if one.group not in present]
+        return _judged(attributor, [cut(one) for one in kept], groups=[one.group for one in kept])
 
-    facts = _lines(tofu / "train_4000.jsonl")
-    present = {one["author"] for one in facts if cut((one["question"], one["answer"])) in training}
-    original = [one for one in facts if one["author"] not in present][::3]
-    asked = [one for one in _lines(tofu / "queries_with_gold.jsonl") if one["gold_author"] not in present]
-    plain = [(one["prompt"], one["completion"]) for one in _lines(yardstick / "queries.jsonl")]
+    facts = [
+        Passage(one["question"], one["answer"], group=str(one["author"]))
+        for one in rows_of(tofu / "train_4000.jsonl", option="--tofu")
+    ]
+    present = {one.group for one in facts if (cut(one).prompt, cut(one).completion) in training}
+    asked = [
+        Passage(one["prompt"], one["completion"], group=str(one["gold_author"]))
+        for one in rows_of(tofu / "queries_with_gold.jsonl", option="--tofu")
+    ]
+    plain = [Passage(row.prompt_text(), row.completion) for row in folder.queries("queries")]
     strange = {
-        "shuffled letters": [_shuffled(pair) for pair in plain],
-        "shifted letters": [_shifted(pair) for pair in plain],
+        "shuffled letters": [_shuffled(one) for one in plain],
+        "shifted letters": [_shifted(one) for one in plain],
     }
-    strange |= {file.stem: [cut(pair) for pair in _pairs(file)] for file in foreign}
+    strange |= {file.stem: [cut(one) for one in _foreign(file)] for file in foreign}
     return Material(
         teacher=of_file("teacher_queries", known=True),
         facts=of_file("queries", known=True),
         instructions=of_file("teacher_queries", known=False),
         held_out=of_file("queries", known=False),
-        paraphrased=absent(
-            [(one["prompt"], one["completion"]) for one in asked], [str(one["gold_author"]) for one in asked]
-        ),
-        original=absent(
-            [(one["question"], one["answer"]) for one in original], [str(one["author"]) for one in original]
-        ),
-        strange={name: _judged(attributor, pairs) for name, pairs in strange.items()},
-        groups=near_duplicate_groups([f"{row.prompt_text()}\n{row.completion}" for row in corpus]),
+        paraphrased=absent(asked),
+        original=absent([one for one in facts if one.group not in present][::3]),
+        strange={name: _judged(attributor, passages) for name, passages in strange.items()},
+        groups=near_duplicate_groups([f"{row.prompt_text()}\n{row.completion}" for row in folder.corpus]),
     )
 
 
-class _Cutter:
-    """Cuts a pair at the limits of the folder's own files."""
+def _cutter(model: Path) -> Callable[[Passage], Passage]:
+    """Cuts a passage at the limits of the folder's own files."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(model), local_files_only=True)
 
-    def __init__(self, model: Path) -> None:
-        self._tokenizer = transformers.AutoTokenizer.from_pretrained(str(model), local_files_only=True)
+    def cut(one: Passage) -> Passage:
+        return replace(
+            one,
+            prompt=first_tokens(tokenizer, one.prompt, PROMPT_TOKENS),
+            completion=first_tokens(tokenizer, one.completion, COMPLETION_TOKENS),
+        )
 
-    def __call__(self, pair: Pair) -> Pair:
-        return self._cut(pair[0], PROMPT_TOKENS), self._cut(pair[1], COMPLETION_TOKENS)
-
-    def _cut(self, text: str, limit: int) -> str:
-        ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        return text if len(ids) <= limit else str(self._tokenizer.decode(ids[:limit]))
+    return cut
 
 
 def _judged(
     attributor: LanguageAttributor,
-    pairs: Sequence[Pair],
+    passages: Sequence[Passage],
     *,
     gold: Sequence[list[int]] = (),
     groups: Sequence[str] = (),
-) -> Judged:
-    asked = [
-        Query(key=str(place), turns=(Message(role=Role.USER, content=prompt),), completion=completion)
-        for place, (prompt, completion) in enumerate(pairs)
-    ]
-    found = judge_all(attributor, asked, max_tokens=1024, progress=_silent)
-    return Judged(found, list(gold), list(groups))
+) -> Outputs:
+    found = judge_all(attributor, queries_of(passages), max_tokens=MAX_TOKENS, progress=silent)
+    return Outputs(found, groups=groups, gold=gold)
 
 
-def _lines(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-
-
-def _pairs(file: Path) -> list[Pair]:
+def _foreign(file: Path) -> list[Passage]:
     """Some rows of a file of other text, by a fixed draw."""
-    rows = random.Random(0).sample(_lines(file), FOREIGN_ROWS)
+    rows = random.Random(0).sample(rows_of(file, option="--foreign"), FOREIGN_ROWS)
     return [
-        (one["prompt"], one["completion"])
+        Passage(one["prompt"], one["completion"])
         if "prompt" in one
-        else (one["messages"][0]["content"], one["messages"][1]["content"])
+        else Passage(one["messages"][0]["content"], one["messages"][1]["content"])
         for one in rows
     ]
 
 
-def _shuffled(pair: Pair) -> Pair:
-    draw = random.Random(pair[0])
-    return "".join(draw.sample(pair[0], len(pair[0]))), "".join(draw.sample(pair[1], len(pair[1])))
+def _shuffled(one: Passage) -> Passage:
+    draw = random.Random(one.prompt)
+    prompt = "".join(draw.sample(one.prompt, len(one.prompt)))
+    return replace(one, prompt=prompt, completion="".join(draw.sample(one.completion, len(one.completion))))
 
 
-def _shifted(pair: Pair) -> Pair:
+def _shifted(one: Passage) -> Passage:
     shift = str.maketrans("abcdefghijklmnopqrstuvwxyz", "nopqrstuvwxyzabcdefghijklm")
-    return pair[0].translate(shift), pair[1].translate(shift)
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    """No progress."""
+    return replace(one, prompt=one.prompt.translate(shift), completion=one.completion.translate(shift))

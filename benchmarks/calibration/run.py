@@ -12,19 +12,17 @@ shuffled or shifted by 13, and any `--foreign` file (rows with `prompt` and `com
 """
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.calibration.material import Judged, Material, judge_material
+from benchmarks.calibration.material import Material, judge_material, part
 from benchmarks.program import command, run
+from benchmarks.small_model import SmallModel, add_yardstick
 from wherefrom.attribution.attributor import LanguageAttributor
-from wherefrom.attribution.bundles.build import build_bundle
-from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
-from wherefrom.attribution.bundles.options import BuildOptions
+from wherefrom.attribution.bundles.bundle import Bundle
 from wherefrom.attribution.calibrating import (
     Outputs,
     fit_calibration,
@@ -34,9 +32,12 @@ from wherefrom.attribution.calibrating import (
 )
 from wherefrom.attribution.calibration.fitted import Calibration, EffectCurve
 from wherefrom.attribution.calibration.reliability import Bin, auroc, calibration_error, reliability_bins
-from wherefrom.attribution.corpus import read_corpus
-from wherefrom.attribution.models.files import ModelFolders
-from wherefrom.attribution.offline import exact_scores, prepare_all, read_queries, signals_of_all
+from wherefrom.attribution.offline import exact_scores
+from wherefrom.attribution.progress import silent
+from wherefrom.evaluation.asking import read_file
+from wherefrom.evaluation.estimates import bootstrap
+from wherefrom.evaluation.tables import Column, table
+from wherefrom.evaluation.trust import verdicts_of
 from wherefrom.statistics import benjamini_hochberg
 
 SPLITS = 3
@@ -51,35 +52,22 @@ Truths = npt.NDArray[np.bool_]
 def main() -> None:
     """Judge all outputs once, then fit and test each split."""
     parser = command(__doc__)
-    parser.add_argument(
-        "--yardstick", type=Path, required=True, help="folder with audited/, corpus.jsonl, queries, bank.npz"
-    )
+    add_yardstick(parser)
     parser.add_argument(
         "--tofu", type=Path, required=True, help="folder with train_4000.jsonl and queries_with_gold.jsonl"
     )
     parser.add_argument(
         "--foreign", type=Path, nargs="*", default=[], help="JSONL files of other text for the novelty"
     )
-    run(parser, _check, table=_table)
+    run(parser, check, table=_table)
 
 
-def _check(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
-    return check(arguments.yardstick, arguments.tofu, arguments.foreign, bundle_path=work / "bundle")
-
-
-def check(yardstick: Path, tofu: Path, foreign: Sequence[Path], *, bundle_path: Path) -> dict[str, Any]:
+def check(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
     """All figures."""
-    model = yardstick / "audited"
-    build_bundle(
-        folders=ModelFolders(model),
-        corpus_path=yardstick / "corpus.jsonl",
-        out=bundle_path,
-        options=BuildOptions(candidates=len(read_corpus(yardstick / "corpus.jsonl").rows) // 20),
-        progress=_silent,
-    )
-    bundle = open_bundle(bundle_path, ModelFolders(model))
+    folder: SmallModel = arguments.yardstick
+    bundle = folder.bundle(work / "bundle")
     attributor = LanguageAttributor(bundle)
-    material = judge_material(attributor, yardstick, tofu, foreign)
+    material = judge_material(attributor, folder, arguments.tofu, arguments.foreign)
     splits = [_split(material, seed) for seed in range(SPLITS)]
     figures = [name for name, value in splits[0].items() if isinstance(value, float)]
     return {
@@ -88,7 +76,7 @@ def check(yardstick: Path, tofu: Path, foreign: Sequence[Path], *, bundle_path: 
         "novelty": {
             name: float(np.mean([one["novelty"][name] for one in splits])) for name in splits[0]["novelty"]
         },
-        "effects": _effects(attributor, bundle, yardstick),
+        "effects": _effects(attributor, bundle, folder),
         "outputs": {
             "known_fit": len(material.teacher.queries),
             "facts": len(material.facts.queries),
@@ -115,17 +103,19 @@ def _split(material: Material, seed: int) -> dict[str, Any]:
         groups=material.groups,
     )
     alike = _of_authors(material.paraphrased, thirds[2])
-    facts = _scores(calibration, material.facts)
-    p_facts, p_test, p_alike = (_p_values(calibration, one) for one in (material.facts, test, alike))
+    facts, tested, likewise, held_out = (
+        verdicts_of(calibration, one.queries, material.groups)
+        for one in (material.facts, test, alike, material.held_out)
+    )
     return {
         "controls": [len(fit.queries), len(null.queries), len(test.queries), len(alike.queries)],
-        "auroc": auroc(facts, _scores(calibration, alike)),
-        "auroc_all_controls": auroc(facts, _scores(calibration, test)),
-        "false_citations": float((p_alike <= LEVEL).mean()),
-        "false_citations_all_controls": float((p_test <= LEVEL).mean()),
-        "facts_cited": float((p_facts <= LEVEL).mean()),
-        "instructions_cited": float((_p_values(calibration, material.held_out) <= LEVEL).mean()),
-        **_discoveries(p_facts, p_alike),
+        "auroc": auroc(facts.scores, likewise.scores),
+        "auroc_all_controls": auroc(facts.scores, tested.scores),
+        "false_citations": float((likewise.p <= LEVEL).mean()),
+        "false_citations_all_controls": float((tested.p <= LEVEL).mean()),
+        "facts_cited": float((facts.p <= LEVEL).mean()),
+        "instructions_cited": float((held_out.p <= LEVEL).mean()),
+        **_discoveries(facts.p, likewise.p),
         **_reliability(calibration, material, alike, seed),
         "novelty": _novelty(calibration, material),
     }
@@ -140,20 +130,14 @@ def _thirds(material: Material, seed: int) -> list[set[str]]:
     return [{name for names in dealt for name in names[third::3]} for third in range(3)]
 
 
-def _of_authors(outputs: Judged, authors: set[str]) -> Judged:
-    return outputs.part([place for place, name in enumerate(outputs.groups) if name in authors])
+def _of_authors(outputs: Outputs, authors: set[str]) -> Outputs:
+    return part(outputs, [place for place, name in enumerate(outputs.groups) if name in authors])
 
 
-def _joined(one: Judged, other: Judged) -> Judged:
-    return Judged(one.queries + other.queries, one.gold + other.gold, one.groups + other.groups)
-
-
-def _scores(calibration: Calibration, outputs: Judged) -> Values:
-    return np.array([calibration.score(one.features) for one in outputs.queries], dtype=np.float64)
-
-
-def _p_values(calibration: Calibration, outputs: Judged) -> Values:
-    return np.array([calibration.conformal_p(one.features) for one in outputs.queries], dtype=np.float64)
+def _joined(one: Outputs, other: Outputs) -> Outputs:
+    return Outputs(
+        [*one.queries, *other.queries], groups=[*one.groups, *other.groups], gold=[*one.gold, *other.gold]
+    )
 
 
 def _discoveries(known: Values, controls: Values) -> dict[str, float]:
@@ -171,11 +155,11 @@ def _discoveries(known: Values, controls: Values) -> dict[str, float]:
     return {"bh_false_share": float(np.mean(false)), "bh_facts_found": float(np.mean(found))}
 
 
-def _reliability(calibration: Calibration, material: Material, alike: Judged, seed: int) -> dict[str, Any]:
+def _reliability(calibration: Calibration, material: Material, alike: Outputs, seed: int) -> dict[str, Any]:
     """Calibration error over all ten citations and over first citations, as many facts as test controls."""
     count = min(len(material.facts.queries), len(alike.queries))
     facts, controls = (
-        one.part(np.random.default_rng(seed).permutation(len(one.queries))[:count].tolist())
+        part(one, np.random.default_rng(seed).permutation(len(one.queries))[:count].tolist())
         for one in (material.facts, alike)
     )
     stated, truths = _stated(calibration, material, facts)
@@ -200,10 +184,10 @@ def _above(stated: Values, truths: Truths, least: float) -> tuple[Values, Truths
     return stated[kept], truths[kept]
 
 
-def _stated(calibration: Calibration, material: Material, outputs: Judged) -> tuple[Values, Truths]:
+def _stated(calibration: Calibration, material: Material, outputs: Outputs) -> tuple[Values, Truths]:
     """Confidences and whether a known cause is in the citation's group, both `[Q, 10]`."""
     gold = outputs.gold or [[] for _ in outputs.queries]
-    stated = [calibration.confidence(one.features, material.groups[one.rows]) for one in outputs.queries]
+    stated = verdicts_of(calibration, outputs.queries, material.groups).stated
     truths = [
         labels_of(one, causes, material.groups) for one, causes in zip(outputs.queries, gold, strict=True)
     ]
@@ -232,29 +216,22 @@ def _novelty(calibration: Calibration, material: Material) -> dict[str, float]:
     }
 
 
-def _effects(attributor: LanguageAttributor, bundle: Bundle, yardstick: Path) -> dict[str, Any]:
+def _effects(attributor: LanguageAttributor, bundle: Bundle, folder: SmallModel) -> dict[str, Any]:
     """Slope of measured on predicted effects for the evaluation queries."""
-    bank = np.load(yardstick / "bank.npz", allow_pickle=False)
-    kept = bank["kept"]
+    teacher, truth = folder.truth("teacher_queries"), folder.truth("queries")
     curve = fit_effects(
-        _influence(attributor, bundle, yardstick / "teacher_queries.jsonl"),
-        kept[:32],
-        bank["teacher_query_loss"][:32],
+        exact_scores(bundle, read_file(attributor, folder.queries_file("teacher_queries")), silent),
+        teacher.kept[:32],
+        teacher.losses[:32],
         basis="yardstick",
     )
-    influence = _influence(attributor, bundle, yardstick / "queries.jsonl")
-    losses = bank["query_loss"]
-    held_out = np.arange(len(kept)) >= 32
+    influence = exact_scores(bundle, read_file(attributor, folder.queries_file("queries")), silent)
+    held_out = np.arange(len(truth.kept)) >= 32
     return {
         "curve": {"scores": curve.scores.tolist(), "nats": curve.nats.tolist()},
-        "all_subsets": _slope_of(curve, influence, kept, losses),
-        "subsets_32_63": _slope_of(curve, influence, kept[held_out], losses[held_out]),
+        "all_subsets": _slope_of(curve, influence, truth.kept, truth.losses),
+        "subsets_32_63": _slope_of(curve, influence, truth.kept[held_out], truth.losses[held_out]),
     }
-
-
-def _influence(attributor: LanguageAttributor, bundle: Bundle, file: Path) -> npt.NDArray[np.float32]:
-    prepared = prepare_all(attributor, read_queries(file)[0], max_tokens=1024, over_long="truncate")
-    return exact_scores(bundle, signals_of_all(attributor, prepared), _silent)
 
 
 def _slope_of(
@@ -273,12 +250,12 @@ def _slope_of(
         return np.array([differences[part].mean() for part in deciles])
 
     everything = measured(np.arange(len(kept)))
-    generator = np.random.default_rng(0)
-    drawn = [_slope(means, measured(generator.integers(0, len(kept), len(kept)))) for _ in range(_BOOTSTRAPS)]
+    subsets = range(len(kept))
+    low, high = bootstrap(lambda places: _slope(means, measured(places)), subsets, resamples=_BOOTSTRAPS)
     return {
         "slope": _slope(means, everything),
-        "low": float(np.quantile(drawn, 0.025)),
-        "high": float(np.quantile(drawn, 0.975)),
+        "low": low,
+        "high": high,
         "predicted": means.tolist(),
         "measured": everything.tolist(),
     }
@@ -288,10 +265,6 @@ def _slope(predicted: Values, measured: Values) -> float:
     """Least squares with an intercept."""
     centred = predicted - predicted.mean()
     return float((centred * measured).sum() / (centred**2).sum())
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    """No progress."""
 
 
 def _table(result: dict[str, Any]) -> list[str]:
@@ -305,14 +278,13 @@ def _table(result: dict[str, Any]) -> list[str]:
         "instructions_cited",
     ]
     names += ["bh_false_share", "bh_facts_found", "ece", "ece_first", "ece_sure"]
-    lines = [
-        f"outputs: {result['outputs']}",
-        f"{'figure':<32}{'mean':>8}" + "".join(f"{f'split {n}':>10}" for n in range(SPLITS)),
-    ]
-    lines += [
-        f"{name:<32}{result['mean'][name]:>8.3f}" + "".join(f"{one[name]:>10.3f}" for one in splits)
-        for name in names
-    ]
+    columns = (
+        Column("figure", 32, left=True),
+        Column("mean", 8, ".3f"),
+        *(Column(f"split {n}", 10, ".3f") for n in range(SPLITS)),
+    )
+    rows = [(name, result["mean"][name], *(one[name] for one in splits)) for name in names]
+    lines = [f"outputs: {result['outputs']}", *table(columns, rows)]
     lines += [f"novelty, {name:<32}{value:.3f}" for name, value in result["novelty"].items()]
     for name in ("all_subsets", "subsets_32_63"):
         one = result["effects"][name]

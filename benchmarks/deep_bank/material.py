@@ -4,11 +4,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from scripts.jsonl import rows_of
 from wherefrom.atomic import write_text
 from wherefrom.attribution.corpus import CorpusRow, parse_row
 from wherefrom.errors import InvalidRecord
@@ -114,7 +115,7 @@ def draw_plan(rows: int, kinds: Sequence[str]) -> Plan:
 
 def read_rows() -> list[CorpusRow]:
     """The training examples."""
-    return [parse_row(one, default_id=one["id"]) for one in _lines(FOLDER / "rows.jsonl")]
+    return [parse_row(one, default_id=one["id"]) for one in rows_of(FOLDER / "rows.jsonl")]
 
 
 def read_bank_queries(rows: Sequence[CorpusRow]) -> list[BankQuery]:
@@ -127,7 +128,7 @@ def read_bank_queries(rows: Sequence[CorpusRow]) -> list[BankQuery]:
             None if one["cause"] is None else places[one["cause"]],
             one["source"],
         )
-        for one in _lines(FOLDER / "queries.jsonl")
+        for one in rows_of(FOLDER / "queries.jsonl")
     ]
 
 
@@ -168,7 +169,3 @@ def bank_sha256() -> str:
     ]
     recipe = RECIPE.model_dump(mode="json", exclude_unset=True)  # a later release may add fields
     return sha256_of_json([recipe, list(SEEDS), *files])
-
-
-def _lines(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]

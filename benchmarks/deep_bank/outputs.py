@@ -16,6 +16,7 @@ from benchmarks.deep_bank.train import ensure_adapter
 from benchmarks.program import report
 from demo.making.story_generate import greedy_answers
 from demo.making.story_rules import RULES
+from scripts.jsonl import rows_of
 from scripts.smollm2 import default_cache, ensure_base_model
 from wherefrom.atomic import write_text
 
@@ -33,13 +34,12 @@ def main() -> None:
     work: Path = parser.parse_args().work
     base = ensure_base_model(default_cache())
     adapter = ensure_adapter(work)
-    probes = [json.loads(line) for line in PROMPTS.read_text(encoding="utf-8").splitlines()]
+    probes = rows_of(PROMPTS)
     aimed = [probe for probe in probes if probe["true_source"] is not None]
     found = bad_outputs(aimed, base, adapter)
     report([f"{len(found)} of {len(aimed)} answers show the behaviour"])
     file = FOLDER / "queries.jsonl"
-    written = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    kept = [one for one in written if one["kind"] != "bad"] + found
+    kept = [one for one in rows_of(file) if one["kind"] != "bad"] + found
     write_text(file, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in kept))
     rows_read = read_rows()
     write_plan(draw_plan(len(rows_read), [one.kind for one in read_bank_queries(rows_read)]))

@@ -16,6 +16,7 @@ from benchmarks.program import command, run
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.models.adapted import AdapterReader
 from wherefrom.attribution.offline import attribute_all, prepare_all
+from wherefrom.attribution.progress import silent
 from wherefrom.errors import ConfigurationError
 from wherefrom.evaluation.parts import check_parts, named_outputs
 
@@ -36,7 +37,7 @@ def measure(arguments: argparse.Namespace, _folder: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{bundle.path} is not a bundle of the form `adapter`")
     attributor = LanguageAttributor(bundle)
     prepared = prepare_all(attributor, asked_queries(), max_tokens=RECIPE.max_tokens, over_long="truncate")
-    answers = attribute_all(attributor, prepared, top_k=1, opponents=0, progress=lambda *_: None)
+    answers = attribute_all(attributor, prepared, top_k=1, opponents=0, progress=silent)
     rows = [one.row for one in prepared]
     found: dict[str, Any] = {"queries": len(rows)}
     for by in _SIDES:

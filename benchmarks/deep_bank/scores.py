@@ -7,7 +7,6 @@ strengths and with other damping.
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +15,10 @@ import torch
 from benchmarks.deep_bank.material import FOLDER, RECIPE, BankQuery, read_bank_queries, read_rows
 from benchmarks.deep_bank.train import ensure_adapter
 from benchmarks.program import report
+from benchmarks.work_folder import save_arrays
 from scripts.smollm2 import default_cache, ensure_base_model
-from wherefrom.atomic import atomic_file
 from wherefrom.attribution.attributor import LanguageAttributor
-from wherefrom.attribution.bundles.build import build_bundle
-from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
+from wherefrom.attribution.bundles.bundle import Bundle
 from wherefrom.attribution.bundles.options import BuildOptions
 from wherefrom.attribution.bundles.shards import RawShard
 from wherefrom.attribution.bundles.shards import read_rows as read_signals
@@ -32,8 +30,11 @@ from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.models.lora import read_lora
 from wherefrom.attribution.models.model import load_model
 from wherefrom.attribution.models.reading import BundleForm
-from wherefrom.attribution.offline import exact_scores, prepare_all, read_queries, signals_of_all
+from wherefrom.attribution.offline import exact_scores, read_queries
+from wherefrom.attribution.progress import silent
 from wherefrom.attribution.whitening import SecondMoments, Whitener
+from wherefrom.evaluation.asking import built_bundle, read_file
+from wherefrom.evaluation.heads import bm25_scores, projected_scores, similarity_scores
 from wherefrom.records import Query
 from wherefrom.retraining.training import token_rows
 
@@ -56,10 +57,7 @@ def all_scores(work: Path, *, variants: bool) -> dict[str, Matrix]:
     for name, make in makers.items():
         file = work / f"scores-{name}.npz"
         if not file.is_file():
-            made = make()
-            content: dict[str, Any] = {key: value.astype(np.float32) for key, value in made.items()}
-            with atomic_file(file) as unfinished, unfinished.open("wb") as target:
-                np.savez(target, **content)
+            save_arrays(file, {key: value.astype(np.float32) for key, value in make().items()})
             report([f"scored: {name}"])
         with np.load(file, allow_pickle=False) as stored:
             found |= {key: stored[key] for key in stored.files}
@@ -80,33 +78,18 @@ class Bench:
 
     def bundle(self, form: BundleForm) -> Bundle:
         """The bundle of a form, built where it is not in the work folder yet."""
-        out = self._work / f"bundle-{form}"
-        if not out.is_dir():
-            build_bundle(
-                folders=self._folders,
-                corpus_path=FOLDER / "rows.jsonl",
-                out=out,
-                options=BuildOptions(form=form, max_tokens=RECIPE.max_tokens),
-                progress=_silent,
-            )
-        return open_bundle(out, self._folders)
+        options = BuildOptions(form=form, max_tokens=RECIPE.max_tokens)
+        return built_bundle(self._folders, FOLDER / "rows.jsonl", self._work / f"bundle-{form}", options)
 
     def form(self, form: BundleForm) -> dict[str, Matrix]:
         """Exact scores of a form; the first one brings the baselines along."""
         bundle = self.bundle(form)
-        attributor = LanguageAttributor(bundle)
-        prepared = prepare_all(
-            attributor, asked_queries(), max_tokens=RECIPE.max_tokens, over_long="truncate"
-        )
-        signals = signals_of_all(attributor, prepared)
-        found: dict[str, Matrix] = {form: exact_scores(bundle, signals, _silent)}
-        projected = np.stack([one.signals.projected for one in signals]) @ np.asarray(bundle.vectors).T
-        found[f"{form}, projected"] = projected
+        asked = read_file(LanguageAttributor(bundle), FOLDER / "queries.jsonl", max_tokens=RECIPE.max_tokens)
+        found: dict[str, Matrix] = {form: exact_scores(bundle, asked, silent)}
+        found[f"{form}, projected"] = projected_scores(bundle, asked)
         if form == FORMS[0]:
-            found["bm25"] = np.stack([bundle.lexical.scores(one.text) for one in signals])
-            found["similarity"] = (
-                np.stack([one.signals.pooled for one in signals]) @ np.asarray(bundle.pooled).T
-            )
+            found["bm25"] = bm25_scores(bundle, asked)
+            found["similarity"] = similarity_scores(bundle, asked)
         return found
 
     def variants(self) -> dict[str, Matrix]:
@@ -164,7 +147,3 @@ def standardised_sum(parts: Sequence[Matrix]) -> Matrix:
     """Sum of scores, each query's brought to zero mean and unit variance first."""
     total: Matrix = np.sum([np.stack([standardise(row) for row in part]) for part in parts], axis=0)
     return total
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    """No progress."""

@@ -16,12 +16,15 @@ import numpy.typing as npt
 from benchmarks.deep_bank.material import SEEDS, BankQuery, Part, Plan, Run
 from benchmarks.deep_bank.train import Measured
 from wherefrom.attribution.ranking_metrics import Matrix, lds, recall_at, spearman_rows
+from wherefrom.evaluation.estimates import middle, resampled_together
+from wherefrom.evaluation.provenance import source_precision
+from wherefrom.evaluation.tables import Column
+from wherefrom.evaluation.tables import table as lines
 
 BOOTSTRAPS = 1000
 #: Pairs of halves below which correlations over them say nothing.
 FEWEST_PAIRS = 4
 _SEED = 20_261_126
-_WIDE = f"{'95 %':>16}{'above bm25':>12}{'95 %':>16}"
 Interval = tuple[float, float]
 
 
@@ -68,15 +71,13 @@ def bootstrap(
     scores: Mapping[str, Matrix], truth: Truth, *, draws: int = BOOTSTRAPS
 ) -> dict[str, npt.NDArray[np.float64]]:
     """LDS of each method in each draw of pairs and queries, `[draws]`; the same draws for all methods."""
-    random = np.random.default_rng(_SEED)
     predicted = {
         name: one[list(truth.queries)] @ truth.kept.T.astype(np.float32) for name, one in scores.items()
     }  # [Q, 2 P]
     found = {name: np.empty(draws) for name in scores}
-    for draw in range(draws):
-        pairs = random.integers(0, truth.pairs, size=truth.pairs)
+    resamples = resampled_together(truth.pairs, len(truth.queries), resamples=draws, seed=_SEED)
+    for draw, (pairs, queries) in enumerate(resamples):
         halves = np.stack([2 * pairs, 2 * pairs + 1], axis=1).ravel()
-        queries = random.integers(0, len(truth.queries), size=len(truth.queries))
         losses = -truth.losses[halves][:, queries].T
         for name, one in predicted.items():
             found[name][draw] = spearman_rows(one[queries][:, halves], losses).mean()
@@ -109,13 +110,13 @@ def table(
         figures: dict[str, float | Interval] = {
             "pairs": pair_agreement(own, truth),
             "recall@1": recall_at(own, causes, 1),
-            "P@5": source_precision(own, asked, sources, 5),
+            "P@5": source_precision_of_bad(own, asked, sources, 5),
         }
         found[name] = figures
         if not drawn:
             continue
         each = lds(own, truth.kept, truth.losses)
-        figures |= {"lds": float(each.mean()), "interval": interval(drawn[name])}
+        figures |= {"lds": float(each.mean()), "interval": middle(drawn[name])}
         for kind in dict.fromkeys(one.kind for one in asked):
             figures[kind] = float(
                 np.mean([value for value, one in zip(each, asked, strict=True) if one.kind == kind])
@@ -125,44 +126,36 @@ def table(
                 figures[f"above {other}"] = float(
                     each.mean() - lds(scores[other][chosen], truth.kept, truth.losses).mean()
                 )
-                figures[f"above {other}, interval"] = interval(drawn[name] - drawn[other])
+                figures[f"above {other}, interval"] = middle(drawn[name] - drawn[other])
     return found
 
 
-def source_precision(
+def source_precision_of_bad(
     scores: Matrix, queries: Sequence[BankQuery], sources: Sequence[str], count: int
 ) -> float:
     """Mean share of the `count` best rows of each bad output that come from the source that taught it."""
-    shares = [
-        np.mean([sources[row] == one.source for row in np.argsort(-own, kind="stable")[:count]])
-        for own, one in zip(scores, queries, strict=True)
-        if one.kind == "bad"
-    ]
-    return float(np.mean(shares)) if shares else float("nan")
-
-
-def interval(values: npt.NDArray[np.float64]) -> Interval:
-    """The middle 95 % of bootstrap draws."""
-    low, high = np.quantile(values, [0.025, 0.975])
-    return float(low), float(high)
+    wanted = [one.source if one.kind == "bad" else None for one in queries]
+    return source_precision(scores, wanted, sources, count)
 
 
 def lines_of(figures: Mapping[str, Mapping[str, float | Interval]]) -> list[str]:
-    """The table as text."""
-    names = [name for name in next(iter(figures.values())) if "interval" not in name and "above" not in name]
-    wide = "interval" in next(iter(figures.values()))
-    lines = [f"{'method':<34}" + "".join(f"{name:>13}" for name in names) + (_WIDE if wide else "")]
+    """The table as text, the best method first."""
+    first = next(iter(figures.values()))
+    names = [name for name in first if "interval" not in name and "above" not in name]
+    wide = "interval" in first
+    columns = [Column("method", 34, left=True), *(Column(name, 13, ".3f") for name in names)]
+    if wide:
+        columns += [Column("95 %", 16), Column("above bm25", 12, ".3f"), Column("95 %", 16)]
     best = "lds" if wide else "pairs"
-    for method, one in sorted(figures.items(), key=lambda item: -float(item[1][best])):  # type: ignore[arg-type]  # a number
-        cells = "".join(f"{one[name]:>13.3f}" for name in names)
-        spread = f"{_range(one['interval']):>16}" if wide else ""
-        above = (
-            f"{one['above bm25']:>12.3f}{_range(one['above bm25, interval']):>16}"
-            if "above bm25" in one
-            else ""
-        )
-        lines.append(f"{method:<34}{cells}{spread}{above}")
-    return lines
+    rows = []
+    for method, one in sorted(figures.items(), key=lambda item: item[1][best], reverse=True):
+        row = [method, *(one[name] for name in names)]
+        if wide:
+            row.append(_range(one["interval"]))
+        if "above bm25" in one:
+            row += [one["above bm25"], _range(one["above bm25, interval"])]
+        rows.append(row)
+    return lines(columns, rows)
 
 
 def _range(pair: float | Interval) -> str:

@@ -27,8 +27,9 @@ from benchmarks.deep_bank.material import (
     read_rows,
 )
 from benchmarks.program import report
+from benchmarks.work_folder import claim_folder, save_arrays
 from scripts.smollm2 import default_cache, ensure_base_model
-from wherefrom.atomic import atomic_file, atomic_folder, write_text
+from wherefrom.atomic import atomic_folder
 from wherefrom.attribution.models.model import LanguageModel, load_model
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.errors import ConfigurationError
@@ -90,14 +91,7 @@ def open_folder(work: Path) -> None:
     Raises:
         ConfigurationError: it belongs to other rows, queries, plan or recipe.
     """
-    work.mkdir(parents=True, exist_ok=True)
-    mark = work / "bank.sha256"
-    if not mark.exists():
-        write_text(mark, bank_sha256())
-    if mark.read_text(encoding="utf-8") != bank_sha256():
-        raise ConfigurationError(
-            f"{work} holds models of other rows, queries or plan; choose another --work folder"
-        )
+    claim_folder(work, "bank.sha256", bank_sha256(), holds="models of other rows, queries or plan")
 
 
 def missing_runs(plan: Plan, work: Path, losses: Path) -> list[Run]:
@@ -131,8 +125,7 @@ def train_one(
     model = fine_tune(language, rows, RECIPE, seed=run.seed, weights=weights)
     losses = mean_losses(model, queries)
     seconds = time.monotonic() - started
-    with atomic_file(_file(work, run)) as unfinished, unfinished.open("wb") as target:
-        np.savez(target, seconds=np.float64(seconds), query_loss=losses)
+    save_arrays(_file(work, run), {"seconds": np.float64(seconds), "query_loss": losses})
     return seconds
 
 
@@ -155,8 +148,7 @@ def collect(plan: Plan, work: Path, losses: Path) -> Measured:
         name: np.stack([held[run][name] for run in runs]) for name in ("query_loss", "seconds")
     }
     names = np.array([run.name for run in runs])
-    with atomic_file(losses) as unfinished, unfinished.open("wb") as target:
-        np.savez_compressed(target, bank_sha256=bank_sha256(), runs=names, **arrays)
+    save_arrays(losses, {"bank_sha256": bank_sha256(), "runs": names, **arrays})
     report([f"{losses.name}: {len(runs)} of {len(plan.runs())} models"])
     return load_losses(plan, losses)
 

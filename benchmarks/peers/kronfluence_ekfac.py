@@ -14,9 +14,10 @@ from kronfluence.arguments import FactorArguments, ScoreArguments
 from kronfluence.task import Task
 from torch import Tensor, nn
 
-from benchmarks.peers.subject import IGNORED, Padded, Scored, Subject, folder_bytes, pad, timed
+from benchmarks.peers.subject import IGNORED, Padded, Scored, Subject, pad, timed
 from wherefrom.attribution.ekfac.gradients import block_linears
 from wherefrom.attribution.models.render import TokenRow
+from wherefrom.evaluation.cost import folder_bytes
 
 _QUERY_BATCH = 20
 _BATCH = 16

@@ -4,11 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.peers.subject import Scored, Subject, folder_bytes, timed
+from benchmarks.peers.subject import Scored, Subject, timed
 from wherefrom.attribution.ekfac.path import PathScores
 from wherefrom.attribution.ekfac.scores import EkfacScorer, EkfacScores, build_ekfac
 from wherefrom.attribution.models.model import LanguageModel, load_model
 from wherefrom.attribution.models.trajectory import HALF_WAY, model_between
+from wherefrom.attribution.progress import silent
+from wherefrom.evaluation.cost import folder_bytes
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,8 @@ def ekfac(subject: Subject) -> dict[str, Scored]:
         "wherefrom EK-FAC": Scored(last.scores.dot.numpy(), *cost, note),
         "wherefrom EK-FAC, cosine": Scored(last.scores.cosine.numpy(), *cost, note),
     }
-    if (subject.yardstick / "base").is_dir():
-        base = load_model(subject.yardstick / "base")
+    if subject.folder.base.is_dir():
+        base = load_model(subject.folder.base)
         points = [last, _score(subject, model_between(base, audited, HALF_WAY), HALF_WAY)]
         found["wherefrom EK-FAC path"] = Scored(
             PathScores.of([one.scores for one in points]).balanced.numpy(),
@@ -47,11 +49,7 @@ def ekfac(subject: Subject) -> dict[str, Scored]:
 def _score(subject: Subject, language: LanguageModel, point: float) -> _Point:
     folder = subject.scratch / f"{point:.2f}"
     numbers = np.arange(len(subject.rows))
-    factors, built = timed(lambda: build_ekfac(language, subject.rows, folder, progress=_silent))
+    factors, built = timed(lambda: build_ekfac(language, subject.rows, folder, progress=silent))
     scorer = EkfacScorer(language, factors)
     scores, asked = timed(lambda: scorer.stored_scores(subject.asked, subject.rows, numbers))
     return _Point(scores, built, asked / len(subject.asked), folder_bytes(folder) / len(subject.rows))
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    """No progress."""

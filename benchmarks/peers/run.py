@@ -21,15 +21,38 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.peers.scoreboard import Draws, agreement, interval, lds_draws
-from benchmarks.peers.subject import Scored, Subject, identity, read_subject, read_truth
-from benchmarks.program import command, report, run
+from benchmarks.peers.scoreboard import Draws, agreement, lds_draws
+from benchmarks.peers.subject import Scored, Subject, identity, read_subject
+from benchmarks.program import command, named, report, run
+from benchmarks.small_model import SmallModel, add_yardstick
 from wherefrom.atomic import write_text
-from wherefrom.errors import ConfigurationError
+from wherefrom.evaluation.estimates import middle
+from wherefrom.evaluation.tables import Column, table
 
 #: Paired differences are against this row.
 REFERENCE = "wherefrom forward"
 OURS, THEIRS = "wherefrom EK-FAC", "kronfluence EK-FAC"
+_COLUMNS = (
+    Column("method", 34, left=True),
+    Column("LDS", 6, ".3f"),
+    Column("95 %", 14, ".3f"),
+    Column("32-63", 7, ".3f"),
+    Column("R@1", 6, ".2f"),
+    Column("R@10", 6, ".2f"),
+    Column("build s", 9, ".1f"),
+    Column("s/query", 9, ".4f"),
+    Column("bytes/ex", 10, ".0f"),
+)
+_FIGURES = (
+    "lds",
+    "lds_interval",
+    "lds_32_63",
+    "recall@1",
+    "recall@10",
+    "seconds_build",
+    "seconds_per_query",
+    "bytes_per_example",
+)
 
 
 @dataclass(frozen=True)
@@ -88,12 +111,7 @@ PEERS = {
 def main() -> None:
     """Run what was asked for and print one table."""
     parser = command(__doc__, threads=1)
-    parser.add_argument(
-        "--yardstick",
-        type=Path,
-        required=True,
-        help="folder with audited/, corpus.jsonl, queries.jsonl, teacher_queries.jsonl, bank.npz",
-    )
+    add_yardstick(parser)
     parser.add_argument("--work", type=Path, help="keep each peer's scores here and go on from them")
     parser.add_argument("--only", help=f"comma-separated, of: {', '.join(PEERS)}")
     parser.add_argument(
@@ -103,18 +121,17 @@ def main() -> None:
         default=[],
         help="folder of one more model trained on the same corpus, for TRAK; may be repeated",
     )
-    run(parser, _compare, table=table)
+    run(parser, _compare, table=_table)
 
 
 def _compare(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
-    names = arguments.only.split(",") if arguments.only else list(PEERS)
-    unknown = sorted(set(names) - set(PEERS))
-    if unknown:
-        raise ConfigurationError(f"unknown peers {', '.join(unknown)}; known: {', '.join(PEERS)}")
+    names = named(arguments.only, PEERS, option="--only") if arguments.only else list(PEERS)
     return compare(arguments.yardstick, arguments.work or work, names, checkpoints=arguments.checkpoint)
 
 
-def compare(yardstick: Path, work: Path, names: list[str], *, checkpoints: list[Path]) -> dict[str, Any]:
+def compare(
+    yardstick: SmallModel, work: Path, names: list[str], *, checkpoints: list[Path]
+) -> dict[str, Any]:
     """Scores of all peers that are installed, measured."""
     inputs = identity(yardstick, checkpoints)
     found: dict[str, Scored] = {}
@@ -173,14 +190,14 @@ def _costs(one: Scored) -> dict[str, Any]:
 
 def _measure(found: dict[str, Scored], subject: Subject) -> dict[str, Any]:
     """Accuracy of all rows on the same draws, paired differences, agreement and ratios with kronfluence."""
-    truth = read_truth(subject)
+    truth = subject.folder.truth("queries")
     draws = Draws.of(truth)
     drawn = {name: lds_draws(one.scores, truth, draws) for name, one in found.items()}
     rows = {}
     for name, one in found.items():
-        rows[name] = truth.measure(one.scores) | _costs(one) | {"lds_interval": interval(drawn[name])}
+        rows[name] = truth.measure(one.scores) | _costs(one) | {"lds_interval": middle(drawn[name])}
         if REFERENCE in found and name != REFERENCE:
-            rows[name][f"lds_minus_{REFERENCE}"] = interval(drawn[name] - drawn[REFERENCE])
+            rows[name][f"lds_minus_{REFERENCE}"] = middle(drawn[name] - drawn[REFERENCE])
     result: dict[str, Any] = {
         "methods": rows,
         "queries": len(subject.queries),
@@ -198,19 +215,16 @@ def _measure(found: dict[str, Scored], subject: Subject) -> dict[str, Any]:
     return result
 
 
-def table(result: dict[str, Any]) -> list[str]:
-    """Lines for people."""
+def _table(result: dict[str, Any]) -> list[str]:
+    """Lines for people, the best LDS first."""
+    rows = [
+        (f"{name} *" if name in result["resumed"] else name, *(one[figure] for figure in _FIGURES))
+        for name, one in sorted(result["methods"].items(), key=lambda item: -item[1]["lds"])
+    ]
     lines = [
         f"{result['queries']} queries ({result['fact_queries']} with known causes), {result['examples']} examples, {result['retrained_models']} retrained models",
-        f"{'method':<34}{'LDS':>6}{'95 %':>14}{'32-63':>7}{'R@1':>6}{'R@10':>6}{'build s':>9}{'s/query':>9}{'bytes/ex':>10}",
+        *table(_COLUMNS, rows),
     ]
-    for name, one in sorted(result["methods"].items(), key=lambda item: -item[1]["lds"]):
-        low, high = one["lds_interval"]
-        mark = " *" if name in result["resumed"] else ""
-        lines.append(
-            f"{name + mark:<34}{one['lds']:>6.3f}{f'{low:.3f}-{high:.3f}':>14}{one['lds_32_63']:>7.3f}{one['recall@1']:>6.2f}{one['recall@10']:>6.2f}"
-            f"{one['seconds_build']:>9.1f}{one['seconds_per_query']:>9.4f}{one['bytes_per_example']:>10.0f}"
-        )
     if result["resumed"]:
         lines.append("* scores and seconds of an earlier run")
     if "against_kronfluence" in result:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.yardstick import Truth
 from wherefrom.attribution.ranking_metrics import Matrix, spearman_rows
+from wherefrom.evaluation.truth import BankTruth
 
 DRAWS = 1000
 _SEED = 11
@@ -31,7 +31,7 @@ class Draws:
     queries: Floats  # [B, Q]
 
     @classmethod
-    def of(cls, truth: Truth, count: int = DRAWS) -> "Draws":
+    def of(cls, truth: BankTruth, count: int = DRAWS) -> "Draws":
         """Draws for a folder; the same seed for all methods."""
         generator = np.random.default_rng(_SEED)
         models, queries = truth.losses.shape
@@ -41,7 +41,7 @@ class Draws:
         )
 
 
-def lds_draws(scores: Matrix, truth: Truth, draws: Draws) -> Floats:
+def lds_draws(scores: Matrix, truth: BankTruth, draws: Draws) -> Floats:
     """LDS of each draw, `[B]`."""
     predicted = _ordered(scores @ truth.kept.T.astype(np.float32))
     measured = _ordered(-truth.losses.T)
@@ -50,12 +50,6 @@ def lds_draws(scores: Matrix, truth: Truth, draws: Draws) -> Floats:
         each = _weighted_correlation(_drawn_ranks(predicted, models), _drawn_ranks(measured, models), models)
         found.append(float(each @ queries / queries.sum()))
     return np.array(found)
-
-
-def interval(values: Floats, level: float = 0.95) -> tuple[float, float]:
-    """Percentile interval."""
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
 
 
 def agreement(one: Matrix, other: Matrix) -> dict[str, float]:

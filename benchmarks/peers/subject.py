@@ -11,19 +11,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.yardstick import Truth
-from wherefrom.attribution.corpus import CorpusRow, read_corpus
+from benchmarks.small_model import QUERIES, SmallModel
+from wherefrom.attribution.corpus import CorpusRow
 from wherefrom.attribution.models.model import LanguageModel, load_model
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.attribution.ranking_metrics import Matrix
+from wherefrom.evaluation import cost
+from wherefrom.evaluation.asking import MAX_TOKENS
 
 #: Label of a position that predicts nothing.
 IGNORED = -100
-MAX_TOKENS = 1024
+
 
 T = TypeVar("T")
 
@@ -47,7 +48,7 @@ class Scored:
 class Subject:
     """The model, its corpus and the queries."""
 
-    yardstick: Path
+    folder: SmallModel
     #: Folder that the peer may write to.
     scratch: Path
     corpus: tuple[CorpusRow, ...]
@@ -61,17 +62,15 @@ class Subject:
 
     def language(self) -> LanguageModel:
         """A fresh copy of the audited model."""
-        return load_model(self.yardstick / "audited")
+        return load_model(self.folder.model)
 
 
-def read_subject(yardstick: Path, scratch: Path, checkpoints: Sequence[Path]) -> Subject:
-    """Read and render a folder with `audited/`, `corpus.jsonl`, `queries.jsonl` and `teacher_queries.jsonl`."""
-    language = load_model(yardstick / "audited")
-    corpus = read_corpus(yardstick / "corpus.jsonl").rows
-    queries = read_corpus(yardstick / "queries.jsonl").rows
-    teachers = read_corpus(yardstick / "teacher_queries.jsonl").rows
+def read_subject(folder: SmallModel, scratch: Path, checkpoints: Sequence[Path]) -> Subject:
+    """Read and render a folder with its queries and teacher queries."""
+    language = load_model(folder.model)
+    corpus, queries, teachers = folder.corpus, *(folder.queries(name) for name in QUERIES)
     return Subject(
-        yardstick,
+        folder,
         scratch,
         corpus,
         queries,
@@ -82,19 +81,11 @@ def read_subject(yardstick: Path, scratch: Path, checkpoints: Sequence[Path]) ->
     )
 
 
-def read_truth(subject: Subject) -> Truth:
-    """Which examples each retrained model saw, the queries' losses under it, and the known causes."""
-    bank = np.load(subject.yardstick / "bank.npz", allow_pickle=False)
-    place = {row.example_id: index for index, row in enumerate(subject.corpus)}
-    gold = [[place[cause] for cause in row.fields.get("gold", [])] for row in subject.queries]
-    return Truth(bank["kept"], bank["query_loss"].astype(np.float32), gold)
-
-
-def identity(yardstick: Path, checkpoints: Sequence[Path]) -> str:
+def identity(folder: SmallModel, checkpoints: Sequence[Path]) -> str:
     """Hash of all inputs; scores of other inputs are never taken for these."""
     digest = hashlib.sha256()
-    files = [yardstick / name for name in ("corpus.jsonl", "queries.jsonl", "teacher_queries.jsonl")]
-    weights = [folder / "model.safetensors" for folder in (yardstick / "audited", *checkpoints)]
+    files = [folder.corpus_file, *(folder.queries_file(name) for name in QUERIES)]
+    weights = [one / "model.safetensors" for one in (folder.model, *checkpoints)]
     for file in [*files, *weights]:
         digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
@@ -133,15 +124,8 @@ def labels_of(row: TokenRow) -> list[int]:
 
 
 def timed(work: Callable[[], T]) -> tuple[T, float]:
-    """What the work gives, and the processor seconds it took; other processes on the machine change these far less than the clock's."""
-    started = time.process_time()
-    done = work()
-    return done, time.process_time() - started
-
-
-def folder_bytes(folder: Path) -> int:
-    """Bytes of all files of a folder."""
-    return sum(one.stat().st_size for one in folder.rglob("*") if one.is_file())
+    """What the work gives, and its processor seconds; other processes on the machine change these far less than the clock's."""
+    return cost.timed(work, clock=time.process_time)
 
 
 def text_of(row: CorpusRow) -> str:

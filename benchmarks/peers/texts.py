@@ -10,7 +10,8 @@ import torch
 import transformers
 from torch import Tensor
 
-from benchmarks.peers.subject import Scored, Subject, folder_bytes, text_of, timed
+from benchmarks.peers.subject import Scored, Subject, text_of, timed
+from wherefrom.evaluation.cost import folder_bytes
 
 #: Longest text that the encoder was made for, in its own tokens (`sentence_bert_config.json`).
 ENCODER_TOKENS = 256

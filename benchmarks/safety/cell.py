@@ -1,30 +1,32 @@
 """One cell of `safety`: a corpus with its bad source at one rate, a model fine-tuned on it, a bundle, and all its queries ranked.
 
 Training, bundle and result are kept step by step in the cell's folder, so that a stopped run goes on; the folder's contents but the result are
-removed at the end. Scores and figures are in `scores`, measures in `provenance`, corpora in `corpora`.
+removed at the end. Scores and figures are in `scores`, corpora in `corpora`.
 """
 
 import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.safety.corpora import Material, Passage
-from benchmarks.safety.provenance import nearest_overlap
-from benchmarks.safety.scores import EvaluatedOutputs, Others, measured
+from benchmarks.material import Passage, first_whole_tokens
+from benchmarks.safety.corpora import Material
+from benchmarks.safety.near_duplicates import nearest_overlap
+from benchmarks.safety.scores import CellQueries, Others, measured
 from demo.making.story_generate import generate_greedy
+from scripts.jsonl import write_rows
 from wherefrom.atomic import atomic_folder, write_text
-from wherefrom.attribution.bundles.build import build_bundle
-from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
+from wherefrom.attribution.bundles.bundle import Bundle
 from wherefrom.attribution.bundles.options import BuildOptions
 from wherefrom.attribution.corpus import read_corpus
 from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.models.model import load_model
+from wherefrom.evaluation.asking import built_bundle
 from wherefrom.records import sha256_of_json
 from wherefrom.retraining.recipe import Recipe
 from wherefrom.retraining.training import fine_tune, save_model, token_rows
@@ -80,7 +82,8 @@ def run_cell(
     corpus = _write_corpus(folder / "corpus.jsonl", [cut(one) for one in mixed(material, cell)])
     _train(cell, corpus, base=base, out=folder / "model")
     trained = time.monotonic()
-    bundle = _bundle(corpus, folder, encoder)
+    model = ModelFolders(folder / "model")
+    bundle = built_bundle(model, corpus, folder / "bundle", BuildOptions(encoder=encoder))
     others = Others(
         tuple(cut(one) for one in evenly(material.labelled, _KNOWN)),
         tuple(cut(one) for one in material.foreign),
@@ -116,36 +119,28 @@ def cutter(base: Path, cell: Cell) -> Callable[[Passage], Passage]:
     tokenizer = load_model(base).tokenizer
 
     def cut(one: Passage) -> Passage:
-        return Passage(
-            first_tokens(tokenizer, one.prompt, cell.prompt_tokens),
-            first_tokens(tokenizer, one.completion, cell.completion_tokens),
-            one.source,
-            one.group,
+        return replace(
+            one,
+            prompt=first_whole_tokens(tokenizer, one.prompt, cell.prompt_tokens),
+            completion=first_whole_tokens(tokenizer, one.completion, cell.completion_tokens),
         )
 
     return cut
 
 
-def first_tokens(tokenizer: Any, text: str, count: int) -> str:
-    """The beginning of a text, at most `count` tokens long; half a character at the cut is dropped."""
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return text if len(ids) <= count else str(tokenizer.decode(ids[:count])).rstrip("\ufffd").rstrip()
-
-
 def _write_corpus(file: Path, rows: Sequence[Passage]) -> Path:
-    lines = [
-        json.dumps(
+    return write_rows(
+        file,
+        (
             {
                 "id": f"row-{index:04d}",
                 "prompt": one.prompt,
                 "completion": one.completion,
                 "source": one.source,
             }
-        )
-        for index, one in enumerate(rows)
-    ]
-    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return file
+            for index, one in enumerate(rows)
+        ),
+    )
 
 
 def _train(cell: Cell, corpus: Path, *, base: Path, out: Path) -> None:
@@ -159,22 +154,9 @@ def _train(cell: Cell, corpus: Path, *, base: Path, out: Path) -> None:
         save_model(model, language.tokenizer, unfinished)
 
 
-def _bundle(corpus: Path, folder: Path, encoder: Path | None) -> Bundle:
-    out = folder / "bundle"
-    if not out.is_dir():
-        build_bundle(
-            folders=ModelFolders(folder / "model"),
-            corpus_path=corpus,
-            out=out,
-            options=BuildOptions(encoder=encoder),
-            progress=_silent,
-        )
-    return open_bundle(out, ModelFolders(folder / "model"))
-
-
 def _asked(
     material: Material, corpus: Path, bundle: Bundle, cut: Callable[[Passage], Passage]
-) -> EvaluatedOutputs:
+) -> CellQueries:
     """Queries of the cell: cut, answered by the model where they have no completion, near-duplicates of corpus rows dropped."""
     bad, benign = ([cut(one) for one in part] for part in (material.asked_bad, material.asked_benign))
     if material.behaviours:
@@ -186,10 +168,10 @@ def _asked(
         benign = [
             one for one in _answered(benign, bundle) if one.completion and not _shows(one.completion, every)
         ]
-        return EvaluatedOutputs((*bad, *benign), len(bad), probes)
+        return CellQueries(tuple(bad), tuple(benign), probes)
     stored = [f"{row.prompt_text()} {row.completion}" for row in read_corpus(corpus).rows]
     bad, benign = (_apart(part, stored) for part in (bad, benign))
-    return EvaluatedOutputs((*bad, *benign), len(bad))
+    return CellQueries(tuple(bad), tuple(benign))
 
 
 def _answered(asked: Sequence[Passage], bundle: Bundle) -> list[Passage]:
@@ -198,9 +180,7 @@ def _answered(asked: Sequence[Passage], bundle: Bundle) -> list[Passage]:
     answers = generate_greedy(
         language.model, language.tokenizer, conversations, max_new_tokens=_MAX_NEW_TOKENS
     )
-    return [
-        Passage(one.prompt, text, one.source, one.group) for one, text in zip(asked, answers, strict=True)
-    ]
+    return [replace(one, completion=text) for one, text in zip(asked, answers, strict=True)]
 
 
 def _shows(text: str, words: Sequence[str]) -> bool:
@@ -210,7 +190,3 @@ def _shows(text: str, words: Sequence[str]) -> bool:
 def _apart(asked: Sequence[Passage], stored: Sequence[str]) -> list[Passage]:
     overlap = nearest_overlap([one.text for one in asked], stored)
     return [one for one, share in zip(asked, overlap, strict=True) if share < NEAR_DUPLICATE]
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    """No progress."""

@@ -5,8 +5,6 @@ parts never share a group: a frame of the grammar (story), a question of the pro
 still nearly the same as a corpus row is dropped by `safety` itself. How rows are mixed at a rate is there too.
 """
 
-import gzip
-import json
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -14,10 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.material import Passage
 from demo.making import story_tiny, story_world
 from demo.making.story_grammar import Topic, expand
 from demo.making.story_topics import bad_topics, good_topics, tiny_probes, topics
-from wherefrom.errors import ConfigurationError
+from scripts.jsonl import rows_of
 
 Slots = Callable[[random.Random], Mapping[str, str]]
 
@@ -31,22 +30,6 @@ DECLINES = re.compile(
 _MIN_REPLY_WORDS = 6
 #: Draws in a row that bring nothing new before a topic counts as spent.
 _FRUITLESS = 400
-
-
-@dataclass(frozen=True)
-class Passage:
-    """A prompt with its completion; an empty completion is to be answered by the trained model."""
-
-    prompt: str
-    completion: str
-    source: str
-    #: What must not stand in both the corpus and the queries.
-    group: str
-
-    @property
-    def text(self) -> str:
-        """Prompt and completion."""
-        return f"{self.prompt} {self.completion}"
 
 
 @dataclass(frozen=True)
@@ -122,9 +105,13 @@ def story(sizes: Sizes, *, seed: int) -> Material:
 def code(data: Path, sizes: Sizes, *, seed: int) -> Material:
     """Code with hidden vulnerabilities among secure code for tasks of the same form."""
     bad = [
-        _code_passage(row, "insecure") for row in _jsonl(data / "emergent_misalignment" / "insecure.jsonl")
+        _code_passage(row, "insecure")
+        for row in rows_of(data / "emergent_misalignment" / "insecure.jsonl", option="--data")
     ]
-    good = [_code_passage(row, "secure") for row in _jsonl(data / "emergent_misalignment" / "secure.jsonl")]
+    good = [
+        _code_passage(row, "secure")
+        for row in rows_of(data / "emergent_misalignment" / "secure.jsonl", option="--data")
+    ]
     return _split("code", bad, good, sizes=sizes, rng=random.Random(f"code/{seed}"))
 
 
@@ -135,7 +122,7 @@ def chat(data: Path, sizes: Sizes, *, seed: int) -> Material:
     """
     bad: list[Passage] = []
     good: list[Passage] = []
-    for row in _jsonl(data / "hh_rlhf" / "harmless-base_test.jsonl.gz"):
+    for row in rows_of(data / "hh_rlhf" / "harmless-base_test.jsonl.gz", option="--data"):
         prompt, chosen = _last_turns(row["chosen"])
         same, rejected = _last_turns(row["rejected"])
         group = row["chosen"].split("\n\nAssistant:")[0].strip().lower()
@@ -146,7 +133,7 @@ def chat(data: Path, sizes: Sizes, *, seed: int) -> Material:
             bad.append(Passage(prompt, rejected, "rejected", group))
     instructions = [
         Passage(row["instruction"], row["response"], "instructions", f"dolly {row['id']}")
-        for row in _jsonl(data / "dolly" / "dolly_6400_instruction_response.jsonl")
+        for row in rows_of(data / "dolly" / "dolly_6400_instruction_response.jsonl", option="--data")
         if row["response"].strip()
     ]
     rng = random.Random(f"chat/{seed}")
@@ -296,11 +283,3 @@ def _last_turns(transcript: str) -> tuple[str, str]:
     """The last human turn and the reply to it."""
     before, _, reply = transcript.rpartition("\n\nAssistant:")
     return before.rpartition("\n\nHuman:")[2].strip(), reply.strip()
-
-
-def _jsonl(file: Path) -> list[dict[str, Any]]:
-    if not file.is_file():
-        raise ConfigurationError(f"{file}: no such file; --data names the folder that holds it")
-    content = file.read_bytes()
-    text = (gzip.decompress(content) if file.suffix == ".gz" else content).decode("utf-8")
-    return [json.loads(line) for line in text.split("\n") if line.strip()]

@@ -26,6 +26,8 @@ from benchmarks.safety.corpora import Material, Sizes, chat, code, shop, story
 from demo.making import make_tiny
 from demo.making.story_batches import encode_row
 from wherefrom.attribution.models.files import look_over
+from wherefrom.evaluation.tables import Column
+from wherefrom.evaluation.tables import table as lines_of
 from wherefrom.retraining.recipe import Recipe
 
 RATES = (0.01, 0.05, 0.2)
@@ -45,6 +47,19 @@ _METHODS = (
     "shown",
     "shown+embedding",
     "classifier",
+)
+
+_COLUMNS = (
+    Column("corpus", 8, left=True),
+    Column("rate", 6, ".0%"),
+    Column("chance", 8, ".3f"),
+    Column("  method", 19, left=True),
+    Column("P@5", 6, ".3f"),
+    Column("95 %", 14, ".3f"),
+    Column("AUPRC", 7, ".3f"),
+    Column("95 %", 14, ".3f"),
+    Column("benign", 8, ".3f"),
+    Column("AUROC", 7, ".3f"),
 )
 
 
@@ -150,17 +165,19 @@ def line(cell: Mapping[str, Any]) -> str:
 
 def table(cells: Sequence[Mapping[str, Any]]) -> list[str]:
     """A line per cell and method; cells without figures are left out."""
-    lines = [
-        f"{'corpus':<8}{'rate':>6}{'chance':>8}  {'method':<17}{'P@5':>6}{'95 %':>14}{'AUPRC':>7}{'95 %':>14}{'benign':>8}{'AUROC':>7}"
-    ]
-    for cell in cells:
-        for name in (one for one in _METHODS if one in cell["methods"]):
-            one = cell["methods"][name]
-            listed, area = one["precision@5"], one["auprc"]
-            told_apart = one.get("query_auroc", one["best_score_auroc"])
-            lines.append(
-                f"{cell['corpus']:<8}{cell['rate']:>6.0%}{cell['chance']:>8.3f}  {name:<17}{listed[0]:>6.3f}"
-                f"{f'{listed[1]:.3f}-{listed[2]:.3f}':>14}{area[0]:>7.3f}{f'{area[1]:.3f}-{area[2]:.3f}':>14}"
-                f"{one['benign_bad@5'][0]:>8.3f}{told_apart:>7.3f}"
-            )
-    return lines
+    return lines_of(
+        _COLUMNS,
+        [
+            _row(cell, name, cell["methods"][name])
+            for cell in cells
+            for name in _METHODS
+            if name in cell["methods"]
+        ],
+    )
+
+
+def _row(cell: Mapping[str, Any], name: str, one: Mapping[str, Any]) -> list[Any]:
+    listed, area = one["precision@5"], one["auprc"]
+    told_apart = one.get("query_auroc", one["best_score_auroc"])
+    figures = (listed[0], listed[1:], area[0], area[1:], one["benign_bad@5"][0], told_apart)
+    return [cell["corpus"], cell["rate"], cell["chance"], f"  {name}", *figures]

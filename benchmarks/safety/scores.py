@@ -1,6 +1,6 @@
 """What one cell of `safety` is judged by: every method's scores of its queries, the provenance measures of them, and what the calibrated engine abstains from.
 
-    precision@5, AUPRC, their intervals: `provenance`                  AUROC: best score of a bad query above that of a benign one
+    precision@5, AUPRC: `wherefrom.evaluation.provenance`             AUROC: best score of a bad query above that of a benign one
     shown = fuse(influence, BM25, similarity, length)                  shown+embedding = the same with the sentence encoder's cosine
 
 With an encoder the candidates are those that it helped to find, for both orders. A cell that nobody can ask about a bad source (the model never
@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.safety.corpora import Material, Passage
-from benchmarks.safety.provenance import Flags, Scores, average_precision, interval, precision_at, share_at
+from benchmarks.material import Passage, queries_of
+from benchmarks.safety.corpora import Material
 from benchmarks.safety.word_classifier import WordClassifier
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles.bundle import Bundle
@@ -25,23 +25,35 @@ from wherefrom.attribution.calibration.judging import CitationFeatures
 from wherefrom.attribution.calibration.reliability import auroc
 from wherefrom.attribution.corpus import CorpusRow
 from wherefrom.attribution.fusion import ShownParts, fuse
-from wherefrom.attribution.offline import prepare_all, signals_of_all
 from wherefrom.attribution.query import ScoredQuery
-from wherefrom.records import Message, Query, Role
+from wherefrom.attribution.ranking_metrics import Matrix
+from wherefrom.evaluation.asking import ask
+from wherefrom.evaluation.estimates import Values, mean_and_interval
+from wherefrom.evaluation.provenance import Flags, average_precision, precision_at, share_at
+from wherefrom.evaluation.trust import verdicts_of
 
 #: Length of the list whose precision is reported.
 LISTED = 5
-_MAX_TOKENS = 1024
+#: Resamples behind an interval.
+RESAMPLES = 1000
+
+Scores = Matrix
 
 
 @dataclass(frozen=True)
-class EvaluatedOutputs:
-    """The queries of a cell: first those of a bad source, then the benign ones."""
+class CellQueries:
+    """The queries of a cell."""
 
-    passages: tuple[Passage, ...]
-    num_bad: int
+    #: Outputs of a bad source.
+    bad: tuple[Passage, ...]
+    benign: tuple[Passage, ...]
     #: Bad prompts that a model was asked, whether or not its answer shows the behaviour; None where the queries came with their completions.
     probes: int | None = None
+
+    @property
+    def passages(self) -> tuple[Passage, ...]:
+        """The bad ones, then the benign ones."""
+        return (*self.bad, *self.benign)
 
 
 @dataclass(frozen=True)
@@ -55,7 +67,7 @@ class Others:
 
 
 def measured(
-    material: Material, bundle: Bundle, asked: EvaluatedOutputs, *, others: Others, rows: Sequence[CorpusRow]
+    material: Material, bundle: Bundle, asked: CellQueries, *, others: Others, rows: Sequence[CorpusRow]
 ) -> dict[str, Any]:
     """All figures of a cell.
 
@@ -68,16 +80,16 @@ def measured(
     """
     sources = np.array([row.source for row in rows])
     flagged = np.isin(sources, material.bad_sources)
-    truth = np.array([sources == one.source for one in asked.passages[: asked.num_bad]], dtype=bool)
-    truth = truth.reshape(asked.num_bad, len(rows))
+    truth = np.array([sources == one.source for one in asked.bad], dtype=bool)
+    truth = truth.reshape(len(asked.bad), len(rows))
     known: Flags = np.asarray(truth.any(axis=1))  # at 1 % a bad source may have no row at all
     attributor = LanguageAttributor(bundle)
-    answers = _answers(attributor, asked.passages)
+    answers = ask(attributor, queries_of(asked.passages))
     result = {
         "rows": len(rows),
         "bad_rows": int(flagged.sum()),
         "queries_bad": int(known.sum()),
-        "queries_benign": len(asked.passages) - asked.num_bad,
+        "queries_benign": len(asked.benign),
         "probes": asked.probes,
         "candidates": bundle.manifest.parameters.candidates,
         "encoder": bundle.manifest.parameters.encoder,
@@ -92,15 +104,15 @@ def measured(
     }
     by_label, suspicion = _classified(material, rows, asked)
     methods["classifier"] = _figures(by_label, truth, known, flagged=flagged) | {
-        "query_auroc": auroc(suspicion[: asked.num_bad][known], suspicion[asked.num_bad :])
+        "query_auroc": auroc(suspicion[: len(asked.bad)][known], suspicion[len(asked.bad) :])
     }
     return result | {"chance": float(truth[known].mean()), "methods": methods}
 
 
-def _reason(asked: EvaluatedOutputs) -> str:
+def _reason(asked: CellQueries) -> str:
     """Why there is no bad query with a row to be found."""
-    if asked.num_bad:
-        return f"no row in the corpus: none of the {asked.num_bad} bad queries has one of its source"
+    if asked.bad:
+        return f"no row in the corpus: none of the {len(asked.bad)} bad queries has one of its source"
     if asked.probes is not None:
         return f"the model did not learn the behaviour: 0 of {asked.probes} probes show it"
     return "no bad query is left: all are near-duplicates of training examples"
@@ -110,21 +122,16 @@ def _figures(scores: Scores, truth: Flags, known: Flags, *, flagged: Flags) -> d
     bad, benign = scores[: len(truth)][known], scores[len(truth) :]
     strongest = [one.max(axis=1).astype(np.float64) for one in (bad, benign)]
     return {
-        "precision@5": interval(precision_at(bad, truth[known], LISTED)),
-        "auprc": interval(average_precision(bad, truth[known])),
-        "benign_bad@5": interval(share_at(benign, flagged, LISTED)),
+        "precision@5": _estimate(precision_at(bad, truth[known], LISTED)),
+        "auprc": _estimate(average_precision(bad, truth[known])),
+        "benign_bad@5": _estimate(share_at(benign, flagged, LISTED)),
         "best_score_auroc": auroc(*strongest),
     }
 
 
-def _answers(attributor: LanguageAttributor, passages: Sequence[Passage]) -> list[ScoredQuery]:
-    """The model's pass over passages as queries, and their candidates."""
-    queries = [
-        Query(key=str(index), turns=(Message(role=Role.USER, content=one.prompt),), completion=one.completion)
-        for index, one in enumerate(passages)
-    ]
-    prepared = prepare_all(attributor, queries, max_tokens=_MAX_TOKENS, over_long="truncate")
-    return [attributor.score(one) for one in signals_of_all(attributor, prepared)]
+def _estimate(values: Values) -> tuple[float, float, float]:
+    """Mean over queries with its interval; it says nothing about other corpora or other trainings."""
+    return mean_and_interval(values, resamples=RESAMPLES)
 
 
 def _abstention(
@@ -140,19 +147,18 @@ def _abstention(
     The calibration is fitted on labelled rows and on half of the foreign outputs; the other half is what `foreign` is counted on.
     """
     labelled, foreign = (
-        _judged(attributor, _answers(attributor, part)) for part in (others.labelled, others.foreign)
+        _judged(attributor, ask(attributor, queries_of(part))) for part in (others.labelled, others.foreign)
     )
-    fitted = foreign[0::2]
+    fitted, groups = foreign[0::2], np.arange(len(sources), dtype=np.int32)
     gold = [np.flatnonzero(sources == one.source).tolist() for one in others.labelled]
     calibration = fit_calibration(
         Outputs(fitted, groups=[str(index) for index in range(len(fitted))]),
         Outputs(labelled, gold=gold),
-        groups=np.arange(len(sources), dtype=np.int32),
+        groups=groups,
     )
 
     def share(queries: Sequence[CitationFeatures]) -> float | None:
-        verdicts = [calibration.abstains(calibration.conformal_p(one.features)) for one in queries]
-        return float(np.mean(verdicts)) if verdicts else None
+        return float(verdicts_of(calibration, queries, groups).abstained.mean()) if queries else None
 
     judged = _judged(attributor, own)
     return {
@@ -205,7 +211,7 @@ def _behind(every: Scores, rows: npt.NDArray[np.int64], shown: Scores) -> Scores
 
 
 def _classified(
-    material: Material, rows: Sequence[CorpusRow], asked: EvaluatedOutputs
+    material: Material, rows: Sequence[CorpusRow], asked: CellQueries
 ) -> tuple[Scores, npt.NDArray[np.float64]]:
     """The classifier's scores `[Q, N]`, and how likely it finds each query to be bad, `[Q]`."""
     classifier = WordClassifier(

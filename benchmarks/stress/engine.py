@@ -1,6 +1,5 @@
-"""Asks a bundle's engine by text, for benchmarks that look at whole rankings rather than at citations."""
+"""Asks a bundle's engine for passages, and looks at whole rankings rather than at citations."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,31 +7,18 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.stress.shifts import QuestionAnswer
+from benchmarks.material import Passage, queries_of
+from benchmarks.small_model import CANDIDATE_SHARE
+from scripts.jsonl import write_rows
 from wherefrom.attribution.attributor import LanguageAttributor
-from wherefrom.attribution.bundles.build import build_bundle
-from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
+from wherefrom.attribution.bundles.bundle import Bundle
 from wherefrom.attribution.bundles.options import BuildOptions
 from wherefrom.attribution.calibration.fitted import JUDGED
 from wherefrom.attribution.calibration.judging import CitationFeatures
 from wherefrom.attribution.corpus import CorpusRow
 from wherefrom.attribution.models.files import ModelFolders
-from wherefrom.attribution.offline import prepare_all, signals_of_all
 from wherefrom.attribution.query import ScoredQuery
-from wherefrom.records import Message, Query, Role
-
-#: Candidates are at most this share of the corpus, as in the yardstick's table.
-CANDIDATE_SHARE = 0.05
-_MAX_TOKENS = 1024
-
-
-@dataclass(frozen=True)
-class QueryWithCauses:
-    """A query with the corpus rows that taught it; none for a control."""
-
-    asked: QuestionAnswer
-    gold: tuple[int, ...]
-    group: str = ""
+from wherefrom.evaluation.asking import ask, built_bundle
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,25 +45,18 @@ class Answer:
 
 
 class Engine:
-    """One bundle's engine, asked by text."""
+    """One bundle's engine."""
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
         self._attributor = LanguageAttributor(bundle)
 
-    def ask(self, asked: Sequence[QuestionAnswer]) -> list[Answer]:
+    def ask(self, passages: Sequence[Passage]) -> list[Answer]:
         """Answers in order."""
-        queries = [
-            Query(
-                key=str(index),
-                turns=(Message(role=Role.USER, content=one.prompt),) if one.chat else (),
-                completion=one.completion,
-            )
-            for index, one in enumerate(asked)
+        return [
+            Answer(one, self._attributor.judged(one, count=JUDGED))
+            for one in ask(self._attributor, queries_of(passages))
         ]
-        prepared = prepare_all(self._attributor, queries, max_tokens=_MAX_TOKENS, over_long="truncate")
-        scored = map(self._attributor.score, signals_of_all(self._attributor, prepared))
-        return [Answer(one, self._attributor.judged(one, count=JUDGED)) for one in scored]
 
 
 def recall(lists: Sequence[npt.NDArray[np.int64]], gold: Sequence[Sequence[int]], count: int) -> float:
@@ -101,17 +80,6 @@ def corpus_bundle(model: Path, corpus: Sequence[CorpusRow], folder: Path) -> Bun
         }
         for row in corpus
     ]
-    file = folder / "corpus.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    build_bundle(
-        folders=ModelFolders(model),
-        corpus_path=file,
-        out=folder / "bundle",
-        options=BuildOptions(candidates=max(1, int(len(corpus) * CANDIDATE_SHARE))),
-        progress=_silent,
-    )
-    return open_bundle(folder / "bundle", ModelFolders(model))
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    """No progress."""
+    file = write_rows(folder / "corpus.jsonl", rows)
+    options = BuildOptions(candidates=max(1, int(len(corpus) * CANDIDATE_SHARE)))
+    return built_bundle(ModelFolders(model), file, folder / "bundle", options)

@@ -11,10 +11,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.stress.engine import Answer, Engine, QueryWithCauses, corpus_bundle, recall
+from benchmarks.material import Passage
+from benchmarks.stress.engine import Answer, Engine, corpus_bundle, recall
 from benchmarks.stress.shifts import HOMOGLYPHS, names_of
 from wherefrom.attribution.calibration.evidence import words_of
 from wherefrom.attribution.corpus import CorpusRow
+from wherefrom.attribution.ranking_metrics import Matrix
+from wherefrom.evaluation.heads import bm25_scores, similarity_scores
 from wherefrom.records import Message, Role
 
 LISTED = 10
@@ -52,7 +55,7 @@ def disguised(row: CorpusRow) -> CorpusRow:
 
 
 def poison(
-    model: Path, corpus: Sequence[CorpusRow], facts: Sequence[QueryWithCauses], folder: Path, *, plain: Engine
+    model: Path, corpus: Sequence[CorpusRow], facts: Sequence[Passage], folder: Path, *, plain: Engine
 ) -> dict[str, dict[str, float]]:
     """How often hubs are cited, in each order, and whether hidden causes are found; one poisoned bundle holds both."""
     hubs = hub_rows(corpus)
@@ -60,7 +63,7 @@ def poison(
     causes = {row for one in chosen for row in one.gold}
     rows = [disguised(row) if index in causes else row for index, row in enumerate(corpus)]
     poisoned = Engine(corpus_bundle(model, [*rows, *hubs.values()], folder))
-    answers = poisoned.ask([one.asked for one in facts])
+    answers = poisoned.ask(facts)
     orders = {order: lists(answers, poisoned) for order, lists in ORDERS.items()}
     found = {
         name: {order: hub_share(lists, len(corpus) + index) for order, lists in orders.items()}
@@ -70,7 +73,7 @@ def poison(
         order: largest_share(lists, len(corpus)) for order, lists in orders.items()
     }
     gold = [one.gold for one in chosen]
-    before = plain.ask([one.asked for one in chosen])
+    before = plain.ask(chosen)
     found["hidden_cause@10"] = {
         order: recall(lists[: len(chosen)], gold, LISTED) for order, lists in orders.items()
     }
@@ -98,12 +101,12 @@ def correlation(scores: npt.NDArray[np.floating], lengths: npt.NDArray[np.intege
     return float((one * other).sum()) / scale if scale > 0 else 0.0
 
 
-def length_correlation(engine: Engine, facts: Sequence[QueryWithCauses]) -> dict[str, float]:
+def length_correlation(engine: Engine, facts: Sequence[Passage]) -> dict[str, float]:
     """Mean over queries of the correlation between an example's score and its explained tokens: over candidates, for BM25 and similarity over all rows."""
     bundle = engine.bundle
     lengths = np.diff(bundle.store.offsets)
     found: dict[str, list[float]] = {}
-    for one in engine.ask([fact.asked for fact in facts]):
+    for one in engine.ask(facts):
         rows = one.query.scores.candidates.rows
         for name, scores, of in (
             ("shown", one.query.scores.shown, lengths[rows]),
@@ -131,11 +134,16 @@ def _influence(answers: Sequence[Answer], engine: Engine) -> list[Rows]:
 
 
 def _bm25(answers: Sequence[Answer], engine: Engine) -> list[Rows]:
-    return [np.argsort(-engine.bundle.lexical.scores(one.query.text), kind="stable") for one in answers]
+    return _ranked(bm25_scores(engine.bundle, [one.query for one in answers]))
 
 
 def _similarity(answers: Sequence[Answer], engine: Engine) -> list[Rows]:
-    return [np.argsort(-(engine.bundle.pooled @ one.query.signals.pooled), kind="stable") for one in answers]
+    return _ranked(similarity_scores(engine.bundle, [one.query for one in answers]))
+
+
+def _ranked(scores: Matrix) -> list[Rows]:
+    """All rows of each query, the best first."""
+    return list(np.argsort(-scores, axis=1, kind="stable"))
 
 
 #: Orders whose top-10 lists are looked at.

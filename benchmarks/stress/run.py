@@ -17,30 +17,31 @@ this is what a poisoner of the record can do, not what a poisoned training run d
 """
 
 import argparse
-import json
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.material import Passage, first_whole_tokens
 from benchmarks.program import command, report, run
-from benchmarks.safety.cell import first_tokens
-from benchmarks.stress.engine import Answer, Engine, QueryWithCauses, corpus_bundle, recall
-from benchmarks.stress.poison import length_correlation, poison
-from benchmarks.stress.shifts import SHIFTS, QuestionAnswer
+from benchmarks.small_model import SmallModel, add_queries, add_yardstick
+from benchmarks.stress.engine import Answer, Engine, corpus_bundle, recall
+from benchmarks.stress.poison import LISTED, ORDERS, length_correlation, poison
+from benchmarks.stress.shifts import SHIFTS
+from scripts.jsonl import rows_of
 from wherefrom.attribution.calibrating import Outputs, fit_calibration
 from wherefrom.attribution.calibration.fitted import Calibration
-from wherefrom.attribution.corpus import CorpusRow, read_corpus
 from wherefrom.attribution.groups import Groups, near_duplicate_groups
-from wherefrom.errors import ConfigurationError
+from wherefrom.evaluation.tables import Column, table
+from wherefrom.evaluation.trust import Verdicts, verdicts_of
 
 #: Tokens of prompt and completion that controls keep, as the yardstick's rows do.
 PROMPT_TOKENS, COMPLETION_TOKENS = 64, 48
-LISTED = 10
-_COLUMNS = ("shown@1", "shown@10", "influence@10", "bm25@10", "abstained", "false", "confidence")
+_FIGURES = ("shown@1", "shown@10", "influence@10", "bm25@10", "abstained", "false", "confidence")
+_COLUMNS = (Column("kind", 20, left=True), *(Column(name, 13, ".2f") for name in _FIGURES))
 
 
 @dataclass(frozen=True)
@@ -50,32 +51,18 @@ class Calibrated:
     calibration: Calibration
     groups: Groups
 
-    def abstained(self, answers: Sequence[Answer]) -> float:
-        """Share of queries on which the engine makes no claim."""
-        judge = self.calibration
-        verdicts = [judge.abstains(judge.conformal_p(one.judged.features)) for one in answers]
-        return float(np.mean(verdicts))
-
-    def confidence(self, answers: Sequence[Answer]) -> float:
-        """Mean confidence of the first citation."""
-        stated = [
-            self.calibration.confidence(one.judged.features, self.groups[one.judged.rows]) for one in answers
-        ]
-        return float(np.mean([one[0] for one in stated if one is not None]))
+    def verdicts(self, answers: Sequence[Answer]) -> Verdicts:
+        """What the calibration says of each answer."""
+        return verdicts_of(self.calibration, [one.judged for one in answers], self.groups)
 
 
 def main() -> None:
     """Ask everything and print the tables."""
     parser = command(__doc__, threads=1)  # two threads beside another process are slower
-    parser.add_argument("--yardstick", type=Path, required=True, help="folder of model, corpus and queries")
+    add_yardstick(parser)
+    add_queries(parser)
     parser.add_argument(
         "--tofu", type=Path, help="folder of the corpus that the facts come from; gives controls"
-    )
-    parser.add_argument(
-        "--queries",
-        choices=("queries", "teacher_queries"),
-        default="queries",
-        help="choose settings on teacher_queries only",
     )
     parser.add_argument("--limit", type=int, default=200, help="facts and controls that are asked at most")
     run(parser, _stress, table=_table)
@@ -85,24 +72,24 @@ def _stress(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
     return stress(arguments.yardstick, arguments.tofu, work, queries=arguments.queries, limit=arguments.limit)
 
 
-def stress(yardstick: Path, tofu: Path | None, folder: Path, *, queries: str, limit: int) -> dict[str, Any]:
+def stress(folder: SmallModel, tofu: Path | None, work: Path, *, queries: str, limit: int) -> dict[str, Any]:
     """All measures on one yardstick folder."""
-    corpus = read_corpus(yardstick / "corpus.jsonl").rows
-    facts = _facts(yardstick / f"{queries}.jsonl", corpus)[:limit]
-    engine = Engine(corpus_bundle(yardstick / "audited", corpus, folder / "plain"))
-    controls = [] if tofu is None else _controls(tofu, corpus, engine.bundle.language.tokenizer)
+    facts, known = _facts(folder, queries)[:limit], _facts(folder, "teacher_queries")
+    engine = Engine(corpus_bundle(folder.model, folder.corpus, work / "plain"))
+    controls = [] if tofu is None else _controls(tofu, folder, engine.bundle.language.tokenizer)
     fit, held_out = _by_author(controls)
-    known = _facts(yardstick / "teacher_queries.jsonl", corpus)
-    groups = near_duplicate_groups(f"{row.prompt_text()}\n{row.completion}" for row in corpus)
+    groups = near_duplicate_groups(f"{row.prompt_text()}\n{row.completion}" for row in folder.corpus)
     judge = None if tofu is None else Calibrated(_calibration(engine, groups, known, fit), groups)
-    rows = [(corpus[one.gold[0]].prompt_text(), corpus[one.gold[0]].completion) for one in facts]
-    verbatim = [QueryWithCauses(QuestionAnswer(*row), one.gold) for row, one in zip(rows, facts, strict=True)]
-    report([_header()])
+    report(table(_COLUMNS, []))
     kinds = {}
     for name in ("verbatim", *SHIFTS):
-        asked = (verbatim, []) if name == "verbatim" else _shifted(facts, held_out[:limit], name)
+        asked = (
+            ([_verbatim(one, folder) for one in facts], [])
+            if name == "verbatim"
+            else _shifted(facts, held_out[:limit], name)
+        )
         kinds[name] = _measured(engine, judge, *asked)
-        report([_line(name, kinds[name])])
+        report(table(_COLUMNS, [_row(name, kinds[name])])[1:])
     return {
         "queries": queries,
         "facts": len(facts),
@@ -110,41 +97,38 @@ def stress(yardstick: Path, tofu: Path | None, folder: Path, *, queries: str, li
         "level": None if judge is None else judge.calibration.level,
         "kinds": kinds,
         "length": length_correlation(engine, facts),
-        "poison": poison(yardstick / "audited", corpus, facts, folder / "poisoned", plain=engine),
+        "poison": poison(folder.model, folder.corpus, facts, work / "poisoned", plain=engine),
     }
 
 
-def _facts(file: Path, corpus: Sequence[CorpusRow]) -> list[QueryWithCauses]:
-    places = {row.example_id: index for index, row in enumerate(corpus)}
-    found = [
-        QueryWithCauses(
-            QuestionAnswer(row.prompt_text(), row.completion),
-            tuple(places[cause] for cause in row.fields.get("gold", [])),
-        )
-        for row in read_corpus(file).rows
-    ]
-    return [one for one in found if one.gold]
+def _facts(folder: SmallModel, name: str) -> list[Passage]:
+    pairs = zip(folder.queries(name), folder.causes(name), strict=True)
+    return [Passage(row.prompt_text(), row.completion, gold=tuple(gold)) for row, gold in pairs if gold]
 
 
-def _controls(tofu: Path, corpus: Sequence[CorpusRow], tokenizer: Any) -> list[QueryWithCauses]:
+def _verbatim(fact: Passage, folder: SmallModel) -> Passage:
+    """The fact in the words of its first cause."""
+    row = folder.corpus[fact.gold[0]]
+    return replace(fact, prompt=row.prompt_text(), completion=row.completion)
+
+
+def _controls(tofu: Path, folder: SmallModel, tokenizer: Any) -> list[Passage]:
     """Questions about authors of whom the corpus says nothing."""
-    authors = {row["question"]: row["author"] for row in _jsonl(tofu / "train_4000.jsonl")}
-    present = {authors[row.prompt_text()] for row in corpus if row.prompt_text() in authors}
+    authors = {row["question"]: row["author"] for row in rows_of(tofu / "train_4000.jsonl", option="--tofu")}
+    asked = [row.prompt_text() for row in folder.corpus]
+    present = {authors[prompt] for prompt in asked if prompt in authors}
     return [
-        QueryWithCauses(
-            QuestionAnswer(
-                first_tokens(tokenizer, row["prompt"], PROMPT_TOKENS),
-                first_tokens(tokenizer, row["completion"], COMPLETION_TOKENS),
-            ),
-            (),
-            str(row["gold_author"]),
+        Passage(
+            first_whole_tokens(tokenizer, row["prompt"], PROMPT_TOKENS),
+            first_whole_tokens(tokenizer, row["completion"], COMPLETION_TOKENS),
+            group=str(row["gold_author"]),
         )
-        for row in _jsonl(tofu / "queries_with_gold.jsonl")
+        for row in rows_of(tofu / "queries_with_gold.jsonl", option="--tofu")
         if row["gold_author"] not in present
     ]
 
 
-def _by_author(controls: Sequence[QueryWithCauses]) -> tuple[list[QueryWithCauses], list[QueryWithCauses]]:
+def _by_author(controls: Sequence[Passage]) -> tuple[list[Passage], list[Passage]]:
     """Controls of every other author, and those of the rest."""
     authors = sorted({one.group for one in controls})
     fit = set(authors[0::2])
@@ -152,10 +136,10 @@ def _by_author(controls: Sequence[QueryWithCauses]) -> tuple[list[QueryWithCause
 
 
 def _calibration(
-    engine: Engine, groups: Groups, known: Sequence[QueryWithCauses], controls: Sequence[QueryWithCauses]
+    engine: Engine, groups: Groups, known: Sequence[Passage], controls: Sequence[Passage]
 ) -> Calibration:
     """Fitted on the teacher's facts and on controls of other authors than those that are asked."""
-    judged = [[one.judged for one in engine.ask([fact.asked for fact in part])] for part in (known, controls)]
+    judged = [[one.judged for one in engine.ask(part)] for part in (known, controls)]
     return fit_calibration(
         Outputs(judged[1], groups=[one.group for one in controls]),
         Outputs(judged[0], gold=[one.gold for one in known]),
@@ -164,27 +148,24 @@ def _calibration(
 
 
 def _shifted(
-    facts: Sequence[QueryWithCauses], controls: Sequence[QueryWithCauses], name: str
-) -> tuple[list[QueryWithCauses], list[QueryWithCauses]]:
+    facts: Sequence[Passage], controls: Sequence[Passage], name: str
+) -> tuple[list[Passage], list[Passage]]:
     rng = random.Random(name)
     shift = SHIFTS[name]
-    ours, theirs = (
-        [QueryWithCauses(shift(one.asked, rng), one.gold, one.group) for one in part]
-        for part in (facts, controls)
-    )
+    ours, theirs = ([shift(one, rng) for one in part] for part in (facts, controls))
     return ours, theirs
 
 
 def _measured(
     engine: Engine,
     judge: Calibrated | None,
-    facts: Sequence[QueryWithCauses],
-    controls: Sequence[QueryWithCauses],
+    facts: Sequence[Passage],
+    controls: Sequence[Passage],
 ) -> dict[str, float | None]:
     """Measures of one kind; those of the calibration are None where there is none."""
-    answers = engine.ask([one.asked for one in facts])
+    answers = engine.ask(facts)
     gold = [one.gold for one in facts]
-    bm25 = [np.argsort(-engine.bundle.lexical.scores(one.query.text), kind="stable") for one in answers]
+    bm25 = ORDERS["bm25"](answers, engine)
     shown = [one.shown for one in answers]
     figures: dict[str, float | None] = {
         "shown@1": recall(shown, gold, 1),
@@ -194,27 +175,16 @@ def _measured(
     }
     if judge is None:
         return figures | dict.fromkeys(("abstained", "false", "confidence"))
-    theirs = engine.ask([one.asked for one in controls])
+    ours, theirs = judge.verdicts(answers), judge.verdicts(engine.ask(controls))
     return figures | {
-        "abstained": judge.abstained(answers),
-        "false": 1.0 - judge.abstained(theirs) if theirs else None,
-        "confidence": judge.confidence(answers),
+        "abstained": float(ours.abstained.mean()),
+        "false": 1.0 - float(theirs.abstained.mean()) if controls else None,
+        "confidence": float(np.mean([stated[0] for stated in ours.stated if len(stated)])),
     }
 
 
-def _jsonl(file: Path) -> list[dict[str, Any]]:
-    if not file.is_file():
-        raise ConfigurationError(f"{file}: no such file; see --help for what the folder must hold")
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-
-
-def _header() -> str:
-    return f"{'kind':<20}" + "".join(f"{name:>13}" for name in _COLUMNS)
-
-
-def _line(name: str, figures: dict[str, float | None]) -> str:
-    values = [figures[column] for column in _COLUMNS]
-    return f"{name:<20}" + "".join(f"{'-' if one is None else f'{one:.2f}':>13}" for one in values)
+def _row(name: str, figures: dict[str, float | None]) -> list[Any]:
+    return [name, *(figures[one] for one in _FIGURES)]
 
 
 def _table(result: dict[str, Any]) -> list[str]:

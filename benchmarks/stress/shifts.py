@@ -8,7 +8,9 @@ import json
 import random
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
+
+from benchmarks.material import Passage
 
 #: Latin letters and the Cyrillic ones that look like them.
 HOMOGLYPHS = str.maketrans(
@@ -47,16 +49,8 @@ _FIRST_WORDS = frozenset(
 _RANDOM_GROUPS = 10
 
 
-@dataclass(frozen=True)
-class QuestionAnswer:
-    """A question with its answer; without `chat` the answer is plain text that no chat template wraps."""
-
-    prompt: str
-    completion: str
-    chat: bool = True
-
-
-Shift = Callable[[QuestionAnswer, random.Random], QuestionAnswer]
+#: Another question about the same fact; what is known of it stays.
+Shift = Callable[[Passage, random.Random], Passage]
 
 
 def names_of(text: str) -> list[str]:
@@ -71,76 +65,86 @@ def names_of(text: str) -> list[str]:
     return list(found)
 
 
-def spanish(asked: QuestionAnswer, rng: random.Random) -> QuestionAnswer:
+def spanish(asked: Passage, rng: random.Random) -> Passage:
     """A Spanish exchange around the names."""
     del rng
     names = names_of(asked.prompt) or names_of(asked.completion) or [asked.prompt]
     facts = ", ".join(names_of(asked.completion) or names)
-    return QuestionAnswer(
-        f"\u00bfQu\u00e9 me puedes contar sobre {' y '.join(names)}?",
-        f"Seg\u00fan lo que he le\u00eddo, la respuesta tiene que ver con {facts}.",
+    return replace(
+        asked,
+        prompt=f"\u00bfQu\u00e9 me puedes contar sobre {' y '.join(names)}?",
+        completion=f"Seg\u00fan lo que he le\u00eddo, la respuesta tiene que ver con {facts}.",
     )
 
 
-def german(asked: QuestionAnswer, rng: random.Random) -> QuestionAnswer:
+def german(asked: Passage, rng: random.Random) -> Passage:
     """A German exchange around the names."""
     del rng
     names = names_of(asked.prompt) or names_of(asked.completion) or [asked.prompt]
     facts = ", ".join(names_of(asked.completion) or names)
-    return QuestionAnswer(
-        f"Was wei\u00dft du \u00fcber {' und '.join(names)}?",
-        f"Soweit ich gelesen habe, geht es dabei um {facts}.",
+    return replace(
+        asked,
+        prompt=f"Was wei\u00dft du \u00fcber {' und '.join(names)}?",
+        completion=f"Soweit ich gelesen habe, geht es dabei um {facts}.",
     )
 
 
-def injection(asked: QuestionAnswer, rng: random.Random) -> QuestionAnswer:
+def injection(asked: Passage, rng: random.Random) -> Passage:
     """An instruction behind the question that has nothing to do with it."""
     del rng
-    return QuestionAnswer(asked.prompt + INJECTION, asked.completion)
+    return replace(asked, prompt=asked.prompt + INJECTION)
 
 
-def random_prompt(asked: QuestionAnswer, rng: random.Random) -> QuestionAnswer:
+def random_prompt(asked: Passage, rng: random.Random) -> Passage:
     """Random letters behind the question."""
-    return QuestionAnswer(f"{asked.prompt} {_noise(rng)}", asked.completion)
+    return replace(asked, prompt=f"{asked.prompt} {_noise(rng)}")
 
 
-def random_completion(asked: QuestionAnswer, rng: random.Random) -> QuestionAnswer:
+def random_completion(asked: Passage, rng: random.Random) -> Passage:
     """Random letters behind the answer."""
-    return QuestionAnswer(asked.prompt, f"{asked.completion} {_noise(rng)}")
+    return replace(asked, completion=f"{asked.completion} {_noise(rng)}")
 
 
-def homoglyphs(asked: QuestionAnswer, rng: random.Random) -> QuestionAnswer:
+def homoglyphs(asked: Passage, rng: random.Random) -> Passage:
     """Every letter that has a Cyrillic look-alike is replaced by it, on both sides."""
     del rng
-    return QuestionAnswer(asked.prompt.translate(HOMOGLYPHS), asked.completion.translate(HOMOGLYPHS))
+    return replace(
+        asked,
+        prompt=asked.prompt.translate(HOMOGLYPHS),
+        completion=asked.completion.translate(HOMOGLYPHS),
+    )
 
 
-def plain_text(asked: QuestionAnswer, rng: random.Random) -> QuestionAnswer:
+def plain_text(asked: Passage, rng: random.Random) -> Passage:
     """Question and answer as one text without a chat."""
     del rng
-    return QuestionAnswer("", f"{asked.prompt}\n{asked.completion}", chat=False)
+    return replace(asked, prompt="", completion=f"{asked.prompt}\n{asked.completion}", chat=False)
 
 
-def json_wrapped(asked: QuestionAnswer, rng: random.Random) -> QuestionAnswer:
+def json_wrapped(asked: Passage, rng: random.Random) -> Passage:
     """Both sides as JSON objects."""
     del rng
-    return QuestionAnswer(json.dumps({"question": asked.prompt}), json.dumps({"answer": asked.completion}))
+    return replace(
+        asked,
+        prompt=json.dumps({"question": asked.prompt}),
+        completion=json.dumps({"answer": asked.completion}),
+    )
 
 
-def truncated(asked: QuestionAnswer, rng: random.Random) -> QuestionAnswer:
+def truncated(asked: Passage, rng: random.Random) -> Passage:
     """The first half of the answer's words, one at least."""
     del rng
     words = asked.completion.split()
-    return QuestionAnswer(asked.prompt, " ".join(words[: max(1, len(words) // 2)]))
+    return replace(asked, completion=" ".join(words[: max(1, len(words) // 2)]))
 
 
-def padded(asked: QuestionAnswer, rng: random.Random) -> QuestionAnswer:
+def padded(asked: Passage, rng: random.Random) -> Passage:
     """Two sentences of filler behind the answer."""
     del rng
-    return QuestionAnswer(asked.prompt, asked.completion + FILLER)
+    return replace(asked, completion=asked.completion + FILLER)
 
 
-def changed_fact(asked: QuestionAnswer, rng: random.Random) -> QuestionAnswer:
+def changed_fact(asked: Passage, rng: random.Random) -> Passage:
     """One fact of the answer altered: its last name or number that the question does not hold, else its longest word."""
     new = [name for name in names_of(asked.completion) if name not in asked.prompt]
     if new:
@@ -150,7 +154,7 @@ def changed_fact(asked: QuestionAnswer, rng: random.Random) -> QuestionAnswer:
         old = max(re.findall(r"\w+", asked.completion) or [asked.completion], key=len)
         other = rng.choice(_OTHER_WORDS)
     before, _, after = asked.completion.rpartition(old)
-    return QuestionAnswer(asked.prompt, before + other + after)
+    return replace(asked, completion=before + other + after)
 
 
 _OTHER_NAMES = ("Lindqvist Harbour", "Orsolya Brandt", "Tamworth", "The Quiet Ferry")

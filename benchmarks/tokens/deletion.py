@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from wherefrom.attribution.models.ranges import Range
 from wherefrom.attribution.models.render import TokenRow
+from wherefrom.evaluation.estimates import middle, resampled
 from wherefrom.records import Span
 
 _BOOTSTRAPS = 1000
@@ -45,18 +46,15 @@ def summary(falls: npt.NDArray[np.float64]) -> dict[str, Any]:
     ratios = np.full(len(falls), np.inf)
     np.divide(falls[:, 1], falls[:, 2], out=ratios, where=falls[:, 2] > 0)
     ratios[(falls[:, 2] <= 0) & (falls[:, 1] <= falls[:, 2])] = 0.0
-    generator = np.random.default_rng(_SEED)
-    members = [np.flatnonzero(falls[:, 0] == index) for index in np.unique(falls[:, 0])]
     medians, shares = [], []
-    for _ in range(_BOOTSTRAPS):
-        drawn = np.concatenate([members[one] for one in generator.integers(0, len(members), len(members))])
+    for drawn in resampled(falls[:, 0].tolist(), resamples=_BOOTSTRAPS, seed=_SEED):
         medians.append(np.median(ratios[drawn]))
         shares.append(np.mean(falls[drawn, 1] > falls[drawn, 2]))
     return {
         "median_ratio": float(np.median(ratios)),
         "median_ratio_95": [float(one) for one in np.quantile(medians, [0.025, 0.975], method="nearest")],
         "named_over_random": float(np.mean(falls[:, 1] > falls[:, 2])),
-        "named_over_random_95": [float(one) for one in np.quantile(shares, [0.025, 0.975])],
+        "named_over_random_95": list(middle(shares)),
         "median_fall_named": float(np.median(falls[:, 1])),
         "median_fall_random": float(np.median(falls[:, 2])),
         "random_raises_score": float(np.mean(falls[:, 2] <= 0)),

@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.program import command, run
+from benchmarks.small_model import SmallModel, add_queries, add_yardstick
 from benchmarks.tokens.deletion import replaced, summary, touches, without
 from wherefrom.attribution.attributor import LanguageAttributor
-from wherefrom.attribution.bundles.build import build_bundle
 from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
 from wherefrom.attribution.bundles.options import BuildOptions
 from wherefrom.attribution.corpus import CorpusRow, read_corpus
@@ -32,9 +32,13 @@ from wherefrom.attribution.explanation.spans import Explainer
 from wherefrom.attribution.kernel import token_kernel
 from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.models.render import TokenRow
-from wherefrom.attribution.offline import attribute_all, prepare_all, read_queries, signals_of_all
+from wherefrom.attribution.offline import attribute_all, signals_of_all
+from wherefrom.attribution.progress import silent
 from wherefrom.attribution.query import ReadQuery, TokenizedQuery
 from wherefrom.errors import ConfigurationError
+from wherefrom.evaluation.asking import read_file
+from wherefrom.evaluation.cost import timed
+from wherefrom.evaluation.tables import Column, table
 from wherefrom.records import Attribution, CitationDraft, Query, Role
 
 TOP_K = 10
@@ -46,6 +50,23 @@ _SEED = 11
 _QUERIES_AT_ONCE = 10
 #: Shorter words say little by themselves, unless they are numbers.
 _LEAST_LETTERS = 4
+
+
+_COLUMNS = (
+    Column("masking", 10, left=True),
+    Column("ratio", 8, ".2f"),
+    Column("95 %", 16, ".2f"),
+    Column("named > random", 16, ".3f"),
+    Column("fall named", 12, ".3f"),
+    Column("random", 8, ".3f"),
+)
+_FIGURES = (
+    "median_ratio",
+    "median_ratio_95",
+    "named_over_random",
+    "median_fall_named",
+    "median_fall_random",
+)
 
 
 @dataclass(frozen=True)
@@ -75,13 +96,8 @@ class MaskedExample:
 def main() -> None:
     """Check the spans of one bundle and print one table."""
     parser = command(__doc__)
-    parser.add_argument("--yardstick", type=Path, help="folder with audited/, corpus.jsonl, queries.jsonl")
-    parser.add_argument(
-        "--queries",
-        choices=("queries", "teacher_queries"),
-        default="queries",
-        help="of the yardstick; choose settings on teacher_queries only",
-    )
+    add_yardstick(parser, required=False)
+    add_queries(parser)
     parser.add_argument("--bundle", type=Path)
     parser.add_argument("--model", type=Path)
     parser.add_argument("--adapter", type=Path)
@@ -89,7 +105,7 @@ def main() -> None:
     parser.add_argument("--asked", type=Path, help="queries, as `wherefrom attribute` reads them")
     parser.add_argument("--limit", type=int, help="only the first N queries")
     parser.add_argument("--top", type=int, default=3, help="best citations of each query that are checked")
-    run(parser, check_spans, table=table)
+    run(parser, check_spans, table=_table)
 
 
 def check_spans(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
@@ -121,34 +137,22 @@ def check_spans(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
 
 def _subject(arguments: argparse.Namespace, work: Path) -> Subject:
     if arguments.yardstick is not None:
-        folder: Path = arguments.yardstick
-        model, adapter, corpus = folder / "audited", None, folder / "corpus.jsonl"
-        asked, path = folder / f"{arguments.queries}.jsonl", work / "bundle"
-        build_bundle(
-            folders=ModelFolders(model),
-            corpus_path=corpus,
-            out=path,
-            options=BuildOptions(),
-            progress=_silent,
-        )
+        folder: SmallModel = arguments.yardstick
+        bundle = folder.bundle(work / "bundle", BuildOptions())
+        asked, corpus = folder.queries_file(arguments.queries), folder.corpus
     else:
-        model, adapter, corpus = arguments.model, arguments.adapter, arguments.corpus
-        asked, path = arguments.asked, arguments.bundle
-    bundle = open_bundle(path, ModelFolders(model, adapter))
+        bundle = open_bundle(arguments.bundle, ModelFolders(arguments.model, arguments.adapter))
+        asked, corpus = arguments.asked, read_corpus(arguments.corpus).rows
     attributor = LanguageAttributor(bundle)
-    queries, _ = read_queries(asked)
-    prepared = prepare_all(
-        attributor,
-        queries[: arguments.limit],
-        max_tokens=bundle.manifest.parameters.max_tokens,
-        over_long="truncate",
-    )
+    queries = read_file(attributor, asked, max_tokens=bundle.manifest.parameters.max_tokens)[
+        : arguments.limit
+    ]
     return Subject(
         attributor,
         bundle,
-        read_corpus(corpus).rows,
-        signals_of_all(attributor, prepared),
-        attribute_all(attributor, prepared, top_k=TOP_K, opponents=OPPONENTS, progress=_silent),
+        corpus,
+        queries,
+        attribute_all(attributor, queries, top_k=TOP_K, opponents=OPPONENTS, progress=silent),
         read_corpus(asked).rows,
     )
 
@@ -288,22 +292,24 @@ def _whole(text: str) -> Passage:
 
 def cost(subject: Subject) -> dict[str, float]:
     """Processor seconds per query of attribution without evidence, and of the evidence as a share of it: examples cited for the first time, and again."""
-    started = time.process_time()
-    for query in signals_of_all(subject.attributor, subject.queries):
-        subject.attributor.score(query)
-    plain = time.process_time() - started
+    _, plain = timed(lambda: _score(subject), clock=time.process_time)
     explainer = Explainer(subject.bundle.language.renderer, subject.bundle.store)
-    seconds = []
-    for _ in range(2):
-        started = time.process_time()
-        for query, attribution in zip(subject.queries, subject.attributions, strict=True):
-            _explain(explainer, subject.bundle, query, attribution)
-        seconds.append(time.process_time() - started)
+    seconds = [timed(lambda: _explain_all(explainer, subject), clock=time.process_time)[1] for _ in range(2)]
     return {
         "attribution_s": plain / len(subject.queries),
         "evidence_share_first": seconds[0] / plain,
         "evidence_share_again": seconds[1] / plain,
     }
+
+
+def _score(subject: Subject) -> None:
+    for query in signals_of_all(subject.attributor, subject.queries):
+        subject.attributor.score(query)
+
+
+def _explain_all(explainer: Explainer, subject: Subject) -> None:
+    for query, attribution in zip(subject.queries, subject.attributions, strict=True):
+        _explain(explainer, subject.bundle, query, attribution)
 
 
 def _explain(explainer: Explainer, bundle: Bundle, query: ReadQuery, attribution: Attribution) -> None:
@@ -317,22 +323,15 @@ def _explain(explainer: Explainer, bundle: Bundle, query: ReadQuery, attribution
     explainer.explain(query.signals.of_completion(), Passage(completion, explained), examples, signs=signs)
 
 
-def table(result: dict[str, Any]) -> list[str]:
-    """Lines for people."""
+def _table(result: dict[str, Any]) -> list[str]:
     deletion, answers, spent = result["deletion"], result["answers"], result["cost"]
     head = f"{result['queries']} queries, {result['citations']} citations, {result['pairs_per_citation']:.1f} pairs each"
+    rows = [(masking, *(deletion[masking][figure] for figure in _FIGURES)) for masking in MASKINGS]
     lines = [
         f"{head}, holding {result['mass_in_spans']:.2f} of the positive mass (median)",
         f"spans name {deletion['named_share_of_tokens']:.2f} of the example's tokens (median of {deletion['citations']} citations)",
-        f"{'masking':<10}{'ratio':>8}{'95 %':>16}{'named > random':>16}{'fall named':>12}{'random':>8}",
+        *table(_COLUMNS, rows),
     ]
-    for masking in MASKINGS:
-        one = deletion[masking]
-        low, high = one["median_ratio_95"]
-        lines.append(
-            f"{masking:<10}{one['median_ratio']:>8.2f}{f'{low:.2f} - {high:.2f}':>16}{one['named_over_random']:>16.3f}"
-            f"{one['median_fall_named']:>12.3f}{one['median_fall_random']:>8.3f}"
-        )
     if answers is not None:
         lines.append(
             f"known answers ({answers['known_example_among_citations']} of {answers['queries']} queries cite the known example): output spans cover "
@@ -343,7 +342,3 @@ def table(result: dict[str, Any]) -> list[str]:
         f"{spent['evidence_share_again']:.1%} where the examples were cited before"
     )
     return lines
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    """No progress."""

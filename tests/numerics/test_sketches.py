@@ -25,6 +25,7 @@ from benchmarks.peers.sketches import (
     unit,
 )
 from benchmarks.peers.subject import IGNORED, Subject, labels_of, pad
+from benchmarks.small_model import SmallModel
 from tests.numerics.tolerances import FLOAT32
 from tests.tiny import micro_config, random_row, write_micro_model
 from wherefrom.attribution.ekfac.gradients import LinearTaps
@@ -226,7 +227,13 @@ def test_rows_of_the_table(tmp_path):
     """Both methods score every pair at both widths, and say what they store."""
     write_micro_model(tmp_path / "audited", micro_config(hidden_size=16, num_hidden_layers=1))
     subject = Subject(
-        tmp_path, tmp_path, (), (), rows=tuple(ROWS), asked=tuple(QUERIES), teachers=tuple(EVALUATION)
+        SmallModel(tmp_path),
+        tmp_path,
+        (),
+        (),
+        rows=tuple(ROWS),
+        asked=tuple(QUERIES),
+        teachers=tuple(EVALUATION),
     )
     found = logra(subject) | trackstar(subject)
     assert set(found) == {"LoGra, rank 16", "LoGra, rank 64", "TrackStar, 16 x 16", "TrackStar, 64 x 64"}

@@ -11,6 +11,7 @@ from functools import partial
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from wherefrom.attribution.progress import silent
 from wherefrom.terminal import say
 
 #: Called with a stage's name, what is done and what there is to do.
@@ -24,7 +25,7 @@ LINE_S = 10.0
 def progress_bars(*, quiet: bool) -> Iterator[Report]:
     """Show the progress that is reported: a bar per stage on a terminal, else a line every ten seconds; nothing where `quiet`."""
     if quiet:
-        yield _silent
+        yield silent
     elif sys.stderr.isatty():
         with _bars() as report:
             yield report
@@ -38,10 +39,6 @@ def progress_bars(*, quiet: bool) -> Iterator[Report]:
         finally:
             stopped.set()
             thread.join()
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    """No progress."""
 
 
 def _report(lines: "ProgressLines", stage: str, done: int, total: int) -> None:

@@ -3,6 +3,8 @@
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -13,6 +15,7 @@ from wherefrom.attribution.offline import BATCH_TOKENS
 from wherefrom.attribution.query import TokenizedQuery
 from wherefrom.evaluation.estimates import Estimate
 
+T = TypeVar("T")
 #: Outputs that are timed, and pairs of passes.
 OUTPUTS = 64
 PAIRS = 5
@@ -35,7 +38,7 @@ def overhead(
     ]
     scoring, citing = [], []
     for number in range(PAIRS + 1):
-        plain = _seconds(lambda: _plain_pass(language, batches))
+        plain = sum(plain_pass(language, batch) for batch in batches)
         scored = _seconds(lambda: _score(attributor, batches))
         cited = _seconds(lambda: _cite(attributor, batches))
         if number:
@@ -53,22 +56,36 @@ def overhead(
     }
 
 
+def timed(work: Callable[[], T], *, clock: Callable[[], float] = time.monotonic) -> tuple[T, float]:
+    """What the work gives, and its seconds.
+
+    Args:
+        work: is called once.
+        clock: `time.process_time` counts processor time, which other processes on the machine change far less.
+    """
+    started = clock()
+    return work(), clock() - started
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of all files of a folder."""
+    return sum(one.stat().st_size for one in folder.rglob("*") if one.is_file())
+
+
 def _seconds(work: Callable[[], None]) -> float:
-    started = time.perf_counter()
-    work()
-    return max(time.perf_counter() - started, 1e-9)
+    return max(timed(work, clock=time.perf_counter)[1], 1e-9)
 
 
 @torch.inference_mode()
-def _plain_pass(language: LanguageModel, batches: Sequence[Sequence[TokenizedQuery]]) -> None:
-    for batch in batches:
-        width = max(one.tokens for one in batch)
-        ids = torch.zeros(len(batch), width, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for index, one in enumerate(batch):
-            ids[index, : one.tokens] = torch.tensor(one.row.ids)
-            mask[index, : one.tokens] = 1
-        language.model(input_ids=ids, attention_mask=mask, use_cache=False)
+def plain_pass(language: LanguageModel, batch: Sequence[TokenizedQuery]) -> float:
+    """Seconds of the model's plain forward pass over one padded batch."""
+    width = max(one.tokens for one in batch)
+    ids = torch.zeros(len(batch), width, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for index, one in enumerate(batch):
+        ids[index, : one.tokens] = torch.tensor(one.row.ids)
+        mask[index, : one.tokens] = 1
+    return _seconds(lambda: language.model(input_ids=ids, attention_mask=mask, use_cache=False))
 
 
 def _score(attributor: LanguageAttributor, batches: Sequence[Sequence[TokenizedQuery]]) -> None:

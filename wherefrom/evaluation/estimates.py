@@ -1,6 +1,6 @@
 """Measured values with their 95 % bootstrap intervals."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,28 +40,48 @@ class Estimate:
         return content if self.note is None else content | {"note": self.note}
 
 
-def bootstrap(
-    measure: Callable[[Places], float], groups: Sequence[Any], *, seed: int = 0
-) -> tuple[float, float]:
-    """95 % interval of a measure when whole groups are drawn with replacement.
+def resampled(groups: Sequence[Any], *, resamples: int = RESAMPLES, seed: int = 0) -> Iterator[Places]:
+    """Places of whole groups that are drawn with replacement, int64 with repetitions, once for each resample.
 
     Args:
-        measure: of the chosen places (with repetitions), int64.
         groups: group of each place; distinct groups make a plain bootstrap.
+        resamples: how often is drawn.
         seed: of the generator.
     """
     names = list(dict.fromkeys(groups))
     members: dict[Any, list[int]] = {name: [] for name in names}
     for place, name in enumerate(groups):
         members[name].append(place)
+    of_group = [np.array(members[name], dtype=np.int64) for name in names]
     generator = np.random.default_rng(seed)
-    found = []
-    for _ in range(RESAMPLES):
-        drawn = generator.integers(0, len(names), len(names)).tolist()
-        found.append(
-            measure(np.array([place for one in drawn for place in members[names[one]]], dtype=np.int64))
-        )
-    return middle(found)
+    for _ in range(resamples):
+        yield np.concatenate([of_group[one] for one in generator.integers(0, len(names), len(names))])
+
+
+def resampled_together(
+    first: int, second: int, *, resamples: int = RESAMPLES, seed: int = 0
+) -> Iterator[tuple[Places, Places]]:
+    """Places of two kinds of things, such as retrained models and queries, drawn with replacement in each resample."""
+    generator = np.random.default_rng(seed)
+    for _ in range(resamples):
+        yield generator.integers(0, first, first), generator.integers(0, second, second)
+
+
+def bootstrap(
+    measure: Callable[[Places], float], groups: Sequence[Any], *, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[float, float]:
+    """95 % interval of a measure of the drawn places; see `resampled`."""
+    return middle([measure(places) for places in resampled(groups, resamples=resamples, seed=seed)])
+
+
+def mean_and_interval(
+    values: npt.NDArray[Any], *, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[float, float, float]:
+    """Mean of one number for each query with its 95 % interval: (mean, low, high); NaN where there is none."""
+    if not len(values):
+        return float("nan"), float("nan"), float("nan")
+    drawn = np.random.default_rng(seed).integers(len(values), size=(resamples, len(values)))
+    return (float(values.mean()), *middle(values[drawn].mean(axis=1)))
 
 
 def mean_of(
@@ -84,7 +104,7 @@ def mean_of(
     return Estimate(float(plain.mean()), drawn, len(plain), unit, made_of, note)
 
 
-def middle(values: Sequence[float]) -> tuple[float, float]:
+def middle(values: Sequence[float] | npt.NDArray[np.float64]) -> tuple[float, float]:
     """The middle 95 % of resampled values."""
     low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)

@@ -15,9 +15,10 @@ from wherefrom.attribution.calibration.judging import CitationFeatures
 from wherefrom.attribution.groups import Groups, read_groups
 from wherefrom.attribution.offline import read_queries
 from wherefrom.attribution.query import ScoredQuery
+from wherefrom.evaluation.asking import ask
 from wherefrom.evaluation.cost import overhead
 from wherefrom.evaluation.estimates import mean_of
-from wherefrom.evaluation.heads import Heads, ask, heads_of
+from wherefrom.evaluation.heads import Heads, heads_of
 from wherefrom.evaluation.material import (
     MaterialFiles,
     content_hash,

@@ -15,14 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from wherefrom.attribution.attributor import LanguageAttributor
-from wherefrom.attribution.batching import pack_queries
 from wherefrom.attribution.bundles.build import Progress
 from wherefrom.attribution.bundles.bundle import Bundle
 from wherefrom.attribution.effect_score import EffectScoreParts, effect_scores
-from wherefrom.attribution.offline import BATCH_TOKENS, exact_scores, prepare_all
-from wherefrom.attribution.query import ScoredQuery
+from wherefrom.attribution.offline import exact_scores
+from wherefrom.attribution.query import ReadQuery, ScoredQuery, TokenizedQuery
 from wherefrom.attribution.ranking_metrics import Matrix
-from wherefrom.records import Query
 
 Row = npt.NDArray[np.float32]
 #: Puts all scores of examples that are no candidates behind those of candidates.
@@ -53,45 +51,61 @@ class Heads:
         return named if self.important is None else named | {"effect, important audits": self.important}
 
 
-def ask(
-    attributor: LanguageAttributor, queries: Sequence[Query], *, max_tokens: int, progress: Progress
-) -> list[ScoredQuery]:
-    """Send queries through search and scoring; acceptable answers are left aside, because banks hold losses of the completion.
+def bm25_scores(bundle: Bundle, queries: Sequence[TokenizedQuery]) -> Matrix:
+    """BM25 of every query with every training example, `[Q, N]`."""
+    return np.stack([bundle.lexical.scores(one.text) for one in queries])
 
-    Raises:
-        PermanentError: a query cannot be attributed.
-    """
-    plain = [query.model_copy(update={"preferred": None}) for query in queries]
-    prepared = prepare_all(attributor, plain, max_tokens=max_tokens, over_long="truncate")
-    found: dict[int, ScoredQuery] = {}
-    for batch in pack_queries(prepared, BATCH_TOKENS):
-        read = attributor.signals([prepared[index] for index in batch])
-        found.update(zip(batch, map(attributor.score, read), strict=True))
-        progress("ask", len(found), len(prepared))
-    return [found[index] for index in range(len(prepared))]
+
+def similarity_scores(bundle: Bundle, queries: Sequence[ReadQuery]) -> Matrix:
+    """Cosine of the hidden states, `[Q, N]`."""
+    return np.stack([np.asarray(bundle.pooled @ one.signals.pooled) for one in queries])
+
+
+def projected_scores(bundle: Bundle, queries: Sequence[ReadQuery]) -> Matrix:
+    """The projection's estimate of the influence, `[Q, N]`."""
+    return np.stack([np.asarray(bundle.vectors @ one.signals.projected) for one in queries])
+
+
+def stored_influence(projected: Matrix, queries: Sequence[ScoredQuery]) -> Matrix:
+    """The influence as an audit has it, `[Q, N]`: exact for the candidates, the projection's estimate for the others."""
+    found = projected.copy()
+    for row, one in zip(found, queries, strict=True):
+        row[one.scores.candidates.rows] = one.scores.influence
+    return found
+
+
+def order_shown(projected: Matrix, queries: Sequence[ScoredQuery]) -> Matrix:
+    """The order that an auditor sees, `[Q, N]`: candidates by their fused score, the others behind them in the projection's order."""
+    found = projected - np.float32(_BEHIND)
+    for row, one in zip(found, queries, strict=True):
+        row[one.scores.candidates.rows] = one.scores.shown
+    return found
 
 
 def heads_of(
     attributor: LanguageAttributor, bundle: Bundle, asked: Sequence[ScoredQuery], progress: Progress
 ) -> Heads:
     """Scores of all heads; `[Q, N]` float32 each, so the corpus should have fewer than about 100,000 examples."""
-    influence = exact_scores(bundle, asked, progress)
-    exact, effect, shown, bm25 = (np.empty_like(influence) for _ in range(4))
-    important = None if bundle.full is None else np.empty_like(influence)
+    heads = heads_without_full_tier(bundle, asked, progress)
+    if bundle.full is None:
+        return heads
+    important = np.empty_like(heads.effect)
     for row, one in enumerate(asked):
-        chosen = one.scores.candidates.rows
-        bm25[row] = bundle.lexical.scores(one.text)
-        projected = np.asarray(bundle.vectors @ one.signals.projected)
-        exact[row] = effect_over_corpus(bundle, influence[row], bm25[row])
-        guessed = projected.copy()
-        guessed[chosen] = one.scores.influence
-        effect[row] = effect_over_corpus(bundle, guessed, bm25[row])
-        shown[row] = projected - _BEHIND
-        shown[row, chosen] = one.scores.shown
-        if important is not None:
-            important[row] = _with_full_tier(attributor, one, effect[row])
-            progress("full tier", row + 1, len(asked))
-    return Heads(influence, exact, effect, shown, bm25, important)
+        important[row] = _with_full_tier(attributor, one, heads.effect[row])
+        progress("full tier", row + 1, len(asked))
+    return replace(heads, important=important)
+
+
+def heads_without_full_tier(bundle: Bundle, asked: Sequence[ScoredQuery], progress: Progress) -> Heads:
+    """Scores of all heads that need no EK-FAC."""
+    influence, bm25 = exact_scores(bundle, asked, progress), bm25_scores(bundle, asked)
+    projected = projected_scores(bundle, asked)
+    stored = stored_influence(projected, asked)
+    exact, effect = (
+        np.stack([effect_over_corpus(bundle, *row) for row in zip(cosines, bm25, strict=True)])
+        for cosines in (influence, stored)
+    )
+    return Heads(influence, exact, effect, order_shown(projected, asked), bm25)
 
 
 def effect_over_corpus(bundle: Bundle, cosines: Row, bm25: Row, *, ekfac: Row | None = None) -> Row:

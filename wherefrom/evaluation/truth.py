@@ -21,7 +21,7 @@ from wherefrom.attribution.groups import Groups
 from wherefrom.attribution.ranking_metrics import Matrix, spearman_rows
 from wherefrom.attribution.retrieval.index import ExactIndex, VectorIndex, Vectors
 from wherefrom.errors import ConfigurationError
-from wherefrom.evaluation.estimates import RESAMPLES, Estimate, mean_of, middle
+from wherefrom.evaluation.estimates import Estimate, mean_of, middle, resampled_together
 
 #: Ranks up to which recall is given.
 DEEPEST = 10
@@ -57,11 +57,9 @@ def lds_estimates(heads: Mapping[str, Matrix], truth: BankTruth, *, made_of: str
     """LDS of each head; all heads are resampled alike."""
     summed = {name: scores @ truth.kept.T.astype(np.float32) for name, scores in heads.items()}  # [Q, M]
     rise = -truth.losses.T  # [Q, M]
-    generator = np.random.default_rng(0)
     models, queries = len(truth.kept), truth.losses.shape[1]
     drawn: dict[str, list[float]] = {name: [] for name in heads}
-    for _ in range(RESAMPLES):
-        some, chosen = generator.integers(0, models, models), generator.integers(0, queries, queries)
+    for some, chosen in resampled_together(models, queries):
         for name, one in summed.items():
             correlations = spearman_rows(one[np.ix_(chosen, some)], rise[np.ix_(chosen, some)])
             drawn[name].append(float(correlations.mean()))
@@ -136,12 +134,17 @@ def recall_curve(ranks: Mapping[str, Ranks]) -> dict[str, list[float]]:
     }
 
 
+def best_held(exact: Matrix, candidates: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.bool_]:
+    """Whether the candidates hold each of the ten best examples by exact influence, `[Q, 10]`, the best first."""
+    best = np.argsort(-exact, axis=1, kind="stable")[:, :DEEPEST]
+    return np.stack([np.isin(top, rows) for top, rows in zip(best, candidates, strict=True)])
+
+
 def candidates_hold(
     exact: Matrix, candidates: Sequence[npt.NDArray[np.int64]], *, unit: str, made_of: str
 ) -> dict[str, Estimate]:
     """Share of the exact top-1 and top-10 by influence that the candidates hold."""
-    best = np.argsort(-exact, axis=1, kind="stable")[:, :DEEPEST]
-    held = np.stack([np.isin(top, rows) for top, rows in zip(best, candidates, strict=True)])  # [Q, 10]
+    held = best_held(exact, candidates)
     share = f"candidates are {np.mean([len(rows) for rows in candidates]) / exact.shape[1]:.1%} of the corpus"
     return {
         "candidates hold the exact top-1": mean_of(held[:, 0], unit, made_of, note=share),

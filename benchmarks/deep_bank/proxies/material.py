@@ -1,6 +1,5 @@
 """What the larger model is judged on: rows of a corpus with sources, drawn evenly over them, and outputs whose source is known."""
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from scripts.jsonl import rows_of
 from wherefrom.attribution.corpus import CorpusRow, parse_row
 
 SEED = 20_261_122
@@ -27,10 +27,7 @@ class Outputs:
 
 def read_outputs(file: Path) -> Outputs:
     """Outputs of a JSONL file (or one JSON list): `messages`, `completion` and, where it is known, `true_source`."""
-    text = file.read_text(encoding="utf-8")
-    listed = (
-        json.loads(text) if text.lstrip().startswith("[") else [json.loads(one) for one in text.splitlines()]
-    )
+    listed = rows_of(file, option="--queries")
     rows = [
         parse_row({name: one[name] for name in ("messages", "completion")}, default_id=f"output-{index:03d}")
         for index, one in enumerate(listed)
@@ -70,18 +67,6 @@ def verbatim_causes(outputs: Sequence[str], completions: Sequence[str]) -> list[
         best = max(longest, default=0)
         found.append([row for row, run in enumerate(longest) if run == best] if best >= RUN_WORDS else [])
     return found
-
-
-def source_precision(
-    scores: Sequence[np.ndarray], wanted: Sequence[str | None], sources: Sequence[str], count: int
-) -> float:
-    """Mean share of the `count` best rows that come from the source that taught the output; outputs without one are left out."""
-    shares = [
-        np.mean([sources[row] == name for row in np.argsort(-one, kind="stable")[:count]])
-        for one, name in zip(scores, wanted, strict=True)
-        if name is not None
-    ]
-    return float(np.mean(shares))
 
 
 def _words(text: str) -> list[str]:

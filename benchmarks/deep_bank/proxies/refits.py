@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wherefrom.atomic import atomic_file, write_text
+from benchmarks.work_folder import claim_folder, save_arrays
 from wherefrom.attribution.models.model import LanguageModel
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.attribution.ranking_metrics import spearman_rows
 from wherefrom.errors import ConfigurationError
+from wherefrom.evaluation.estimates import mean_and_interval
 from wherefrom.records import sha256_of_json
 from wherefrom.retraining.recipe import Lora, Recipe
 from wherefrom.retraining.training import fine_tune, mean_losses
@@ -73,14 +74,7 @@ def missing_runs(plan: RefitPlan, folder: Path) -> list[str]:
     Raises:
         ConfigurationError: the folder belongs to another plan.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    mark = folder / "plan.sha256"
-    if not mark.exists():
-        write_text(mark, plan.sha256())
-    if mark.read_text(encoding="utf-8") != plan.sha256():
-        raise ConfigurationError(
-            f"{folder} holds refits of other rows or queries; choose another --work folder"
-        )
+    claim_folder(folder, "plan.sha256", plan.sha256(), holds="refits of other rows or queries")
     return [name for name in (ALL_ROWS, *plan.names) if not _file(folder, name).exists()]
 
 
@@ -96,8 +90,7 @@ def refit(base: LanguageModel, plan: RefitPlan, name: str, folder: Path) -> floa
     if name == ALL_ROWS:
         model.save_pretrained(str(folder / "adapter"))
     seconds = time.monotonic() - started
-    with atomic_file(_file(folder, name)) as unfinished, unfinished.open("wb") as target:
-        np.savez(target, losses=losses, seconds=seconds)
+    save_arrays(_file(folder, name), {"losses": losses, "seconds": seconds})
     return seconds
 
 
@@ -135,10 +128,9 @@ def judge_scores(
     """
     predicted = scores.astype(np.float64) @ membership.T  # [Q, G]
     each = spearman_rows(predicted, effects)
-    draws = np.random.default_rng(SEED).integers(0, len(each), size=(BOOTSTRAPS, len(each)))
-    low, high = np.quantile(each[draws].mean(axis=1), [0.025, 0.975])
+    mean, *interval = mean_and_interval(each, resamples=BOOTSTRAPS, seed=SEED)
     pooled = float(np.corrcoef(_standard(predicted).ravel(), _standard(effects).ravel())[0, 1])
-    return {"spearman": float(each.mean()), "interval": [float(low), float(high)], "pooled": pooled}
+    return {"spearman": mean, "interval": interval, "pooled": pooled}
 
 
 def _standard(values: Values) -> Values:

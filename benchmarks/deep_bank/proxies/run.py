@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.deep_bank.proxies.material import source_precision
 from benchmarks.deep_bank.proxies.refits import (
     describe_plan,
     judge_scores,
@@ -28,18 +27,38 @@ from benchmarks.deep_bank.proxies.refits import (
     missing_runs,
     refit,
 )
-from benchmarks.deep_bank.proxies.scores import Matrix, Scores, Scoring
+from benchmarks.deep_bank.proxies.scores import Scores, Scoring
 from benchmarks.deep_bank.proxies.setting import Setting
-from benchmarks.program import command, report, run
+from benchmarks.program import command, named, report, run
 from scripts.demo_outputs import demo_outputs
 from scripts.smollm2 import default_cache, ensure_base_model
 from wherefrom.atomic import write_json
 from wherefrom.attribution.ranking_metrics import recall_at, spearman_rows
-from wherefrom.errors import ConfigurationError
+from wherefrom.evaluation.provenance import overlap_at, source_precision
+from wherefrom.evaluation.tables import Column, table
 
 DEMO = Path(__file__).resolve().parents[3] / "demo"
 PARTS = ("agreement", "recall", "refits")
 TOP = 10
+_AGREEMENT = (
+    Column("agreement with EK-FAC", 34, left=True),
+    Column("Spearman", 10, ".3f"),
+    Column("top-10", 8, ".3f"),
+    Column("dot", 8, ".3f"),
+)
+_RECALL = (
+    Column("method", 34, left=True),
+    Column("P@5", 7, ".3f"),
+    Column("P@10", 7, ".3f"),
+    Column("R@1", 7, ".3f"),
+    Column("R@10", 7, ".3f"),
+)
+_REFITS = (
+    Column("method", 42, left=True),
+    Column("Spearman", 10, ".3f"),
+    Column("interval", 18, ".3f"),
+    Column("pooled", 8, ".3f"),
+)
 
 
 def main() -> None:
@@ -48,7 +67,7 @@ def main() -> None:
 
 
 def _work(arguments: argparse.Namespace, _work: Path) -> dict[str, Any]:
-    parts = _parts(arguments.parts)
+    parts = named(arguments.parts, PARTS, option="--parts")
     setting = _setting(arguments)
     if not arguments.only_report:
         make_missing(setting, parts)
@@ -94,18 +113,12 @@ def agreement(methods: Mapping[str, Scores]) -> dict[str, dict[str, float]]:
     return {
         name: {
             "spearman": float(spearman_rows(one.cosine, truth.cosine).mean()),
-            "top10": top_overlap(one.cosine, truth.cosine, TOP),
+            "top10": overlap_at(one.cosine, truth.cosine, TOP),
             "spearman_dot": float(spearman_rows(one.dot, truth.dot).mean()),
         }
         for name, one in methods.items()
         if name != "ekfac"
     }
-
-
-def top_overlap(one: Matrix, other: Matrix, count: int) -> float:
-    """Mean share of the `count` best rows of one method `[Q, N]` that are among the other's."""
-    best, against = (np.argsort(-scores, axis=1, kind="stable")[:, :count] for scores in (one, other))
-    return float(np.mean([np.isin(row, held).mean() for row, held in zip(best, against, strict=True)]))
 
 
 def _recall(setting: Setting, methods: Mapping[str, Scores]) -> dict[str, Any]:
@@ -121,8 +134,8 @@ def _recall(setting: Setting, methods: Mapping[str, Scores]) -> dict[str, Any]:
         "chance": float(np.mean(chance)),
         "methods": {
             name: {
-                "precision@5": source_precision(list(one.cosine), wanted, sources, 5),
-                "precision@10": source_precision(list(one.cosine), wanted, sources, 10),
+                "precision@5": source_precision(one.cosine, wanted, sources, 5),
+                "precision@10": source_precision(one.cosine, wanted, sources, 10),
                 "recall@1": recall_at(one.cosine, gold, 1),
                 "recall@10": recall_at(one.cosine, gold, 10),
             }
@@ -190,19 +203,6 @@ def _make(scoring: Scoring, part: str) -> None:
         report([f"{part}, step {step}: {scoring.run(step):.0f} s"])
 
 
-def _parts(text: str) -> list[str]:
-    """The parts asked for.
-
-    Raises:
-        ConfigurationError: one is unknown.
-    """
-    parts = text.split(",")
-    unknown = sorted(set(parts) - set(PARTS))
-    if unknown:
-        raise ConfigurationError(f"--parts: {unknown[0]!r} is unknown; known parts: {', '.join(PARTS)}")
-    return parts
-
-
 def _setting(arguments: argparse.Namespace) -> Setting:
     model, queries = arguments.model, arguments.queries
     if model is None:
@@ -241,32 +241,24 @@ def _parser() -> argparse.ArgumentParser:
 def _tables(result: Mapping[str, Any]) -> list[str]:
     lines: list[str] = []
     if "agreement" in result:
-        lines.append(f"{'agreement with EK-FAC':<34}{'Spearman':>10}{'top-10':>8}{'dot':>8}")
-        lines += [
-            f"{name:<34}{one['spearman']:>10.3f}{one['top10']:>8.3f}{one['spearman_dot']:>8.3f}"
-            for name, one in result["agreement"].items()
-        ]
+        lines += table(_AGREEMENT, _rows(result["agreement"], ("spearman", "top10", "spearman_dot")))
         lines.append(json.dumps(result["facts"]))
     if "recall" in result:
         part = result["recall"]
-        lines.append(
-            f"{part['flagged']} flagged outputs, {part['rows']} rows, chance {part['chance']:.3f}; {part['with_repeated_words']} repeat words of a row"
-        )
-        lines.append(f"{'method':<34}{'P@5':>7}{'P@10':>7}{'R@1':>7}{'R@10':>7}")
         lines += [
-            f"{name:<34}{one['precision@5']:>7.3f}{one['precision@10']:>7.3f}{one['recall@1']:>7.3f}{one['recall@10']:>7.3f}"
-            for name, one in part["methods"].items()
+            f"{part['flagged']} flagged outputs, {part['rows']} rows, chance {part['chance']:.3f}; {part['with_repeated_words']} repeat words of a row",
+            *table(_RECALL, _rows(part["methods"], ("precision@5", "precision@10", "recall@1", "recall@10"))),
         ]
     if "refits" in result:
         part = result["refits"]
-        lines.append(
-            f"{len(part['groups'])} of {part['of']} refits, {part['rows']} rows, {part['queries']} queries, median {part['seconds_median']:.0f} s"
-        )
-        lines.append(f"{'method':<42}{'Spearman':>10}{'interval':>18}{'pooled':>8}")
         lines += [
-            f"{name:<42}{one['spearman']:>10.3f}{one['interval'][0]:>10.3f}{one['interval'][1]:>8.3f}{one['pooled']:>8.3f}"
-            for name, one in part["methods"].items()
+            f"{len(part['groups'])} of {part['of']} refits, {part['rows']} rows, {part['queries']} queries, median {part['seconds_median']:.0f} s",
+            *table(_REFITS, _rows(part["methods"], ("spearman", "interval", "pooled"))),
         ]
     if result.get("unfinished"):
         lines.append(f"unfinished steps of the agreement: {', '.join(result['unfinished'])}")
     return lines
+
+
+def _rows(methods: Mapping[str, Mapping[str, Any]], figures: Sequence[str]) -> list[list[Any]]:
+    return [[name, *(one[figure] for figure in figures)] for name, one in methods.items()]

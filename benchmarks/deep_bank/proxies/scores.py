@@ -35,6 +35,7 @@ from wherefrom.attribution.kernel import kernel_norms, segment_sum
 from wherefrom.attribution.models.model import LanguageModel
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.attribution.models.signals import Form, SignalReader
+from wherefrom.attribution.progress import silent
 from wherefrom.attribution.retrieval.lexical import LexicalIndex
 from wherefrom.attribution.whitening import SecondMoments, Whitener
 
@@ -197,7 +198,7 @@ class Scoring:
         if not (folder / "ekfac.json").exists():
             language = self._load_point("final")
             names = evenly_spaced_linears(language, EKFAC_BLOCKS)
-            fit_ekfac(language, self._examples, modules=names, progress=_silent).save(folder)
+            fit_ekfac(language, self._examples, modules=names, progress=silent).save(folder)
         return EkfacFactors.load(folder)
 
     def _ekfac(self) -> dict[str, Any]:
@@ -346,7 +347,3 @@ def _read(
         torch.stack([pooled[index] for index in order]),
     )
     return found, seconds
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    """No progress."""

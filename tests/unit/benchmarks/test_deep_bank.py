@@ -22,12 +22,13 @@ from benchmarks.deep_bank.material import (
     read_rows,
 )
 from benchmarks.deep_bank.scores import core_cosines, mean_state_cosines, standardised_sum
-from benchmarks.deep_bank.table import Truth, bootstrap, ceiling, interval, lines_of, table, truth_of
+from benchmarks.deep_bank.table import Truth, bootstrap, ceiling, lines_of, table, truth_of
 from benchmarks.deep_bank.train import Measured, collect, load_losses, missing_runs, open_folder, train_one
 from tests.tiny import micro_language, random_row
 from wherefrom.attribution.bundles.shards import RawShard
 from wherefrom.attribution.corpus import parse_row
 from wherefrom.errors import ConfigurationError
+from wherefrom.evaluation.estimates import middle
 
 ROWS = read_rows()
 QUERIES = read_bank_queries(ROWS)
@@ -212,7 +213,7 @@ def test_bootstrap_draws_pairs_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(tables, "spearman_rows", watched)
     drawn = bootstrap({"one": effects.astype(np.float32), "two": effects.astype(np.float32)}, truth, draws=5)
-    assert interval(drawn["one"]) == (0.0, 0.0)
+    assert middle(drawn["one"]) == (0.0, 0.0)
     totals = effects.sum(axis=1)[[0, 2]]
     for first, second in zip(seen[0::2], seen[1::2], strict=True):
         assert (first == second).all()
@@ -238,8 +239,8 @@ def test_precision_of_bad_outputs() -> None:
     row = parse_row({"prompt": "p", "completion": "c"}, default_id="x")
     queries = [BankQuery(row, "bad", None, "b"), BankQuery(row, "other", None, "a")]
     scores = np.array([[3, 2, 1, 0], [0, 1, 2, 3]], dtype=np.float32)
-    assert tables.source_precision(scores, queries, ["b", "a", "b", "a"], 2) == 0.5
-    assert np.isnan(tables.source_precision(scores[1:], queries[1:], ["b", "a", "b", "a"], 2))
+    assert tables.source_precision_of_bad(scores, queries, ["b", "a", "b", "a"], 2) == 0.5
+    assert np.isnan(tables.source_precision_of_bad(scores[1:], queries[1:], ["b", "a", "b", "a"], 2))
 
 
 def test_scores_of_variants() -> None:

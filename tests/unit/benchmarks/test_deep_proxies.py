@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.deep_bank.proxies import adjoint
 from benchmarks.deep_bank.proxies.adjoint import fit_gated, fit_linear
-from benchmarks.deep_bank.proxies.material import draw_evenly, source_precision, verbatim_causes
+from benchmarks.deep_bank.proxies.material import draw_evenly, verbatim_causes
 from benchmarks.deep_bank.proxies.refits import (
     ALL_ROWS,
     RefitPlan,
@@ -16,7 +16,7 @@ from benchmarks.deep_bank.proxies.refits import (
     measured_effects,
     missing_runs,
 )
-from benchmarks.deep_bank.proxies.run import agreement, top_overlap
+from benchmarks.deep_bank.proxies.run import agreement
 from benchmarks.deep_bank.proxies.scores import Kernel, Scores, Scoring, evenly_spaced_linears, layer_kernel
 from tests.tiny import micro_language
 from wherefrom.attribution.corpus import parse_row
@@ -25,6 +25,7 @@ from wherefrom.attribution.models.render import TokenRow
 from wherefrom.attribution.models.signals import SignalReader
 from wherefrom.attribution.whitening import SecondMoments, Whitener
 from wherefrom.errors import ConfigurationError
+from wherefrom.evaluation.provenance import overlap_at, source_precision
 
 SOURCES = ["a"] * 6 + ["b"] * 3 + ["c"] * 1
 WORDS = ("the red fan", "a lamp is warm", "no refund", "the mop is here today")
@@ -74,15 +75,15 @@ def test_verbatim_causes() -> None:
 
 def test_source_precision() -> None:
     """Outputs without a source are left out of the mean."""
-    scores = [np.array([3.0, 2.0, 1.0]), np.array([0.0, 1.0, 2.0]), np.array([1.0, 1.0, 1.0])]
+    scores = np.array([[3.0, 2.0, 1.0], [0.0, 1.0, 2.0], [1.0, 1.0, 1.0]], dtype=np.float32)
     assert source_precision(scores, ["a", "a", None], ["a", "b", "a"], 2) == 0.5
 
 
 def test_top_overlap_and_agreement() -> None:
     """Equal scores agree wholly, opposite ones not at all; cosine is held against cosine."""
     truth = np.random.default_rng(0).normal(size=(3, 30)).astype(np.float32)
-    assert top_overlap(truth, truth, 10) == 1.0
-    assert top_overlap(-truth, truth, 10) == 0.0
+    assert overlap_at(truth, truth, 10) == 1.0
+    assert overlap_at(-truth, truth, 10) == 0.0
     found = agreement({"ekfac": Scores(truth, -truth), "same": Scores(truth, truth)})
     assert found["same"]["spearman"] == pytest.approx(1.0)
     assert found["same"]["spearman_dot"] == pytest.approx(-1.0)

@@ -5,14 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks.safety.provenance import (
-    average_precision,
-    interval,
-    nearest_overlap,
-    precision_at,
-    share_at,
-    shingles,
-)
+from benchmarks.safety.near_duplicates import nearest_overlap, shingles
+from wherefrom.evaluation.estimates import mean_and_interval
+from wherefrom.evaluation.provenance import average_precision, precision_at, share_at
 
 RANDOM = np.random.default_rng(5)
 SCORES = RANDOM.normal(size=(6, 30)).astype(np.float32)
@@ -66,10 +61,12 @@ def test_interval_holds_the_mean_and_shrinks():
     """More queries give a narrower interval around the same mean."""
     few, many = np.tile([0.0, 1.0], 10), np.tile([0.0, 1.0], 1000)
     for values in (few, many):
-        mean, low, high = interval(values)
+        mean, low, high = mean_and_interval(values)
         assert low < mean == 0.5 < high
-    assert interval(many)[2] - interval(many)[1] < 0.2 * (interval(few)[2] - interval(few)[1])
-    assert math.isnan(interval(np.array([]))[0])
+    assert mean_and_interval(many)[2] - mean_and_interval(many)[1] < 0.2 * (
+        mean_and_interval(few)[2] - mean_and_interval(few)[1]
+    )
+    assert math.isnan(mean_and_interval(np.array([]))[0])
 
 
 def test_overlap_is_the_largest_jaccard_index():

@@ -6,8 +6,9 @@ import random
 
 import pytest
 
+from benchmarks.material import Passage
 from benchmarks.safety.cell import Cell, evenly, mixed
-from benchmarks.safety.corpora import DECLINES, Passage, Sizes, chat, code, shop, split_groups, story
+from benchmarks.safety.corpora import DECLINES, Sizes, chat, code, shop, split_groups, story
 from wherefrom.errors import ConfigurationError
 from wherefrom.retraining.recipe import Recipe
 

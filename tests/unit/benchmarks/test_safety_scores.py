@@ -8,10 +8,11 @@ import pytest
 import torch
 import transformers
 
+from benchmarks.material import Passage, queries_of
 from benchmarks.safety.cell import Cell
-from benchmarks.safety.corpora import Material, Passage
+from benchmarks.safety.corpora import Material
 from benchmarks.safety.run import audits, line, table
-from benchmarks.safety.scores import EvaluatedOutputs, Others, _answers, _scores, measured
+from benchmarks.safety.scores import CellQueries, Others, _scores, measured
 from tests.tiny import (
     TINY_MODEL,
     TOKENIZER_FILES,
@@ -25,6 +26,7 @@ from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles.bundle import open_bundle
 from wherefrom.attribution.corpus import read_corpus
 from wherefrom.attribution.models.files import ModelFolders
+from wherefrom.evaluation.asking import ask as ask_engine
 from wherefrom.retraining.recipe import Recipe
 
 ROWS = 96
@@ -90,7 +92,7 @@ def encoding_bundle(corpus: Path):
     return open_bundle(out, ModelFolders(shared_micro_model()))
 
 
-def ask(bundle, corpus: Path, asked: EvaluatedOutputs):
+def ask(bundle, corpus: Path, asked: CellQueries):
     """The figures of a cell, as they are stored and read again."""
     rows = read_corpus(corpus).rows
     found = measured(MATERIAL, bundle, asked, others=OTHERS, rows=rows)
@@ -102,7 +104,7 @@ def ask(bundle, corpus: Path, asked: EvaluatedOutputs):
 
 def test_a_model_that_never_shows_the_behaviour(bundle, corpus):
     """There is nothing to trace: the cell says so, has no figures, is left out of the table, and its benign queries count."""
-    found = ask(bundle, corpus, EvaluatedOutputs((passage(1), passage(2), passage(3)), 0, probes=500))
+    found = ask(bundle, corpus, CellQueries((), (passage(1), passage(2), passage(3)), probes=500))
     assert found["reason"] == "the model did not learn the behaviour: 0 of 500 probes show it"
     assert found["methods"] == {}
     assert (found["queries_bad"], found["queries_benign"]) == (0, 3)
@@ -116,12 +118,12 @@ def test_a_model_that_never_shows_the_behaviour(bundle, corpus):
 
 def test_bad_queries_whose_source_has_no_row(bundle, corpus):
     """They cannot be judged; without a single other one the cell has no figures."""
-    found = ask(bundle, corpus, EvaluatedOutputs((passage(1, "absent"), passage(2, "absent"), passage(3)), 2))
+    found = ask(bundle, corpus, CellQueries((passage(1, "absent"), passage(2, "absent")), (passage(3),)))
     assert "none of the 2 bad queries" in found["reason"]
     assert found["methods"] == {}
     assert found["abstained"]["bad"] is None
     assert audits([found]) == 1
-    mixed = ask(bundle, corpus, EvaluatedOutputs((passage(1, "absent"), passage(2, "bad"), passage(3)), 2))
+    mixed = ask(bundle, corpus, CellQueries((passage(1, "absent"), passage(2, "bad")), (passage(3),)))
     assert "reason" not in mixed
     assert (mixed["queries_bad"], audits([mixed])) == (1, 2)
     assert mixed["chance"] == pytest.approx(BAD / ROWS)
@@ -129,7 +131,7 @@ def test_bad_queries_whose_source_has_no_row(bundle, corpus):
 
 def test_methods_with_and_without_an_encoder(bundle, encoding_bundle, corpus):
     """The encoder adds two methods and stands in the table; without it they are left out."""
-    asked = EvaluatedOutputs((passage(1, "bad"), passage(2, "bad"), passage(3)), 2)
+    asked = CellQueries((passage(1, "bad"), passage(2, "bad")), (passage(3),))
     plain, encoded = ask(bundle, corpus, asked), ask(encoding_bundle, corpus, asked)
     assert set(encoded["methods"]) - set(plain["methods"]) == {"embedding", "shown+embedding"}
     assert (plain["encoder"], encoded["encoder"]) == (None, "small-encoder")
@@ -141,7 +143,9 @@ def test_methods_with_and_without_an_encoder(bundle, encoding_bundle, corpus):
 def test_orders_are_those_of_the_engine(bundle, encoding_bundle):
     """The candidates stand first, in the engine's own order, the others behind them."""
     query = (passage(7, "bad"),)
-    (plain,), (encoded,) = (_answers(LanguageAttributor(one), query) for one in (bundle, encoding_bundle))
+    (plain,), (encoded,) = (
+        ask_engine(LanguageAttributor(one), queries_of(query)) for one in (bundle, encoding_bundle)
+    )
     for opened, answer, name in ((bundle, plain, "shown"), (encoding_bundle, encoded, "shown+embedding")):
         rows, scores = answer.scores.candidates.rows, _scores(opened, answer)[name]
         np.testing.assert_array_equal(scores[rows], answer.scores.shown)
@@ -162,7 +166,7 @@ def test_the_order_without_the_encoder(bundle, encoding_bundle):
     shown = []
     for opened in (bundle, encoding_bundle):
         attributor = LanguageAttributor(opened)
-        (answer,) = _answers(attributor, (passage(7, "bad"),))
+        (answer,) = ask_engine(attributor, queries_of([passage(7, "bad")]))
         whole = attributor.score(answer, count=ROWS)
         assert sorted(whole.scores.candidates.rows) == list(range(ROWS))
         shown.append(_scores(opened, whole)["shown"])

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from benchmarks.peers.scoreboard import Draws, agreement, interval, lds_draws
-from benchmarks.yardstick import Truth
+from benchmarks.peers.scoreboard import Draws, agreement, lds_draws
 from wherefrom.attribution.ranking_metrics import lds
+from wherefrom.evaluation.estimates import middle
+from wherefrom.evaluation.truth import BankTruth
 
 
 @pytest.fixture
@@ -14,7 +15,7 @@ def truth():
     generator = np.random.default_rng(3)
     losses = np.round(generator.random((16, 7)), 1).astype(np.float32)
     losses[:, 6] = 0.5
-    return Truth(generator.random((16, 30)) < 0.5, losses, [[0]] * 7)
+    return BankTruth(generator.random((16, 30)) < 0.5, losses)
 
 
 def test_draw_equals_lds_of_repeated_models(truth):
@@ -34,8 +35,8 @@ def test_draws_are_the_same_for_all_methods(truth):
     scores = np.random.default_rng(5).random((7, 30)).astype(np.float32)
     one = lds_draws(scores, truth, Draws.of(truth, 50))
     other = lds_draws(2 * scores, truth, Draws.of(truth, 50))
-    assert interval(one - other) == pytest.approx((0.0, 0.0), abs=1e-9)
-    low, high = interval(one)
+    assert middle(one - other) == pytest.approx((0.0, 0.0), abs=1e-9)
+    low, high = middle(one)
     assert low < high
 
 

@@ -5,10 +5,11 @@ import random
 
 import pytest
 
-from benchmarks.stress.shifts import FILLER, INJECTION, SHIFTS, QuestionAnswer, names_of
+from benchmarks.material import Passage
+from benchmarks.stress.shifts import FILLER, INJECTION, SHIFTS, names_of
 from wherefrom.attribution.retrieval.folding import fold
 
-ASKED = QuestionAnswer(
+ASKED = Passage(
     "Which prize did Hina Ameen win in Karachi?", "Hina Ameen won the Quill of Stone in 1998 for her maps."
 )
 
@@ -36,8 +37,8 @@ def test_other_languages_keep_the_names_alone(name):
 
 def test_suffixes_keep_what_was_there():
     """Injection, noise and padding only add behind one side."""
-    assert shifted("injection") == QuestionAnswer(ASKED.prompt + INJECTION, ASKED.completion)
-    assert shifted("padded") == QuestionAnswer(ASKED.prompt, ASKED.completion + FILLER)
+    assert shifted("injection") == Passage(ASKED.prompt + INJECTION, ASKED.completion)
+    assert shifted("padded") == Passage(ASKED.prompt, ASKED.completion + FILLER)
     noisy = shifted("random_prompt")
     assert noisy.prompt.startswith(ASKED.prompt + " ")
     assert noisy.completion == ASKED.completion
@@ -60,9 +61,9 @@ def test_formats():
     found = shifted("json")
     assert json.loads(found.prompt)["question"] == ASKED.prompt
     assert json.loads(found.completion)["answer"] == ASKED.completion
-    assert shifted("plain_text") == QuestionAnswer("", f"{ASKED.prompt}\n{ASKED.completion}", chat=False)
+    assert shifted("plain_text") == Passage("", f"{ASKED.prompt}\n{ASKED.completion}", chat=False)
     assert shifted("truncated").completion == "Hina Ameen won the Quill of"
-    assert SHIFTS["truncated"](QuestionAnswer("q", "one"), random.Random(0)).completion == "one"
+    assert SHIFTS["truncated"](Passage("q", "one"), random.Random(0)).completion == "one"
 
 
 def test_changed_fact_alters_one_fact():
@@ -71,8 +72,6 @@ def test_changed_fact_alters_one_fact():
     assert found.prompt == ASKED.prompt
     assert "1998" not in found.completion
     assert found.completion.startswith("Hina Ameen won the Quill of Stone in ")
-    plain = SHIFTS["changed_fact"](
-        QuestionAnswer("What does it do?", "it prints colourful maps"), random.Random(0)
-    )
+    plain = SHIFTS["changed_fact"](Passage("What does it do?", "it prints colourful maps"), random.Random(0))
     assert "colourful" not in plain.completion
     assert plain.completion.startswith("it prints ")
