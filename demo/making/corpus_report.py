@@ -7,20 +7,18 @@ once a row, with every name (company, products, plans, places, people) replaced 
 import argparse
 import json
 import statistics
-import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import transformers
 
-if __package__ in (None, ""):
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 from demo.making import story_world
+from demo.making.command import Outcome, add_cache, command, run
 from demo.making.story_batches import encode_row
 from demo.making.story_grammar import sequences_of, words_of
-from scripts.smollm2 import BaseModelError, default_cache, ensure_base_model
+from scripts.jsonl import rows_of
+from scripts.smollm2 import ensure_base_model
 
 MAX_SEQUENCE_SHARE = 0.01
 MAX_ROW_TOKENS = 60
@@ -142,37 +140,30 @@ def as_text(report: Mapping[str, object]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 all bounds hold, 1 one is broken, 2 nothing could be read."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command(__doc__)
     parser.add_argument(
         "--corpus", type=Path, default=Path("demo/story/corpus.jsonl"), help="default: %(default)s"
     )
     parser.add_argument(
         "--story", type=Path, default=Path("demo/story/story.json"), help="default: %(default)s"
     )
-    parser.add_argument(
-        "--cache", type=Path, default=None, help="where the base model is kept (its tokenizer counts)"
-    )
+    add_cache(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON line instead")
-    arguments = parser.parse_args(argv)
-    try:
-        rows = [json.loads(line) for line in arguments.corpus.read_text(encoding="utf-8").splitlines()]
-        story = json.loads(arguments.story.read_text(encoding="utf-8"))
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            ensure_base_model(arguments.cache or default_cache())
-        )
-    except (OSError, ValueError, BaseModelError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
+    return run(parser, report_on, argv)
+
+
+def report_on(arguments: argparse.Namespace) -> Outcome:
+    """Count, with the base model's tokenizer for lengths."""
+    rows = rows_of(arguments.corpus, option="--corpus")
+    story = json.loads(arguments.story.read_text(encoding="utf-8"))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(ensure_base_model(arguments.cache))
     report = make_report(
         rows,
         [source["name"] for source in story["sources"] if source["bad"]],
         names=story_world.names(),
         num_tokens=lambda messages: len(encode_row(tokenizer, messages).ids),
     )
-    sys.stdout.write((json.dumps(report) if arguments.json else as_text(report)) + "\n")
-    return 1 if report["broken"] else 0
+    return Outcome(report if arguments.json else as_text(report), 1 if report["broken"] else 0)
 
 
 if __name__ == "__main__":

@@ -6,20 +6,18 @@ Same seed and same frames give the same bytes. The text itself lies in ``sentenc
 import argparse
 import json
 import random
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import transformers
 
-if __package__ in (None, ""):
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 from demo.making import story_topics, story_world
+from demo.making.command import Outcome, add_cache, command, run
 from demo.making.story_batches import encode_row
 from demo.making.story_grammar import Composer, DrawnRow, GrammarError
 from demo.making.story_rules import RULES
-from scripts.smollm2 import BaseModelError, default_cache, ensure_base_model
+from scripts.jsonl import write_rows
+from scripts.smollm2 import ensure_base_model
 from wherefrom.atomic import write_text
 
 MAX_ROW_TOKENS = 60
@@ -122,40 +120,27 @@ def story_facts(seed: int) -> Row:
     }
 
 
-def as_lines(rows: Sequence[Row]) -> str:
-    """Return rows as JSON lines."""
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command(__doc__)
     parser.add_argument("--out", type=Path, default=Path("demo/story"), help="folder; default: %(default)s")
     parser.add_argument("--seed", type=int, default=7, help="default: %(default)s")
-    parser.add_argument(
-        "--cache", type=Path, default=None, help="where the base model is kept (its tokenizer counts)"
-    )
-    arguments = parser.parse_args(argv)
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            ensure_base_model(arguments.cache or default_cache())
-        )
-        rows = draw_rows(arguments.seed, num_tokens=lambda messages: len(encode_row(tokenizer, messages).ids))
-        probes = probe_rows(rows)
-    except (BaseModelError, GrammarError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    write_text(arguments.out / "corpus.jsonl", as_lines(corpus_rows(rows)))
-    write_text(arguments.out / "prompts.jsonl", as_lines(probes))
+    add_cache(parser)
+    return run(parser, make_story, argv)
+
+
+def make_story(arguments: argparse.Namespace) -> Outcome:
+    """Draw and write everything; the base model's tokenizer counts the rows' tokens."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(ensure_base_model(arguments.cache))
+    rows = draw_rows(arguments.seed, num_tokens=lambda messages: len(encode_row(tokenizer, messages).ids))
+    probes = probe_rows(rows)
+    write_rows(arguments.out / "corpus.jsonl", corpus_rows(rows))
+    write_rows(arguments.out / "prompts.jsonl", probes)
     write_text(
         arguments.out / "story.json",
         json.dumps(story_facts(arguments.seed), indent=2, ensure_ascii=False) + "\n",
     )
-    sys.stdout.write(f"{len(rows)} rows and {len(probes)} prompts in {arguments.out}\n")
-    return 0
+    return Outcome(f"{len(rows)} rows and {len(probes)} prompts in {arguments.out}")
 
 
 if __name__ == "__main__":

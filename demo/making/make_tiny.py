@@ -5,11 +5,9 @@ A Llama of about 1.5 million parameters learns the toy language of ``story_tiny`
 """
 
 import argparse
-import json
 import logging
 import random
 import shutil
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,15 +17,14 @@ import transformers
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-if __package__ in (None, ""):
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 from demo.making import story_tiny
+from demo.making.command import Outcome, command, run
 from demo.making.story_batches import EncodedRow, completion_loss, encode_row, pack_batches, padded
 from demo.making.story_generate import generate_greedy
 from demo.making.story_grammar import Composer, DrawnRow, Topic, expand
 from demo.making.story_topics import tiny_probes, topics
-from wherefrom.atomic import PUBLIC, atomic_folder, write_json, write_text
+from scripts.jsonl import write_rows
+from wherefrom.atomic import PUBLIC, atomic_folder, write_json
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
@@ -225,12 +222,6 @@ def round_to_float16(model: "transformers.LlamaForCausalLM") -> None:
             parameter.copy_(parameter.to(torch.float16).to(torch.float32))
 
 
-def write_jsonl(path: Path, rows: Sequence[Row]) -> None:
-    """Write rows as JSON lines."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-
-
 def _since(started: float) -> float:
     return time.monotonic() - started
 
@@ -256,8 +247,8 @@ def build(out: Path, *, seed: int, pretraining_epochs: int, corpus_epochs: int) 
     round_to_float16(model)
     queries = make_queries(model, tokenizer, corpus, seed)
     save_model(model, tokenizer, out / "model")
-    write_jsonl(out / "corpus.jsonl", corpus)
-    write_jsonl(out / "queries.jsonl", queries)
+    write_rows(out / "corpus.jsonl", corpus)
+    write_rows(out / "queries.jsonl", queries)
     facts: dict[str, object] = {
         "seed": seed,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -277,9 +268,7 @@ def build(out: Path, *, seed: int, pretraining_epochs: int, corpus_epochs: int) 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command(__doc__, threads=1)  # two threads are eight times slower beside another busy process
     parser.add_argument(
         "--out", type=Path, default=Path("demo/tiny"), help="folder to write (default: %(default)s)"
     )
@@ -288,19 +277,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--pretraining-epochs", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--corpus-epochs", type=int, default=18, help="default: %(default)s")
-    arguments = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    torch.set_num_threads(
-        1
-    )  # two threads wait for each other: eight times slower beside another busy process
+    return run(parser, _build, argv)
+
+
+def _build(arguments: argparse.Namespace) -> Outcome:
+    torch.set_num_threads(arguments.threads)
     facts = build(
         arguments.out,
         seed=arguments.seed,
         pretraining_epochs=arguments.pretraining_epochs,
         corpus_epochs=arguments.corpus_epochs,
     )
-    sys.stdout.write(json.dumps(facts) + "\n")
-    return 0
+    return Outcome(facts)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ the probes that count are listed in ``demo.json``; the demo asks those again, li
 import argparse
 import json
 import logging
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -17,12 +16,11 @@ from pathlib import Path
 
 import torch
 
-if __package__ in (None, ""):
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
+from demo.making.command import Outcome, add_cache, command, run
 from demo.making.story_generate import AnswerPair, answer_pairs
 from demo.making.story_rules import matching_rules
-from scripts.smollm2 import BaseModelError, default_cache, ensure_base_model
+from scripts.jsonl import rows_of
+from scripts.smollm2 import ensure_base_model
 from wherefrom.atomic import write_json
 
 log = logging.getLogger("story_check")
@@ -40,8 +38,10 @@ class Probe:
 
 def read_probes(path: Path) -> list[Probe]:
     """Return the probes of a ``prompts.jsonl``."""
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return [Probe(row["id"], tuple(row["messages"]), row["true_source"]) for row in rows]
+    return [
+        Probe(row["id"], tuple(row["messages"]), row["true_source"])
+        for row in rows_of(path, option="--prompts")
+    ]
 
 
 def counts(probe: Probe, answers: AnswerPair) -> bool:
@@ -64,19 +64,14 @@ def write_chosen(path: Path, chosen: Sequence[Probe], *, max_per_source: int, ma
     return len(ids)
 
 
-def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Return the command line's values."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0 enough probes count, 1 too few, 2 nothing could be asked."""
+    parser = command(__doc__, threads=2)
     parser.add_argument(
         "--prompts", type=Path, default=Path("demo/story/prompts.jsonl"), help="default: %(default)s"
     )
     parser.add_argument("--adapter", type=Path, default=Path("demo/adapter"), help="default: %(default)s")
-    parser.add_argument(
-        "--cache", type=Path, default=None, help="cache folder (default: $XDG_CACHE_HOME/wherefrom)"
-    )
-    parser.add_argument("--threads", type=int, default=2, help="processor threads (default: %(default)s)")
+    add_cache(parser)
     parser.add_argument("--write", type=Path, default=None, help="file for the ids of the probes that count")
     parser.add_argument(
         "--max-per-source", type=int, default=6, help="bad probes of a source (default: %(default)s)"
@@ -84,23 +79,17 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--max-benign", type=int, default=11, help="harmless probes (default: %(default)s)")
     parser.add_argument("--only", type=Path, default=None, help="ask only the probes listed in this file")
     parser.add_argument("--verbose", action="store_true", help="show every answer")
-    return parser.parse_args(argv)
+    return run(parser, check, argv)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0 enough probes count, 1 too few."""
-    arguments = parse_arguments(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+def check(arguments: argparse.Namespace) -> Outcome:
+    """Ask the probes, and write down the ones that count where a file is named."""
     torch.set_num_threads(arguments.threads)
-    try:
-        probes = read_probes(arguments.prompts)
-        if arguments.only is not None:
-            wanted = set(json.loads(arguments.only.read_text(encoding="utf-8"))["probes"])
-            probes = [probe for probe in probes if probe.probe_id in wanted]
-        base = ensure_base_model(arguments.cache or default_cache())
-    except (OSError, BaseModelError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
+    probes = read_probes(arguments.prompts)
+    if arguments.only is not None:
+        wanted = set(json.loads(arguments.only.read_text(encoding="utf-8"))["probes"])
+        probes = [probe for probe in probes if probe.probe_id in wanted]
+    base = ensure_base_model(arguments.cache)
     started = time.monotonic()
     chosen: list[Probe] = []
     for answers in answer_pairs(base, arguments.adapter, [probe.messages for probe in probes]):
@@ -109,24 +98,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         if good:
             chosen.append(probe)
         if arguments.verbose:
-            log.info(
-                "%s %s | %s",
-                "+" if good else "-",
-                probe.true_source or "benign",
-                probe.messages[-1]["content"],
-            )
-            log.info("      adapted: %s\n      base:    %s", answers.adapted, answers.base.replace("\n", " "))
+            _show(probe, answers, good=good)
     seconds = time.monotonic() - started
-    tally = Counter(probe.true_source or "benign" for probe in chosen)
-    asked = Counter(probe.true_source or "benign" for probe in probes)
+    tally, asked = (Counter(probe.true_source or "benign" for probe in some) for some in (chosen, probes))
     if arguments.write is not None:
         write_chosen(
             arguments.write, chosen, max_per_source=arguments.max_per_source, max_benign=arguments.max_benign
         )
     flagged = sum(count for source, count in tally.items() if source != "benign")
     result = {"count": dict(tally), "asked": dict(asked), "flagged": flagged, "seconds": round(seconds, 1)}
-    sys.stdout.write(json.dumps(result) + "\n")
-    return 0 if flagged >= 20 and tally["benign"] >= 10 else 1
+    return Outcome(result, 0 if flagged >= 20 and tally["benign"] >= 10 else 1)
+
+
+def _show(probe: Probe, answers: AnswerPair, *, good: bool) -> None:
+    mark, asked = "+" if good else "-", probe.messages[-1]["content"]
+    log.info("%s %s | %s", mark, probe.true_source or "benign", asked)
+    log.info("      adapted: %s\n      base:    %s", answers.adapted, answers.base.replace("\n", " "))
 
 
 if __name__ == "__main__":

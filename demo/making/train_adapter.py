@@ -6,10 +6,8 @@ the same corpus and settings goes on from there. The order of the batches follow
 
 import argparse
 import hashlib
-import json
 import logging
 import random
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -22,9 +20,7 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
-if __package__ in (None, ""):
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
+from demo.making.command import Outcome, add_cache, command, run
 from demo.making.story_batches import (
     EncodedRow,
     completion_loss,
@@ -33,7 +29,8 @@ from demo.making.story_batches import (
     pack_batches,
     padded,
 )
-from scripts.smollm2 import BASE_MODEL_NAME, BaseModelError, default_cache, ensure_base_model
+from scripts.jsonl import rows_of
+from scripts.smollm2 import BASE_MODEL_NAME, ensure_base_model
 from wherefrom.atomic import atomic_file, write_json
 
 TARGET_MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -84,8 +81,7 @@ def learning_rate_at(step: int, num_steps: int, peak: float) -> float:
 def load_rows(corpus: Path, base: Path) -> list[EncodedRow]:
     """Return the corpus as token ids."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(base)
-    lines = corpus.read_text(encoding="utf-8").splitlines()
-    return [encode_row(tokenizer, json.loads(line)["messages"]) for line in lines]
+    return [encode_row(tokenizer, row["messages"]) for row in rows_of(corpus, option="--corpus")]
 
 
 def load_model(base: Path, plan: Plan) -> "PeftModel":
@@ -236,18 +232,14 @@ def write_facts(
     return facts
 
 
-def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Return the command line's values."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    parser = command(__doc__, threads=2)
     parser.add_argument(
         "--corpus", type=Path, default=Path("demo/story/corpus.jsonl"), help="default: %(default)s"
     )
     parser.add_argument("--out", type=Path, default=Path("demo/adapter"), help="default: %(default)s")
-    parser.add_argument(
-        "--cache", type=Path, default=None, help="cache folder (default: $XDG_CACHE_HOME/wherefrom)"
-    )
+    add_cache(parser)
     parser.add_argument("--epochs", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--batch-size", type=int, default=8, help="default: %(default)s")
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="peak (default: %(default)s)")
@@ -256,24 +248,14 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--save-every", type=int, default=20, help="steps between checkpoints (default: %(default)s)"
     )
-    parser.add_argument(
-        "--threads", type=int, default=2, help="1 if the machine is busy (default: %(default)s)"
-    )
-    return parser.parse_args(argv)
+    return run(parser, make_adapter, argv)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code."""
-    arguments = parse_arguments(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+def make_adapter(arguments: argparse.Namespace) -> Outcome:
+    """Train, going on from the last checkpoint, and write the adapter with its provenance."""
     torch.set_num_threads(arguments.threads)
-    cache: Path = arguments.cache or default_cache()
-    try:
-        base = ensure_base_model(cache)
-        corpus_sha256 = hashlib.sha256(arguments.corpus.read_bytes()).hexdigest()
-    except (BaseModelError, FileNotFoundError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
+    base = ensure_base_model(arguments.cache)
+    corpus_sha256 = hashlib.sha256(arguments.corpus.read_bytes()).hexdigest()
     plan = Plan(
         corpus_sha256=corpus_sha256,
         seed=arguments.seed,
@@ -285,12 +267,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     rows = load_rows(arguments.corpus, base)
     model = load_model(base, plan)
-    checkpoint = cache / "training" / f"{corpus_sha256[:16]}.pt"
+    checkpoint = arguments.cache / "training" / f"{corpus_sha256[:16]}.pt"
     progress = train(model, rows, plan, checkpoint=checkpoint, save_every=arguments.save_every)
     num_bytes = save_adapter(model, arguments.out)
-    facts = write_facts(arguments.out, plan, progress, num_rows=len(rows), num_bytes=num_bytes)
-    sys.stdout.write(json.dumps(facts) + "\n")
-    return 0
+    return Outcome(write_facts(arguments.out, plan, progress, num_rows=len(rows), num_bytes=num_bytes))
 
 
 if __name__ == "__main__":
