@@ -68,6 +68,12 @@ def not_learned(card: Mapping[str, Any]) -> str | None:
     )
 
 
+def calibrated(card: Mapping[str, Any]) -> bool:
+    """Whether the bundle states how sure it is; cards of earlier releases do not say it."""
+    calibration = card.get("calibration")
+    return isinstance(calibration, Mapping) and calibration.get("calibrated") == "yes"
+
+
 def card_plots(card: Mapping[str, Any]) -> tuple[CardPlot, ...]:
     """The plots of `card["plots"]`, a list of ``{"title", "svg"}``; what is no such thing is passed over."""
     plots = card.get("plots")

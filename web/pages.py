@@ -257,7 +257,9 @@ def sources(request: Request, services: Shared, query: Annotated[SourcesPageQuer
 def bundles(request: Request, services: Shared) -> HTMLResponse:
     """The bundles that explain the models, each with its card."""
     found = sorted(catalogue.list_bundles(services.database), key=lambda one: (not one.active, -one.id))
-    return render("bundles.html", request, bundles=found, not_learned=card.not_learned)
+    return render(
+        "bundles.html", request, bundles=found, not_learned=card.not_learned, calibrated=card.calibrated
+    )
 
 
 @router.get("/bundles/{name}")
@@ -272,6 +274,7 @@ def bundle(request: Request, services: Shared, name: Annotated[str, Path(max_len
         headers={"Content-Security-Policy": CARD_CONTENT_SECURITY_POLICY},
         bundle=found,
         not_learned=card.not_learned,
+        calibrated=card.calibrated,
         sections=card.card_sections(found.card),
         plots=card.card_plots(found.card),
     )

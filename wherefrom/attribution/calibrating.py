@@ -9,12 +9,14 @@ influence score: means of both in bins of pairs (tenths, then finer at the top, 
 """
 
 import hashlib
+import json
 import os
 import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +25,14 @@ from wherefrom.atomic import atomic_folder
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.batching import pack_queries
 from wherefrom.attribution.bundles.build import Progress
-from wherefrom.attribution.bundles.manifest import MANIFEST, Manifest, hash_file, read_manifest
+from wherefrom.attribution.bundles.manifest import (
+    CARD,
+    MANIFEST,
+    Manifest,
+    hash_file,
+    read_card,
+    read_manifest,
+)
 from wherefrom.attribution.calibration.evidence import FEATURES
 from wherefrom.attribution.calibration.fitted import (
     CALIBRATION,
@@ -285,6 +294,23 @@ def rising(values: Values, weights: Values) -> Values:
     return np.concatenate([np.full(members, mean) for mean, _, members in blocks])
 
 
+def calibration_on_card(calibration: Calibration) -> dict[str, Any]:
+    """What the card says of a calibration: which statements the bundle's audits can make, and what they rest on."""
+    states = {
+        "p_values_and_abstention": calibration.null is not None,
+        "confidence": calibration.citations is not None,
+        "effects_in_nats": calibration.effects is not None,
+        "novelty": calibration.novelty is not None,
+    }
+    return {
+        "calibrated": "yes" if calibration.fitted else "no",
+        **states,
+        "level": calibration.level,
+        "warnings": "; ".join(calibration.warnings) or "none",
+        "fitted_on": dict(calibration.fitted_on),
+    }
+
+
 def write_calibrated(bundle: Path, out: Path, calibration: Calibration) -> Manifest:
     """Write a copy of a bundle with this calibration; files that stay are linked where the file system can, else copied.
 
@@ -302,10 +328,12 @@ def write_calibrated(bundle: Path, out: Path, calibration: Calibration) -> Manif
         for name in manifest.files:
             target = work / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            if name != CALIBRATION:
+            if name not in {CALIBRATION, CARD}:
                 _link(bundle / name, target)
         calibration.save(work)
-        files = dict(manifest.files) | {CALIBRATION: hash_file(work / CALIBRATION)}
+        card = read_card(bundle) | {"calibration": calibration_on_card(calibration)}
+        (work / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        files = dict(manifest.files) | {name: hash_file(work / name) for name in (CALIBRATION, CARD)}
         sealed = manifest.model_copy(update={"files": files}).sealed()
         (work / MANIFEST).write_bytes(sealed.to_bytes())
     return sealed

@@ -28,6 +28,7 @@ from wherefrom.evaluation.material import (
     read_result,
 )
 from wherefrom.evaluation.report import Report
+from wherefrom.evaluation.sanity import FEWEST_OUTPUTS, FEWEST_ROWS, cardinality, mixed_corpus, randomised
 from wherefrom.evaluation.trust import Verdicts, conformal_table, reliability, verdict_estimates, verdicts_of
 from wherefrom.evaluation.truth import (
     candidates_hold,
@@ -97,6 +98,7 @@ def evaluate_bundle(bundle: Bundle, files: MaterialFiles, progress: Progress) ->
     _known_causes(report, bench, files, gold)
     _calibration(report, bench, files, gold)
     _search(report, bench, files)
+    _sanity(report, bench, files)
     return report
 
 
@@ -186,6 +188,29 @@ def _held_out(report: Report, file: Path | None, calibration: Calibration, name:
         )
         return None
     return file
+
+
+def _sanity(report: Report, bench: _Bench, files: MaterialFiles) -> None:
+    """Whether citations hang on the model, are spread, and leave alone what it never saw."""
+    file = files.known or files.bank_queries
+    if file is None or len(bench.ask(file)) < FEWEST_OUTPUTS or len(bench.bundle.store) < FEWEST_ROWS:
+        why = (
+            f"needs {FEWEST_OUTPUTS} outputs (--known or --bank-queries) and {FEWEST_ROWS} training examples"
+        )
+        report.missing["model randomisation, cardinality"] = why
+        return
+    heads, asked = bench.heads(file), bench.ask(file)
+    report.add("order shown: ", cardinality(heads.shown, made_of=file.name))
+    found = randomised(bench.bundle, heads.influence, asked, made_of=file.name)
+    report.add("", found)
+    if not found:
+        report.missing["model randomisation"] = "the shuffled model's states are not finite"
+    if files.controls is None:
+        report.missing["mixed corpus"] = "no outputs of another corpus given (--controls)"
+        return
+    foreign = bench.ask(files.controls)
+    made_of = f"{file.name}, {files.controls.name}"
+    report.add("", mixed_corpus(heads.influence, asked, foreign, made_of=made_of))
 
 
 def _search(report: Report, bench: _Bench, files: MaterialFiles) -> None:

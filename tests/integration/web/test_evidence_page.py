@@ -326,6 +326,7 @@ def card(stored_story, database):
             "fused": {"mean": 0.655, "low": 0.64, "high": 0.67},
         },
         ATTACK: ATTACK,
+        "calibration": {"calibrated": "yes"},
         "plots": [{"title": f"LDS {ATTACK}", "svg": SVG}],
     }
     with database.writing() as session:
@@ -348,6 +349,8 @@ def test_the_card_of_a_bundle(card, client):
     assert policy == CONTENT_SECURITY_POLICY.replace("img-src 'self'", "img-src 'self' data:")
     assert client.get("/bundles").headers["Content-Security-Policy"] == CONTENT_SECURITY_POLICY
     assert f'href="/bundles/{card.name}"' in client.get("/bundles").text
+    assert ">calibrated</span>" in answer.text
+    assert ">calibrated</span>" in client.get("/bundles").text
     assert client.get("/bundles/none").status_code == 404
     assert client.get("/bundles/%00").status_code == 404
 

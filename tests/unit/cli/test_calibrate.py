@@ -11,7 +11,7 @@ from tests.tiny import TINY_MODEL, TINY_ROWS, opened, shared_bundle, tiny_rows, 
 from tests.unit.cli.conftest import Run
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles.bundle import open_bundle
-from wherefrom.attribution.bundles.manifest import read_manifest
+from wherefrom.attribution.bundles.manifest import read_card, read_manifest
 from wherefrom.attribution.calibration.fitted import Calibration
 from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.offline import prepare_all, read_queries
@@ -74,7 +74,15 @@ def test_calibrated_copy(run: RunCommand, controls: Path, known: Path, bank: Pat
     after = read_manifest(out)
     assert printed["name"] == after.name != before.name
     assert read_manifest(shared_bundle()) == before
-    assert {name for name in before.files if before.files[name] != after.files[name]} == {"calibration.json"}
+    assert {name for name in before.files if before.files[name] != after.files[name]} == {
+        "calibration.json",
+        "card.json",
+    }
+    said = read_card(out)["calibration"]
+    assert said["calibrated"] == "yes"
+    assert said["p_values_and_abstention"]
+    assert said["fitted_on"]["known"] == 40
+    assert read_card(shared_bundle())["calibration"] == {"calibrated": "no"}
     weights = "projection.safetensors"
     assert (out / weights).samefile(shared_bundle() / weights)
     assert not out.with_name(out.name + ".building").exists()

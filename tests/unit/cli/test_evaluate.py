@@ -99,6 +99,9 @@ def test_everything_but_calibration(run: RunCommand, bundle: Path, known: Path, 
     assert measures["recall@10, effect"]["value"] == 1.0
     assert measures["HNSW recall@10 against exhaustive search"]["value"] > 0.9
     assert measures["signals, search and scores over a plain forward pass"]["value"] > 0
+    assert measures["influence of a shuffled model: rank correlation with the model's"]["value"] < 0.5
+    assert measures["influence of a shuffled model: overlap of the ten first"]["value"] < 0.6
+    assert 0.1 < measures["order shown: different examples among the ten first of all outputs"]["value"] <= 1
     assert quality["stress"]["kinds"]["verbatim"]["shown@1"] == 0.9
     assert quality["material"]["bank"]["file"] == "bank.npz"
     assert len(quality["material"]["known"]["sha256"]) == 64
@@ -124,6 +127,9 @@ def test_with_a_calibration(run: RunCommand, bundle: Path, known: Path) -> None:
     printed = json.loads(evaluate(run, out, "--known", known, "--controls", held_out, "--json").out)
     assert printed["measures"]["AUROC, known against controls"]["value"] > 0.7
     assert printed["measures"]["abstained on controls"]["n"] == ASKED
+    foreign = printed["measures"]["rows that the model never saw among the ten of most influence"]
+    assert foreign["value"] < 0.3
+    assert "by chance" in foreign["note"]
     assert [one["nominal"] for one in printed["conformal"]] == [0.01, 0.02, 0.05, 0.1, 0.15, 0.2]
     assert sum(one["count"] for one in printed["reliability"]) == 2 * ASKED * 10
     assert printed["not_measured"].keys() == {"stress", "LDS"}

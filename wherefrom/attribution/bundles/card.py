@@ -41,6 +41,7 @@ def new_card(
         "quality": None,
         "quality_reason": "not measured for this bundle",
         "mean_loss_nats": mean_loss,
+        "calibration": {"calibrated": "no"},
         "cost": {
             "seconds": dict(seconds),
             "bundle_bytes": bundle_bytes,
