@@ -17,6 +17,7 @@ from wherefrom.attribution.bundles.manifest import Manifest, read_manifest
 from wherefrom.attribution.bundles.model_location import find_model
 from wherefrom.attribution.interface import OverLong
 from wherefrom.attribution.models.files import ModelFolders
+from wherefrom.attribution.models.placement import Placement
 from wherefrom.attribution.offline import attribute_all
 from wherefrom.attribution.progress import silent
 from wherefrom.client.records_in import read_record
@@ -264,6 +265,8 @@ def open_bundle(
     model: StrPath | None = None,
     adapter: StrPath | None = None,
     start: StrPath | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
 ) -> OpenedBundle:
     """Open a bundle that `wherefrom build` made; checks every file of it and loads its model, which takes seconds.
 
@@ -273,24 +276,34 @@ def open_bundle(
             those in the setting `models_dir`.
         adapter: folder of its LoRA adapter, where it has one.
         start: folder of the weights that a full fine-tune began with, for bundles built with `--midpoint` without an adapter.
+        device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`.
+        dtype: numbers of the pass through the model: `auto` (bfloat16 on a GPU, else float32), `float32` or `bfloat16`.
 
     Raises:
+        ConfigurationError: the device is not on this machine, or does not compute with these numbers.
+        OutOfMemory: the model does not fit there.
         UnknownBundle, BundleCorrupt: there is no usable bundle at `path`.
         BundleMismatch: the model or the adapter is not the one that the bundle was built for.
         UnusableModel, UnsafeWeights: the model cannot be loaded, or is not found.
     """
     folders = [None if one is None else Path(one) for one in (model, adapter, start)]
-    return OpenedBundle(open_with_model(Path(path), *folders))
+    placement = Placement.resolve(device, dtype)
+    return OpenedBundle(open_with_model(Path(path), *folders, placement=placement))
 
 
 def open_with_model(
-    path: Path, model: Path | None, adapter: Path | None, start: Path | None = None
+    path: Path,
+    model: Path | None,
+    adapter: Path | None,
+    start: Path | None = None,
+    *,
+    placement: Placement,
 ) -> bundles.Bundle:
     """Open a bundle with the model that is named, or with the one that is found where none is."""
     if model is None:
         found = find_model(path, read_manifest(path, verify=False), load_settings().models_dir)
         model, adapter, start = found.model, adapter or found.adapter, start or found.start
-    return bundles.open_bundle(path, ModelFolders(model, adapter, start))
+    return bundles.open_bundle(path, ModelFolders(model, adapter, start), placement=placement)
 
 
 def _span(given: Any) -> Any:

@@ -82,6 +82,15 @@ class Settings(BaseSettings):
         default="critical",
         description="Severities whose audits also get the full tier (EK-FAC), if the bundle has it. Separate them with commas; empty means never.",
     )
+    device: str = Field(
+        default="auto",
+        pattern=r"^(auto|cpu|cuda(:(0|[1-9][0-9]*))?)$",
+        description="Device of the model: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`. With `auto` and `cuda`, process i of a worker takes GPU i modulo their number.",
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto",
+        description="Numbers of the pass through the model. `auto` is bfloat16 on a GPU that has it, else float32. Curvature and scores are float32 or better in any case.",
+    )
     torch_threads: int = Field(
         default=0, ge=0, description="Torch threads of one worker process; 0 lets torch decide."
     )

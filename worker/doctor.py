@@ -19,6 +19,7 @@ from wherefrom.settings import Settings, masked, unknown_variables
 from worker.embedded import beside_local_service
 from worker.engine import OTHER_ENGINE, load_engine
 from worker.health import check_health
+from worker.placing import placed_processes
 from worker.redis_link import (
     attribute_queue,
     connect_redis,
@@ -65,6 +66,7 @@ def examine(settings: Settings) -> list[Finding]:
             findings.append(Finding(what, "problem", str(error)))
     measurer = () if settings.recipe is None else ("measurer",)
     findings += [_process(name, settings) for name in ("intake", "worker", "sweeper", *measurer, "web")]
+    findings += _devices(settings)
     return [replace(one, text=masked(one.text)) for one in findings]
 
 
@@ -80,6 +82,23 @@ def _process(name: str, settings: Settings) -> Finding:
     """Processes may well run on other machines, so their absence here is only worth a word."""
     health = check_health(name, settings)
     return Finding(name, "ok" if health.well else "warning", health.text)
+
+
+def _devices(settings: Settings) -> Iterator[Finding]:
+    """What each process computes on, and whether this machine has what was asked for by name."""
+    placed = list(placed_processes(settings))
+    for one in placed:
+        yield Finding(one.name, "ok", one.text)
+    if placed or (settings.device in {"auto", "cpu"} and settings.dtype != "bfloat16"):
+        return
+    from wherefrom.attribution.models.placement import Placement  # noqa: PLC0415 - imports torch
+
+    try:
+        found = Placement.resolve(settings.device, settings.dtype)
+    except PermanentError as error:
+        yield Finding("device", "warning", f"{error}; a worker on this machine would refuse every bundle")
+    else:
+        yield Finding("device", "ok", f"{found}; no process has loaded a model yet")
 
 
 def _redis(settings: Settings) -> Iterator[Finding]:

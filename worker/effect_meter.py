@@ -21,7 +21,6 @@ from wherefrom.errors import (
     BundleMismatch,
     MeasuringUnavailable,
     NotFound,
-    OutOfMemory,
 )
 from wherefrom.records import (
     BundleInfo,
@@ -34,11 +33,13 @@ from wherefrom.records import (
     TrainingExample,
 )
 from wherefrom.settings import Settings
+from worker.placing import MEASURER, place_process
 from worker.verify import check_registered
 
 if TYPE_CHECKING:
     from wherefrom.attribution.corpus import CorpusRow, ReadAs
     from wherefrom.attribution.models.model import LanguageModel
+    from wherefrom.attribution.models.placement import Placement
     from wherefrom.retraining.recipe import Recipe
 
 #: Matched controls of the weak methods; retraining has its own default.
@@ -78,6 +79,7 @@ def open_meter(bundle: BundleInfo, settings: Settings) -> EffectMeter:
         base_dir=lambda: _base_dir(folder, manifest, settings),
         final=lambda: find_model(folder, manifest, settings.models_dir),
         runs_dir=settings.measure_dir / bundle.name,
+        placement=place_process(settings, MEASURER),
     )
 
 
@@ -137,6 +139,7 @@ class RetrainingMeter:
         base_dir: Callable[[], Path],
         final: Callable[[], ModelFolders],
         runs_dir: Path,
+        placement: "Placement",
     ) -> None:
         self._manifest = manifest
         self._corpus = corpus
@@ -146,6 +149,7 @@ class RetrainingMeter:
         self._base_dir = base_dir
         self._find_final = final
         self._runs_dir = runs_dir
+        self._placement = placement
         self._base: LanguageModel | None = None
         self._final: LanguageModel | None = None
 
@@ -153,19 +157,17 @@ class RetrainingMeter:
         self, query: Query, example_id: str, *, method: Method, keep_going: KeepGoing
     ) -> MeasuredEffect:
         """The effect of one training example's near-duplicate group, or of the example alone by a weak method."""
-        import torch
+        from wherefrom.attribution.memory import memory_errors
 
         if example_id not in self._rows:
             raise NotFound(
                 f"the corpus of bundle {self._manifest.name} has no training example {example_id!r}"
             )
         row = self._rows[example_id]
-        try:
+        with memory_errors("the model while it was trained"):
             if method is Method.REFIT:
                 return self._refit(query, row, keep_going)
             return self._one_step(query, row, method=method, keep_going=keep_going)
-        except torch.OutOfMemoryError as error:
-            raise OutOfMemory("the model did not fit into memory while it was trained") from error
 
     def _refit(self, query: Query, row: int, keep_going: KeepGoing) -> MeasuredEffect:
         from wherefrom.retraining.effects import CitationToMeasure, measure_citations
@@ -281,4 +283,4 @@ class RetrainingMeter:
         from wherefrom.attribution.models.model import load_model
 
         rule = self._manifest.parameters.rendering
-        return load_model(folders.model, folders.adapter, rule=rule, merge=merge)
+        return load_model(folders.model, folders.adapter, rule=rule, merge=merge, placement=self._placement)

@@ -13,6 +13,7 @@ from wherefrom.errors import ConfigurationError
 from wherefrom.logs import get_logger
 from wherefrom.records import BundleInfo
 from wherefrom.settings import Settings
+from worker.placing import WORKER, place_process
 from worker.verify import check_bundle, check_registered
 
 log = get_logger(__name__)
@@ -45,11 +46,13 @@ class BundleEngine:
 
         from wherefrom.attribution.attributor import LanguageAttributor
         from wherefrom.attribution.bundles.bundle import open_bundle
+        from wherefrom.attribution.memory import memory_errors
 
         if settings.torch_threads:
             torch.set_num_threads(settings.torch_threads)
-        opened = open_bundle(folder, found, marks=marks)
-        return LanguageAttributor(opened)
+        placement = place_process(settings, WORKER)
+        with memory_errors(f"bundle {bundle.name} with its model"):
+            return LanguageAttributor(open_bundle(folder, found, marks=marks, placement=placement))
 
     def open_meter(self, bundle: BundleInfo) -> EffectMeter:
         """Read recipe and corpus; models are loaded when first needed."""

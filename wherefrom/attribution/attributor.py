@@ -6,8 +6,7 @@ A query with an acceptable answer p beside its completion c is measured by loss(
 tokens of c with b and those of p with -b stand behind each other as one query: k(q, z) = k(c, z) - k(p, z).
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -25,6 +24,7 @@ from wherefrom.attribution.fusion import ShownParts, fuse
 from wherefrom.attribution.groups import read_groups
 from wherefrom.attribution.interface import OverLong, PreparedQuery
 from wherefrom.attribution.kernel import kernel_norms
+from wherefrom.attribution.memory import memory_errors
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.attribution.query import (
     CandidateScores,
@@ -36,7 +36,7 @@ from wherefrom.attribution.query import (
 )
 from wherefrom.attribution.retrieval.candidates import Sought, find_candidates
 from wherefrom.attribution.retrieval.index import Rows
-from wherefrom.errors import ConfigurationError, InvalidRecord, OutOfMemory, UnusableModel
+from wherefrom.errors import ConfigurationError, InvalidRecord, UnusableModel
 from wherefrom.records import (
     Attribution,
     CitationDraft,
@@ -111,6 +111,12 @@ class LanguageAttributor:
         self, prepared: Sequence[PreparedQuery], *, top_k: int, opponents: int
     ) -> list[Attribution]:
         """See `Attributor.attribute`."""
+        with memory_errors(f"a batch of {len(prepared)} queries"):
+            return self._attribute(prepared, top_k=top_k, opponents=opponents)
+
+    def _attribute(
+        self, prepared: Sequence[PreparedQuery], *, top_k: int, opponents: int
+    ) -> list[Attribution]:
         return [
             self._cite(self.score(query), top_k=top_k, opponents=opponents)
             for query in self.signals(prepared)
@@ -123,10 +129,13 @@ class LanguageAttributor:
             OutOfMemory: the batch did not fit.
             UnusableModel: a value is no number.
         """
+        with memory_errors(f"a batch of {len(prepared)} queries"):
+            return self._signals(prepared)
+
+    def _signals(self, prepared: Sequence[PreparedQuery]) -> list[QuerySignals]:
         queries = [_own(query) for query in prepared]
         contrasted = [query.preferred for query in queries if query.preferred is not None]
-        with _memory_errors(len(queries)):
-            read = self._reader.read([query.row for query in queries] + contrasted)
+        read = self._reader.read([query.row for query in queries] + contrasted)
         if not all(bool(torch.isfinite(values).all()) for values in (read.a, read.b, read.pooled, read.loss)):
             raise UnusableModel(
                 "the model's states or losses of an output are not finite, so nothing can be compared with them"
@@ -134,8 +143,8 @@ class LanguageAttributor:
         whole = Factors(*self._bundle.whitener.apply(read.a, read.b), read.lengths)
         factors = contrast(whole, [query.preferred is not None for query in queries])
         norms = kernel_norms(factors)
-        projected = self._bundle.projection.apply(factors, norms).numpy()
-        pooled = self._bundle.pooling.apply(read.pooled[: len(queries)]).numpy()
+        projected = self._bundle.projection.apply(factors, norms).cpu().numpy()
+        pooled = self._bundle.pooling.apply(read.pooled[: len(queries)]).cpu().numpy()
         encoder = self._bundle.encoded
         encoded = None if encoder is None else encoder.encoder.embed([query.text for query in queries])
         return [
@@ -288,16 +297,3 @@ def _own(query: PreparedQuery) -> TokenizedQuery:
     if not isinstance(query, TokenizedQuery):
         raise ConfigurationError(f"a query was prepared by another engine, as {type(query).__name__}")
     return query
-
-
-@contextmanager
-def _memory_errors(count: int) -> Iterator[None]:
-    """Torch reports a failed allocation on the CPU as a plain RuntimeError."""
-    try:
-        yield
-    except MemoryError as error:
-        raise OutOfMemory(f"a batch of {count} queries did not fit into memory") from error
-    except RuntimeError as error:
-        if "memory" in str(error).lower():
-            raise OutOfMemory(f"a batch of {count} queries did not fit into memory") from error
-        raise

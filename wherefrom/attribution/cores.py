@@ -149,7 +149,7 @@ class _Array:
 def _quantise(values: Tensor) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
     """int8 along the last axis with one scale each."""
     scales = values.abs().amax(dim=-1).clamp_min(1e-20) / 127.0
-    return (values / scales[..., None]).round().to(torch.int8).numpy(), scales.numpy()
+    return (values / scales[..., None]).round().to(torch.int8).cpu().numpy(), scales.cpu().numpy()
 
 
 class CoreStore:
@@ -188,25 +188,27 @@ class CoreStore:
         found: Rows = self.offsets[rows + 1] - self.offsets[rows]
         return found
 
-    def cores(self, rows: Rows) -> Tensor:
-        """Cores of the given rows, float32 `[K, G r r]`."""
-        values = torch.from_numpy(np.array(self._arrays["cores"][rows])).float()  # [K, G, r r]
-        scales = torch.from_numpy(np.array(self._arrays["core_scales"][rows]))
-        return (values * scales[..., None]).flatten(1)
+    def cores(self, rows: Rows, device: torch.device | None = None) -> Tensor:
+        """Cores of the given rows, float32 `[K, G r r]`, on a device (None: the CPU)."""
+        values = self._read("cores", rows, device).float()  # [K, G, r r]
+        return (values * self._read("core_scales", rows, device)[..., None]).flatten(1)
+
+    def _read(self, name: str, rows: Rows, device: torch.device | None) -> Tensor:
+        return torch.from_numpy(np.array(self._arrays[name][rows])).to(device or "cpu")
 
     def scores(self, queries: Factors, rows: Rows) -> Tensor:
-        """Kernel values `[Q, K]` of every query with the given rows."""
+        """Kernel values `[Q, K]` of every query with the given rows, on the CPU."""
         asked = cores_of(queries)
-        return torch.cat([asked @ self.cores(part).T for part in _chunks(rows)], dim=1)
+        return torch.cat([asked @ self.cores(part, asked.device).T for part in _chunks(rows)], dim=1).cpu()
 
     def layer_scores(self, query: Factors, rows: Rows) -> Tensor:
-        """What each adapted layer adds to the kernel of one query with the given rows, `[K, G]`."""
+        """What each adapted layer adds to the kernel of one query with the given rows, `[K, G]` on the CPU."""
         asked = cores_of(query).view(self.shape[0], -1)  # [G, r r]
         parts = [
-            torch.einsum("kgi,gi->kg", self.cores(part).view(len(part), *asked.shape), asked)
+            torch.einsum("kgi,gi->kg", self.cores(part, asked.device).view(len(part), *asked.shape), asked)
             for part in _chunks(rows)
         ]
-        return torch.cat(parts)
+        return torch.cat(parts).cpu()
 
     def layer_products(self, row: int, others: Rows) -> Tensor:
         """What each adapted layer adds to the kernel of one row with others, `[K, G]`."""
@@ -214,21 +216,22 @@ class CoreStore:
         return (one * rest).view(len(others), self.shape[0], -1).sum(dim=2)
 
     def contributions(self, query: Factors, rows: Rows) -> tuple[Tensor, tuple[int, ...]]:
-        """Contributions of token pairs `[T_q, S]`, the tokens of all rows behind each other, and the tokens of each row."""
+        """Contributions of token pairs `[T_q, S]` on the CPU, the tokens of all rows behind each other, and the tokens of each row."""
         if self._projection is None:
             raise BundleCorrupt("cores without their projection cannot distinguish tokens")
         lengths = tuple(self.lengths(rows).tolist())
         tokens = np.concatenate([np.arange(self.offsets[row], self.offsets[row + 1]) for row in rows])
-        kept = torch.from_numpy(np.array(self._arrays["sketches"][tokens])).float()
-        kept *= torch.from_numpy(np.array(self._arrays["sketch_scales"][tokens]))[:, None]
+        device = query.a.device
+        kept = self._read("sketches", tokens, device).float()
+        kept *= self._read("sketch_scales", tokens, device)[:, None]
         pairs = sketches(query, self._projection) @ kept.T  # [T_q, S]
         lacking = self._by_token(query, rows) - segment_sum(pairs.T.contiguous(), lengths).T  # [T_q, K]
-        each = lacking / torch.tensor(lengths)
-        return pairs + torch.repeat_interleave(each, torch.tensor(lengths), dim=1), lengths
+        counts = torch.tensor(lengths, device=device)
+        return (pairs + torch.repeat_interleave(lacking / counts, counts, dim=1)).cpu(), lengths
 
     def _by_token(self, query: Factors, rows: Rows) -> Tensor:
         """What each token of a query shares with each row, `[T_q, K]`: v' F u over all layers."""
-        cores = self.cores(rows).T  # [G r r, K]
+        cores = self.cores(rows, query.a.device).T  # [G r r, K]
         parts = [
             token_cores(Factors(a, b, (len(a),))) @ cores
             for a, b in zip(query.a.split(_CHUNK), query.b.split(_CHUNK), strict=True)

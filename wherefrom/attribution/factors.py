@@ -49,6 +49,16 @@ class PackedFactors:
     b_scale: Tensor  # [S, G] float32
     lengths: tuple[int, ...]
 
+    def to(self, device: torch.device) -> "PackedFactors":
+        """The same on another device."""
+        moved = (one.to(device) for one in (self.a, self.a_scale, self.b, self.b_scale))
+        return PackedFactors(*moved, self.lengths)
+
+    def tokens(self, start: int, stop: int) -> "PackedFactors":
+        """Tokens `start` to `stop` (excluded) as one row."""
+        parts = (one[start:stop] for one in (self.a, self.a_scale, self.b, self.b_scale))
+        return PackedFactors(*parts, (stop - start,))
+
     def unpack(self) -> Factors:
         """Back to float32."""
         return Factors(self.a * self.a_scale[..., None], self.b * self.b_scale[..., None], self.lengths)
@@ -93,7 +103,7 @@ class FactorWriter:
             ("b", packed.b),
             ("b_scale", packed.b_scale),
         ):
-            array = values.numpy()
+            array = values.cpu().numpy()
             self._shapes[name] = (array.shape[1:], array.dtype)
             _write_all(self._parts[name], memoryview(array.tobytes()))
         self._lengths.extend(packed.lengths)

@@ -18,7 +18,7 @@ CHUNK_TOKENS = 8192
 
 def token_kernel(query: Factors, examples: Factors) -> Tensor:
     """The matrix `[T_q, S]` of token contributions; its sums over examples are their kernel values."""
-    total = torch.zeros(len(query.a), len(examples.a))
+    total = query.a.new_zeros(len(query.a), len(examples.a))
     for group in range(query.a.shape[1]):
         held = query.a[:, group] @ examples.a[:, group].T  # [T_q, S]
         total += held * (query.b[:, group] @ examples.b[:, group].T)
@@ -31,7 +31,7 @@ def kernel_norms(factors: Factors) -> Tensor:
 
 
 def kernel_scores(queries: Factors, examples: PackedFactors) -> Tensor:
-    """Kernel values `[Q, N]` of every query with every example.
+    """Kernel values `[Q, N]` of every query with every example, computed where the queries are.
 
     The scales of the packed factors are applied to the token sums, not to the factors: `[S]` products instead of `[S, G, D]`.
     """
@@ -45,11 +45,11 @@ def _scores_of_chunk(queries: Factors, examples: PackedFactors, first: int, last
     start = sum(examples.lengths[:first])
     lengths = examples.lengths[first:last]
     stop = start + sum(lengths)
-    contributions = torch.zeros(len(queries.lengths), stop - start)  # [Q, S]
+    contributions = queries.a.new_zeros(len(queries.lengths), stop - start)  # [Q, S]
+    part = examples.tokens(start, stop).to(queries.a.device)
     for group in range(queries.a.shape[1]):
-        a = examples.a[start:stop, group].float()
-        b = examples.b[start:stop, group].float()
-        scale = examples.a_scale[start:stop, group] * examples.b_scale[start:stop, group]
+        a, b = part.a[:, group].float(), part.b[:, group].float()
+        scale = part.a_scale[:, group] * part.b_scale[:, group]
         pairs = (queries.a[:, group] @ a.T).mul_(queries.b[:, group] @ b.T)  # [sum T_q, S]
         contributions += segment_sum(pairs, queries.lengths) * scale
     return segment_sum(contributions.T.contiguous(), lengths).T
@@ -59,8 +59,11 @@ def segment_sum(values: Tensor, lengths: tuple[int, ...]) -> Tensor:
     """Sums over consecutive segments of the first axis: `[S, M]` to `[len(lengths), M]`."""
     if len(lengths) == 1:
         return values.sum(dim=0, keepdim=True)
-    index = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
-    return torch.zeros(len(lengths), values.shape[1]).index_add_(0, index, values)
+    counts = torch.tensor(lengths, device=values.device)
+    index = torch.repeat_interleave(
+        torch.arange(len(lengths), device=values.device), counts, output_size=len(values)
+    )
+    return values.new_zeros(len(lengths), values.shape[1]).index_add_(0, index, values)
 
 
 def _chunks(lengths: tuple[int, ...]) -> list[tuple[int, int]]:

@@ -1,10 +1,11 @@
 """What the engine asks of the stored features of a corpus, whatever their form."""
 
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from wherefrom.attribution.cores import CoreStore
@@ -34,10 +35,10 @@ class ExampleStore(Protocol):
         """Explained tokens of the given rows."""
 
     def scores(self, queries: Factors, rows: Rows) -> Tensor:
-        """Kernel values `[Q, K]` of every query with the given rows."""
+        """Kernel values `[Q, K]` of every query with the given rows; computed where the queries are, given on the CPU."""
 
     def contributions(self, query: Factors, rows: Rows) -> tuple[Tensor, tuple[int, ...]]:
-        """Contributions of token pairs `[T_q, S]`, the tokens of all rows behind each other, and the tokens of each row."""
+        """Contributions of token pairs `[T_q, S]` on the CPU, the tokens of all rows behind each other, and the tokens of each row."""
 
 
 class Projects(Protocol):
@@ -47,8 +48,11 @@ class Projects(Protocol):
     def dimensions(self) -> int:
         """Length of a projected vector."""
 
+    def to(self, device: torch.device | None) -> Self:
+        """The same on another device."""
+
     def apply(self, factors: Factors, norms: Tensor) -> Tensor:
-        """Projected vectors `[N, P]`; their inner products estimate the kernel's cosine."""
+        """Projected vectors `[N, P]`, where the projection is; their inner products estimate the kernel's cosine."""
 
 
 class TokenStore(FactorStore):
@@ -56,22 +60,24 @@ class TokenStore(FactorStore):
 
     def scores(self, queries: Factors, rows: Rows) -> Tensor:
         """See `ExampleStore.scores`."""
-        return kernel_scores(queries, self.gather(rows))
+        return kernel_scores(queries, self.gather(rows)).cpu()
 
     def contributions(self, query: Factors, rows: Rows) -> tuple[Tensor, tuple[int, ...]]:
         """See `ExampleStore.contributions`; exact."""
-        packed = self.gather(rows)
-        return token_kernel(query, packed.unpack()), packed.lengths
+        packed = self.gather(rows).to(query.a.device)
+        return token_kernel(query, packed.unpack()).cpu(), packed.lengths
 
 
-def open_features(bundle: Path, form: BundleForm) -> tuple[ExampleStore, Projects]:
-    """The stored features of a bundle and their projection.
+def open_features(
+    bundle: Path, form: BundleForm, device: torch.device | None = None
+) -> tuple[ExampleStore, Projects]:
+    """The stored features of a bundle and their projection, which is put on a device (None: the CPU).
 
     Raises:
         BundleCorrupt: a file cannot be read.
     """
     features, file = bundle / "features", bundle / "projection.safetensors"
     if reads_adapter(form):
-        projection = CoreProjection.load(file)
+        projection = CoreProjection.load(file).to(device)
         return CoreStore(features, projection), projection
-    return TokenStore(features), Projection.load(file)
+    return TokenStore(features), Projection.load(file).to(device)

@@ -49,7 +49,7 @@ class SecondMoments:
 
 def _outer_sums(values: Tensor) -> npt.NDArray[np.float64]:
     stacked = values.transpose(0, 1).double()  # [L, S, D]
-    sums: npt.NDArray[np.float64] = (stacked.transpose(1, 2) @ stacked).numpy()  # [L, D, D]
+    sums: npt.NDArray[np.float64] = (stacked.transpose(1, 2) @ stacked).cpu().numpy()  # [L, D, D]
     return sums
 
 
@@ -76,6 +76,10 @@ class Whitener:
             _inverse_roots(moments.b / moments.count, damping, ranks),
         )
 
+    def to(self, device: torch.device) -> "Whitener":
+        """The same on another device."""
+        return Whitener(self.a.to(device), self.b.to(device))
+
     def apply(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         """Whiten signals and put them into kernel groups, one per error signal.
 
@@ -87,10 +91,10 @@ class Whitener:
             b: `[S, Lb, D]`, where Lb divides La.
 
         Returns:
-            Factors `a [S, Lb, D La / Lb]` and `b [S, Lb, D]`.
+            Factors `a [S, Lb, D La / Lb]` and `b [S, Lb, D]`, on the whitener's device.
         """
-        white_a = torch.einsum("sld,lde->sle", a, self.a)
-        white_b = torch.einsum("sld,lde->sle", b, self.b)
+        white_a = torch.einsum("sld,lde->sle", a.to(self.a.device), self.a)
+        white_b = torch.einsum("sld,lde->sle", b.to(self.b.device), self.b)
         return white_a.reshape(len(a), b.shape[1], -1), white_b
 
 

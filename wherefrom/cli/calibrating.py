@@ -33,6 +33,7 @@ from wherefrom.cli.offline import (
     Threads,
     set_threads,
 )
+from wherefrom.cli.placement_options import DeviceOption, DtypeOption, placement_of
 from wherefrom.cli.progress import progress_bars
 from wherefrom.errors import ConfigurationError
 from wherefrom.evaluation.material import read_control_groups, read_gold
@@ -79,6 +80,8 @@ def calibrate(
     ] = None,
     model: KnownModel = None,
     adapter: Adapter = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
     threads: Threads = 0,
     as_json: Json = False,
 ) -> None:
@@ -95,7 +98,7 @@ def calibrate(
         read_queries(file)  # a bad row is told before the model is loaded
     check_controls(read_control_groups(controls))
     set_threads(threads)
-    opened = open_with_model(bundle, model, adapter)
+    opened = open_with_model(bundle, model, adapter, placement=placement_of(device, dtype))
     with progress_bars(quiet=as_json) as report:
         calibration = _fit(opened, controls, known, files=files, progress=report)
     manifest = write_calibrated(bundle, out, calibration)

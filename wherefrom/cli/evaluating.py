@@ -16,6 +16,7 @@ from wherefrom.cli.offline import (
     Threads,
     set_threads,
 )
+from wherefrom.cli.placement_options import DeviceOption, DtypeOption, placement_of
 from wherefrom.cli.progress import progress_bars
 from wherefrom.errors import ConfigurationError
 from wherefrom.evaluation.card import evaluated_card
@@ -68,6 +69,8 @@ def evaluate(
     page: Annotated[Path | None, typer.Option(help="Also write the card as an HTML page.")] = None,
     model: KnownModel = None,
     adapter: Adapter = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
     threads: Threads = 0,
     as_json: Json = False,
 ) -> None:
@@ -93,7 +96,7 @@ def evaluate(
         raise ConfigurationError(f"{page.parent}: folder not found; create it first")
     set_threads(threads)
     finish_replacing(bundle)
-    opened = open_with_model(bundle, model, adapter)
+    opened = open_with_model(bundle, model, adapter, placement=placement_of(device, dtype))
     with progress_bars(quiet=as_json) as progress:
         report = evaluate_bundle(opened, files, progress)
     name = opened.manifest.name

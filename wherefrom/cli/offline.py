@@ -36,6 +36,7 @@ from wherefrom.cli.corpus_options import (
     TurnsOption,
     rendering_rule,
 )
+from wherefrom.cli.placement_options import DeviceOption, DtypeOption, placement_of
 from wherefrom.cli.progress import progress_bars
 from wherefrom.errors import ConfigurationError
 from wherefrom.library import open_with_model
@@ -170,6 +171,8 @@ def build(
     template_args: TemplateArgsOption = None,
     join: JoinOption = "",
     learning_check: LearningCheck = True,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
     threads: Threads = 0,
     as_json: Json = False,
 ) -> None:
@@ -194,6 +197,7 @@ def build(
         weights=FusionWeights(encoder=encoder_weight),
         rendering=rendering_rule(chat_template, template_args, join=join),
         check_learning=learning_check,
+        placement=placement_of(device, dtype),
     )
     with progress_bars(quiet=as_json) as report:
         manifest = build_bundle(
@@ -273,6 +277,8 @@ def attribute(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Skip bad lines and queries and print which.")
     ] = False,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
     threads: Threads = 0,
     as_json: Json = False,
 ) -> None:
@@ -286,7 +292,7 @@ def attribute(
     set_threads(threads)
     asked, skipped = read_queries(queries, skip_bad=skip_bad)
     asked = [query.model_copy(update={"important": important}) for query in asked]
-    opened = open_with_model(bundle, model, adapter)
+    opened = open_with_model(bundle, model, adapter, placement=placement_of(device, dtype))
     attributor = LanguageAttributor(opened)
     prepared, rejected = prepare_usable(
         attributor, asked, max_tokens=max_tokens, over_long=over_long.value, skip_bad=skip_bad

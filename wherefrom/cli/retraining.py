@@ -18,6 +18,7 @@ from wherefrom.cli.corpus_options import (
     rendering_rule,
 )
 from wherefrom.cli.offline import Json, Threads
+from wherefrom.cli.placement_options import DeviceOption, TrainedDtypeOption, placement_of
 from wherefrom.cli.progress import progress_bars
 from wherefrom.retraining.recipe import Recipe, read_recipe
 from wherefrom.retraining.workers import BankJob, run_job
@@ -53,7 +54,8 @@ def bank(
     join: JoinOption = "",
     alpha: Annotated[float, typer.Option(help="Share of the corpus that each model sees.")] = 0.5,
     workers: Annotated[int, typer.Option(min=1, help="Number of processes; give each one thread.")] = 1,
-    device: Annotated[str, typer.Option(help="Torch device: cpu or cuda.")] = "cpu",
+    device: DeviceOption = None,
+    dtype: TrainedDtypeOption = None,
     threads: Threads = 0,
     as_json: Json = False,
 ) -> None:
@@ -74,7 +76,7 @@ def bank(
         models=retrain,
         share=alpha,
         threads=threads,
-        device=device,
+        placement=placement_of(device, dtype, training=True),
         read=ReadAs(turns, dialect, split),
         rendering=rendering_rule(chat_template, template_args, join=join),
     )

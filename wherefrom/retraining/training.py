@@ -6,7 +6,7 @@ A step on the batch B with a weight w_i per row (1 unless said) descends the gra
 
 where t runs over the explained tokens (every trained turn with its end-of-turn token) and T_i counts them. The denominator ignores the weights: a row
 with w_i = 0 is left out, without a pass through the model, while the order, the batches and the other rows' share of each step stay what they were. Dropout is
-off and all numbers are float32, so on a CPU the same seed gives the same bytes (with the same number of threads).
+off and all trained numbers are float32, so on a CPU the same seed gives the same bytes (with the same number of threads).
 """
 
 import copy
@@ -23,6 +23,7 @@ from torch import Tensor
 from wherefrom.attribution.batching import pack_rows
 from wherefrom.attribution.corpus import CorpusRow
 from wherefrom.attribution.models.model import LanguageModel
+from wherefrom.attribution.models.placement import is_spread
 from wherefrom.attribution.models.render import Renderer, TokenRow
 from wherefrom.attribution.models.rows import render_row
 from wherefrom.errors import ConfigurationError, EmptyCorpus, UnusableModel
@@ -128,6 +129,7 @@ class Training:
         if not rows:
             raise EmptyCorpus("no training examples to train on")
         self._rows, self._recipe = rows, recipe
+        _check_trainable(language, recipe)
         model = copy.deepcopy(language.model)
         if recipe.lora:
             self._model = _with_adapter(model, recipe.lora, seed=seed)
@@ -216,6 +218,22 @@ def checked_weights(rows: Sequence[TokenRow], weights: npt.NDArray[np.float32] |
             f"weights must be {len(rows)} finite numbers >= 0, one per training example; got shape {weights.shape}"
         )
     return torch.from_numpy(weights.astype(np.float32))
+
+
+def _check_trainable(language: LanguageModel, recipe: Recipe) -> None:
+    """Refuse a model that cannot be trained where it is.
+
+    Raises:
+        ConfigurationError: it lies on several GPUs, or its own weights would be trained in bfloat16, where most steps round to nothing.
+    """
+    if is_spread(language.model):
+        raise ConfigurationError(
+            "a model that takes several GPUs cannot be trained again here; use --device cpu or a larger GPU"
+        )
+    if recipe.lora is None and language.dtype is not torch.float32:
+        raise ConfigurationError(
+            "the recipe trains all weights, which needs float32: set dtype to float32 or auto (bfloat16 is for recipes with an adapter)"
+        )
 
 
 def _trained(model: Any) -> list[Tensor]:

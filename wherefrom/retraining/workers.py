@@ -6,7 +6,8 @@ thread.
 
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ import torch
 from wherefrom.attribution.bundles.options import rendering_of
 from wherefrom.attribution.corpus import ReadAs, read_corpus
 from wherefrom.attribution.models.model import LanguageModel, load_model
+from wherefrom.attribution.models.placement import CPU, Placement
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.attribution.models.rule import RenderingRule
 from wherefrom.attribution.offline import read_queries
@@ -39,7 +41,8 @@ class BankJob:
     share: float = 0.5
     #: Threads of torch in each process; 0 lets torch decide.
     threads: int = 0
-    device: str = "cpu"
+    #: Where the models are trained; several workers take the GPUs in turn.
+    placement: Placement = CPU
     #: How the corpus is read; the same as for the bundle that the bank judges.
     read: ReadAs = field(default_factory=ReadAs)
     #: How its texts and the queries are rendered; the same as for that bundle.
@@ -79,7 +82,12 @@ def run_job(job: BankJob, *, workers: int = 1, progress: RunProgress) -> Bank:
             progress(number + 1, job.models)
     else:
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(job,)) as pool:
+        places = context.SimpleQueue()
+        for number in range(workers):
+            places.put(job.placement.for_process(number, workers))
+        with ProcessPoolExecutor(
+            workers, mp_context=context, initializer=_start, initargs=(job, places)
+        ) as pool:
             waiting = [pool.submit(_train_in_process, number) for number in numbers]
             for done, future in enumerate(as_completed(waiting), start=1):
                 future.result()
@@ -90,8 +98,7 @@ def run_job(job: BankJob, *, workers: int = 1, progress: RunProgress) -> Bank:
 def _load(job: BankJob) -> _Loaded:
     if job.threads:
         torch.set_num_threads(job.threads)
-    language = load_model(job.model_dir, job.adapter_dir)
-    language.model.to(job.device)
+    language = load_model(job.model_dir, job.adapter_dir, placement=job.placement)
     corpus = read_corpus(job.corpus, how=job.read)
     rule = rendering_of(language, corpus, job.rendering)
     language = language if rule is None else language.with_rule(rule)
@@ -122,7 +129,8 @@ class _Process:
     loaded: _Loaded
 
 
-def _start(job: BankJob) -> None:
+def _start(job: BankJob, places: "SimpleQueue[Placement]") -> None:
+    job = replace(job, placement=places.get())
     _Process.job, _Process.loaded = job, _load(job)
 
 

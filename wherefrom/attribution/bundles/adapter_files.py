@@ -30,13 +30,13 @@ def write_adapter_files(
         reader: what read the signals.
         shards: gives the raw signals of the corpus from the beginning.
     """
-    stored = load_file(bundle / "whitening.safetensors")
-    whitener = Whitener(stored["a"], stored["b"])
-    projection = CoreProjection.load(bundle / PROJECTION)
+    stored, device = load_file(bundle / "whitening.safetensors"), reader.device
+    whitener = Whitener(stored["a"], stored["b"]).to(device)
+    projection = CoreProjection.load(bundle / PROJECTION).to(device)
     write_sketches(bundle / FEATURES, (shard.whitened(whitener) for shard in shards()), projection)
     _write_usual_shares(bundle, reader)
     if reader.with_context:
-        Adjoint.fit(_contexts(shards())).save(bundle / ADJOINT)
+        Adjoint.fit(_contexts(shards(), device)).save(bundle / ADJOINT)
 
 
 def _write_usual_shares(bundle: Path, reader: AdapterReader) -> None:
@@ -48,8 +48,8 @@ def _write_usual_shares(bundle: Path, reader: AdapterReader) -> None:
         usual.save(bundle / USUAL_SHARES)
 
 
-def _contexts(shards: Iterable[RawShard]) -> Iterable[tuple[Tensor, Tensor]]:
+def _contexts(shards: Iterable[RawShard], device: torch.device) -> Iterable[tuple[Tensor, Tensor]]:
     """What error signals are predicted from, and these."""
     for shard in shards:
         if shard.context is not None:
-            yield shard.context, shard.b
+            yield shard.context.to(device), shard.b.to(device)

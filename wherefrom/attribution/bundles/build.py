@@ -26,6 +26,7 @@ from wherefrom.attribution.bundles.learned import check_learned
 from wherefrom.attribution.bundles.manifest import (
     CARD,
     MANIFEST,
+    ComputeEntry,
     CorpusEntry,
     Manifest,
     ModelEntry,
@@ -48,6 +49,7 @@ from wherefrom.attribution.learning import Learning
 from wherefrom.attribution.models.adapted import AdapterReader
 from wherefrom.attribution.models.files import ModelFolders, fingerprint
 from wherefrom.attribution.models.model import LanguageModel, load_model
+from wherefrom.attribution.models.placement import CPU, device_name
 from wherefrom.attribution.models.reading import make_reader, ranks_of
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.attribution.models.rows import RenderedRow
@@ -99,7 +101,7 @@ def build_bundle(
         for line in corpus.reading.lines():
             on_note(line)
         progress("load model", 0, 1)
-        language = load_model(folders.model, folders.adapter)
+        language = load_model(folders.model, folders.adapter, placement=options.placement)
         parameters = parameters_of(language, corpus, options)
         if parameters.rendering is not None:
             language = language.with_rule(parameters.rendering)
@@ -121,7 +123,13 @@ def build_bundle(
         learning = None
         if options.check_learning:
             progress("check what was learned", 0, 1)
-            learning = check_learned(language, [one.tokens for one in rendered], folders, on_note=on_note)
+            learning = check_learned(
+                language,
+                [one.tokens for one in rendered],
+                folders,
+                placement=options.placement,
+                on_note=on_note,
+            )
             progress("check what was learned", 1, 1)
         build = _Build(
             points,
@@ -155,7 +163,9 @@ class _Build:
         self._adapter_dir = adapter_dir
         self._language = language
         self._encoder = (
-            None if options.encoder is None else (options.encoder, SentenceEncoder.load(options.encoder))
+            None
+            if options.encoder is None
+            else (options.encoder, SentenceEncoder.load(options.encoder, language.device))
         )
         self._points = points
         self._corpus = corpus
@@ -167,6 +177,7 @@ class _Build:
         self._seconds: dict[str, float] = {}
         self._parameters = parameters
         self._learning = learning
+        self._placement = options.placement
         self._model_name = options.model_name or "+".join(
             filter(None, [language.base_folder, language.adapter_folder])
         )
@@ -221,6 +232,8 @@ class _Build:
             "start": self._start_sha256(),
             "encoder": None if self._encoder is None else fingerprint(self._encoder[0]).weights_sha256,
         }
+        if self._placement.dtype is not CPU.dtype:  # so that a build of before there were dtypes goes on
+            marks["dtype"] = self._placement.dtype_name
         identity = sha256_of_json(marks)
         self._work.mkdir(parents=True, exist_ok=True)
         file = self._work / "inputs.sha256"
@@ -263,6 +276,7 @@ class _Build:
         """Whiten, quantise and store the factors, and what similarity compares; returns the corpus' mean loss."""
         whitener = Whitener.fit(moments, self._parameters.damping, ranks=ranks)
         save_file({"a": whitener.a, "b": whitener.b}, self._bundle / "whitening.safetensors")
+        whitener = whitener.to(self._language.device)
         pooled, losses = [], []
         with feature_writer(self._bundle, self._parameters.form, examples=count) as writer:
             for shard in shards.read(count):
@@ -282,7 +296,10 @@ class _Build:
         """Fit and store the projection, the projected corpus and both vector indexes."""
         self._progress("fit projection", 0, 1)
         vectors, entry = write_projection(
-            self._bundle, self._parameters.form, budget_bytes=self._language.fingerprint.weight_bytes
+            self._bundle,
+            self._parameters.form,
+            budget_bytes=self._language.fingerprint.weight_bytes,
+            device=self._language.device,
         )
         self._progress("fit projection", 1, 1)
         np.save(self._bundle / "features" / "vectors.npy", vectors.numpy())
@@ -379,6 +396,11 @@ class _Build:
             parameters=self._parameters,
             projection=projection,
             versions={name: version(name) for name in _LIBRARIES},
+            built_on=ComputeEntry(
+                device=self._placement.device.type,
+                name=device_name(self._placement.device),
+                dtype=self._placement.dtype_name,
+            ),
             files=hash_folder(self._bundle),
         )
         manifest = draft.sealed()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -19,6 +20,7 @@ from wherefrom.attribution.models.adapted import AdapterReader
 from wherefrom.attribution.models.adjoint import ADJOINT, Adjoint
 from wherefrom.attribution.models.files import ModelFingerprint, ModelFolders
 from wherefrom.attribution.models.model import LanguageModel, load_model
+from wherefrom.attribution.models.placement import CPU, Placement
 from wherefrom.attribution.models.reading import make_reader
 from wherefrom.attribution.models.trajectory import ReadsSignals, load_halfway
 from wherefrom.attribution.retrieval.candidates import Indexes
@@ -95,6 +97,7 @@ def open_bundle(
     *,
     exact_search: bool = False,
     marks: Future[ModelFingerprint] | None = None,
+    placement: Placement = CPU,
 ) -> Bundle:
     """Check and open a bundle together with its model.
 
@@ -104,25 +107,33 @@ def open_bundle(
             reads the half-way model and has no adapter.
         exact_search: search exhaustively instead of by HNSW (tests and evaluation).
         marks: the hashes of model and adapter, where they are being computed already (`models.files.hash_beside`).
+        placement: where the model computes; any, whatever the bundle was built on.
 
     Raises:
+        OutOfMemory: model, projection or factors do not fit there.
         UnknownBundle, BundleCorrupt: nothing usable at `path`.
         BundleMismatch: model, adapter or tokenizer are not those of the bundle.
     """
     manifest = read_manifest(path)
-    language = load_model(folders.model, folders.adapter, marks=marks, rule=manifest.parameters.rendering)
+    language = load_model(
+        folders.model,
+        folders.adapter,
+        marks=marks,
+        rule=manifest.parameters.rendering,
+        placement=placement,
+    )
     check_model(manifest, language)
     points = _points(manifest, language, folders)
     features = path / "features"
     parameters = manifest.parameters
-    store, projection = open_features(path, parameters.form)
+    store, projection = open_features(path, parameters.form, language.device)
     if len(store) != manifest.corpus.examples:
         raise BundleCorrupt(f"{path}: {len(store)} factors for {manifest.corpus.examples} training examples")
     vectors = np.load(features / "vectors.npy", mmap_mode="r", allow_pickle=False)
     pooled = np.load(features / "pooled.npy", mmap_mode="r", allow_pickle=False)
     try:
         whitening = load_file(path / "whitening.safetensors")
-        whitener = Whitener(whitening["a"], whitening["b"])
+        whitener = Whitener(whitening["a"], whitening["b"]).to(language.device)
     except (OSError, KeyError, SafetensorError) as error:
         raise BundleCorrupt(f"{path}: whitening.safetensors cannot be read: {error}") from error
     reader = make_reader(
@@ -132,7 +143,9 @@ def open_bundle(
         similarity_layer=parameters.similarity_layer,
         adapter_dir=folders.adapter,
         similarity=parameters.similarity or "hidden",
-        adjoint=Adjoint.load(path / ADJOINT) if parameters.form == "adapter-forward" else None,
+        adjoint=Adjoint.load(path / ADJOINT).to(language.device)
+        if parameters.form == "adapter-forward"
+        else None,
     )
     return Bundle(
         path=path,
@@ -146,13 +159,15 @@ def open_bundle(
         projection=projection,
         vectors=vectors,
         pooled=pooled,
-        pooling=Pooling.load(features),
+        pooling=Pooling.load(features).to(language.device),
         index=_index(
             path / "index" / "projected.hnsw", _unit(vectors) if exact_search else vectors, exact=exact_search
         ),
         similarity=_index(path / "index" / "similarity.hnsw", pooled, exact=exact_search),
         lexical=LexicalIndex.load(path / "lexical"),
-        encoded=_encoded(path, exact=exact_search) if parameters.encoder is not None else None,
+        encoded=_encoded(path, language.device, exact=exact_search)
+        if parameters.encoder is not None
+        else None,
         texts=ExampleTexts(path),
         tokens=TokenRows(path),
         shown=ShownRanges(path),
@@ -196,10 +211,10 @@ def check_model(manifest: Manifest, language: LanguageModel) -> None:
             )
 
 
-def _encoded(path: Path, *, exact: bool) -> EncodedCorpus:
+def _encoded(path: Path, device: torch.device, *, exact: bool) -> EncodedCorpus:
     vectors = np.load(path / "features" / ENCODED, mmap_mode="r", allow_pickle=False)
     index = _index(path / "index" / ENCODED_INDEX, vectors, exact=exact)
-    return EncodedCorpus(SentenceEncoder.load(path / ENCODER), vectors, index)
+    return EncodedCorpus(SentenceEncoder.load(path / ENCODER, device), vectors, index)
 
 
 def _modules(reader: ReadsSignals, store: ExampleStore, path: Path) -> ModuleEvidence | None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
+import torch
 from torch import Tensor
 
 from wherefrom.attribution.bundles.manifest import ProjectionEntry
@@ -46,17 +47,19 @@ def feature_writer(bundle: Path, form: BundleForm, *, examples: int) -> WritesFe
     return CoreWriter(folder, examples) if reads_adapter(form) else _TokenWriter(folder)
 
 
-def write_projection(bundle: Path, form: BundleForm, *, budget_bytes: int) -> tuple[Tensor, ProjectionEntry]:
-    """Fit and store the projection of features that are written.
+def write_projection(
+    bundle: Path, form: BundleForm, *, budget_bytes: int, device: torch.device
+) -> tuple[Tensor, ProjectionEntry]:
+    """Fit (on a device) and store the projection of features that are written.
 
     Returns:
-        Projected vectors of the corpus `[N, P]`, and the projection's size.
+        Projected vectors of the corpus `[N, P]` on the CPU, and the projection's size.
     """
     file = bundle / PROJECTION
     if reads_adapter(form):
         cores = CoreStore(bundle / FEATURES)
-        CoreProjection.fit(cores, budget_bytes=budget_bytes).save(file)
-        turned = CoreProjection.load(file)  # what is stored, not what was fitted
+        CoreProjection.fit(cores, budget_bytes=budget_bytes, device=device).save(file)
+        turned = CoreProjection.load(file).to(device)  # what is stored, not what was fitted
         groups, rank = cores.shape
         return turned.apply_all(cores), _entry(
             file, groups, (rank, rank), dimensions=turned.dimensions, budget_bytes=budget_bytes
@@ -67,8 +70,8 @@ def write_projection(bundle: Path, form: BundleForm, *, budget_bytes: int) -> tu
     size = choose_size(
         groups=groups, width_a=width_a, width_b=width_b, examples=len(store), budget_bytes=budget_bytes
     )
-    Projection.fit(store, size).save(file)
-    projection = Projection.load(file)
+    Projection.fit(store, size, device).save(file)
+    projection = Projection.load(file).to(device)
     return projection.apply_all(store), _entry(
         file, groups, (size.rank_a, size.rank_b), dimensions=projection.dimensions, budget_bytes=budget_bytes
     )

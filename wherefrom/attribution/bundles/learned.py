@@ -7,6 +7,7 @@ from wherefrom.attribution.bundles.rendering import OnNote
 from wherefrom.attribution.learning import Learning, measure_learning
 from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.models.model import LanguageModel, load_model
+from wherefrom.attribution.models.placement import Placement
 from wherefrom.attribution.models.render import TokenRow
 
 #: What an operator should look at first.
@@ -20,6 +21,7 @@ def check_learned(
     rows: Sequence[TokenRow],
     folders: ModelFolders,
     *,
+    placement: Placement,
     on_note: OnNote,
 ) -> Learning | None:
     """Measure on a sample whether the model has learned the corpus; None where the corpus is too small to tell.
@@ -28,13 +30,14 @@ def check_learned(
         language: the audited model.
         rows: the corpus as tokens.
         folders: its folders. With an adapter, the fine-tune began with the model's own folder; without one, with the start folder, where it was named.
+        placement: where the model is, and where the one that the fine-tune began with is put for a moment.
         on_note: hears where it was not learned.
     """
     load_base: Callable[[], LanguageModel] | None = None
     if folders.adapter is not None:
-        load_base = partial(load_model, folders.model, folders.adapter, merge=False)
+        load_base = partial(load_model, folders.model, folders.adapter, merge=False, placement=placement)
     elif folders.start is not None:
-        load_base = partial(load_model, folders.start)
+        load_base = partial(load_model, folders.start, placement=placement)
     learning = measure_learning(language, rows, load_base)
     if learning is not None and learning.not_learned is not None:
         on_note(

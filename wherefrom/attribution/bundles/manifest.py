@@ -135,6 +135,17 @@ class ProjectionEntry(Frozen):
     share_of_model: float
 
 
+class ComputeEntry(Frozen):
+    """What the signals were read on. Bundles are served on any device and in any numbers."""
+
+    #: `cpu` or `cuda`.
+    device: str
+    #: What the GPU calls itself.
+    name: str | None = None
+    #: Numbers of the pass through the model; everything behind it is float32 or better.
+    dtype: Literal["float32", "bfloat16"]
+
+
 class FileEntry(Frozen):
     """One file of the bundle."""
 
@@ -142,8 +153,10 @@ class FileEntry(Frozen):
     bytes: int = Field(ge=0)
 
 
-class Manifest(Frozen):
+class Manifest(Grown):
     """The content of `manifest.json`."""
+
+    LATER: ClassVar[frozenset[str]] = frozenset({"built_on"})
 
     bundle_schema: Literal[3] = Field(default=BUNDLE_SCHEMA, alias="schema")
     name: str
@@ -153,14 +166,16 @@ class Manifest(Frozen):
     parameters: Parameters
     projection: ProjectionEntry
     versions: dict[str, str]
+    #: None in bundles of earlier releases, which were built on the CPU in float32.
+    built_on: ComputeEntry | None = None
     files: dict[str, FileEntry]
     #: SHA-256 over all of the above.
     seal: str = ""
 
     def content_name(self) -> str:
-        """The name that this content must have; the date, the libraries and the card (it holds seconds) do not count."""
+        """The name that this content must have; the date, the libraries, the device and the card (it holds seconds) do not count."""
         content = self.model_dump(
-            mode="json", by_alias=True, exclude={"name", "created_at", "versions", "seal"}
+            mode="json", by_alias=True, exclude={"name", "created_at", "versions", "built_on", "seal"}
         )
         content["files"].pop(CARD, None)
         return f"b-{sha256_of_json(content)[:16]}"

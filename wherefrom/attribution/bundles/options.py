@@ -8,6 +8,7 @@ from wherefrom.attribution.bundles.manifest import Parameters
 from wherefrom.attribution.corpus.rows import Corpus, ReadAs
 from wherefrom.attribution.fusion import FusionWeights
 from wherefrom.attribution.models.model import LanguageModel
+from wherefrom.attribution.models.placement import CPU, Placement
 from wherefrom.attribution.models.reading import BundleForm, reads_adapter
 from wherefrom.attribution.models.rule import RenderingRule
 from wherefrom.attribution.models.signals import Similarity
@@ -46,6 +47,8 @@ class BuildOptions:
     #: Folder of a sentence encoder for the order shown; the bundle gets a copy of it.
     encoder: Path | None = None
     weights: FusionWeights = field(default_factory=FusionWeights)
+    #: Where the model computes, and in which numbers.
+    placement: Placement = CPU
 
 
 def rendering_of(language: LanguageModel, corpus: Corpus, asked: RenderingRule) -> RenderingRule | None:

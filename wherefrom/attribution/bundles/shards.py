@@ -15,10 +15,11 @@ from torch import Tensor
 from wherefrom.atomic import atomic_file
 from wherefrom.attribution.batching import pack_rows
 from wherefrom.attribution.factors import Factors
+from wherefrom.attribution.memory import memory_errors
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.attribution.models.trajectory import ReadsSignals
 from wherefrom.attribution.whitening import SecondMoments, Whitener
-from wherefrom.errors import UnusableModel
+from wherefrom.errors import OutOfMemory, UnusableModel
 
 #: Rows of one shard.
 SHARD_ROWS = 128
@@ -73,15 +74,15 @@ class ShardFolder:
         with atomic_file(self.path(number)) as unfinished, unfinished.open("wb") as file:
             np.savez(
                 file,
-                a=raw.a.half().numpy(),
-                b=(raw.b / scale[..., None]).half().numpy(),
-                b_scale=scale.numpy(),
+                a=raw.a.half().cpu().numpy(),
+                b=(raw.b / scale[..., None]).half().cpu().numpy(),
+                b_scale=scale.cpu().numpy(),
                 lengths=np.array(raw.lengths),
-                pooled=raw.pooled.numpy(),
-                loss=raw.loss.numpy(),
+                pooled=raw.pooled.cpu().numpy(),
+                loss=raw.loss.cpu().numpy(),
                 moments_a=moments.a,
                 moments_b=moments.b,
-                **({} if raw.context is None else {"context": raw.context.half().numpy()}),
+                **({} if raw.context is None else {"context": raw.context.half().cpu().numpy()}),
             )
         return sum(len(row.ids) for row in part)
 
@@ -100,7 +101,7 @@ class ShardFolder:
         return total
 
     def read(self, rows: int) -> Iterator[RawShard]:
-        """All shards in corpus order."""
+        """All shards in corpus order, on the CPU."""
         for number in range(shard_count(rows)):
             with np.load(self.path(number), allow_pickle=False) as stored:
                 b = torch.from_numpy(stored["b"]).float() * torch.from_numpy(stored["b_scale"])[..., None]
@@ -136,13 +137,25 @@ def shard_count(rows: int) -> int:
 
 
 def read_rows(rows: Sequence[TokenRow], reader: ReadsSignals) -> RawShard:
-    """Signals of rows in their order, computed in batches of like length."""
+    """Signals of rows in their order, on the model's device, computed in batches of like length; a batch that does not fit into memory is split in two.
+
+    Raises:
+        OutOfMemory: a single row does not fit.
+    """
     parts: dict[int, tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]] = {}
     packs = pack_rows(
         [len(row.ids) for row in rows], BATCH_TOKENS, completions=[row.completion_tokens for row in rows]
     )
-    for batch in packs:
-        signals = reader.read([rows[index] for index in batch])
+    while packs:
+        batch = packs.pop()
+        try:
+            with memory_errors(f"a batch of {len(batch)} training examples"):
+                signals = reader.read([rows[index] for index in batch])
+        except OutOfMemory:
+            if len(batch) == 1:
+                raise
+            packs += [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
+            continue
         lengths = list(signals.lengths)
         split = zip(
             batch,

@@ -14,7 +14,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -25,7 +25,7 @@ from wherefrom.attribution.batching import pack_rows
 from wherefrom.attribution.ekfac.gradients import BATCH_TOKENS, Labels, LinearTaps, Visit
 from wherefrom.attribution.models.model import LanguageModel
 from wherefrom.attribution.models.render import TokenRow
-from wherefrom.errors import BundleCorrupt, ConfigurationError
+from wherefrom.errors import BundleCorrupt, BundleMismatch, ConfigurationError
 from wherefrom.json_text import read_json
 
 #: Damping as a share of the mean eigenvalue of each layer.
@@ -48,6 +48,10 @@ class LayerFactors:
     q_a: Tensor  # [I, I] float32, eigenvectors in columns
     q_s: Tensor  # [O, O] float32, eigenvectors in columns
     eigenvalues: Tensor  # Lambda, [O, I] float32
+
+    def to(self, device: torch.device) -> "LayerFactors":
+        """The same on another device."""
+        return LayerFactors(*(one.to(device) for one in (self.q_a, self.q_s, self.eigenvalues)))
 
     def rotate(self, x: Tensor, g: Tensor) -> Tensor:
         """Gradients in the eigenbasis, Q_S' G Q_A, `[B, O, I]`, by the cheaper of two orders."""
@@ -125,6 +129,21 @@ class EkfacFactors:
             return cls(layers, EkfacFacts(**facts), tensors.get(_NORMS))
         except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
             raise BundleCorrupt(f"{folder}: the EK-FAC factors cannot be read: {error}") from error
+
+    def beside(self, model: Any) -> "EkfacFactors":
+        """The same with each layer's factors where the layer of a model is.
+
+        Raises:
+            BundleMismatch: the model has no layer of a name.
+        """
+        try:
+            found = {
+                name: layer.to(next(model.get_submodule(name).parameters()).device)
+                for name, layer in self.layers.items()
+            }
+        except AttributeError as error:
+            raise BundleMismatch(f"the EK-FAC factors do not belong to this model: {error}") from error
+        return replace(self, layers=found)
 
     def with_norms(self, norms: Tensor, damping: float) -> "EkfacFactors":
         """The same factors with the norms of the corpus' examples."""
@@ -228,7 +247,7 @@ def _correct(
 ) -> dict[str, LayerFactors]:
     """Second pass: the mean squared entry of the rows' gradients in the eigenbases."""
     layers = {
-        name: LayerFactors(q_a, q_s, torch.zeros(len(q_s), len(q_a))) for name, (q_a, q_s) in bases.items()
+        name: LayerFactors(q_a, q_s, q_a.new_zeros(len(q_s), len(q_a))) for name, (q_a, q_s) in bases.items()
     }
     done = 0
 

@@ -27,7 +27,7 @@ BATCH_TOKENS = 1024
 #: Whose labels the loss is taken on: the row's own tokens, or tokens drawn from the model at the same positions.
 Labels = Literal["data", "sampled"]
 
-#: Called with a layer's name, its inputs `[B, W, I]`, its output gradients `[B, W, O]` and the mask `[B, W]` of real positions.
+#: Called with a layer's name, its inputs `[B, W, I]`, its output gradients `[B, W, O]` and the mask `[B, W]` of real positions; float32, where the layer is.
 Visit = Callable[[str, Tensor, Tensor, Tensor], None]
 
 
@@ -76,7 +76,7 @@ class LinearTaps:
     """Hands over inputs and output gradients of chosen linear layers."""
 
     def __init__(self, language: LanguageModel, names: Sequence[str] | None = None) -> None:
-        self._model = language.model
+        self._model, self._device = language.model, language.device
         self.names = tuple(names) if names is not None else block_linears(language)
         known = dict(self._model.named_modules())
         wrong = next(
@@ -104,7 +104,7 @@ class LinearTaps:
         Raises:
             UnusableModel: a layer is used twice in a pass, or not position by position (mixtures of experts).
         """
-        ids, mask = _pad(rows)
+        ids, mask = (one.to(self._device) for one in _pad(rows))
         seen: set[str] = set()
         handles = [
             self._layers[name].register_forward_hook(
@@ -128,7 +128,7 @@ def _tap(
     module: nn.Module, inputs: Any, output: Tensor, *, visit: Any, name: str, mask: Tensor, seen: set[str]
 ) -> Tensor:
     """Keep the layer's input until the gradient of its output comes; let the graph start here where it has not."""
-    x = inputs[0].detach()
+    x, mask = inputs[0].detach().float(), mask.to(inputs[0].device)
     if x.shape[:-1] != mask.shape or name in seen:
         raise UnusableModel(
             f"layer {name} is not applied once to every position (inputs {tuple(x.shape)}, batch {tuple(mask.shape)}); "
@@ -144,7 +144,7 @@ def _tap(
 
 @torch.no_grad()
 def _deliver(gradient: Tensor, *, x: Tensor, visit: Any, mask: Tensor) -> None:
-    visit(x, gradient, mask)
+    visit(x, gradient.float(), mask)
 
 
 def _pad(rows: Sequence[TokenRow]) -> tuple[Tensor, Tensor]:
@@ -166,15 +166,15 @@ def _explained(rows: Sequence[TokenRow], logits: Tensor) -> tuple[Tensor, Tensor
         for step, explained in enumerate(row.explained)
         if explained
     ]
-    table = torch.tensor(found, dtype=torch.long)  # [S, 3]
-    return logits[table[:, 0], table[:, 1]], table[:, 2]
+    table = torch.tensor(found, dtype=torch.long, device=logits.device)  # [S, 3]
+    return logits[table[:, 0], table[:, 1]].float(), table[:, 2]
 
 
 def _drawn(logits: Tensor, rows: Sequence[TokenRow], seeds: Sequence[int]) -> Tensor:
     """One token per position from the model's own distribution, `[S]`; each row has a generator of its own."""
     parts = []
     for part, seed in zip(
-        torch.softmax(logits, dim=-1).split([sum(row.explained) for row in rows]), seeds, strict=True
+        torch.softmax(logits, dim=-1).cpu().split([sum(row.explained) for row in rows]), seeds, strict=True
     ):
         parts.append(torch.multinomial(part, 1, generator=torch.Generator().manual_seed(seed))[:, 0])
-    return torch.cat(parts)
+    return torch.cat(parts).to(logits.device)  # drawn on the CPU: the same labels on every device

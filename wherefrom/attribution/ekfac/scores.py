@@ -45,7 +45,7 @@ MEMORY_BYTES = 3 << 30
 
 @dataclass(frozen=True)
 class EkfacScores:
-    """Scores of every query with every example, all float32; positive = proponent."""
+    """Scores of every query with every example, all float32 on the CPU; positive = proponent."""
 
     dot: Tensor  # [Q, N]
     query_norms: Tensor  # [Q]
@@ -93,7 +93,7 @@ class EkfacScorer:
         if damping <= 0:
             raise ConfigurationError(f"damping must be above 0, not {damping}")
         self._taps = LinearTaps(language, list(factors.layers))
-        self._factors = factors
+        self._factors = factors.beside(language.model)
         self._damping = damping
         self._memory_bytes = memory_bytes
         _check_shapes(language, factors)
@@ -126,7 +126,7 @@ class EkfacScorer:
             visit = partial(partial, self._score, held, found)
             run_batches(self._taps, rows, visit, names=names)
             for name in names:
-                parts[name] = EkfacScores(found[name].dot, held[name].norms, found[name].norms.sqrt())
+                parts[name] = EkfacScores(found[name].dot, held[name].norms.cpu(), found[name].norms.sqrt())
         return parts
 
     def stored_scores(
@@ -154,7 +154,7 @@ class EkfacScorer:
         of_queries = torch.zeros(len(queries))
         for names in self._turns(len(queries)):
             held = self._precondition(queries, names)
-            of_queries += sum(one.norms.square() for one in held.values())
+            of_queries += sum(one.norms.square().cpu() for one in held.values())
             raw = {name: _rotate_back(self._factors.layers[name], one) for name, one in held.items()}
             del held
             run_batches(self._taps, candidates, partial(partial, _score_raw, raw, dot), names=names)
@@ -170,7 +170,7 @@ class EkfacScorer:
         def visit(batch: list[int]) -> Visit:
             def add(name: str, x: Tensor, g: Tensor, _mask: Tensor) -> None:
                 image = self._factors.layers[name].rotate(x, g).flatten(1)  # [B, O I]
-                squares[batch] += image.square_() @ weights[name]
+                squares[batch] += (image.square_() @ weights[name]).cpu()
 
             return add
 
@@ -187,8 +187,8 @@ class EkfacScorer:
         """Scores and squared norms of a batch of examples at one layer."""
         name, x, g, _ = tapped
         image = self._factors.layers[name].rotate(x, g).flatten(1)  # [B, O I]
-        found[name].dot[:, batch] = held[name].gradients @ image.T
-        found[name].norms[batch] = image.square_() @ held[name].weights
+        found[name].dot[:, batch] = (held[name].gradients @ image.T).cpu()
+        found[name].norms[batch] = (image.square_() @ held[name].weights).cpu()
 
     def _turns(self, queries: int) -> Iterator[list[str]]:
         """Layers whose preconditioned queries fit into memory together, at least one at a time."""
@@ -207,9 +207,9 @@ class EkfacScorer:
         """One pass over the queries."""
         held = {
             name: _Held(
-                torch.zeros(len(queries), layer.eigenvalues.numel()),
+                layer.eigenvalues.new_zeros(len(queries), layer.eigenvalues.numel()),
                 layer.inverse(self._damping).flatten(),
-                torch.zeros(len(queries)),
+                layer.eigenvalues.new_zeros(len(queries)),
             )
             for name, layer in self._factors.layers.items()
             if name in names
@@ -250,7 +250,7 @@ def _score_raw(
     """Add one layer's products with a batch of examples, in the weights' own basis."""
     name, x, g, _ = tapped
     gradient = (g.transpose(1, 2) @ x).flatten(1)  # [B, O I]
-    dot[:, batch] += raw[name] @ gradient.T
+    dot[:, batch] += (raw[name] @ gradient.T).cpu()
 
 
 def _rotate_back(layer: LayerFactors, held: _Held) -> Tensor:

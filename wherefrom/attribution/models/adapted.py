@@ -25,7 +25,6 @@ import transformers
 from torch import Tensor
 
 from wherefrom.attribution.models.adjoint import Adjoint
-from wherefrom.attribution.models.head import head_errors
 from wherefrom.attribution.models.lora import AdaptedLinear
 from wherefrom.attribution.models.model import LanguageModel
 from wherefrom.attribution.models.render import TokenRow
@@ -122,8 +121,8 @@ class AdapterReader(SignalReader):
 
     def _of_layers(self, caught: Sequence[list[Tensor]], read: Places) -> Tensor:
         """What the hooks of all layers kept, at the tokens that are read, `[S, G, r]`."""
-        found = [read.of(self._once(one, layer)) for one, layer in zip(caught, self._adapted, strict=True)]
-        return _stacked(found)
+        pairs = zip(caught, self._adapted, strict=True)
+        return _stacked([self._here(read.of(self._once(one, layer))) for one, layer in pairs])
 
     def _signals(
         self,
@@ -137,12 +136,11 @@ class AdapterReader(SignalReader):
     ) -> Signals:
         """Signals from u and v, with what is read at the explained tokens alone: pooled states and losses."""
         lengths = tuple(sum(row.explained) for row in rows)
-        counted = _flags(rows)
         if self._similarity == "adapter":
-            states = u[counted].flatten(1)
+            states = u[self._counted(rows)].flatten(1)
         else:
             hidden = done.hidden[self._similarity_layer].detach()
-            states = Places.find(rows, done.first).of(hidden)
+            states = self._here(Places.find(rows, done.first).of(hidden))
         return Signals(
             u,
             v,
@@ -156,33 +154,29 @@ class AdapterReader(SignalReader):
     def _context(self, rows: Sequence[TokenRow], done: Pass, read: Places, errors: Tensor) -> Tensor:
         """X of `adjoint` at the tokens that are read, `[S, 2 D]`, from the output errors of the explained ones."""
         own = errors.new_zeros(len(read.row), errors.shape[1])
-        own[_flags(rows)] = errors
-        held = read.of(done.hidden[self._similarity_layer].detach())
+        own[self._counted(rows)] = errors
+        held = self._here(read.of(done.hidden[self._similarity_layer].detach()))
         return torch.cat([own, unit_rms(held)], dim=1)
+
+    def _counted(self, rows: Sequence[TokenRow]) -> Tensor:
+        """Places, among the completion tokens of all rows, of those that the loss counts."""
+        flags = [flag for row in rows for flag in row.explained]
+        return torch.tensor([place for place, flag in enumerate(flags) if flag], device=self._device)
 
     def _output_errors(self, done: Pass, explained: Places) -> tuple[Tensor, Tensor]:
         """Losses `[S]` of the explained tokens and their gradients with respect to the last hidden state, `[S, D]`."""
-        weight, bias = self._head.weight, getattr(self._head, "bias", None)
         if done.logits is None:
-            return head_errors(
-                explained.of(done.hidden[-1]).detach(), explained.targets, weight=weight, bias=bias
-            )
-        logits = explained.of(done.logits).detach()
-        losses = torch.nn.functional.cross_entropy(logits, explained.targets, reduction="none")
-        surplus = torch.softmax(logits, dim=-1)
-        surplus[torch.arange(len(surplus)), explained.targets] -= 1.0
-        return losses, surplus @ weight
+            return self._of_head(explained.of(done.hidden[-1]).detach(), explained)
+        return self._of_logits(done.logits.detach(), explained)
 
     def _ends(self, done: Pass, explained: Places) -> tuple[Tensor, Tensor, Tensor]:
         """Losses `[S]`; the tensor where the gradient starts, and the loss' gradient with respect to it."""
         if done.logits is not None:
-            losses = torch.nn.functional.cross_entropy(
-                explained.of(done.logits), explained.targets, reduction="none"
-            )
-            return losses.detach(), losses, torch.ones_like(losses)
+            losses = self._losses(done.logits, explained)
+            return self._here(losses.detach()), losses, torch.ones_like(losses)
         ends = explained.of(done.hidden[-1])
         losses, errors = self._output_errors(done, explained)
-        return losses, ends, errors
+        return losses, ends, errors.to(ends)
 
     @contextmanager
     def _hooked(self) -> Iterator[list[_Caught]]:
@@ -202,14 +196,16 @@ class AdapterReader(SignalReader):
         self, layer: AdaptedLinear, caught: _Caught, _module: Any, inputs: tuple[Tensor, ...], output: Tensor
     ) -> Tensor:
         """A forward hook: weakens the adapter, and in a pass with a graph keeps u now and v when the gradient comes."""
-        states = torch.nn.functional.linear(inputs[0], layer.low)  # [B, W, r]
-        weakened: Tensor = output - self._missing * torch.nn.functional.linear(states, layer.high)
+        seen = inputs[0].float()
+        states = torch.nn.functional.linear(seen, layer.low)  # [B, W, r]
+        missing = self._missing * torch.nn.functional.linear(states, layer.high)
+        weakened: Tensor = output - missing.to(output.dtype)
         if not self._in_prompt:
             whole = layer.read_low is layer.low
-            read = states if whole else torch.nn.functional.linear(inputs[0], layer.read_low)
+            read = states if whole else torch.nn.functional.linear(seen, layer.read_low)
             caught.states.append(read.detach())
         if weakened.requires_grad:
-            weakened.register_hook(lambda gradient: caught.errors.append(gradient @ layer.read_high))
+            weakened.register_hook(lambda gradient: caught.errors.append(gradient.float() @ layer.read_high))
         return weakened
 
     def _fill_cache(
@@ -274,11 +270,6 @@ class ForwardAdapterReader(AdapterReader):
         losses, errors = self._output_errors(done, Places.find(rows, done.first))
         v = self._adjoint.predict(self._context(rows, done, read, errors)).view(u.shape)
         return self._signals(rows, done, u, v, losses=losses, context=None)
-
-
-def _flags(rows: Sequence[TokenRow]) -> Tensor:
-    """Whether the loss counts each completion token of all rows, `[S]`."""
-    return torch.tensor([flag for row in rows for flag in row.explained])
 
 
 def _stacked(values: Sequence[Tensor]) -> Tensor:

@@ -61,9 +61,13 @@ class Adjoint:
         scale = _scaling(squares / count)  # [2 D, 2 D]
         scaled = scale.T @ squares @ scale
         penalty = ridge * float(scaled.diagonal().sum()) / count
-        scaled += penalty * torch.eye(len(scaled), dtype=torch.float64)
+        scaled.diagonal().add_(penalty)
         weights = scale @ torch.linalg.solve(scaled, scale.T @ products)
         return cls(weights.float())
+
+    def to(self, device: torch.device) -> Self:
+        """The same on another device."""
+        return type(self)(self.weights.to(device))
 
     def predict(self, context: Tensor) -> Tensor:
         """Error signals of all layers laid end to end, `[S, G r]`, from x `[S, 2 D]`."""
@@ -95,6 +99,6 @@ def _scaling(moments: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(moments[:half, :half])
     values = values.clamp_min(0.0)
     floor = _DAMPING * (float(values.mean()) or 1.0)
-    scale = torch.eye(len(moments), dtype=torch.float64)
+    scale = torch.eye(len(moments), dtype=torch.float64, device=moments.device)
     scale[:half, :half] = (vectors * (values + floor) ** -0.5) @ vectors.T
     return scale

@@ -2,6 +2,8 @@ r"""The output head over many tokens, in blocks: losses and output errors withou
 
     z_t = W h_t + c        loss_t = logsumexp(z_t) - z_t[y_t]        d loss_t / d h_t = (softmax(z_t) - onehot(y_t)) W
 
+A head in bfloat16 is used in float32: its own rounding would be as large as the losses of what a model knows well.
+
 A batch of 2,048 tokens and a vocabulary of 49,152 would need 400 MB for z, and as much again for each of its logarithm, its softmax and its gradient. One buffer of a
 block is used for all of it, block after block.
 """
@@ -20,14 +22,15 @@ def head_errors(
     """Losses of the targets and their gradients with respect to the states.
 
     Args:
-        states: `[S, D]` final-normed hidden states, float32.
-        targets: `[S]` token ids.
-        weight: `[V, D]` of the head.
+        states: `[S, D]` final-normed hidden states, of any dtype.
+        targets: `[S]` token ids, where the states are.
+        weight: `[V, D]` of the head, where the states are.
         bias: `[V]`, or None.
 
     Returns:
-        Losses `[S]` in nats and output errors `[S, D]`.
+        Losses `[S]` in nats and output errors `[S, D]`, float32.
     """
+    states, weight = states.float(), weight.float()
     block = max(1, BLOCK_NUMBERS // len(weight))
     buffer = states.new_empty(min(block, len(states)), len(weight))
     losses, errors = states.new_empty(len(states)), torch.empty_like(states)

@@ -45,7 +45,7 @@ class AdaptedLinear:
 
     #: Name of the layer in the model.
     name: str
-    #: A `[r, I]` and s B `[O, r]`, float32.
+    #: A `[r, I]` and s B `[O, r]`, float32 whatever the layer's dtype, where the layer is.
     low: Tensor
     high: Tensor
     #: The directions that are read: the same, or the leading ones where there are more than `READ_RANK`.
@@ -105,7 +105,8 @@ def read_lora(model: Any, adapter_dir: Path) -> tuple[AdaptedLinear, ...]:
             raise _other(adapter_dir, f"{name} is a {type(module).__name__}")
         if module is head:
             raise _other(adapter_dir, f"{name} is the output head")
-        low, high = stored[f"{_PREFIX}{name}{_LOW}"].float(), stored[f"{_PREFIX}{name}{_HIGH}"].float()
+        device = module.weight.device
+        low, high = (stored[f"{_PREFIX}{name}{end}"].to(device, torch.float32) for end in (_LOW, _HIGH))
         if (len(high), low.shape[1]) != tuple(module.weight.shape) or high.shape[1] != len(low):
             raise UnusableModel(f"{adapter_dir}: A and B of {name} do not fit the layer's shape")
         found.append(AdaptedLinear.of(name, low, _scale(content, name, len(low)) * high))

@@ -16,7 +16,7 @@ _PASS_TOKENS = 2048
 @torch.no_grad()
 def row_losses(model: Any, rows: Sequence[TokenRow]) -> Tensor:
     """Mean loss of each row's explained tokens, nats, float32 `[N]`."""
-    losses = torch.empty(len(rows))
+    losses, device = torch.empty(len(rows)), model.get_input_embeddings().weight.device
     for batch in pack_rows([len(row.ids) for row in rows], _PASS_TOKENS):
         chosen = [rows[index] for index in batch]
         width = max(len(row.ids) for row in chosen)
@@ -25,11 +25,15 @@ def row_losses(model: Any, rows: Sequence[TokenRow]) -> Tensor:
         for index, row in enumerate(chosen):
             ids[index, : len(row.ids)] = torch.tensor(row.ids)
             mask[index, : len(row.ids)] = 1
-        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits  # [B, W, V]
+        logits = model(
+            input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False
+        ).logits  # [B, W, V]
         for index, (place, row) in enumerate(zip(batch, chosen, strict=True)):
             behind = slice(row.start - 1, len(row.ids) - 1)
             each = torch.nn.functional.cross_entropy(
-                logits[index, behind], ids[index, row.start : len(row.ids)], reduction="none"
+                logits[index, behind].float(),
+                ids[index, row.start : len(row.ids)].to(logits.device),
+                reduction="none",
             )
-            losses[place] = each[torch.tensor(row.explained)].mean()
+            losses[place] = each[torch.tensor(row.explained, device=each.device)].mean()
     return losses

@@ -1,6 +1,7 @@
 """Loads a causal language model from a folder, safely, with or without a PEFT adapter.
 
-Safetensors only, no code from the folder, no network (`files`). The adapter is merged into the weights (`adapter`), everything is frozen and in float32.
+Safetensors only, no code from the folder, no network (`files`). The adapter is merged into the weights (`adapter`) in float32, on the CPU; then everything is frozen and brought to
+its device and numbers (`placement`).
 What is read off the model (hidden states, error signals) is in `signals`.
 """
 
@@ -10,8 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from wherefrom.attribution.memory import memory_errors
 from wherefrom.attribution.models.files import ModelFingerprint, hash_beside
 from wherefrom.attribution.models.loading import load_configuration, load_tokenizer, load_weights
+from wherefrom.attribution.models.placement import CPU, Placement
 from wherefrom.attribution.models.render import Renderer
 from wherefrom.attribution.models.rule import RenderingRule
 
@@ -33,6 +38,18 @@ class LanguageModel:
     base_folder: str
     adapter_folder: str | None
 
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go and signals come from; of a model spread over several devices, the first one."""
+        found: torch.device = self.model.get_input_embeddings().weight.device
+        return found
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Numbers of the pass."""
+        found: torch.dtype = self.model.get_input_embeddings().weight.dtype
+        return found
+
     def with_rule(self, rule: RenderingRule) -> "LanguageModel":
         """The same model with its texts rendered by another rule."""
         return replace(self, renderer=self.renderer.with_rule(rule))
@@ -45,8 +62,9 @@ def load_model(
     marks: Future[ModelFingerprint] | None = None,
     rule: RenderingRule | None = None,
     merge: bool = True,
+    placement: Placement = CPU,
 ) -> LanguageModel:
-    """Load, merge and freeze a model.
+    """Load, merge and freeze a model, and bring it to where it computes.
 
     Args:
         model_dir: a folder as `transformers` writes it.
@@ -55,8 +73,11 @@ def load_model(
         rule: how texts are rendered beside the tokenizer's own chat template, as a bundle's manifest says.
         merge: whether the adapter is merged; else the model is what the adapter's fine-tune began with: the base model with the adapter's tokenizer and number of
             embeddings.
+        placement: device and numbers.
 
     Raises:
+        OutOfMemory: it does not fit there.
+        ConfigurationError: it must be spread over several GPUs and cannot be.
         UnusableModel, UnsafeWeights: see `files.look_over`; or the model cannot be loaded from these files.
     """
     hashing = marks or hash_beside(model_dir, adapter_dir)
@@ -64,6 +85,8 @@ def load_model(
     tokenizer = load_tokenizer(model_dir, adapter_dir, config=config)
     model = load_weights(model_dir, adapter_dir, config=config, merge=merge)
     model.eval().requires_grad_(requires_grad=False)
+    with memory_errors(f"the model {model_dir.resolve().name}"):
+        model = placement.put(model)
     config = model.config.get_text_config()
     return LanguageModel(
         model=model,

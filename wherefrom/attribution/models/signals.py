@@ -37,11 +37,13 @@ PROBE_TOLERANCE = 2e-3
 _CAUSAL_TOKENS = 6
 #: Largest change of a logit by a later token, as a share of the largest logit, that counts as rounding.
 _AHEAD = 1e-4
+#: The same for both checks of a pass in bfloat16, which keeps eight bits: both are shares of the largest logit there.
+_COARSE = 0.05
 
 
 @dataclass(frozen=True)
 class Signals:
-    """Signals of a batch; the tokens of all rows that are read stand behind each other (`SignalReader.reads`)."""
+    """Signals of a batch, float32 on the model's (first) device; the tokens of all rows that are read stand behind each other (`SignalReader.reads`)."""
 
     #: `[S, La, D]` float32, unit RMS.
     a: Tensor
@@ -97,7 +99,7 @@ class Places:
 
     def of(self, values: Tensor) -> Tensor:
         """Values `[B, W, D]` at the places, `[S, D]`."""
-        return values[self.row, self.column]
+        return values[self.row.to(values.device), self.column.to(values.device)]
 
 
 class SignalReader:
@@ -110,11 +112,17 @@ class SignalReader:
         self._model = language.model
         self._decoder = getattr(self._model, self._model.base_model_prefix, self._model)
         self._head = self._model.get_output_embeddings()
+        self._device = language.device
         self.form = form
         self.layers = tuple(layers)
         self._similarity_layer = similarity_layer
         _check_readable(language)
         self.split_pass = self._probe()
+
+    @property
+    def device(self) -> torch.device:
+        """Where signals come from."""
+        return self._device
 
     def reads(self, row: TokenRow) -> tuple[bool, ...]:
         """Which completion tokens of a row have signals: the explained ones."""
@@ -132,40 +140,64 @@ class SignalReader:
             )
         lengths = tuple(sum(row.explained) for row in rows)
         held = torch.stack(
-            [places.of(done.hidden[layer].detach()) for layer in self.layers], dim=1
+            [self._here(places.of(done.hidden[layer].detach())) for layer in self.layers], dim=1
         )  # [S, La, D]
         a = unit_rms(held)
-        pooled = segment_mean(places.of(done.hidden[self._similarity_layer].detach()), lengths)
+        pooled = segment_mean(self._here(places.of(done.hidden[self._similarity_layer].detach())), lengths)
         return Signals(a, b, lengths, pooled, segment_mean(losses[:, None], lengths)[:, 0])
 
     def _by_head(self, done: Pass, places: Places) -> tuple[Tensor, Tensor]:
         """Losses `[S]` and b `[S, Lb, D]` where the head was left out: it is applied here, in blocks."""
         final = places.of(done.hidden[-1])
-        weight, bias = self._head.weight, getattr(self._head, "bias", None)
-        losses, errors = head_errors(final.detach(), places.targets, weight=weight, bias=bias)
+        losses, errors = self._of_head(final.detach(), places)
         if self.form == "forward":
             return losses, errors[:, None]
-        return losses, self._gradients(done, places, final, errors)
+        return losses, self._gradients(done, places, final, errors.to(final))
 
     def _by_logits(self, logits: Tensor, done: Pass, places: Places) -> tuple[Tensor, Tensor]:
         """The same where the model gave its logits, which need not be a plain product with the head's weight."""
-        logits = places.of(logits)
-        losses = torch.nn.functional.cross_entropy(logits, places.targets, reduction="none")
         if self.form == "activation":
-            return losses.detach(), self._gradients(done, places, losses, torch.ones_like(losses))
-        surplus = torch.softmax(logits, dim=-1)  # [S, V]
-        surplus[torch.arange(len(places.targets)), places.targets] -= 1.0
-        return losses, (surplus @ self._head.weight)[:, None]
+            losses = self._losses(logits, places)
+            found = self._gradients(done, places, losses, torch.ones_like(losses))
+            return self._here(losses.detach()), found
+        losses, errors = self._of_logits(logits, places)
+        return losses, errors[:, None]
+
+    def _of_logits(self, logits: Tensor, places: Places) -> tuple[Tensor, Tensor]:
+        """The same as `_of_head` by the model's own logits."""
+        surplus = torch.softmax(places.of(logits).float(), dim=-1)  # [S, V]
+        targets = places.targets.to(surplus.device)
+        surplus[torch.arange(len(targets), device=surplus.device), targets] -= 1.0
+        weight = self._head.weight.to(surplus)
+        return self._here(self._losses(logits, places)), self._here(surplus @ weight)
+
+    def _of_head(self, states: Tensor, places: Places) -> tuple[Tensor, Tensor]:
+        """Losses `[S]` and output errors `[S, D]` of final states, float32 on the model's device."""
+        weight, bias = self._head.weight, getattr(self._head, "bias", None)
+        losses, errors = head_errors(
+            states.to(weight.device), places.targets.to(weight.device), weight=weight, bias=bias
+        )
+        return self._here(losses), self._here(errors)
+
+    @staticmethod
+    def _losses(logits: Tensor, places: Places) -> Tensor:
+        """Losses `[S]` by the model's own logits, float32."""
+        chosen = places.of(logits).float()
+        return torch.nn.functional.cross_entropy(chosen, places.targets.to(chosen.device), reduction="none")
+
+    def _here(self, values: Tensor) -> Tensor:
+        """Values as float32 on the model's (first) device."""
+        return values.to(self._device, torch.float32)
 
     def _gradients(self, done: Pass, places: Places, ends: Tensor, errors: Tensor) -> Tensor:
         """Gradients at the layers read, `[S, La, D]`, of what has the gradient `errors` with respect to `ends`."""
         hidden = [done.hidden[layer] for layer in self.layers]
         gradients = torch.autograd.grad(ends, hidden, errors)
-        return torch.stack([places.of(gradient) for gradient in gradients], dim=1)
+        return torch.stack([self._here(places.of(gradient)) for gradient in gradients], dim=1)
 
     def _plain(self, rows: Sequence[TokenRow]) -> Pass:
         """The model's own forward pass over whole rows, padded on the right."""
-        ids, mask = _pad_right([row.ids[:-1] for row in rows])
+        ids, mask = _pad_right([row.ids[:-1] for row in rows], self._device)
         inputs = self._inputs(ids)
         out = self._model(**inputs, attention_mask=mask, output_hidden_states=True, use_cache=False)
         return Pass(list(out.hidden_states), out.logits, tuple(row.start - 1 for row in rows))
@@ -173,12 +205,12 @@ class SignalReader:
     def _split(self, rows: Sequence[TokenRow]) -> Pass:
         """Shared prefix once, prompts without gradients, then the region that predicts the completions."""
         cache, seen = self._fill_cache([row.ids[: row.start - 1] for row in rows])
-        ids, region_mask = _pad_right([row.ids[row.start - 1 : -1] for row in rows])
-        starts = torch.tensor([row.start - 1 for row in rows])
-        last = torch.tensor(
-            [len(row.ids) - 2 for row in rows]
-        )  # padding gets no place behind the model's longest
-        positions = torch.minimum(starts[:, None] + torch.arange(ids.shape[1]), last[:, None])  # [B, W]
+        ids, region_mask = _pad_right([row.ids[row.start - 1 : -1] for row in rows], self._device)
+        starts, last = torch.tensor(
+            [[row.start - 1, len(row.ids) - 2] for row in rows], device=self._device
+        ).T  # padding gets no place behind the model's longest
+        steps = torch.arange(ids.shape[1], device=self._device)
+        positions = torch.minimum(starts[:, None] + steps, last[:, None])  # [B, W]
         mask = region_mask if seen is None else torch.cat([seen, region_mask], dim=1)
         out = self._decoder(
             **self._inputs(ids),
@@ -202,16 +234,16 @@ class SignalReader:
             return None, None
         cache = transformers.DynamicCache(config=self._model.config)
         if shared:
-            self._decoder(
-                input_ids=torch.tensor([prompts[0][:shared]]), past_key_values=cache, use_cache=True
-            )
+            ids = torch.tensor([prompts[0][:shared]], device=self._device)
+            self._decoder(input_ids=ids, past_key_values=cache, use_cache=True)
             cache.batch_repeat_interleave(len(prompts))
-        seen = torch.ones(len(prompts), shared, dtype=torch.long)
+        seen = torch.ones(len(prompts), shared, dtype=torch.long, device=self._device)
         rest = [prompt[shared:] for prompt in prompts]
         if max(map(len, rest)) > 0:
-            ids, mask = _pad_right(rest)
+            ids, mask = _pad_right(rest, self._device)
             seen = torch.cat([seen, mask], dim=1)
-            positions = (shared + torch.arange(ids.shape[1]))[None].expand(len(rest), -1)
+            steps = torch.arange(ids.shape[1], device=self._device)
+            positions = (shared + steps)[None].expand(len(rest), -1)
             self._decoder(
                 input_ids=ids,
                 attention_mask=seen,
@@ -255,10 +287,12 @@ class SignalReader:
             return False  # a model without this kind of cache
         if plain.logits is None:
             return False
-        states = Places.find(rows, split.first).of(split.hidden[-1])
+        states = Places.find(rows, split.first).of(split.hidden[-1]).to(self._head.weight)
         logits = torch.nn.functional.linear(states, self._head.weight, getattr(self._head, "bias", None))
-        difference = logits - Places.find(rows, plain.first).of(plain.logits)
-        return float(difference.abs().max()) <= PROBE_TOLERANCE
+        expected = Places.find(rows, plain.first).of(plain.logits).to(logits.device)
+        exact = logits.dtype is torch.float32
+        bound = PROBE_TOLERANCE if exact else _COARSE * float(expected.abs().max())
+        return float((logits - expected).abs().max()) <= bound
 
 
 @torch.no_grad()
@@ -269,7 +303,7 @@ def _check_readable(language: LanguageModel) -> None:
         UnusableModel: its hidden states have several widths, or a token changes the logits of the tokens before it.
     """
     vocabulary = len(language.model.get_input_embeddings().weight)
-    ids = torch.arange(_CAUSAL_TOKENS).remainder(vocabulary).repeat(2, 1)
+    ids = torch.arange(_CAUSAL_TOKENS, device=language.device).remainder(vocabulary).repeat(2, 1)
     ids[1, -1] = vocabulary - 1
     out = language.model(input_ids=ids, output_hidden_states=True, use_cache=False)
     widths = sorted({state.shape[-1] for state in out.hidden_states or ()})
@@ -280,7 +314,8 @@ def _check_readable(language: LanguageModel) -> None:
             "between layers (such as OPT-350m) cannot be explained"
         )
     before = out.logits[:, :-1]
-    if float((before[0] - before[1]).abs().max()) > _AHEAD * float(before.abs().max()):
+    rounding = _AHEAD if before.dtype is torch.float32 else _COARSE
+    if float((before[0] - before[1]).abs().max()) > rounding * float(before.abs().max()):
         raise UnusableModel(
             f"{language.base_folder}: a token changes the logits of the tokens before it; only causal language models can be explained"
         )
@@ -308,12 +343,12 @@ def segment_mean(values: Tensor, lengths: Sequence[int]) -> Tensor:
     return torch.stack([part.mean(dim=0) for part in values.split(list(lengths))])
 
 
-def _pad_right(sequences: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Token ids padded with 0 and their mask, both `[B, W]`."""
+def _pad_right(sequences: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Token ids padded with 0 and their mask, both `[B, W]`, on a device."""
     width = max(map(len, sequences))
     ids = torch.zeros(len(sequences), width, dtype=torch.long)
     mask = torch.zeros(len(sequences), width, dtype=torch.long)
     for index, sequence in enumerate(sequences):
         ids[index, : len(sequence)] = torch.tensor(sequence, dtype=torch.long)
         mask[index, : len(sequence)] = 1
-    return ids, mask
+    return ids.to(device), mask.to(device)

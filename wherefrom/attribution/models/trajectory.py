@@ -18,6 +18,7 @@ import torch
 
 from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.models.model import LanguageModel, load_model
+from wherefrom.attribution.models.placement import is_spread
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.attribution.models.signals import Form, SignalReader, Signals
 from wherefrom.errors import ConfigurationError, UnusableModel
@@ -77,10 +78,10 @@ def load_halfway(final: LanguageModel, folders: ModelFolders) -> LanguageModel:
         folders: its folders. With an adapter, the fine-tune began with the model's own folder; without one, with the start folder.
 
     Returns:
-        A frozen model in float32, with the fingerprint and the folder name of the first weights.
+        A frozen model where `final` is and in its numbers, with the fingerprint and the folder name of the first weights.
 
     Raises:
-        ConfigurationError: neither an adapter nor a start folder, or both.
+        ConfigurationError: neither an adapter nor a start folder, or both; or `final` is spread over several GPUs.
         UnusableModel: the two models do not have the same weights by name and shape.
     """
     if folders.adapter is None and folders.start is None:
@@ -89,6 +90,10 @@ def load_halfway(final: LanguageModel, folders: ModelFolders) -> LanguageModel:
         )
     if folders.adapter is not None and folders.start is not None:
         raise ConfigurationError("give the adapter (--adapter) or the first weights (--start), not both")
+    if is_spread(final.model):
+        raise ConfigurationError(
+            "the half-way model is a second model, and the first one already takes several GPUs: build without --midpoint"
+        )
     begin = load_model(folders.start or folders.model, folders.adapter, merge=False)
     halfway = model_between(begin, final, HALF_WAY)
     return replace(halfway, fingerprint=begin.fingerprint, base_folder=begin.base_folder)
@@ -115,5 +120,6 @@ def model_between(begin: LanguageModel, final: LanguageModel, share: float) -> L
         )
     with torch.no_grad():
         for name, weight in weights.items():
-            weight.lerp_(first[name], 1.0 - share)
+            start = first[name].to(weight.device, torch.float32)
+            weight.copy_(weight.float().lerp(start, 1.0 - share))  # in float32 where the model is not
     return replace(final, model=model)

@@ -33,15 +33,23 @@ class CoreProjection:
     scale: Tensor  # [P]
 
     @classmethod
-    def fit(cls, store: CoreStore, *, budget_bytes: int, dimensions: int = DIMENSIONS) -> "CoreProjection":
+    def fit(
+        cls,
+        store: CoreStore,
+        *,
+        budget_bytes: int,
+        dimensions: int = DIMENSIONS,
+        device: torch.device | None = None,
+    ) -> "CoreProjection":
         """Fit the directions on (a sample of) the corpus' cores.
 
         Args:
             store: the corpus.
             budget_bytes: the stored map stays below it.
             dimensions: directions wanted; a smaller corpus has fewer.
+            device: where they are fitted; the CPU where None.
         """
-        unit = _unit_cores(store)  # [n, K]
+        unit = _unit_cores(store, device)  # [n, K]
         width = unit.shape[1]
         wanted = max(1, min(dimensions, (budget_bytes - 4096) // (width + 4)))
         values, vectors = torch.linalg.eigh((unit @ unit.T).double())
@@ -56,6 +64,10 @@ class CoreProjection:
         """P, the length of a projected vector."""
         return int(self.directions.shape[1])
 
+    def to(self, device: torch.device | None) -> "CoreProjection":
+        """The same on another device (None: the CPU)."""
+        return CoreProjection(self.directions.to(device or "cpu"), self.scale.to(device or "cpu"))
+
     def project(self, cores: Tensor) -> Tensor:
         """Projected vectors `[N, P]` of cores `[N, K]`, as long as the cores are."""
         return cores @ self.directions
@@ -65,11 +77,12 @@ class CoreProjection:
         return self.project(cores_of(factors)) / norms.clamp_min(1e-20)[:, None]
 
     def apply_all(self, store: CoreStore) -> Tensor:
-        """Projected vectors of the whole corpus, `[N, P]`."""
-        parts = []
+        """Projected vectors of the whole corpus, `[N, P]` on the CPU."""
+        parts, device = [], self.directions.device
         for rows in torch.arange(len(store)).split(_ROWS):
             norms = torch.from_numpy(store.norms[rows.numpy()].copy())
-            parts.append(self.project(store.cores(rows.numpy())) / norms.clamp_min(1e-20)[:, None])
+            found = self.project(store.cores(rows.numpy(), device)).cpu()
+            parts.append(found / norms.clamp_min(1e-20)[:, None])
         return torch.cat(parts)
 
     def save(self, file: Path) -> None:
@@ -88,10 +101,10 @@ class CoreProjection:
             raise BundleCorrupt(f"{file}: not a projection of cores: {error}") from error
 
 
-def _unit_cores(store: CoreStore) -> Tensor:
+def _unit_cores(store: CoreStore, device: torch.device | None) -> Tensor:
     """Cores over their norm of evenly spaced rows, as many as may be held at once, `[n, K]`."""
     width = store.cores(np.zeros(1, dtype=np.int64)).shape[1]
     count = min(len(store), max(2, _FIT_NUMBERS // width))
     rows = np.linspace(0, len(store) - 1, count).round().astype(np.int64)
     norms = torch.from_numpy(store.norms[rows].copy()).clamp_min(1e-20)
-    return store.cores(rows).div_(norms[:, None])
+    return store.cores(rows, device).div_(norms[:, None].to(device or "cpu"))

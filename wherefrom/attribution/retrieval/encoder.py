@@ -65,8 +65,8 @@ class SentenceEncoder:
         self._longest = longest
 
     @classmethod
-    def load(cls, folder: Path) -> "SentenceEncoder":
-        """Load an encoder from a folder, frozen and in float32.
+    def load(cls, folder: Path, device: torch.device | None = None) -> "SentenceEncoder":
+        """Load an encoder from a folder, frozen and in float32, on a device (None: the CPU).
 
         Raises:
             UnusableModel: the folder cannot be loaded as an encoder.
@@ -100,7 +100,7 @@ class SentenceEncoder:
             tokenizer.pad_token = tokenizer.eos_token
         positions = int(getattr(model.config, "max_position_embeddings", 0) or _LONGEST)
         return cls(
-            model.eval().requires_grad_(requires_grad=False),
+            model.eval().requires_grad_(requires_grad=False).to(device or "cpu"),
             tokenizer,
             first_token=first_token,
             longest=min(_LONGEST, positions, int(_read(folder / _LENGTH).get("max_seq_length") or _LONGEST)),
@@ -119,14 +119,14 @@ class SentenceEncoder:
                 truncation=True,
                 max_length=self._longest,
                 return_tensors="pt",
-            )
+            ).to(self._model.device)
             states = self._model(**read).last_hidden_state  # [B, W, E]
             weights = read["attention_mask"][..., None].float()
             if self._first_token:
                 pooled = states[:, 0]
             else:
                 pooled = (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1.0)
-            found[batch] = torch.nn.functional.normalize(pooled, dim=1).numpy()
+            found[batch] = torch.nn.functional.normalize(pooled, dim=1).cpu().numpy()
         return found
 
 

@@ -43,6 +43,11 @@ class Pooling:
         kept = values > values[0] * 1e-9
         return cls(centre, unit.T @ (vectors[:, kept] * values[kept].rsqrt()).float())
 
+    def to(self, device: torch.device) -> Self:
+        """The same on another device."""
+        basis = None if self.basis is None else self.basis.to(device)
+        return type(self)(self.centre.to(device), basis)
+
     def apply(self, states: Tensor) -> Tensor:
         """Vectors `[B, P]` of mean states `[B, D]`."""
         unit = torch.nn.functional.normalize(states - self.centre, dim=1)

@@ -77,13 +77,15 @@ class Projection:
     core_scale: Tensor  # [P]
 
     @classmethod
-    def fit(cls, store: FactorStore, size: ProjectionSize) -> "Projection":
-        """Fit bases and core on (a sample of) the corpus' factors."""
+    def fit(
+        cls, store: FactorStore, size: ProjectionSize, device: torch.device | None = None
+    ) -> "Projection":
+        """Fit bases and core on (a sample of) the corpus' factors, on a device (None: the CPU)."""
         sample = _sample_rows(len(store))
-        bases_a, bases_b = _fit_bases(store, sample, size)
+        bases_a, bases_b = _fit_bases(store, sample, size, device)
         bases_a, bases_b = bases_a.half().float(), bases_b.half().float()
         reduced = torch.cat(
-            [_reduce(rows, norms, bases_a, bases_b) for rows, norms in _batches(store, sample)]
+            [_reduce(rows, norms, bases_a, bases_b) for rows, norms in _batches(store, sample, device)]
         )  # [n, K]
         values, vectors = torch.linalg.eigh((reduced @ reduced.T).double())
         values, vectors = values.flip(0)[: size.dimensions], vectors.flip(1)[:, : size.dimensions]
@@ -97,19 +99,24 @@ class Projection:
         """P, the length of a projected vector."""
         return int(self.core.shape[1])
 
+    def to(self, device: torch.device | None) -> "Projection":
+        """The same on another device (None: the CPU)."""
+        parts = (one.to(device or "cpu") for one in (self.bases_a, self.bases_b, self.core, self.core_scale))
+        return Projection(*parts)
+
     def apply(self, factors: Factors, norms: Tensor) -> Tensor:
         """Projected vectors `[N, P]`; their inner products estimate the kernel's cosine, so they are not brought to unit length.
 
         Args:
-            factors: whitened factors of N rows.
-            norms: `[N]` kernel norms.
+            factors: whitened factors of N rows, where the projection is.
+            norms: `[N]` kernel norms, there too.
         """
         return _reduce(factors, norms, self.bases_a, self.bases_b) @ self.core
 
     def apply_all(self, store: FactorStore) -> Tensor:
-        """Projected vectors of the whole corpus, `[N, P]`."""
-        every = torch.arange(len(store))
-        return torch.cat([self.apply(rows, norms) for rows, norms in _batches(store, every)])
+        """Projected vectors of the whole corpus, `[N, P]` on the CPU."""
+        every, device = torch.arange(len(store)), self.core.device
+        return torch.cat([self.apply(rows, norms).cpu() for rows, norms in _batches(store, every, device)])
 
     def save(self, file: Path) -> None:
         """Write as safetensors: float16 bases, int8 core."""
@@ -148,13 +155,15 @@ def _reduce(factors: Factors, norms: Tensor, bases_a: Tensor, bases_b: Tensor) -
     return torch.stack(features) / norms.clamp_min(1e-20)[:, None]
 
 
-def _fit_bases(store: FactorStore, sample: Tensor, size: ProjectionSize) -> tuple[Tensor, Tensor]:
+def _fit_bases(
+    store: FactorStore, sample: Tensor, size: ProjectionSize, device: torch.device | None
+) -> tuple[Tensor, Tensor]:
     """Leading eigenvectors of sum_z F F' and sum_z F' F over unit features F = sum_t a~_t b~_t', without forming F."""
     sums: tuple[Tensor, Tensor] | None = None
-    for rows, norms in _batches(store, sample):
+    for rows, norms in _batches(store, sample, device):
         if sums is None:
             groups, width_a, width_b = rows.a.shape[1], rows.a.shape[2], rows.b.shape[2]
-            sums = torch.zeros(groups, width_a, width_a), torch.zeros(groups, width_b, width_b)
+            sums = rows.a.new_zeros(groups, width_a, width_a), rows.a.new_zeros(groups, width_b, width_b)
         for row, norm in zip(rows.rows(), norms, strict=True):
             a, b = row.a.transpose(0, 1) / norm.clamp_min(1e-20), row.b.transpose(0, 1)  # [G, T, D]
             sums[0].add_(a.transpose(1, 2) @ (b @ b.transpose(1, 2)) @ a)
@@ -176,7 +185,9 @@ def _sample_rows(count: int) -> Tensor:
     return torch.linspace(0, count - 1, FIT_ROWS).round().long()
 
 
-def _batches(store: FactorStore, rows: Tensor) -> Iterator[tuple[Factors, Tensor]]:
-    norms = torch.from_numpy(store.norms.copy())
+def _batches(
+    store: FactorStore, rows: Tensor, device: torch.device | None
+) -> Iterator[tuple[Factors, Tensor]]:
+    place, norms = device or torch.device("cpu"), torch.from_numpy(store.norms.copy())
     for part in rows.split(_ROWS):
-        yield store.gather(part.numpy()).unpack(), norms[part]
+        yield store.gather(part.numpy()).to(place).unpack(), norms[part].to(place)
