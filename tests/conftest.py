@@ -40,6 +40,25 @@ def _absent(reason: str) -> None:
     pytest.skip(reason)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The device of the tests of the engine's numbers (tests/numerics/test_devices.py)."""
+    parser.addoption("--device", default="cpu", help="cpu, cuda or cuda:N")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """A GPU that was asked for must be there: tests that quietly ran on the CPU would have shown nothing."""
+    asked = session.config.getoption("--device")
+    if asked == "cpu":
+        return
+    import torch  # slow to import, and wanted here only where a GPU was asked for
+
+    known = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    if asked not in {*known, *(["cuda"] if known else [])}:
+        raise pytest.UsageError(
+            f"--device {asked}: torch sees {', '.join(known) or 'no GPU'} on this machine"
+        )
+
+
 def pytest_configure() -> None:
     """No WHEREFROM_* variable of the developer's shell reaches a test, and no library asks a model hub."""
     for name in [name for name in os.environ if name.startswith("WHEREFROM_")]:
