@@ -1,4 +1,7 @@
 # One image for intake, workers, sweeper, web and migration; the command chooses. It holds no model and no bundle.
+#
+#   docker build .                  torch as TORCH_PIP_ARGS asks for it: empty, PyPI's build with CUDA; for CPUs alone, the index of the CPU-only builds
+#   docker build --target gpu .     the same, refused where torch was built without CUDA, and given the GPUs by NVIDIA's container toolkit
 
 FROM python:3.11-slim-bookworm AS build
 ARG TORCH_PIP_ARGS=""
@@ -20,7 +23,7 @@ RUN mkdir wherefrom && touch wherefrom/__init__.py \
 COPY wherefrom ./wherefrom
 RUN /venv/bin/pip install --no-deps -c constraints.txt .
 
-FROM python:3.11-slim-bookworm
+FROM python:3.11-slim-bookworm AS runtime
 # libgomp: torch and hnswlib compute with several threads.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends libgomp1 \
@@ -46,3 +49,12 @@ RUN python -m compileall -q /app /venv/lib/python3.11/site-packages/wherefrom
 USER wherefrom
 EXPOSE 8077
 CMD ["python", "-m", "worker", "--help"]
+
+FROM runtime AS gpu
+RUN python -c "import sys, torch; sys.exit(None if torch.version.cuda else 'torch was built without CUDA: leave GPU_TORCH_PIP_ARGS empty, or name an index of CUDA builds')"
+# What the toolkit mounts into the container: the driver's libraries and nvidia-smi.
+ENV NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+
+# The last stage is the one that is built unasked.
+FROM runtime

@@ -34,12 +34,13 @@ def clean_environment(**more: str) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.endswith("_PASSWORD")} | more
 
 
-def test_compose_accepts_the_file():
-    """`docker-compose config` finds no fault, and warns of nothing, without a .env file."""
+@pytest.mark.parametrize("profiles", ["", "gpu,measure"])
+def test_compose_accepts_the_file(profiles):
+    """`docker-compose config` finds no fault, and warns of nothing, without a .env file, with and without the profiles."""
     ended = subprocess.run(
         [*compose_tool(), "-f", "docker-compose.yml", "config", "-q"],
         cwd=ROOT,
-        env=clean_environment(),
+        env=clean_environment(COMPOSE_PROFILES=profiles),
         capture_output=True,
         text=True,
         check=False,
@@ -64,6 +65,31 @@ def test_all_parts_are_there():
     always = {name for name, service in SERVICES.items() if "profiles" not in service}
     assert always == {"redis", "postgres", "migrate", "intake", "worker", "sweeper", "web"}
     assert SERVICES["measurer"]["profiles"] == ["measure"], "it trains models; nobody gets it unasked"
+
+
+def test_the_gpu_worker_reserves_gpus():
+    """Only where it is asked for, from the image's GPU target, with every GPU of the host and one process per GPU as it is told."""
+    worker = SERVICES["worker-gpu"]
+    assert worker["profiles"] == ["gpu"]
+    assert worker["build"]["target"] == "gpu"
+    assert worker["image"] != SERVICES["worker"]["image"], "two builds under one name would take turns"
+    (asked,) = worker["deploy"]["resources"]["reservations"]["devices"]
+    assert asked == {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}
+    assert {"WHEREFROM_DEVICE", "WHEREFROM_DTYPE"} <= worker["environment"].keys()
+    assert [name for name, one in SERVICES.items() if "deploy" in one] == ["worker-gpu"]
+
+
+def test_the_image_has_a_gpu_target_and_is_built_without_it_unasked():
+    """The target is refused where torch has no CUDA; the last stage is the plain image."""
+    stages = [
+        line.split()[1:]
+        for line in (ROOT / "Dockerfile").read_text("utf-8").splitlines()
+        if line.startswith("FROM ")
+    ]
+    assert ["runtime", "AS", "gpu"] in stages
+    assert stages[-1] == ["runtime"]
+    gpu = (ROOT / "Dockerfile").read_text("utf-8").partition("FROM runtime AS gpu\n")[2]
+    assert "torch.version.cuda" in gpu.splitlines()[0]
 
 
 @pytest.mark.parametrize("name", OURS)
