@@ -69,8 +69,8 @@ def _generate_batch(
         mask[row, longest - len(prompt) :] = 1
     with torch.inference_mode():
         output = model.generate(  # type: ignore[misc]  # its self type is a protocol that no model fulfils
-            input_ids=ids,
-            attention_mask=mask,
+            input_ids=ids.to(model.device),
+            attention_mask=mask.to(model.device),
             max_new_tokens=max_new_tokens,
             do_sample=False,
             pad_token_id=tokenizer.pad_token_id,

@@ -20,6 +20,7 @@ COMMANDS = (
     "deep_bank.parts",
     "deep_bank.proxies",
     "deep_bank.train",
+    "gpu",
     "measured",
     "overhead",
     "overload",

@@ -21,6 +21,6 @@ def without_adapter(model: Any, layers: Sequence[AdaptedLinear]) -> Iterator[Non
 
 def _taking_away(layer: AdaptedLinear) -> Any:
     def hook(_module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        return output - layer.update(inputs[0])
+        return output - layer.update(inputs[0].float()).to(output.dtype)
 
     return hook

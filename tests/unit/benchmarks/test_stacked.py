@@ -1,0 +1,84 @@
+"""Many adapters trained in one pass are what training each alone gives."""
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.gpu.stacked import Member, StackedTraining
+from tests.tiny import micro_language, random_row
+from wherefrom.errors import ConfigurationError
+from wherefrom.retraining.recipe import Lora, Recipe
+from wherefrom.retraining.training import fine_tune, mean_losses
+
+ROWS = [random_row(4 + number % 5, 3 + number % 4, seed=number) for number in range(14)]
+QUERIES = [random_row(6, 5, seed=90), random_row(3, 4, seed=91)]
+#: Steps large enough that members end up far from each other, and gradients that are clipped.
+RECIPE = Recipe(
+    learning_rate=2e-2, batch_size=3, epochs=2, bucket_batches=2, lora=Lora(rank=4, alpha=8), clip_norm=0.5
+)
+MEMBERS = (
+    Member(3, (0, 1, 2, 5, 6, 9, 13)),
+    Member(4, (1, 3, 4, 7, 8, 10, 11)),
+    Member(5, (0, 1, 2, 5, 6, 9, 13)),
+)
+
+
+@pytest.fixture(scope="module")
+def stacked() -> StackedTraining:
+    """All members, trained."""
+    training = StackedTraining(micro_language(), ROWS, RECIPE, members=MEMBERS)
+    while not training.finished:
+        training.step()
+    return training
+
+
+@pytest.mark.parametrize("place", range(len(MEMBERS)))
+def test_each_member_is_what_training_alone_gives(stacked, place):
+    """Losses of rows and queries, and every matrix, within 1e-4."""
+    one = MEMBERS[place]
+    alone = fine_tune(micro_language(), [ROWS[row] for row in one.rows], RECIPE, seed=one.seed)
+    for asked in (QUERIES, ROWS):
+        np.testing.assert_allclose(stacked.losses(asked)[place], mean_losses(alone, asked), atol=1e-4)
+    modules = dict(alone.base_model.model.named_modules())
+    assert len(stacked.layers) == 21
+    for name, layer in stacked.layers.items():
+        torch.testing.assert_close(
+            layer.low[place], modules[name].lora_A["default"].weight, rtol=0, atol=1e-4
+        )
+        torch.testing.assert_close(
+            layer.high[place], modules[name].lora_B["default"].weight, rtol=0, atol=1e-4
+        )
+
+
+def test_members_differ(stacked):
+    """By their rows and by their seeds: the comparison above could fail."""
+    found = stacked.losses(QUERIES)
+    assert np.abs(found[0] - found[1]).max() > 1e-2
+    assert np.abs(found[0] - found[2]).max() > 1e-2
+    assert np.abs(found - mean_losses(micro_language().model, QUERIES)).max(axis=1).min() > 1e-2
+
+
+def test_some_layers_only():
+    """Those that the recipe names, by the ends of their names."""
+    recipe = RECIPE.model_copy(update={"lora": Lora(rank=2, alpha=4, target_modules=("q_proj", "v_proj"))})
+    training = StackedTraining(micro_language(), ROWS, recipe, members=MEMBERS[:2])
+    training.step()
+    assert {name.rpartition(".")[2] for name in training.layers} == {"q_proj", "v_proj"}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "members", "said"),
+    [
+        (Recipe(), MEMBERS, "recipe with an adapter"),
+        (RECIPE, (MEMBERS[0], Member(1, (0, 1))), "the same number of rows"),
+        (
+            RECIPE.model_copy(update={"lora": Lora(target_modules=("nothing",))}),
+            MEMBERS,
+            "no such linear layers",
+        ),
+    ],
+)
+def test_what_cannot_go_together_is_refused(recipe, members, said):
+    """Before anything is trained."""
+    with pytest.raises(ConfigurationError, match=said):
+        StackedTraining(micro_language(), ROWS, recipe, members=members)
