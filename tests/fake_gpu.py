@@ -22,7 +22,8 @@ from wherefrom.attribution.ekfac.factors import LayerFactors
 from wherefrom.attribution.ekfac.gradients import LinearTaps, block_linears
 from wherefrom.attribution.factors import Factors, pack
 from wherefrom.attribution.models import signals
-from wherefrom.attribution.models.adapted import AdapterReader
+from wherefrom.attribution.models.adapted import AdapterReader, ForwardAdapterReader
+from wherefrom.attribution.models.adjoint import Adjoint
 from wherefrom.attribution.models.lora import AdaptedLinear
 from wherefrom.attribution.models.model import LanguageModel
 from wherefrom.attribution.models.signals import SignalReader, Signals
@@ -53,7 +54,8 @@ def on_gpu(language: LanguageModel, dtype: torch.dtype) -> LanguageModel:
 
 def said(values: Signals) -> list[str]:
     """Device and dtype of all parts of signals."""
-    return [describe(one) for one in (values.a, values.b, values.pooled, values.loss)]
+    parts = (values.a, values.b, values.pooled, values.loss, values.context)
+    return [describe(one) for one in parts if one is not None]
 
 
 def describe(one: Tensor) -> str:
@@ -76,8 +78,15 @@ def adapted(language: LanguageModel) -> list[AdaptedLinear]:
 
 def read(language: LanguageModel, form: str) -> Signals:
     """Signals of a form, by the split and the plain pass alike."""
+    layers = adapted(language)
     if form == "adapter":
-        return AdapterReader(language, adapted(language), similarity_layer=2).read(ROWS)
+        return AdapterReader(language, layers, similarity_layer=2, similarity="adapter", context=True).read(
+            ROWS
+        )
+    if form == "adapter-forward":
+        numbers = sum(layer.rank for layer in layers)
+        adjoint = Adjoint(torch.zeros(2 * language.hidden_size, numbers)).to(torch.device(GPU))
+        return ForwardAdapterReader(language, layers, similarity_layer=2, adjoint=adjoint).read(ROWS)
     return SignalReader(language, form=form, layers=(1, 3), similarity_layer=2).read(ROWS)  # type: ignore[arg-type]
 
 
@@ -85,7 +94,7 @@ def signal_checks(language: LanguageModel) -> Iterator[tuple[str, Callable[[], l
     """Reading a model, in both passes, numbers and all forms."""
     for dtype in (torch.float32, torch.bfloat16):
         for split in (True, False):
-            for form in ("forward", "activation", "adapter"):
+            for form in ("forward", "activation", "adapter", "adapter-forward"):
 
                 def work(dtype=dtype, split=split, form=form) -> list[str]:
                     with (

@@ -29,7 +29,7 @@ def found() -> dict[str, list[str]]:
 def test_signals_come_from_the_gpu_in_float32(found):
     """Of every form, by the split and the plain pass, whatever the model's numbers are."""
     signals = {name: values for name, values in found.items() if name.startswith("signals")}
-    assert len(signals) == 12
+    assert len(signals) == 16
     assert {one for values in signals.values() for one in values} == {"fakegpu float32"}, signals
 
 
