@@ -87,11 +87,11 @@ class Demo:
         """How long this run takes, and what it does in that time."""
         if any((self._home / "bundles").glob("b-*")):
             return (
-                f"This run takes about half a minute: it loads the model and audits the outputs. "
+                f"This run takes about half a minute on two free cores: it loads the model and audits the outputs. "
                 f"Model, outputs and bundle come from {self._cache}.\n"
             )
         return (
-            "The first run takes three to five minutes: it converts the model, generates the outputs and builds the bundle. "
+            "The first run takes three to five minutes on two free cores: it converts the model, generates the outputs and builds the bundle. "
             f"It keeps them in {self._cache}; later runs take about half a minute.\n"
         )
 

@@ -31,7 +31,7 @@ TrainedDtypeOption = Annotated[
     typer.Option(
         "--dtype",
         metavar="DTYPE",
-        help="auto (float32), float32 or bfloat16; bfloat16 is for recipes with an adapter, whose base model then has it. Default: WHEREFROM_DTYPE, else auto.",
+        help="auto (float32), float32 or bfloat16. bfloat16 needs a recipe with an adapter and holds for the base model. Default: WHEREFROM_DTYPE, else auto.",
     ),
 ]
 
