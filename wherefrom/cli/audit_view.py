@@ -109,14 +109,14 @@ def _print_evidence(detail: AuditDetail) -> None:
     """Which words carry the citations; nothing where no spans are stored or the text was erased."""
     rows = [row for one in detail.citations if detail.completion for row in _evidence_rows(detail, one)]
     if rows:
-        print_heading("Text that carries the scores")
+        print_heading("Text that carries the influence")
         columns = [("rank", "right"), ("what", "left"), ("in the output", "left"), ("in the example", "left")]
         print_table(columns, rows, empty="")
 
 
 def _evidence_rows(detail: AuditDetail, one: CitationRecord) -> Iterator[tuple[Text | str, ...]]:
     for span in one.spans[:SHOWN_SPANS]:
-        what = f"{100 * span.share:.0f} % of the score"
+        what = f"{100 * span.share:.0f} % of the positive influence"
         yield str(one.rank), what, _part(detail.completion, span.output), _part(one.completion, span.example)
     for same in one.overlaps[:1]:
         what = f"{same.tokens} tokens word for word"

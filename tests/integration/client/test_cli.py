@@ -117,7 +117,7 @@ def test_show_tells_what_carries_a_citation_and_what_is_not_supported(
     assert code == 0
     for expected in (
         "abstained (no_support)", "as good as controls", "NOT SUPPORTED", "conformal p 0.25", "(+7 alike)", "confidence",
-        "Text that carries the scores", "40 % of the score", "2 tokens word for word",
+        "Text that carries the influence", "40 % of the positive influence", "2 tokens word for word",
         "Parts of the model that carry the influence", "12 +0.300, 3 +0.100", "o_proj +0.400", "mostly block 12 (75 %)",
     ):  # fmt: skip
         assert expected in out, expected

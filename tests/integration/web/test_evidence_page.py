@@ -110,7 +110,7 @@ def test_stretches_of_output_and_example_stand_side_by_side(stored_story, databa
     assert texts["ev ev-1 verbatim"] == ["refund", example[3:9]]
     assert texts["ev ev-1"] == [" every prod", example[0:3], example[9:12]]
     assert texts["ev ev-2"][0] == OUTPUT[24:54] + OUTPUT[54:60]
-    assert "62% of the score" in page
+    assert "62% of the positive influence" in page
     assert "up to 2 tokens" in page
     assert "<img src=x" not in page
     assert not [

@@ -95,6 +95,8 @@ def test_audit_shows_output_and_citations(client, stored_story):
     html = page(client, f"/audits/{stored_story.audit_ids[0]}")
     assert html.count('class="citation"') == 10
     assert html.count('class="citation opponent"') == 2
+    folded = found(r'(?s)<details class="opponents">(.*?)</details>', html)  # closed until somebody opens it
+    assert folded.count('class="citation opponent"') == 2
     assert "What a citation does not prove" in html
     assert "wherefrom calibrate" in html
     assert '<mark class="shared">' in html
