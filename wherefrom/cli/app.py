@@ -24,19 +24,21 @@ ENGINE_COMMANDS = {
     "attribute": "Cite training examples for the outputs in a file",
     "bundle": "Verify the hashes of a bundle",
     "bank": "Retrain a model on random halves of its corpus",
+    "recipe": "Write the recipe of a fine-tune from its folder",
     "calibrate": "Write a calibrated copy of a bundle",
     "evaluate": "Measure a bundle and write its card",
 }
 #: Where an engine command lives, if not in `wherefrom.cli.offline`.
 _ENGINE_MODULES = {
     "bank": "wherefrom.cli.retraining",
+    "recipe": "wherefrom.cli.retraining",
     "calibrate": "wherefrom.cli.calibrating",
     "evaluate": "wherefrom.cli.evaluating",
 }
 
 HELP = """Find the training examples that taught a language model a flagged output.
 
-build, attribute, bundle, bank, calibrate and evaluate work on files, without a service. They need the extra "wherefrom[engine]".
+build, attribute, bundle, bank, recipe, calibrate and evaluate work on files, without a service. They need the extra "wherefrom[engine]".
 
 The other commands ask a service. --url or WHEREFROM_SERVICE_URL gives its address (default: http://127.0.0.1:8077), and WHEREFROM_API_KEY the API key.
 

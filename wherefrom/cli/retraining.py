@@ -1,4 +1,4 @@
-"""The command that makes a bank of retrained models. Needs the `[engine]` extra."""
+"""The commands that make a bank of retrained models, and the recipe of a fine-tune. Need the `[engine]` extra."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,9 @@ from wherefrom.cli.corpus_options import (
 from wherefrom.cli.offline import Json, Threads
 from wherefrom.cli.placement_options import DeviceOption, TrainedDtypeOption, placement_of
 from wherefrom.cli.progress import progress_bars
-from wherefrom.retraining.recipe import Recipe, read_recipe
+from wherefrom.errors import ConfigurationError
+from wherefrom.retraining.recipe import Recipe, read_recipe, write_recipe
+from wherefrom.retraining.trainer_folder import recipe_of
 from wherefrom.retraining.workers import BankJob, run_job
 from wherefrom.terminal import counted, say
 
@@ -99,6 +101,48 @@ def bank(
     say(f"Next: wherefrom evaluate --bundle BUNDLE --bank {out} --bank-queries {queries[0]}")
 
 
+def recipe(
+    *,
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            help="Output folder of a training with PEFT or the Trainer, or one of its checkpoints."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="JSON file of the recipe.")] = Path("recipe.json"),
+    rows: Annotated[
+        int | None,
+        typer.Option(min=1, help="Training examples; gives the batch size over all devices."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write the recipe of a fine-tune from the folder that it left behind.
+
+    Read adapter_config.json, training_args.bin and trainer_state.json. Nothing in training_args.bin is run. Check the recipe before you use it: the
+    command says what it assumed, and what a recipe cannot state.
+
+    Example: wherefrom recipe ./outputs --rows 5000 --out recipe.json
+    """
+    if out.exists():
+        raise ConfigurationError(f"{out} already exists; choose another file or delete it")
+    found = recipe_of(folder, rows=rows)
+    write_recipe(out, found.recipe)
+    if as_json:
+        content = {
+            "path": str(out),
+            "read": found.read,
+            "notes": found.notes,
+            "sha256": found.recipe.sha256(),
+        }
+        typer.echo(json.dumps(content))
+        return
+    say(f"The recipe is in {out}. It was read from {', '.join(found.read)}.")
+    for note in found.notes:
+        say(f"Check: {note}")
+    say(f"Next: wherefrom bank --recipe {out}, or WHEREFROM_RECIPE={out} for measured effects.")
+
+
 def add_commands(app: typer.Typer) -> None:
     """Put the retraining commands under an app."""
     app.command("bank")(bank)
+    app.command("recipe")(recipe)
