@@ -128,7 +128,7 @@ class StackedTraining:
                 f"step {self.done + 1} of {len(self.batches)}: the loss of a member is not finite; lower the learning rate"
             )
         self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch
+        loss.backward()
         if recipe.clip_norm is not None:
             clip_members(self._trained, recipe.clip_norm)
         self._optimizer.step()

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.deep_bank.material import BankQuery
 from demo.making.story_generate import generate_greedy
@@ -97,7 +98,7 @@ def bank_queries(file: Path) -> list[BankQuery]:
     ]
 
 
-def _answers(subject: Subject, placement: Placement) -> list[dict[str, object]]:
+def _answers(subject: Subject, placement: Placement) -> list[dict[str, Any]]:
     probes = _lines(DEMO / "story" / "prompts.jsonl")
     language: LanguageModel = load_model(subject.folders.model, subject.folders.adapter, placement=placement)
     answers = generate_greedy(language.model, language.tokenizer, [probe["messages"] for probe in probes])
@@ -108,5 +109,5 @@ def _answers(subject: Subject, placement: Placement) -> list[dict[str, object]]:
     ]
 
 
-def _lines(file: Path) -> list[dict[str, object]]:
+def _lines(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]

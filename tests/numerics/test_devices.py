@@ -68,8 +68,8 @@ def nothing(_stage: str, _done: int, _total: int) -> None:
 
 def least_cosine(found: Tensor, expected: Tensor) -> float:
     """Over the rows of two matrices."""
-    flat = (one.cpu().flatten(1) for one in (found, expected))
-    return float(torch.nn.functional.cosine_similarity(*flat, dim=1).min())
+    one, other = (matrix.cpu().flatten(1) for matrix in (found, expected))
+    return float(torch.nn.functional.cosine_similarity(one, other, dim=1).min())
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -132,7 +132,7 @@ class LanguageAttributor:
         with memory_errors(f"a batch of {len(prepared)} queries"):
             return self._signals(prepared)
 
-    def _signals(self, prepared: Sequence[PreparedQuery]) -> list[QuerySignals]:
+    def _signals(self, prepared: Sequence[PreparedQuery]) -> list[ReadQuery]:
         queries = [_own(query) for query in prepared]
         contrasted = [query.preferred for query in queries if query.preferred is not None]
         read = self._reader.read([query.row for query in queries] + contrasted)

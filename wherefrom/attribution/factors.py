@@ -51,13 +51,15 @@ class PackedFactors:
 
     def to(self, device: torch.device) -> "PackedFactors":
         """The same on another device."""
-        moved = (one.to(device) for one in (self.a, self.a_scale, self.b, self.b_scale))
-        return PackedFactors(*moved, self.lengths)
+        a, a_scale, b, b_scale = (one.to(device) for one in (self.a, self.a_scale, self.b, self.b_scale))
+        return PackedFactors(a, a_scale, b, b_scale, self.lengths)
 
     def tokens(self, start: int, stop: int) -> "PackedFactors":
         """Tokens `start` to `stop` (excluded) as one row."""
-        parts = (one[start:stop] for one in (self.a, self.a_scale, self.b, self.b_scale))
-        return PackedFactors(*parts, (stop - start,))
+        part = slice(start, stop)
+        return PackedFactors(
+            self.a[part], self.a_scale[part], self.b[part], self.b_scale[part], (stop - start,)
+        )
 
     def unpack(self) -> Factors:
         """Back to float32."""

@@ -7,6 +7,7 @@ deleted when the bundle is finished; second moments are kept in float64 per shar
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,6 +73,9 @@ class ShardFolder:
         moments.add(raw.a, raw.b)
         scale = raw.b.abs().amax(dim=-1).clamp_min(1e-30)  # [S, Lb]
         with atomic_file(self.path(number)) as unfinished, unfinished.open("wb") as file:
+            extra: dict[str, Any] = {}
+            if raw.context is not None:
+                extra["context"] = raw.context.half().cpu().numpy()
             np.savez(
                 file,
                 a=raw.a.half().cpu().numpy(),
@@ -82,7 +86,7 @@ class ShardFolder:
                 loss=raw.loss.cpu().numpy(),
                 moments_a=moments.a,
                 moments_b=moments.b,
-                **({} if raw.context is None else {"context": raw.context.half().cpu().numpy()}),
+                **extra,
             )
         return sum(len(row.ids) for row in part)
 

@@ -104,7 +104,7 @@ def test_a_model_too_large_for_one_gpu_is_spread(gpus, monkeypatch):
     """Over all of them, in order, with room left; a named GPU is taken at its word."""
     gpus(2, free_bytes=1000)
     seen = []
-    monkeypatch.setattr(placement, "spread", lambda model, room: seen.append(room) or model)
+    monkeypatch.setattr(placement, "spread", lambda _, room: seen.append(room))
     Placement.resolve("cuda", "float32").put(micro_language().model)
     assert seen == [{0: 800, 1: 800}]
     with pytest.raises((RuntimeError, AssertionError)):  # this torch has no CUDA: it went the plain way
