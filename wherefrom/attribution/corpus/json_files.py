@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from wherefrom.attribution.corpus.packed import Lines, check_encoding, opened
+from wherefrom.attribution.corpus import packed
+from wherefrom.attribution.corpus.files import kind_of
+from wherefrom.attribution.corpus.packed import Lines, check_encoding, is_cut, lines_of, opened
 from wherefrom.errors import InvalidRecord
 
 _TRAILING_COMMA = re.compile(r",\s*\]\s*$")
@@ -22,20 +24,22 @@ def read_jsonl(file: Path) -> Iterator[tuple[str, Any]]:
     with opened(file) as lines:
         first = _first_line(lines)
     check_encoding(first, file)
-    whole = None if _is_complete(first) else _whole(file, first)
+    whole = None if _is_complete(first) or _is_long_row(file, first) else _whole(file, first)
     if whole is not None:
         yield from whole
         return
     with opened(file) as lines:
-        for number, raw in enumerate(lines, start=1):
+        for number, raw in enumerate(lines_of(lines), start=1):
             line = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
-            if line.strip():
+            if is_cut(raw):
+                yield f"{file}, line {number}", _too_long()
+            elif line.strip():
                 yield f"{file}, line {number}", _decoded(line)
 
 
 def _first_line(lines: Lines) -> bytes:
     """The first line with something on it, without a byte order mark."""
-    for number, raw in enumerate(lines):
+    for number, raw in enumerate(lines_of(lines)):
         line = raw.removeprefix(codecs.BOM_UTF8) if number == 0 else raw
         if line.strip():
             return line.strip()
@@ -50,6 +54,17 @@ def _is_complete(line: bytes) -> bool:
     if isinstance(found, InvalidRecord):
         return False
     return not (isinstance(found, list) and found and isinstance(found[0], dict)) and not _holds_rows(found)
+
+
+def _is_long_row(file: Path, first: bytes) -> bool:
+    """Whether the first line is a row that is too long; an array, or a `.json` file, may hold all its rows on one line."""
+    return len(first) > packed.MAX_LINE_BYTES and kind_of(file) != ".json" and not first.startswith(b"[")
+
+
+def _too_long() -> InvalidRecord:
+    return InvalidRecord(
+        f"the line is longer than {packed.MAX_LINE_BYTES} bytes; write one row per line, and split or remove longer rows"
+    )
 
 
 def _decoded(line: bytes) -> Any:

@@ -12,6 +12,9 @@ from wherefrom.errors import InvalidRecord
 
 #: An open file, packed or not.
 Lines = IO[bytes] | gzip.GzipFile | bz2.BZ2File | io.BufferedReader
+#: Longest line of a file of rows. A file without line breaks would else be taken into memory whole, to be refused there.
+MAX_LINE_BYTES = 2**26
+_SKIPPED_BYTES = 2**20
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -31,6 +34,20 @@ def opened(file: Path) -> Iterator[Lines]:
         raise InvalidRecord(
             f"{file}: cannot be unpacked: {error}; it may be truncated or have the wrong file name extension"
         ) from error
+
+
+def lines_of(content: Lines) -> Iterator[bytes]:
+    """The lines; of one that is too long (`is_cut`) its beginning, whose rest is skipped and never held."""
+    while line := content.readline(MAX_LINE_BYTES + 1):
+        yield line
+        part = line
+        while part and not part.endswith(b"\n"):
+            part = content.readline(_SKIPPED_BYTES)
+
+
+def is_cut(line: bytes) -> bool:
+    """Whether this is only the beginning of a line that is too long."""
+    return len(line) > MAX_LINE_BYTES and not line.endswith(b"\n")
 
 
 def check_encoding(start: bytes, file: Path) -> None:

@@ -27,7 +27,7 @@ from wherefrom.attribution.corpus.tables import raw_rows
 from wherefrom.attribution.corpus.training import Trained, trained_turns
 from wherefrom.errors import DuplicateExample, EmptyCorpus, InvalidRecord
 from wherefrom.records import Role
-from wherefrom.records.bounds import MAX_SHORT_CHARS, shortened
+from wherefrom.records.bounds import MAX_SHORT_CHARS, MAX_TEXT_CHARS, shortened
 
 #: Columns with a system prompt; it becomes the first turn of a conversation that has none.
 SYSTEM_COLUMNS = ("system", "system_prompt", "system_message")
@@ -151,6 +151,7 @@ def read_row(content: Any, *, default_id: str, how: ReadAs) -> ReadRow:
     row = _plain_names(content)
     dialect = dialect_of(row, how.dialect)
     talk = dialect.read(row)
+    _check_length(talk)
     if talk.text is not None:
         return ReadRow(_text_row(row, talk, default_id=default_id), dialect.title, {})
     talk, remarks = _with_system(row, talk)
@@ -160,6 +161,14 @@ def read_row(content: Any, *, default_id: str, how: ReadAs) -> ReadRow:
         return ReadRow(None, dialect.title, trained.left_out)
     made = _chat_row(row, talk, trained, default_id=default_id)
     return ReadRow(made, dialect.title, trained.left_out, (*remarks, *_remarks(row, talk, trained)))
+
+
+def _check_length(talk: Conversation) -> None:
+    chars = len(talk.text or "") + sum(len(one.turn.content) for one in talk.turns)
+    if chars > MAX_TEXT_CHARS:
+        raise InvalidRecord(
+            f"the row's texts have {chars} characters; at most {MAX_TEXT_CHARS} are read. Split or remove the row"
+        )
 
 
 def _plain_names(content: Mapping[Any, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,9 @@ from wherefrom.attribution.corpus.files import kind_of
 from wherefrom.attribution.corpus.json_files import read_jsonl
 from wherefrom.attribution.corpus.packed import check_encoding, opened
 from wherefrom.errors import InvalidRecord
+from wherefrom.records.bounds import MAX_TEXT_CHARS
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
-#: Longest cell in characters; the default of 131,072 is shorter than some conversations.
-_LONGEST_CELL = min(sys.maxsize, 2**31 - 1)
 
 
 def raw_rows(file: Path) -> Iterator[tuple[str, Any]]:
@@ -43,7 +41,7 @@ def read_table(file: Path, *, delimiter: str) -> Iterator[tuple[str, Any]]:
     Raises:
         InvalidRecord: the file is not UTF-8, or its quotes do not close.
     """
-    csv.field_size_limit(_LONGEST_CELL)
+    csv.field_size_limit(MAX_TEXT_CHARS)  # the default is shorter than some conversations
     with opened(file) as content:
         raw = content.read()
     check_encoding(raw[:2], file)
@@ -64,7 +62,9 @@ def read_table(file: Path, *, delimiter: str) -> Iterator[tuple[str, Any]]:
             else:
                 yield place, {name: value or None for name, value in row.items()}
     except csv.Error as error:
-        raise InvalidRecord(f"{file}, line {rows.line_num}: malformed table: {error}") from error
+        raise InvalidRecord(
+            f"{file}, line {rows.line_num}: malformed table: {error}; check the quotes around this line"
+        ) from error
 
 
 def _delimiter(text: str, usual: str) -> str:
