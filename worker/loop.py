@@ -20,6 +20,8 @@ RETRY_BASE_S = 0.2
 RETRY_CAP_S = 5.0
 #: How often a process looks whether its supervisor is still there.
 PARENT_POLL_S = 1.0
+#: How long a process of the service may take to end after SIGTERM before it is killed; leases bring back what it held.
+STOP_GRACE_S = 30.0
 
 
 def run_loop(
@@ -74,7 +76,9 @@ def stop_on_signals() -> threading.Event:
 
 
 def end_with_parent(parent: int) -> None:
-    """Send SIGTERM to this process when its parent has died, so that a killed supervisor leaves no orphans.
+    """End this process when its parent has died, so that a killed supervisor leaves no orphans.
+
+    It gets what the supervisor would have given it: SIGTERM, and SIGKILL with all that it started if it has not ended in time.
 
     Args:
         parent: Its process id, as it said it itself: it may have died before anybody here could ask.
@@ -86,5 +90,15 @@ def end_with_parent(parent: int) -> None:
             pause.wait(PARENT_POLL_S)
         log.warning("parent_died", parent=parent)
         os.kill(os.getpid(), signal.SIGTERM)
+        pause.wait(STOP_GRACE_S)
+        log.error("orphan_killed", seconds=STOP_GRACE_S)
+        _kill_own_group()
 
     threading.Thread(target=_watch, name="parent-watch", daemon=True).start()
+
+
+def _kill_own_group() -> None:
+    """Kill this process with what it started, where it leads a group of its own; else this process alone."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -28,6 +28,7 @@ from wherefrom.settings import Settings, child_environment
 from worker.embedded import EmbeddedRedis, EmbeddedRedisError, data_dir_of
 from worker.health import web_url
 from worker.liveness import LivenessFile
+from worker.loop import STOP_GRACE_S
 
 log = get_logger(__name__)
 
@@ -46,8 +47,6 @@ EXIT_USAGE = 2
 SETTLED_S = 30.0
 RESTART_BASE_S = 1.0
 RESTART_CAP_S = 30.0
-#: How long a child may take to end after SIGTERM before it is killed; leases bring back what it held.
-STOP_GRACE_S = 30.0
 POLL_S = 0.2
 
 

@@ -1,9 +1,14 @@
 """The loop of intake and sweeper."""
 
+import signal
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
+from tests.waiting import wait_until
 from wherefrom.errors import QueueUnavailable
 from worker.loop import run_loop
 
@@ -40,3 +45,35 @@ def test_a_bug_ends_the_loop(monkeypatch):
     """Anything but an absence is not waited out."""
     with pytest.raises(ZeroDivisionError):
         rounds([ZeroDivisionError(), None], monkeypatch)
+
+
+_DEAF = """
+import os, signal, subprocess, sys, threading
+from worker import loop
+loop.STOP_GRACE_S = 0.2
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = subprocess.Popen([sys.executable, "-c", "import threading; threading.Event().wait()"])
+sys.stdout.write(f"{child.pid}\\n")
+sys.stdout.flush()
+loop.end_with_parent(0)
+threading.Event().wait()
+"""
+
+
+def test_an_orphan_that_does_not_end_is_killed_with_what_it_started():
+    """It does not react to SIGTERM; nobody else is left to kill it."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _DEAF],
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as orphan:
+        assert orphan.stdout is not None
+        child = int(orphan.stdout.readline())
+        assert orphan.wait(60) == -signal.SIGKILL
+
+    def ended():
+        status = Path(f"/proc/{child}/stat")
+        return not status.exists() or status.read_text().rsplit(")", 1)[1].split()[0] == "Z"
+
+    wait_until(ended, 30, "the child to end")
