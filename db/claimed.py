@@ -106,6 +106,8 @@ def _claimed_audit(row: Any, owner: str) -> ClaimedAudit:
         spans=text.spans,
         preferred=text.preferred,
     )
+    if text.plain_prompt:
+        record = record.model_copy(update={"prompt": record.turns()[0].content, "messages": None})
     return ClaimedAudit(
         audit_id=row.audit_id,
         output_id=output.id,

@@ -232,6 +232,7 @@ def _text_row(output_id: int, record: FlaggedRecord) -> dict[str, Any]:
         "token_ids": None if record.token_ids is None else list(record.token_ids),
         "spans": _dumped(record.spans),
         "preferred": record.preferred,
+        "plain_prompt": record.prompt is not None,
     }
 
 

@@ -187,6 +187,8 @@ class FlaggedText(Base):
     token_ids: Mapped[list[Any] | None]
     spans: Mapped[list[Any]]
     preferred: Mapped[str | None]
+    #: The prompt came as one text, not as messages. None in rows of a release that did not ask.
+    plain_prompt: Mapped[bool | None]
 
 
 class Audit(Base):

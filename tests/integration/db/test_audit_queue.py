@@ -4,7 +4,7 @@ from functools import partial
 from itertools import chain
 
 import pytest
-from sqlalchemy import delete, text, update
+from sqlalchemy import delete, func, select, text, update
 
 from db import waiting
 from db.audit_queue import AuditQueue
@@ -333,3 +333,21 @@ def test_a_column_that_is_no_json(sqlite_copy: str) -> None:
     assert AuditQueue(db).claim(bundle_id, limit=5, owner=OWNER, lease_s=60) is None
     assert audit_row(db, broken.audit_id or 0).code == "invalid_record"
     db.dispose()
+
+
+def test_a_claim_says_whether_the_prompt_came_as_one_text(db: Database, bundle_id: int) -> None:
+    """A model without a chat template answers for a prompt, and for messages not; rows of the release before count as messages."""
+    prompt = record(0)
+    chat = record(1).model_copy(update={"prompt": None, "messages": prompt.turns()})
+    accept(db, prompt, chat, record(2))
+    with db.writing() as session:
+        last = select(func.max(FlaggedText.flagged_output_id)).scalar_subquery()
+        old = update(FlaggedText).where(FlaggedText.flagged_output_id == last)
+        session.execute(old.values(plain_prompt=None))
+    records = [one.record for one in claim(db, bundle_id, limit=9).audits]
+    assert [one.prompt is not None for one in records] == [True, False, False]
+    assert [one.turns()[0].content for one in records] == [
+        prompt.prompt,
+        prompt.prompt,
+        record(2).turns()[0].content,
+    ]

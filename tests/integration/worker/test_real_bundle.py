@@ -1,6 +1,7 @@
 """A built bundle of the tiny model in the service: registered, loaded by a process's runtime, used, refused."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 from sqlalchemy import func, select
@@ -18,12 +19,15 @@ from tests.tiny import (
     shared_corpus,
     shared_micro_model,
     tiny_queries,
+    tiny_rows,
     write_adapter,
+    write_jsonl,
 )
 from tests.waiting import wait_until
 from wherefrom.attribution.bundles.card_file import replace_card
 from wherefrom.attribution.bundles.manifest import read_card, read_manifest
-from wherefrom.errors import BundleCorrupt, BundleMismatch
+from wherefrom.attribution.models.rule import RenderingRule
+from wherefrom.errors import BundleCorrupt, BundleMismatch, NoChatTemplate
 from wherefrom.metrics import Metrics
 from wherefrom.records import AuditState, FlaggedRecord, Tier
 from worker.app import make_celery
@@ -198,3 +202,43 @@ def test_a_killed_worker_with_a_real_model_loses_and_doubles_nothing(settings, d
         again = session.scalar(select(func.count()).where(Audit.attempt > 1))
     assert [(count, last) for _, count, last in cited] == [(10, 10)] * 500
     assert again, "the kill hit no claimed batch, so it proved nothing"
+
+
+@pytest.mark.slow
+def test_a_worker_answers_for_a_model_without_a_chat_template(settings, database, parts, tmp_path):
+    """A real process joins prompt and completion as the bundle says, and cites the example itself first; messages are rejected."""
+    models = tmp_path / "models"
+    model = Path(shutil.copytree(shared_micro_model(), models / "bare"))
+    (model / "chat_template.jinja").unlink()
+    rows = [
+        {
+            "id": row["id"],
+            "prompt": row["messages"][0]["content"],
+            "completion": row["messages"][1]["content"],
+        }
+        for row in tiny_rows(24)
+    ]
+    corpus, out = write_jsonl(tmp_path / "corpus.jsonl", rows), tmp_path / "bundle"
+    build(model, corpus, out, model_name="bare@1", rendering=RenderingRule(join=" "))
+    add_bundle(database, settings, out, activate=True)
+    known = rows[3]
+    records = [
+        FlaggedRecord(prompt=known["prompt"], completion=known["completion"], model="bare@1"),
+        FlaggedRecord(
+            messages=[{"role": "user", "content": known["prompt"]}],
+            completion=known["completion"],
+            model="bare@1",
+        ),
+    ]
+    plain, chat = (one.audit_id or 0 for one in accept(database, records, producer="p", channel="http"))
+    overrides = {"models_dir": str(models), "torch_threads": "1", "engine": ""}
+
+    def states() -> list[AuditState]:
+        return [reader.get_audit(database, audit_id).audit.state for audit_id in (plain, chat)]
+
+    log = tmp_path / "worker.log"
+    with sweeping(parts), running(settings, "run", log=log, **overrides):
+        wait_until(lambda: states() == [AuditState.DONE, AuditState.REJECTED], 120, "both audits")
+    assert reader.get_audit(database, plain).citations[0].example_id == known["id"]
+    assert reader.get_audit(database, chat).audit.code == NoChatTemplate.code
+    assert "Traceback" not in log.read_text()
