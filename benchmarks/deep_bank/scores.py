@@ -14,8 +14,7 @@ import torch
 
 from benchmarks.deep_bank.material import FOLDER, RECIPE, BankQuery, read_bank_queries, read_rows
 from benchmarks.deep_bank.train import ensure_adapter
-from benchmarks.program import report
-from benchmarks.work_folder import save_arrays
+from benchmarks.work_folder import kept_scores
 from scripts.smollm2 import default_cache, ensure_base_model
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles.bundle import Bundle
@@ -30,11 +29,10 @@ from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.models.lora import read_lora
 from wherefrom.attribution.models.model import load_model
 from wherefrom.attribution.models.reading import BundleForm
-from wherefrom.attribution.offline import exact_scores, read_queries
-from wherefrom.attribution.progress import silent
+from wherefrom.attribution.offline import read_queries
 from wherefrom.attribution.whitening import SecondMoments, Whitener
 from wherefrom.evaluation.asking import built_bundle, read_file
-from wherefrom.evaluation.heads import bm25_scores, projected_scores, similarity_scores
+from wherefrom.evaluation.heads import baseline_scores, form_scores
 from wherefrom.records import Query
 from wherefrom.retraining.training import token_rows
 
@@ -53,15 +51,7 @@ def all_scores(work: Path, *, variants: bool) -> dict[str, Matrix]:
     }
     if variants:
         makers["variants"] = bench.variants
-    found: dict[str, Matrix] = {}
-    for name, make in makers.items():
-        file = work / f"scores-{name}.npz"
-        if not file.is_file():
-            save_arrays(file, {key: value.astype(np.float32) for key, value in make().items()})
-            report([f"scored: {name}"])
-        with np.load(file, allow_pickle=False) as stored:
-            found |= {key: stored[key] for key in stored.files}
-    return found
+    return kept_scores(work, makers)
 
 
 class Bench:
@@ -85,12 +75,7 @@ class Bench:
         """Exact scores of a form; the first one brings the baselines along."""
         bundle = self.bundle(form)
         asked = read_file(LanguageAttributor(bundle), FOLDER / "queries.jsonl", max_tokens=RECIPE.max_tokens)
-        found: dict[str, Matrix] = {form: exact_scores(bundle, asked, silent)}
-        found[f"{form}, projected"] = projected_scores(bundle, asked)
-        if form == FORMS[0]:
-            found["bm25"] = bm25_scores(bundle, asked)
-            found["similarity"] = similarity_scores(bundle, asked)
-        return found
+        return form_scores(bundle, asked) | (baseline_scores(bundle, asked) if form == FORMS[0] else {})
 
     def variants(self) -> dict[str, Matrix]:
         """The form `adapter` at each strength and damping, sums of strengths, and the mean of u as a similarity."""

@@ -8,6 +8,7 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,19 @@ from benchmarks.gpu.parity import FORMS
 from benchmarks.gpu.stacked import Member, StackedTraining
 from benchmarks.gpu.subject import Subject, bank_queries
 from benchmarks.program import report
-from wherefrom.atomic import atomic_file
+from benchmarks.work_folder import kept_scores, save_arrays
 from wherefrom.attribution.attributor import LanguageAttributor
-from wherefrom.attribution.bundles.build import build_bundle
-from wherefrom.attribution.bundles.bundle import open_bundle
 from wherefrom.attribution.bundles.options import BuildOptions
 from wherefrom.attribution.memory import memory_errors
 from wherefrom.attribution.models.model import LanguageModel, load_model
 from wherefrom.attribution.models.placement import Placement
+from wherefrom.attribution.models.reading import BundleForm
 from wherefrom.attribution.models.render import TokenRow
-from wherefrom.attribution.offline import exact_scores, prepare_all, read_queries, signals_of_all
+from wherefrom.attribution.offline import read_queries
 from wherefrom.attribution.ranking_metrics import Matrix
 from wherefrom.errors import OutOfMemory
+from wherefrom.evaluation.asking import built_bundle, read_file
+from wherefrom.evaluation.heads import baseline_scores, form_scores
 from wherefrom.retraining.bank import MARK, load_bank
 from wherefrom.retraining.runs import check_mark, query_key
 from wherefrom.retraining.training import token_rows
@@ -131,51 +133,31 @@ def _save(file: Path, one: Member, losses: npt.NDArray[np.float32], *, examples:
         "seconds": np.float64(seconds),
         f"query_loss.{QUERIES}": losses,
     }
-    with atomic_file(file) as unfinished, unfinished.open("wb") as target:
-        np.savez(target, **content)
+    save_arrays(file, content)
 
 
 def score_methods(subject: Subject, outputs: Path, work: Path, placement: Placement) -> dict[str, Matrix]:
     """Scores `[Q, N]` of every method at the model trained on all rows; what has a file in the work folder is read."""
-    found: dict[str, Matrix] = {}
-    for form in FORMS:
-        file = work / f"scores-{form}.npz"
-        if not file.is_file():
-            made = _form_scores(subject, outputs, work / f"bundle-{form}", form=form, placement=placement)
-            with atomic_file(file) as unfinished, unfinished.open("wb") as target:
-                np.savez(target, **{name: value.astype(np.float32) for name, value in made.items()})
-            report([f"scored: {form}"])
-        with np.load(file, allow_pickle=False) as stored:
-            found |= {name: stored[name] for name in stored.files}
-    return found
+    return kept_scores(
+        work,
+        {
+            form: partial(
+                _form_scores, subject, outputs, work / f"bundle-{form}", form=form, placement=placement
+            )
+            for form in FORMS
+        },
+    )
 
 
 def _form_scores(
-    subject: Subject, outputs: Path, out: Path, *, form: Any, placement: Placement
-) -> dict[str, Any]:
+    subject: Subject, outputs: Path, out: Path, *, form: BundleForm, placement: Placement
+) -> dict[str, Matrix]:
     """Exact and projected scores of a form; the first one brings the baselines along."""
     longest = subject.recipe.max_tokens
-    if not out.is_dir():
-        build_bundle(
-            folders=subject.folders,
-            corpus_path=subject.corpus,
-            out=out,
-            options=BuildOptions(form=form, max_tokens=longest, check_learning=False, placement=placement),
-            progress=_silent,
-        )
-    bundle = open_bundle(out, subject.folders, placement=placement)
-    attributor = LanguageAttributor(bundle)
-    prepared = prepare_all(attributor, read_queries(outputs)[0], max_tokens=longest, over_long="truncate")
-    signals = signals_of_all(attributor, prepared)
-    projected = np.stack([one.signals.projected for one in signals])
-    found = {
-        form: exact_scores(bundle, signals, _silent),
-        f"{form}, projected": projected @ np.asarray(bundle.vectors).T,
-    }
-    if form == FORMS[0]:
-        found["bm25"] = np.stack([bundle.lexical.scores(one.text) for one in signals])
-        found["similarity"] = np.stack([one.signals.pooled for one in signals]) @ np.asarray(bundle.pooled).T
-    return found
+    options = BuildOptions(form=form, max_tokens=longest, check_learning=False, placement=placement)
+    bundle = built_bundle(subject.folders, subject.corpus, out, options)
+    asked = read_file(LanguageAttributor(bundle), outputs, max_tokens=longest)
+    return form_scores(bundle, asked) | (baseline_scores(bundle, asked) if form == FORMS[0] else {})
 
 
 def bank_table(subject: Subject, scores: dict[str, Matrix], outputs: Path, folder: Path) -> dict[str, Any]:
@@ -197,7 +179,3 @@ def bank_table(subject: Subject, scores: dict[str, Matrix], outputs: Path, folde
         "seconds_per_model": float(np.mean(bank.seconds)),
         "figures": figures,
     }
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    """No progress."""

@@ -19,6 +19,7 @@ from wherefrom.attribution.bundles.build import Progress
 from wherefrom.attribution.bundles.bundle import Bundle
 from wherefrom.attribution.effect_score import EffectScoreParts, effect_scores
 from wherefrom.attribution.offline import exact_scores
+from wherefrom.attribution.progress import silent
 from wherefrom.attribution.query import ReadQuery, ScoredQuery, TokenizedQuery
 from wherefrom.attribution.ranking_metrics import Matrix
 
@@ -64,6 +65,20 @@ def similarity_scores(bundle: Bundle, queries: Sequence[ReadQuery]) -> Matrix:
 def projected_scores(bundle: Bundle, queries: Sequence[ReadQuery]) -> Matrix:
     """The projection's estimate of the influence, `[Q, N]`."""
     return np.stack([np.asarray(bundle.vectors @ one.signals.projected) for one in queries])
+
+
+def form_scores(bundle: Bundle, queries: Sequence[ReadQuery]) -> dict[str, Matrix]:
+    """Scores of a bundle's form by name: every pair exact, and as the projection estimates it."""
+    form = bundle.manifest.parameters.form
+    return {
+        form: exact_scores(bundle, queries, silent),
+        f"{form}, projected": projected_scores(bundle, queries),
+    }
+
+
+def baseline_scores(bundle: Bundle, queries: Sequence[ReadQuery]) -> dict[str, Matrix]:
+    """Scores of what needs no gradient, by name."""
+    return {"bm25": bm25_scores(bundle, queries), "similarity": similarity_scores(bundle, queries)}
 
 
 def stored_influence(projected: Matrix, queries: Sequence[ScoredQuery]) -> Matrix:

@@ -63,7 +63,7 @@ def test_ceiling_needs_the_same_subsets() -> None:
 def test_a_bank_of_another_corpus_is_refused() -> None:
     """The text gives both counts."""
     truth, _ = bank()
-    with pytest.raises(ConfigurationError, match="30 training examples and 6 queries, the bundle has 31"):
+    with pytest.raises(ConfigurationError, match=r"30 training examples and 6 queries\. The bundle has 31"):
         truth.check(examples=31, queries=6)
 
 
