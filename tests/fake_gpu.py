@@ -87,7 +87,7 @@ def read(language: LanguageModel, form: str) -> Signals:
         numbers = sum(layer.rank for layer in layers)
         adjoint = Adjoint(torch.zeros(2 * language.hidden_size, numbers)).to(torch.device(GPU))
         return ForwardAdapterReader(language, layers, similarity_layer=2, adjoint=adjoint).read(ROWS)
-    return SignalReader(language, form=form, layers=(1, 3), similarity_layer=2).read(ROWS)  # type: ignore[arg-type]
+    return SignalReader(language, form=form, layers=(1, 3), similarity_layer=2).read(ROWS)  # type: ignore[arg-type]  # a form that a case names as text
 
 
 def signal_checks(language: LanguageModel) -> Iterator[tuple[str, Callable[[], list[str]]]]:
@@ -168,7 +168,7 @@ _made_on_cpu = torch.tensor
 
 def tensor(data: object, *, device: torch.device | str | None = None, **more: object) -> Tensor:
     """`torch.tensor` without its numbers, which torch would look at on its spare device."""
-    made = _made_on_cpu(data, **more)  # type: ignore[arg-type]
+    made = _made_on_cpu(data, **more)  # type: ignore[arg-type]  # options of several types
     return torch.empty(made.shape, dtype=made.dtype, device=device)
 
 
