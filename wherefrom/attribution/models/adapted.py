@@ -195,17 +195,25 @@ class AdapterReader(SignalReader):
     def _at_layer(
         self, layer: AdaptedLinear, caught: _Caught, _module: Any, inputs: tuple[Tensor, ...], output: Tensor
     ) -> Tensor:
-        """A forward hook: weakens the adapter, and in a pass with a graph keeps u now and v when the gradient comes."""
+        """A forward hook: weakens the adapter, and keeps u of a pass over completions now and v when the gradient comes.
+
+        What is given back, m s B u with m = 1 - strength, has the gradient -m v with respect to u, so backpropagation itself computes v.
+        """
         seen = inputs[0].float()
         states = torch.nn.functional.linear(seen, layer.low)  # [B, W, r]
         missing = self._missing * torch.nn.functional.linear(states, layer.high)
         weakened: Tensor = output - missing.to(output.dtype)
+        whole = layer.read_low is layer.low
         if not self._in_prompt:
-            whole = layer.read_low is layer.low
             read = states if whole else torch.nn.functional.linear(seen, layer.read_low)
             caught.states.append(read.detach())
         if weakened.requires_grad:
-            weakened.register_hook(lambda gradient: caught.errors.append(gradient.float() @ layer.read_high))
+            if whole and self._missing:
+                states.register_hook(lambda gradient: caught.errors.append(gradient / -self._missing))
+            else:
+                weakened.register_hook(
+                    lambda gradient: caught.errors.append(gradient.float() @ layer.read_high)
+                )
         return weakened
 
     def _fill_cache(
