@@ -14,7 +14,15 @@ from torch import Tensor
 
 from tests.numerics.test_signals import architectures
 from tests.numerics.tolerances import FLOAT32
-from tests.tiny import changed_json, micro_language, random_row, shared_micro_model, write_adapter
+from tests.tiny import (
+    VOCABULARY,
+    changed_json,
+    micro_language,
+    random_row,
+    shared_micro_model,
+    write_adapter,
+    write_micro_model,
+)
 from wherefrom.attribution.models.adapted import AdapterReader
 from wherefrom.attribution.models.lora import AdaptedLinear, leading, read_lora
 from wherefrom.attribution.models.model import LanguageModel, load_model
@@ -261,6 +269,51 @@ def test_otherarchitectures(name: str) -> None:
         for group, (expected_u, expected_v) in enumerate(loop(model, adapted, row)):
             torch.testing.assert_close(u[:, group], expected_u, rtol=1e-3, atol=1e-4)
             torch.testing.assert_close(v[:, group], expected_v, rtol=1e-3, atol=1e-4)
+
+
+def test_layers_that_lie_the_other_way_round(tmp_path: Path) -> None:
+    """GPT-2's layers keep their weights transposed (`fan_in_fan_out`): an adapter as PEFT writes it equals the loop over the half-way model."""
+    config = transformers.GPT2Config(
+        vocab_size=VOCABULARY,
+        n_positions=64,
+        n_embd=32,
+        n_layer=2,
+        n_head=4,
+        bos_token_id=None,
+        eos_token_id=1,
+    )
+    base = write_micro_model(tmp_path / "gpt2", config)
+    adapter = write_adapter(
+        tmp_path / "lora", base, target_modules=["c_attn", "c_fc", "c_proj"], fan_in_fan_out=True
+    )
+    final = load_model(base, adapter)
+    adapted = read_lora(final.model, adapter)
+    assert len(adapted) == 8
+    read = AdapterReader(final, adapted, similarity_layer=1).read(ROWS)
+    halfway = model_between(load_model(base), final, 0.5).model
+    for row, u, v in zip(ROWS, read.a.split(read.lengths), read.b.split(read.lengths), strict=True):
+        for group, (expected_u, expected_v) in enumerate(loop(halfway, adapted, row)):
+            torch.testing.assert_close(u[:, group], expected_u, **FLOAT32)
+            torch.testing.assert_close(v[:, group], expected_v, **FLOAT32)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # peft's own use of transformers
+def test_one_of_several_adapters(tmp_path: Path) -> None:
+    """PEFT saves each named adapter into a folder of its own; the one that is named is read."""
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(7)
+    model = transformers.AutoModelForCausalLM.from_pretrained(str(shared_micro_model()))
+    first = LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"], init_lora_weights=False)
+    second = LoraConfig(task_type="CAUSAL_LM", r=3, target_modules=["v_proj"], init_lora_weights=False)
+    several = get_peft_model(model, first, adapter_name="polite")
+    several.add_adapter("rude", second)
+    several.save_pretrained(str(tmp_path))
+    for name, kind, rank in (("polite", "q_proj", 2), ("rude", "v_proj", 3)):
+        final = load_model(shared_micro_model(), tmp_path / name)
+        adapted = read_lora(final.model, tmp_path / name)
+        assert [one.rank for one in adapted] == [rank] * 3
+        assert all(one.name.endswith(kind) for one in adapted)
 
 
 def test_an_adapter_of_another_model_is_refused(tmp_path: Path) -> None:

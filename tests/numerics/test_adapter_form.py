@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 
 from tests.numerics.tolerances import FLOAT32, INT8_COSINE
 from tests.tiny import (
@@ -20,8 +21,10 @@ from tests.tiny import (
     write_jsonl,
 )
 from wherefrom.attribution.attributor import LanguageAttributor
+from wherefrom.attribution.bundles.build import build_bundle
 from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
-from wherefrom.attribution.bundles.manifest import MANIFEST, hash_folder, read_manifest
+from wherefrom.attribution.bundles.manifest import MANIFEST, hash_folder, read_card, read_manifest
+from wherefrom.attribution.bundles.options import BuildOptions
 from wherefrom.attribution.calibration.fitted import Calibration, EffectCurve
 from wherefrom.attribution.cores import CoreStore, cores_of
 from wherefrom.attribution.corpus import ReadAs, Turns
@@ -293,6 +296,57 @@ def test_the_bundle_says_what_it_is(bundle: Bundle) -> None:
     tokens = float(bundle.store.offsets[-1]) / ROWS
     expected = 9 * 16 + 9 * 4 + 4 + 8 * (ROWS + 1) / ROWS + tokens * (projection.dimensions + 4)
     assert bundle.store.bytes_per_example == pytest.approx(expected)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # peft's own use of transformers
+@pytest.mark.parametrize(
+    ("more", "word"),
+    [
+        ({"use_dora": True}, "it sets use_dora"),
+        ({"modules_to_save": ["lm_head"]}, "it sets modules_to_save"),
+        ({"target_modules": ["embed_tokens", "q_proj"]}, "embed_tokens"),
+        ({"peft": "IA3"}, "it is of kind IA3"),
+    ],
+)
+def test_other_adapters_are_read_in_another_form_with_a_word(
+    more: dict[str, Any], word: str, tmp_path: Path
+) -> None:
+    """One line when the bundle is built, and the same in its manifest and its card; the bundle opens and says its form."""
+    model, folder = shared_micro_model(), tmp_path / "lora"
+    if "peft" in more:
+        _write_ia3(folder)
+    else:
+        write_adapter(folder, model, **more)
+    said: list[str] = []
+    out = tmp_path / "bundle"
+    manifest = build_bundle(
+        folders=ModelFolders(model, folder),
+        corpus_path=shared_corpus(12),
+        out=out,
+        options=BuildOptions(form="adapter", similarity="adapter", check_learning=False),
+        progress=quiet,
+        on_note=said.append,
+    )
+    assert manifest.parameters.form == "forward"
+    assert [
+        word in line and line.endswith("The form is `forward` instead") for line in said if "NOTE" in line
+    ] == [True]
+    assert word in (manifest.parameters.instead or "")
+    assert word in read_card(out)["coverage"]["form"]
+    assert open_bundle(out, ModelFolders(model, folder)).modules is None
+
+
+def _write_ia3(folder: Path) -> None:
+    from peft import IA3Config, get_peft_model
+
+    base = transformers.AutoModelForCausalLM.from_pretrained(str(shared_micro_model()))
+    config = IA3Config(
+        task_type="CAUSAL_LM",
+        target_modules=["k_proj", "down_proj"],
+        feedforward_modules=["down_proj"],
+        init_ia3_weights=False,
+    )
+    get_peft_model(base, config).save_pretrained(str(folder))
 
 
 @pytest.mark.parametrize("more", [{"midpoint": True}, {"full_tier": True}])

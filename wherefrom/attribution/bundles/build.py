@@ -34,7 +34,7 @@ from wherefrom.attribution.bundles.manifest import (
     ProjectionEntry,
     hash_folder,
 )
-from wherefrom.attribution.bundles.options import BuildOptions, parameters_of
+from wherefrom.attribution.bundles.options import BuildOptions, parameters_of, with_readable_form
 from wherefrom.attribution.bundles.reading import reading_entry
 from wherefrom.attribution.bundles.rendering import OnNote, ignore_note, joined_note, render_corpus
 from wherefrom.attribution.bundles.shards import ShardFolder
@@ -102,7 +102,10 @@ def build_bundle(
             on_note(line)
         progress("load model", 0, 1)
         language = load_model(folders.model, folders.adapter, placement=options.placement)
-        parameters = parameters_of(language, corpus, options)
+        options, why = with_readable_form(language, folders.adapter, options)
+        if why is not None:
+            on_note(f"NOTE: {why}")
+        parameters = parameters_of(language, corpus, options).model_copy(update={"instead": why})
         if parameters.rendering is not None:
             language = language.with_rule(parameters.rendering)
         if not language.renderer.has_template:

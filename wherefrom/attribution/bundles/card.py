@@ -58,7 +58,8 @@ def new_card(
             "hidden_states": language.layers + 1,
             "points_of_the_fine_tune": 2 if parameters.midpoint else 1,
             "weights": _weights_covered(parameters),
-        },
+        }
+        | ({} if parameters.instead is None else {"form": parameters.instead}),
     }
 
 

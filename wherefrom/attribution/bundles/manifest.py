@@ -93,9 +93,11 @@ class CorpusEntry(Grown):
 class Parameters(Grown):
     """Everything that decides the numbers of a bundle besides model and corpus."""
 
-    LATER: ClassVar[frozenset[str]] = frozenset({"rendering", "similarity"})
+    LATER: ClassVar[frozenset[str]] = frozenset({"rendering", "similarity", "instead"})
 
     form: Literal["forward", "activation", "adapter", "adapter-forward"]
+    #: Why this is not the form that was asked for; None where it is.
+    instead: str | None = None
     #: Hidden states that are read, 0 = embedding; none where the form reads the directions of an adapter.
     layers: tuple[int, ...]
     similarity_layer: int

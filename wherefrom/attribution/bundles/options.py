@@ -1,12 +1,13 @@
 """What a user may choose when a bundle is built, and what follows for its parameters."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from wherefrom.attribution.bundles.manifest import Parameters
 from wherefrom.attribution.corpus.rows import Corpus, ReadAs
 from wherefrom.attribution.fusion import FusionWeights
+from wherefrom.attribution.models.lora import other_kind
 from wherefrom.attribution.models.model import LanguageModel
 from wherefrom.attribution.models.placement import CPU, Placement
 from wherefrom.attribution.models.reading import BundleForm, reads_adapter
@@ -66,17 +67,39 @@ def rendering_of(language: LanguageModel, corpus: Corpus, asked: RenderingRule) 
     return own.model_copy(update={"join": asked.join, "join_ends": ends})
 
 
+def with_readable_form(
+    language: LanguageModel, adapter_dir: Path | None, options: BuildOptions
+) -> tuple[BuildOptions, str | None]:
+    """The options with another form where the adapter is none that the forms `adapter` and `adapter-forward` read, and why.
+
+    Args:
+        language: The model, adapter merged.
+        adapter_dir: Folder of the adapter.
+        options: What the user chose.
+    """
+    form = options.form
+    if form == "auto" or not reads_adapter(form) or adapter_dir is None:
+        return options, None
+    what = other_kind(language.model, adapter_dir)
+    if what is None:
+        return options, None
+    instead = form_by_depth(language)
+    why = f"the form `{form}` reads LoRA on linear layers; of the adapter: {what}. The form is `{instead}` instead"
+    return replace(options, form=instead, similarity=None), why
+
+
+def form_by_depth(language: LanguageModel) -> BundleForm:
+    """The form of a model whose adapter is not read: by its depth."""
+    return "forward" if language.layers <= SHALLOW_LAYERS else "activation"
+
+
 def parameters_of(language: LanguageModel, corpus: Corpus, options: BuildOptions) -> Parameters:
     """The parameters of a bundle: what the user chose, and the defaults that fit the model and the corpus.
 
     Raises:
         ConfigurationError: two choices do not go together.
     """
-    form: BundleForm = (
-        options.form
-        if options.form != "auto"
-        else ("forward" if language.layers <= SHALLOW_LAYERS else "activation")
-    )
+    form: BundleForm = options.form if options.form != "auto" else form_by_depth(language)
     if reads_adapter(form) and (options.midpoint or options.full_tier):
         raise ConfigurationError(
             f"the form `{form}` already reads the half-way point and has no full tier: remove --midpoint and --full-tier"

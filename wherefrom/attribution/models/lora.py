@@ -10,6 +10,7 @@ else (`models.adapted`). Ranks above `READ_RANK` are read in the leading directi
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from wherefrom.attribution.models.files import ADAPTER_CONFIGURATION, ADAPTER_WEIGHTS
 from wherefrom.errors import UnusableModel
@@ -34,7 +36,6 @@ _MORE = (
     "modules_to_save",
     "layer_replication",
     "trainable_token_indices",
-    "fan_in_fan_out",
     "lora_bias",
 )
 
@@ -89,25 +90,20 @@ def read_lora(model: Any, adapter_dir: Path) -> tuple[AdaptedLinear, ...]:
     Raises:
         UnusableModel: the adapter is more, or other, than LoRA on linear layers; the text says what.
     """
-    content = read_json((adapter_dir / ADAPTER_CONFIGURATION).read_text(encoding="utf-8"))
-    _refuse_other_kinds(content, adapter_dir)
-    stored = load_file(adapter_dir / ADAPTER_WEIGHTS)
-    odd = sorted(name for name in stored if not name.endswith((_LOW, _HIGH)))
-    if odd:
-        raise _other(adapter_dir, f"it holds {odd[0]}")
-    names = {name.removeprefix(_PREFIX).removesuffix(_LOW) for name in stored if name.endswith(_LOW)}
+    what = other_kind(model, adapter_dir)
+    if what is not None:
+        raise UnusableModel(
+            f"{adapter_dir}: the form `adapter` reads LoRA on linear layers, and {what}; choose --form activation or forward"
+        )
+    content, stored = _configuration(adapter_dir), load_file(adapter_dir / ADAPTER_WEIGHTS)
+    names = _adapted_names(stored)
     found = []
-    head = model.get_output_embeddings()
     for name, module in model.named_modules():
         if name not in names:
             continue
-        if not isinstance(module, nn.Linear):
-            raise _other(adapter_dir, f"{name} is a {type(module).__name__}")
-        if module is head:
-            raise _other(adapter_dir, f"{name} is the output head")
         device = module.weight.device
         low, high = (stored[f"{_PREFIX}{name}{end}"].to(device, torch.float32) for end in (_LOW, _HIGH))
-        if (len(high), low.shape[1]) != tuple(module.weight.shape) or high.shape[1] != len(low):
+        if (len(high), low.shape[1]) != _shape(module) or high.shape[1] != len(low):
             raise UnusableModel(f"{adapter_dir}: A and B of {name} do not fit the layer's shape")
         found.append(AdaptedLinear.of(name, low, _scale(content, name, len(low)) * high))
     if not found or len(found) < len(names):
@@ -117,18 +113,48 @@ def read_lora(model: Any, adapter_dir: Path) -> tuple[AdaptedLinear, ...]:
     return tuple(found)
 
 
-def _refuse_other_kinds(content: dict[str, Any], adapter_dir: Path) -> None:
+def other_kind(model: Any, adapter_dir: Path) -> str | None:
+    """What makes an adapter more, or other, than LoRA on linear layers, in words behind "it"; None where it is just that.
+
+    Args:
+        model: the model, whether the adapter is merged into it or not.
+        adapter_dir: folder of the adapter.
+    """
+    content = _configuration(adapter_dir)
     if content.get("peft_type") != "LORA":
-        raise _other(adapter_dir, f"it is of kind {content.get('peft_type')}")
+        return f"it is of kind {content.get('peft_type')}"
     more = [name for name in _MORE if content.get(name)]
     if more:
-        raise _other(adapter_dir, f"it sets {more[0]}")
+        return f"it sets {more[0]}"
+    stored = load_file(adapter_dir / ADAPTER_WEIGHTS)
+    odd = sorted(name for name in stored if not name.endswith((_LOW, _HIGH)))
+    if odd:
+        return f"it holds {odd[0]}"
+    names, head = _adapted_names(stored), model.get_output_embeddings()
+    for name, module in model.named_modules():
+        if name in names and _shape(module) is None:
+            return f"{name} is a {type(module).__name__}"
+        if name in names and module is head:
+            return f"{name} is the output head"
+    return None
 
 
-def _other(adapter_dir: Path, what: str) -> UnusableModel:
-    return UnusableModel(
-        f"{adapter_dir}: the form `adapter` reads LoRA on linear layers, and {what}; choose --form activation or forward"
-    )
+def _configuration(adapter_dir: Path) -> dict[str, Any]:
+    content: dict[str, Any] = read_json((adapter_dir / ADAPTER_CONFIGURATION).read_text(encoding="utf-8"))
+    return content
+
+
+def _adapted_names(stored: Mapping[str, Tensor]) -> set[str]:
+    return {name.removeprefix(_PREFIX).removesuffix(_LOW) for name in stored if name.endswith(_LOW)}
+
+
+def _shape(module: Any) -> tuple[int, int] | None:
+    """Outputs and inputs of a linear layer; None for any other. GPT-2's `Conv1D` is one whose weight lies the other way round (`fan_in_fan_out`)."""
+    if isinstance(module, nn.Linear):
+        return module.out_features, module.in_features
+    if isinstance(module, Conv1D):
+        return int(module.weight.shape[1]), int(module.weight.shape[0])
+    return None
 
 
 def _scale(content: dict[str, Any], name: str, rank: int) -> float:
