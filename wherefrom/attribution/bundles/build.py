@@ -21,7 +21,12 @@ from wherefrom.atomic import disk_errors, move_folder, write_text
 from wherefrom.attribution.bundles.adapter_files import write_adapter_files
 from wherefrom.attribution.bundles.card import learning_on_card, new_card, reading_coverage
 from wherefrom.attribution.bundles.examples import write_examples
-from wherefrom.attribution.bundles.features import feature_writer, write_projection
+from wherefrom.attribution.bundles.features import (
+    feature_writer,
+    write_encoded,
+    write_no_calibration,
+    write_projection,
+)
 from wherefrom.attribution.bundles.learned import check_learned
 from wherefrom.attribution.bundles.manifest import (
     CARD,
@@ -54,13 +59,7 @@ from wherefrom.attribution.models.reading import make_reader, ranks_of
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.attribution.models.rows import RenderedRow
 from wherefrom.attribution.models.trajectory import ReadsSignals, load_halfway
-from wherefrom.attribution.retrieval.encoder import (
-    ENCODED,
-    ENCODED_INDEX,
-    ENCODER,
-    SentenceEncoder,
-    copy_encoder,
-)
+from wherefrom.attribution.retrieval.encoder import SentenceEncoder
 from wherefrom.attribution.retrieval.index import ORIGINALS, HnswIndex, originals_of
 from wherefrom.attribution.retrieval.lexical import LexicalIndex
 from wherefrom.attribution.retrieval.pooling import Pooling
@@ -212,7 +211,7 @@ class _Build:
         if self._parameters.full_tier:
             with self._timed("full_tier"):
                 build_path(self._points, rows, bundle=self._bundle, progress=self._progress)
-        self._write_calibration()
+        write_no_calibration(self._bundle)
         self._write_card(rows, projection, mean_loss=loss, split_pass=reader.split_pass)
         manifest = self._write_manifest(rows, projection)
         open_to_readers(self._bundle, MANIFEST)
@@ -331,18 +330,8 @@ class _Build:
         if self._encoder is None:
             return
         folder, encoder = self._encoder
-        copy_encoder(folder, self._bundle / ENCODER)
-        vectors = encoder.embed(texts)
-        np.save(self._bundle / "features" / ENCODED, vectors)
-        HnswIndex.build(vectors, self._originals).save(self._bundle / "index" / ENCODED_INDEX)
+        write_encoded(self._bundle, folder, encoder, texts=texts, originals=self._originals)
         self._progress("encode texts", len(texts), len(texts))
-
-    def _write_calibration(self) -> None:
-        content = {
-            "fitted": False,
-            "reason": "neither controls nor a bank of retrained models were given, so confidence and effect_nats stay empty",
-        }
-        (self._bundle / "calibration.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
     def _write_card(
         self,

@@ -1,10 +1,12 @@
 """Writes the features of a corpus and their projection into a bundle, as its form stores them."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +15,14 @@ from wherefrom.attribution.cores import CoreStore, CoreWriter
 from wherefrom.attribution.factors import Factors, FactorStore, FactorWriter, pack
 from wherefrom.attribution.models.reading import BundleForm, reads_adapter
 from wherefrom.attribution.retrieval.core_projection import CoreProjection
+from wherefrom.attribution.retrieval.encoder import (
+    ENCODED,
+    ENCODED_INDEX,
+    ENCODER,
+    SentenceEncoder,
+    copy_encoder,
+)
+from wherefrom.attribution.retrieval.index import HnswIndex, Rows
 from wherefrom.attribution.retrieval.projection import Projection, choose_size
 
 FEATURES, PROJECTION = "features", "projection.safetensors"
@@ -75,6 +85,33 @@ def write_projection(
     return projection.apply_all(store), _entry(
         file, groups, (size.rank_a, size.rank_b), dimensions=projection.dimensions, budget_bytes=budget_bytes
     )
+
+
+def write_encoded(
+    bundle: Path, folder: Path, encoder: SentenceEncoder, *, texts: Sequence[str], originals: Rows
+) -> None:
+    """A sentence encoder, its vectors of the corpus and their index.
+
+    Args:
+        bundle: folder that is being built.
+        folder: the encoder's own folder.
+        encoder: the encoder, loaded.
+        texts: of the corpus.
+        originals: the first row with each row's text.
+    """
+    copy_encoder(folder, bundle / ENCODER)
+    vectors = encoder.embed(texts)
+    np.save(bundle / FEATURES / ENCODED, vectors)
+    HnswIndex.build(vectors, originals).save(bundle / "index" / ENCODED_INDEX)
+
+
+def write_no_calibration(bundle: Path) -> None:
+    """The calibration of a bundle that has none yet."""
+    content = {
+        "fitted": False,
+        "reason": "neither controls nor a bank of retrained models were given, so confidence and effect_nats stay empty",
+    }
+    (bundle / "calibration.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _entry(
