@@ -84,9 +84,11 @@ def test_there_is_one_writer_of_whole_files():
 
 
 #: A check that is switched off on a line; and how it is done: with its rule, and the reason behind it.
-_SWITCHED_OFF = re.compile(r"# (?:noqa|type: ignore|pyright: ignore)")
+_SWITCHED_OFF = re.compile(
+    r"# ?(?:(?:ruff|flake8): ?)?(?:noqa|type: ?ignore|pyright: ?ignore|mypy: |nosec)", re.IGNORECASE
+)
 _WITH_REASON = re.compile(
-    r"# (?:noqa: [A-Z]+\d+(?:, ?[A-Z]+\d+)*|type: ignore\[[a-z-]+(?:, ?[a-z-]+)*\]) +(?:- |# )\w"
+    r"# (?:(?:ruff: )?noqa: [A-Z]+\d+(?:, ?[A-Z]+\d+)*|type: ignore\[[a-z-]+(?:, ?[a-z-]+)*\]) +(?:- |# )\w"
 )
 
 
