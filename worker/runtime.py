@@ -1,5 +1,6 @@
 """What one attributing process holds: the queue of audits, attributors over bundles."""
 
+import gc
 import threading
 from collections import OrderedDict
 from typing import Unpack
@@ -7,7 +8,7 @@ from typing import Unpack
 from db import catalogue
 from db.audit_queue import AuditQueue
 from wherefrom.attribution.interface import Attributor
-from wherefrom.errors import PermanentError, TransientError
+from wherefrom.errors import OutOfMemory, PermanentError, TransientError
 from wherefrom.logs import get_logger
 from wherefrom.records import BundleInfo
 from wherefrom.settings import Settings
@@ -85,10 +86,22 @@ class Runtime(ProcessRuntime):
         loading = loading_file(self.settings, bundle.id)
         loading.beat(bundle=bundle.name)
         try:
-            self._loaded[bundle.id] = self._engine.open_attributor(bundle)
+            self._loaded[bundle.id] = self._open(bundle)
         finally:
             loading.remove()
         log.info("bundle_loaded", bundle=bundle.name, seconds=round(self.clock() - started, 3))
+
+    def _open(self, bundle: BundleInfo) -> Attributor:
+        """The engine over a bundle; where it does not fit beside the others, which may hold most of a GPU, these make room."""
+        try:
+            return self._engine.open_attributor(bundle)
+        except OutOfMemory:
+            if not self._loaded:
+                raise
+        log.warning("engines_made_room", bundle=bundle.name, count=len(self._loaded))
+        self._loaded.clear()
+        gc.collect()  # models hold cycles, and their memory is wanted now
+        return self._engine.open_attributor(bundle)
 
     def close(self) -> None:
         """Let go of the engines and of the database's connections."""

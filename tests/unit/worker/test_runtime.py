@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.overlap_engine import OverlapEngine
-from wherefrom.errors import BundleCorrupt
+from wherefrom.errors import BundleCorrupt, OutOfMemory
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
 from worker.liveness import loading_file, refusal_file
@@ -50,12 +50,16 @@ def runtime(made, explained, monkeypatch, tmp_path):
             made.append(bundle.id)
             if bundle.id == 13:
                 raise BundleCorrupt("13")
+            if bundle.id == 98 or (bundle.id == 99 and held):
+                raise OutOfMemory(f"{bundle.id} does not fit")
             return bundle.id
 
     database: Any = NoDatabase()
     hints: Any = None
     settings = Settings(state_dir=tmp_path)
-    return Runtime(settings, database=database, hints=hints, metrics=Metrics(), engine=Loading(settings))
+    made_here = Runtime(settings, database=database, hints=hints, metrics=Metrics(), engine=Loading(settings))
+    held = made_here._loaded
+    return made_here
 
 
 class Bundle:
@@ -72,6 +76,18 @@ def test_an_engine_is_loaded_once_and_makes_room_when_unused(runtime, made):
     for bundle_id in (1, 2, 1, 3, 1, 2):
         assert runtime.attributor(bundle_id) == bundle_id
     assert made == [1, 2, 3, 2]
+
+
+def test_a_bundle_that_does_not_fit_beside_others_gets_their_room(runtime, made):
+    """Else a GPU that holds the old bundle would never take the new one; where it is alone, the error stands."""
+    with pytest.raises(OutOfMemory):
+        runtime.attributor(98)
+    assert made == [98], "nothing could make room"
+    made.clear()
+    runtime.attributor(1)
+    assert runtime.attributor(99) == 99
+    assert made == [1, 99, 99]
+    assert not runtime.has_loaded(1)
 
 
 def test_a_refused_bundle_is_not_loaded_with_every_hint(runtime, made, explained):
