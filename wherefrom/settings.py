@@ -1,6 +1,7 @@
 """All settings, read from the environment (prefix `WHEREFROM_`) and from nowhere else."""
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -84,7 +85,6 @@ class Settings(BaseSettings):
     )
     device: str = Field(
         default="auto",
-        pattern=r"^(auto|cpu|cuda(:(0|[1-9][0-9]*))?)$",
         description="Device of the model: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`. With `auto` and `cuda`, process i of a worker takes GPU i modulo their number.",
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
@@ -247,6 +247,13 @@ class Settings(BaseSettings):
     def _readable(cls, url: SecretStr) -> SecretStr:
         """A password may hold `#`, `/`, `?` and `@`: libraries read them only percent-encoded."""
         return SecretStr(readable_url(url.get_secret_value()))
+
+    @field_validator("device")
+    @classmethod
+    def _named(cls, device: str) -> str:
+        if re.fullmatch(r"auto|cpu|cuda(:(0|[1-9]\d*))?", device) is None:
+            raise ValueError(f"{device!r} is no device; use auto, cpu, cuda or cuda:N")
+        return device
 
     @field_validator("redis_url")
     @classmethod

@@ -110,7 +110,7 @@ def test_a_bundle_of_the_cpu_is_served_anywhere(placement, tmp_path):
     assert found[0][1] == found[1][1]
 
 
-@pytest.mark.parametrize("form", ["activation", "adapter"])
+@pytest.mark.parametrize("form", ["activation", "adapter", "adapter-forward"])
 def test_a_bundle_is_built_there(placement, folders, tmp_path, form):
     """Whitening, kernel norms and projection come out as on the CPU, and the manifest says what it was built on."""
     built = []
