@@ -1,0 +1,30 @@
+"""The tables, in the vocabulary of the glossary; the migrations build them, a test holds the two together.
+
+Everything that is filtered or sorted is a column with an index. Texts of flagged outputs stand apart in `flagged_text`, so that
+they can be erased and lists stay small. Sign rule of all scores: positive = made the flagged output more likely.
+"""
+
+from db.models.audits import Audit, Citation, FlaggedOutput, FlaggedText, Measurement, Review, Verdict
+from db.models.columns import Base
+from db.models.corpora import Bundle, Corpus, ModelRevision, TrainingExample
+from db.models.service import ApiKey, CounterTotal, Producer, SchemaRelease, TrailEvent
+
+__all__ = [
+    "ApiKey",
+    "Audit",
+    "Base",
+    "Bundle",
+    "Citation",
+    "Corpus",
+    "CounterTotal",
+    "FlaggedOutput",
+    "FlaggedText",
+    "Measurement",
+    "ModelRevision",
+    "Producer",
+    "Review",
+    "SchemaRelease",
+    "TrailEvent",
+    "TrainingExample",
+    "Verdict",
+]

@@ -1,0 +1,222 @@
+"""Flagged outputs, their audits, the citations found, and what was measured or judged about them."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import Boolean, CheckConstraint, ForeignKey, Index, UniqueConstraint, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from db.models.columns import BIG, Base, Id, Now, Sha256, Short, reference, stored_enum
+from wherefrom.records import AuditState, MeasurementState, Method, Severity, Tier
+
+
+class Verdict(StrEnum):
+    """What an auditor finds about a citation or about a whole audit."""
+
+    CONFIRMED = "confirmed"
+    REFUTED = "refuted"
+    UNCLEAR = "unclear"
+
+
+class FlaggedOutput(Base):
+    """A production output sent for review, without its text; the same key of one producer is stored once."""
+
+    __tablename__ = "flagged_output"
+    __table_args__ = (
+        UniqueConstraint("producer", "idempotency_key"),
+        Index(None, "model", "received_at"),
+        Index(None, "reason", "received_at"),
+    )
+
+    id: Mapped[Id]
+    producer: Mapped[Short]
+    idempotency_key: Mapped[Short]
+    content_sha256: Mapped[Sha256]
+    model: Mapped[Short]
+    reason: Mapped[Short]
+    severity: Mapped[Severity] = mapped_column(stored_enum(Severity, "severity"))
+    occurred_at: Mapped[datetime | None]
+    received_at: Mapped[Now]
+    labels: Mapped[dict[str, Any]]
+    channel: Mapped[Short]
+    erased_at: Mapped[datetime | None]
+
+
+class FlaggedText(Base):
+    """The text of a flagged output; erasing an output deletes this row and nothing else."""
+
+    __tablename__ = "flagged_text"
+
+    flagged_output_id: Mapped[int] = mapped_column(
+        BIG, ForeignKey("flagged_output.id"), primary_key=True, autoincrement=False
+    )
+    turns: Mapped[list[Any]]
+    completion: Mapped[str]
+    token_ids: Mapped[list[Any] | None]
+    spans: Mapped[list[Any]]
+    preferred: Mapped[str | None]
+    #: The prompt came as one text, not as messages. None in rows of a release that did not ask.
+    plain_prompt: Mapped[bool | None]
+
+
+class Audit(Base):
+    """One attribution run over one flagged output. `attempt` only ever grows: it is the fencing token.
+
+    The pending row is also the queue's outbox: hints on Redis may be lost, this row is not.
+    """
+
+    __tablename__ = "audit"
+    __table_args__ = (
+        UniqueConstraint("flagged_output_id", "bundle_id"),
+        Index(
+            "ix_audit_claim",
+            "bundle_id",
+            "priority",
+            "id",
+            sqlite_where=text("state = 'pending'"),
+            postgresql_where=text("state = 'pending'"),
+        ),
+        Index(
+            "ix_audit_lease",
+            "bundle_id",
+            "lease_until",
+            sqlite_where=text("state = 'running'"),
+            postgresql_where=text("state = 'running'"),
+        ),
+        Index(None, "created_at", "id"),
+        Index(None, "state", "created_at", "id"),
+        Index(None, "bundle_id", "created_at", "id"),
+        Index(None, "top_source", "created_at", "id"),
+        Index(None, "conformal_p"),
+        CheckConstraint("state <> 'pending' OR bundle_id IS NOT NULL", name="pending_has_bundle"),
+        CheckConstraint("(state = 'running') = (lease_owner IS NOT NULL)", name="running_has_owner"),
+    )
+
+    id: Mapped[Id]
+    flagged_output_id: Mapped[int] = reference("flagged_output.id")
+    bundle_id: Mapped[int | None] = reference("bundle.id")
+    state: Mapped[AuditState] = mapped_column(stored_enum(AuditState, "state"))
+    code: Mapped[Short | None]
+    reason: Mapped[str | None]
+    attempt: Mapped[int] = mapped_column(default=0)
+    #: Claims that do not count: those before a requeue, and those that ended before work on this audit alone began.
+    #: `attempt - attempt_floor` counts against the limit.
+    attempt_floor: Mapped[int] = mapped_column(default=0)
+    lease_owner: Mapped[Short | None]
+    lease_until: Mapped[datetime | None]
+    next_attempt_at: Mapped[datetime | None]
+    #: 0 (critical) to 3 (low); smaller is claimed first.
+    priority: Mapped[int]
+    truncated: Mapped[bool] = mapped_column(Boolean, default=False)
+    tokens: Mapped[int | None]
+    loss_nats: Mapped[float | None]
+    candidates: Mapped[int | None]
+    seconds: Mapped[float | None]
+    top_source: Mapped[str | None]
+    top_score: Mapped[float | None]
+    #: Share of control outputs whose best citation is as good or better; NULL where the bundle holds no calibration.
+    conformal_p: Mapped[float | None]
+    #: Share of calibration outputs that lie as far from the corpus or farther; small = out of distribution.
+    novelty_p: Mapped[float | None]
+    created_at: Mapped[Now]
+    claimed_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class Citation(Base):
+    """A training example that an audit names. Rank 1, 2, ... are proponents, -1, -2, ... opponents."""
+
+    __tablename__ = "citation"
+    __table_args__ = (
+        UniqueConstraint("audit_id", "rank"),
+        UniqueConstraint("audit_id", "training_example_id"),
+        Index(None, "training_example_id", "score", "audit_id"),
+        Index(None, "source", "audit_id"),
+        CheckConstraint("rank <> 0", name="rank_not_zero"),
+    )
+
+    id: Mapped[Id]
+    audit_id: Mapped[int] = reference("audit.id")
+    training_example_id: Mapped[int] = reference("training_example.id")
+    rank: Mapped[int]
+    #: Copied from the training example, for filters.
+    source: Mapped[str]
+    tier: Mapped[Tier] = mapped_column(stored_enum(Tier, "tier"))
+    score: Mapped[float]
+    retrieval_score: Mapped[float]
+    influence_score: Mapped[float | None]
+    influence_magnitude: Mapped[float | None]
+    bm25_score: Mapped[float]
+    similarity_score: Mapped[float]
+    encoder_score: Mapped[float | None]
+    effect_nats: Mapped[float | None]
+    effect_basis: Mapped[str | None]
+    confidence: Mapped[float | None]
+    measured_effect_nats: Mapped[float | None]
+    measured_low_nats: Mapped[float | None]
+    measured_high_nats: Mapped[float | None]
+    #: `EvidenceSpan` and `Overlap` as JSON: character ranges of the completions of output and training example.
+    spans: Mapped[list[Any] | None]
+    overlaps: Mapped[list[Any] | None]
+    #: `ModulePart` as JSON.
+    modules: Mapped[list[Any] | None]
+    ekfac_score: Mapped[float | None]
+    effect_score: Mapped[float | None]
+    #: Further training examples of the corpus in its near-duplicate group.
+    duplicates: Mapped[int | None]
+
+
+class Measurement(Base):
+    """The effect of one citation, measured by one method; a queue like that of the audits, with the same fencing."""
+
+    __tablename__ = "measurement"
+    __table_args__ = (
+        UniqueConstraint("citation_id", "method"),
+        Index(None, "bundle_id", "state", "id"),
+        CheckConstraint("(state = 'running') = (lease_owner IS NOT NULL)", name="running_has_owner"),
+    )
+
+    id: Mapped[Id]
+    citation_id: Mapped[int] = reference("citation.id")
+    #: Copied from the audit, for claims.
+    bundle_id: Mapped[int] = reference("bundle.id")
+    method: Mapped[Method] = mapped_column(stored_enum(Method, "method"))
+    state: Mapped[MeasurementState] = mapped_column(stored_enum(MeasurementState, "measurement_state"))
+    code: Mapped[Short | None]
+    reason: Mapped[str | None]
+    attempt: Mapped[int] = mapped_column(default=0)
+    #: Attempts up to this one were forgiven when it was asked for again.
+    attempt_floor: Mapped[int] = mapped_column(default=0)
+    lease_owner: Mapped[Short | None]
+    lease_until: Mapped[datetime | None]
+    next_attempt_at: Mapped[datetime | None]
+    effect_nats: Mapped[float | None]
+    low_nats: Mapped[float | None]
+    high_nats: Mapped[float | None]
+    z: Mapped[float | None]
+    seeds: Mapped[int | None]
+    #: `ControlEffect`s as JSON.
+    controls: Mapped[list[Any] | None]
+    #: Ids of the training examples that were left out together.
+    left_out: Mapped[list[Any] | None]
+    weak: Mapped[bool] = mapped_column(Boolean)
+    cost_seconds: Mapped[float | None]
+    requested_by: Mapped[Short]
+    created_at: Mapped[Now]
+    claimed_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class Review(Base):
+    """What an auditor found, about one citation (`rank`) or about the audit as a whole (no rank)."""
+
+    __tablename__ = "review"
+
+    id: Mapped[Id]
+    audit_id: Mapped[int] = reference("audit.id", index=True)
+    rank: Mapped[int | None]
+    verdict: Mapped[Verdict] = mapped_column(stored_enum(Verdict, "verdict"))
+    comment: Mapped[str]
+    reviewer: Mapped[Short]
+    created_at: Mapped[Now]

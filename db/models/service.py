@@ -1,0 +1,77 @@
+"""What the service keeps about itself: the trail, producers and their keys, totals of counters, the release of the schema."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ForeignKey
+from sqlalchemy.orm import Mapped, mapped_column
+
+from db.models.columns import BIG, Base, Id, Now, Sha256, Short
+
+
+class TrailEvent(Base):
+    """One line of the append-only trail. No foreign keys: the trail outlives what it tells of.
+
+    `prev_hash` and `row_hash` are NULL until the event is sealed into the chain.
+    """
+
+    __tablename__ = "trail_event"
+
+    id: Mapped[Id]
+    at: Mapped[Now]
+    kind: Mapped[Short]
+    subject: Mapped[Short] = mapped_column(index=True)
+    payload: Mapped[dict[str, Any]]
+    prev_hash: Mapped[Sha256 | None]
+    row_hash: Mapped[Sha256 | None]
+
+
+class Producer(Base):
+    """Who flags outputs; its records are stored under its name, whichever of its keys they came with."""
+
+    __tablename__ = "producer"
+
+    id: Mapped[Id]
+    name: Mapped[Short] = mapped_column(unique=True)
+    created_at: Mapped[Now]
+
+
+class ApiKey(Base):
+    """A key of the HTTP API; only its hash is stored."""
+
+    __tablename__ = "api_key"
+
+    id: Mapped[Id]
+    name: Mapped[Short] = mapped_column(unique=True)
+    #: NULL for a key that a release without producers made: it is its own producer.
+    producer_id: Mapped[int | None] = mapped_column(BIG, ForeignKey("producer.id"), index=True)
+    prefix: Mapped[Short] = mapped_column(unique=True)
+    key_sha256: Mapped[Sha256]
+    scopes: Mapped[list[Any]]
+    created_at: Mapped[Now]
+    expires_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class CounterTotal(Base):
+    """What all processes of the service counted since the table was made, by series of `/metrics`."""
+
+    __tablename__ = "counter_total"
+
+    name: Mapped[Short] = mapped_column(primary_key=True)
+    #: JSON with sorted names; the labels have few values each, so the table stays small.
+    labels: Mapped[Short] = mapped_column(primary_key=True)
+    value: Mapped[float]
+
+
+class SchemaRelease(Base):
+    """One row: what the newest upgrade of the schema declared, for older releases that run beside the newer one."""
+
+    __tablename__ = "schema_release"
+
+    id: Mapped[Id]
+    #: Revision that the upgrade led to.
+    revision: Mapped[Short]
+    #: Head of the oldest release that works with it.
+    compatible_from: Mapped[Short]
