@@ -1,15 +1,16 @@
-"""Changes of many rows in transactions of a bounded size: no lock is held for long, and what was done stays done."""
+"""Readings and changes of many rows in transactions of a bounded size: no lock is held for long, and what was done stays done."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar, TypeVarTuple
 
-from sqlalchemy import ColumnElement, Select, func
+from sqlalchemy import ColumnElement, Row, Select, func
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from db.examples import CHUNK
 from db.session import Database
 
 T = TypeVar("T")
+Columns = TypeVarTuple("Columns")
 
 #: Most rows that one transaction changes.
 ROWS = CHUNK
@@ -23,6 +24,27 @@ def unindexed(column: InstrumentedAttribute[T]) -> ColumnElement[T]:
     SQLite prefers any other index that a condition fits, and would read all the rows that match for every chunk.
     """
     return func.coalesce(column, column)
+
+
+def read_in_chunks(
+    db: Database, wanted: Select[*Columns], key: InstrumentedAttribute[int]
+) -> Iterator[Sequence[Row[*Columns]]]:
+    """The rows that match in the order of their ids, `ROWS` in one transaction.
+
+    Args:
+        db: The database.
+        wanted: Selects the id and what else is wanted; the id is its first column.
+        key: The id column.
+    """
+    last = 0
+    while True:
+        with db.reading() as session:
+            rows = session.execute(wanted.where(key > last).order_by(key).limit(ROWS)).all()
+        if rows:
+            yield rows
+        if len(rows) < ROWS:
+            return
+        last = rows[-1][0]
 
 
 def change_in_chunks(

@@ -94,7 +94,7 @@ def active_bundle_ids(db: Database, models: set[str]) -> list[int]:
         DatabaseUnavailable: the database is away.
     """
     with db.reading() as session:
-        return sorted(_read_active(session, models).values())
+        return sorted(read_active(session, models).values())
 
 
 def check_writable(db: Database) -> None:
@@ -183,23 +183,26 @@ def _active_bundles(session: Session, models: set[str]) -> dict[str, int]:
     Where a model has none, a bundle may be activated right now by somebody who cannot see our audit yet and would leave it
     behind; so wait for that and look again. The activation holds the lock for a few statements only.
     """
-    active = _read_active(session, models)
+    active = read_active(session, models)
     if len(active) < len(models) and session.get_bind().dialect.name == "postgresql":
         session.execute(text("SELECT pg_advisory_xact_lock_shared(:number)"), {"number": ROUTING_LOCK})
-        active = _read_active(session, models)
+        active = read_active(session, models)
     return active
 
 
-def _read_active(session: Session, models: set[str]) -> dict[str, int]:
+def read_active(session: Session, models: Iterable[str] | None = None) -> dict[str, int]:
+    """The active bundle of each of these models that has one; of every model where none is named."""
+    active = (
+        select(ModelRevision.name, Bundle.id)
+        .join(Bundle, Bundle.model_revision_id == ModelRevision.id)
+        .where(Bundle.active)
+    )
+    if models is None:
+        return {row.name: row.id for row in session.execute(active)}
     names = sorted(models)
-    active: dict[str, int] = {}
-    for start in range(0, len(names), CHUNK):
-        columns = select(ModelRevision.name, Bundle.id).join(
-            Bundle, Bundle.model_revision_id == ModelRevision.id
-        )
-        mine = columns.where(Bundle.active, ModelRevision.name.in_(names[start : start + CHUNK]))
-        active.update((row.name, row.id) for row in session.execute(mine))
-    return active
+    chunks = (names[start : start + CHUNK] for start in range(0, len(names), CHUNK))
+    wanted = (active.where(ModelRevision.name.in_(chunk)) for chunk in chunks)
+    return {row.name: row.id for one in wanted for row in session.execute(one)}
 
 
 def _read_stored(session: Session, producer: str, keys: Sequence[str]) -> dict[str, _Stored]:

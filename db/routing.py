@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, Select, exists, insert, select, text, update
 from sqlalchemy.orm import Session, aliased
 
+from db.chunks import read_in_chunks
 from db.examples import CHUNK
-from db.intake import PRIORITY, ROUTING_LOCK
+from db.intake import PRIORITY, ROUTING_LOCK, read_active
 from db.leases import fresh, is_pending
 from db.models import Audit, Bundle, FlaggedOutput, FlaggedText, ModelRevision
 from db.session import Database
@@ -115,7 +116,7 @@ def move_waiting(db: Database) -> Moved:
 def queue_unrouted(db: Database) -> Moved:
     """Queue audits that were rejected as `unknown_model` and whose model has an active bundle by now. Reads all that are."""
     with db.reading() as session:
-        known = list(_active(session))
+        known = list(read_active(session))
     total = Moved()
     for start in range(0, len(known), CHUNK):
         unrouted = (
@@ -202,12 +203,6 @@ def _set_active(session: Session, bundle_id: int, *, active: bool) -> bool:
     return session.scalar(change.values(active=active).returning(Bundle.id)) is not None
 
 
-def _active(session: Session) -> dict[str, int]:
-    """The active bundle of each model that has one."""
-    columns = select(ModelRevision.name, Bundle.id).join(Bundle, Bundle.model_revision_id == ModelRevision.id)
-    return {row.name: row.id for row in session.execute(columns.where(Bundle.active))}
-
-
 def _has_another_audit() -> ColumnElement[bool]:
     other = aliased(Audit)
     return exists().where(other.flagged_output_id == Audit.flagged_output_id, other.id != Audit.id)
@@ -233,7 +228,7 @@ def _chunks(db: Database, wanted: Select[int, str]) -> Iterator[tuple[Session, S
 
 def _move(session: Session, audits: Sequence[tuple[int, str]]) -> Moved:
     """Queue audits (id, model) under the active bundle of their model; reject those whose model has none."""
-    active = _active(session)
+    active = read_active(session)
     by_model: dict[str, list[int]] = {}
     for audit_id, model in audits:
         by_model.setdefault(model, []).append(audit_id)
@@ -281,19 +276,8 @@ def _outputs(
         else [audits.where(Audit.id.in_(ids[start : start + CHUNK])) for start in range(0, len(ids), CHUNK)]
     )
     for one in chosen:
-        after = 0
-        while True:
-            some = wanted.where(FlaggedOutput.id.in_(one), FlaggedOutput.id > after)
-            with db.reading() as session:
-                rows = [
-                    (row[0], PRIORITY[row[1]])
-                    for row in session.execute(some.order_by(FlaggedOutput.id).limit(CHUNK))
-                ]
-            if rows:
-                yield rows
-            if len(rows) < CHUNK:
-                break
-            after = rows[-1][0]
+        for rows in read_in_chunks(db, wanted.where(FlaggedOutput.id.in_(one)), FlaggedOutput.id):
+            yield [(output_id, PRIORITY[severity]) for output_id, severity in rows]
 
 
 def _ask(session: Session, bundle_id: int, outputs: Sequence[tuple[int, int]]) -> int:

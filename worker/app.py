@@ -6,8 +6,9 @@ Why each setting is as it is: docs/adr/0002 and 0003. A pool process gets this a
 
 import secrets
 import threading
+from collections.abc import Callable
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from celery import Celery, signals
 
@@ -28,6 +29,7 @@ from worker.runtime import Runtime
 if TYPE_CHECKING:
     from worker.measurer_runtime import MeasurerRuntime
 
+R = TypeVar("R")
 
 #: Longest time from the start of a pool process until it says that it is up; one that takes longer is killed and started again. Celery's 4 s are
 #: less than a spawned Python needs for its imports on a busy machine (measured: 1.5 s idle, 11 s at a load of four per core), and a machine whose pool
@@ -137,20 +139,7 @@ def celery_configuration(settings: Settings, role: Role = Role.ATTRIBUTE) -> dic
 
 def start_runtime(app: WherefromCelery) -> Runtime:
     """Make this process's runtime and hand it to the task."""
-    settings = app.settings
-    metrics = Metrics()
-    hints = HintSender(app, connect_redis(settings), settings=settings, metrics=metrics, sender="task")
-    database = open_database(settings)
-    runtime = Runtime(
-        settings,
-        database=database,
-        hints=hints,
-        metrics=metrics,
-        engine=engine_of_process(settings),
-        owner=owner_name(app.node),
-    )
-    app.tasks[ATTRIBUTE_TASK].runtime = runtime
-    app.counting = CounterStore(metrics, database).start()
+    runtime = _start(app, ATTRIBUTE_TASK, sender=HintSender, made=Runtime)
     threading.Thread(target=runtime.preload, name="wherefrom-preload", daemon=True).start()
     return runtime
 
@@ -159,17 +148,20 @@ def start_measurer_runtime(app: WherefromCelery) -> "MeasurerRuntime":
     """Make this process's runtime for measuring and hand it to the task."""
     from worker.measurer_runtime import MeasurerRuntime  # noqa: PLC0415 - for the measurer alone
 
-    settings, metrics = app.settings, Metrics()
-    hints = MeasureHintSender(app, connect_redis(settings), settings=settings, metrics=metrics, sender="task")
-    database = open_database(settings)
-    runtime = MeasurerRuntime(
+    return _start(app, MEASURE_TASK, sender=MeasureHintSender, made=MeasurerRuntime)
+
+
+def _start(app: WherefromCelery, task: str, *, sender: Callable[..., Any], made: Callable[..., R]) -> R:
+    """A runtime of this kind with hints, metrics, database and engine of its own, and the counting beside it."""
+    settings, metrics, database = app.settings, Metrics(), open_database(app.settings)
+    runtime = made(
         settings,
         database=database,
-        hints=hints,
+        hints=sender(app, connect_redis(settings), settings=settings, metrics=metrics, sender="task"),
         metrics=metrics,
         engine=engine_of_process(settings),
         owner=owner_name(app.node),
     )
-    app.tasks[MEASURE_TASK].runtime = runtime
+    app.tasks[task].runtime = runtime
     app.counting = CounterStore(metrics, database).start()
     return runtime
