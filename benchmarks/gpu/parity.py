@@ -49,21 +49,25 @@ def compare(subject: Subject, placement: Placement) -> dict[str, Any]:
     Returns:
         By dtype, form and part; `passed` says whether all are above their floor.
     """
-    expected = {form: computed(subject, CPU, form) for form in FORMS}
+    expected = _computed_forms(subject, CPU)
     found: dict[str, Any] = {"passed": True}
     for dtype, floor in FLOORS.items():
         place = Placement(placement.device, dtype)
         by_form: dict[str, Any] = {}
-        for form in FORMS:
-            by_form[form] = _cosines(computed(subject, place, form), expected[form])
+        for form, one in _computed_forms(subject, place).items():
+            by_form[form] = _cosines(one, expected[form])
             found["passed"] &= all(one["least"] >= floor for one in by_form[form].values())
         found[place.dtype_name] = by_form
     return found
 
 
-def computed(subject: Subject, placement: Placement, form: BundleForm) -> Computed:
-    """One form's numbers for the first rows of the corpus, as a build computes them."""
+def _computed_forms(subject: Subject, placement: Placement) -> dict[BundleForm, Computed]:
     language = load_model(subject.folders.model, subject.folders.adapter, placement=placement)
+    return {form: computed(language, subject, form) for form in FORMS}
+
+
+def computed(language: LanguageModel, subject: Subject, form: BundleForm) -> Computed:
+    """One form's numbers for the first rows of the corpus, as a build computes them."""
     rows = token_rows(language, subject.rows()[:ROWS], max_tokens=subject.recipe.max_tokens)
     reader = reader_of(language, subject, form)
     raw = read_rows(rows, reader)
