@@ -27,8 +27,8 @@ def unindexed(column: InstrumentedAttribute[T]) -> ColumnElement[T]:
 
 
 def read_in_chunks(
-    db: Database, wanted: Select[*Columns], key: InstrumentedAttribute[int]
-) -> Iterator[Sequence[Row[*Columns]]]:
+    db: Database, wanted: Select[int, *Columns], key: InstrumentedAttribute[int]
+) -> Iterator[Sequence[Row[int, *Columns]]]:
     """The rows that match in the order of their ids, `ROWS` in one transaction.
 
     Args:
