@@ -77,6 +77,12 @@ def register_bundle(  # noqa: PLR0913 - the facts of a manifest, all by keyword
         corpus_id = _known_id(session, Corpus, {"sha256": corpus_sha256}, corpus)
     _store_corpus(db, corpus_id, corpus_examples, examples)
     facts = {"model_revision_id": model_id, "corpus_id": corpus_id, "form": form}
+    return _store_bundle(db, name, facts, card=card, activate=activate)
+
+
+def _store_bundle(
+    db: Database, name: str, facts: dict[str, Any], *, card: dict[str, Any], activate: bool
+) -> int:
     with refusals_as_errors(), db.writing() as session:
         bundle_id = _bundle(session, name, facts, card)
         if activate:

@@ -12,7 +12,7 @@ from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles.build import Progress
 from wherefrom.attribution.bundles.bundle import Bundle
 from wherefrom.attribution.bundles.examples import iter_examples
-from wherefrom.attribution.bundles.manifest import hash_file
+from wherefrom.attribution.bundles.manifest import Manifest, hash_file
 from wherefrom.attribution.bundles.model_location import note_path, write_note
 from wherefrom.attribution.calibrating import (
     Outputs,
@@ -103,6 +103,10 @@ def calibrate(
         calibration = _fit(opened, controls, known, files=files, progress=report)
     manifest = write_calibrated(bundle, out, calibration)
     _pass_note_on(bundle, out, model, adapter)
+    _say_calibrated(calibration, manifest, out, as_json=as_json)
+
+
+def _say_calibrated(calibration: Calibration, manifest: Manifest, out: Path, *, as_json: bool) -> None:
     fitted_on = calibration.fitted_on
     if as_json:
         say(

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -21,6 +22,7 @@ from wherefrom.attribution.corpus import ReadAs
 from wherefrom.attribution.fusion import FusionWeights
 from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.offline import (
+    Rejection,
     attribute_all,
     exact_scores,
     prepare_usable,
@@ -199,16 +201,22 @@ def build(
         check_learning=learning_check,
         placement=placement_of(device, dtype),
     )
+    _build_and_say(ModelFolders(model, adapter, start), corpus, out, options=options, as_json=as_json)
+
+
+def _build_and_say(
+    folders: ModelFolders, corpus: Path, out: Path, *, options: BuildOptions, as_json: bool
+) -> None:
     with progress_bars(quiet=as_json) as report:
         manifest = build_bundle(
-            folders=ModelFolders(model, adapter, start),
+            folders=folders,
             corpus_path=corpus,
             out=out,
             options=options,
             progress=report,
             on_note=_print_note,
         )
-    write_note(out, ModelFolders(model, adapter, start))
+    write_note(out, folders)
     _say_built(manifest, out, as_json=as_json)
 
 
@@ -308,15 +316,19 @@ def attribute(
         listed = [asdict(one) for one in rejected]
         typer.echo(json.dumps(counts | {"rejected": listed, "bundle": opened.manifest.name}))
         return
-    for one in rejected:
-        say(f"rejected {one.key}: {one.reason} [{one.code}]", to_stderr=True)
-    say(
-        f"Attributed {counted(len(prepared), 'query', 'queries')} by bundle {opened.manifest.name}; "
-        f"{counted(skipped, 'bad line')} skipped, {counted(len(rejected), 'query', 'queries')} rejected."
-    )
+    _say_attributed(opened.manifest.name, len(prepared), skipped=skipped, rejected=rejected)
     for what, file in (("Citations", output), ("Scores", scores)):
         if file is not None:
             say(f"{what}: {file}")
+
+
+def _say_attributed(bundle: str, queries: int, *, skipped: int, rejected: Sequence[Rejection]) -> None:
+    for one in rejected:
+        say(f"rejected {one.key}: {one.reason} [{one.code}]", to_stderr=True)
+    say(
+        f"Attributed {counted(queries, 'query', 'queries')} by bundle {bundle}; "
+        f"{counted(skipped, 'bad line')} skipped, {counted(len(rejected), 'query', 'queries')} rejected."
+    )
 
 
 def verify(

@@ -21,6 +21,7 @@ from wherefrom.cli.offline import Json, Threads
 from wherefrom.cli.placement_options import DeviceOption, TrainedDtypeOption, placement_of
 from wherefrom.cli.progress import progress_bars
 from wherefrom.errors import ConfigurationError
+from wherefrom.retraining.bank import Bank
 from wherefrom.retraining.recipe import Recipe, read_recipe, write_recipe
 from wherefrom.retraining.trainer_folder import recipe_of
 from wherefrom.retraining.workers import BankJob, run_job
@@ -84,8 +85,12 @@ def bank(
     )
     with progress_bars(quiet=as_json) as report:
         made = run_job(job, workers=workers, progress=lambda done, total: report("retrain", done, total))
+    _say_made(made, job, as_json=as_json)
+
+
+def _say_made(made: Bank, job: BankJob, *, as_json: bool) -> None:
     result = {
-        "path": str(out),
+        "path": str(job.out),
         "models": len(made),
         "examples": int(made.kept.shape[1]),
         "queries": {name: int(losses.shape[1]) for name, losses in sorted(made.query_losses.items())},
@@ -94,11 +99,11 @@ def bank(
     if as_json:
         typer.echo(json.dumps(result))
         return
-    say(f"The bank in {out} holds {counted(len(made), 'retrained model')}.")
+    say(f"The bank in {job.out} holds {counted(len(made), 'retrained model')}.")
     say(
-        f"Each saw {alpha:.0%} of {counted(int(made.kept.shape[1]), 'training example')} and took {result['seconds_per_model']} s."
+        f"Each saw {job.share:.0%} of {counted(int(made.kept.shape[1]), 'training example')} and took {result['seconds_per_model']} s."
     )
-    say(f"Next: wherefrom evaluate --bundle BUNDLE --bank {out} --bank-queries {queries[0]}")
+    say(f"Next: wherefrom evaluate --bundle BUNDLE --bank {job.out} --bank-queries {job.queries[0]}")
 
 
 def recipe(

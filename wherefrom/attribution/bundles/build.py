@@ -122,28 +122,37 @@ def build_bundle(
         )
         progress("render", len(rendered), len(rendered))
         parameters = parameters.fitting(len(rendered))
-        learning = None
-        if options.check_learning:
-            progress("check what was learned", 0, 1)
-            learning = check_learned(
-                language,
-                [one.tokens for one in rendered],
-                folders,
-                placement=options.placement,
-                on_note=on_note,
-            )
-            progress("check what was learned", 1, 1)
         build = _Build(
             points,
             corpus,
             out,
             adapter_dir=folders.adapter,
             parameters=parameters,
-            learning=learning,
+            learning=_learning(
+                language, rendered, folders, options=options, progress=progress, on_note=on_note
+            ),
             options=options,
             progress=progress,
         )
         return build.run(rendered)
+
+
+def _learning(
+    language: LanguageModel,
+    rendered: Sequence[RenderedRow],
+    folders: ModelFolders,
+    *,
+    options: BuildOptions,
+    progress: Progress,
+    on_note: OnNote,
+) -> Learning | None:
+    if not options.check_learning:
+        return None
+    progress("check what was learned", 0, 1)
+    tokens = [one.tokens for one in rendered]
+    found = check_learned(language, tokens, folders, placement=options.placement, on_note=on_note)
+    progress("check what was learned", 1, 1)
+    return found
 
 
 class _Build:

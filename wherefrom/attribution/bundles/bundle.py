@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from wherefrom.attribution.bundles.examples import ExampleTexts
-from wherefrom.attribution.bundles.manifest import Manifest, read_manifest
+from wherefrom.attribution.bundles.manifest import Manifest, Parameters, read_manifest
 from wherefrom.attribution.bundles.tokens import ShownRanges, TokenRows
 from wherefrom.attribution.cores import CoreStore
 from wherefrom.attribution.ekfac.path import EkfacPath, load_path
@@ -115,14 +115,7 @@ def open_bundle(
         BundleMismatch: model, adapter or tokenizer are not those of the bundle.
     """
     manifest = read_manifest(path)
-    language = load_model(
-        folders.model,
-        folders.adapter,
-        marks=marks,
-        rule=manifest.parameters.rendering,
-        placement=placement,
-    )
-    check_model(manifest, language)
+    language = _language(manifest, folders, marks=marks, placement=placement)
     points = _points(manifest, language, folders)
     features = path / "features"
     parameters = manifest.parameters
@@ -131,29 +124,14 @@ def open_bundle(
         raise BundleCorrupt(f"{path}: {len(store)} factors for {manifest.corpus.examples} training examples")
     vectors = np.load(features / "vectors.npy", mmap_mode="r", allow_pickle=False)
     pooled = np.load(features / "pooled.npy", mmap_mode="r", allow_pickle=False)
-    try:
-        whitening = load_file(path / "whitening.safetensors")
-        whitener = Whitener(whitening["a"], whitening["b"]).to(language.device)
-    except (OSError, KeyError, SafetensorError) as error:
-        raise BundleCorrupt(f"{path}: whitening.safetensors cannot be read: {error}") from error
-    reader = make_reader(
-        points,
-        form=parameters.form,
-        layers=parameters.layers,
-        similarity_layer=parameters.similarity_layer,
-        adapter_dir=folders.adapter,
-        similarity=parameters.similarity or "hidden",
-        adjoint=Adjoint.load(path / ADJOINT).to(language.device)
-        if parameters.form == "adapter-forward"
-        else None,
-    )
+    reader = _reader(points, path, parameters=parameters, adapter_dir=folders.adapter)
     return Bundle(
         path=path,
         manifest=manifest,
         language=language,
         points=points,
         reader=reader,
-        whitener=whitener,
+        whitener=_whitener(path).to(language.device),
         store=store,
         modules=_modules(reader, store, path),
         projection=projection,
@@ -172,6 +150,39 @@ def open_bundle(
         tokens=TokenRows(path),
         shown=ShownRanges(path),
         full=load_path(points, path),
+    )
+
+
+def _language(
+    manifest: Manifest, folders: ModelFolders, *, marks: Future[ModelFingerprint] | None, placement: Placement
+) -> LanguageModel:
+    """The audited model, which must be the one of the manifest."""
+    rule = manifest.parameters.rendering
+    language = load_model(folders.model, folders.adapter, marks=marks, rule=rule, placement=placement)
+    check_model(manifest, language)
+    return language
+
+
+def _whitener(path: Path) -> Whitener:
+    try:
+        whitening = load_file(path / "whitening.safetensors")
+        return Whitener(whitening["a"], whitening["b"])
+    except (OSError, KeyError, SafetensorError) as error:
+        raise BundleCorrupt(f"{path}: whitening.safetensors cannot be read: {error}") from error
+
+
+def _reader(
+    points: tuple[LanguageModel, ...], path: Path, *, parameters: Parameters, adapter_dir: Path | None
+) -> ReadsSignals:
+    form = parameters.form
+    return make_reader(
+        points,
+        form=form,
+        layers=parameters.layers,
+        similarity_layer=parameters.similarity_layer,
+        adapter_dir=adapter_dir,
+        similarity=parameters.similarity or "hidden",
+        adjoint=Adjoint.load(path / ADJOINT).to(points[0].device) if form == "adapter-forward" else None,
     )
 
 
