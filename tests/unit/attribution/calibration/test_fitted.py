@@ -240,5 +240,5 @@ def test_effects_are_found_again() -> None:
     assert curve.alpha == pytest.approx(0.5, abs=0.02)
     with pytest.raises(ConfigurationError, match="no larger measured effect"):
         fit_effects(-scores, kept, losses, basis="made up")
-    with pytest.raises(ConfigurationError, match="400 models, 40 examples and 60 queries"):
+    with pytest.raises(ConfigurationError, match="40 training examples and losses of 60 queries"):
         fit_effects(scores[:5], kept, losses, basis="made up")
