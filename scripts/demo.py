@@ -91,7 +91,7 @@ class Demo:
                 f"Model, outputs and bundle come from {self._cache}.\n"
             )
         return (
-            "The first run takes three to five minutes on two free cores: it converts the model, generates the outputs and builds the bundle. "
+            "The first run takes about six minutes on two free cores: it converts the model, generates the outputs and builds the bundle. "
             f"It keeps them in {self._cache}; later runs take about half a minute.\n"
         )
 

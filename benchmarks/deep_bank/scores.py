@@ -23,12 +23,12 @@ from wherefrom.attribution.bundles.shards import RawShard
 from wherefrom.attribution.bundles.shards import read_rows as read_signals
 from wherefrom.attribution.cores import cores_of
 from wherefrom.attribution.factors import Factors
-from wherefrom.attribution.fusion import standardise
+from wherefrom.attribution.fusion import ADAPTER_WEIGHTS, FusionWeights, standardise
 from wherefrom.attribution.models.adapted import AdapterReader
 from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.models.lora import read_lora
 from wherefrom.attribution.models.model import load_model
-from wherefrom.attribution.models.reading import BundleForm
+from wherefrom.attribution.models.reading import BundleForm, reads_adapter
 from wherefrom.attribution.offline import read_queries
 from wherefrom.attribution.whitening import SecondMoments, Whitener
 from wherefrom.evaluation.asking import built_bundle, read_file
@@ -51,7 +51,24 @@ def all_scores(work: Path, *, variants: bool) -> dict[str, Matrix]:
     }
     if variants:
         makers["variants"] = bench.variants
-    return kept_scores(work, makers)
+    found = kept_scores(work, makers)
+    return found | order_shown(found)
+
+
+def order_shown(found: Mapping[str, Matrix]) -> dict[str, Matrix]:
+    """The order shown of each form, over all rows: its parts by the form's weights, without the term for lengths, which differ little here."""
+    return {
+        f"{form}, order shown": weighted_sum(
+            {
+                form: weights.influence,
+                "bm25": weights.bm25,
+                "similarity": weights.similarity,
+            },
+            found,
+        )
+        for form in FORMS
+        for weights in (ADAPTER_WEIGHTS if reads_adapter(form) else FusionWeights(),)
+    }
 
 
 class Bench:
@@ -126,6 +143,15 @@ def mean_state_cosines(queries: RawShard, examples: RawShard) -> Matrix:
     centre = held.mean(dim=0)
     unit = [torch.nn.functional.normalize(one - centre, dim=1) for one in (asked, held)]
     return (unit[0] @ unit[1].T).numpy()
+
+
+def weighted_sum(weights: Mapping[str, float], found: Mapping[str, Matrix]) -> Matrix:
+    """Sum of scores, each query's brought to zero mean and unit variance first, by their weights."""
+    total: Matrix = np.sum(
+        [weight * np.stack([standardise(row) for row in found[name]]) for name, weight in weights.items()],
+        axis=0,
+    )
+    return total
 
 
 def standardised_sum(parts: Sequence[Matrix]) -> Matrix:

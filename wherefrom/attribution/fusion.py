@@ -33,6 +33,11 @@ class FusionWeights:
     length: float = 0.2
 
 
+#: Of the forms that read an adapter: influence finds both the source and the effect, and words beside it find the reworded facts. Chosen on the choosing half of
+#: the deep bank (docs/quality/deep-model.md).
+ADAPTER_WEIGHTS = FusionWeights(influence=1.0, bm25=0.5, similarity=0.0)
+
+
 @dataclass(frozen=True)
 class ShownParts:
     """What the order shown adds up, arrays `[C]` over the candidates of one query."""

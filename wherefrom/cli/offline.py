@@ -19,7 +19,6 @@ from wherefrom.attribution.bundles.manifest import Manifest, read_manifest
 from wherefrom.attribution.bundles.model_location import write_note
 from wherefrom.attribution.bundles.options import BuildOptions
 from wherefrom.attribution.corpus import ReadAs
-from wherefrom.attribution.fusion import FusionWeights
 from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.offline import (
     Rejection,
@@ -92,7 +91,7 @@ CorpusPath = Annotated[
 FormOption = Annotated[
     FormChoice,
     typer.Option(
-        help="What is compared. auto: forward for up to 8 layers, else activation. adapter: in the directions of a LoRA adapter. adapter-forward: the same, without a backward pass for outputs."
+        help="What is compared. auto: adapter with a LoRA adapter, else forward for up to 8 layers, activation for more. adapter: in the directions of a LoRA adapter. adapter-forward: the same, without a backward pass for outputs."
     ),
 ]
 SimilarityOption = Annotated[
@@ -126,10 +125,10 @@ Encoder = Annotated[
 
 
 EncoderWeight = Annotated[
-    float,
+    float | None,
     typer.Option(
         min=0.0,
-        help="Weight of the encoder in the order shown (influence 1, BM25 3, similarity 2). A large weight finds facts, a small one finds bad sources.",
+        help="Weight of the encoder in the order shown; default: 3 (beside influence 1, BM25 3, similarity 2; form adapter: influence 1, BM25 .5). A large weight finds facts, a small one finds bad sources.",
     ),
 ]
 
@@ -168,7 +167,7 @@ def build(
     full_tier: FullTier = False,
     start: StartFolder = None,
     encoder: Encoder = None,
-    encoder_weight: EncoderWeight = FusionWeights.encoder,
+    encoder_weight: EncoderWeight = None,
     chat_template: TemplateOption = None,
     template_args: TemplateArgsOption = None,
     join: JoinOption = "",
@@ -196,7 +195,7 @@ def build(
         skip_bad=skip_bad,
         read=ReadAs(turns, dialect, split),
         encoder=encoder,
-        weights=FusionWeights(encoder=encoder_weight),
+        encoder_weight=encoder_weight,
         rendering=rendering_rule(chat_template, template_args, join=join),
         check_learning=learning_check,
         placement=placement_of(device, dtype),

@@ -21,7 +21,7 @@ from benchmarks.deep_bank.material import (
     read_plan,
     read_rows,
 )
-from benchmarks.deep_bank.scores import core_cosines, mean_state_cosines, standardised_sum
+from benchmarks.deep_bank.scores import FORMS, core_cosines, mean_state_cosines, order_shown, standardised_sum
 from benchmarks.deep_bank.table import Truth, bootstrap, ceiling, lines_of, table, truth_of
 from benchmarks.deep_bank.train import Measured, collect, load_losses, missing_runs, open_folder, train_one
 from tests.tiny import micro_language, random_row
@@ -261,3 +261,14 @@ def test_no_truth_without_models() -> None:
     nothing = Measured((), np.zeros((0, len(QUERIES)), np.float32), np.zeros(0))
     assert isinstance(truth_of(plan, nothing, "choose", queries=len(QUERIES)), Truth)
     assert truth_of(plan, nothing, "choose", queries=len(QUERIES)).pairs == 0
+
+
+def test_the_order_shown_has_the_weights_of_its_form() -> None:
+    """Similarity moves the order of the forms that count it, and no order of those that read an adapter."""
+    random = np.random.default_rng(4)
+    found = {name: random.normal(size=(3, 9)).astype(np.float32) for name in (*FORMS, "bm25", "similarity")}
+    before = order_shown(found)
+    after = order_shown(found | {"similarity": found["similarity"][:, ::-1]})
+    moved = {name for name, one in before.items() if not np.allclose(one, after[name])}
+    assert moved == {"forward, order shown", "activation, order shown"}
+    assert len(before) == len(FORMS)

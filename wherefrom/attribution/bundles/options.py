@@ -6,7 +6,7 @@ from typing import Literal
 
 from wherefrom.attribution.bundles.manifest import Parameters
 from wherefrom.attribution.corpus.rows import Corpus, ReadAs
-from wherefrom.attribution.fusion import FusionWeights
+from wherefrom.attribution.fusion import ADAPTER_WEIGHTS, FusionWeights
 from wherefrom.attribution.models.lora import other_kind
 from wherefrom.attribution.models.model import LanguageModel
 from wherefrom.attribution.models.placement import CPU, Placement
@@ -47,7 +47,10 @@ class BuildOptions:
     similarity: Similarity | None = None
     #: Folder of a sentence encoder for the order shown; the bundle gets a copy of it.
     encoder: Path | None = None
-    weights: FusionWeights = field(default_factory=FusionWeights)
+    #: Weights of the order shown; None for those of the form.
+    weights: FusionWeights | None = None
+    #: Weight of the encoder in it, where it is another.
+    encoder_weight: float | None = None
     #: Where the model computes, and in which numbers.
     placement: Placement = CPU
 
@@ -70,19 +73,22 @@ def rendering_of(language: LanguageModel, corpus: Corpus, asked: RenderingRule) 
 def with_readable_form(
     language: LanguageModel, adapter_dir: Path | None, options: BuildOptions
 ) -> tuple[BuildOptions, str | None]:
-    """The options with another form where the adapter is none that the forms `adapter` and `adapter-forward` read, and why.
+    """The options with the form that fits the adapter, and why where it is another than the one that reads it.
+
+    `auto` takes the form `adapter` for LoRA on linear layers. A half-way model or a full tier of the user's belongs to the other forms.
 
     Args:
         language: The model, adapter merged.
         adapter_dir: Folder of the adapter.
         options: What the user chose.
     """
-    form = options.form
-    if form == "auto" or not reads_adapter(form) or adapter_dir is None:
+    form: BundleForm = "adapter" if options.form == "auto" else options.form
+    left_to_depth = options.form == "auto" and (options.midpoint or options.full_tier)
+    if adapter_dir is None or left_to_depth or not reads_adapter(form):
         return options, None
     what = other_kind(language.model, adapter_dir)
     if what is None:
-        return options, None
+        return replace(options, form=form), None
     instead = form_by_depth(language)
     why = f"the form `{form}` reads LoRA on linear layers; of the adapter: {what}. The form is `{instead}` instead"
     return replace(options, form=instead, similarity=None), why
@@ -104,6 +110,7 @@ def parameters_of(language: LanguageModel, corpus: Corpus, options: BuildOptions
         raise ConfigurationError(
             f"the form `{form}` already reads the half-way point and has no full tier: remove --midpoint and --full-tier"
         )
+    weights = _weights(form, options)
     return Parameters(
         form=form,
         layers=default_layers(form, language.layers),
@@ -114,14 +121,19 @@ def parameters_of(language: LanguageModel, corpus: Corpus, options: BuildOptions
         damping=ADAPTER_DAMPING if reads_adapter(form) else DAMPING,
         max_tokens=min(options.max_tokens, language.max_positions),
         candidates=min(options.candidates or default_candidates(len(corpus.rows)), len(corpus.rows)),
-        weight_influence=options.weights.influence,
-        weight_bm25=options.weights.bm25,
-        weight_similarity=options.weights.similarity,
+        weight_influence=weights.influence,
+        weight_bm25=weights.bm25,
+        weight_similarity=weights.similarity,
         encoder=None if options.encoder is None else options.encoder.resolve().name,
-        weight_encoder=options.weights.encoder,
-        weight_length=options.weights.length,
+        weight_encoder=weights.encoder,
+        weight_length=weights.length,
         rendering=rendering_of(language, corpus, options.rendering),
     )
+
+
+def _weights(form: BundleForm, options: BuildOptions) -> FusionWeights:
+    weights = options.weights or (ADAPTER_WEIGHTS if reads_adapter(form) else FusionWeights())
+    return weights if options.encoder_weight is None else replace(weights, encoder=options.encoder_weight)
 
 
 def _similarity(form: BundleForm, asked: Similarity | None) -> Literal["adapter"] | None:
