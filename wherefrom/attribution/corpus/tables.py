@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,6 @@ def read_table(file: Path, *, delimiter: str) -> Iterator[tuple[str, Any]]:
     Raises:
         InvalidRecord: the file is not UTF-8, or its quotes do not close.
     """
-    csv.field_size_limit(MAX_TEXT_CHARS)  # the default is shorter than some conversations
     with opened(file) as content:
         raw = content.read()
     check_encoding(raw[:2], file)
@@ -52,19 +52,28 @@ def read_table(file: Path, *, delimiter: str) -> Iterator[tuple[str, Any]]:
         raise InvalidRecord(f"{file}, line {line}: not UTF-8; save the file as UTF-8") from error
     rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=_delimiter(text, delimiter), strict=True)
     try:
-        for row in rows:
-            place = f"{file}, line {rows.line_num}"
-            if None in row:
-                yield (
-                    place,
-                    InvalidRecord(f"has more cells than the header has names ({len(rows.fieldnames or [])})"),
-                )
-            else:
-                yield place, {name: value or None for name, value in row.items()}
+        with _long_cells():
+            for row in rows:
+                place = f"{file}, line {rows.line_num}"
+                if None in row:
+                    header = len(rows.fieldnames or [])
+                    yield place, InvalidRecord(f"has more cells than the header has names ({header})")
+                else:
+                    yield place, {name: value or None for name, value in row.items()}
     except csv.Error as error:
         raise InvalidRecord(
             f"{file}, line {rows.line_num}: malformed table: {error}; check the quotes around this line"
         ) from error
+
+
+@contextmanager
+def _long_cells() -> Iterator[None]:
+    """Cells as long as a text may be; the default is shorter than some conversations. It holds for the whole process, so it is put back."""
+    usual = csv.field_size_limit(MAX_TEXT_CHARS)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(usual)
 
 
 def _delimiter(text: str, usual: str) -> str:

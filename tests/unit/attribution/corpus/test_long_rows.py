@@ -1,5 +1,6 @@
 """A row without end: the error names file, line, limit and what to do, and the line is never in memory whole."""
 
+import csv
 import gzip
 import json
 from pathlib import Path
@@ -72,5 +73,7 @@ def test_texts_that_are_too_long_are_refused_in_every_kind_of_file(
         InvalidRecord, match="item 2: the row's texts have 61 characters; at most 50 are read"
     ):
         read_corpus(array)
+    usual = csv.field_size_limit()
     with pytest.raises(InvalidRecord, match="line 2: malformed table: field larger than field limit"):
         read_corpus(table)
+    assert csv.field_size_limit() == usual  # it holds for the whole process
