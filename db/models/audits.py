@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Boolean, CheckConstraint, ForeignKey, Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.models.columns import BIG, Base, Id, Now, Sha256, Short, reference, stored_enum
+from db.models.columns import BIG, Base, Id, LeaseColumns, Now, Sha256, Short, reference, stored_enum
 from wherefrom.records import AuditState, MeasurementState, Method, Severity, Tier
 
 
@@ -60,7 +60,7 @@ class FlaggedText(Base):
     plain_prompt: Mapped[bool | None]
 
 
-class Audit(Base):
+class Audit(LeaseColumns, Base):
     """One attribution run over one flagged output. `attempt` only ever grows: it is the fencing token.
 
     The pending row is also the queue's outbox: hints on Redis may be lost, this row is not.
@@ -97,15 +97,6 @@ class Audit(Base):
     flagged_output_id: Mapped[int] = reference("flagged_output.id")
     bundle_id: Mapped[int | None] = reference("bundle.id")
     state: Mapped[AuditState] = mapped_column(stored_enum(AuditState, "state"))
-    code: Mapped[Short | None]
-    reason: Mapped[str | None]
-    attempt: Mapped[int] = mapped_column(default=0)
-    #: Claims that do not count: those before a requeue, and those that ended before work on this audit alone began.
-    #: `attempt - attempt_floor` counts against the limit.
-    attempt_floor: Mapped[int] = mapped_column(default=0)
-    lease_owner: Mapped[Short | None]
-    lease_until: Mapped[datetime | None]
-    next_attempt_at: Mapped[datetime | None]
     #: 0 (critical) to 3 (low); smaller is claimed first.
     priority: Mapped[int]
     truncated: Mapped[bool] = mapped_column(Boolean, default=False)
@@ -119,9 +110,6 @@ class Audit(Base):
     conformal_p: Mapped[float | None]
     #: Share of calibration outputs that lie as far from the corpus or farther; small = out of distribution.
     novelty_p: Mapped[float | None]
-    created_at: Mapped[Now]
-    claimed_at: Mapped[datetime | None]
-    finished_at: Mapped[datetime | None]
 
 
 class Citation(Base):
@@ -167,7 +155,7 @@ class Citation(Base):
     duplicates: Mapped[int | None]
 
 
-class Measurement(Base):
+class Measurement(LeaseColumns, Base):
     """The effect of one citation, measured by one method; a queue like that of the audits, with the same fencing."""
 
     __tablename__ = "measurement"
@@ -183,14 +171,6 @@ class Measurement(Base):
     bundle_id: Mapped[int] = reference("bundle.id")
     method: Mapped[Method] = mapped_column(stored_enum(Method, "method"))
     state: Mapped[MeasurementState] = mapped_column(stored_enum(MeasurementState, "measurement_state"))
-    code: Mapped[Short | None]
-    reason: Mapped[str | None]
-    attempt: Mapped[int] = mapped_column(default=0)
-    #: Attempts up to this one were forgiven when it was asked for again.
-    attempt_floor: Mapped[int] = mapped_column(default=0)
-    lease_owner: Mapped[Short | None]
-    lease_until: Mapped[datetime | None]
-    next_attempt_at: Mapped[datetime | None]
     effect_nats: Mapped[float | None]
     low_nats: Mapped[float | None]
     high_nats: Mapped[float | None]
@@ -203,9 +183,6 @@ class Measurement(Base):
     weak: Mapped[bool] = mapped_column(Boolean)
     cost_seconds: Mapped[float | None]
     requested_by: Mapped[Short]
-    created_at: Mapped[Now]
-    claimed_at: Mapped[datetime | None]
-    finished_at: Mapped[datetime | None]
 
 
 class Review(Base):

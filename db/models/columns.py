@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 from sqlalchemy import JSON, BigInteger, Enum, Float, ForeignKey, Integer, MetaData, String, Text
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import DeclarativeBase, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from db.clock import UtcTimestamp, db_now
 
@@ -55,3 +55,20 @@ class Base(DeclarativeBase):
         dict[str, Any]: JSON_COLUMN,
         list[Any]: JSON_COLUMN,
     }
+
+
+class LeaseColumns:
+    """Columns of the tables whose rows are claimed under a lease; `db.leases` has their rules."""
+
+    code: Mapped[Short | None]
+    reason: Mapped[str | None]
+    attempt: Mapped[int] = mapped_column(default=0)
+    #: Claims that do not count: those before it was asked for again, and those that ended before work on this row alone began.
+    #: `attempt - attempt_floor` counts against the limit.
+    attempt_floor: Mapped[int] = mapped_column(default=0)
+    lease_owner: Mapped[Short | None]
+    lease_until: Mapped[datetime | None]
+    next_attempt_at: Mapped[datetime | None]
+    created_at: Mapped[Now]
+    claimed_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
