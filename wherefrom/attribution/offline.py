@@ -17,6 +17,7 @@ from wherefrom.attribution.interface import OverLong
 from wherefrom.attribution.query import ReadQuery, TokenizedQuery
 from wherefrom.errors import EmptyCorpus, InvalidRecord, OutputTooLong, PermanentError
 from wherefrom.records import Attribution, Query, Span
+from wherefrom.records.explain import first_problem
 
 #: Tokens, padding included, of one pass over queries.
 BATCH_TOKENS = 2048
@@ -70,8 +71,8 @@ def _query(row: CorpusRow) -> Query:
             token_ids=row.fields.get("token_ids"),
         )
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise InvalidRecord(f"field `{'.'.join(map(str, first['loc']))}`: {first['msg']}") from error
+        place, what = first_problem(error)
+        raise InvalidRecord(f"field `{place}`: {what}") from error
 
 
 def prepare_all(

@@ -50,6 +50,12 @@ class Problem(BaseModel):
         return f"{', '.join(where)}: {self.message}" if where else self.message
 
 
+def first_problem(error: ValidationError) -> tuple[str, str]:
+    """Dotted path of the first field that is wrong (empty for the whole record), and pydantic's own words; the value is not repeated."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    return ".".join(map(str, first["loc"])), first["msg"]
+
+
 def describe_problems(error: ValidationError) -> str:
     """One line for all problems of a record: `severity`: input should be ...; `spans[0].end`: ..."""
     problems = explain_details(

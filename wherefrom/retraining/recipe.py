@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError
 from wherefrom.atomic import write_text
 from wherefrom.errors import ConfigurationError
 from wherefrom.records import Frozen, sha256_of_json
+from wherefrom.records.explain import first_problem
 
 _Share = Annotated[float, Field(ge=0.0, le=1.0)]
 _Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -81,10 +82,9 @@ def read_recipe(file: Path) -> Recipe:
     try:
         return Recipe.model_validate_json(content)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"])) or "the file"
+        place, what = first_problem(error)
         raise ConfigurationError(
-            f"{file}: {place}: {first['msg']}; known fields: {', '.join(Recipe.model_fields)}"
+            f"{file}: {place or 'the file'}: {what}; known fields: {', '.join(Recipe.model_fields)}"
         ) from error
 
 

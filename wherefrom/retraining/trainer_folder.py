@@ -20,13 +20,14 @@ from pydantic import ValidationError
 
 from wherefrom.errors import ConfigurationError
 from wherefrom.json_text import read_json
+from wherefrom.records.explain import first_problem
 from wherefrom.retraining.recipe import Lora, Recipe
 
 ADAPTER, ARGUMENTS, STATE = "adapter_config.json", "training_args.bin", "trainer_state.json"
 #: Larger files of settings are refused.
 MOST_BYTES = 16 << 20
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
-#: Settings of an adapter that a recipe cannot state, and values that mean that they are not used.
+#: Settings of an adapter that a recipe cannot state; empty or false where they are not used.
 _NOT_STATED = (
     "use_dora",
     "use_rslora",
@@ -89,9 +90,8 @@ def _recipe(folder: Path, fields: Mapping[str, Any]) -> Recipe:
     try:
         return Recipe.model_validate(fields)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise ConfigurationError(f"{folder}: {place}: {first['msg']}; write the recipe yourself") from error
+        place, what = first_problem(error)
+        raise ConfigurationError(f"{folder}: {place}: {what}; write the recipe yourself") from error
 
 
 def _checkpoints(folder: Path) -> list[Path]:
@@ -204,6 +204,14 @@ def _number(settings: Mapping[str, Any], name: str) -> float | None:
     return float(value) if usual and value is not None else None
 
 
+def _word(settings: Mapping[str, Any], name: str) -> str | None:
+    """A text, or the value of a member of an enum; None where it is missing or something else."""
+    value = settings.get(name)
+    if isinstance(value, _Inert):
+        value = value.arguments[0] if value.arguments else None
+    return value if isinstance(value, str) else None
+
+
 def _of_arguments(settings: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
     """Fields that the arguments of the Trainer state."""
     fields: dict[str, Any] = {}
@@ -243,10 +251,7 @@ def _whole_epochs(epochs: float, notes: list[str]) -> int:
 
 
 def _final_share(settings: Mapping[str, Any], notes: list[str]) -> float:
-    schedule = settings.get("lr_scheduler_type")
-    if isinstance(schedule, _Inert):
-        schedule = schedule.arguments[0] if schedule.arguments else "linear"
-    name = str(schedule or "linear")
+    name = _word(settings, "lr_scheduler_type") or "linear"
     if name.startswith("constant"):
         return 1.0
     if name != "linear":
@@ -257,10 +262,8 @@ def _final_share(settings: Mapping[str, Any], notes: list[str]) -> float:
 
 
 def _note_what_differs(settings: Mapping[str, Any], notes: list[str]) -> None:
-    optimiser = settings.get("optim")
-    if isinstance(optimiser, _Inert):
-        optimiser = optimiser.arguments[0] if optimiser.arguments else None
-    if isinstance(optimiser, str) and not optimiser.startswith("adamw"):
+    optimiser = _word(settings, "optim")
+    if optimiser is not None and not optimiser.startswith("adamw"):
         notes.append(f"The optimiser was `{optimiser}`; a recipe trains with AdamW.")
     if settings.get("packing") is True:
         notes.append("Rows were packed together; a recipe trains each row for itself.")
@@ -332,5 +335,5 @@ def _lora(content: Mapping[str, Any], notes: list[str]) -> Lora:
     try:
         return Lora(rank=content.get("r", 8), alpha=content.get("lora_alpha", 8), target_modules=names)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise ConfigurationError(f"{ADAPTER}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        place, what = first_problem(error)
+        raise ConfigurationError(f"{ADAPTER}: {place}: {what}") from error

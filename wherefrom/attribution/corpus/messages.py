@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from wherefrom.attribution.corpus.storable import check_storable
 from wherefrom.errors import InvalidRecord
 from wherefrom.records import Role, Turn
+from wherefrom.records.explain import first_problem
 
 _ROLE_KEYS = ("role", "from", "speaker", "author")
 _CONTENT_KEYS = ("content", "value", "text", "message")
@@ -154,8 +155,8 @@ def _turn(role: str, content: str, extras: Mapping[str, Any]) -> Turn:
     try:
         return Turn.model_validate({**extras, "role": role, "content": content})
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise InvalidRecord(f"message field `{'.'.join(map(str, first['loc']))}`: {first['msg']}") from error
+        place, what = first_problem(error)
+        raise InvalidRecord(f"message field `{place}`: {what}") from error
 
 
 def _role(value: Any) -> str:
