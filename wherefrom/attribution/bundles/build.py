@@ -32,7 +32,6 @@ from wherefrom.attribution.bundles.manifest import (
     CARD,
     MANIFEST,
     ComputeEntry,
-    CorpusEntry,
     Manifest,
     ModelEntry,
     Parameters,
@@ -40,7 +39,7 @@ from wherefrom.attribution.bundles.manifest import (
     hash_folder,
 )
 from wherefrom.attribution.bundles.options import BuildOptions, parameters_of, with_readable_form
-from wherefrom.attribution.bundles.reading import reading_entry
+from wherefrom.attribution.bundles.reading import corpus_entry, reading_entry
 from wherefrom.attribution.bundles.rendering import OnNote, ignore_note, joined_note, render_corpus
 from wherefrom.attribution.bundles.shards import ShardFolder
 from wherefrom.attribution.bundles.tokens import write_shown_ranges, write_token_rows
@@ -383,17 +382,7 @@ class _Build:
                 layers=language.layers,
                 hidden_size=language.hidden_size,
             ),
-            corpus=CorpusEntry(
-                name=self._corpus.name,
-                sha256=self._corpus.sha256,
-                examples=len(rows),
-                tokens=sum(len(row.ids) for row in rows),
-                completion_tokens=sum(row.explained_tokens for row in rows),
-                skipped=self._corpus.skipped,
-                not_learned=None if self._learning is None else self._learning.not_learned,
-                truncated=sum(row.truncated for row in rows),
-                reading=reading_entry(self._corpus.reading),
-            ),
+            corpus=corpus_entry(self._corpus, rows, self._learning),
             parameters=self._parameters,
             projection=projection,
             versions={name: version(name) for name in _LIBRARIES},
