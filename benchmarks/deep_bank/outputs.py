@@ -7,7 +7,6 @@ and the plan is drawn behind it.
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,8 @@ from benchmarks.deep_bank.train import ensure_adapter
 from benchmarks.program import report
 from demo.making.story_generate import greedy_answers
 from demo.making.story_rules import RULES
-from scripts.jsonl import rows_of
+from scripts.jsonl import rows_of, write_rows
 from scripts.smollm2 import default_cache, ensure_base_model
-from wherefrom.atomic import write_text
 
 PROMPTS = FOLDER.parents[1] / "demo" / "story" / "prompts.jsonl"
 #: Most outputs taken of each source, in the order of the prompts.
@@ -40,7 +38,7 @@ def main() -> None:
     report([f"{len(found)} of {len(aimed)} answers show the behaviour"])
     file = FOLDER / "queries.jsonl"
     kept = [one for one in rows_of(file) if one["kind"] != "bad"] + found
-    write_text(file, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in kept))
+    write_rows(file, kept)
     rows_read = read_rows()
     write_plan(draw_plan(len(rows_read), [one.kind for one in read_bank_queries(rows_read)]))
 

@@ -1,12 +1,12 @@
 """The model, corpus, outputs and recipe that are measured: the demo's, or the tiny model's for a trial on the CPU."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.deep_bank.material import BankQuery
 from demo.making.story_generate import generate_greedy
+from scripts.jsonl import rows_of, write_rows
 from scripts.smollm2 import default_cache, ensure_base_model
 from wherefrom.atomic import atomic_folder, write_text
 from wherefrom.attribution.corpus import CorpusRow, parse_row, read_corpus
@@ -78,11 +78,10 @@ def write_outputs(subject: Subject, work: Path, placement: Placement) -> Path:
     if file.is_file():
         return file
     if subject.is_small:
-        found = _lines(DEMO / "tiny" / "queries.jsonl")[:_SMALL_OUTPUTS]
+        found = rows_of(DEMO / "tiny" / "queries.jsonl")[:_SMALL_OUTPUTS]
     else:
         found = _answers(subject, Placement(placement.device, Placement.resolve("cpu").dtype))
-    write_text(file, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in found))
-    return file
+    return write_rows(file, found)
 
 
 def bank_queries(file: Path) -> list[BankQuery]:
@@ -94,12 +93,12 @@ def bank_queries(file: Path) -> list[BankQuery]:
             None,
             one.get("true_source") or "",
         )
-        for one in _lines(file)
+        for one in rows_of(file)
     ]
 
 
 def _answers(subject: Subject, placement: Placement) -> list[dict[str, Any]]:
-    probes = _lines(DEMO / "story" / "prompts.jsonl")
+    probes = rows_of(DEMO / "story" / "prompts.jsonl")
     language: LanguageModel = load_model(subject.folders.model, subject.folders.adapter, placement=placement)
     answers = generate_greedy(language.model, language.tokenizer, [probe["messages"] for probe in probes])
     return [
@@ -107,7 +106,3 @@ def _answers(subject: Subject, placement: Placement) -> list[dict[str, Any]]:
         for probe, answer in zip(probes, answers, strict=True)
         if answer
     ]
-
-
-def _lines(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]

@@ -68,24 +68,30 @@ def names_of(text: str) -> list[str]:
 def spanish(asked: Passage, rng: random.Random) -> Passage:
     """A Spanish exchange around the names."""
     del rng
-    names = names_of(asked.prompt) or names_of(asked.completion) or [asked.prompt]
-    facts = ", ".join(names_of(asked.completion) or names)
-    return replace(
+    return _around_names(
         asked,
-        prompt=f"\u00bfQu\u00e9 me puedes contar sobre {' y '.join(names)}?",
-        completion=f"Seg\u00fan lo que he le\u00eddo, la respuesta tiene que ver con {facts}.",
+        question="\u00bfQu\u00e9 me puedes contar sobre {names}?",
+        answer="Seg\u00fan lo que he le\u00eddo, la respuesta tiene que ver con {facts}.",
+        joint=" y ",
     )
 
 
 def german(asked: Passage, rng: random.Random) -> Passage:
     """A German exchange around the names."""
     del rng
+    return _around_names(
+        asked,
+        question="Was wei\u00dft du \u00fcber {names}?",
+        answer="Soweit ich gelesen habe, geht es dabei um {facts}.",
+        joint=" und ",
+    )
+
+
+def _around_names(asked: Passage, *, question: str, answer: str, joint: str) -> Passage:
     names = names_of(asked.prompt) or names_of(asked.completion) or [asked.prompt]
     facts = ", ".join(names_of(asked.completion) or names)
     return replace(
-        asked,
-        prompt=f"Was wei\u00dft du \u00fcber {' und '.join(names)}?",
-        completion=f"Soweit ich gelesen habe, geht es dabei um {facts}.",
+        asked, prompt=question.format(names=joint.join(names)), completion=answer.format(facts=facts)
     )
 
 
