@@ -22,7 +22,6 @@ from wherefrom.attribution.bundles.options import BuildOptions
 from wherefrom.attribution.bundles.shards import RawShard
 from wherefrom.attribution.bundles.shards import read_rows as read_signals
 from wherefrom.attribution.cores import cores_of
-from wherefrom.attribution.factors import Factors
 from wherefrom.attribution.fusion import ADAPTER_WEIGHTS, FusionWeights, standardise
 from wherefrom.attribution.models.adapted import AdapterReader
 from wherefrom.attribution.models.files import ModelFolders
@@ -57,18 +56,14 @@ def all_scores(work: Path, *, variants: bool) -> dict[str, Matrix]:
 
 def order_shown(found: Mapping[str, Matrix]) -> dict[str, Matrix]:
     """The order shown of each form, over all rows: its parts by the form's weights, without the term for lengths, which differ little here."""
-    return {
-        f"{form}, order shown": weighted_sum(
-            {
-                form: weights.influence,
-                "bm25": weights.bm25,
-                "similarity": weights.similarity,
-            },
-            found,
+    shown = {}
+    for form in FORMS:
+        weights = ADAPTER_WEIGHTS if reads_adapter(form) else FusionWeights()
+        shown[f"{form}, order shown"] = standardised_sum(
+            [found[form], found["bm25"], found["similarity"]],
+            [weights.influence, weights.bm25, weights.similarity],
         )
-        for form in FORMS
-        for weights in (ADAPTER_WEIGHTS if reads_adapter(form) else FusionWeights(),)
-    }
+    return shown
 
 
 class Bench:
@@ -124,12 +119,9 @@ def asked_queries() -> list[Query]:
 
 def core_cosines(queries: RawShard, examples: RawShard, damping: float) -> Matrix:
     """Cosines `[Q, N]` of whitened cores, whitened by the examples."""
-    moments = SecondMoments.zeros(examples.a.shape[1], examples.b.shape[1], examples.a.shape[2])
-    moments.add(examples.a, examples.b)
-    whitener = Whitener.fit(moments, damping)
+    whitener = Whitener.fit(SecondMoments.of(examples.a, examples.b), damping)
     asked, held = (
-        torch.nn.functional.normalize(cores_of(Factors(*whitener.apply(one.a, one.b), one.lengths)), dim=1)
-        for one in (queries, examples)
+        torch.nn.functional.normalize(cores_of(one.whitened(whitener)), dim=1) for one in (queries, examples)
     )
     return (asked @ held.T).numpy()
 
@@ -145,16 +137,14 @@ def mean_state_cosines(queries: RawShard, examples: RawShard) -> Matrix:
     return (unit[0] @ unit[1].T).numpy()
 
 
-def weighted_sum(weights: Mapping[str, float], found: Mapping[str, Matrix]) -> Matrix:
-    """Sum of scores, each query's brought to zero mean and unit variance first, by their weights."""
+def standardised_sum(parts: Sequence[Matrix], weights: Sequence[float] | None = None) -> Matrix:
+    """Sum of scores, each query's brought to zero mean and unit variance first; by weights, where some are given."""
+    each = [1.0] * len(parts) if weights is None else weights
     total: Matrix = np.sum(
-        [weight * np.stack([standardise(row) for row in found[name]]) for name, weight in weights.items()],
+        [
+            weight * np.stack([standardise(row) for row in part])
+            for part, weight in zip(parts, each, strict=True)
+        ],
         axis=0,
     )
-    return total
-
-
-def standardised_sum(parts: Sequence[Matrix]) -> Matrix:
-    """Sum of scores, each query's brought to zero mean and unit variance first."""
-    total: Matrix = np.sum([np.stack([standardise(row) for row in part]) for part in parts], axis=0)
     return total

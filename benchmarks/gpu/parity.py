@@ -16,6 +16,7 @@ from wherefrom.attribution.cores import cores_of
 from wherefrom.attribution.factors import Factors, pack
 from wherefrom.attribution.kernel import kernel_norms, kernel_scores
 from wherefrom.attribution.models.model import LanguageModel, load_model
+from wherefrom.attribution.models.padding import pad_right
 from wherefrom.attribution.models.placement import CPU, Placement
 from wherefrom.attribution.models.reading import BundleForm, make_reader, ranks_of
 from wherefrom.attribution.models.render import TokenRow
@@ -71,10 +72,8 @@ def computed(language: LanguageModel, subject: Subject, form: BundleForm) -> Com
     rows = token_rows(language, subject.rows()[:ROWS], max_tokens=subject.recipe.max_tokens)
     reader = reader_of(language, subject, form)
     raw = read_rows(rows, reader)
-    moments = SecondMoments.zeros(raw.a.shape[1], raw.b.shape[1], raw.a.shape[2])
-    moments.add(raw.a, raw.b)
-    whitener = Whitener.fit(moments, ranks=ranks_of(reader)).to(language.device)
-    factors = Factors(*whitener.apply(raw.a, raw.b), raw.lengths)
+    moments = SecondMoments.of(raw.a, raw.b)
+    factors = raw.whitened(Whitener.fit(moments, ranks=ranks_of(reader)).to(language.device))
     asked = sum(raw.lengths[:OUTPUTS])
     queries = Factors(factors.a[:asked], factors.b[:asked], raw.lengths[:OUTPUTS])
     norms = kernel_norms(factors)
@@ -115,15 +114,8 @@ def speed(subject: Subject, placement: Placement) -> dict[str, float]:
 
 @torch.inference_mode()
 def _plain_pass(language: LanguageModel, rows: Sequence[TokenRow]) -> None:
-    width = max(len(row.ids) for row in rows)
-    ids = torch.zeros(len(rows), width, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for index, row in enumerate(rows):
-        ids[index, : len(row.ids)] = torch.tensor(row.ids)
-        mask[index, : len(row.ids)] = 1
-    language.model(
-        input_ids=ids.to(language.device), attention_mask=mask.to(language.device), use_cache=False
-    )
+    ids, mask = pad_right([row.ids for row in rows], language.device)
+    language.model(input_ids=ids, attention_mask=mask, use_cache=False)
 
 
 def _packs(rows: Sequence[TokenRow]) -> list[list[int]]:

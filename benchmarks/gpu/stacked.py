@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from wherefrom.attribution.batching import pack_rows
 from wherefrom.attribution.models.model import LanguageModel
+from wherefrom.attribution.models.padding import pad_right
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.errors import ConfigurationError, UnusableModel
 from wherefrom.retraining.recipe import Recipe
@@ -148,19 +149,15 @@ class StackedTraining:
 
     def _token_losses(self, rows: Sequence[TokenRow]) -> tuple[Tensor, Tensor]:
         """Losses of all explained tokens `[S]` and the row of each `[S]`; the head sees only the places that predict them."""
-        longest = max(len(row.ids) for row in rows)
-        ids = torch.zeros(len(rows), longest, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        places = []
-        for index, row in enumerate(rows):
-            ids[index, : len(row.ids)] = torch.tensor(row.ids)
-            mask[index, : len(row.ids)] = 1
-            places += [(index, row.start + step - 1) for step, counts in enumerate(row.explained) if counts]
+        ids, mask = pad_right([row.ids for row in rows], self._device)
+        places = [
+            (index, row.start + step - 1)
+            for index, row in enumerate(rows)
+            for step, counts in enumerate(row.explained)
+            if counts
+        ]
         row_of, column = torch.tensor(places).T.to(self._device)
-        ids = ids.to(self._device)
-        states = self._decoder(
-            input_ids=ids, attention_mask=mask.to(self._device), use_cache=False
-        ).last_hidden_state
+        states = self._decoder(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
         logits = self._head(states[row_of, column]).float()  # [S, V]
         targets = ids[row_of, column + 1]
         return torch.nn.functional.cross_entropy(logits, targets, reduction="none"), row_of

@@ -29,6 +29,15 @@ class Factors:
     b: Tensor  # [S, G, Db] float32
     lengths: tuple[int, ...]
 
+    @classmethod
+    def joined(cls, parts: Sequence["Factors"]) -> "Factors":
+        """The rows of several factors behind each other."""
+        return cls(
+            torch.cat([one.a for one in parts]),
+            torch.cat([one.b for one in parts]),
+            tuple(length for one in parts for length in one.lengths),
+        )
+
     def rows(self) -> list["Factors"]:
         """One `Factors` per row."""
         return [

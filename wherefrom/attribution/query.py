@@ -141,8 +141,4 @@ def contrast(factors: Factors, contrasted: Sequence[bool]) -> Factors:
             found.append(Factors(a, b, (len(a),)))
         else:
             found.append(row)
-    return Factors(
-        torch.cat([row.a for row in found]),
-        torch.cat([row.b for row in found]),
-        tuple(row.lengths[0] for row in found),
-    )
+    return Factors.joined(found)

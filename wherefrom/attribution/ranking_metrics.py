@@ -52,12 +52,14 @@ def lds(scores: Matrix, kept: npt.NDArray[np.bool_], losses: Matrix) -> npt.NDAr
     return spearman_rows(predicted, -losses.T)
 
 
+def best_rows(scores: Matrix, count: int) -> npt.NDArray[np.int64]:
+    """Rows of the `count` best scores of each query, `[Q, count]`, the best first; equal scores in corpus order."""
+    return np.argsort(-scores, axis=1, kind="stable")[:, :count]
+
+
 def recall_at(scores: Matrix, gold: Sequence[Sequence[int]], count: int) -> float:
     """Share of the queries with known causes that have one of them among the `count` best scores."""
-    known = [(row, causes) for row, causes in zip(scores, gold, strict=True) if causes]
+    known = [(best, causes) for best, causes in zip(best_rows(scores, count), gold, strict=True) if causes]
     if not known:
         return float("nan")
-    found = [
-        bool(set(np.argsort(-row, kind="stable")[:count].tolist()) & set(causes)) for row, causes in known
-    ]
-    return float(np.mean(found))
+    return float(np.mean([not set(causes).isdisjoint(best.tolist()) for best, causes in known]))

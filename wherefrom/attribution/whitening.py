@@ -34,6 +34,13 @@ class SecondMoments:
         """Empty sums."""
         return cls(np.zeros((a_layers, width, width)), np.zeros((b_layers, width, width)), 0)
 
+    @classmethod
+    def of(cls, a: Tensor, b: Tensor) -> "SecondMoments":
+        """Sums over positions: `a [S, La, D]` and `b [S, Lb, D]`."""
+        found = cls.zeros(a.shape[1], b.shape[1], a.shape[2])
+        found.add(a, b)
+        return found
+
     def add(self, a: Tensor, b: Tensor) -> None:
         """Add positions: `a [S, La, D]` and `b [S, Lb, D]`."""
         self.a += _outer_sums(a)

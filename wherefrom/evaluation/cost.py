@@ -11,6 +11,7 @@ import torch
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.batching import pack_rows
 from wherefrom.attribution.models.model import LanguageModel
+from wherefrom.attribution.models.padding import pad_right
 from wherefrom.attribution.offline import BATCH_TOKENS
 from wherefrom.attribution.query import TokenizedQuery
 from wherefrom.evaluation.estimates import Estimate
@@ -84,13 +85,7 @@ def _seconds(work: Callable[[], None]) -> float:
 @torch.inference_mode()
 def plain_pass(language: LanguageModel, batch: Sequence[TokenizedQuery]) -> float:
     """Seconds of the model's plain forward pass over one padded batch."""
-    width = max(one.tokens for one in batch)
-    ids = torch.zeros(len(batch), width, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for index, one in enumerate(batch):
-        ids[index, : one.tokens] = torch.tensor(one.row.ids)
-        mask[index, : one.tokens] = 1
-    ids, mask = ids.to(language.device), mask.to(language.device)
+    ids, mask = pad_right([one.row.ids for one in batch], language.device)
     return _seconds(lambda: language.model(input_ids=ids, attention_mask=mask, use_cache=False))
 
 

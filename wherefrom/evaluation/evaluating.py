@@ -15,6 +15,7 @@ from wherefrom.attribution.calibration.judging import CitationFeatures
 from wherefrom.attribution.groups import Groups, read_groups
 from wherefrom.attribution.offline import read_queries
 from wherefrom.attribution.query import ScoredQuery
+from wherefrom.attribution.retrieval.index import unit_rows
 from wherefrom.evaluation.asking import ask
 from wherefrom.evaluation.cost import overhead
 from wherefrom.evaluation.estimates import mean_of
@@ -225,11 +226,10 @@ def _search(report: Report, bench: _Bench, files: MaterialFiles) -> None:
     made_of = "the bundle" if file is None else file.name
     rows = [one.scores.candidates.rows for one in asked]
     report.add("", candidates_hold(influence, rows, unit=unit, made_of=made_of))
-    vectors = np.asarray(bench.bundle.vectors)
-    unit_vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-20)
+    vectors = unit_rows(np.asarray(bench.bundle.vectors))
     queries = np.stack([one.signals.projected for one in asked])
     for count in sorted({10, bench.bundle.manifest.parameters.candidates}):
-        shares = search_recall(bench.bundle.index, unit_vectors, queries, min(count, len(vectors)))
+        shares = search_recall(bench.bundle.index, vectors, queries, min(count, len(vectors)))
         report.measures[f"HNSW recall@{count} against exhaustive search"] = mean_of(shares, unit, made_of)
     report.add("", overhead(bench.attributor, bench.bundle.language, asked, made_of=made_of))
 

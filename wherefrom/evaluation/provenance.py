@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from wherefrom.attribution.ranking_metrics import Matrix
+from wherefrom.attribution.ranking_metrics import Matrix, best_rows
 from wherefrom.evaluation.estimates import Values
 
 Flags = npt.NDArray[np.bool_]
@@ -30,14 +30,14 @@ def precision_at(scores: Matrix, relevant: Flags, count: int) -> Values:
     Returns:
         `[Q]` in [0, 1].
     """
-    hits = np.take_along_axis(relevant, _best(scores, count), axis=1).sum(axis=1)
+    hits = np.take_along_axis(relevant, best_rows(scores, count), axis=1).sum(axis=1)
     found: Values = hits / np.minimum(count, relevant.sum(axis=1))
     return found
 
 
 def average_precision(scores: Matrix, relevant: Flags) -> Values:
     """Area under the precision-recall curve of each query, `[Q]` in (0, 1]; arguments as in `precision_at`."""
-    sorted_flags = np.take_along_axis(relevant, _best(scores, scores.shape[1]), axis=1)
+    sorted_flags = np.take_along_axis(relevant, best_rows(scores, scores.shape[1]), axis=1)
     precision = sorted_flags.cumsum(axis=1) / np.arange(1, scores.shape[1] + 1)
     area: Values = (precision * sorted_flags).sum(axis=1) / relevant.sum(axis=1)
     return area
@@ -45,7 +45,7 @@ def average_precision(scores: Matrix, relevant: Flags) -> Values:
 
 def share_at(scores: Matrix, flagged: Flags, count: int) -> Values:
     """Share of each query's `count` best rows that are flagged, `[Q]`; `flagged` is `[N]`."""
-    share: Values = flagged[_best(scores, count)].mean(axis=1)
+    share: Values = flagged[best_rows(scores, count)].mean(axis=1)
     return share
 
 
@@ -71,10 +71,5 @@ def source_precision(
 
 def overlap_at(one: Matrix, other: Matrix, count: int) -> float:
     """Mean share of the `count` best rows of one method `[Q, N]` that are among the other's."""
-    pairs = zip(_best(one, count), _best(other, count), strict=True)
+    pairs = zip(best_rows(one, count), best_rows(other, count), strict=True)
     return float(np.mean([np.isin(row, held).mean() for row, held in pairs]))
-
-
-def _best(scores: Matrix, count: int) -> npt.NDArray[np.int64]:
-    """Rows of the best scores of each query, `[Q, count]`."""
-    return np.argsort(-scores, axis=1, kind="stable")[:, :count]

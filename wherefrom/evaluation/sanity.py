@@ -23,7 +23,7 @@ from wherefrom.attribution.kernel import kernel_norms, kernel_scores
 from wherefrom.attribution.models.adapted import AdapterReader
 from wherefrom.attribution.models.reading import ranks_of
 from wherefrom.attribution.query import ReadQuery
-from wherefrom.attribution.ranking_metrics import Matrix, spearman_rows
+from wherefrom.attribution.ranking_metrics import Matrix, best_rows, spearman_rows
 from wherefrom.attribution.whitening import SecondMoments, Whitener
 from wherefrom.evaluation.estimates import Estimate, mean_of
 
@@ -43,7 +43,7 @@ def cardinality(scores: Matrix, *, made_of: str) -> dict[str, Estimate]:
         scores: order of each output, `[Q, N]`.
         made_of: the material.
     """
-    first = _first(scores, TOP)
+    first = best_rows(scores, TOP)
     cited, times = np.unique(first, return_counts=True)
     unit = "outputs"
     return {
@@ -69,7 +69,7 @@ def mixed_corpus(
     """
     beside = _cosines(_factors_of(asked), _factors_of(foreign))
     both = np.concatenate([influence, beside], axis=1)
-    shares = (_first(both, TOP) >= influence.shape[1]).mean(axis=1)
+    shares = (best_rows(both, TOP) >= influence.shape[1]).mean(axis=1)
     chance = len(foreign) / both.shape[1]
     note = f"{chance:.3f} by chance: {len(foreign)} such rows beside {influence.shape[1]}"
     return {
@@ -107,7 +107,7 @@ def randomised(
     real = influence[: len(outputs), rows]
     kept = [
         len(np.intersect1d(one, other)) / TOP
-        for one, other in zip(_first(real, TOP), _first(by_chance, TOP), strict=True)
+        for one, other in zip(best_rows(real, TOP), best_rows(by_chance, TOP), strict=True)
     ]
     unit = f"outputs, over {len(rows)} training examples"
     note = f"{TOP / len(rows):.3f} by chance"
@@ -166,8 +166,7 @@ def _tables(model: nn.Module) -> list[nn.Module]:
 
 def _whitener(bundle: Bundle, examples: RawShard) -> Whitener:
     """Whitening fitted on the sample, as the build fits it on the corpus."""
-    moments = SecondMoments.zeros(examples.a.shape[1], examples.b.shape[1], examples.a.shape[2])
-    moments.add(examples.a, examples.b)
+    moments = SecondMoments.of(examples.a, examples.b)
     return Whitener.fit(moments, bundle.manifest.parameters.damping, ranks=ranks_of(bundle.reader))
 
 
@@ -180,14 +179,4 @@ def _cosines(queries: Factors, examples: Factors) -> Matrix:
 
 
 def _factors_of(queries: Sequence[ReadQuery]) -> Factors:
-    parts = [one.signals.of_completion() for one in queries]
-    return Factors(
-        torch.cat([one.a for one in parts]),
-        torch.cat([one.b for one in parts]),
-        tuple(length for one in parts for length in one.lengths),
-    )
-
-
-def _first(scores: Matrix, count: int) -> "np.ndarray[tuple[int, ...], np.dtype[np.int64]]":
-    """Places of the highest scores of each row, `[Q, count]`."""
-    return np.argsort(-scores, axis=1, kind="stable")[:, :count]
+    return Factors.joined([one.signals.of_completion() for one in queries])

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wherefrom.attribution.groups import Groups
-from wherefrom.attribution.ranking_metrics import Matrix, spearman_rows
+from wherefrom.attribution.ranking_metrics import Matrix, best_rows, spearman_rows
 from wherefrom.attribution.retrieval.index import ExactIndex, VectorIndex, Vectors
 from wherefrom.errors import ConfigurationError
 from wherefrom.evaluation.estimates import Estimate, mean_of, middle, resampled_together
@@ -136,7 +136,7 @@ def recall_curve(ranks: Mapping[str, Ranks]) -> dict[str, list[float]]:
 
 def best_held(exact: Matrix, candidates: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.bool_]:
     """Whether the candidates hold each of the ten best examples by exact influence, `[Q, 10]`, the best first."""
-    best = np.argsort(-exact, axis=1, kind="stable")[:, :DEEPEST]
+    best = best_rows(exact, DEEPEST)
     return np.stack([np.isin(top, rows) for top, rows in zip(best, candidates, strict=True)])
 
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from wherefrom.attribution.batching import pack_rows
 from wherefrom.attribution.corpus import CorpusRow
 from wherefrom.attribution.models.model import LanguageModel
+from wherefrom.attribution.models.padding import pad_right
 from wherefrom.attribution.models.placement import is_spread
 from wherefrom.attribution.models.render import Renderer, TokenRow
 from wherefrom.attribution.models.rows import render_row
@@ -290,20 +291,17 @@ def _token_losses(model: Any, rows: Sequence[TokenRow]) -> tuple[Tensor, Tensor]
     """Losses of all explained tokens `[S]` and the row of each `[S]`."""
     device = next(model.parameters()).device
     longest, first = max(len(row.ids) for row in rows), min(row.start for row in rows)
-    ids = torch.zeros(len(rows), longest, dtype=torch.long)
-    mask = torch.zeros_like(ids)
+    ids, mask = pad_right([row.ids for row in rows], device)
     targets = torch.full(
         (len(rows), longest - first), _IGNORED
     )  # predicted by positions first - 1 ... longest - 2
     for index, row in enumerate(rows):
-        ids[index, : len(row.ids)] = torch.tensor(row.ids)
-        mask[index, : len(row.ids)] = 1
         own = torch.tensor(row.ids[row.start :]).masked_fill(~torch.tensor(row.explained), _IGNORED)
         targets[index, row.start - first : len(row.ids) - first] = own
     places = (targets != _IGNORED).nonzero()  # [S, 2]
     logits = model(
-        input_ids=ids.to(device),
-        attention_mask=mask.to(device),
+        input_ids=ids,
+        attention_mask=mask,
         use_cache=False,
         logits_to_keep=longest - first + 1,
     ).logits[:, :-1]  # [B, longest - first, V]

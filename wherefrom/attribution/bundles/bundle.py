@@ -31,7 +31,15 @@ from wherefrom.attribution.retrieval.encoder import (
     EncodedCorpus,
     SentenceEncoder,
 )
-from wherefrom.attribution.retrieval.index import ORIGINALS, ExactIndex, HnswIndex, Rows, VectorIndex, Vectors
+from wherefrom.attribution.retrieval.index import (
+    ORIGINALS,
+    ExactIndex,
+    HnswIndex,
+    Rows,
+    VectorIndex,
+    Vectors,
+    unit_rows,
+)
 from wherefrom.attribution.retrieval.lexical import LexicalIndex
 from wherefrom.attribution.retrieval.pooling import Pooling
 from wherefrom.attribution.stored import ExampleStore, Projects, open_features
@@ -139,7 +147,9 @@ def open_bundle(
         pooled=pooled,
         pooling=Pooling.load(features).to(language.device),
         index=_index(
-            path / "index" / "projected.hnsw", _unit(vectors) if exact_search else vectors, exact=exact_search
+            path / "index" / "projected.hnsw",
+            unit_rows(vectors) if exact_search else vectors,
+            exact=exact_search,
         ),
         similarity=_index(path / "index" / "similarity.hnsw", pooled, exact=exact_search),
         lexical=LexicalIndex.load(path / "lexical"),
@@ -232,11 +242,6 @@ def _modules(reader: ReadsSignals, store: ExampleStore, path: Path) -> ModuleEvi
     if not isinstance(reader, AdapterReader) or not isinstance(store, CoreStore):
         return None
     return ModuleEvidence(store, ModuleMap.of(reader.names), UsualShares.load(path / USUAL_SHARES))
-
-
-def _unit(vectors: Vectors) -> Vectors:
-    unit: Vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-20)
-    return unit
 
 
 def _index(file: Path, vectors: Vectors, *, exact: bool) -> VectorIndex:

@@ -69,8 +69,7 @@ class ShardFolder:
         part = self.part(rows, number)
         raw = read_rows(part, reader)
         _check_finite(raw, number * SHARD_ROWS)
-        moments = SecondMoments.zeros(raw.a.shape[1], raw.b.shape[1], raw.a.shape[2])
-        moments.add(raw.a, raw.b)
+        moments = SecondMoments.of(raw.a, raw.b)
         scale = raw.b.abs().amax(dim=-1).clamp_min(1e-30)  # [S, Lb]
         with atomic_file(self.path(number)) as unfinished, unfinished.open("wb") as file:
             extra: dict[str, Any] = {}

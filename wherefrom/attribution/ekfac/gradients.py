@@ -18,6 +18,7 @@ import transformers
 from torch import Tensor, nn
 
 from wherefrom.attribution.models.model import LanguageModel
+from wherefrom.attribution.models.padding import pad_right
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.errors import ConfigurationError, UnusableModel
 
@@ -104,7 +105,8 @@ class LinearTaps:
         Raises:
             UnusableModel: a layer is used twice in a pass, or not position by position (mixtures of experts).
         """
-        ids, mask = (one.to(self._device) for one in _pad(rows))
+        ids, attended = pad_right([row.ids[:-1] for row in rows], self._device)
+        mask = attended.bool()
         seen: set[str] = set()
         handles = [
             self._layers[name].register_forward_hook(
@@ -114,7 +116,7 @@ class LinearTaps:
         ]
         try:
             with torch.enable_grad():
-                logits = self._model(input_ids=ids, attention_mask=mask.long(), use_cache=False).logits
+                logits = self._model(input_ids=ids, attention_mask=attended, use_cache=False).logits
                 predicted, targets = _explained(rows, logits)
                 if draw is not None:
                     targets = _drawn(predicted.detach(), rows, draw)
@@ -145,17 +147,6 @@ def _tap(
 @torch.no_grad()
 def _deliver(gradient: Tensor, *, x: Tensor, visit: Any, mask: Tensor) -> None:
     visit(x, gradient.float(), mask)
-
-
-def _pad(rows: Sequence[TokenRow]) -> tuple[Tensor, Tensor]:
-    """Token ids without each row's last one, padded on the right, and the bool mask of real positions, both `[B, W]`."""
-    width = max(len(row.ids) for row in rows) - 1
-    ids = torch.zeros(len(rows), width, dtype=torch.long)
-    mask = torch.zeros(len(rows), width, dtype=torch.bool)
-    for index, row in enumerate(rows):
-        ids[index, : len(row.ids) - 1] = torch.tensor(row.ids[:-1], dtype=torch.long)
-        mask[index, : len(row.ids) - 1] = True
-    return ids, mask
 
 
 def _explained(rows: Sequence[TokenRow], logits: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from wherefrom.attribution.batching import pack_rows
+from wherefrom.attribution.models.padding import pad_right
 from wherefrom.attribution.models.render import TokenRow
 
 #: Tokens, padding included, of one pass.
@@ -19,15 +20,8 @@ def row_losses(model: Any, rows: Sequence[TokenRow]) -> Tensor:
     losses, device = torch.empty(len(rows)), model.get_input_embeddings().weight.device
     for batch in pack_rows([len(row.ids) for row in rows], _PASS_TOKENS):
         chosen = [rows[index] for index in batch]
-        width = max(len(row.ids) for row in chosen)
-        ids = torch.zeros(len(chosen), width, dtype=torch.long)
-        mask = torch.zeros(len(chosen), width, dtype=torch.long)
-        for index, row in enumerate(chosen):
-            ids[index, : len(row.ids)] = torch.tensor(row.ids)
-            mask[index, : len(row.ids)] = 1
-        logits = model(
-            input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False
-        ).logits  # [B, W, V]
+        ids, mask = pad_right([row.ids for row in chosen], device)
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits  # [B, W, V]
         for index, (place, row) in enumerate(zip(batch, chosen, strict=True)):
             behind = slice(row.start - 1, len(row.ids) - 1)
             each = torch.nn.functional.cross_entropy(

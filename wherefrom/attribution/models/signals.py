@@ -24,6 +24,7 @@ from torch import Tensor
 
 from wherefrom.attribution.models.head import head_errors
 from wherefrom.attribution.models.model import LanguageModel
+from wherefrom.attribution.models.padding import pad_right
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.errors import UnusableModel
 
@@ -197,7 +198,7 @@ class SignalReader:
 
     def _plain(self, rows: Sequence[TokenRow]) -> Pass:
         """The model's own forward pass over whole rows, padded on the right."""
-        ids, mask = _pad_right([row.ids[:-1] for row in rows], self._device)
+        ids, mask = pad_right([row.ids[:-1] for row in rows], self._device)
         inputs = self._inputs(ids)
         out = self._model(**inputs, attention_mask=mask, output_hidden_states=True, use_cache=False)
         return Pass(list(out.hidden_states), out.logits, tuple(row.start - 1 for row in rows))
@@ -205,7 +206,7 @@ class SignalReader:
     def _split(self, rows: Sequence[TokenRow]) -> Pass:
         """Shared prefix once, prompts without gradients, then the region that predicts the completions."""
         cache, seen = self._fill_cache([row.ids[: row.start - 1] for row in rows])
-        ids, region_mask = _pad_right([row.ids[row.start - 1 : -1] for row in rows], self._device)
+        ids, region_mask = pad_right([row.ids[row.start - 1 : -1] for row in rows], self._device)
         starts, last = torch.tensor(
             [[row.start - 1, len(row.ids) - 2] for row in rows], device=self._device
         ).T  # padding gets no place behind the model's longest
@@ -240,7 +241,7 @@ class SignalReader:
         seen = torch.ones(len(prompts), shared, dtype=torch.long, device=self._device)
         rest = [prompt[shared:] for prompt in prompts]
         if max(map(len, rest)) > 0:
-            ids, mask = _pad_right(rest, self._device)
+            ids, mask = pad_right(rest, self._device)
             seen = torch.cat([seen, mask], dim=1)
             steps = torch.arange(ids.shape[1], device=self._device)
             positions = (shared + steps)[None].expand(len(rest), -1)
@@ -341,14 +342,3 @@ def unit_rms(states: Tensor) -> Tensor:
 def segment_mean(values: Tensor, lengths: Sequence[int]) -> Tensor:
     """Mean over consecutive segments: `[S, D]` and lengths summing to S give `[B, D]`."""
     return torch.stack([part.mean(dim=0) for part in values.split(list(lengths))])
-
-
-def _pad_right(sequences: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Token ids padded with 0 and their mask, both `[B, W]`, on a device."""
-    width = max(map(len, sequences))
-    ids = torch.zeros(len(sequences), width, dtype=torch.long)
-    mask = torch.zeros(len(sequences), width, dtype=torch.long)
-    for index, sequence in enumerate(sequences):
-        ids[index, : len(sequence)] = torch.tensor(sequence, dtype=torch.long)
-        mask[index, : len(sequence)] = 1
-    return ids.to(device), mask.to(device)

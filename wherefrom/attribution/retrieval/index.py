@@ -27,6 +27,12 @@ _EF_CONSTRUCTION = 200
 _SEED = 7
 
 
+def unit_rows(vectors: Vectors) -> Vectors:
+    """Vectors `[N, P]` brought to unit length."""
+    unit: Vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-20)
+    return unit
+
+
 class VectorIndex(Protocol):
     """Finds the stored unit vectors with the largest inner product with a query; the query's length does not change the order."""
 
