@@ -5,10 +5,12 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tests.waiting import wait_until
 from wherefrom.settings import Settings, child_environment
 from worker.loop import run_loop
 
@@ -86,6 +88,25 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def kill_group_at_work(process: subprocess.Popen[bytes], at_work: Callable[[], int]) -> None:
+    """SIGKILL for the group at a moment at which it surely holds a claimed batch.
+
+    The group is stopped first. What it had sent to the database by then is committed a moment later; if a
+    batch is still claimed after that, nobody but the killed group can have held it.
+    """
+
+    def stopped_at_work() -> bool:
+        os.killpg(process.pid, signal.SIGSTOP)
+        time.sleep(0.05)
+        if at_work():
+            return True
+        os.killpg(process.pid, signal.SIGCONT)
+        return False
+
+    wait_until(stopped_at_work, 30, "the worker to be stopped within a batch", 0.005)
+    kill_group(process)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from db import catalogue, reader
 from db.intake import accept
 from db.models import Audit, Citation
 from tasks.hint import work_hint
-from tests.integration.worker.processes import kill_group, running, sweeping
+from tests.integration.worker.processes import kill_group_at_work, running, sweeping
 from tests.tiny import (
     TINY,
     TINY_MODEL,
@@ -191,8 +191,8 @@ def test_a_killed_worker_with_a_real_model_loses_and_doubles_nothing(settings, d
 
     with sweeping(parts):
         with running(settings, "run", log=tmp_path / "worker.log", **overrides) as worker:
-            wait_until(lambda: done() >= 50 and at_work() > 0, 120, "the worker to work", 0.005)
-            kill_group(worker)
+            wait_until(lambda: done() >= 50, 120, "the worker to work", 0.005)
+            kill_group_at_work(worker, at_work)
         assert done() < 500
         with running(settings, "run", log=tmp_path / "worker.log", **overrides):
             wait_until(lambda: done() == 500, 240, "all audits")

@@ -16,7 +16,7 @@ from db.intake import accept
 from db.models import Audit, Citation, FlaggedText
 from db.queue import Failure
 from tests.integration.worker.conftest import TEXTS, examples, register_bundle
-from tests.integration.worker.processes import kill_group, running, sweeping
+from tests.integration.worker.processes import kill_group_at_work, running, sweeping
 from tests.overlap_engine import OverlapAttributor
 from tests.waiting import wait_until
 from wherefrom.records import AuditState, FlaggedRecord, Query
@@ -85,8 +85,8 @@ def test_kill_storm(parts, tmp_path):
     log = tmp_path / "worker.log"
     with sweeping(parts):
         with running(parts.settings, "run", log=log) as worker:
-            wait_until(lambda: done(parts) >= 100 and at_work(parts), 60, "the worker to work", 0.005)
-            kill_group(worker)
+            wait_until(lambda: done(parts) >= 100, 60, "the worker to work", 0.005)
+            kill_group_at_work(worker, lambda: at_work(parts))
         assert done(parts) < 500
         with running(parts.settings, "run", log=log):
             wait_until(lambda: done(parts) == 500, 60, "all audits")
