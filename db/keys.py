@@ -1,7 +1,8 @@
 """API keys: made once, shown once, kept as a hash. Who may do what with a scope is `web`'s business.
 
 A key is ``wf_<prefix>_<secret>`` with 256 random bits in the secret, so a fast hash is enough. The prefix finds the row and may be
-shown to people. A key belongs to a producer (`db.producers`), which keeps its idempotency keys when its API keys change.
+shown to people. A key belongs to a producer (`db.producers`), which keeps its idempotency keys when its API keys change. A person may
+stand behind it (`db.people`); only such a key judges.
 """
 
 import hashlib
@@ -21,7 +22,8 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from db.clock import db_after, db_now
-from db.models import ApiKey, Producer
+from db.models import ApiKey, Person, Producer
+from db.people import ensure_person
 from db.producers import checked_name, ensure_producer
 from db.session import Database
 from db.statements import AnySelect
@@ -35,12 +37,26 @@ _MARK = "wf"
 
 
 class Scope(StrEnum):
-    """What a key may do."""
+    """What a key, and a session that began with it, may do."""
 
+    #: Flag outputs.
     INGEST = "ingest"
+    #: See every audit, training example, source and bundle.
     READ = "read"
+    #: Judge; without `read` only what stands in one's own queues and assignments.
+    REVIEW = "review"
+    #: Have effects measured, which costs trainings.
     MEASURE = "measure"
+    #: All of it.
     ADMIN = "admin"
+
+
+#: What people are called by what they may do; each is a set of scopes and nothing else.
+ROLES = {
+    "reviewer": (Scope.REVIEW,),
+    "auditor": (Scope.READ, Scope.REVIEW, Scope.MEASURE),
+    "admin": (Scope.ADMIN,),
+}
 
 
 @dataclass(frozen=True)
@@ -59,6 +75,11 @@ class KeyInfo:
     #: When it was last accepted, to within `LAST_USED_STEP_S`.
     last_used_at: datetime | None
     revoked_at: datetime | None
+    #: Who stands behind it; None for a key of a program.
+    person: str | None = None
+    person_id: int | None = None
+    #: Sessions of the person that began before it are refused.
+    sessions_from: datetime | None = None
 
 
 class UseNotes:
@@ -95,15 +116,17 @@ def create_key(
     expires_at: datetime | None = None,
     *,
     producer: str | None = None,
+    person: str | None = None,
 ) -> str:
     """Make a key and return it, this one time.
 
     Args:
         db: The database.
         name: What the key is called. Unique for ever, so that a name means one key.
-        scopes: What it may do, at least one of ``ingest``, ``read``, ``measure``, ``admin``.
+        scopes: What it may do, at least one value of `Scope`.
         expires_at: From when it is refused, aware; None for never.
         producer: Whose it is; made where it is missing. None: a producer of the key's name.
+        person: Who stands behind it; made where they are missing. None: a person of the key's name where the key may review, else nobody.
 
     Raises:
         ConfigurationError: a name is taken, reserved or empty, or a scope does not exist.
@@ -115,22 +138,35 @@ def create_key(
     if not granted:
         raise ConfigurationError("a key needs at least one scope")
     wanted = checked_name(name, what="a key")
+    behind = person or (wanted if Scope.REVIEW in granted else None)
     try:
         with db.writing() as session:
-            owner = ensure_producer(session, producer or wanted)
+            owner = _Owner(
+                ensure_producer(session, producer or wanted),
+                None if behind is None else ensure_person(session, behind),
+            )
             return _insert_key(session, wanted, owner, scopes=granted, expires_at=expires_at)
     except IntegrityError as error:
         raise ConfigurationError(f"a key named {name!r} is or was in use; choose another name") from error
 
 
+@dataclass(frozen=True)
+class _Owner:
+    """Whose a key is: under whose name records are stored, and who judges with it."""
+
+    producer_id: int
+    person_id: int | None
+
+
 def _insert_key(
-    session: Session, name: str, producer_id: int, *, scopes: list[str], expires_at: datetime | None
+    session: Session, name: str, owner: _Owner, *, scopes: list[str], expires_at: datetime | None
 ) -> str:
     prefix = secrets.token_hex(4)
     key = f"{_MARK}_{prefix}_{secrets.token_urlsafe(32)}"
     row = {
         "name": name,
-        "producer_id": producer_id,
+        "producer_id": owner.producer_id,
+        "person_id": owner.person_id,
         "prefix": prefix,
         "key_sha256": _sha256(key),
         "scopes": scopes,
@@ -185,7 +221,7 @@ def rotate_key(
             key = _insert_key(
                 session,
                 wanted,
-                ensure_producer(session, old.producer),
+                _Owner(ensure_producer(session, old.producer), old.person_id),
                 scopes=list(old.scopes),
                 expires_at=expires_at,
             )
@@ -240,6 +276,15 @@ def check_key(db: Database, key: str, notes: UseNotes | None = None) -> KeyInfo 
     return _key_info(row)
 
 
+def key_of_session(db: Database, prefix: str) -> KeyInfo | None:
+    """The key that a session began with; None where it is expired, revoked or gone. The session's signature was checked by the caller."""
+    with db.reading() as session:
+        row = session.execute(_KEYS.where(ApiKey.prefix == prefix)).one_or_none()
+    if row is None or row.expired or row.revoked_at is not None:
+        return None
+    return _key_info(row)
+
+
 def revoke_key(db: Database, name: str) -> None:
     """Refuse a key from now on; a key that is revoked already stays so.
 
@@ -267,18 +312,27 @@ def list_keys(db: Database) -> list[KeyInfo]:
         return [_key_info(row) for row in session.execute(_KEYS.order_by(ApiKey.id))]
 
 
-_KEYS: AnySelect = select(
-    ApiKey.name,
-    func.coalesce(Producer.name, ApiKey.name).label("producer"),
-    ApiKey.prefix,
-    ApiKey.scopes,
-    ApiKey.created_at,
-    ApiKey.expires_at,
-    ApiKey.last_used_at,
-    ApiKey.revoked_at,
-    func.coalesce(ApiKey.expires_at <= db_now(), false()).label("expired"),
-    or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at <= db_after(-LAST_USED_STEP_S)).label("rested"),
-).outerjoin(Producer, Producer.id == ApiKey.producer_id)
+_KEYS: AnySelect = (
+    select(
+        ApiKey.name,
+        func.coalesce(Producer.name, ApiKey.name).label("producer"),
+        ApiKey.prefix,
+        ApiKey.scopes,
+        ApiKey.created_at,
+        ApiKey.expires_at,
+        ApiKey.last_used_at,
+        ApiKey.revoked_at,
+        func.coalesce(ApiKey.expires_at <= db_now(), false()).label("expired"),
+        or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at <= db_after(-LAST_USED_STEP_S)).label(
+            "rested"
+        ),
+        ApiKey.person_id,
+        Person.name.label("person"),
+        Person.sessions_from,
+    )
+    .outerjoin(Producer, Producer.id == ApiKey.producer_id)
+    .outerjoin(Person, Person.id == ApiKey.person_id)
+)
 
 
 def _key_info(row: Any) -> KeyInfo:
@@ -291,6 +345,9 @@ def _key_info(row: Any) -> KeyInfo:
         expires_at=row.expires_at,
         last_used_at=row.last_used_at,
         revoked_at=row.revoked_at,
+        person=row.person,
+        person_id=row.person_id,
+        sessions_from=row.sessions_from,
     )
 
 

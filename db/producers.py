@@ -9,7 +9,7 @@ import unicodedata
 from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
-from db.models import Producer
+from db.models import Person, Producer
 from wherefrom.errors import ConfigurationError
 
 #: Producer of what is sent without a key, on loopback.
@@ -70,18 +70,33 @@ def ensure_producer(session: Session, name: str) -> int:
     Raises:
         ConfigurationError: the name cannot be used, or differs from a producer's name only in case or form of letters.
     """
-    known: dict[str, int] = {row.name: row.id for row in session.execute(select(Producer.name, Producer.id))}
+    return ensure_named(session, Producer, name, what="producer")
+
+
+def ensure_named(session: Session, table: type[Producer | Person], name: str, *, what: str) -> int:
+    """The id of the row of this name, which is made where it is missing.
+
+    Args:
+        session: Where to read and write.
+        table: Producers or people.
+        name: As the operator wrote it.
+        what: What the table holds, for the text of an error.
+
+    Raises:
+        ConfigurationError: the name cannot be used, or differs from one that is there only in case or form of letters.
+    """
+    known: dict[str, int] = {row.name: row.id for row in session.execute(select(table.name, table.id))}
     if name in known:
         return known[name]
-    composed = checked_name(name, what="a producer")
+    composed = checked_name(name, what=f"a {what}")
     twins = [one for one in known if folded(one) == folded(composed)]
     if composed in known:
         return known[composed]
     if twins:
         raise ConfigurationError(
-            f"the producer {twins[0]!r} already exists; use that exact name or choose another one"
+            f"the {what} {twins[0]!r} already exists; use that exact name or choose another one"
         )
-    made: int | None = session.scalar(insert(Producer).values(name=composed).returning(Producer.id))
+    made: int | None = session.scalar(insert(table).values(name=composed).returning(table.id))
     if made is None:
-        raise RuntimeError("the database returned no id for the new producer")
+        raise RuntimeError(f"the database returned no id for the new {what}")
     return made

@@ -31,6 +31,8 @@ class TrailKind(StrEnum):
     MEASUREMENT_DEAD = "measurement.dead"
     KEY_CREATED = "key.created"
     KEY_REVOKED = "key.revoked"
+    PERSON_ADDED = "person.added"
+    PERSON_SIGNED_OUT = "person.signed_out"
 
 
 #: Events that end an audit.

@@ -5,6 +5,7 @@ As in `worker.service_commands`, each imports what it runs when it runs: the com
 
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -122,6 +123,14 @@ def _ask_again(bundle: str, audit_ids: list[int] | None, state: AuditState | Non
         raise typer.Exit(EXIT_USAGE)
 
 
+class Role(StrEnum):
+    """What a person may do, in one word; `db.keys.ROLES` has the scopes."""
+
+    REVIEWER = "reviewer"
+    AUDITOR = "auditor"
+    ADMIN = "admin"
+
+
 #: Longest life of a key, days; beyond it a date cannot be written.
 LONGEST_DAYS = 36_500
 
@@ -134,11 +143,19 @@ Days = Annotated[
 def keys_create(
     name: Annotated[str, typer.Argument(help="Name of the key; a name is never used twice.")],
     *,
-    scope: Annotated[list[str], typer.Option(help="ingest, read, measure or admin; may be repeated.")],
+    scope: Annotated[
+        list[str], typer.Option(help="ingest, read, review, measure or admin; may be repeated.")
+    ],
     producer: Annotated[
         str | None,
         typer.Option(
             help="Owner of the key. All keys of one producer share its idempotency keys. Default: the key's name."
+        ),
+    ] = None,
+    person: Annotated[
+        str | None,
+        typer.Option(
+            help="Who judges with the key. Default: the key's name where it has the scope review, else nobody."
         ),
     ] = None,
     days: Days = None,
@@ -149,13 +166,14 @@ def keys_create(
     Examples:
       python -m worker keys create production --scope ingest --days 90
       python -m worker keys create production-eu --scope ingest --producer production
-      python -m worker keys create auditor --scope read
+      python -m worker keys create dashboard --scope read
+      python -m worker keys create ann-laptop --scope read --scope review --person ann
     """
     from db import keys
 
-    expires_at = _in_days(days)
+    expires_at = in_days(days)
     with opened_database(open_settings()) as database:
-        key = keys.create_key(database, name, scope, expires_at, producer=producer)
+        key = keys.create_key(database, name, scope, expires_at, producer=producer, person=person)
     if as_json:
         print_json(
             {
@@ -197,7 +215,7 @@ def keys_rotate(
     """
     from db import keys
 
-    expires_at = _in_days(days)
+    expires_at = in_days(days)
     with opened_database(open_settings()) as database:
         new = keys.rotate_key(
             database, name, grace_s=grace_hours * 3600.0, new_name=new_name, expires_at=expires_at
@@ -212,7 +230,8 @@ def keys_rotate(
         )
 
 
-def _in_days(days: int | None) -> datetime | None:
+def in_days(days: int | None) -> datetime | None:
+    """When something ends that lasts this many days from now; None for never."""
     return None if days is None else datetime.now(UTC) + timedelta(days=days)
 
 
@@ -245,6 +264,54 @@ def keys_revoke(name: Annotated[str, typer.Argument(help="Name of the key.")]) -
     say(f"the key {name} is revoked")
 
 
+def people_add(
+    name: Annotated[str, typer.Argument(help="Name of the person, as it stands beside their verdicts.")],
+    *,
+    role: Annotated[
+        Role,
+        typer.Option(
+            help="reviewer (judges what is in their queues), auditor (reads and judges all, has effects measured) or admin."
+        ),
+    ],
+    key_name: Annotated[str | None, typer.Option(help="Name of the key. Default: the person's name.")] = None,
+    days: Days = None,
+    as_json: Json = False,
+) -> None:
+    """Add a person, and create the API key with which they sign in. The key is shown once and not stored.
+
+    A person may hold several keys: run the command again with another --key-name.
+
+    Examples:
+      python -m worker people add ann --role auditor
+      python -m worker people add ben --role reviewer --days 90
+    """
+    from db import keys
+
+    scopes = [scope.value for scope in keys.ROLES[role.value]]
+    with opened_database(open_settings()) as database:
+        key = keys.create_key(database, key_name or name, scopes, in_days(days), person=name)
+    if as_json:
+        print_json({"person": name, "role": role.value, "scopes": scopes, "key": key})
+    else:
+        say(key)
+
+
+def people_list(*, as_json: Json = False) -> None:
+    """List the people and how many keys were made for each. A person without a key is a name that was chosen on this machine.
+
+    Examples:
+      python -m worker people list
+    """
+    from db import people
+
+    with opened_database(open_settings()) as database:
+        rows = [asdict(one) for one in people.list_people(database)]
+    if as_json:
+        print_json(rows)
+    else:
+        print_rows(("name", "keys", "created_at"), rows, empty="no people")
+
+
 def add_admin_commands(app: typer.Typer) -> None:
     """Put the commands of this file on the command line."""
     for command in (doctor, retry, replay):
@@ -255,3 +322,7 @@ def add_admin_commands(app: typer.Typer) -> None:
     key_commands.command("rotate")(keys_rotate)
     key_commands.command("revoke")(keys_revoke)
     app.add_typer(key_commands, name="keys", rich_help_panel="Maintenance")
+    people_commands = typer.Typer(no_args_is_help=True, help="People who review, and their keys.")
+    people_commands.command("add")(people_add)
+    people_commands.command("list")(people_list)
+    app.add_typer(people_commands, name="people", rich_help_panel="Maintenance")

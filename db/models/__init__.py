@@ -7,7 +7,7 @@ they can be erased and lists stay small. Sign rule of all scores: positive = mad
 from db.models.audits import Audit, Citation, FlaggedOutput, FlaggedText, Measurement, Review, Verdict
 from db.models.columns import Base
 from db.models.corpora import Bundle, Corpus, ModelRevision, TrainingExample
-from db.models.service import ApiKey, CounterTotal, Producer, SchemaRelease, TrailEvent
+from db.models.service import ApiKey, CounterTotal, Person, Producer, SchemaRelease, TrailEvent
 
 __all__ = [
     "ApiKey",
@@ -21,6 +21,7 @@ __all__ = [
     "FlaggedText",
     "Measurement",
     "ModelRevision",
+    "Person",
     "Producer",
     "Review",
     "SchemaRelease",

@@ -1,4 +1,4 @@
-"""What the service keeps about itself: the trail, producers and their keys, totals of counters, the release of the schema."""
+"""What the service keeps about itself: the trail, producers, people and their keys, totals of counters, the release of the schema."""
 
 from datetime import datetime
 from typing import Any
@@ -36,6 +36,18 @@ class Producer(Base):
     created_at: Mapped[Now]
 
 
+class Person(Base):
+    """Somebody who looks, judges and decides. Their keys and their sessions speak for them; a row is never deleted."""
+
+    __tablename__ = "person"
+
+    id: Mapped[Id]
+    name: Mapped[Short] = mapped_column(unique=True)
+    created_at: Mapped[Now]
+    #: Sessions that began before it are refused: signing out ends all of them. NULL where nobody signed out.
+    sessions_from: Mapped[datetime | None]
+
+
 class ApiKey(Base):
     """A key of the HTTP API; only its hash is stored."""
 
@@ -45,6 +57,8 @@ class ApiKey(Base):
     name: Mapped[Short] = mapped_column(unique=True)
     #: NULL for a key that a release without producers made: it is its own producer.
     producer_id: Mapped[int | None] = mapped_column(BIG, ForeignKey("producer.id"), index=True)
+    #: Who stands behind it; NULL for a key of a program.
+    person_id: Mapped[int | None] = mapped_column(BIG, ForeignKey("person.id"), index=True)
     prefix: Mapped[Short] = mapped_column(unique=True)
     key_sha256: Mapped[Sha256]
     scopes: Mapped[list[Any]]

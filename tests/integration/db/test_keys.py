@@ -5,11 +5,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import select
 
-from db import keys
+from db import keys, people
 from db.models import ApiKey
 from db.session import Database
 from tests.integration.db.builders import recorded_statements
-from wherefrom.errors import ConfigurationError, NotFound
+from wherefrom.errors import ConfigurationError, Forbidden, InvalidRequest, NotFound
 
 
 def test_a_key_is_accepted_and_only_its_hash_is_stored(db: Database) -> None:
@@ -82,3 +82,47 @@ def test_revoking_nobody_is_not_found(db: Database) -> None:
     """The text names who was meant."""
     with pytest.raises(NotFound, match="'nobody'"):
         keys.revoke_key(db, "nobody")
+
+
+def test_a_key_that_may_review_has_a_person_behind_it(db: Database) -> None:
+    """Of the key's name where nobody is named; a key of a program has nobody."""
+    made = {
+        "ann": keys.create_key(db, "ann", ["review"]),
+        "laptop": keys.create_key(db, "laptop", ["read"], person="ann"),
+        "shipper": keys.create_key(db, "shipper", ["ingest"]),
+    }
+    found = {name: keys.check_key(db, key) for name, key in made.items()}
+    assert {name: one.person for name, one in found.items() if one} == {
+        "ann": "ann",
+        "laptop": "ann",
+        "shipper": None,
+    }
+    assert [(one.name, one.keys) for one in people.list_people(db)] == [("ann", 2)]
+
+
+def test_a_rotated_key_keeps_its_person(db: Database) -> None:
+    """Whoever judged with the old key judges with the new one."""
+    keys.create_key(db, "ann", ["review"])
+    info = keys.check_key(db, keys.rotate_key(db, "ann", grace_s=0).key)
+    assert info is not None
+    assert (info.person, info.scopes) == ("ann", ("review",))
+
+
+def test_a_chosen_name_is_one_that_no_key_proves(db: Database) -> None:
+    """On a machine without keys anybody may take any other name; twins of a name are refused."""
+    keys.create_key(db, "ann", ["review"])
+    assert people.choose_local(db, "ben") == people.choose_local(db, "ben")
+    with pytest.raises(Forbidden, match="a key was made for 'ann'"):
+        people.choose_local(db, "ann")
+    for name in ("Ben", "", "local", "a\u202eb"):
+        with pytest.raises(InvalidRequest):
+            people.choose_local(db, name)
+
+
+@pytest.mark.parametrize("revoked", [False, True])
+def test_a_session_lives_as_long_as_its_key(db: Database, *, revoked: bool) -> None:
+    """The key's prefix finds it until it is revoked."""
+    prefix = keys.create_key(db, "ann", ["review"]).split("_")[1]
+    if revoked:
+        keys.revoke_key(db, "ann")
+    assert (keys.key_of_session(db, prefix) is None) is revoked

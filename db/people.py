@@ -1,0 +1,88 @@
+"""People: names that stand behind keys and sessions. What they may do is written on their keys (`db.keys.Scope`), never here.
+
+On a machine that asks for no keys, one chooses a name (`choose_local`). Anybody there can take any name, so a name with a key cannot be
+taken, and what is judged under a chosen name says so for ever.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from db.models import ApiKey, Person
+from db.producers import ensure_named
+from db.session import Database
+from db.trail import Event, TrailKind, record_events
+from wherefrom.errors import ConfigurationError, Forbidden, InvalidRequest
+
+
+@dataclass(frozen=True)
+class PersonInfo:
+    """A person, and whether a key proves who they are."""
+
+    person_id: int
+    name: str
+    created_at: datetime
+    #: Keys that were made for them, revoked ones too.
+    keys: int
+
+
+def ensure_person(session: Session, name: str) -> int:
+    """The id of the person of this name, who is added where they are missing.
+
+    Raises:
+        ConfigurationError: the name cannot be used, or differs from a person's name only in case or form of letters.
+    """
+    known = set(session.scalars(select(Person.id)))
+    person_id = ensure_named(session, Person, name, what="person")
+    if person_id not in known:
+        record_events(session, [Event(TrailKind.PERSON_ADDED, f"person:{person_id}")])
+    return person_id
+
+
+def choose_local(db: Database, name: str) -> PersonInfo:
+    """The person of a name that somebody without a key has chosen; added where they are missing.
+
+    Raises:
+        Forbidden: a key was made for this name, so only who holds it may use it.
+        InvalidRequest: the name cannot be used.
+    """
+    try:
+        with db.writing() as session:
+            person_id = ensure_person(session, name)
+            found = _info(session, person_id)
+    except ConfigurationError as error:
+        raise InvalidRequest(str(error)) from error
+    if found.keys:
+        raise Forbidden(f"a key was made for {found.name!r}: sign in with it, or choose another name")
+    return found
+
+
+def list_people(db: Database) -> list[PersonInfo]:
+    """All people by name."""
+    with db.reading() as session:
+        return [PersonInfo(**row) for row in session.execute(_PEOPLE.order_by(Person.name)).mappings()]
+
+
+def end_sessions(db: Database, person_id: int, *, now: datetime) -> None:
+    """Refuse every session of a person that began up to now."""
+    with db.writing() as session:
+        session.execute(update(Person).where(Person.id == person_id).values(sessions_from=now))
+        record_events(session, [Event(TrailKind.PERSON_SIGNED_OUT, f"person:{person_id}")])
+
+
+def _info(session: Session, person_id: int) -> PersonInfo:
+    return PersonInfo(**session.execute(_PEOPLE.where(Person.id == person_id)).mappings().one())
+
+
+_PEOPLE = select(
+    Person.id.label("person_id"),
+    Person.name,
+    Person.created_at,
+    select(func.count())
+    .where(ApiKey.person_id == Person.id)
+    .correlate(Person)
+    .scalar_subquery()
+    .label("keys"),
+)
