@@ -81,6 +81,10 @@ class KeyInfo:
     #: Sessions of the person that began before it are refused.
     sessions_from: datetime | None = None
 
+    def ends_session(self, began_at: datetime) -> bool:
+        """Whether the person signed out after a session began."""
+        return self.sessions_from is not None and began_at <= self.sessions_from
+
 
 class UseNotes:
     """Notes when keys were last used, as well as can be: a database that cannot be written now stops no reading.

@@ -15,6 +15,7 @@ from db.producers import ensure_named
 from db.session import Database
 from db.trail import Event, TrailKind, record_events
 from wherefrom.errors import ConfigurationError, Forbidden, InvalidRequest
+from wherefrom.records import PersonRef
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,13 @@ def choose_local(db: Database, name: str) -> PersonInfo:
     if found.keys:
         raise Forbidden(f"a key was made for {found.name!r}: sign in with it, or choose another name")
     return found
+
+
+def local_person(db: Database, person_id: int) -> PersonRef | None:
+    """The person that somebody without a key chose to be; None as soon as a key was made for them."""
+    with db.reading() as session:
+        row = session.execute(_PEOPLE.where(Person.id == person_id)).one_or_none()
+    return None if row is None or row.keys else PersonRef(person_id=row.person_id, name=row.name)
 
 
 def list_people(db: Database) -> list[PersonInfo]:

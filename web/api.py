@@ -15,10 +15,11 @@ from starlette.concurrency import run_in_threadpool
 from db import catalogue, intake, measurements, reader, support
 from db.keys import Scope
 from web import body, export
+from web.caller import Caller
 from web.errors import documented
 from web.filters import AuditQuery, PageQuery
 from web.openapi import FLAGGED_REQUEST, FLAGGED_RESPONSE_EXAMPLES
-from web.security import Caller, needs
+from web.security import needs
 from web.services import Services, services_of
 from wherefrom.errors import IdempotencyConflict, TransientError
 from wherefrom.records import (

@@ -1,5 +1,7 @@
 """Builds the web application: routes, middleware, error answers, static files. Opens nothing by itself."""
 
+from functools import cache, partial
+
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 from starlette.responses import Response
@@ -7,7 +9,7 @@ from starlette.types import Scope
 
 from db.keys import UseNotes
 from db.session import Database
-from web import api, health, pages
+from web import api, health, pages, sign_in
 from web.admission import Admission, Lanes
 from web.errors import install_error_handlers
 from web.health import RedisProbe
@@ -16,6 +18,7 @@ from web.openapi import install_openapi
 from web.render import STATIC_DIR
 from web.security import Gate
 from web.services import Notify, QueueProbe, Services, notify_nobody
+from web.sessions import read_signer
 from wherefrom.access import refuse_keyless_production
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
@@ -69,12 +72,13 @@ def create_app(
         metrics=metrics,
         queue=queue or RedisProbe(settings),
         lanes=lanes,
+        signer=cache(partial(read_signer, settings)),
         notify=notify,
         key_uses=UseNotes(on_failure=lambda: metrics.count("api_key_uses_unnoted_total")),
     )
     install_error_handlers(app)
     install_openapi(app)
-    for router in (health.router, api.ingest, api.read, api.measure, pages.router):
+    for router in (health.router, api.ingest, api.read, api.measure, pages.router, sign_in.router):
         app.include_router(router)
     app.mount("/static", _KeptFiles(directory=STATIC_DIR), name="static")
     # The last one added runs first: who does not fit is refused at once, the others are counted, then refused or let in.

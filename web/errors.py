@@ -6,10 +6,11 @@ An answer carries a stable code and a text that says what to do; never a traceba
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import urlencode
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, RedirectResponse, Response
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
@@ -39,6 +40,7 @@ _STATUS: dict[type[WherefromError], HTTPStatus] = {
     errors.MalformedBody: HTTPStatus.BAD_REQUEST,
     errors.RequestAborted: HTTPStatus.BAD_REQUEST,
     errors.TooBusy: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.TooManyAttempts: HTTPStatus.TOO_MANY_REQUESTS,
     UnknownHost: HTTPStatus.BAD_REQUEST,
     errors.Unauthorized: HTTPStatus.UNAUTHORIZED,
     errors.Forbidden: HTTPStatus.FORBIDDEN,
@@ -119,8 +121,12 @@ def error_answer(request: Request, status: HTTPStatus, detail: ErrorDetail) -> R
             headers["WWW-Authenticate"] = 'Bearer realm="wherefrom"'
         body = ErrorBody(error=detail).model_dump(mode="json", exclude_none=True)
         return JSONResponse(body, status_code=status, headers=headers)
+    if status is HTTPStatus.UNAUTHORIZED and request.headers.get("sec-fetch-mode") == "navigate":
+        back = urlencode({"next": request.url.path + (f"?{request.url.query}" if request.url.query else "")})
+        where = f"/sign-in?{back}" if request.method == "GET" else "/sign-in"
+        return RedirectResponse(where, status_code=HTTPStatus.SEE_OTHER, headers=headers)
     if status is HTTPStatus.UNAUTHORIZED:
-        # The browser asks for a name (any) and a password (the key); no session, no cookie.
+        # Programs may send the key as a password; people are sent to the page where they sign in.
         headers["WWW-Authenticate"] = 'Basic realm="wherefrom", charset="UTF-8"'
     title = _TITLES.get(status, status.phrase)
     return render("error.html", request, status=status, headers=headers, title=title, detail=detail)

@@ -22,10 +22,11 @@ from web.filters import (
     SourcesPageQuery,
     link_query,
 )
+from web.forms import Form, form_of
 from web.headers import CARD_CONTENT_SECURITY_POLICY
 from web.health import readiness
 from web.render import render
-from web.security import Caller, needs
+from web.security import needs
 from wherefrom.errors import NotFound, UnknownModel
 from wherefrom.records import (
     AuditDetail,
@@ -155,12 +156,12 @@ def _is_shortened(*texts: Sequence[evidence.Segment]) -> bool:
 
 @router.post("/audits/{audit_id}/citations/{rank}/measure", dependencies=[Depends(needs(Scope.READ))])
 def measure(
-    services: Shared, audit_id: Id, rank: Rank, caller: Annotated[Caller, Depends(needs(Scope.MEASURE))]
+    services: Shared, audit_id: Id, rank: Rank, form: Annotated[Form, Depends(form_of(Scope.MEASURE))]
 ) -> Response:
     """Ask for a measured effect, and go back to the citation."""
     services.settings.recipe_file()
     measurements.request_measurement(
-        services.database, audit_id=audit_id, rank=rank, method=Method.REFIT, requested_by=caller.name
+        services.database, audit_id=audit_id, rank=rank, method=Method.REFIT, requested_by=form.caller.name
     )
     return RedirectResponse(f"/audits/{audit_id}#citation-{rank}", status_code=HTTPStatus.SEE_OTHER)
 

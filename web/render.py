@@ -48,6 +48,14 @@ def render(
     headers: Mapping[str, str] | None = None,
     **context: Any,
 ) -> HTMLResponse:
-    """A page of one template; the context is what the template names."""
-    html = environment().get_template(template).render(path=request.url.path, **context)
+    """A page of one template; the context is what the template names.
+
+    Every page also knows who reads it (`caller`), and forms the token that they carry (`form_token()`).
+    """
+    known = {
+        "path": request.url.path,
+        "caller": getattr(request.state, "caller", None),
+        "form_token": getattr(request.state, "form_token", str),
+    }
+    html = environment().get_template(template).render(**known, **context)
     return HTMLResponse(html, status_code=status, headers=dict(headers or {}))

@@ -2,15 +2,16 @@
 
 `Gate` runs before routing and refuses what no route should see; `needs(scope)` is the dependency of a router. On a
 loopback address no key is needed; elsewhere, and for what comes through a proxy, every route but health and static
-files needs one, unless the operator set `unsafe_no_auth`. In production there is no way around keys. People's browsers
-send the key as the password of HTTP Basic (any user name), programs as a bearer token; there is no session and no cookie,
-so nothing to steal from one.
+files needs one, unless the operator set `unsafe_no_auth`. In production there is no way around keys. Programs send the key as a
+bearer token, or as the password of HTTP Basic (any user name); browsers exchange it for a session (`web.sessions`), which may never do
+more than its key. The API takes a session for reading only.
 """
 
 import base64
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import cache, partial
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -18,15 +19,17 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from db import keys
+from db import keys, people
 from db.keys import Scope as KeyScope
-from db.producers import LOCAL
 from web.body import raise_too_large
+from web.caller import NOBODY, Caller, caller_of_key
 from web.errors import UnknownHost, answer_of
 from web.headers import SECURITY_HEADERS
 from web.services import Services, services_of
+from web.sessions import COOKIE, SessionKind, cookie_of
 from wherefrom.access import key_needed
 from wherefrom.errors import Forbidden, InvalidRequest, PermanentError, Unauthorized
+from wherefrom.records import Via
 from wherefrom.settings import Settings
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -47,16 +50,6 @@ _PROXY_HEADERS = frozenset(
     }
 )  # fmt: skip
 _PROXY_PREFIX = "x-forwarded"
-
-
-@dataclass(frozen=True)
-class Caller:
-    """Who sent a request."""
-
-    #: Name of the API key, or `local`.
-    name: str
-    #: Whose key it is: its records and idempotency keys stand under this name.
-    producer: str
 
 
 def is_proxied(headers: Headers) -> bool:
@@ -170,36 +163,87 @@ def sent_key(headers: Headers) -> str | None:
     return pair.partition(":")[2] or None
 
 
-def authenticate(headers: Headers, services: Services, scope: KeyScope) -> Caller:
+def authenticate(
+    headers: Headers, services: Services, scope: KeyScope | None, *, reads: bool = True
+) -> Caller:
     """Who sent the request, if it may do what the scope says.
 
     A key that is sent is checked even where none is needed: a producer's key names its records on loopback too.
+
+    Args:
+        headers: Of the request.
+        services: Settings and database.
+        scope: What the request needs; None: nothing but a key or a session, where one is asked for.
+        reads: Whether a session is taken; not for writes to the API, which carry no token of a form.
 
     Raises:
         Unauthorized: a key is needed and none was sent, or the key is unknown, expired or revoked.
         Forbidden: the key lacks the scope.
         DatabaseUnavailable: the keys cannot be read.
     """
+    caller = _by_key(headers, services) or (_by_session(headers, services) if reads else None)
+    if caller is None:
+        if asks_for_key(headers, services):
+            raise Unauthorized("send an API key as `Authorization: Bearer wf_...`; ask the operator for one")
+        return NOBODY
+    if scope is not None and not caller.may(scope):
+        raise Forbidden(f"the API key {caller.name!r} lacks the scope `{scope}`")
+    return caller
+
+
+def asks_for_key(headers: Headers, services: Services) -> bool:
+    """Whether a request like this one needs a key."""
+    proxied = is_proxied(headers) and not services.settings.unsafe_no_auth
+    return key_needed(services.settings) or proxied
+
+
+def _by_key(headers: Headers, services: Services) -> Caller | None:
     key = sent_key(headers)
     if key is None:
-        proxied = is_proxied(headers) and not services.settings.unsafe_no_auth
-        if key_needed(services.settings) or proxied:
-            raise Unauthorized("send an API key as `Authorization: Bearer wf_...`; ask the operator for one")
-        return Caller(name=LOCAL, producer=LOCAL)
+        return None
     info = keys.check_key(services.database, key, services.key_uses)
     if info is None:
         raise Unauthorized("the API key is unknown, expired or revoked")
-    if scope not in info.scopes and KeyScope.ADMIN not in info.scopes:
-        raise Forbidden(f"the API key {info.name!r} lacks the scope `{scope}`")
-    return Caller(name=info.name, producer=info.producer)
+    return caller_of_key(info, via=Via.KEY, seed=info.prefix)
 
 
-def needs(scope: KeyScope) -> Callable[..., Awaitable[Caller]]:
-    """The dependency that lets callers with this scope pass."""
+def _by_session(headers: Headers, services: Services) -> Caller | None:
+    """Who a session's cookie speaks for; None where it no longer speaks for anybody."""
+    session = services.signer().read(headers)
+    if session is None:
+        return None
+    if session.kind is SessionKind.KEY:
+        info = keys.key_of_session(services.database, session.who)
+        if info is None or info.ends_session(session.issued_at):
+            return None
+        return caller_of_key(info, via=Via.SESSION, seed=session.value)
+    person = (
+        None if asks_for_key(headers, services) else people.local_person(services.database, int(session.who))
+    )
+    return None if person is None else replace(NOBODY, person=person, seed=session.value)
+
+
+def needs_thread(headers: Headers) -> bool:
+    """Whether the database must be asked who sent a request."""
+    return sent_key(headers) is not None or cookie_of(headers, COOKIE) is not None
+
+
+@cache
+def needs(scope: KeyScope | None) -> Callable[..., Awaitable[Caller]]:
+    """The dependency that lets callers with this scope pass, the same one for each scope: a request is asked once."""
 
     async def caller_of(request: Request, services: Annotated[Services, Depends(services_of)]) -> Caller:
-        if sent_key(request.headers) is None:  # nothing to look up, so no thread to wait for
-            return authenticate(request.headers, services, scope)
-        return await run_in_threadpool(authenticate, request.headers, services, scope)
+        reads = request.method in _SAFE_METHODS or not request.url.path.startswith("/v1/")
+        if needs_thread(request.headers):  # else there is nothing to look up, so no thread to wait for
+            found = await run_in_threadpool(authenticate, request.headers, services, scope, reads=reads)
+        else:
+            found = authenticate(request.headers, services, scope)
+        request.state.caller = found
+        request.state.form_token = partial(_form_token, services, found)
+        return found
 
     return caller_of
+
+
+def _form_token(services: Services, caller: Caller) -> str:
+    return services.signer().form_token(caller.seed)

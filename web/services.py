@@ -12,6 +12,8 @@ from fastapi import Request
 from db.keys import UseNotes
 from db.session import Database
 from web.admission import Lanes
+from web.sessions import Signer
+from web.throttle import SignInLimit
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
 
@@ -58,8 +60,11 @@ class Services:
     metrics: Metrics
     queue: QueueProbe
     lanes: Lanes
+    #: Signs and reads sessions; its secret is read when it is first asked for.
+    signer: Callable[[], Signer]
     notify: Notify = notify_nobody
     key_uses: UseNotes = field(default_factory=UseNotes)
+    sign_ins: SignInLimit = field(default_factory=SignInLimit)
 
 
 async def services_of(request: Request) -> Services:

@@ -135,6 +135,12 @@ class Forbidden(PermanentError):
     code = "forbidden"
 
 
+class TooManyAttempts(PermanentError):
+    """Too many failed attempts to sign in. Wait a minute."""
+
+    code = "too_many_attempts"
+
+
 class BundleCorrupt(PermanentError):
     """A file of a bundle is missing or its hash differs from the one in the manifest."""
 

@@ -186,6 +186,14 @@ class Settings(BaseSettings):
         default=False,
         description="Accept requests without an API key when a proxy forwards them to loopback. Unsafe. Refused in production mode and on any other address.",
     )
+    session_secret: SecretStr | None = Field(
+        default=None,
+        min_length=32,
+        description="Secret that signs the sessions of people in browsers, at least 32 characters. Without it, each machine makes one in `state_dir`. Set the same one on all machines that serve the page.",
+    )
+    session_hours: float = Field(
+        default=12.0, gt=0, le=720, description="Hours after which people in browsers must sign in again."
+    )
     body_limit_bytes: int = Field(default=4_500_000, ge=1024, description="Largest request body, in bytes.")
     max_records_per_request: int = Field(
         default=1000, ge=1, description="Most records in one `POST /v1/flagged`."
@@ -265,7 +273,7 @@ class Settings(BaseSettings):
     def secrets(self) -> frozenset[str]:
         """Everything in the settings that must not stand in a log or an error."""
         urls = (self.database_url.get_secret_value(), self.redis_url.get_secret_value(), self.service_url)
-        keys = set() if self.api_key is None else {self.api_key.get_secret_value()}
+        keys = {one.get_secret_value() for one in (self.api_key, self.session_secret) if one is not None}
         return frozenset().union(keys, *map(secrets_of, urls))
 
     def recipe_file(self) -> Path:
@@ -324,7 +332,8 @@ def _secrets_of_environment() -> frozenset[str]:
     found: set[str] = set()
     for name in ("DATABASE_URL", "REDIS_URL", "SERVICE_URL"):
         found |= secrets_of(os.environ.get(f"WHEREFROM_{name}", ""))
-    return frozenset(found | {os.environ.get("WHEREFROM_API_KEY", "")} - {""})
+    found |= {os.environ.get(f"WHEREFROM_{name}", "") for name in ("API_KEY", "SESSION_SECRET")}
+    return frozenset(found - {""})
 
 
 #: Read by the client and by the compose file.

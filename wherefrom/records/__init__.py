@@ -55,6 +55,7 @@ from wherefrom.records.measurements import (
     Method,
 )
 from wherefrom.records.parts import carried_by, named_parts
+from wherefrom.records.people import PersonRef, Via
 
 __all__ = [
     "FILTER_NAMES",
@@ -87,6 +88,7 @@ __all__ = [
     "ModulePart",
     "Overlap",
     "Page",
+    "PersonRef",
     "Query",
     "QueueHealth",
     "Role",
@@ -99,6 +101,7 @@ __all__ = [
     "Tier",
     "TrainingExample",
     "Turn",
+    "Via",
     "carried_by",
     "filter_help",
     "filter_type",

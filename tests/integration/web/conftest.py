@@ -18,6 +18,8 @@ from web.health import SilentProbe
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
 
+#: Signs the sessions of the tests, so that no file is made.
+SECRET = "not-a-secret-of-any-service-0123456789"
 BASE_URL = "http://127.0.0.1:8077"
 
 _stories: list[story.Story] = []
@@ -69,7 +71,7 @@ def make_app(database: Database, database_url: str) -> Callable[..., FastAPI]:
     """Makes an application with settings of its own."""
 
     def make(notify: Callable[..., None] | None = None, **settings: object) -> FastAPI:
-        made = Settings.model_validate({"database_url": database_url, **settings})
+        made = Settings.model_validate({"database_url": database_url, "session_secret": SECRET, **settings})
         extra = {"notify": notify} if notify else {}
         return create_app(made, database, metrics=Metrics(), queue=SilentProbe(), **extra)
 
@@ -86,7 +88,7 @@ def client(make_app: Callable[..., FastAPI]) -> TestClient:
 def sqlite_story(_story_sqlite_url: str) -> Iterator[tuple[Settings, Database]]:
     """The story in SQLite only, for tests that are not about SQL."""
     opened = Database(_story_sqlite_url)
-    yield Settings.model_validate({"database_url": _story_sqlite_url}), opened
+    yield Settings.model_validate({"database_url": _story_sqlite_url, "session_secret": SECRET}), opened
     opened.dispose()
 
 

@@ -11,6 +11,7 @@ from db.measurement_queue import MeasurementQueue
 from db.queue import Failure
 from tests.integration.web import story
 from tests.integration.web.conftest import BASE_URL
+from tests.integration.web.forms import send
 from web.headers import CONTENT_SECURITY_POLICY
 from wherefrom.errors import NO_SUPPORT
 from wherefrom.records import (
@@ -250,7 +251,9 @@ def test_the_page_asks_follows_and_shows_the_effect(stored_story, measuring, dat
     before = measuring.get(f"/audits/{number}").text
     assert before.count("Measure effect") == 12
     assert "data-refresh-seconds" not in before
-    answer = measuring.post(f"/audits/{number}/citations/1/measure")
+    action = f"/audits/{number}/citations/1/measure"
+    assert measuring.post(action).status_code == 403  # without the token of the page's form
+    answer = send(measuring, f"/audits/{number}", action)
     assert (answer.status_code, answer.headers["location"]) == (303, f"/audits/{number}#citation-1")
     waiting = measuring.get(f"/audits/{number}").text
     assert "waits to be measured" in waiting

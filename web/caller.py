@@ -1,0 +1,50 @@
+"""Who sent a request, and what they may do."""
+
+from dataclasses import dataclass
+
+from db.keys import KeyInfo, Scope
+from db.producers import LOCAL
+from wherefrom.records import PersonRef, Via
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who sent a request."""
+
+    #: Name of the API key, or `local`.
+    name: str
+    #: Whose key it is: its records and idempotency keys stand under this name.
+    producer: str
+    #: Values of `Scope`.
+    scopes: frozenset[str]
+    #: Who judges; None for a program, and where nobody has chosen a name.
+    person: PersonRef | None
+    via: Via
+    #: What the tokens of their forms are bound to.
+    seed: str
+
+    def may(self, scope: Scope) -> bool:
+        """Whether the key or the session has the scope."""
+        return scope in self.scopes or Scope.ADMIN in self.scopes
+
+    @property
+    def proven(self) -> bool:
+        """A key, and not only a chosen name, says who they are."""
+        return self.via is not Via.LOCAL
+
+    @property
+    def sees_all(self) -> bool:
+        """Not only what stands in their queues and assignments."""
+        return self.may(Scope.READ)
+
+
+#: Whoever is on this machine, where no key is asked for: they may do everything, under no name.
+NOBODY = Caller(LOCAL, LOCAL, frozenset(scope.value for scope in Scope), None, Via.LOCAL, LOCAL)
+
+
+def caller_of_key(info: KeyInfo, *, via: Via, seed: str) -> Caller:
+    """Who stands behind a key."""
+    person = None
+    if info.person is not None and info.person_id is not None:
+        person = PersonRef(person_id=info.person_id, name=info.person)
+    return Caller(info.name, info.producer, frozenset(info.scopes), person, via, seed)
