@@ -22,7 +22,8 @@ from wherefrom.attribution.offline import attribute_all
 from wherefrom.attribution.progress import silent
 from wherefrom.client.records_in import read_record
 from wherefrom.errors import ConfigurationError, InvalidRecord
-from wherefrom.records import Attribution, CitationDraft, Message, Query, Span
+from wherefrom.records import Attribution, CitationDraft, GroupMember, Message, Query, QueryGroup, Span
+from wherefrom.records.bounds import MAX_MEMBERS
 from wherefrom.settings import load_settings
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ class AttributionResult:
     novelty_p: float | None
     #: Why the citations are not to be relied on, in words; None where the bundle sees no reason, or is not calibrated.
     abstained: str | None
+    #: Of a group: its outputs, in the order of `member_influence` of the citations.
+    members: tuple[GroupMember, ...] = ()
 
     @classmethod
     def of(cls, answer: Attribution, *, bundle: str) -> Self:
@@ -85,7 +88,7 @@ class AttributionResult:
     def rows(self) -> Iterator[dict[str, Any]]:
         """One plain row per citation, then one per opponent (their ranks are negative)."""
         shared = {"key": self.key, "bundle": self.bundle} | {
-            name: getattr(self, name) for name in _ANSWER_FIELDS if name not in {"key", "candidates"}
+            name: getattr(self, name) for name in _ANSWER_FIELDS if name not in _NO_COLUMNS
         }
         for one in (*self.citations, *self.opponents):
             plain = one.model_dump(mode="json", exclude={"example", "rank"})
@@ -106,9 +109,11 @@ _ANSWER_FIELDS = tuple(
     for one in fields(AttributionResult)
     if one.name in Attribution.model_fields and one.name != "citations"
 )
+#: Not in the tables, or there under a column of their own.
+_NO_COLUMNS = {"key", "candidates", "members"}
 #: Columns of the tables, in order.
 COLUMNS = (
-    "key", "bundle", *(name for name in _ANSWER_FIELDS if name not in {"key", "candidates"}),
+    "key", "bundle", *(name for name in _ANSWER_FIELDS if name not in _NO_COLUMNS),
     "rank", *_EXAMPLE_COLUMNS.values(), *_CITATION_COLUMNS,
 )  # fmt: skip
 
@@ -226,15 +231,63 @@ class OpenedBundle:
         Raises:
             PermanentError: as for `attribute`; the text names the output, and nothing is attributed.
         """
-        if self._attributor is None:
-            raise ConfigurationError(f"bundle {self.name} is closed; open it again")
+        attributor = self._opened()
         _check_options(top_k=top_k, opponents=opponents, max_tokens=max_tokens, over_long=over_long)
         queries = [self._query(one, index, important=important) for index, one in enumerate(outputs)]
         prepared = [
-            self._attributor.prepare(query, max_tokens=max_tokens, over_long=over_long) for query in queries
+            attributor.prepare(query, max_tokens=max_tokens, over_long=over_long) for query in queries
         ]
-        found = attribute_all(self._attributor, prepared, top_k=top_k, opponents=opponents, progress=silent)
+        found = attribute_all(attributor, prepared, top_k=top_k, opponents=opponents, progress=silent)
         return AttributionResults(AttributionResult.of(one, bundle=self.name) for one in found)
+
+    def attribute_group(
+        self,
+        outputs: Iterable[Mapping[str, Any]],
+        *,
+        against: Iterable[Mapping[str, Any]] = (),
+        key: str = "group",
+        top_k: int = 10,
+        opponents: int = 3,
+        max_tokens: int = 1024,
+        over_long: OverLong = "truncate",
+    ) -> AttributionResult:
+        """Which training examples taught the model what several outputs have in common.
+
+        Args:
+            outputs: as of `attribute_many`, up to 256.
+            against: acceptable answers to such prompts, in the same form; what the outputs share with them counts for nothing.
+            key: the answer's `key`.
+            top_k: see `attribute`, as for the other options.
+            opponents: the same.
+            max_tokens: the same, of each output.
+            over_long: the same.
+
+        Raises:
+            PermanentError: as for `attribute_many`, or an acceptable answer is one of the outputs.
+        """
+        attributor = self._opened()
+        _check_options(top_k=top_k, opponents=opponents, max_tokens=max_tokens, over_long=over_long)
+        members, answers = (
+            tuple(self._query(one, index, important=False) for index, one in enumerate(some))
+            for some in (outputs, against)
+        )
+        for what, some in (("outputs", members), ("against", answers)):
+            if len(some) > MAX_MEMBERS or (what == "outputs" and not some):
+                raise ConfigurationError(f"{what}: {len(some)} given; a group has 1 to {MAX_MEMBERS}")
+        group = QueryGroup(key=key, members=members, against=answers)
+        prepared = attributor.prepare_group(group, max_tokens=max_tokens, over_long=over_long)
+        found = attribute_all(attributor, [prepared], top_k=top_k, opponents=opponents, progress=silent)
+        return AttributionResult.of(found[0], bundle=self.name)
+
+    def _opened(self) -> LanguageAttributor:
+        """The engine.
+
+        Raises:
+            ConfigurationError: the bundle is closed.
+        """
+        if self._attributor is None:
+            raise ConfigurationError(f"bundle {self.name} is closed; open it again")
+        return self._attributor
 
     def close(self) -> None:
         """Let go of the model and of the bundle's files; closing twice is no error."""

@@ -183,3 +183,21 @@ def test_the_model_is_found_beside_the_bundle(tmp_path: Path) -> None:
         asked.attribute(**ASKED)
     with pytest.raises(errors.UnknownBundle):
         open_bundle(tmp_path / "none")
+
+
+def test_a_group(bundle: OpenedBundle) -> None:
+    """Several outputs as one question, held against acceptable answers; a table has one row per citation."""
+    outputs = [
+        {name: row[name] for name in ("id", "messages", "completion")} | {"preferred": "Ask us first."}
+        for row in tiny_queries(3)
+    ]
+    against = [{"prompt": "Can I return it?", "completion": "Please ask our support team."}]
+    found = bundle.attribute_group(outputs, against=against, key="refunds", top_k=4, opponents=1)
+    assert found.key == "refunds"
+    assert [one.key for one in found.members] == [row["id"] for row in outputs]
+    assert [len(one.member_influence) for one in found.citations] == [3] * 4
+    assert len(found.to_pandas()) == len(found.citations) + len(found.opponents)
+    with pytest.raises(errors.ConfigurationError, match="a group has 1 to 256"):
+        bundle.attribute_group([])
+    with pytest.raises(errors.InvalidRecord, match="output query-000000"):
+        bundle.attribute_group([{"prompt": "x"}])

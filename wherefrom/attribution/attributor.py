@@ -11,14 +11,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from wherefrom.attribution.batching import pack_queries
 from wherefrom.attribution.bundles.bundle import Bundle
-from wherefrom.attribution.bundles.learned import not_supported
 from wherefrom.attribution.calibration.fitted import Calibration
-from wherefrom.attribution.calibration.judging import CitationFeatures, Judge, Judgement
+from wherefrom.attribution.calibration.judging import CitationFeatures, Judge
+from wherefrom.attribution.citing import Citer
 from wherefrom.attribution.effect_score import EffectScoreParts, effect_scores
 from wherefrom.attribution.ekfac.path import PathScores
-from wherefrom.attribution.explanation.passage import Passage
-from wherefrom.attribution.explanation.spans import Evidence, Explainer
 from wherefrom.attribution.factors import Factors
 from wherefrom.attribution.fusion import ShownParts, fuse
 from wherefrom.attribution.groups import read_groups
@@ -26,6 +25,13 @@ from wherefrom.attribution.interface import OverLong, PreparedQuery
 from wherefrom.attribution.kernel import kernel_norms
 from wherefrom.attribution.memory import memory_errors
 from wherefrom.attribution.models.render import TokenRow
+from wherefrom.attribution.output_group import (
+    PASS_TOKENS,
+    ReadGroup,
+    ScoredGroup,
+    TokenizedGroup,
+    joined_group,
+)
 from wherefrom.attribution.query import (
     CandidateScores,
     QuerySignals,
@@ -37,15 +43,7 @@ from wherefrom.attribution.query import (
 from wherefrom.attribution.retrieval.candidates import Sought, find_candidates
 from wherefrom.attribution.retrieval.index import Rows
 from wherefrom.errors import ConfigurationError, InvalidRecord, UnusableModel
-from wherefrom.records import (
-    Attribution,
-    CitationDraft,
-    ModulePart,
-    Query,
-    Tier,
-    TrainingExample,
-    carried_by,
-)
+from wherefrom.records import Attribution, Query, QueryGroup
 
 
 class LanguageAttributor:
@@ -54,7 +52,6 @@ class LanguageAttributor:
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
         self._reader = bundle.reader
-        self._explainer = Explainer(bundle.language.renderer, bundle.store, bundle.shown)
         calibration = Calibration.load(bundle.path)
         calibration.check_form(bundle.manifest.parameters.form)
         self._judge = Judge(
@@ -63,11 +60,20 @@ class LanguageAttributor:
             lexical=bundle.lexical,
             groups=read_groups(bundle.path, len(bundle.store)),
         )
+        self._citer = Citer(bundle, self._judge)
 
     @property
     def bundle_name(self) -> str:
         """Content name of the bundle."""
         return self._bundle.manifest.name
+
+    def prepare_group(self, group: QueryGroup, *, max_tokens: int, over_long: OverLong) -> TokenizedGroup:
+        """See `GroupAttributor.prepare_group`."""
+        members, against = (
+            tuple(self.prepare(one, max_tokens=max_tokens, over_long=over_long) for one in some)
+            for some in (group.members, group.against)
+        )
+        return TokenizedGroup(group, members, against)
 
     def prepare(self, query: Query, *, max_tokens: int, over_long: OverLong) -> TokenizedQuery:
         """See `Attributor.prepare`."""
@@ -117,10 +123,29 @@ class LanguageAttributor:
     def _attribute(
         self, prepared: Sequence[PreparedQuery], *, top_k: int, opponents: int
     ) -> list[Attribution]:
+        groups = [one for one in prepared if isinstance(one, TokenizedGroup)]
+        outputs = [one for one in prepared if not isinstance(one, TokenizedGroup)]
+        joined, read = map(self.read_group, groups), iter(self.signals(outputs) if outputs else [])
         return [
-            self._cite(self.score(query), top_k=top_k, opponents=opponents)
-            for query in self.signals(prepared)
+            self._citer.cite(
+                self.score_group(next(joined)) if isinstance(one, TokenizedGroup) else self.score(next(read)),
+                top_k=top_k,
+                opponents=opponents,
+            )
+            for one in prepared
         ]
+
+    def read_group(self, group: TokenizedGroup) -> ReadGroup:
+        """Run the members of a group through the model, and their acceptable answers, in passes of bounded size.
+
+        Raises:
+            OutOfMemory: a pass did not fit.
+            UnusableModel: a value is no number.
+        """
+        read: dict[int, ReadQuery] = {}
+        for batch in pack_queries(group.queries, PASS_TOKENS):
+            read.update(zip(batch, self.signals([group.queries[place] for place in batch]), strict=True))
+        return joined_group(group, [read[place] for place in range(len(read))], self._bundle)
 
     def signals(self, prepared: Sequence[PreparedQuery]) -> list[ReadQuery]:
         """Run one packed batch through the model and project it.
@@ -170,9 +195,16 @@ class LanguageAttributor:
             query: as `signals` gives it.
             count: number of candidates; the bundle's own where None.
         """
+        return query.with_scores(self._scores(query, count))
+
+    def score_group(self, group: ReadGroup, *, count: int | None = None) -> ScoredGroup:
+        """As `score`, of a group."""
+        return group.with_scores(self._scores(group, count))
+
+    def _scores(self, query: ReadQuery | ReadGroup, count: int | None) -> CandidateScores:
         bundle, signals = self._bundle, query.signals
         candidates = find_candidates(
-            Sought(signals.projected, signals.pooled, query.text, signals.encoded),
+            Sought(signals.projected, signals.pooled, query.texts, signals.encoded),
             bundle.indexes,
             count=count or bundle.manifest.parameters.candidates,
         )
@@ -184,14 +216,14 @@ class LanguageAttributor:
         near = None
         if bundle.encoded is not None and signals.encoded is not None:
             near = bundle.encoded.vectors[rows] @ signals.encoded
-        full = self._full_tier(query, rows)
+        full = self._full_tier(query, rows) if isinstance(query, ReadQuery) else None
         parts = EffectScoreParts(
             magnitude=magnitude,
             tokens=lengths,
             bm25=candidates.bm25,
             ekfac=None if full is None else full.balanced[0].numpy(),
         )
-        scores = CandidateScores(
+        return CandidateScores(
             candidates=candidates,
             influence=influence,
             magnitude=magnitude,
@@ -202,7 +234,6 @@ class LanguageAttributor:
             effect=effect_scores(parts, midpoint=bundle.manifest.parameters.midpoint),
             ekfac=None if full is None else full.cosine[0].numpy(),
         )
-        return query.with_scores(scores)
 
     def _full_tier(self, query: ReadQuery, rows: Rows) -> PathScores | None:
         """EK-FAC of an important query with its candidates; not of a difference between two answers."""
@@ -210,87 +241,9 @@ class LanguageAttributor:
             return None
         return self._bundle.full.candidate_scores([query.row], self._bundle.tokens.read(rows), rows)
 
-    def _cite(self, query: ScoredQuery, *, top_k: int, opponents: int) -> Attribution:
-        scores, rows = query.scores, query.scores.candidates.rows
-        shown = np.lexsort((rows, -scores.shown))[:top_k]
-        kept = set(shown.tolist())
-        against = [
-            place
-            for place in np.lexsort((rows, scores.influence)).tolist()
-            if scores.influence[place] < 0 and place not in kept
-        ]
-        ranked = list(enumerate(shown.tolist(), start=1))
-        ranked += [(-rank, place) for rank, place in enumerate(against[:opponents], start=1)]
-        examples = self._bundle.texts.read([int(rows[place]) for _, place in ranked])
-        evidence = self._evidence(query, examples, [float(scores.influence[place]) for _, place in ranked])
-        modules = self._modules(query, rows[[place for _, place in ranked]])
-        judgement = self._judgement(self.judged(query, count=top_k))
-        # the scale was fitted on losses, not on the difference to an acceptable answer
-        effects = None if query.preferred is not None else self._judge.effects(scores.influence)
-        citations = tuple(
-            CitationDraft(
-                rank=rank,
-                example=example,
-                tier=Tier.INFLUENCE,
-                score=float(scores.shown[place]),
-                retrieval_score=float(scores.retrieval[place]),
-                influence_score=float(scores.influence[place]),
-                influence_magnitude=float(scores.magnitude[place]),
-                bm25_score=float(scores.candidates.bm25[place]),
-                similarity_score=float(scores.similarity[place]),
-                encoder_score=None if scores.encoder is None else float(scores.encoder[place]),
-                effect_score=float(scores.effect[place]),
-                ekfac_score=None if scores.ekfac is None else float(scores.ekfac[place]),
-                spans=found.spans,
-                overlaps=found.overlaps,
-                modules=parts,
-                carried_by=carried_by(parts, float(scores.influence[place])),
-                confidence=judgement.confidence.get(place) if rank > 0 else None,
-                effect_nats=None if effects is None else effects.nats[place],
-                effect_basis=None if effects is None else effects.basis,
-                duplicates=self._judge.duplicates(int(rows[place])),
-            )
-            for (rank, place), example, found, parts in zip(ranked, examples, evidence, modules, strict=True)
-        )
-        return Attribution(
-            key=query.asked.key,
-            citations=citations,
-            tokens=query.signals.tokens,
-            truncated=query.truncated,
-            loss_nats=query.signals.loss,
-            candidates=len(rows),
-            conformal_p=judgement.conformal_p,
-            novelty_p=judgement.novelty_p,
-            abstained=judgement.abstained,
-        )
-
-    def _modules(self, query: ReadQuery, rows: Rows) -> list[tuple[ModulePart, ...]]:
-        """What each part of the model adds to the influence of each citation; nothing where the form cannot say."""
-        if self._bundle.modules is None:
-            return [()] * len(rows)
-        return self._bundle.modules.of(query.signals.factors, float(query.signals.norm), rows)
-
-    def _judgement(self, judged: CitationFeatures) -> Judgement:
-        """What the calibration says; nothing is supported where the model has not learned the corpus."""
-        reason = self._bundle.manifest.corpus.not_learned
-        if reason is None:
-            return self._judge.judge(judged)
-        return Judgement(conformal_p=None, novelty_p=None, abstained=not_supported(reason), confidence={})
-
     def judged(self, query: ScoredQuery, *, count: int) -> CitationFeatures:
         """What the calibration looks at; see `Judge.look`."""
         return self._judge.look(query, count=count)
-
-    def _evidence(
-        self, query: ReadQuery, examples: Sequence[TrainingExample], signs: Sequence[float]
-    ) -> list[Evidence]:
-        """Spans and overlaps of each cited training example."""
-        completion = query.asked.completion
-        ranges = self._bundle.language.renderer.ranges(completion, query.row, chat=bool(query.asked.turns))
-        read = self._reader.reads(query.row)
-        explained = [one for one, flag in zip(ranges, read, strict=True) if flag]
-        output = Passage(completion, explained)
-        return self._explainer.explain(query.signals.of_completion(), output, examples, signs=signs)
 
 
 def _own(query: PreparedQuery) -> TokenizedQuery:

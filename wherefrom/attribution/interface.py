@@ -9,7 +9,7 @@ worker's pool processes are spawned, so each of them makes an engine of its own.
 from collections.abc import Callable, Sequence
 from typing import Literal, Protocol, runtime_checkable
 
-from wherefrom.records import Attribution, BundleInfo, MeasuredEffect, Method, Query
+from wherefrom.records import Attribution, BundleInfo, MeasuredEffect, Method, Query, QueryGroup
 from wherefrom.settings import Settings
 
 OverLong = Literal["truncate", "reject"]
@@ -54,6 +54,20 @@ class Attributor(Protocol):
 
         Raises:
             OutOfMemory: the batch did not fit; smaller batches may.
+        """
+
+
+@runtime_checkable
+class GroupAttributor(Attributor, Protocol):
+    """An engine that also answers for several outputs at once; one that does not is asked for none."""
+
+    def prepare_group(self, group: QueryGroup, *, max_tokens: int, over_long: OverLong) -> PreparedQuery:
+        """Check a group and turn its outputs and acceptable answers into tokens; `attribute` takes it as it takes a query.
+
+        Raises:
+            InvalidRecord: an acceptable answer is one of the outputs.
+            OutputTooLong: together they are longer than the engine can hold, or as of `prepare`.
+            EmptyCompletion, TemplateNotPrefix: as of `prepare`; the text names the output.
         """
 
 

@@ -1,8 +1,9 @@
 """Attribution of a file of queries without a service: citations as JSONL, or the exact score of every pair."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +15,13 @@ from wherefrom.attribution.bundles.build import Progress
 from wherefrom.attribution.bundles.bundle import Bundle
 from wherefrom.attribution.corpus import CorpusRow, ReadAs, Turns, parse_row, read_jsonl
 from wherefrom.attribution.interface import OverLong
+from wherefrom.attribution.output_group import ReadGroup, TokenizedGroup
 from wherefrom.attribution.query import ReadQuery, TokenizedQuery
 from wherefrom.errors import EmptyCorpus, InvalidRecord, OutputTooLong, PermanentError
 from wherefrom.records import Attribution, Query, Span
 from wherefrom.records.explain import first_problem
 
+T = TypeVar("T")
 #: Tokens, padding included, of one pass over queries.
 BATCH_TOKENS = 2048
 #: A query is the prompt and one completion, whatever its earlier turns were.
@@ -37,24 +40,39 @@ def read_queries(file: Path, *, skip_bad: bool = False) -> tuple[list[Query], in
         InvalidRecord: a line is malformed; the text names the line. Nothing of the file is taken then.
         EmptyCorpus: the file holds no query.
     """
+    return read_each(file, query_of, skip_bad=skip_bad)
+
+
+def read_each(file: Path, read: Callable[[CorpusRow], T], *, skip_bad: bool = False) -> tuple[list[T], int]:
+    """What `read` makes of each line of a JSONL file of queries, and how many bad lines were skipped.
+
+    Raises:
+        InvalidRecord: as of `read_queries`.
+        EmptyCorpus: the file holds no query.
+    """
     if not file.is_file():
         raise InvalidRecord(f"{file}: file not found")
-    queries: list[Query] = []
+    found: list[T] = []
     skipped = 0
     for place, content in read_jsonl(file):
         try:
-            row = parse_row(content, default_id=f"query-{len(queries) + skipped:06d}", how=_ONE_ANSWER)
-            queries.append(_query(row))
+            row = parse_row(content, default_id=f"query-{len(found) + skipped:06d}", how=_ONE_ANSWER)
+            found.append(read(row))
         except InvalidRecord as error:
             if not skip_bad:
                 raise InvalidRecord(f"{place}: {error}") from error
             skipped += 1
-    if not queries:
+    if not found:
         raise EmptyCorpus(f"{file}: no usable query ({skipped} bad lines skipped)")
-    return queries, skipped
+    return found, skipped
 
 
-def _query(row: CorpusRow) -> Query:
+def query_of(row: CorpusRow) -> Query:
+    """The query of one row of a file.
+
+    Raises:
+        InvalidRecord: a field has another shape.
+    """
     listed = row.fields.get("spans") or []
     if not isinstance(listed, list):
         raise InvalidRecord("`spans` must be a list of {start, end}")
@@ -121,7 +139,7 @@ def prepare_usable(
 
 def attribute_all(
     attributor: LanguageAttributor,
-    prepared: Sequence[TokenizedQuery],
+    prepared: Sequence[TokenizedQuery | TokenizedGroup],
     *,
     top_k: int,
     opponents: int,
@@ -147,7 +165,9 @@ def signals_of_all(
     return [found[index] for index in range(len(prepared))]
 
 
-def exact_scores(bundle: Bundle, queries: Sequence[ReadQuery], progress: Progress) -> npt.NDArray[np.float32]:
+def exact_scores(
+    bundle: Bundle, queries: Sequence[ReadQuery | ReadGroup], progress: Progress
+) -> npt.NDArray[np.float32]:
     """Influence score (kernel cosine) of every query with every training example, float32 `[Q, N]` in corpus order."""
     count = len(bundle.store)
     scores = np.empty((len(queries), count), dtype=np.float32)

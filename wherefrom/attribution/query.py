@@ -5,6 +5,7 @@
     ReadQuery        + `signals`: what the model's pass gave              `LanguageAttributor.signals`
     ScoredQuery      + `scores`: its candidates with all their scores     `LanguageAttributor.score`
 
+A group of outputs that is one question passes the same stages as `TokenizedGroup`, `ReadGroup` and `ScoredGroup` (`output_group`).
 A later stage is an earlier one too, so whatever takes a `ReadQuery` takes a `ScoredQuery`. Nothing is copied: parts are shared.
 """
 
@@ -56,6 +57,11 @@ class TokenizedQuery:
     def truncated(self) -> bool:
         """Whether the completion or the acceptable answer was cut."""
         return self.row.truncated or (self.preferred is not None and self.preferred.truncated)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All texts that BM25 looks for."""
+        return (self.text,)
 
     def with_signals(self, signals: "QuerySignals") -> "ReadQuery":
         """The query after the model's pass."""

@@ -1,20 +1,18 @@
 """The offline commands: build a bundle, attribute a file of queries, verify a bundle. Needs the `[engine]` extra."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import torch
 import typer
 
-from wherefrom.atomic import PRIVATE, atomic_file
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles.build import build_bundle
+from wherefrom.attribution.bundles.bundle import Bundle
 from wherefrom.attribution.bundles.manifest import Manifest, read_manifest
 from wherefrom.attribution.bundles.model_location import write_note
 from wherefrom.attribution.bundles.options import BuildOptions
@@ -37,11 +35,20 @@ from wherefrom.cli.corpus_options import (
     TurnsOption,
     rendering_rule,
 )
+from wherefrom.cli.grouping import (
+    AgainstOption,
+    Asked,
+    GroupByOption,
+    GroupOption,
+    Limits,
+    attribute_groups,
+    check_options,
+)
 from wherefrom.cli.placement_options import DeviceOption, DtypeOption, placement_of
 from wherefrom.cli.progress import progress_bars
-from wherefrom.errors import ConfigurationError
+from wherefrom.cli.targets import Targets
 from wherefrom.library import open_with_model
-from wherefrom.records import Attribution
+from wherefrom.records import Query
 from wherefrom.terminal import counted, say
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON line instead of text.")]
@@ -272,6 +279,9 @@ def attribute(
     scores: ScoresFile = None,
     top_k: Annotated[int, typer.Option("--top-k", min=1, help="Citations per query.")] = 10,
     opponents: Annotated[int, typer.Option(min=0, help="Opponents (negative influence) per query.")] = 3,
+    group: GroupOption = False,
+    group_by: GroupByOption = None,
+    against: AgainstOption = None,
     important: Annotated[
         bool,
         typer.Option("--important", help="Rescore candidates with the full tier, if the bundle has it."),
@@ -291,34 +301,53 @@ def attribute(
 ) -> None:
     """Attribute a file of model outputs without a service.
 
-    --output gets one line and --scores one row per query, in the order of the input. Queries that were left out have none.
+    --output gets one line and --scores one row per query, in the order of the input. Queries that were left out have none. With --group or --group-by there is one per group,
+    and without --output the citations are printed.
 
     Example: wherefrom attribute --bundle ./bundles/support --input flagged.jsonl --output citations.jsonl
+
+    Example: wherefrom attribute --bundle ./bundles/support --input flagged.jsonl --group-by reason --against acceptable.jsonl
     """
-    _check_targets(output, scores)
+    targets, grouped = Targets(output, scores), group or group_by is not None
+    check_options(group=group, group_by=group_by, against=against, important=important)
+    targets.check(needed=not grouped)
     set_threads(threads)
+    placement = placement_of(device, dtype)
+    limits = Limits(max_tokens, over_long.value, skip_bad, top_k, opponents)
+    if grouped:
+        groups = Asked.read(queries, against, group_by, skip_bad=skip_bad)
+        opened = open_with_model(bundle, model, adapter, placement=placement)
+        attribute_groups(opened, groups, targets, limits=limits, as_json=as_json)
+        return
     asked, skipped = read_queries(queries, skip_bad=skip_bad)
     asked = [query.model_copy(update={"important": important}) for query in asked]
-    opened = open_with_model(bundle, model, adapter, placement=placement_of(device, dtype))
+    opened = open_with_model(bundle, model, adapter, placement=placement)
+    _attribute_each(opened, asked, targets, limits=limits, skipped=skipped, as_json=as_json)
+
+
+def _attribute_each(
+    opened: Bundle, asked: Sequence[Query], targets: Targets, *, limits: Limits, skipped: int, as_json: bool
+) -> None:
+    """Attribute each query by itself and write what was asked for."""
     attributor = LanguageAttributor(opened)
     prepared, rejected = prepare_usable(
-        attributor, asked, max_tokens=max_tokens, over_long=over_long.value, skip_bad=skip_bad
+        attributor, asked, max_tokens=limits.max_tokens, over_long=limits.over_long, skip_bad=limits.skip_bad
     )
     with progress_bars(quiet=as_json) as report:
-        if output is not None:
-            found = attribute_all(attributor, prepared, top_k=top_k, opponents=opponents, progress=report)
-            _write_lines(output, found)
-        if scores is not None:
-            _write_array(scores, exact_scores(opened, signals_of_all(attributor, prepared), report))
-    counts = {"queries": len(prepared), "skipped": skipped}
+        if targets.output is not None:
+            found = attribute_all(
+                attributor, prepared, top_k=limits.top_k, opponents=limits.opponents, progress=report
+            )
+            targets.write_lines(found)
+        if targets.scores is not None:
+            targets.write_scores(exact_scores(opened, signals_of_all(attributor, prepared), report))
     if as_json:
+        counts = {"queries": len(prepared), "skipped": skipped}
         listed = [asdict(one) for one in rejected]
         typer.echo(json.dumps(counts | {"rejected": listed, "bundle": opened.manifest.name}))
         return
     _say_attributed(opened.manifest.name, len(prepared), skipped=skipped, rejected=rejected)
-    for what, file in (("Citations", output), ("Scores", scores)):
-        if file is not None:
-            say(f"{what}: {file}")
+    targets.say()
 
 
 def _say_attributed(bundle: str, queries: int, *, skipped: int, rejected: Sequence[Rejection]) -> None:
@@ -344,34 +373,10 @@ def verify(
     say(f"Bundle {manifest.name} is intact: {counted(len(manifest.files), 'file')} checked.")
 
 
-def _check_targets(*files: Path | None) -> None:
-    """Refuse what cannot be written before hours of work, not after them."""
-    given = [file for file in files if file is not None]
-    if not given:
-        raise ConfigurationError("nothing to write: give --output, --scores or both")
-    for file in given:
-        if not file.parent.is_dir():
-            raise ConfigurationError(f"{file.parent}: folder not found; create it first")
-        if file.is_dir():
-            raise ConfigurationError(f"{file} is a folder; name a file in it")
-        if not os.access(file.parent, os.W_OK | os.X_OK):
-            raise ConfigurationError(f"{file}: you may not write to {file.parent}")
-
-
 def set_threads(threads: int) -> None:
     """Give torch this many threads; 0 leaves the number to it."""
     if threads:
         torch.set_num_threads(threads)
-
-
-def _write_lines(file: Path, found: list[Attribution]) -> None:
-    with atomic_file(file, mode=PRIVATE) as unfinished, unfinished.open("w", encoding="utf-8") as lines:
-        lines.writelines(one.model_dump_json() + "\n" for one in found)
-
-
-def _write_array(file: Path, values: "np.ndarray[tuple[int, ...], np.dtype[np.float32]]") -> None:
-    with atomic_file(file, mode=PRIVATE) as unfinished, unfinished.open("wb") as target:
-        np.save(target, values)
 
 
 def add_commands(app: typer.Typer) -> None:

@@ -22,6 +22,8 @@ MAX_SPANS: Final = 10_000
 #: Tokens of one completion, and the largest token id.
 MAX_TOKEN_IDS: Final = 2**20
 MAX_TOKEN_ID: Final = 2**31 - 1
+#: Outputs of one group, and acceptable answers that they are held against.
+MAX_MEMBERS: Final = 256
 #: Labels of one record.
 MAX_LABELS: Final = 50
 #: Fields of one object of a record; more are not even looked at.

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from wherefrom.records.bounds import Details, Items
+from wherefrom.records.bounds import MAX_MEMBERS, Details, Items
 from wherefrom.records.flagged import FlaggedRecord, Frozen, Span, Text, Turn
 
 
@@ -50,6 +50,15 @@ class Query(Frozen):
             token_ids=record.token_ids,
             important=important,
         )
+
+
+class QueryGroup(Frozen):
+    """Several flagged outputs as one question: what taught the model what they have in common?"""
+
+    key: str
+    members: Annotated[tuple[Query, ...], Field(min_length=1, max_length=MAX_MEMBERS)]
+    #: Acceptable answers to such prompts. What the outputs share with them counts for nothing.
+    against: Annotated[tuple[Query, ...], Field(max_length=MAX_MEMBERS)] = ()
 
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -150,6 +159,19 @@ class CitationDraft(Frozen):
     modules: Items[ModulePart] = ()
     #: `modules` in a few words, such as ``mostly blocks 20-29 (62 %, usually 41 %), down and o (55 %, usually 48 %)``; None where there are none.
     carried_by: str | None = None
+    #: Of a group: `influence_score` of each member by itself, in the order of the members.
+    member_influence: Annotated[tuple[float, ...], Field(max_length=MAX_MEMBERS)] = ()
+
+
+class GroupMember(Frozen):
+    """One output of a group, as the engine read it."""
+
+    key: str
+    #: Explained tokens of its completion.
+    tokens: int
+    truncated: bool
+    #: Their mean loss under the audited model, nats.
+    loss_nats: float
 
 
 class Attribution(Frozen):
@@ -157,11 +179,11 @@ class Attribution(Frozen):
 
     key: str
     citations: Items[CitationDraft]
-    #: Completion tokens that were explained.
+    #: Completion tokens that were explained; of all members of a group.
     tokens: int
     #: True where the output, or the acceptable answer beside it, was cut at the token limit.
     truncated: bool
-    #: Mean loss of the explained tokens under the audited model, nats.
+    #: Mean loss of the explained tokens under the audited model, nats; of a group, the mean over its members.
     loss_nats: float
     #: Training examples that were scored exactly.
     candidates: int
@@ -171,3 +193,6 @@ class Attribution(Frozen):
     novelty_p: float | None = None
     #: Why the engine abstains, in words; None where it stands by its citations.
     abstained: str | None = None
+    #: Of a group: its outputs, in the order asked, and how many acceptable answers they were held against.
+    members: Annotated[tuple[GroupMember, ...], Field(max_length=MAX_MEMBERS)] = ()
+    against: int = 0

@@ -306,3 +306,65 @@ def test_help(run: RunCommand) -> None:
         shown = run(*command, "--help")
         assert shown.code == 0
         assert "Example: wherefrom" in " ".join(shown.out.split())
+
+
+def test_a_group_is_one_question(run: RunCommand, queries: Path, tmp_path: Path) -> None:
+    """All outputs of a file: one line and one row of scores; without a file the citations and each output's own scores are printed."""
+    output, scores = tmp_path / "out.jsonl", tmp_path / "scores.npy"
+    done = attribute(
+        run, queries, "--group", "--output", str(output), "--scores", str(scores), "--top-k", "3"
+    )
+    assert done.code == 0, done.err
+    assert "Attributed 1 group of 4 outputs" in done.out
+    (answer,) = [Attribution.model_validate_json(line) for line in output.read_text().splitlines()]
+    assert (answer.key, len(answer.members), answer.against) == ("queries", 4, 0)
+    assert all(len(one.member_influence) == 4 for one in answer.citations)
+    values = np.load(scores)
+    assert values.shape == (1, TINY_ROWS)
+    first = answer.citations[0]
+    assert first.influence_score == pytest.approx(values[0, first.example.row], abs=1e-4)
+    printed = attribute(run, queries, "--group", "--top-k", "2", "--opponents", "0")
+    assert printed.code == 0, printed.err
+    assert "Group queries: 4 outputs" in printed.out
+    assert "influence of 2" in printed.out
+    assert first.example.example_id in printed.out
+    assert answer.members[3].key in printed.out
+
+
+def test_groups_by_a_field(run: RunCommand, tmp_path: Path) -> None:
+    """One question for each value, in the order met; acceptable answers of a value count for it alone, those without one for all."""
+    rows = tiny_queries()
+    asked = [rows[0] | {"labels": {"topic": "b"}}, rows[1] | {"labels": {"topic": "a"}}]
+    asked += [rows[2] | {"labels": {"topic": "b"}}]
+    outputs = write_jsonl(tmp_path / "outputs.jsonl", asked)
+    fine = {"prompt": "Can I return it?", "completion": "Please ask our support team."}
+    against = write_jsonl(
+        tmp_path / "fine.jsonl", [fine, fine | {"labels": {"topic": "a"}, "prompt": "How?"}]
+    )
+    options = ("--group-by", "labels.topic", "--against", str(against), "--json", "--top-k", "1")
+    done = attribute(run, outputs, *options)
+    assert done.code == 0, done.err
+    printed = json.loads(done.out)
+    assert (printed["groups"], printed["queries"], printed["skipped"]) == (2, 3, 0)
+    shapes = [(one["key"], len(one["members"]), one["against"]) for one in printed["answers"]]
+    assert shapes == [("b", 2, 1), ("a", 1, 2)]
+
+
+def test_groups_that_cannot_be_asked(run: RunCommand, queries: Path, tmp_path: Path) -> None:
+    """A missing field by its line, too many outputs, an answer that is an output, and options that do not go together."""
+    lacking = write_jsonl(tmp_path / "lacking.jsonl", [*tiny_queries(2), {"prompt": "a", "completion": "b"}])
+    refused = attribute(run, lacking, "--group-by", "reason")
+    assert (refused.code, "line 3: has no field `reason`" in refused.err) == (2, True)
+    skipping = attribute(run, lacking, "--group-by", "reason", "--skip-bad", "--json", "--top-k", "1")
+    assert json.loads(skipping.out)["skipped"] == 1
+    many = write_jsonl(tmp_path / "many.jsonl", [{"prompt": str(n), "completion": "b"} for n in range(257)])
+    assert "group many has 257 outputs; at most 256" in attribute(run, many, "--group").err
+    same = attribute(run, queries, "--group", "--against", str(queries))
+    assert (same.code, "is the output flag-vendor-refunds-00 itself" in same.err) == (2, True)
+    for options, told in (
+        (("--group", "--group-by", "reason"), "exclude each other"),
+        (("--against", str(queries), "--output", str(tmp_path / "o.jsonl")), "--against needs --group"),
+        (("--group", "--important"), "leave it out with --group"),
+    ):
+        wrong = attribute(run, queries, *options)
+        assert (wrong.code, told in wrong.err) == (2, True), wrong.err

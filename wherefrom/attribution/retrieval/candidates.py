@@ -36,7 +36,7 @@ class Sought:
 
     projected: Vectors  # [P]
     pooled: Vectors  # [D], centred unit mean hidden state
-    text: str  # prompt and completion, for BM25
+    texts: tuple[str, ...]  # prompt and completion, for BM25; of a group, those of each member
     encoded: Vectors | None = None  # [E], where the bundle has a sentence encoder
 
 
@@ -54,7 +54,7 @@ class Indexes:
 
 def find_candidates(query: Sought, indexes: Indexes, *, count: int) -> Candidates:
     """At most `count` candidates of one query; fewer in a smaller corpus."""
-    bm25 = indexes.lexical.scores(query.text)
+    bm25 = mean_over_texts(indexes.lexical, query.texts)
     best = np.argsort(-bm25, kind="stable")[:count]
     lists = {
         "projection": indexes.projected.search(query.projected, count)[0],
@@ -66,6 +66,15 @@ def find_candidates(query: Sought, indexes: Indexes, *, count: int) -> Candidate
         lists["encoder"] = indexes.encoded.search(query.encoded, count)[0]
     rows = merge([(lists[name], turns) for name, turns in _TURNS.items() if name in lists], count)
     return Candidates(rows, bm25[rows])
+
+
+def mean_over_texts(lexical: LexicalIndex, texts: Sequence[str]) -> Vectors:
+    """BM25 of one query with every training example, `[N]`; of a group the mean over its members."""
+    total = lexical.scores(texts[0]).copy()
+    for text in texts[1:]:
+        total += lexical.scores(text)
+    total /= len(texts)
+    return total
 
 
 def merge(lists: Sequence[tuple[Rows, int]], count: int) -> Rows:

@@ -62,7 +62,7 @@ def test_every_list_contributes() -> None:
     sought = Sought(
         np.array([1, 0, 0, 0], dtype=np.float32),
         np.array([0, 1, 0, 0], dtype=np.float32),
-        "Common, word33!",
+        ("Common, word33!",),
         np.array([1, 0], dtype=np.float32),
     )
     indexes = Indexes(ExactIndex(vectors), ExactIndex(states), LexicalIndex.build(texts), ExactIndex(encoded))
@@ -78,7 +78,7 @@ def test_text_without_a_known_word() -> None:
     lexical = LexicalIndex.build([f"word{row}" for row in range(5)])
     for text in ("?!", "", "unheard of"):
         indexes = Indexes(ExactIndex(vectors), ExactIndex(vectors), lexical)
-        found = find_candidates(Sought(vectors[2], vectors[3], text), indexes, count=5)
+        found = find_candidates(Sought(vectors[2], vectors[3], (text,)), indexes, count=5)
         assert found.bm25.tolist() == [0.0] * 5
 
 
