@@ -119,6 +119,9 @@ def recipe(
         int | None,
         typer.Option(min=1, help="Training examples; gives the batch size over all devices."),
     ] = None,
+    adapter: Annotated[
+        str | None, typer.Option(help="Name of the adapter, if the folder holds several.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write the recipe of a fine-tune from the folder that it left behind.
@@ -130,7 +133,7 @@ def recipe(
     """
     if out.exists():
         raise ConfigurationError(f"{out} already exists; choose another file or delete it")
-    found = recipe_of(folder, rows=rows)
+    found = recipe_of(folder, rows=rows, adapter=adapter)
     write_recipe(out, found.recipe)
     if as_json:
         content = {

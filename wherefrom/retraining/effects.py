@@ -1,20 +1,25 @@
-"""Measures what a citation claims: trains again without the example and looks at the output's loss.
+"""Measures what training examples do: trains again without them and looks at the output's loss, beside controls.
 
 With L_s(q; G) the mean loss per explained completion token of query q, in nats, after a training with seed s that leaves out the
-rows G, the effect of G on q under s is
+rows G, leaving them out changes the loss under s by
 
-    e_s = L_s(q; G) - L_s(q; nothing)            positive = the rows made the output more likely
+    c_s(G) = L_s(q; G) - L_s(q; nothing)            positive = the rows made the output more likely
 
-The result is the mean over S seeds with the t-interval  mean +- t_{.975, S-1} sd / sqrt(S). Control groups k = 1 ... K of like
-size, source and length, which were not cited, have effects c_ks under the same seeds. With m_k their means over seeds and r_ks
-what rows and columns of that table leave over,
+Control groups k = 1 ... K of like size, source and length, which were not cited, have changes c_ks under the same seeds. The effect is what the
+rows do beyond them, so that the noise of the base run, which all share, cancels:
 
-    V = max( var_k m_k,  sum_ks r_ks^2 / ((K-1)(S-1)) / S )
-    z = (mean_s e_s - mean_k m_k) / sqrt(V (1 + 1/K))
+    d_s = c_s(G) - mean_k c_ks                      the effect is the mean over seeds d
 
-V is the variance of a control's mean effect: what controls really do plus the noise of retraining. The second term keeps V from being small
-by chance where K is; 1/K is the noise of the controls' own mean. z >= 2 is called standing out. With few controls z has heavy
-tails (K - 1 degrees of freedom at worst): three controls are the least that is allowed.
+Two things make it uncertain: retraining, and which rows are left out. With m_k a control's mean over seeds and r_ks what rows and columns of
+the controls' table leave over,
+
+    A = var_s d_s / S                                                      S - 1 degrees of freedom
+    V = max( var_k m_k,  sum_ks r_ks^2 / ((K-1)(S-1)) / S ) (1 + 1/K)      K - 1 or (K-1)(S-1), of the larger term
+
+V is what a control's own mean would stand from the others': controls' real differences plus the noise of retraining; the second term keeps V from being
+small by chance where K is. The 95 % interval is the wider of d +- t sqrt(A) and d +- t sqrt(V), each with Student's t of its own degrees of freedom. z says the same
+on one scale: the larger of the two p-values as a quantile of the normal distribution. So the interval leaves 0 out where abs(z) > 1.96, and only there. z >= 2 is
+called standing out.
 """
 
 import math
@@ -24,6 +29,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from scipy import special
 
 from wherefrom.attribution.corpus import CorpusRow
 from wherefrom.attribution.models.model import LanguageModel
@@ -40,8 +46,8 @@ LEAST_SEEDS = 3
 LEAST_CONTROLS = 3
 #: A control's length differs at most by this share from that of the row it stands for, where the corpus allows it.
 LENGTH_SHARE = 0.25
-#: 97.5 % quantile of Student's t for 1, 2, ... degrees of freedom; above them the normal's is used with Cornish-Fisher.
-_T975 = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281)
+#: z from which on an effect is said to stand out.
+OUT_Z = 2.0
 
 
 @dataclass(frozen=True)
@@ -88,18 +94,20 @@ class RetrainingEffect:
 
     query: int
     group: Group
-    #: Mean over seeds, nats per completion token; positive = the group made the output more likely.
+    #: What the group does beyond the controls, mean over seeds, nats per completion token; positive = it made the output more likely.
     effect_nats: float
-    #: 95 % t-interval over seeds.
+    #: 95 % interval; leaves 0 out where abs(z) > 1.96.
     low_nats: float
     high_nats: float
     #: One effect per seed.
     by_seed: tuple[float, ...]
     #: Left-out rows of each control.
     control_groups: tuple[Group, ...]
-    #: Mean effect over seeds of each control.
+    #: What each control does beyond the mean of all of them, mean over seeds.
     controls_nats: tuple[float, ...]
-    #: How far the effect stands from the controls'; see the module's text.
+    #: Mean change of the loss over the controls, which is taken off the effect and off each control.
+    controls_mean_nats: float
+    #: The same as the interval, on the scale of the normal distribution; see the module's text.
     z: float
     #: Retrainings behind this result and what they cost; base and controls are shared with other citations.
     retrainings: int
@@ -107,8 +115,8 @@ class RetrainingEffect:
 
     @property
     def stands_out(self) -> bool:
-        """Whether the effect differs from the controls' by two standard errors or more, upwards."""
-        return self.z >= 2.0
+        """Whether the group surely made the output more likely than its controls did."""
+        return self.z >= OUT_Z
 
 
 def measure_citations(
@@ -191,25 +199,67 @@ def summarise(
 
     Args:
         citation: What was measured.
-        effects: Its effect under each seed, `[S]`, nats.
-        controls: The controls' effects, `[K, S]`, nats.
+        effects: Change of the loss without its group under each seed, `[S]`, nats.
+        controls: The same without each control, `[K, S]`, nats.
         control_groups: What each control left out.
         seconds: What the retrainings behind it cost.
     """
-    low, high = t_interval(effects)
+    found = contrast(effects, controls)
+    means = controls.mean(axis=1)
     return RetrainingEffect(
         query=citation.query,
         group=citation.group,
-        effect_nats=float(effects.mean()),
-        low_nats=low,
-        high_nats=high,
-        by_seed=tuple(effects.tolist()),
+        effect_nats=found.effect,
+        low_nats=found.low,
+        high_nats=found.high,
+        by_seed=tuple((effects - controls.mean(axis=0)).tolist()),
         control_groups=tuple(control_groups),
-        controls_nats=tuple(controls.mean(axis=1).tolist()),
-        z=z_score(effects, controls),
+        controls_nats=tuple((means - means.mean()).tolist()),
+        controls_mean_nats=float(means.mean()),
+        z=found.z,
         retrainings=len(effects) * (2 + len(controls)),
         seconds=seconds,
     )
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """An effect beyond controls, with an interval and a z that say the same."""
+
+    effect: float
+    low: float
+    high: float
+    z: float
+
+
+def contrast(effects: EffectArray, controls: EffectArray) -> Contrast:
+    """What a group does beyond its controls; see the module's text.
+
+    Args:
+        effects: Change of the loss without the group under each seed, `[S]`, nats, S >= 2.
+        controls: The same without each control, `[K, S]`, nats, K >= 2.
+
+    Returns:
+        The effect; z is infinite (0 for no effect) where nothing varies at all.
+    """
+    beyond = effects - controls.mean(axis=0)  # [S]
+    effect, seeds = float(beyond.mean()), len(beyond)
+    variance, freedom = _control_variance(controls)
+    errors = (
+        (math.sqrt(float(beyond.var(ddof=1)) / seeds), seeds - 1),
+        (math.sqrt(variance), freedom),
+    )
+    half = max(t_quantile(one) * error for error, one in errors)
+    z = min(_normal_z(abs(effect), error, one) for error, one in errors)
+    return Contrast(effect, effect - half, effect + half, math.copysign(z, effect))
+
+
+def _normal_z(distance: float, error: float, freedom: int) -> float:
+    """A t-statistic as the quantile of the normal distribution that has its p-value, >= 0."""
+    if distance == 0.0:
+        return 0.0
+    beyond = special.stdtr(freedom, -distance / error) if error else 0.0
+    return -float(special.ndtri(beyond))
 
 
 def t_interval(effects: EffectArray) -> tuple[float, float]:
@@ -219,20 +269,14 @@ def t_interval(effects: EffectArray) -> tuple[float, float]:
 
 
 def t_quantile(freedom: int) -> float:
-    """97.5 % quantile of Student's t; exact to four digits."""
-    if freedom <= len(_T975):
-        return _T975[freedom - 1]
-    x = 1.959964
-    terms: tuple[float, ...] = (
-        (x**3 + x) / 4,
-        (5 * x**5 + 16 * x**3 + 3 * x) / 96,
-        (3 * x**7 + 19 * x**5 + 17 * x**3 - 15 * x) / 384,
-    )
-    return x + sum(term / float(freedom) ** power for power, term in enumerate(terms, start=1))
+    """97.5 % quantile of Student's t."""
+    return float(special.stdtrit(freedom, 0.975))
 
 
 def z_score(effects: EffectArray, controls: EffectArray) -> float:
-    """How far a mean effect stands from the controls'; see the module's text.
+    """How many standard errors of the controls, d / sqrt(V), a mean effect stands from theirs.
+
+    For many controls, whose degrees of freedom no longer matter.
 
     Args:
         effects: `[S]`, nats.
@@ -241,15 +285,22 @@ def z_score(effects: EffectArray, controls: EffectArray) -> float:
     Returns:
         z; infinite (or 0, for no difference) where the controls do not vary at all.
     """
-    count, seeds = controls.shape
-    means = controls.mean(axis=1)  # [K]
-    left = controls - means[:, None] - controls.mean(axis=0) + controls.mean()  # [K, S]
-    noise = float((left**2).sum()) / ((count - 1) * (seeds - 1)) / seeds
-    variance = max(float(means.var(ddof=1)), noise) * (1 + 1 / count)
-    difference = float(effects.mean() - means.mean())
+    variance, _ = _control_variance(controls)
+    difference = float(effects.mean() - controls.mean())
     if variance == 0.0:
         return math.copysign(math.inf, difference) if difference else 0.0
     return difference / math.sqrt(variance)
+
+
+def _control_variance(controls: EffectArray) -> tuple[float, int]:
+    """V of the module's text and its degrees of freedom."""
+    count, seeds = controls.shape
+    means = controls.mean(axis=1)  # [K]
+    left = controls - means[:, None] - controls.mean(axis=0) + controls.mean()  # [K, S]
+    inner = (count - 1) * (seeds - 1)
+    between, noise = float(means.var(ddof=1)), float((left**2).sum()) / inner / seeds
+    variance, freedom = (between, count - 1) if between >= noise else (noise, inner)
+    return variance * (1 + 1 / count), freedom
 
 
 def matched_controls(

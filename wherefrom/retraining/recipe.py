@@ -19,6 +19,7 @@ from wherefrom.records import Frozen, sha256_of_json
 from wherefrom.records.explain import first_problem
 
 _Share = Annotated[float, Field(ge=0.0, le=1.0)]
+_AtLeastOne = Annotated[int, Field(ge=1)]
 _Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
@@ -27,8 +28,23 @@ class Lora(Frozen):
 
     rank: int = Field(default=16, ge=1)
     alpha: int = Field(default=32, ge=1)
-    #: Names of the linear layers that get an adapter, as PEFT understands them; `all-linear` for all but the head.
+    #: Names of the linear layers that get an adapter, as PEFT understands them: `all-linear` for all but the head, or one regular expression.
     target_modules: tuple[str, ...] = Field(default=("all-linear",), min_length=1)
+    #: Scale by alpha / sqrt(rank) instead of alpha / rank (arXiv:2312.03732).
+    rslora: bool = False
+    #: Train the length of every column of the weights too (arXiv:2402.09353).
+    dora: bool = False
+    #: Ranks and alphas of single layers, by name or regular expression.
+    rank_pattern: dict[str, _AtLeastOne] = Field(default_factory=dict)
+    alpha_pattern: dict[str, _AtLeastOne] = Field(default_factory=dict)
+    #: Numbers of the blocks that get an adapter; empty for all.
+    layers_to_transform: tuple[int, ...] = ()
+    #: Modules that are trained whole beside the adapter, such as the embeddings.
+    modules_to_save: tuple[str, ...] = ()
+
+
+#: Fields of an adapter that every release has had.
+_FIRST_LORA_FIELDS = frozenset({"rank", "alpha", "target_modules"})
 
 
 class Recipe(Frozen):
@@ -54,8 +70,16 @@ class Recipe(Frozen):
     max_tokens: int = Field(default=1024, ge=8)
 
     def sha256(self) -> str:
-        """Hash of all its values."""
-        return sha256_of_json(self.model_dump(mode="json"))
+        """Hash of all its values; fields that later releases added count where they are set, so finished retrainings stay valid."""
+        content = self.model_dump(mode="json")
+        if self.lora is not None:
+            usual = Lora().model_dump(mode="json")
+            content["lora"] = {
+                name: value
+                for name, value in content["lora"].items()
+                if name in _FIRST_LORA_FIELDS or value != usual[name]
+            }
+        return sha256_of_json(content)
 
     def steps(self, rows: int) -> int:
         """Optimiser steps of a fine-tune on that many rows."""

@@ -240,7 +240,7 @@ def _trained_weights(model: Any, base: Any) -> dict[str, torch.Tensor]:
 
 def _plain_name(name: str) -> str:
     """A parameter's name without what an adapter puts around it."""
-    return name.removeprefix("base_model.model.").replace(".base_layer", "")
+    return name.removeprefix("base_model.model.").replace(".base_layer", "").replace(".original_module", "")
 
 
 def _write(file: Path, run: _StoredRun) -> None:

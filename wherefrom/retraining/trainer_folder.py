@@ -2,15 +2,13 @@
 
 What is read, each where it is there: `adapter_config.json`, `training_args.bin` and `trainer_state.json`, in the folder, else in its last `checkpoint-N`.
 
-`training_args.bin` is a pickle, and a pickle can run any code when it is opened as usual. Here no name in it is looked up: whatever it wants to make becomes an
-inert record of its arguments (`_Inert`), so nothing runs.
+A folder of several adapters has one in a folder of its own per name, and PEFT's first one, `default`, beside them. Nothing in `training_args.bin` is run
+(`inert_pickle`).
 """
 
-import io
 import math
-import pickle
 import re
-import zipfile
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,21 +19,14 @@ from pydantic import ValidationError
 from wherefrom.errors import ConfigurationError
 from wherefrom.json_text import read_json
 from wherefrom.records.explain import first_problem
-from wherefrom.retraining.recipe import Lora, Recipe
+from wherefrom.retraining.adapter_settings import ADAPTER, lora_of
+from wherefrom.retraining.inert_pickle import Inert, bounded_bytes, settings_in
+from wherefrom.retraining.recipe import Recipe
 
-ADAPTER, ARGUMENTS, STATE = "adapter_config.json", "training_args.bin", "trainer_state.json"
-#: Larger files of settings are refused.
-MOST_BYTES = 16 << 20
+ARGUMENTS, STATE = "training_args.bin", "trainer_state.json"
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
-#: Settings of an adapter that a recipe cannot state; empty or false where they are not used.
-_NOT_STATED = (
-    "use_dora",
-    "use_rslora",
-    "modules_to_save",
-    "rank_pattern",
-    "alpha_pattern",
-    "layers_to_transform",
-)
+#: What transformers' sampler of like lengths sorts at a time, in batches.
+_GROUPED_BATCHES = 50
 
 
 @dataclass(frozen=True)
@@ -49,41 +40,90 @@ class FoundRecipe:
     notes: tuple[str, ...]
 
 
-def recipe_of(folder: Path, *, rows: int | None = None) -> FoundRecipe:
+def recipe_of(folder: Path, *, rows: int | None = None, adapter: str | None = None) -> FoundRecipe:
     """The recipe that a folder tells.
 
     Args:
         folder: output folder of a training, or one of its checkpoints.
         rows: training examples, from which the effective batch size is known where several devices or accumulation made it larger.
+        adapter: name of the adapter, where the folder holds several.
 
     Raises:
-        ConfigurationError: the folder holds none of the files, or one of them cannot be read or used.
+        ConfigurationError: the folder holds none of the files, one of them cannot be read or used, or it does not hold that adapter.
     """
     if not folder.is_dir():
         raise ConfigurationError(f"{folder}: folder not found; give the folder that the training wrote")
     places = (folder, *_checkpoints(folder))
-    adapter = _first(places, ADAPTER)
+    notes: list[str] = []
+    config = _adapter_config(places, adapter, notes)
     arguments = _first(places, ARGUMENTS)
     state = _first(places, STATE)
-    read = tuple(str(one) for one in (adapter, arguments, state) if one is not None)
+    read = tuple(str(one) for one in (config, arguments, state) if one is not None)
     if arguments is None and state is None:
         raise ConfigurationError(
             f"{folder}: neither {ARGUMENTS} nor {STATE} in it or in a checkpoint-N folder of it; "
             "write the recipe yourself (docs/operations.md, The recipe)"
         )
-    notes: list[str] = []
-    fields: dict[str, Any] = {"bucket_batches": 1}
-    settings = {} if arguments is None else _settings(arguments)
-    fields |= _of_arguments(settings, notes)
-    if state is not None:
-        fields |= _of_state(_json(state), fields, notes, rows=rows)
-    elif rows is None:
-        notes.append(f"Without {STATE} the batch size is that of one device; check it.")
-    if adapter is not None:
-        fields["lora"] = _lora(_json(adapter), notes)
+    settings = {} if arguments is None else settings_in(arguments)
+    told = {} if state is None else _json(state)
+    fields = _fields(settings, told, notes, rows=rows)
+    if config is not None:
+        fields["lora"] = lora_of(_json(config), notes)
     if "learning_rate" not in fields:
         raise ConfigurationError(f"{folder}: the learning rate stands in none of {', '.join(read)}")
     return FoundRecipe(_recipe(folder, fields), read, tuple(notes))
+
+
+def _adapter_config(places: tuple[Path, ...], name: str | None, notes: list[str]) -> Path | None:
+    """The file of the adapter's settings; None where the folder holds no adapter.
+
+    Raises:
+        ConfigurationError: there are several, none of them the first one of PEFT, or none has that name.
+    """
+    for place in places:
+        held = {
+            one.parent.name: one
+            for one in sorted(place.glob(f"*/{ADAPTER}"))
+            if not _is_checkpoint(one.parent)
+        }
+        if (place / ADAPTER).is_file():
+            held = {"default": place / ADAPTER} | held
+        if not held:
+            continue
+        known = ", ".join(held)
+        chosen = name or ("default" if "default" in held or len(held) > 1 else known)
+        if chosen not in held:
+            what = "several adapters" if name is None else f"no adapter {name!r}"
+            raise ConfigurationError(f"{place}: holds {what}; choose one of {known} with --adapter")
+        if len(held) > 1:
+            notes.append(f"The folder holds the adapters {known}; the recipe is that of {chosen}.")
+        return held[chosen]
+    if name is not None:
+        raise ConfigurationError(f"{places[0]}: holds no adapter, so none is called {name!r}")
+    return None
+
+
+def _fields(
+    settings: Mapping[str, Any], state: Mapping[str, Any], notes: list[str], *, rows: int | None
+) -> dict[str, Any]:
+    """What arguments and state tell, as fields of a recipe; what they agree on comes from the arguments."""
+    steps, epochs = _number(state, "max_steps"), _epochs(settings, state)
+    fields: dict[str, Any] = {"bucket_batches": 1} | _of_arguments(settings, notes)
+    if epochs is not None:
+        fields["epochs"] = _whole_epochs(epochs, notes)
+    if settings:
+        fields |= _schedule(settings, steps, notes)
+        if "max_tokens" not in fields:
+            notes.append(
+                f"The longest row is not stated; the recipe cuts rows at {Recipe().max_tokens} tokens."
+            )
+    fields |= _batch(settings, state, notes, rows=rows, epochs=epochs)
+    if "learning_rate" not in fields:
+        fields |= _of_log(state.get("log_history"), steps, notes)
+    done = _number(state, "global_step")
+    if done and steps and done < steps:
+        notes.append(f"The state is of step {done:g} of {steps:g}; the recipe trains all of them.")
+    return fields
 
 
 def _recipe(folder: Path, fields: Mapping[str, Any]) -> Recipe:
@@ -104,27 +144,17 @@ def _checkpoints(folder: Path) -> list[Path]:
     return [one for _, one in sorted(found, reverse=True)]
 
 
+def _is_checkpoint(folder: Path) -> bool:
+    return _CHECKPOINT.fullmatch(folder.name) is not None
+
+
 def _first(places: tuple[Path, ...], name: str) -> Path | None:
     return next((place / name for place in places if (place / name).is_file()), None)
 
 
-def _bounded(file: Path) -> bytes:
-    """The content of a small file.
-
-    Raises:
-        ConfigurationError: it is too large for a file of settings, or cannot be read.
-    """
-    try:
-        if file.stat().st_size > MOST_BYTES:
-            raise ConfigurationError(f"{file}: larger than {MOST_BYTES >> 20} MiB, so it holds no settings")
-        return file.read_bytes()
-    except OSError as error:
-        raise ConfigurationError(f"{file} cannot be read ({error.strerror})") from error
-
-
 def _json(file: Path) -> dict[str, Any]:
     try:
-        content = read_json(_bounded(file))
+        content = read_json(bounded_bytes(file))
     except ValueError as error:
         raise ConfigurationError(f"{file}: not JSON: {error}") from error
     if not isinstance(content, dict):
@@ -132,82 +162,19 @@ def _json(file: Path) -> dict[str, Any]:
     return content
 
 
-class _Inert:
-    """Stands for whatever a pickle names; keeps what it was called with and given, and does nothing."""
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        self.arguments = (*arguments, *named.values())
-        self.state: Any = {}
-
-    def __setstate__(self, state: Any) -> None:
-        self.arguments = ()
-        self.state = state
-
-    def __hash__(self) -> int:
-        return id(self)
-
-    def append(self, _one: Any) -> None:
-        """As of a list."""
-
-    extend = append
-
-    def __setitem__(self, _key: Any, _value: Any) -> None:
-        """As of a dictionary."""
-
-
-class _NamesNothing(pickle.Unpickler):
-    """Opens a pickle without looking up or running anything that it names."""
-
-    def find_class(self, _module: str, _name: str) -> Any:
-        return _Inert
-
-    def persistent_load(self, _identifier: Any) -> Any:
-        return _Inert()
-
-
-def _settings(file: Path) -> dict[str, Any]:
-    """The attributes of the arguments in `training_args.bin`.
-
-    Raises:
-        ConfigurationError: the file is none that the Trainer writes.
-    """
-    content = _bounded(file)
-    try:
-        opened = _NamesNothing(io.BytesIO(_pickle_in(content))).load()
-    except (zipfile.BadZipFile, pickle.UnpicklingError, ValueError, TypeError, AttributeError, LookupError, EOFError) as error:  # fmt: skip
-        raise ConfigurationError(
-            f"{file}: not written by the Trainer of transformers ({error}); move it away, or write the recipe yourself"
-        ) from error
-    state = opened.state if isinstance(opened, _Inert) else None
-    if not isinstance(state, dict):
-        raise ConfigurationError(f"{file}: not the arguments of a training")
-    return {str(key): value for key, value in state.items()}
-
-
-def _pickle_in(content: bytes) -> bytes:
-    """The one pickle in an archive of torch.save.
-
-    Raises:
-        ValueError: there is none, or it is too large.
-    """
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        names = [one for one in archive.infolist() if one.filename.endswith("/data.pkl")]
-        if len(names) != 1 or names[0].file_size > MOST_BYTES:
-            raise ValueError("no archive of torch.save")
-        return archive.read(names[0])
-
-
 def _number(settings: Mapping[str, Any], name: str) -> float | None:
     """A finite number; None where it is missing or something else."""
     value = settings.get(name)
-    usual = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if usual and value is not None else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    usual = abs(value) <= sys.float_info.max if isinstance(value, int) else math.isfinite(value)
+    return float(value) if usual else None
 
 
 def _word(settings: Mapping[str, Any], name: str) -> str | None:
     """A text, or the value of a member of an enum; None where it is missing or something else."""
     value = settings.get(name)
-    if isinstance(value, _Inert):
+    if isinstance(value, Inert):
         value = value.arguments[0] if value.arguments else None
     return value if isinstance(value, str) else None
 
@@ -219,7 +186,6 @@ def _of_arguments(settings: Mapping[str, Any], notes: list[str]) -> dict[str, An
         "learning_rate": "learning_rate",
         "adam_epsilon": "epsilon",
         "weight_decay": "weight_decay",
-        "warmup_ratio": "warmup_share",
     }
     for name, field in plain.items():
         if (value := _number(settings, name)) is not None:
@@ -229,18 +195,24 @@ def _of_arguments(settings: Mapping[str, Any], notes: list[str]) -> dict[str, An
         fields["betas"] = betas
     if (norm := _number(settings, "max_grad_norm")) is not None:
         fields["clip_norm"] = norm or None
-    batch = _number(settings, "per_device_train_batch_size")
-    if batch is not None:
-        fields["batch_size"] = int(batch * (_number(settings, "gradient_accumulation_steps") or 1))
-    if (epochs := _number(settings, "num_train_epochs")) is not None:
-        fields["epochs"] = _whole_epochs(epochs, notes)
     longest = _number(settings, "max_length") or _number(settings, "max_seq_length")
     if longest is not None:
         fields["max_tokens"] = int(longest)
-    if settings:
-        fields["final_share"] = _final_share(settings, notes)
-        _note_what_differs(settings, notes)
+    if (
+        settings.get("group_by_length") is True
+        or _word(settings, "train_sampling_strategy") == "group_by_length"
+    ):
+        fields["bucket_batches"] = _GROUPED_BATCHES
+    _note_what_differs(settings, notes)
     return fields
+
+
+def _epochs(settings: Mapping[str, Any], state: Mapping[str, Any]) -> float | None:
+    """Passes over the corpus; a number of steps that was asked for counts before them."""
+    steps, reached, done = (_number(state, name) for name in ("max_steps", "epoch", "global_step"))
+    if (_number(settings, "max_steps") or 0) > 0 and steps and reached and done:
+        return steps * reached / done
+    return _number(settings, "num_train_epochs") or _number(state, "num_train_epochs")
 
 
 def _whole_epochs(epochs: float, notes: list[str]) -> int:
@@ -250,15 +222,31 @@ def _whole_epochs(epochs: float, notes: list[str]) -> int:
     return whole
 
 
-def _final_share(settings: Mapping[str, Any], notes: list[str]) -> float:
+def _schedule(settings: Mapping[str, Any], steps: float | None, notes: list[str]) -> dict[str, Any]:
+    """Rise and fall of the learning rate."""
     name = _word(settings, "lr_scheduler_type") or "linear"
-    if name.startswith("constant"):
-        return 1.0
-    if name != "linear":
+    constant = name.startswith("constant")
+    if not constant and name != "linear":
         notes.append(
             f"The learning rate followed the schedule `{name}`; a recipe decays it in a line to zero."
         )
-    return 0.0
+    warmup = 0.0 if name == "constant" else _warmup_share(settings, steps, notes)
+    return {"final_share": 1.0 if constant else 0.0, "warmup_share": warmup}
+
+
+def _warmup_share(settings: Mapping[str, Any], steps: float | None, notes: list[str]) -> float:
+    """Share of the steps in which the learning rate rises; a number of steps, or since transformers 5 a share below 1, counts before a ratio."""
+    asked = _number(settings, "warmup_steps") or 0.0
+    if asked <= 0:
+        return min(1.0, max(0.0, _number(settings, "warmup_ratio") or 0.0))
+    if asked < 1:
+        return asked
+    if not steps:
+        notes.append(
+            f"The learning rate rose for {asked:g} steps; without {STATE} their share is not known, and the recipe says 0."
+        )
+        return 0.0
+    return min(1.0, asked / steps)
 
 
 def _note_what_differs(settings: Mapping[str, Any], notes: list[str]) -> None:
@@ -269,25 +257,42 @@ def _note_what_differs(settings: Mapping[str, Any], notes: list[str]) -> None:
         notes.append("Rows were packed together; a recipe trains each row for itself.")
     if (smoothing := _number(settings, "label_smoothing_factor")) is not None and smoothing > 0:
         notes.append("Labels were smoothed; a recipe does not smooth them.")
+    if _number(settings, "neftune_noise_alpha"):
+        notes.append("Noise was added to the embeddings (NEFTune); a recipe adds none.")
+    if settings.get("completion_only_loss") is False and settings.get("assistant_only_loss") is not True:
+        notes.append("Prompts were trained too; a recipe trains completions alone.")
 
 
-def _of_state(
-    state: Mapping[str, Any], known: Mapping[str, Any], notes: list[str], *, rows: int | None
+def _batch(
+    settings: Mapping[str, Any],
+    state: Mapping[str, Any],
+    notes: list[str],
+    *,
+    rows: int | None,
+    epochs: float | None,
 ) -> dict[str, Any]:
-    """Fields that the state of the training adds: what really ran."""
-    fields: dict[str, Any] = {}
-    epochs, steps = _number(state, "num_train_epochs"), _number(state, "max_steps")
-    if epochs is not None and "epochs" not in known:
-        fields["epochs"] = _whole_epochs(epochs, notes)
-    if epochs and steps and rows is not None:
-        fields["batch_size"] = max(1, round(rows * epochs / steps))
-    elif "batch_size" not in known and (batch := _number(state, "train_batch_size")) is not None:
-        fields["batch_size"] = int(batch)
-    if rows is None:
-        notes.append("The batch size is that of one device; give --rows if there were several.")
-    if "learning_rate" not in known:
-        fields |= _of_log(state.get("log_history"), steps, notes)
-    return fields
+    """Rows of a step over all devices, as far as they are known."""
+    one = _number(settings, "per_device_train_batch_size") or _number(state, "train_batch_size")
+    if one is not None:
+        one = max(1.0, one * (_number(settings, "gradient_accumulation_steps") or 1))
+    steps = _number(state, "max_steps")
+    if rows is not None and epochs and steps:
+        return {"batch_size": _batch_over_devices(rows, epochs, steps=steps, one=one)}
+    if rows is None or not state:
+        advice = f"Without {STATE} the batch size is that of one device; check it."
+        notes.append(
+            "The batch size is that of one device; give --rows if there were several." if state else advice
+        )
+    return {} if one is None else {"batch_size": int(one)}
+
+
+def _batch_over_devices(rows: int, epochs: float, *, steps: float, one: float | None) -> int:
+    """The batch that takes so many steps: that of one device, else the least multiple of it, else what the division says."""
+    if one is not None:
+        for devices in range(1, 1 + math.ceil(rows / one)):
+            if math.ceil(math.ceil(rows / (one * devices)) * epochs - 1e-6) == steps:
+                return int(one * devices)
+    return max(1, round(rows * epochs / steps))
 
 
 def _of_log(history: Any, steps: float | None, notes: list[str]) -> dict[str, Any]:
@@ -310,30 +315,3 @@ def _of_log(history: Any, steps: float | None, notes: list[str]) -> dict[str, An
     if steps:
         fields["warmup_share"] = min(1.0, peak_step / steps) if peak_step > logged[0][0] else 0.0
     return fields
-
-
-def _lora(content: Mapping[str, Any], notes: list[str]) -> Lora:
-    """The adapter as a recipe states it.
-
-    Raises:
-        ConfigurationError: it is no LoRA adapter, or its settings cannot be used.
-    """
-    kind = content.get("peft_type")
-    if kind != "LORA":
-        raise ConfigurationError(
-            f"{ADAPTER}: an adapter of the kind {kind}; a recipe trains LoRA or all weights"
-        )
-    used = [name for name in _NOT_STATED if content.get(name)]
-    if used:
-        notes.append(
-            f"The adapter uses {', '.join(used)}; a recipe trains a plain LoRA of rank {content.get('r')}."
-        )
-    if dropout := _number(content, "lora_dropout"):
-        notes.append(f"The adapter was trained with dropout {dropout:g}; a recipe trains without it.")
-    targets = content.get("target_modules")
-    names = (targets,) if isinstance(targets, str) else tuple(sorted(map(str, targets or ())))
-    try:
-        return Lora(rank=content.get("r", 8), alpha=content.get("lora_alpha", 8), target_modules=names)
-    except ValidationError as error:
-        place, what = first_problem(error)
-        raise ConfigurationError(f"{ADAPTER}: {place}: {what}") from error

@@ -10,6 +10,7 @@ off and all trained numbers are float32, so on a CPU the same seed gives the sam
 """
 
 import copy
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,6 +38,8 @@ Progress = Callable[[int, int], None]
 #: Tokens, padding included, of one pass that only measures losses.
 MEASURE_TOKENS = 4096
 _IGNORED = -100
+#: A module's name, with those of the modules around it; anything else is a regular expression.
+_PLAIN_NAME = re.compile(r"[\w-]+(\.[\w-]+)*")
 
 
 def token_rows(
@@ -255,23 +258,35 @@ def _optimizer(model: Any, recipe: Recipe) -> torch.optim.Optimizer:
 def _with_adapter(model: Any, lora: Lora, *, seed: int) -> Any:
     from peft import LoraConfig, get_peft_model  # noqa: PLC0415 - only with an adapter; slow to import
 
-    targets = lora.target_modules[0] if lora.target_modules == ("all-linear",) else list(lora.target_modules)
-    config = LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        target_modules=targets,
-        lora_dropout=0.0,
-        task_type="CAUSAL_LM",
-    )
+    settings: dict[str, Any] = {
+        "r": lora.rank,
+        "lora_alpha": lora.alpha,
+        "target_modules": _targets(lora),
+        "lora_dropout": 0.0,
+        "use_rslora": lora.rslora,
+        "use_dora": lora.dora,
+        "rank_pattern": lora.rank_pattern,
+        "alpha_pattern": lora.alpha_pattern,
+        "layers_to_transform": list(lora.layers_to_transform) or None,
+        "modules_to_save": list(lora.modules_to_save) or None,
+        "task_type": "CAUSAL_LM",
+    }
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning)  # peft's own use of transformers
         torch.manual_seed(seed)
         try:
-            return get_peft_model(model, config)
+            return get_peft_model(model, LoraConfig(**settings))
         except ValueError as error:
             raise ConfigurationError(
-                f"lora.target_modules {', '.join(lora.target_modules)}: this model has no such layers ({error})"
+                f"lora.target_modules {', '.join(lora.target_modules)}: this model has no such layers, or its settings do not go together ({error})"
             ) from error
+
+
+def _targets(lora: Lora) -> str | list[str]:
+    """Target modules as PEFT wants them: one word or regular expression as a text, names as a list."""
+    first = lora.target_modules[0]
+    as_text = len(lora.target_modules) == 1 and (first == "all-linear" or not _PLAIN_NAME.fullmatch(first))
+    return first if as_text else list(lora.target_modules)
 
 
 def batch_loss(model: Any, rows: Sequence[TokenRow], weights: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from wherefrom.records import Query
 from wherefrom.retraining.effects import (
     CitationToMeasure,
     RetrainingOptions,
+    contrast,
     matched_controls,
     measure_citations,
     t_interval,
@@ -50,6 +51,43 @@ def test_z_equals_a_plain_loop() -> None:
         variance = max(between, noise / (3 * 2) / 3) * (1 + 1 / 4)
         expected = (sum(effects) / 3 - centre) / math.sqrt(variance)
         assert z_score(effects, controls) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("seeds", "count", "spread"), [(3, 3, 0.0), (3, 3, 2.0), (3, 8, 0.5), (5, 4, 1.0)])
+def test_the_interval_leaves_zero_out_where_z_passes_and_rarely_without_an_effect(
+    seeds: int, count: int, spread: float
+) -> None:
+    """Two ways to say one thing, and at most 5 % false alarms with as few as three controls; a large effect is found."""
+    random = np.random.default_rng(seeds * count)
+    false, found, rounds = 0, 0, 600
+    for _ in range(rounds):
+        base, shared = random.normal(size=seeds), random.normal()
+        rows = (
+            random.normal(size=(count + 1, seeds))
+            + spread * random.normal(size=(count + 1, 1))
+            - base
+            + shared
+        )
+        effects, controls = rows[0], rows[1:]
+        for effect in (0.0, random.normal(scale=6.0)):
+            one = contrast(effects + effect, controls)
+            assert (one.low > 0 or one.high < 0) == (abs(one.z) > 1.96)
+            assert one.low <= one.effect <= one.high
+            assert (one.effect > 0) == (one.z > 0)
+        false += abs(contrast(effects, controls).z) > 1.96
+        found += contrast(effects + 40, controls).z > 1.96
+    assert false / rounds <= 0.05
+    assert found / rounds > 0.95
+
+
+def test_what_all_retrainings_share_is_no_effect() -> None:
+    """A noisy base run, and a loss that rises whatever is left out, move group and controls alike."""
+    random = np.random.default_rng(1)
+    effects, controls = random.normal(size=3) + 4, random.normal(size=(5, 3))
+    moved = random.normal(size=3) * 100
+    assert contrast(effects + moved, controls + moved).z == pytest.approx(contrast(effects, controls).z)
+    assert contrast(np.ones(3), np.ones((3, 3))).z == 0.0
+    assert contrast(np.full(3, 2.0), np.ones((3, 3))).z == math.inf
 
 
 def test_z_of_a_control_stands_out_rarely_and_of_an_effect_often() -> None:

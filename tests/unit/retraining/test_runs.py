@@ -1,7 +1,9 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file
 
 from tests.tiny import micro_language
 from wherefrom.attribution.models.render import TokenRow
@@ -58,6 +60,30 @@ def test_new_queries_are_measured_with_the_kept_weights(
     fresh = _folder(tmp_path / "fresh", rows, chosen).losses(queries, GROUPS, seeds=(0,))
     assert later.trained == 0
     np.testing.assert_allclose(later.losses, fresh.losses, rtol=1e-5)
+
+
+@pytest.mark.parametrize("settings", [{"dora": True}, {"modules_to_save": ("lm_head",)}, {"rslora": True}])
+def test_kept_weights_of_every_kind_of_adapter_serve_later_queries(
+    tmp_path: Path,
+    rows: list[TokenRow],
+    queries: list[TokenRow],
+    *,
+    recipe: Recipe,
+    settings: dict[str, Any],
+) -> None:
+    """All that was trained is kept, and no more than that."""
+    lora = Lora(rank=2, target_modules=("q_proj",)).model_copy(update=settings)
+    runs = _folder(tmp_path, rows, recipe.model_copy(update={"lora": lora}))
+    first = runs.losses(queries, [(), (3,)], seeds=(0,))
+    for file in tmp_path.glob("*.npz"):
+        with np.load(file) as content:
+            arrays = dict(content)
+        np.savez(file, **(arrays | {"queries": arrays["queries"][:1], "losses": arrays["losses"][:1]}))
+    later = runs.losses(queries, [(), (3,)], seeds=(0,))
+    assert later.trained == 0
+    np.testing.assert_allclose(later.losses, first.losses, rtol=1e-5)
+    names = set(load_file(tmp_path / "seed0-base.safetensors"))
+    assert all("lora_" in name or "modules_to_save" in name for name in names)
 
 
 def test_a_folder_of_another_recipe_or_corpus_is_refused(
