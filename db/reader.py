@@ -53,10 +53,10 @@ def list_audits(
     Raises:
         InvalidRecord: the cursor is not one that this list gave out.
     """
-    query = select_audits(*_SUMMARY).where(*conditions(filters))
+    query = select_audits(*SUMMARY).where(*conditions(filters))
     order = Keyset(Audit.created_at, Audit.id)
     with db.reading() as session:
-        return order.read(session, query, cursor=cursor, limit=limit, record=_summary)
+        return order.read(session, query, cursor=cursor, limit=limit, record=summary_of)
 
 
 def get_audit(db: Database, audit_id: int) -> AuditDetail:
@@ -65,7 +65,7 @@ def get_audit(db: Database, audit_id: int) -> AuditDetail:
     Raises:
         NotFound: there is no audit with this id.
     """
-    query = select_audits(*_SUMMARY, *_DETAIL).where(Audit.id == audit_id)
+    query = select_audits(*SUMMARY, *_DETAIL).where(Audit.id == audit_id)
     with db.reading() as session:
         row = session.execute(query).mappings().one_or_none()
         if row is None:
@@ -74,7 +74,7 @@ def get_audit(db: Database, audit_id: int) -> AuditDetail:
         measurements = measurements_of(session, audit_id)
     detail = {part.name: row[part.name] for part in _DETAIL}
     return AuditDetail(
-        audit=_summary(row),
+        audit=summary_of(row),
         **(
             detail
             | {
@@ -121,7 +121,7 @@ def cited_by(
         InvalidRecord: the cursor is not one that this list gave out.
     """
     query = (
-        select_audits(*_SUMMARY, Citation.rank, Citation.score, Citation.influence_score)
+        select_audits(*SUMMARY, Citation.rank, Citation.score, Citation.influence_score)
         .join(Citation, Citation.audit_id == Audit.id)
         .where(Citation.training_example_id == training_example_id)
     )
@@ -170,7 +170,7 @@ def last_end(db: Database) -> int | None:
 
 
 #: The columns of an `AuditSummary`, under its names.
-_SUMMARY = (
+SUMMARY = (
     Audit.id.label("audit_id"),
     Audit.flagged_output_id.label("output_id"),
     Audit.state.label("state"),
@@ -245,13 +245,14 @@ def conditions(filters: AuditFilter) -> list[ColumnElement[bool]]:
     return wanted
 
 
-def _summary(row: RowMapping) -> AuditSummary:
-    return AuditSummary(**{part.name: row[part.name] for part in _SUMMARY})
+def summary_of(row: RowMapping) -> AuditSummary:
+    """The summary in a row that holds the columns of `SUMMARY`."""
+    return AuditSummary(**{part.name: row[part.name] for part in SUMMARY})
 
 
 def _cited_by(row: RowMapping) -> CitedBy:
     return CitedBy(
-        audit=_summary(row), rank=row["rank"], score=row["score"], influence_score=row["influence_score"]
+        audit=summary_of(row), rank=row["rank"], score=row["score"], influence_score=row["influence_score"]
     )
 
 

@@ -13,16 +13,16 @@ AnySelect: TypeAlias = "Select[*tuple[Any, ...]]"
 
 
 def insert_new(
-    session: Session, model: type[Base], unique: tuple[InstrumentedAttribute[Any], ...]
+    session: Session, model: type[Base], unique: tuple[InstrumentedAttribute[Any], ...] = ()
 ) -> postgresql.Insert | sqlite.Insert:
-    """An INSERT that skips rows whose `unique` columns are taken, also by a transaction that commits meanwhile.
+    """An INSERT that skips rows whose `unique` columns are taken (without them: any unique columns of the table), also by a transaction that commits meanwhile.
 
     Execute it with rows **sorted by the unique columns**: two transactions that insert the same rows in different orders
     deadlock on PostgreSQL. A row that was skipped can be read by the next statement.
     """
     on_sqlite = session.get_bind().dialect.name == "sqlite"
     statement = sqlite.insert(model) if on_sqlite else postgresql.insert(model)
-    return statement.on_conflict_do_nothing(index_elements=[column.key for column in unique])
+    return statement.on_conflict_do_nothing(index_elements=[column.key for column in unique] or None)
 
 
 def insert_rows(model: type[Base]) -> Insert:

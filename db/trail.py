@@ -32,6 +32,16 @@ class TrailKind(StrEnum):
     KEY_CREATED = "key.created"
     KEY_REVOKED = "key.revoked"
     PERSON_ADDED = "person.added"
+    QUEUE_CREATED = "queue.created"
+    QUEUE_CLOSED = "queue.closed"
+    #: People may now take audits of it.
+    QUEUE_MEMBER = "queue.member"
+    #: Audits entered, by its rule or by hand.
+    QUEUE_FILLED = "queue.filled"
+    QUEUE_ASSIGNED = "queue.assigned"
+    QUEUE_UNASSIGNED = "queue.unassigned"
+    QUEUE_REMOVED = "queue.removed"
+    QUEUE_RESTORED = "queue.restored"
     PERSON_SIGNED_OUT = "person.signed_out"
 
 

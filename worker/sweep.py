@@ -1,11 +1,11 @@
-"""The sweeper: takes back the leases of dead workers, and keeps hints on the queue while there is work.
+"""The sweeper: takes back the leases of dead workers, keeps hints on the queue while there is work, and fills review queues by their rules.
 
 With it, nothing depends on a hint: SQL says what is pending, and an empty or lost queue fills itself again.
 """
 
 from datetime import datetime
 
-from db import routing
+from db import review_queues, routing
 from db.audit_queue import AuditQueue
 from db.measurement_queue import MeasurementQueue
 from db.session import Database
@@ -18,6 +18,8 @@ log = get_logger(__name__)
 
 #: Rounds between two looks for audits without a bundle whose model has one: an activation that was cut off left them. It reads all of them.
 UNROUTED_ROUNDS = 60
+#: Rounds between two looks for audits that the rules of review queues let in.
+QUEUE_ROUNDS = 5
 
 
 class Sweeper:
@@ -77,6 +79,8 @@ class Sweeper:
         moved = routing.move_waiting(self._database)
         if self._round % UNROUTED_ROUNDS == 0:
             moved += routing.queue_unrouted(self._database)
+        if self._round % QUEUE_ROUNDS == 0 and (entered := review_queues.fill_all(self._database)):
+            log.info("review_queues_filled", audits=entered)
         self._round += 1
         if moved != routing.Moved():
             log.info("audits_moved", queued=moved.queued, without_bundle=moved.without_bundle)

@@ -7,6 +7,7 @@ they can be erased and lists stay small. Sign rule of all scores: positive = mad
 from db.models.audits import Audit, Citation, FlaggedOutput, FlaggedText, Measurement, Review, Verdict
 from db.models.columns import Base
 from db.models.corpora import Bundle, Corpus, ModelRevision, TrainingExample
+from db.models.review import ReviewAssignment, ReviewItem, ReviewMember, ReviewQueue
 from db.models.service import ApiKey, CounterTotal, Person, Producer, SchemaRelease, TrailEvent
 
 __all__ = [
@@ -24,6 +25,10 @@ __all__ = [
     "Person",
     "Producer",
     "Review",
+    "ReviewAssignment",
+    "ReviewItem",
+    "ReviewMember",
+    "ReviewQueue",
     "SchemaRelease",
     "TrailEvent",
     "TrainingExample",

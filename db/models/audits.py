@@ -89,6 +89,7 @@ class Audit(LeaseColumns, Base):
         Index(None, "bundle_id", "created_at", "id"),
         Index(None, "top_source", "created_at", "id"),
         Index(None, "conformal_p"),
+        Index(None, "finished_at"),
         CheckConstraint("state <> 'pending' OR bundle_id IS NOT NULL", name="pending_has_bundle"),
         CheckConstraint("(state = 'running') = (lease_owner IS NOT NULL)", name="running_has_owner"),
     )

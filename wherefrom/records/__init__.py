@@ -58,10 +58,20 @@ from wherefrom.records.measurements import (
 )
 from wherefrom.records.parts import carried_by, named_parts
 from wherefrom.records.people import PersonRef, Via
+from wherefrom.records.reviewing import (
+    Added,
+    ItemState,
+    PersonProgress,
+    QueueDraft,
+    QueueItem,
+    QueueOrder,
+    QueueSummary,
+)
 
 __all__ = [
     "FILTER_NAMES",
     "RECORD_SCHEMA",
+    "Added",
     "Attribution",
     "AuditDetail",
     "AuditFilter",
@@ -82,6 +92,7 @@ __all__ = [
     "Frozen",
     "GroupMember",
     "IntakeResult",
+    "ItemState",
     "Lease",
     "MeasuredEffect",
     "MeasurementRecord",
@@ -91,10 +102,15 @@ __all__ = [
     "ModulePart",
     "Overlap",
     "Page",
+    "PersonProgress",
     "PersonRef",
     "Query",
     "QueryGroup",
+    "QueueDraft",
     "QueueHealth",
+    "QueueItem",
+    "QueueOrder",
+    "QueueSummary",
     "Role",
     "Severity",
     "ShortText",

@@ -1,0 +1,91 @@
+"""Review queues, what stands in them, and who works on it. docs/adr/0016 has the reasons."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, Boolean, ForeignKey, Index, Integer, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from db.models.columns import BIG, Base, Id, Now, Sha256, Short, reference, stored_enum
+from wherefrom.records import ItemState, QueueOrder
+
+
+def _person(*, nullable: bool = False, index: bool = False) -> Any:
+    return mapped_column(BIG, ForeignKey("person.id"), nullable=nullable, index=index)
+
+
+class ReviewQueue(Base):
+    """A list of audits for people to judge."""
+
+    __tablename__ = "review_queue"
+
+    id: Mapped[Id]
+    name: Mapped[Short] = mapped_column(unique=True)
+    #: An `AuditFilter` as JSON; NULL where audits are put in by hand only.
+    rule: Mapped[dict[str, Any] | None]
+    order: Mapped[QueueOrder] = mapped_column("work_order", stored_enum(QueueOrder, "work_order"))
+    #: How many people judge each audit.
+    reviewers: Mapped[int]
+    dedupe: Mapped[bool] = mapped_column(Boolean)
+    blind: Mapped[bool] = mapped_column(Boolean)
+    created_by: Mapped[int | None] = _person(nullable=True)
+    created_at: Mapped[Now]
+    closed_at: Mapped[datetime | None]
+    #: When the rule was last applied.
+    filled_at: Mapped[datetime | None]
+
+
+class ReviewMember(Base):
+    """Somebody who may take audits of a queue by themselves."""
+
+    __tablename__ = "review_member"
+
+    queue_id: Mapped[int] = mapped_column(
+        BIG, ForeignKey("review_queue.id"), primary_key=True, autoincrement=False
+    )
+    person_id: Mapped[int] = mapped_column(
+        BIG, ForeignKey("person.id"), primary_key=True, autoincrement=False, index=True
+    )
+    added_at: Mapped[Now]
+
+
+class ReviewItem(Base):
+    """One audit in one queue. A row is never deleted: what was taken out stays out by its row."""
+
+    __tablename__ = "review_item"
+    __table_args__ = (
+        UniqueConstraint("queue_id", "audit_id"),
+        UniqueConstraint("queue_id", "dedupe_key"),
+        Index(None, "queue_id", "state", "order_key", "id"),
+    )
+
+    id: Mapped[Id]
+    queue_id: Mapped[int] = reference("review_queue.id")
+    audit_id: Mapped[int] = reference("audit.id", index=True)
+    state: Mapped[ItemState] = mapped_column(stored_enum(ItemState, "item_state"))
+    #: Hash of the output where the queue lets equal ones in once; NULL where it does not.
+    dedupe_key: Mapped[Sha256 | None]
+    #: Written once: the place in the queue's order, smallest first.
+    order_key: Mapped[int] = mapped_column(Integer().with_variant(BigInteger(), "postgresql"))
+    #: People who have it, and people who have judged it; kept by the transactions that change assignments.
+    assigned: Mapped[int] = mapped_column(default=0)
+    finished: Mapped[int] = mapped_column(default=0)
+    added_at: Mapped[Now]
+
+
+class ReviewAssignment(Base):
+    """One person's work on one item."""
+
+    __tablename__ = "review_assignment"
+    __table_args__ = (
+        UniqueConstraint("item_id", "person_id"),
+        Index(None, "person_id", "finished_at", "item_id"),
+    )
+
+    id: Mapped[Id]
+    item_id: Mapped[int] = reference("review_item.id")
+    person_id: Mapped[int] = _person()
+    #: NULL where the person took it.
+    assigned_by: Mapped[int | None] = _person(nullable=True)
+    assigned_at: Mapped[Now]
+    finished_at: Mapped[datetime | None]
