@@ -117,6 +117,9 @@ _CLOSE_CITED = (
         "top_score",
         "conformal_p",
         "novelty_p",
+        "noise_level",
+        "noise_best",
+        "weak",
     )
     .returning(select(Bundle.corpus_id).where(Bundle.id == Audit.bundle_id).scalar_subquery())
     .execution_options(synchronize_session=False)
@@ -140,6 +143,9 @@ def _close_cited(session: Session, one: Finished) -> int | None:
         top_score=None if first is None else first.score,
         conformal_p=answer.conformal_p,
         novelty_p=answer.novelty_p,
+        noise_level=answer.noise_level,
+        noise_best=answer.noise_best,
+        weak=answer.weak,
     )
     corpus_id: int | None = session.scalar(_CLOSE_CITED, token(one.claimed.lease) | ending)
     return corpus_id

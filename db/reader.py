@@ -190,6 +190,7 @@ SUMMARY = (
     Audit.top_score.label("top_score"),
     Audit.conformal_p.label("conformal_p"),
     Audit.novelty_p.label("novelty_p"),
+    Audit.weak.label("weak"),
 )
 
 #: What an `AuditDetail` has beyond its summary and its citations, under its names.
@@ -204,6 +205,8 @@ _DETAIL = (
     Audit.loss_nats.label("loss_nats"),
     Audit.tokens.label("tokens"),
     Audit.candidates.label("candidates"),
+    Audit.noise_level.label("noise_level"),
+    Audit.noise_best.label("noise_best"),
     Audit.seconds.label("seconds"),
 )
 

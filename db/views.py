@@ -43,7 +43,10 @@ SELECT
     a.claimed_at,
     a.finished_at,
     a.conformal_p,
-    a.novelty_p
+    a.novelty_p,
+    a.weak,
+    a.noise_level,
+    a.noise_best
 FROM audit a
 JOIN flagged_output o ON o.id = a.flagged_output_id
 LEFT JOIN flagged_text t ON t.flagged_output_id = o.id
@@ -87,7 +90,8 @@ SELECT
     c.duplicates,
     c.spans,
     c.overlaps AS verbatim_overlaps,
-    c.modules
+    c.modules,
+    c.sign_determined
 FROM citation c
 JOIN training_example e ON e.id = c.training_example_id
 JOIN corpus k ON k.id = e.corpus_id

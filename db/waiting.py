@@ -72,6 +72,7 @@ def _requeue(session: Session, ids: Sequence[int]) -> None:
     session.execute(delete(Measurement).where(Measurement.citation_id.in_(cited)))
     session.execute(delete(Citation).where(Citation.audit_id.in_(ids)))
     forgotten = {"top_source": None, "top_score": None, "conformal_p": None, "novelty_p": None}
+    forgotten |= {"noise_level": None, "noise_best": None, "weak": None}
     _update(session, ids, fresh(Audit) | forgotten)
     record_events(session, [Event(TrailKind.AUDIT_REQUEUED, f"audit:{audit_id}") for audit_id in ids])
 

@@ -29,6 +29,7 @@ from web.render import render
 from web.security import needs
 from wherefrom.errors import NotFound, UnknownModel
 from wherefrom.records import (
+    SIGN_NOT_DETERMINED,
     AuditDetail,
     AuditState,
     AuditSummary,
@@ -37,6 +38,7 @@ from wherefrom.records import (
     Page,
     Severity,
     filter_help,
+    weak_text,
 )
 from wherefrom.statistics import DEFAULT_FDR
 
@@ -139,6 +141,8 @@ def audit(request: Request, services: Shared, audit_id: Id) -> HTMLResponse:
         else STATE_MEANINGS[detail.audit.state],
         code_meaning=code_meanings().get(detail.audit.code or ""),
         meanings=_MEANINGS,
+        sign_not_determined=SIGN_NOT_DETERMINED,
+        weak_text=weak_text(detail.noise_best),
     )
 
 

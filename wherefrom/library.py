@@ -72,6 +72,11 @@ class AttributionResult:
     novelty_p: float | None
     #: Why the citations are not to be relied on, in words; None where the bundle sees no reason, or is not calibrated.
     abstained: str | None
+    #: Influence scores between minus this and this have no sign; None where the corpus is too small to tell.
+    noise_level: float | None = None
+    #: What the best of as many unrelated training examples may reach, and whether no influence score is more.
+    noise_best: float | None = None
+    weak: bool | None = None
     #: Of a group: its outputs, in the order of `member_influence` of the citations.
     members: tuple[GroupMember, ...] = ()
 

@@ -111,6 +111,11 @@ class Audit(LeaseColumns, Base):
     conformal_p: Mapped[float | None]
     #: Share of calibration outputs that lie as far from the corpus or farther; small = out of distribution.
     novelty_p: Mapped[float | None]
+    #: What chance alone gives the influence scores: those up to `noise_level` have no sign, and the best of unrelated examples may reach `noise_best`.
+    noise_level: Mapped[float | None]
+    noise_best: Mapped[float | None]
+    #: No influence score is more than `noise_best`.
+    weak: Mapped[bool | None]
 
 
 class Citation(Base):
@@ -154,6 +159,8 @@ class Citation(Base):
     effect_score: Mapped[float | None]
     #: Further training examples of the corpus in its near-duplicate group.
     duplicates: Mapped[int | None]
+    #: The influence lies outside of what unrelated examples get.
+    sign_determined: Mapped[bool | None]
 
 
 class Measurement(LeaseColumns, Base):

@@ -25,6 +25,7 @@ from wherefrom.attribution.interface import OverLong, PreparedQuery
 from wherefrom.attribution.kernel import kernel_norms
 from wherefrom.attribution.memory import memory_errors
 from wherefrom.attribution.models.render import TokenRow
+from wherefrom.attribution.noise import Noise, sampled_rows, spread_of
 from wherefrom.attribution.output_group import (
     PASS_TOKENS,
     ReadGroup,
@@ -60,6 +61,8 @@ class LanguageAttributor:
             lexical=bundle.lexical,
             groups=read_groups(bundle.path, len(bundle.store)),
         )
+        #: Projected vectors of evenly spaced examples, in which an output's noise is read.
+        self._sampled = np.array(bundle.vectors[sampled_rows(len(bundle.store))])
         self._citer = Citer(bundle, self._judge)
 
     @property
@@ -223,16 +226,22 @@ class LanguageAttributor:
             bm25=candidates.bm25,
             ekfac=None if full is None else full.balanced[0].numpy(),
         )
+        retrieval = bundle.vectors[rows] @ signals.projected
         return CandidateScores(
             candidates=candidates,
             influence=influence,
             magnitude=magnitude,
-            retrieval=bundle.vectors[rows] @ signals.projected,
+            retrieval=retrieval,
             similarity=similarity,
             encoder=near,
             shown=fuse(ShownParts(influence, candidates.bm25, similarity, lengths, near), bundle.weights),
             effect=effect_scores(parts, midpoint=bundle.manifest.parameters.midpoint),
             ekfac=None if full is None else full.cosine[0].numpy(),
+            noise=Noise.of(
+                self._sampled @ signals.projected,
+                examples=len(bundle.store),
+                error=spread_of(influence - retrieval),
+            ),
         )
 
     def _full_tier(self, query: ReadQuery, rows: Rows) -> PathScores | None:

@@ -57,7 +57,7 @@ class Citer:
             top_k: citations, best first in the order shown.
             opponents: at most so many candidates of negative influence that are not among them, strongest first.
         """
-        rows = query.scores.candidates.rows
+        rows, noise = query.scores.candidates.rows, query.scores.noise
         ranked = _ranked(query.scores, top_k, opponents)
         examples = self._bundle.texts.read([int(rows[place]) for _, place in ranked])
         if isinstance(query, ScoredGroup):
@@ -74,6 +74,9 @@ class Citer:
             conformal_p=beside.judgement.conformal_p,
             novelty_p=beside.judgement.novelty_p,
             abstained=beside.judgement.abstained,
+            noise_level=None if noise is None else noise.level,
+            noise_best=None if noise is None else noise.best,
+            weak=None if noise is None else noise.is_weak(float(query.scores.influence.max())),
             members=query.described() if isinstance(query, ScoredGroup) else (),
             against=len(query.against) if isinstance(query, ScoredGroup) else 0,
         )
@@ -93,6 +96,9 @@ class Citer:
                 score=float(scores.shown[place]),
                 retrieval_score=float(scores.retrieval[place]),
                 influence_score=float(scores.influence[place]),
+                sign_determined=None
+                if scores.noise is None
+                else scores.noise.determines(float(scores.influence[place])),
                 influence_magnitude=float(scores.magnitude[place]),
                 bm25_score=float(scores.candidates.bm25[place]),
                 similarity_score=float(scores.similarity[place]),

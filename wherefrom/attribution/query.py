@@ -18,6 +18,7 @@ from torch import Tensor
 from wherefrom.attribution.factors import Factors
 from wherefrom.attribution.fusion import Scores
 from wherefrom.attribution.models.render import TokenRow
+from wherefrom.attribution.noise import Noise
 from wherefrom.attribution.retrieval.candidates import Candidates
 from wherefrom.records import Query, Role
 
@@ -116,6 +117,8 @@ class CandidateScores:
     effect: Scores
     #: Cosine of the full tier, for important queries of bundles that hold it.
     ekfac: Scores | None
+    #: What chance alone gives the influence; None in a corpus too small to tell.
+    noise: Noise | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

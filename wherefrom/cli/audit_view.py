@@ -4,8 +4,15 @@ from collections.abc import Callable, Iterator, Sequence
 
 from rich.text import Text
 
-from wherefrom.cli.output import many_lines, number, one_line
-from wherefrom.records import AuditDetail, AuditState, AuditSummary, CitationRecord, Span
+from wherefrom.cli.output import influence, many_lines, note_signs, number, one_line
+from wherefrom.records import (
+    AuditDetail,
+    AuditState,
+    AuditSummary,
+    CitationRecord,
+    Span,
+    weak_text,
+)
 from wherefrom.terminal import out, print_table, visible
 
 #: Stretches of text that are shown per citation, strongest first; `--json` has all of them.
@@ -73,6 +80,8 @@ def _print_output(detail: AuditDetail) -> None:
         )
     if audit.novelty_p is not None:
         facts.append(f"novelty p {audit.novelty_p:.3g}: small means unlike the calibration outputs")
+    if audit.weak:
+        facts.append(weak_text(detail.noise_best))
     for fact in [*facts, *([audit.reason] if audit.reason else [])]:
         out().print(Text(visible(fact), style="dim"))
     for turn in detail.turns:
@@ -92,13 +101,14 @@ def _print_citations(heading: str, citations: Sequence[CitationRecord]) -> None:
     ]  # fmt: skip
     rows = [
         (
-            str(one.rank), number(one.score), number(one.influence_score), number(one.similarity_score),
+            str(one.rank), number(one.score), influence(one.influence_score, determined=one.sign_determined), number(one.similarity_score),
             number(one.bm25_score, digits=1), *(number(value(one)) for _, value in extra),
             one.tier.value, one.source, _example(one), one_line(f"{one.prompt} -> {one.completion}", length=120),
         )
         for one in citations
     ]  # fmt: skip
     print_table(columns, rows, empty="no training example is cited")
+    note_signs(one.sign_determined for one in citations)
 
 
 def _example(one: CitationRecord) -> str:

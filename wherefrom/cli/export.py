@@ -31,9 +31,17 @@ ROW_GROUP = 5000
 
 _AUDIT_FIELDS = (
     "audit_id", "output_id", "state", "code", "reason", "model", "bundle", "flag_reason", "severity", "channel",
-    "created_at", "finished_at", "truncated", "conformal_p", "novelty_p",
+    "created_at", "finished_at", "truncated", "weak", "conformal_p", "novelty_p",
 )  # fmt: skip
-_DETAIL_FIELDS = ("idempotency_key", "occurred_at", "completion", "loss_nats", "tokens")
+_DETAIL_FIELDS = (
+    "idempotency_key",
+    "occurred_at",
+    "completion",
+    "loss_nats",
+    "tokens",
+    "noise_level",
+    "noise_best",
+)
 #: A citation's own columns; its texts are told apart from the flagged output's.
 _CITATION_FIELDS = {
     name: f"example_{name}" if name in ("prompt", "completion") else name
@@ -44,9 +52,10 @@ _FLOATS = frozenset(
     {
         "loss_nats", "score", "retrieval_score", "influence_score", "influence_magnitude", "bm25_score",
         "similarity_score", "encoder_score", "effect_nats", "confidence", "ekfac_score", "effect_score", "conformal_p", "novelty_p",
-        "measured_effect_nats", "measured_low_nats", "measured_high_nats",
+        "measured_effect_nats", "measured_low_nats", "measured_high_nats", "noise_level", "noise_best",
     }
 )  # fmt: skip
+_TRUTHS = frozenset({"truncated", "weak", "sign_determined"})
 COLUMNS = (*_AUDIT_FIELDS, *_DETAIL_FIELDS, "labels", "prompt", *_CITATION_FIELDS.values())
 
 Row = dict[str, Any]
@@ -153,7 +162,7 @@ def _parquet_writer() -> Callable[[Path, Iterable[AuditDetail]], None]:
             'Parquet needs pyarrow: pip install "wherefrom[parquet]", or use --format jsonl or csv'
         ) from error
     kinds = dict.fromkeys(_INTEGERS, arrow.int64()) | dict.fromkeys(_FLOATS, arrow.float64())
-    kinds["truncated"] = arrow.bool_()
+    kinds |= dict.fromkeys(_TRUTHS, arrow.bool_())
     schema = arrow.schema([(name, kinds.get(name, arrow.string())) for name in COLUMNS])
 
     def write(path: Path, details: Iterable[AuditDetail]) -> None:

@@ -14,11 +14,11 @@ from wherefrom.attribution.grouping import join, read_answers, read_members, tok
 from wherefrom.attribution.interface import OverLong
 from wherefrom.attribution.offline import Rejection, attribute_all, exact_scores, prepare_usable
 from wherefrom.attribution.output_group import TokenizedGroup
-from wherefrom.cli.output import number, one_line
+from wherefrom.cli.output import influence, note_signs, number, one_line
 from wherefrom.cli.progress import progress_bars
 from wherefrom.cli.targets import Targets
 from wherefrom.errors import ConfigurationError
-from wherefrom.records import Attribution, QueryGroup
+from wherefrom.records import Attribution, QueryGroup, weak_text
 from wherefrom.terminal import counted, print_table, say
 
 GroupOption = Annotated[
@@ -159,12 +159,15 @@ def print_group(answer: Attribution) -> None:
     ]  # fmt: skip
     rows = [
         (
-            str(one.rank), number(one.score), number(one.influence_score), _spread(one.member_influence),
+            str(one.rank), number(one.score), influence(one.influence_score, determined=one.sign_determined), _spread(one.member_influence),
             one.example.source, one.example.example_id, one_line(f"{one.example.prompt} -> {one.example.completion}", length=90),
         )
         for one in answer.citations
     ]  # fmt: skip
     print_table(columns, rows, empty="no training example is cited")
+    note_signs(one.sign_determined for one in answer.citations)
+    if answer.weak:
+        say(weak_text(answer.noise_best))
     first = [one for one in answer.citations if one.rank > 0][:_SHOWN]
     heads = [("output", "left"), ("loss", "right")] + [(f"influence of {one.rank}", "right") for one in first]
     print_table(

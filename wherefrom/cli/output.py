@@ -18,8 +18,9 @@ from rich.progress import (
 from rich.text import Text
 
 from wherefrom.errors import NotFound, TransientError, WherefromError
+from wherefrom.records import SIGN_NOT_DETERMINED
 from wherefrom.settings import masked
-from wherefrom.terminal import err, visible
+from wherefrom.terminal import err, say, visible
 
 
 class ExitCode(IntEnum):
@@ -77,6 +78,17 @@ def progress() -> Progress:
         TimeElapsedColumn(),
     ]
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def influence(value: float | None, *, determined: bool | None) -> str:
+    """An influence score for a table; one that is no more than noise stands behind a plus-minus sign (see `note_signs`)."""
+    return f"\N{PLUS-MINUS SIGN}{abs(value or 0.0):.3f}" if determined is False else number(value)
+
+
+def note_signs(determined: Iterable[bool | None]) -> None:
+    """Under a table: what the plus-minus sign means, where it stands."""
+    if any(one is False for one in determined):
+        say(f"\N{PLUS-MINUS SIGN}: {SIGN_NOT_DETERMINED}; unrelated training examples have as much influence")
 
 
 def number(value: float | None, *, digits: int = 3) -> str:

@@ -56,6 +56,7 @@ from wherefrom.records.measurements import (
     MeasurementState,
     Method,
 )
+from wherefrom.records.noise import SIGN_NOT_DETERMINED, weak_text
 from wherefrom.records.parts import carried_by, named_parts
 from wherefrom.records.people import PersonRef, Via
 from wherefrom.records.reviewing import (
@@ -71,6 +72,7 @@ from wherefrom.records.reviewing import (
 __all__ = [
     "FILTER_NAMES",
     "RECORD_SCHEMA",
+    "SIGN_NOT_DETERMINED",
     "Added",
     "Attribution",
     "AuditDetail",
@@ -128,4 +130,5 @@ __all__ = [
     "named_parts",
     "sha256_of_json",
     "utc_now",
+    "weak_text",
 ]

@@ -116,6 +116,8 @@ class CitationRecord(Frozen):
     score: float
     retrieval_score: float
     influence_score: float | None
+    #: Whether the influence lies outside of what unrelated examples get; None where that was not told.
+    sign_determined: bool | None = None
     influence_magnitude: float | None
     bm25_score: float
     similarity_score: float
@@ -163,6 +165,8 @@ class AuditSummary(Frozen):
     excerpt: str
     top_source: str | None
     top_score: float | None
+    #: No influence score of the audit is more than the best of as many unrelated examples may reach; None where that was not told.
+    weak: bool | None = None
     #: Share of control outputs whose best citation is as good or better; None where the bundle holds no calibration.
     conformal_p: float | None = None
     #: Share of calibration outputs that lie as far from the corpus or farther; small = out of distribution.
@@ -221,6 +225,9 @@ class AuditDetail(Frozen):
     loss_nats: float | None
     tokens: int | None
     candidates: int | None
+    #: Influence scores between minus this and this have no sign, and what the best of unrelated examples may reach; None where that was not told.
+    noise_level: float | None = None
+    noise_best: float | None = None
     seconds: float | None
     citations: Items[CitationRecord]
     opponents: Items[CitationRecord]

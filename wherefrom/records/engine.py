@@ -133,6 +133,8 @@ class CitationDraft(Frozen):
     retrieval_score: float
     #: Cosine of the exact kernel, [-1, 1]; None where the exact form did not run.
     influence_score: float | None
+    #: Whether the influence lies outside of what unrelated examples get, so that its sign means something; None where that could not be told.
+    sign_determined: bool | None = None
     #: Inner product of the exact kernel (grows with length; no unit).
     influence_magnitude: float | None
     bm25_score: float
@@ -193,6 +195,11 @@ class Attribution(Frozen):
     novelty_p: float | None = None
     #: Why the engine abstains, in words; None where it stands by its citations.
     abstained: str | None = None
+    #: Influence scores between minus this and this are those of unrelated training examples (`attribution.noise`); None where too few were scored to tell.
+    noise_level: float | None = None
+    #: What the best of as many unrelated training examples may reach, and whether the best influence score is no more than that.
+    noise_best: float | None = None
+    weak: bool | None = None
     #: Of a group: its outputs, in the order asked, and how many acceptable answers they were held against.
     members: Annotated[tuple[GroupMember, ...], Field(max_length=MAX_MEMBERS)] = ()
     against: int = 0

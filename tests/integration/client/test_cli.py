@@ -104,10 +104,19 @@ def test_show_tells_what_carries_a_citation_and_what_is_not_supported(
             {"by": by, "name": name, "influence": value}
             for by, name, value in (("block", "3", 0.1), ("block", "12", 0.3), ("linear", "o_proj", 0.4))
         ]
-        values = {"spans": spans, "overlaps": overlaps, "duplicates": 7, "confidence": 0.5, "modules": parts}
+        values = {
+            "spans": spans,
+            "overlaps": overlaps,
+            "duplicates": 7,
+            "confidence": 0.5,
+            "modules": parts,
+            "sign_determined": False,
+        }
         session.execute(update(Citation).where(*cited).values(**values))
         answered = {
             "conformal_p": 0.25,
+            "weak": True,
+            "noise_best": 0.125,
             "state": "abstained",
             "code": "no_support",
             "reason": "as good as controls",
@@ -119,6 +128,7 @@ def test_show_tells_what_carries_a_citation_and_what_is_not_supported(
         "abstained (no_support)", "as good as controls", "NOT SUPPORTED", "conformal p 0.25", "(+7 alike)", "confidence",
         "Text that carries the influence", "40 % of the positive influence", "2 tokens word for word",
         "Parts of the model that carry the influence", "12 +0.300, 3 +0.100", "o_proj +0.400", "mostly block 12 (75 %)",
+        "sign not determined", "Weak: no influence score is above", "(0.125)",
     ):  # fmt: skip
         assert expected in out, expected
 

@@ -19,6 +19,7 @@ EVIDENCE = {
     "effect_basis": "bank of 64",
     "confidence": 0.75,
     "duplicates": 3,
+    "sign_determined": False,
     "spans": (SPAN, SPAN),
     "overlaps": (OVERLAP,),
     "modules": (
@@ -33,12 +34,15 @@ EVIDENCE = {
 def test_everything_the_engine_says_is_read_again(db: Database, bundle_id: int) -> None:
     """Spans, overlaps, EK-FAC, duplicates; the p-values stand with the audit, in the list too."""
     with_evidence = draft(1, example(0)).model_copy(update=EVIDENCE)
-    answer = attribution(with_evidence, draft(2, example(1)), conformal_p=0.02, novelty_p=0.7)
+    noise = {"noise_level": 0.05, "noise_best": 0.12, "weak": True}
+    answer = attribution(with_evidence, draft(2, example(1)), conformal_p=0.02, novelty_p=0.7, **noise)
     (audit_id,) = answered(db, bundle_id, record(), answer=answer)
     detail = reader.get_audit(db, audit_id)
     first, second = detail.citations
     assert {name: getattr(first, name) for name in EVIDENCE} == EVIDENCE
     assert second.encoder_score is None
+    assert second.sign_determined is None
+    assert (detail.noise_level, detail.noise_best, detail.audit.weak) == (0.05, 0.12, True)
     assert (second.ekfac_score, second.duplicates, second.spans, second.overlaps, second.modules) == (
         None,
         0,
@@ -49,12 +53,13 @@ def test_everything_the_engine_says_is_read_again(db: Database, bundle_id: int) 
     assert (first.measured_effect_nats, first.measured_low_nats, first.measured_high_nats) == (None,) * 3
     assert (detail.audit.conformal_p, detail.audit.novelty_p) == (0.02, 0.7)
     (line,) = reader.list_audits(db, AuditFilter()).items
-    assert (line.conformal_p, line.novelty_p) == (0.02, 0.7)
+    assert (line.conformal_p, line.novelty_p, line.weak) == (0.02, 0.7, True)
 
 
 def test_views_show_the_evidence(db: Database, bundle_id: int) -> None:
     """People with a SQL client see the same."""
-    answer = attribution(draft(1, example(0)).model_copy(update=EVIDENCE), conformal_p=0.02)
+    noise = {"noise_level": 0.05, "noise_best": 0.12, "weak": True}
+    answer = attribution(draft(1, example(0)).model_copy(update=EVIDENCE), conformal_p=0.02, **noise)
     answered(db, bundle_id, record(), answer=answer)
     with db.reading() as session:
         row = session.execute(
@@ -63,6 +68,10 @@ def test_views_show_the_evidence(db: Database, bundle_id: int) -> None:
             )
         ).one()
         judged = session.execute(text("SELECT conformal_p, novelty_p FROM v_audits")).one()
+        noisy = session.execute(text("SELECT weak, noise_level, noise_best FROM v_audits")).one()
+        sign = session.scalar(text("SELECT sign_determined FROM v_citations"))
+    assert (bool(noisy.weak), noisy.noise_level, noisy.noise_best) == (True, 0.05, 0.12)
+    assert (sign is None, bool(sign)) == (False, False)
     assert tuple(row[:3]) == (0.62, 0.4, 3)
     assert all("output" in str(one) for one in row[3:5])
     assert "o_proj" in str(row[5])
@@ -71,12 +80,18 @@ def test_views_show_the_evidence(db: Database, bundle_id: int) -> None:
 
 def test_a_requeued_audit_forgets_its_p_values(db: Database, bundle_id: int) -> None:
     """What an earlier answer found says nothing about the next one."""
-    (audit_id,) = answered(db, bundle_id, record(), answer=attribution(conformal_p=0.9, novelty_p=0.1))
+    (audit_id,) = answered(
+        db,
+        bundle_id,
+        record(),
+        answer=attribution(conformal_p=0.9, novelty_p=0.1, weak=True, noise_level=0.1, noise_best=0.2),
+    )
     with db.writing() as session:
         session.execute(text("UPDATE audit SET state = 'abstained'"))
     assert waiting.requeue(db, state=AuditState.ABSTAINED) == 1
     row = audit_row(db, audit_id)
     assert (row.conformal_p, row.novelty_p) == (None, None)
+    assert (row.weak, row.noise_level, row.noise_best) == (None, None, None)
 
 
 #: The columns that release 0.1.0 writes.

@@ -361,3 +361,37 @@ def test_the_card_of_a_bundle(card, client):
 def test_method_names_are_stable():
     """They stand in the database and in scripts."""
     assert [one.value for one in Method] == ["refit", "one-step", "unlearn"]
+
+
+def test_what_is_no_more_than_noise_is_marked(stored_story, database, client):
+    """A weak audit says so above its citations and in the list; a citation whose sign could be noise says that instead of a side."""
+
+    def noisy(answer):
+        first, second = (
+            answer.citations[place].model_copy(update={"influence_score": score, "sign_determined": sure})
+            for place, score, sure in ((0, -0.03, False), (1, -0.2, True))
+        )
+        update = {"citations": (first, second), "weak": True, "noise_level": 0.041, "noise_best": 0.125}
+        return answer.model_copy(update=update)
+
+    number = answer_one(stored_story, database, noisy)
+    page = client.get(f"/audits/{number}").text
+    first, second = (
+        page.split('id="citation-2"')[0].split('id="citation-1"')[1],
+        page.split('id="citation-2"')[1],
+    )
+    assert "sign not determined" in first
+    assert "influence speaks against it" not in first
+    assert "sign not determined" not in second
+    assert "influence speaks against it" in second
+    assert "Weak: no influence score is above" in page
+    assert "(0.125)" in page
+    assert "0.041" in page
+    listed = client.get("/").text
+    assert ">weak</span>" in listed
+    other = next(
+        item["audit_id"] for item in client.get("/v1/audits").json()["items"] if item["weak"] is not True
+    )
+    plain = client.get(f"/audits/{other}").text
+    assert "Weak:" not in plain
+    assert "sign not determined" not in plain
