@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, bindparam, exists, select, update
 from sqlalchemy.orm import Session
 
 from db.claimed import read_claimed
+from db.group_queue import GroupQueue
 from db.leases import token
 from db.models import Bundle, Citation, Measurement, TrainingExample
 from db.queue import LeasedQueue, ending_of, ending_values
@@ -19,7 +20,7 @@ from wherefrom.records import ClaimedMeasurement, MeasuredEffect, MeasurementSta
 
 
 class MeasurementQueue(LeasedQueue[MeasurementState]):
-    """Measurements, oldest first."""
+    """Measurements of citations, oldest first; those of groups, which are worked off after them, are its `groups`."""
 
     row = Measurement
     subject = "measurement"
@@ -28,6 +29,18 @@ class MeasurementQueue(LeasedQueue[MeasurementState]):
     dead = MeasurementState.DEAD
     refused = MeasurementState.DEAD
     ended: ClassVar[Mapping[str, TrailKind]] = {MeasurementState.DEAD: TrailKind.MEASUREMENT_DEAD}
+
+    @property
+    def groups(self) -> GroupQueue:
+        """The measurements of groups."""
+        return GroupQueue(self._database)
+
+    def pending_counts(self) -> dict[int, int]:
+        """How many measurements, of citations and of groups, could be claimed now, by bundle id."""
+        counts = super().pending_counts()
+        for bundle_id, number in self.groups.pending_counts().items():
+            counts[bundle_id] = counts.get(bundle_id, 0) + number
+        return counts
 
     def claim(
         self, bundle_id: int, *, owner: str, lease_s: float, max_attempts: int | None = None

@@ -1,18 +1,20 @@
 """Measurements as those who ask for them see them: asked for once, counted, read. `db.measurement_queue` has what workers do."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import exists, select, update
+from sqlalchemy import cast, exists, null, select, union_all
 from sqlalchemy.orm import Session
 
+from db import group_measurements
+from db.asking import ask_once
 from db.counts import COUNTED, count_states
-from db.leases import fresh
-from db.models import Audit, Citation, FlaggedText, Measurement, TrainingExample
+from db.models import Audit, Citation, FlaggedText, GroupMeasurement, Measurement, TrainingExample
 from db.session import Database
-from db.statements import AnySelect, insert_new
-from db.trail import Event, TrailKind, record_events
+from db.statements import AnySelect
 from wherefrom.errors import InvalidRequest, NotFound
 from wherefrom.records import (
+    GroupMeasurementRecord,
     MeasurementRecord,
     MeasurementState,
     Method,
@@ -47,44 +49,26 @@ def request_measurement(
             select(exists().where(FlaggedText.flagged_output_id == citation.flagged_output_id))
         ):
             raise InvalidRequest(f"the text of audit {audit_id} was erased; no effect on it can be measured")
-        _queue(session, citation.id, citation.bundle_id, method=method, requested_by=requested_by)
+        row = {
+            "citation_id": citation.id,
+            "bundle_id": citation.bundle_id,
+            "method": method,
+            "state": MeasurementState.PENDING,
+            "weak": method is not Method.REFIT,
+            "requested_by": requested_by,
+        }
+        ask_once(session, Measurement, row, unique=("citation_id", "method"), told={"method": method.value})
         mine = _RECORDS.where(Measurement.citation_id == citation.id, Measurement.method == method)
         return _record(session.execute(mine).mappings().one())
 
 
-def _queue(session: Session, citation_id: int, bundle_id: int, *, method: Method, requested_by: str) -> None:
-    """Add the measurement, or queue it again where it is dead; nothing where it is under way or done."""
-    row = {
-        "citation_id": citation_id,
-        "bundle_id": bundle_id,
-        "method": method,
-        "state": MeasurementState.PENDING,
-        "weak": method is not Method.REFIT,
-        "requested_by": requested_by,
-    }
-    same = (Measurement.citation_id == citation_id, Measurement.method == method)
-    new = insert_new(session, Measurement, (Measurement.citation_id, Measurement.method))
-    added = session.scalar(new.returning(Measurement.id), row)
-    again = fresh(Measurement) | {"requested_by": requested_by}
-    revived = session.scalar(
-        update(Measurement)
-        .where(*same, Measurement.state == MeasurementState.DEAD)
-        .values(**again)
-        .returning(Measurement.id)
-        .execution_options(synchronize_session=False)
-    )
-    if (measurement_id := added or revived) is not None:
-        payload = {"method": method.value, "by": requested_by}
-        record_events(
-            session, [Event(TrailKind.MEASUREMENT_REQUESTED, f"measurement:{measurement_id}", payload)]
-        )
-
-
 def measurement_counts(db: Database) -> dict[MeasurementState, int]:
-    """How many measurements stand in each state, up to `COUNTED`."""
+    """How many measurements, of citations and of groups, stand in each state, up to `COUNTED`."""
     with db.reading() as session:
-        counted = count_states(session, Measurement, MeasurementState)
-    return {state: min(number, COUNTED) for state, number in counted.items()}
+        counted = [
+            count_states(session, model, MeasurementState) for model in (Measurement, GroupMeasurement)
+        ]
+    return {state: min(sum(one[state] for one in counted), COUNTED) for state in MeasurementState}
 
 
 def get_measurement(db: Database, measurement_id: int) -> MeasurementRecord:
@@ -100,10 +84,32 @@ def get_measurement(db: Database, measurement_id: int) -> MeasurementRecord:
     return _record(row)
 
 
-def measurements_of(session: Session, audit_id: int) -> tuple[MeasurementRecord, ...]:
-    """The measurements of an audit's citations, oldest first."""
-    rows = session.execute(_RECORDS.where(Citation.audit_id == audit_id).order_by(Measurement.id)).mappings()
-    return tuple(map(_record, rows))
+def measurements_of(
+    session: Session, audit_id: int
+) -> tuple[tuple[MeasurementRecord, ...], tuple[GroupMeasurementRecord, ...]]:
+    """The measurements of an audit's citations, and those of groups on its output, oldest first; one statement."""
+    mine = _RECORDS.where(Citation.audit_id == audit_id)
+    groups = group_measurements.RECORDS.where(GroupMeasurement.audit_id == audit_id)
+    own, others = ([column.key for column in query.selected_columns] for query in (mine, groups))
+    names = list(dict.fromkeys([*own, *others]))
+    both = union_all(_padded(mine, groups, names), _padded(groups, mine, names)).subquery()
+    found: tuple[list[MeasurementRecord], list[GroupMeasurementRecord]] = ([], [])
+    for row in session.execute(select(both).order_by(both.c.measurement_id)).mappings():
+        if row["rank"] is None:
+            found[1].append(group_measurements.record_of({name: row[name] for name in others}))
+        else:
+            found[0].append(_record({name: row[name] for name in own}))
+    return tuple(found[0]), tuple(found[1])
+
+
+def _padded(query: AnySelect, other: AnySelect, names: Sequence[str]) -> AnySelect:
+    """A SELECT with NULL in the columns that only the other one has."""
+    own, others = query.selected_columns, other.selected_columns
+    columns = [
+        own[name].label(name) if name in own else cast(null(), others[name].type).label(name)
+        for name in names
+    ]
+    return query.with_only_columns(*columns)
 
 
 _RECORDS: AnySelect = (
@@ -123,9 +129,12 @@ _RECORDS: AnySelect = (
         Measurement.z,
         Measurement.seeds,
         Measurement.controls,
+        Measurement.controls_mean_nats,
         Measurement.left_out.label("group"),
         Measurement.weak,
         Measurement.cost_seconds,
+        Measurement.last_code,
+        Measurement.last_reason,
         Measurement.requested_by,
         Measurement.created_at,
         Measurement.finished_at,

@@ -71,7 +71,7 @@ def get_audit(db: Database, audit_id: int) -> AuditDetail:
         if row is None:
             raise NotFound(f"audit {audit_id} does not exist")
         citations = _citations(session, audit_id)
-        measurements = measurements_of(session, audit_id)
+        measurements, groups = measurements_of(session, audit_id)
     detail = {part.name: row[part.name] for part in _DETAIL}
     return AuditDetail(
         audit=summary_of(row),
@@ -86,6 +86,7 @@ def get_audit(db: Database, audit_id: int) -> AuditDetail:
         citations=tuple(one for one in citations if one.rank > 0),
         opponents=tuple(one for one in reversed(citations) if one.rank < 0),
         measurements=measurements,
+        group_measurements=groups,
     )
 
 

@@ -1,4 +1,4 @@
-"""Works off one hint of the measuring queue: claim one measurement, measure it, store it, pass the hint on.
+"""Works off one hint of the measuring queue: claim one measurement, of a citation or of a group, measure it, store it, pass the hint on.
 
 As with attribution a hint carries nothing but a bundle's number, and the rows in SQL are the truth. One measurement is many
 trainings, so it is claimed alone; a heartbeat keeps its lease, and work that was lost to another worker stops between two runs.
@@ -9,18 +9,22 @@ from typing import Any, Protocol
 
 import structlog
 
+from db.group_queue import GroupQueue
 from db.measurement_queue import MeasurementQueue
 from tasks.failures import MEASUREMENT, failure_of
 from tasks.heartbeat import Heartbeat
 from tasks.runtime import TaskRuntime, bundle_of
 from tasks.time_limit import hard_limit
-from wherefrom.attribution.interface import EffectMeter
-from wherefrom.errors import DatabaseUnavailable, NotFound
+from wherefrom.attribution.interface import EffectMeter, GroupMeter
+from wherefrom.errors import DatabaseUnavailable, MeasuringUnavailable, NotFound
 from wherefrom.logs import get_logger
 from wherefrom.messages import MeasureHint
-from wherefrom.records import ClaimedMeasurement, MeasuredEffect, MeasurementState, Query
+from wherefrom.records import ClaimedGroup, ClaimedMeasurement, MeasuredEffect, MeasurementState, Query
 
 log = get_logger(__name__)
+
+#: What one hint claims.
+Claimed = ClaimedMeasurement | ClaimedGroup
 
 
 class MeasureRuntime(TaskRuntime, Protocol):
@@ -66,12 +70,7 @@ def _work(bundle_id: int, runtime: MeasureRuntime) -> MeasurementState | None:
         return None
     # Before the claim: imports and models take seconds in which a heartbeat may starve.
     meter = _opened(bundle_id, runtime)
-    claimed = runtime.queue.claim(
-        bundle_id,
-        owner=runtime.owner,
-        lease_s=settings.lease_seconds,
-        max_attempts=settings.max_attempts,
-    )
+    claimed = _claim(bundle_id, runtime)
     if claimed is None:
         return None
     started = runtime.clock()
@@ -88,6 +87,17 @@ def _work(bundle_id: int, runtime: MeasureRuntime) -> MeasurementState | None:
     return state
 
 
+def _claim(bundle_id: int, runtime: MeasureRuntime) -> Claimed | None:
+    """The oldest measurement of a citation, else of a group."""
+    settings = runtime.settings
+    lease: dict[str, Any] = {
+        "owner": runtime.owner,
+        "lease_s": settings.lease_seconds,
+        "max_attempts": settings.max_attempts,
+    }
+    return runtime.queue.claim(bundle_id, **lease) or runtime.queue.groups.claim(bundle_id, **lease)
+
+
 def _opened(bundle_id: int, runtime: MeasureRuntime) -> EffectMeter | Exception:
     """The meter, or why there is none: that is an outcome of the measurement, told with it."""
     try:
@@ -99,7 +109,7 @@ def _opened(bundle_id: int, runtime: MeasureRuntime) -> EffectMeter | Exception:
 
 
 def measure_claimed(
-    claimed: ClaimedMeasurement, meter: EffectMeter | Exception, runtime: MeasureRuntime
+    claimed: Claimed, meter: EffectMeter | Exception, runtime: MeasureRuntime
 ) -> MeasurementState | None:
     """Measure what was claimed and record the outcome; None when another worker holds it by now.
 
@@ -115,7 +125,7 @@ def measure_claimed(
         if isinstance(meter, Exception):
             return _fail(claimed, meter, runtime)
         effect = _measure(claimed, meter, runtime)
-        stored = runtime.queue.finish(claimed, effect)
+        stored = _finish(claimed, effect, runtime)
     except DatabaseUnavailable:
         raise
     except _Lost:
@@ -128,14 +138,24 @@ def measure_claimed(
     return MeasurementState.DONE
 
 
-def _measure(claimed: ClaimedMeasurement, meter: EffectMeter, runtime: MeasureRuntime) -> MeasuredEffect:
+def _finish(claimed: Claimed, effect: MeasuredEffect, runtime: MeasureRuntime) -> bool:
+    if isinstance(claimed, ClaimedGroup):
+        return runtime.queue.groups.finish(claimed, effect)
+    return runtime.queue.finish(claimed, effect)
+
+
+def _queue(claimed: Claimed, runtime: MeasureRuntime) -> MeasurementQueue | GroupQueue:
+    return runtime.queue.groups if isinstance(claimed, ClaimedGroup) else runtime.queue
+
+
+def _measure(claimed: Claimed, meter: EffectMeter, runtime: MeasureRuntime) -> MeasuredEffect:
     if claimed.record is None:
         raise NotFound(f"the text of audit {claimed.audit_id} was erased after its effect was asked for")
     settings, number = runtime.settings, claimed.measurement_id
 
     query = Query.from_record(str(claimed.audit_id), claimed.record)
     with Heartbeat(
-        lambda: runtime.queue.extend([claimed.lease], lease_s=settings.lease_seconds),
+        lambda: _queue(claimed, runtime).extend([claimed.lease], lease_s=settings.lease_seconds),
         [number],
         every_s=settings.heartbeat_seconds,
         bundle_id=claimed.bundle_id,
@@ -145,10 +165,14 @@ def _measure(claimed: ClaimedMeasurement, meter: EffectMeter, runtime: MeasureRu
             if not heartbeat.holds(number):
                 raise _Lost
 
-        return meter.measure(query, claimed.example_id, method=claimed.method, keep_going=keep_going)
+        if isinstance(claimed, ClaimedMeasurement):
+            return meter.measure(query, claimed.example_id, method=claimed.method, keep_going=keep_going)
+        if not isinstance(meter, GroupMeter):
+            raise MeasuringUnavailable("this engine measures single citations only, no groups")
+        return meter.measure_group(query, claimed.request, keep_going=keep_going)
 
 
-def _fail(claimed: ClaimedMeasurement, error: Exception, runtime: MeasureRuntime) -> MeasurementState | None:
+def _fail(claimed: Claimed, error: Exception, runtime: MeasureRuntime) -> MeasurementState | None:
     """Record a failure."""
     failure = failure_of(
         error,
@@ -157,4 +181,4 @@ def _fail(claimed: ClaimedMeasurement, error: Exception, runtime: MeasureRuntime
         attempt=claimed.attempt,
         settings=runtime.settings,
     )
-    return runtime.queue.fail(claimed.lease, failure, max_attempts=runtime.settings.max_attempts)
+    return _queue(claimed, runtime).fail(claimed.lease, failure, max_attempts=runtime.settings.max_attempts)

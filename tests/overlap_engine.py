@@ -27,6 +27,7 @@ from wherefrom.records import (
     BundleInfo,
     CitationDraft,
     ControlEffect,
+    GroupRequest,
     MeasuredEffect,
     Method,
     Query,
@@ -289,6 +290,21 @@ class OverlapEffectMeter:
             group=group,
             weak=weak,
             cost_seconds=0.0,
+        )
+
+    def measure_group(self, query: Query, request: GroupRequest, *, keep_going: KeepGoing) -> MeasuredEffect:
+        """The same for a list of ids, or for all of a source."""
+        keep_going()
+        ids = request.example_ids or [
+            name for name, one in self._examples.items() if one.source == request.source
+        ]
+        if missing := [name for name in ids if name not in self._examples]:
+            raise NotFound(f"the corpus has no training example {missing[0]!r}")
+        if not ids:
+            raise NotFound(f"the corpus has no source {request.source!r}")
+        effect = self._loss_of_words(query, ids)
+        return MeasuredEffect(
+            effect_nats=effect, seeds=self._seeds, group=tuple(ids), weak=False, cost_seconds=0.0
         )
 
     def _loss_of_words(self, query: Query, left_out: Sequence[str]) -> float:

@@ -12,12 +12,13 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
-from db import catalogue, intake, measurements, reader, support
+from db import catalogue, group_measurements, intake, measurements, reader, support
 from db.keys import Scope
 from web import body, export
 from web.caller import Caller
 from web.errors import documented
 from web.filters import AuditQuery, PageQuery
+from web.measuring import check_measurable
 from web.openapi import FLAGGED_REQUEST, FLAGGED_RESPONSE_EXAMPLES
 from web.security import needs
 from web.services import Services, services_of
@@ -30,6 +31,8 @@ from wherefrom.records import (
     CitedBy,
     ExampleDetail,
     FlaggedRecord,
+    GroupMeasurementRecord,
+    GroupRequest,
     IntakeResult,
     MeasurementRecord,
     Method,
@@ -217,12 +220,42 @@ def measure_citation(
     """Request the measured effect of one citation: the model is retrained without it, beside controls.
 
     Answers at once with the measurement; it takes minutes to hours on a separate queue. A repeated request returns the same
-    measurement; a dead one is queued again.
+    measurement; a dead one is queued again, and `last_code` and `last_reason` say why it failed. Where the recipe does not suit, nothing is queued.
     """
-    services.settings.recipe_file()
-    return measurements.request_measurement(
+    expected = check_measurable(services, audit_id)
+    found = measurements.request_measurement(
         services.database, audit_id=audit_id, rank=rank, method=method, requested_by=caller.name
     )
+    return found.model_copy(update={"expected": expected}) if method is Method.REFIT else found
+
+
+@measure.post(
+    "/audits/{audit_id}/measure",
+    status_code=HTTPStatus.ACCEPTED,
+    responses={**_REFUSALS, **_MISSING},
+)
+def measure_group(
+    services: Shared,
+    audit_id: Id,
+    request: GroupRequest,
+    *,
+    caller: Annotated[Caller, Depends(needs(Scope.MEASURE))],
+) -> GroupMeasurementRecord:
+    """Request the measured effect of a group of training examples on an output: a list of ids, or all of one source.
+
+    The model is retrained without all of them, beside groups that are like them. Answers at once, as the measurement of a citation does.
+    """
+    expected = check_measurable(services, audit_id)
+    found = group_measurements.request_group(
+        services.database, audit_id=audit_id, request=request, requested_by=caller.name
+    )
+    return found.model_copy(update={"expected": expected})
+
+
+@read.get("/group-measurements/{measurement_id}", responses=_MISSING)
+def group_measurement(services: Shared, measurement_id: Id) -> GroupMeasurementRecord:
+    """One measurement of a group: its state and, when it is done, its effect with interval, controls and cost."""
+    return group_measurements.get_group_measurement(services.database, measurement_id)
 
 
 @read.get("/measurements/{measurement_id}", responses=_MISSING)

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-from wherefrom.records import MeasurementRecord, MeasurementState, Method
+from wherefrom.records import GroupMeasurementRecord, MeasurementRecord, MeasurementState, Method
 
 METHOD_MEANINGS = {
     Method.REFIT: "retrained without it",
@@ -12,11 +13,14 @@ METHOD_MEANINGS = {
 }
 
 
+Record = TypeVar("Record", MeasurementRecord, GroupMeasurementRecord)
+
+
 @dataclass(frozen=True)
-class EffectView:
+class EffectView(Generic[Record]):
     """One measurement, ready for the page. Positions are percent of the width of its scale."""
 
-    record: MeasurementRecord
+    record: Record
     how: str
     zero: float
     effect: float
@@ -29,7 +33,7 @@ class EffectView:
 class CitationEffects:
     """The measurements of one citation."""
 
-    views: tuple[EffectView, ...]
+    views: tuple[EffectView[MeasurementRecord], ...]
     #: A retraining can be asked for: none is under way or done.
     askable: bool
 
@@ -43,7 +47,7 @@ def effects_by_rank(
         mine.setdefault(one.rank, []).append(one)
     return {
         rank: CitationEffects(
-            views=tuple(map(_view, found)),
+            views=tuple(_view(one, METHOD_MEANINGS[one.method]) for one in found),
             askable=not any(
                 one.method is Method.REFIT and one.state is not MeasurementState.DEAD for one in found
             ),
@@ -52,7 +56,12 @@ def effects_by_rank(
     }
 
 
-def _view(record: MeasurementRecord) -> EffectView:
+def group_view(record: GroupMeasurementRecord) -> EffectView[GroupMeasurementRecord]:
+    """The measurement of a group."""
+    return _view(record, "retrained without them")
+
+
+def _view(record: Record, how: str) -> EffectView[Record]:
     effect = record.effect_nats or 0.0
     low = effect if record.low_nats is None else record.low_nats
     high = effect if record.high_nats is None else record.high_nats
@@ -65,7 +74,7 @@ def _view(record: MeasurementRecord) -> EffectView:
 
     return EffectView(
         record=record,
-        how=METHOD_MEANINGS[record.method],
+        how=how,
         zero=place(0.0),
         effect=place(effect),
         low=place(low),

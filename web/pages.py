@@ -10,7 +10,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
-from db import catalogue, measurements, reader
+from db import catalogue, group_measurements, measurements, reader
 from db.keys import Scope
 from web import card, effects, evidence
 from web.api import Id, Rank, Shared, listing
@@ -25,21 +25,24 @@ from web.filters import (
 from web.forms import Form, form_of
 from web.headers import CARD_CONTENT_SECURITY_POLICY
 from web.health import readiness
+from web.measuring import check_measurable
 from web.render import render
 from web.security import needs
-from wherefrom.errors import NotFound, UnknownModel
+from wherefrom.errors import InvalidRequest, NotFound, UnknownModel
 from wherefrom.records import (
     SIGN_NOT_DETERMINED,
     AuditDetail,
     AuditState,
     AuditSummary,
     BundleInfo,
+    GroupRequest,
     Method,
     Page,
     Severity,
     filter_help,
     weak_text,
 )
+from wherefrom.records.bounds import MAX_SOURCE
 from wherefrom.statistics import DEFAULT_FDR
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(needs(Scope.READ))])
@@ -133,8 +136,10 @@ def audit(request: Request, services: Shared, audit_id: Id) -> HTMLResponse:
         missing=_missing(detail),
         has_spans=any(view.marked for view in (*citations, *opponents)),
         effects=effects.effects_by_rank(detail.measurements, [one.rank for one in everything]),
+        groups=[effects.group_view(one) for one in detail.group_measurements],
         can_measure=services.settings.recipe is not None and bool(detail.completion),
-        unfinished=detail.audit.state.is_open or any(one.state.is_open for one in detail.measurements),
+        unfinished=detail.audit.state.is_open
+        or any(one.state.is_open for one in (*detail.measurements, *detail.group_measurements)),
         erased=not detail.completion and not detail.turns,
         state_meaning=_WAITS_FOR_BUNDLE
         if detail.audit.code == UnknownModel.code
@@ -163,11 +168,29 @@ def measure(
     services: Shared, audit_id: Id, rank: Rank, form: Annotated[Form, Depends(form_of(Scope.MEASURE))]
 ) -> Response:
     """Ask for a measured effect, and go back to the citation."""
-    services.settings.recipe_file()
+    check_measurable(services, audit_id)
     measurements.request_measurement(
         services.database, audit_id=audit_id, rank=rank, method=Method.REFIT, requested_by=form.caller.name
     )
     return RedirectResponse(f"/audits/{audit_id}#citation-{rank}", status_code=HTTPStatus.SEE_OTHER)
+
+
+@router.post("/audits/{audit_id}/measure", dependencies=[Depends(needs(Scope.READ))])
+def measure_source(
+    services: Shared, audit_id: Id, form: Annotated[Form, Depends(form_of(Scope.MEASURE))]
+) -> Response:
+    """Ask for the measured effect of all training examples of one source, and go back to the audit."""
+    source = form.text("source", most=MAX_SOURCE)
+    if not source:
+        raise InvalidRequest("choose a source")
+    check_measurable(services, audit_id)
+    group_measurements.request_group(
+        services.database,
+        audit_id=audit_id,
+        request=GroupRequest(source=source),
+        requested_by=form.caller.name,
+    )
+    return RedirectResponse(f"/audits/{audit_id}#groups", status_code=HTTPStatus.SEE_OTHER)
 
 
 def _missing(detail: AuditDetail) -> list[tuple[str, str]]:

@@ -25,6 +25,7 @@ from wherefrom.errors import (
 from wherefrom.records import (
     BundleInfo,
     ControlEffect,
+    GroupRequest,
     MeasuredEffect,
     Message,
     Method,
@@ -32,6 +33,8 @@ from wherefrom.records import (
     Role,
     TrainingExample,
 )
+from wherefrom.retraining.preflight import check_recipe
+from wherefrom.retraining.recipe import Recipe, read_recipe
 from wherefrom.settings import Settings
 from worker.placing import MEASURER, place_process
 from worker.verify import check_registered
@@ -40,7 +43,6 @@ if TYPE_CHECKING:
     from wherefrom.attribution.corpus import CorpusRow, ReadAs
     from wherefrom.attribution.models.model import LanguageModel
     from wherefrom.attribution.models.placement import Placement
-    from wherefrom.retraining.recipe import Recipe
 
 #: Matched controls of the weak methods; retraining has its own default.
 WEAK_CONTROLS = 3
@@ -54,7 +56,7 @@ def open_meter(bundle: BundleInfo, settings: Settings) -> EffectMeter:
         UnknownBundle, BundleCorrupt, BundleMismatch: the bundle is not the one that is registered.
         ConfigurationError: the recipe cannot be used.
     """
-    recipe_file = settings.recipe_file()
+    recipe = read_recipe(settings.recipe_file())
     folder = settings.bundles_dir / bundle.name
     manifest = read_manifest(folder)
     check_registered(bundle, manifest)
@@ -64,7 +66,6 @@ def open_meter(bundle: BundleInfo, settings: Settings) -> EffectMeter:
     from wherefrom.attribution.bundles.reading import read_as
     from wherefrom.attribution.groups import read_groups
     from wherefrom.retraining import effects, weak  # noqa: F401 - seconds of imports, before a lease runs
-    from wherefrom.retraining.recipe import read_recipe
 
     if settings.torch_threads:
         torch.set_num_threads(settings.torch_threads)
@@ -75,7 +76,7 @@ def open_meter(bundle: BundleInfo, settings: Settings) -> EffectMeter:
         manifest,
         corpus,
         groups=read_groups(folder, len(corpus)).tolist(),
-        recipe=read_recipe(recipe_file),
+        recipe=recipe,
         base_dir=lambda: _base_dir(folder, manifest, settings),
         final=lambda: find_model(folder, manifest, settings.models_dir),
         runs_dir=settings.measure_dir / bundle.name,
@@ -116,6 +117,25 @@ def whole_corpus(
     return rows
 
 
+def check_suited(bundle: BundleInfo, settings: Settings) -> tuple[Recipe, Manifest]:
+    """The recipe and the bundle, where the models are there and the recipe suits them.
+
+    Raises:
+        MeasuringUnavailable: it is not known where the model before the fine-tune is.
+        UnusableModel: the bundle's model is not on this machine.
+        ConfigurationError: the recipe cannot be read, or does not suit.
+        UnknownBundle, BundleCorrupt: the bundle is not there.
+    """
+    recipe, folder = read_recipe(settings.recipe_file()), settings.bundles_dir / bundle.name
+    manifest = read_manifest(folder, verify=False)
+    base = _base_dir(folder, manifest, settings)
+    adapter = None
+    if manifest.model.adapter_sha256 is not None:
+        adapter = find_model(folder, manifest, settings.models_dir).adapter
+    check_recipe(recipe, manifest, base=base, adapter=adapter)
+    return recipe, manifest
+
+
 def _base_dir(folder: Path, manifest: Manifest, settings: Settings) -> Path:
     if settings.base_model_dir is not None:
         return settings.base_model_dir
@@ -135,7 +155,7 @@ class RetrainingMeter:
         corpus: Sequence["CorpusRow"],
         *,
         groups: Sequence[int],
-        recipe: "Recipe",
+        recipe: Recipe,
         base_dir: Callable[[], Path],
         final: Callable[[], ModelFolders],
         runs_dir: Path,
@@ -166,19 +186,56 @@ class RetrainingMeter:
         row = self._rows[example_id]
         with memory_errors("the model while it was trained"):
             if method is Method.REFIT:
-                return self._refit(query, row, keep_going)
+                alike = tuple(other for other, of in enumerate(self._groups) if of == self._groups[row])
+                return self._refit(query, alike, keep_going)
             return self._one_step(query, row, method=method, keep_going=keep_going)
 
-    def _refit(self, query: Query, row: int, keep_going: KeepGoing) -> MeasuredEffect:
+    def measure_group(self, query: Query, request: GroupRequest, *, keep_going: KeepGoing) -> MeasuredEffect:
+        """The effect of a group of training examples, left out together."""
+        from wherefrom.attribution.memory import memory_errors
+
+        rows = self._rows_of(request)
+        alike = {self._groups[row] for row in rows}
+        avoid = frozenset(row for row, of in enumerate(self._groups) if of in alike)
+        with memory_errors("the model while it was trained"):
+            return self._refit(query, rows, keep_going, avoid=avoid)
+
+    def _rows_of(self, request: GroupRequest) -> tuple[int, ...]:
+        """Rows of a group, in order.
+
+        Raises:
+            NotFound: the corpus lacks one of the ids, or has nothing of that source.
+        """
+        if request.source is not None:
+            name = storable_name(request.source)
+            rows = [row for row, one in enumerate(self._corpus) if storable_name(one.source) == name]
+            if not rows:
+                raise NotFound(f"the corpus of bundle {self._manifest.name} has no source {request.source!r}")
+            return tuple(rows)
+        missing = [one for one in request.example_ids if storable_name(one) not in self._rows]
+        if missing:
+            raise NotFound(
+                f"the corpus of bundle {self._manifest.name} has no training example {missing[0]!r}"
+                f" ({len(missing)} of {len(request.example_ids)} ids are unknown)"
+            )
+        return tuple(sorted({self._rows[storable_name(one)] for one in request.example_ids}))
+
+    def _refit(
+        self,
+        query: Query,
+        group: tuple[int, ...],
+        keep_going: KeepGoing,
+        *,
+        avoid: frozenset[int] = frozenset(),
+    ) -> MeasuredEffect:
         from wherefrom.retraining.effects import CitationToMeasure, measure_citations
 
         keep_going()
-        group = tuple(other for other, of in enumerate(self._groups) if of == self._groups[row])
         found = measure_citations(
             self._base_model(),
             self._corpus,
             queries=[query],
-            citations=[CitationToMeasure(query=0, group=group)],
+            citations=[CitationToMeasure(query=0, group=group, avoid=avoid)],
             recipe=self._recipe,
             folder=self._runs_dir,
             progress=lambda done, total: keep_going(),  # noqa: ARG005 - the numbers are for progress bars
@@ -193,6 +250,7 @@ class RetrainingMeter:
             controls=tuple(
                 ControlEffect(example_ids=self._ids(rows), effect_nats=nats) for rows, nats in controls
             ),
+            controls_mean_nats=found.controls_mean_nats,
             group=self._ids(group),
             weak=False,
             cost_seconds=found.seconds,

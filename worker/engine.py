@@ -55,9 +55,10 @@ class BundleEngine:
             return LanguageAttributor(open_bundle(folder, found, marks=marks, placement=placement))
 
     def open_meter(self, bundle: BundleInfo) -> EffectMeter:
-        """Read recipe and corpus; models are loaded when first needed."""
-        from worker.effect_meter import open_meter
+        """Read recipe and corpus, after checking that the recipe suits; models are loaded when first needed."""
+        from worker.effect_meter import check_suited, open_meter
 
+        check_suited(bundle, self._settings)
         return open_meter(bundle, self._settings)
 
 

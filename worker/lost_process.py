@@ -13,6 +13,7 @@ from billiard.exceptions import WorkerLostError
 from celery.worker.request import Request
 
 from db.audit_queue import AuditQueue
+from db.group_queue import GroupQueue
 from db.measurement_queue import MeasurementQueue
 from db.session import open_database
 from wherefrom.backoff import backoff_seconds
@@ -86,7 +87,7 @@ def release_lost(settings: Settings, owner: str, *, cause: str) -> None:
 
     database = open_database(settings)
     try:
-        for queue in (AuditQueue(database), MeasurementQueue(database)):
+        for queue in (AuditQueue(database), MeasurementQueue(database), GroupQueue(database)):
             released = queue.release_lost(
                 owner, cause=cause, max_attempts=settings.max_attempts, wait_s=wait_s
             )

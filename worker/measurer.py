@@ -9,6 +9,7 @@ from wherefrom.settings import Settings
 from worker.app import Role
 from worker.engine import engine_of_process
 from worker.liveness import LivenessFile
+from worker.measuring_check import check_active_bundles
 from worker.serving import Queue, serve_queue
 from worker.watchdog import Watchdog
 
@@ -39,6 +40,7 @@ def run_measurer(settings: Settings) -> int:
     engine_of_process(settings)
     database = open_database(settings)
     try:
+        check_active_bundles(database, settings)
         return serve_queue(
             Queue(Role.MEASURE, MEASURE_QUEUE, node="wherefrom-measure", processes=1),
             settings,

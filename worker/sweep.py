@@ -35,6 +35,7 @@ class Sweeper:
         metrics: Metrics,
     ) -> None:
         self._audits, self._measurements = AuditQueue(database), MeasurementQueue(database)
+        self._queues = (self._audits, self._measurements, self._measurements.groups)
         self._hints, self._measure_hints = hints, measure_hints
         self._settings = settings
         self._metrics = metrics
@@ -51,7 +52,7 @@ class Sweeper:
             QueueUnavailable: leases were taken back, hints were not sent.
         """
         self._mend_times()
-        for queue in (self._audits, self._measurements):
+        for queue in self._queues:
             expired = queue.release_expired(max_attempts=self._settings.max_attempts)
             if expired:
                 log.warning("leases_expired", of=queue.subject, leases=expired)
@@ -68,7 +69,7 @@ class Sweeper:
         now = self._audits.now()
         went_back = self._last_round_at is None or now < self._last_round_at
         self._last_round_at = now
-        for queue in (self._audits, self._measurements):
+        for queue in self._queues:
             leases = queue.cap_leases(lease_s=self._settings.lease_seconds)
             waits = queue.cap_waits(wait_s=self._settings.backoff_cap_seconds) if went_back else 0
             if leases or waits:

@@ -4,7 +4,17 @@ Everything that is filtered or sorted is a column with an index. Texts of flagge
 they can be erased and lists stay small. Sign rule of all scores: positive = made the flagged output more likely.
 """
 
-from db.models.audits import Audit, Citation, FlaggedOutput, FlaggedText, Measurement, Review, Verdict
+from db.models.audits import (
+    Audit,
+    Citation,
+    FlaggedOutput,
+    FlaggedText,
+    GroupMeasurement,
+    Measurement,
+    MeasuringCheckRow,
+    Review,
+    Verdict,
+)
 from db.models.columns import Base
 from db.models.corpora import Bundle, Corpus, ModelRevision, TrainingExample
 from db.models.review import ReviewAssignment, ReviewItem, ReviewMember, ReviewQueue
@@ -20,7 +30,9 @@ __all__ = [
     "CounterTotal",
     "FlaggedOutput",
     "FlaggedText",
+    "GroupMeasurement",
     "Measurement",
+    "MeasuringCheckRow",
     "ModelRevision",
     "Person",
     "Producer",

@@ -163,7 +163,27 @@ class Citation(Base):
     sign_determined: Mapped[bool | None]
 
 
-class Measurement(LeaseColumns, Base):
+class EffectColumns:
+    """What a measurement found, and why an earlier try failed."""
+
+    effect_nats: Mapped[float | None]
+    low_nats: Mapped[float | None]
+    high_nats: Mapped[float | None]
+    z: Mapped[float | None]
+    seeds: Mapped[int | None]
+    #: `ControlEffect`s as JSON.
+    controls: Mapped[list[Any] | None]
+    controls_mean_nats: Mapped[float | None]
+    #: Ids of the training examples that were left out together; of a large group the first ones.
+    left_out: Mapped[list[Any] | None]
+    cost_seconds: Mapped[float | None]
+    #: Code and reason of its last end without an effect, kept when it was asked for again.
+    last_code: Mapped[Short | None]
+    last_reason: Mapped[str | None]
+    requested_by: Mapped[Short]
+
+
+class Measurement(EffectColumns, LeaseColumns, Base):
     """The effect of one citation, measured by one method; a queue like that of the audits, with the same fencing."""
 
     __tablename__ = "measurement"
@@ -179,18 +199,46 @@ class Measurement(LeaseColumns, Base):
     bundle_id: Mapped[int] = reference("bundle.id")
     method: Mapped[Method] = mapped_column(stored_enum(Method, "method"))
     state: Mapped[MeasurementState] = mapped_column(stored_enum(MeasurementState, "measurement_state"))
-    effect_nats: Mapped[float | None]
-    low_nats: Mapped[float | None]
-    high_nats: Mapped[float | None]
-    z: Mapped[float | None]
-    seeds: Mapped[int | None]
-    #: `ControlEffect`s as JSON.
-    controls: Mapped[list[Any] | None]
-    #: Ids of the training examples that were left out together.
-    left_out: Mapped[list[Any] | None]
     weak: Mapped[bool] = mapped_column(Boolean)
-    cost_seconds: Mapped[float | None]
-    requested_by: Mapped[Short]
+
+
+class GroupMeasurement(EffectColumns, LeaseColumns, Base):
+    """The effect of a group of training examples on one output; a queue beside that of the citations' measurements."""
+
+    __tablename__ = "group_measurement"
+    __table_args__ = (
+        UniqueConstraint("audit_id", "group_key"),
+        Index(None, "bundle_id", "state", "id"),
+        CheckConstraint("(state = 'running') = (lease_owner IS NOT NULL)", name="running_has_owner"),
+    )
+
+    id: Mapped[Id]
+    audit_id: Mapped[int] = reference("audit.id")
+    #: Copied from the audit, for claims.
+    bundle_id: Mapped[int] = reference("bundle.id")
+    #: Hash of what was asked for.
+    group_key: Mapped[Sha256]
+    #: Source whose examples are left out; None where ids were given.
+    source: Mapped[str | None]
+    #: Ids of the examples that are left out; None where a source was given.
+    example_ids: Mapped[list[Any] | None]
+    state: Mapped[MeasurementState] = mapped_column(stored_enum(MeasurementState, "measurement_state"))
+    #: Training examples that were left out.
+    group_size: Mapped[int | None]
+
+
+class MeasuringCheckRow(Base):
+    """Whether a measurer that started last can measure effects over a bundle, and what one will cost."""
+
+    __tablename__ = "measuring_check"
+
+    bundle_id: Mapped[int] = mapped_column(BIG, ForeignKey("bundle.id"), primary_key=True)
+    #: Stable code of what stands in the way; None where nothing does.
+    code: Mapped[Short | None]
+    reason: Mapped[str | None]
+    #: `ExpectedCost` as JSON.
+    cost: Mapped[dict[str, Any] | None]
+    checked_at: Mapped[datetime]
 
 
 class Review(Base):

@@ -9,7 +9,7 @@ worker's pool processes are spawned, so each of them makes an engine of its own.
 from collections.abc import Callable, Sequence
 from typing import Literal, Protocol, runtime_checkable
 
-from wherefrom.records import Attribution, BundleInfo, MeasuredEffect, Method, Query, QueryGroup
+from wherefrom.records import Attribution, BundleInfo, GroupRequest, MeasuredEffect, Method, Query, QueryGroup
 from wherefrom.settings import Settings
 
 OverLong = Literal["truncate", "reject"]
@@ -90,6 +90,25 @@ class EffectMeter(Protocol):
         Raises:
             NotFound: the bundle's corpus has no such example.
             ConfigurationError: the recipe does not suit the model or the corpus.
+            OutOfMemory: the model did not fit into memory.
+        """
+
+
+@runtime_checkable
+class GroupMeter(Protocol):
+    """Measures effects of groups of training examples too. An effect meter may also do this; one that does not refuses groups."""
+
+    def measure_group(self, query: Query, request: GroupRequest, *, keep_going: KeepGoing) -> MeasuredEffect:
+        """What leaving a group out of the training does to one output, beside groups that are like it.
+
+        Args:
+            query: The flagged output.
+            request: The training examples.
+            keep_going: Called between two runs; what it raises ends the measurement.
+
+        Raises:
+            NotFound: the bundle's corpus has no such example or source.
+            ConfigurationError: the recipe does not suit, or the group is too large to have controls.
             OutOfMemory: the model did not fit into memory.
         """
 

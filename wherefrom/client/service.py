@@ -4,7 +4,7 @@ Sends and reads over `wherefrom.client.connection`. The command line stands on t
 which adds the spool.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypedDict, TypeVar, Unpack
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from wherefrom.client.connection import Connection, Problem
 from wherefrom.client.records_in import read_record, record_json
-from wherefrom.errors import IdempotencyConflict, ServiceUnavailable, UnknownSchema
+from wherefrom.errors import IdempotencyConflict, InvalidRequest, ServiceUnavailable, UnknownSchema
 from wherefrom.records import (
     AuditDetail,
     AuditListing,
@@ -24,6 +24,8 @@ from wherefrom.records import (
     ExampleDetail,
     FlaggedRecord,
     Frozen,
+    GroupMeasurementRecord,
+    GroupRequest,
     IntakeResult,
     MeasurementRecord,
     Method,
@@ -33,6 +35,7 @@ from wherefrom.records import (
     SourceSummary,
     Support,
 )
+from wherefrom.records.explain import first_problem
 from wherefrom.settings import load_settings
 from wherefrom.statistics import DEFAULT_FDR
 
@@ -200,6 +203,38 @@ class Service:
         if answer.problem is not None:
             raise answer.problem.as_error()
         return _read(answer.body, MeasurementRecord)
+
+    def measure_group(
+        self, audit_id: int, *, example_ids: Iterable[str] = (), source: str | None = None
+    ) -> GroupMeasurementRecord:
+        """Ask for the measured effect of training examples that are left out together; answers at once, as `measure` does.
+
+        Args:
+            audit_id: The audit on whose output it is measured.
+            example_ids: The training examples by their ids in the corpus.
+            source: In their place, a source of which all are left out.
+
+        Raises:
+            NotFound: there is no such audit.
+            MeasuringUnavailable: the service has no recipe; the text says what to set.
+            InvalidRequest: neither or both are given, or the output's text was erased.
+        """
+        try:
+            request = GroupRequest(example_ids=tuple(example_ids), source=source)
+        except ValidationError as error:
+            raise InvalidRequest(first_problem(error)[1]) from error
+        answer = self._connection.post(
+            f"/v1/audits/{audit_id:d}/measure", request.model_dump_json().encode("utf-8")
+        )
+        if answer.problem is not None:
+            raise answer.problem.as_error()
+        return _read(answer.body, GroupMeasurementRecord)
+
+    def group_measurement(self, measurement_id: int) -> GroupMeasurementRecord:
+        """One measurement of a group, where it stands; `NotFound` where there is none."""
+        return _read(
+            self._connection.get(f"/v1/group-measurements/{measurement_id:d}"), GroupMeasurementRecord
+        )
 
     def measurement(self, measurement_id: int) -> MeasurementRecord:
         """One measurement, where it stands; `NotFound` where there is none."""

@@ -10,7 +10,7 @@ from wherefrom.records.bounds import MAX_ITEMS, Details, Items
 from wherefrom.records.engine import EvidenceSpan, ModulePart, Overlap, Tier
 from wherefrom.records.flagged import FlaggedRecord, Frozen, Message, Severity, Span
 from wherefrom.records.leases import Lease
-from wherefrom.records.measurements import MeasurementRecord
+from wherefrom.records.measurements import GroupMeasurementRecord, MeasurementRecord
 
 T = TypeVar("T")
 
@@ -233,6 +233,8 @@ class AuditDetail(Frozen):
     opponents: Items[CitationRecord]
     #: Measurements of its citations, oldest first.
     measurements: Items[MeasurementRecord] = ()
+    #: Measurements of groups of training examples on its output, oldest first.
+    group_measurements: Items[GroupMeasurementRecord] = ()
 
 
 class ExampleDetail(Frozen):

@@ -24,6 +24,9 @@ MAX_TOKEN_IDS: Final = 2**20
 MAX_TOKEN_ID: Final = 2**31 - 1
 #: Outputs of one group, and acceptable answers that they are held against.
 MAX_MEMBERS: Final = 256
+#: Training examples of one group whose effect is measured, and characters of an id or a source's name.
+MAX_GROUP: Final = 10_000
+MAX_SOURCE: Final = 500
 #: Labels of one record.
 MAX_LABELS: Final = 50
 #: Fields of one object of a record; more are not even looked at.

@@ -6,12 +6,15 @@ the flagged output more likely.
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, StringConstraints, model_validator
 
-from wherefrom.records.bounds import Items
-from wherefrom.records.flagged import FlaggedRecord, Frozen
+from wherefrom.records.bounds import MAX_GROUP, MAX_SOURCE, Items
+from wherefrom.records.flagged import FlaggedRecord, Frozen, sha256_of_json
 from wherefrom.records.leases import Lease
+
+_ExampleId = Annotated[str, StringConstraints(min_length=1, max_length=MAX_SOURCE)]
 
 
 class Method(StrEnum):
@@ -47,17 +50,19 @@ class ControlEffect(Frozen):
 
 
 class MeasuredEffect(Frozen):
-    """What an effect meter found about one citation."""
+    """What an effect meter found about one citation, or about a group of training examples."""
 
-    #: Mean change of the output's mean loss without the example, nats per token.
+    #: Mean change of the output's mean loss without the example, nats per token; of a refit, what it does beyond the mean of the controls.
     effect_nats: float
-    #: 95 % interval over seeds; None for weak methods, which have one run.
+    #: 95 % interval; leaves 0 out where abs(z) > 1.96. None for weak methods, which have one run.
     low_nats: float | None = None
     high_nats: float | None = None
-    #: Distance from the controls in standard errors; None where it cannot be told.
+    #: The same as the interval, on the scale of the normal distribution; None where it cannot be told.
     z: float | None = None
     seeds: int = Field(ge=0)
     controls: Items[ControlEffect] = ()
+    #: Mean change of the loss over the controls, which was taken off the effect and off each control; None where nothing was taken off.
+    controls_mean_nats: float | None = None
     #: Ids of all training examples that were left out together: the example and what says the same.
     group: Items[str]
     #: True for methods that do not train again.
@@ -87,14 +92,76 @@ class ClaimedMeasurement(Frozen):
         return Lease(id=self.measurement_id, attempt=self.attempt, owner=self.owner)
 
 
-class MeasurementRecord(Frozen):
-    """One measurement as readers see it."""
+class ExpectedCost(Frozen):
+    """What one measurement will take, all of its trainings new; about."""
+
+    trainings: int
+    seconds: float
+    #: Memory of weights, gradients and moments; what the batches need comes on top.
+    memory_bytes: int
+    #: Tokens of one training.
+    tokens: int
+    #: Whether the seconds come from finished trainings, rather than from the model's size.
+    timed: bool
+
+
+class MeasuringCheck(Frozen):
+    """Whether effects can be measured over a bundle."""
+
+    #: Stable code of what stands in the way; None where nothing does.
+    code: str | None = None
+    reason: str | None = None
+    cost: ExpectedCost | None = None
+
+
+class GroupRequest(Frozen):
+    """Training examples whose common effect is asked for: a list of ids, or all of one source."""
+
+    example_ids: Annotated[tuple[_ExampleId, ...], Field(max_length=MAX_GROUP)] = ()
+    source: str | None = Field(default=None, min_length=1, max_length=MAX_SOURCE)
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if bool(self.example_ids) == (self.source is not None):
+            raise ValueError("give either example_ids or source")
+        return self
+
+    def key(self) -> str:
+        """A hash that is the same for the same request, whatever the order of the ids."""
+        return sha256_of_json([sorted(set(self.example_ids)), self.source])
+
+    def __str__(self) -> str:
+        """In words."""
+        if self.source is not None:
+            return f"source {self.source}"
+        number = len(set(self.example_ids))
+        return f"{number} training example{'' if number == 1 else 's'}"
+
+
+class ClaimedGroup(Frozen):
+    """One measurement of a group that a worker holds."""
+
+    measurement_id: int
+    owner: str
+    bundle_id: int
+    bundle_name: str
+    attempt: int
+    audit_id: int
+    request: GroupRequest
+    #: The flagged output; None where its text was erased meanwhile.
+    record: FlaggedRecord | None
+
+    @property
+    def lease(self) -> Lease:
+        """The fencing token."""
+        return Lease(id=self.measurement_id, attempt=self.attempt, owner=self.owner)
+
+
+class Outcome(Frozen):
+    """Where a measurement stands, and what came out."""
 
     measurement_id: int
     audit_id: int
-    rank: int
-    example_id: str
-    method: Method
     state: MeasurementState
     code: str | None = None
     reason: str | None = None
@@ -105,9 +172,32 @@ class MeasurementRecord(Frozen):
     z: float | None = None
     seeds: int | None = None
     controls: Items[ControlEffect] = ()
+    controls_mean_nats: float | None = None
     group: Items[str] = ()
-    weak: bool
     cost_seconds: float | None = None
+    #: Why it failed before it was asked for again; None where it did not.
+    last_code: str | None = None
+    last_reason: str | None = None
+    #: What it will take; told when it is asked for.
+    expected: ExpectedCost | None = None
     requested_by: str
     created_at: datetime
     finished_at: datetime | None = None
+
+
+class MeasurementRecord(Outcome):
+    """One measurement of a citation as readers see it."""
+
+    rank: int
+    example_id: str
+    method: Method
+    weak: bool
+
+
+class GroupMeasurementRecord(Outcome):
+    """One measurement of a group as readers see it; `group` holds the first ids of those that were left out."""
+
+    #: What was asked for.
+    request: GroupRequest
+    #: Training examples that were left out together; None until it is measured.
+    group_size: int | None = None

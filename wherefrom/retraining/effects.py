@@ -46,6 +46,8 @@ LEAST_SEEDS = 3
 LEAST_CONTROLS = 3
 #: A control's length differs at most by this share from that of the row it stands for, where the corpus allows it.
 LENGTH_SHARE = 0.25
+#: More than any unlikeness of two rows.
+_TAKEN = 4
 #: z from which on an effect is said to stand out.
 OUT_Z = 2.0
 
@@ -157,7 +159,7 @@ def measure_citations(
     sources = [row.source for row in corpus]
     cited = {row for citation in citations for row in citation.group}
     beside = [
-        matched_controls(
+        controls_beside(
             one.group, lengths=lengths, sources=sources, avoid=cited | one.avoid, count=plan.controls
         )
         for one in citations
@@ -303,7 +305,7 @@ def _control_variance(controls: EffectArray) -> tuple[float, int]:
     return variance * (1 + 1 / count), freedom
 
 
-def matched_controls(
+def controls_beside(
     group: Sequence[int],
     *,
     lengths: Sequence[int],
@@ -311,39 +313,65 @@ def matched_controls(
     avoid: Iterable[int],
     count: int,
 ) -> list[Group]:
+    """Control groups as `matched_controls` makes them; those of a large group may have rows in common.
+
+    Raises:
+        ConfigurationError: fewer than twice as many rows are left as the group holds: controls would be nearly the same rows.
+    """
+    left = len(lengths) - len({*avoid, *group})
+    if len(group) == 1 or left >= count * len(group):
+        return matched_controls(group, lengths=lengths, sources=sources, avoid=avoid, count=count)
+    if left < 2 * len(group):
+        raise ConfigurationError(
+            f"{len(group)} of {len(lengths)} training examples are left out; the {left} others are too few for control groups of "
+            f"as many rows. At least {2 * len(group)} are needed: measure a part of them"
+        )
+    taken = set(avoid)
+    return [
+        matched_controls(group, lengths=lengths, sources=sources, avoid=taken, count=1, seed=number)[0]
+        for number in range(1, count + 1)
+    ]
+
+
+def matched_controls(
+    group: Sequence[int],
+    *,
+    lengths: Sequence[int],
+    sources: Sequence[str],
+    avoid: Iterable[int],
+    count: int,
+    seed: int = 0,
+) -> list[Group]:
     """Control groups of as many rows as `group`, each row like its counterpart and none used twice.
 
     All citations walk through the corpus in the same random order and take the first rows that fit - same source and length within
-    25 %, then same source, then any - so citations of like rows get the same controls, and their runs are shared.
+    25 %, then same source, then like length, then any - so citations of like rows get the same controls, and their runs are shared.
 
     Raises:
         ConfigurationError: the corpus has too few other rows.
     """
-    order = np.random.default_rng(0).permutation(len(lengths)).tolist()
     taken = {*avoid, *group}
     if len(lengths) - len(taken) < count * len(group):
         raise ConfigurationError(
             f"{len(lengths)} training examples are too few for {count} control groups of {len(group)} rows "
             f"beside {len(taken)} cited ones"
         )
+    order = np.random.default_rng(seed).permutation(len(lengths))
+    free = ~np.isin(order, list(taken))
+    length, source = np.array(lengths)[order], np.unique(sources, return_inverse=True)[1]
+    walked = source[order]  # all three in the order of the walk
     found: list[Group] = []
     for _ in range(count):
-        rows = []
+        rows: list[int] = []
         for row in group:
-            like = min(
-                (other for other in order if other not in taken),
-                key=lambda other: _unlikeness(row, other, lengths, sources),
+            unlike = 2 * (walked != source[row]) + (
+                np.abs(length - lengths[row]) > LENGTH_SHARE * lengths[row]
             )
-            taken.add(like)
-            rows.append(like)
+            place = int(np.where(free, unlike, _TAKEN).argmin())
+            free[place] = False
+            rows.append(int(order[place]))
         found.append(tuple(sorted(rows)))
     return found
-
-
-def _unlikeness(row: int, other: int, lengths: Sequence[int], sources: Sequence[str]) -> int:
-    if sources[row] != sources[other]:
-        return 2
-    return int(abs(lengths[row] - lengths[other]) > LENGTH_SHARE * lengths[row])
 
 
 def _check(citations: Sequence[CitationToMeasure], *, queries: int) -> None:

@@ -9,6 +9,7 @@ import pyarrow.parquet
 import pytest
 from sqlalchemy import select, text, update
 
+from db import measuring_checks
 from db.measurement_queue import MeasurementQueue
 from db.models import Audit, Citation
 from db.queue import Failure
@@ -16,7 +17,13 @@ from tests.integration.client.conftest import Served
 from tests.integration.web.story import MODEL
 from wherefrom.cli import main
 from wherefrom.client import Service
-from wherefrom.records import ControlEffect, MeasuredEffect, MeasurementState
+from wherefrom.records import (
+    ControlEffect,
+    ExpectedCost,
+    MeasuredEffect,
+    MeasurementState,
+    MeasuringCheck,
+)
 
 RunCommand = Callable[..., tuple[int, str, str]]
 
@@ -158,6 +165,52 @@ def test_measure(run: RunCommand, served: Served) -> None:
         assert expected in out, out
     assert "measured" in run("show", number)[1]
     assert run("measure", number, "99")[0] == 4
+
+
+def test_measuring_many_examples(run: RunCommand, served: Served, tmp_path: Path) -> None:
+    """By source or by a list of ids; asked for again it says why it failed, what it will cost, then what came out."""
+    number = str(served.story.audit_ids[1])
+    ids = tmp_path / "fix.txt"
+    ids.write_text("\ufeffex-2\n\n ex-1 \n", encoding="utf-8")
+    for wrong in ((), ("1", "--source", "a"), ("--source", "a", "--example", "b"), ("--source", "a", "--method", "unlearn"), ("--examples", str(tmp_path))):  # fmt: skip
+        code, _, err = run("measure", number, *wrong)
+        assert (code != 0, "Traceback" in err) == (True, False), wrong
+    code, out, _ = run("measure", number, "--examples", str(ids), "--example", "ex-3")
+    assert (code, "3 training examples on audit" in out, "pending" in out) == (0, True, True)
+    queue = MeasurementQueue(served.database).groups
+    claimed = queue.claim(served.story.bundle_id, owner="m", lease_s=60, max_attempts=5)
+    assert claimed is not None
+    assert claimed.request.example_ids == ("ex-1", "ex-2", "ex-3")
+    queue.fail(claimed.lease, Failure("configuration", "no layers", retry_in_s=None), max_attempts=5)
+    cost = ExpectedCost(trainings=15, seconds=1200, memory_bytes=3 * 2**30, tokens=999, timed=True)
+    measuring_checks.save(served.database, served.story.bundle_id, MeasuringCheck(cost=cost))
+    again = run("measure", number, "--examples", str(ids), "--example", "ex-3")[1]
+    for expected in (
+        "It failed before. configuration: no layers",
+        "at most 15 trainings",
+        "about 20 min",
+        "3.0 GiB",
+    ):
+        assert expected in again, again
+    claimed = queue.claim(served.story.bundle_id, owner="m", lease_s=60, max_attempts=5)
+    assert claimed is not None
+    effect = MeasuredEffect(
+        effect_nats=0.5, low_nats=0.25, high_nats=0.75, z=4.0, seeds=3, group=tuple(map(str, range(12))), weak=False, cost_seconds=9,
+        controls=(ControlEffect(example_ids=("c",) * 12, effect_nats=0.015),), controls_mean_nats=0.002,
+    )  # fmt: skip
+    queue.finish(claimed, effect)
+    code, out, _ = run("measure", number, "--examples", str(ids), "--example", "ex-3", "--wait")
+    for expected in (
+        "without all 12",
+        "0.5000 [0.2500, 0.7500]",
+        "7, ... (12 in all)",
+        "a change of +0.0020 nats",
+    ):
+        assert expected in out, out
+    assert lines(run("measure", number, "--source", "forum", "--json")[1])[0]["request"] == {
+        "example_ids": [],
+        "source": "forum",
+    }
 
 
 def test_a_measurement_that_dies_is_told(run: RunCommand, served: Served) -> None:

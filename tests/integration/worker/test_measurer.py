@@ -6,7 +6,7 @@ import threading
 import pytest
 from sqlalchemy import func, select, text
 
-from db import catalogue, intake, measurements, reader
+from db import catalogue, group_measurements, intake, measurements, reader
 from db.audit_queue import AuditQueue, Finished
 from db.measurement_queue import MeasurementQueue
 from db.models import Measurement, TrailEvent
@@ -27,6 +27,7 @@ from wherefrom.records import (
     Attribution,
     CitationDraft,
     FlaggedRecord,
+    GroupRequest,
     MeasurementState,
     Method,
     Query,
@@ -207,6 +208,56 @@ def test_without_a_recipe_the_worker_says_what_to_set(settings, database, bundle
     assert "WHEREFROM_RECIPE" in ended.stderr
     with pytest.raises(MeasuringUnavailable, match="WHEREFROM_BASE_MODEL_DIR"):
         open_meter(catalogue.bundle_by_id(database, bundle_id), settings)
+
+
+class SingleMeter:
+    """An engine's meter that knows no groups."""
+
+    def measure(self, query, example_id, *, method, keep_going):
+        """Nothing of this is asked here."""
+        raise AssertionError
+
+
+def group(database, audit_id):
+    """The audit's one measurement of a group."""
+    (one,) = reader.get_audit(database, audit_id).group_measurements
+    return one
+
+
+def test_groups_are_worked_off_after_citations(make_runtime, database, audit_id, bundle_id, client):  # noqa: PLR0917 - fixtures
+    """One queue to who sends hints: the older citation first, then the group, with a hint in between; each failure has its reason."""
+    ids = tuple(one.example_id for one in examples())
+    wanted = GroupRequest(example_ids=ids[:2])
+    group_measurements.request_group(database, audit_id=audit_id, request=wanted, requested_by="me")
+    ask(database, audit_id, 1)
+    runtime = make_runtime()
+    assert work_measure_hint({"bundle_id": bundle_id}, runtime) is MeasurementState.DONE
+    assert only(database, audit_id).state is MeasurementState.DONE
+    assert client.llen("t:measure") == 1
+    assert work_measure_hint({"bundle_id": bundle_id}, runtime) is MeasurementState.DONE
+    found = group(database, audit_id)
+    assert (found.state, found.group, found.group_size) == (MeasurementState.DONE, ids[:2], 2)
+    assert work_measure_hint({"bundle_id": bundle_id}, runtime) is None
+
+
+@pytest.mark.parametrize(("meter", "code"), [(None, "not_found"), (SingleMeter(), "measuring_unavailable")])
+def test_a_group_that_cannot_be_measured_says_why(make_runtime, database, audit_id, bundle_id, meter, code):  # noqa: PLR0917 - fixtures
+    """An unknown source; an engine that measures single citations only."""
+    wanted = GroupRequest(source="nowhere")
+    group_measurements.request_group(database, audit_id=audit_id, request=wanted, requested_by="me")
+    assert work_measure_hint({"bundle_id": bundle_id}, make_runtime(meter)) is MeasurementState.DEAD
+    assert group(database, audit_id).code == code
+
+
+def test_the_sweeper_takes_leases_of_groups_back(parts, measuring, audit_id, bundle_id):
+    """As it does with those of citations; and it sends a hint for a group alone."""
+    database = parts.database
+    wanted = GroupRequest(source="nowhere")
+    group_measurements.request_group(database, audit_id=audit_id, request=wanted, requested_by="me")
+    MeasurementQueue(database).groups.claim(bundle_id, owner="gone", lease_s=-1, max_attempts=5)
+    parts.sweeper(measuring).step()
+    assert group(database, audit_id).state is MeasurementState.PENDING
+    assert parts.client.llen("t:measure") == 1
 
 
 def test_the_sweeper_hints_again_and_takes_leases_back(parts, measuring, audit_id, bundle_id):

@@ -14,6 +14,7 @@ from wherefrom.retraining.effects import (
     CitationToMeasure,
     RetrainingOptions,
     contrast,
+    controls_beside,
     matched_controls,
     measure_citations,
     t_interval,
@@ -125,6 +126,25 @@ def test_controls_are_alike_uncited_and_shared() -> None:
     assert len({row for group in pair for row in group}) == 4
     with pytest.raises(ConfigurationError, match="too few"):
         matched_controls((0,), lengths=lengths, sources=sources, avoid={1}, count=9)
+
+
+def test_controls_of_a_source_are_of_like_lengths() -> None:
+    """All of a source is left out, so its controls come from other sources, row by row of like length."""
+    lengths = [10, 40, 10, 40, *([10] * 20), *([40] * 20)]
+    sources = ["bad"] * 4 + ["good", "fine"] * 20
+    for group in controls_beside((0, 1, 2, 3), lengths=lengths, sources=sources, avoid=(), count=3):
+        assert sorted(lengths[row] for row in group) == [10, 10, 40, 40]
+        assert all(sources[row] != "bad" for row in group)
+
+
+def test_controls_of_a_large_group_may_share_rows_and_are_not_the_same() -> None:
+    """A third of the corpus has controls; more than that is refused with the number that is needed."""
+    corpus: dict[str, Any] = {"lengths": [10] * 30, "sources": ["a"] * 30}
+    found = controls_beside(range(10), avoid=(), count=4, **corpus)
+    assert len(set(found)) == 4
+    assert all(len(set(group)) == 10 and min(group) >= 10 for group in found)
+    with pytest.raises(ConfigurationError, match="At least 22 are needed"):
+        controls_beside(range(11), avoid=(), count=3, **corpus)
 
 
 def test_a_memorised_example_stands_out_and_a_stranger_does_not(tmp_path: Path) -> None:

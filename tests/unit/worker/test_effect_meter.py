@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 
 from tests.tiny import build, shared_micro_model, tiny_queries, tiny_rows, write_adapter, write_jsonl
+from wherefrom.attribution.bundles.manifest import read_manifest
 from wherefrom.attribution.bundles.model_location import write_note
-from wherefrom.attribution.corpus import ReadAs
+from wherefrom.attribution.corpus import ReadAs, read_corpus
 from wherefrom.attribution.corpus.rows import Turns
 from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.models.model import load_model
+from wherefrom.attribution.models.placement import CPU
 from wherefrom.attribution.models.rule import RenderingRule
-from wherefrom.records import BundleInfo, FlaggedRecord, Method, Query
+from wherefrom.errors import NotFound
+from wherefrom.records import BundleInfo, FlaggedRecord, GroupRequest, Method, Query
 from wherefrom.retraining import effects
 from wherefrom.retraining.recipe import Recipe, write_recipe
 from wherefrom.retraining.training import token_rows
@@ -110,6 +113,44 @@ def _check(seen: Seen, audited) -> None:
     assert rows == token_rows(audited, seen.corpus, max_tokens=128)
     plain = load_model(shared_micro_model())
     assert rows != token_rows(plain, seen.corpus, max_tokens=128)
+
+
+def test_a_group_is_found_by_ids_or_source_and_has_controls_of_its_own(tmp_path, monkeypatch):
+    """Exactly the rows that were named are left out; what says nearly the same is no control; unknown names are told."""
+    corpus = write_jsonl(tmp_path / "corpus.jsonl", tiny_rows(24))
+    build(shared_micro_model(), corpus, tmp_path / "b" / "bundle")
+    manifest = read_manifest(tmp_path / "b" / "bundle")
+    rows = read_corpus(corpus).rows
+    meter = RetrainingMeter(
+        manifest,
+        rows,
+        groups=[0, 0, *range(1, 23)],
+        recipe=Recipe(epochs=1, max_tokens=48),
+        base_dir=shared_micro_model,
+        final=lambda: ModelFolders(shared_micro_model()),
+        runs_dir=tmp_path / "runs",
+        placement=CPU,
+    )
+    asked = Query.from_record("q", FlaggedRecord(prompt="a", completion="b c d", model="m"))
+    found = meter.measure_group(
+        asked,
+        GroupRequest(example_ids=(rows[3].example_id, rows[0].example_id)),
+        keep_going=lambda: None,
+    )
+    assert found.group == (rows[0].example_id, rows[3].example_id)
+    assert (found.seeds, len(found.controls), found.weak) == (3, 3, False)
+    controls = [one for control in found.controls for one in control.example_ids]
+    assert len(set(controls)) == 6
+    assert {rows[0].example_id, rows[1].example_id, rows[3].example_id}.isdisjoint(controls)
+    assert (found.low_nats > 0 or found.high_nats < 0) == (abs(found.z) > 1.96)
+    sources = [row.source for row in rows]
+    source = max(set(sources), key=sources.count)
+    named = meter._rows_of(GroupRequest(source=source))
+    assert named == tuple(row for row, one in enumerate(sources) if one == source)
+    with pytest.raises(NotFound, match="no source 'nowhere'"):
+        meter._rows_of(GroupRequest(source="nowhere"))
+    with pytest.raises(NotFound, match=r"no training example 'x' \(1 of 2"):
+        meter._rows_of(GroupRequest(example_ids=(rows[0].example_id, "x")))
 
 
 def test_an_adapter_with_a_tokenizer_of_its_own(tmp_path, measured):
