@@ -14,7 +14,7 @@ from db.models import ApiKey, Person
 from db.producers import ensure_named
 from db.session import Database
 from db.trail import Event, TrailKind, record_events
-from wherefrom.errors import ConfigurationError, Forbidden, InvalidRequest
+from wherefrom.errors import ConfigurationError, Forbidden, InvalidRequest, NotFound
 from wherefrom.records import PersonRef
 
 
@@ -27,6 +27,11 @@ class PersonInfo:
     created_at: datetime
     #: Keys that were made for them, revoked ones too.
     keys: int
+
+    @property
+    def ref(self) -> PersonRef:
+        """The person as other records name them."""
+        return PersonRef(person_id=self.person_id, name=self.name)
 
 
 def ensure_person(session: Session, name: str) -> int:
@@ -65,6 +70,19 @@ def local_person(db: Database, person_id: int) -> PersonRef | None:
     with db.reading() as session:
         row = session.execute(_PEOPLE.where(Person.id == person_id)).one_or_none()
     return None if row is None or row.keys else PersonRef(person_id=row.person_id, name=row.name)
+
+
+def get_person(db: Database, person_id: int) -> PersonInfo:
+    """One person.
+
+    Raises:
+        NotFound: there is nobody with this number.
+    """
+    with db.reading() as session:
+        row = session.execute(_PEOPLE.where(Person.id == person_id)).mappings().one_or_none()
+    if row is None:
+        raise NotFound(f"person {person_id} does not exist; choose somebody of the list")
+    return PersonInfo(**row)
 
 
 def list_people(db: Database) -> list[PersonInfo]:

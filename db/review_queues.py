@@ -13,6 +13,7 @@ from sqlalchemy import exists, func, insert, literal, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
+from db.blind import draw
 from db.clock import db_now
 from db.counts import count_at_most
 from db.models import (
@@ -60,7 +61,7 @@ class _Open:
     rule: AuditFilter | None
     order: QueueOrder
     dedupe: bool
-    reviewers: int
+    blind: bool
 
 
 def create_queue(db: Database, draft: QueueDraft, *, created_by: int | None) -> int:
@@ -235,7 +236,7 @@ def _open_queue(session: Session, queue_id: int) -> _Open | None:
     if row.closed_at is not None:
         return None
     rule = None if row.rule is None else AuditFilter.model_validate(row.rule)
-    return _Open(row.id, rule, row.order, row.dedupe, row.reviewers)
+    return _Open(row.id, rule, row.order, row.dedupe, row.blind)
 
 
 def _enter(db: Database, queue: _Open, wanted: Sequence[Any], *, by: int | str | None) -> list[int]:
@@ -247,6 +248,8 @@ def _enter(db: Database, queue: _Open, wanted: Sequence[Any], *, by: int | str |
             rows = session.execute(_candidates(queue.queue_id, wanted, after=after)).all()
             new = _insert_items(session, queue, rows)
             if new:
+                if queue.blind:
+                    draw(session, new)
                 payload = {"audits": len(new), "by": by}
                 event = Event(TrailKind.QUEUE_FILLED, f"review_queue:{queue.queue_id}", payload)
                 record_events(session, [event])

@@ -23,15 +23,20 @@ from wherefrom.records import ItemState, PersonProgress, PersonRef, QueueItem
 _AT_ONCE = 500
 
 
-def take_next(db: Database, queue_id: int, person_id: int) -> int | None:
+def take_next(db: Database, queue_id: int, person_id: int, *, members_only: bool = False) -> int | None:
     """The item that somebody works on next, in the queue's order: one that is theirs, or one that nobody has; None at the end.
 
     Of two people who ask at once each gets their own, as long as the queue wants one person per audit.
+
+    Args:
+        db: The database.
+        queue_id: The queue.
+        person_id: Who asks.
+        members_only: Give what nobody has to members of the queue only.
     """
     with db.writing() as session:
-        item = session.execute(
-            _next(queue_id, person_id).with_for_update(of=ReviewItem, skip_locked=True)
-        ).first()
+        query = _next(queue_id, person_id, members_only=members_only)
+        item = session.execute(query.with_for_update(of=ReviewItem, skip_locked=True)).first()
         if item is None:
             return None
         if not item.mine:
@@ -39,10 +44,12 @@ def take_next(db: Database, queue_id: int, person_id: int) -> int | None:
         return int(item.id)
 
 
-def _next(queue_id: int, person_id: int) -> Any:
+def _next(queue_id: int, person_id: int, *, members_only: bool) -> Any:
     mine = exists().where(_assigned_to(person_id), ReviewAssignment.finished_at.is_(None))
     touched = exists().where(_assigned_to(person_id))
     free = and_(ReviewItem.assigned < ReviewQueue.reviewers, ~touched)
+    if members_only:
+        free = and_(free, _is_member(person_id))
     return (
         select(ReviewItem.id, mine.label("mine"))
         .join(ReviewQueue, ReviewQueue.id == ReviewItem.queue_id)
@@ -54,6 +61,10 @@ def _next(queue_id: int, person_id: int) -> Any:
 
 def _assigned_to(person_id: int) -> ColumnElement[bool]:
     return and_(ReviewAssignment.item_id == ReviewItem.id, ReviewAssignment.person_id == person_id)
+
+
+def _is_member(person_id: int) -> ColumnElement[bool]:
+    return exists().where(ReviewMember.queue_id == ReviewItem.queue_id, ReviewMember.person_id == person_id)
 
 
 def assign(db: Database, item_ids: Collection[int], person_id: int, *, by: int | None) -> int:

@@ -42,6 +42,8 @@ class TrailKind(StrEnum):
     QUEUE_UNASSIGNED = "queue.unassigned"
     QUEUE_REMOVED = "queue.removed"
     QUEUE_RESTORED = "queue.restored"
+    REVIEW_GIVEN = "review.given"
+    REVIEW_UNDONE = "review.undone"
     PERSON_SIGNED_OUT = "person.signed_out"
 
 

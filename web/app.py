@@ -9,7 +9,7 @@ from starlette.types import Scope
 
 from db.keys import UseNotes
 from db.session import Database
-from web import api, health, pages, sign_in
+from web import api, health, pages, review_api, review_pages, sign_in, verdict_pages
 from web.admission import Admission, Lanes
 from web.errors import install_error_handlers
 from web.health import RedisProbe
@@ -28,6 +28,7 @@ _TAGS = [
     {"name": "flag", "description": "Send outputs for review."},
     {"name": "read", "description": "Audits, citations, training examples, sources, bundles and the queue."},
     {"name": "measure", "description": "Measure the effect of a citation instead of predicting it."},
+    {"name": "review", "description": "Review queues, verdicts and comments of people."},
     {"name": "health", "description": "For load balancers, orchestrators and Prometheus."},
 ]
 
@@ -77,8 +78,18 @@ def create_app(
         key_uses=UseNotes(on_failure=lambda: metrics.count("api_key_uses_unnoted_total")),
     )
     install_error_handlers(app)
-    install_openapi(app)
-    for router in (health.router, api.ingest, api.read, api.measure, pages.router, sign_in.router):
+    install_openapi(app, bodies=review_api.BODIES)
+    for router in (
+        health.router,
+        api.ingest,
+        api.read,
+        api.measure,
+        review_api.router,
+        pages.router,
+        review_pages.router,
+        verdict_pages.router,
+        sign_in.router,
+    ):
         app.include_router(router)
     app.mount("/static", _KeptFiles(directory=STATIC_DIR), name="static")
     # The last one added runs first: who does not fit is refused at once, the others are counted, then refused or let in.

@@ -67,14 +67,8 @@ class PageQuery(BaseModel):
         return min(self.limit or DEFAULT_PAGE_SIZE, max_page_size)
 
 
-class AuditQuery(AuditFilter, PageQuery):
-    """The filters of the list of audits as parameters, and at which rate the audits are judged."""
-
-    fdr: Annotated[Annotated[float, Field(gt=0, lt=1)] | None, BeforeValidator(_no_empty)] = Field(
-        default=None,
-        description="Judge all audits of the listing at this false discovery rate: `supported` of each, `support` of the listing.",
-        examples=[DEFAULT_FDR],
-    )
+class FilterQuery(AuditFilter):
+    """The filters of the list of audits as callers write them: days count whole, and empty values are not set."""
 
     @field_validator(*FILTER_NAMES, mode="before")
     @classmethod
@@ -92,6 +86,16 @@ class AuditQuery(AuditFilter, PageQuery):
     def to_filter(self) -> AuditFilter:
         """The filters alone, as the reader takes them."""
         return AuditFilter(**{name: getattr(self, name) for name in FILTER_NAMES})
+
+
+class AuditQuery(FilterQuery, PageQuery):
+    """The filters of the list of audits as parameters, and at which rate the audits are judged."""
+
+    fdr: Annotated[Annotated[float, Field(gt=0, lt=1)] | None, BeforeValidator(_no_empty)] = Field(
+        default=None,
+        description="Judge all audits of the listing at this false discovery rate: `supported` of each, `support` of the listing.",
+        examples=[DEFAULT_FDR],
+    )
 
 
 class AuditPageQuery(AuditQuery):

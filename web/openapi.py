@@ -1,9 +1,11 @@
 """The OpenAPI document: what FastAPI cannot see in the code, above all the body that we parse by hand."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
 
 from wherefrom.records import FlaggedRecord
 from wherefrom.version import __version__
@@ -98,7 +100,7 @@ FLAGGED_REQUEST: dict[str, Any] = {
 _DESCRIPTION = """Which training examples taught a language model a flagged output.
 
 From another machine or through a proxy, send an API key: `Authorization: Bearer wf_...`. Scopes: `ingest` for `POST /v1/flagged`, `measure` to measure
-effects, `read` for everything else, `admin` for all of them. Errors have one shape: `{"error": {"code", "message", "field"?}}`. Read lists page by page with `cursor`.
+effects, `review` for review queues and verdicts, `read` for everything else, `admin` for all of them. Errors have one shape: `{"error": {"code", "message", "field"?}}`. Read lists page by page with `cursor`.
 
 Sign rule of influence, full-tier scores and effects: positive = this training example made the flagged output more likely. `score` only orders citations.
 """
@@ -116,8 +118,23 @@ def _record_schemas() -> dict[str, Any]:
     return schemas
 
 
-def install_openapi(app: FastAPI) -> None:
-    """Serve our document at `/openapi.json`; made once, on first use."""
+def _body_schemas(bodies: Iterable[type[BaseModel]]) -> dict[str, Any]:
+    """The schemas of bodies that `web.json_body` reads, and of what they name."""
+    schemas: dict[str, Any] = {}
+    for shape in bodies:
+        schema = shape.model_json_schema(ref_template=_REF)
+        schemas |= schema.pop("$defs", {})
+        schemas[shape.__name__] = schema
+    return schemas
+
+
+def install_openapi(app: FastAPI, *, bodies: Iterable[type[BaseModel]] = ()) -> None:
+    """Serve our document at `/openapi.json`; made once, on first use.
+
+    Args:
+        app: The application.
+        bodies: Shapes of bodies that routes read by themselves.
+    """
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -129,7 +146,7 @@ def install_openapi(app: FastAPI) -> None:
                 tags=app.openapi_tags,
             )
             schemas = document.setdefault("components", {}).setdefault("schemas", {})
-            for name, schema in _record_schemas().items():
+            for name, schema in {**_record_schemas(), **_body_schemas(bodies)}.items():
                 schemas.setdefault(name, schema)
             document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
             app.openapi_schema = document

@@ -4,16 +4,18 @@ Each route reads records, adds what `web.evidence` computes, and renders one tem
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
-from db import catalogue, group_measurements, measurements, reader
+from db import catalogue, group_measurements, measurements, reader, reviews
 from db.keys import Scope
-from web import card, effects, evidence
+from web import card, effects, evidence, reviewed
 from web.api import Id, Rank, Shared, listing
+from web.caller import Caller
 from web.errors import code_meanings
 from web.filters import (
     LINK_NAMES,
@@ -28,6 +30,7 @@ from web.health import readiness
 from web.measuring import check_measurable
 from web.render import render
 from web.security import needs
+from web.services import Services
 from wherefrom.errors import InvalidRequest, NotFound, UnknownModel
 from wherefrom.records import (
     SIGN_NOT_DETERMINED,
@@ -38,6 +41,8 @@ from wherefrom.records import (
     GroupRequest,
     Method,
     Page,
+    QueueItem,
+    QueueSummary,
     Severity,
     filter_help,
     weak_text,
@@ -60,7 +65,7 @@ STATE_MEANINGS = {
 _WAITS_FOR_BUNDLE = "No bundle explains this model yet. When one is added, this audit runs by itself."
 
 
-def _given_filters(request: Request) -> dict[str, str]:
+def given_filters(request: Request) -> dict[str, str]:
     """The filters as they stand in the address, so that links keep what was typed."""
     return {name: value for name in LINK_NAMES if (value := request.query_params.get(name, "").strip())}
 
@@ -71,7 +76,7 @@ def audits(request: Request, services: Shared, query: Annotated[AuditPageQuery, 
     page = listing(services, query)
     health = reader.queue_health(services.database)
     bundles = catalogue.list_bundles(services.database)
-    given = _given_filters(request)
+    given = given_filters(request)
     return render(
         "audits.html",
         request,
@@ -110,9 +115,28 @@ def _suggestions(page: Page[AuditSummary], bundles: list[BundleInfo]) -> dict[st
     }
 
 
+@dataclass(frozen=True)
+class Work:
+    """An audit's place in a review queue, for the bar above it."""
+
+    queue: QueueSummary
+    item: QueueItem
+    before: int | None
+    following: int | None
+
+
 @router.get("/audits/{audit_id}")
-def audit(request: Request, services: Shared, audit_id: Id) -> HTMLResponse:
+def audit(
+    request: Request, services: Shared, audit_id: Id, caller: Annotated[Caller, Depends(needs(Scope.READ))]
+) -> HTMLResponse:
     """One flagged output with its citations beside it."""
+    return audit_page(request, services, audit_id, caller=caller)
+
+
+def audit_page(
+    request: Request, services: Services, audit_id: int, *, caller: Caller, work: Work | None = None
+) -> HTMLResponse:
+    """The page of one audit, alone or as the one at hand of a review queue."""
     detail = reader.get_audit(services.database, audit_id)
     citations, opponents = evidence.citation_views(detail)
     everything = (*detail.citations, *detail.opponents)
@@ -148,6 +172,10 @@ def audit(request: Request, services: Shared, audit_id: Id) -> HTMLResponse:
         meanings=_MEANINGS,
         sign_not_determined=SIGN_NOT_DETERMINED,
         weak_text=weak_text(detail.noise_best),
+        work=work,
+        found=reviewed.found_view(
+            reviews.reviews_of(services.database, audit_id), detail, caller=caller, page=request.url.path
+        ),
     )
 
 

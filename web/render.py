@@ -50,11 +50,11 @@ def render(
 ) -> HTMLResponse:
     """A page of one template; the context is what the template names.
 
-    Every page also knows who reads it (`caller`), and forms the token that they carry (`form_token()`).
+    Every page also knows who reads it (`reader`), and forms the token that they carry (`form_token()`).
     """
     known = {
         "path": request.url.path,
-        "caller": getattr(request.state, "caller", None),
+        "reader": getattr(request.state, "caller", None),
         "form_token": getattr(request.state, "form_token", str),
     }
     html = environment().get_template(template).render(**known, **context)

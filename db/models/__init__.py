@@ -12,12 +12,10 @@ from db.models.audits import (
     GroupMeasurement,
     Measurement,
     MeasuringCheckRow,
-    Review,
-    Verdict,
 )
 from db.models.columns import Base
 from db.models.corpora import Bundle, Corpus, ModelRevision, TrainingExample
-from db.models.review import ReviewAssignment, ReviewItem, ReviewMember, ReviewQueue
+from db.models.review import Review, ReviewAssignment, ReviewItem, ReviewMember, ReviewQueue, ReviewRow
 from db.models.service import ApiKey, CounterTotal, Person, Producer, SchemaRelease, TrailEvent
 
 __all__ = [
@@ -41,8 +39,8 @@ __all__ = [
     "ReviewItem",
     "ReviewMember",
     "ReviewQueue",
+    "ReviewRow",
     "SchemaRelease",
     "TrailEvent",
     "TrainingExample",
-    "Verdict",
 ]

@@ -1,7 +1,6 @@
-"""Flagged outputs, their audits, the citations found, and what was measured or judged about them."""
+"""Flagged outputs, their audits, the citations found, and what was measured about them."""
 
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import Boolean, CheckConstraint, ForeignKey, Index, UniqueConstraint, text
@@ -9,14 +8,6 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from db.models.columns import BIG, Base, Id, LeaseColumns, Now, Sha256, Short, reference, stored_enum
 from wherefrom.records import AuditState, MeasurementState, Method, Severity, Tier
-
-
-class Verdict(StrEnum):
-    """What an auditor finds about a citation or about a whole audit."""
-
-    CONFIRMED = "confirmed"
-    REFUTED = "refuted"
-    UNCLEAR = "unclear"
 
 
 class FlaggedOutput(Base):
@@ -239,17 +230,3 @@ class MeasuringCheckRow(Base):
     #: `ExpectedCost` as JSON.
     cost: Mapped[dict[str, Any] | None]
     checked_at: Mapped[datetime]
-
-
-class Review(Base):
-    """What an auditor found, about one citation (`rank`) or about the audit as a whole (no rank)."""
-
-    __tablename__ = "review"
-
-    id: Mapped[Id]
-    audit_id: Mapped[int] = reference("audit.id", index=True)
-    rank: Mapped[int | None]
-    verdict: Mapped[Verdict] = mapped_column(stored_enum(Verdict, "verdict"))
-    comment: Mapped[str]
-    reviewer: Mapped[Short]
-    created_at: Mapped[Now]

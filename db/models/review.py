@@ -1,13 +1,13 @@
-"""Review queues, what stands in them, and who works on it. docs/adr/0016 has the reasons."""
+"""Review queues, what stands in them, who works on it, and what they found. docs/adr/0016 has the reasons."""
 
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, ForeignKey, Index, Integer, UniqueConstraint
+from sqlalchemy import BigInteger, Boolean, ForeignKey, Index, Integer, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.models.columns import BIG, Base, Id, Now, Sha256, Short, reference, stored_enum
-from wherefrom.records import ItemState, QueueOrder
+from wherefrom.records import ItemState, QueueOrder, Verdict, Via
 
 
 def _person(*, nullable: bool = False, index: bool = False) -> Any:
@@ -89,3 +89,46 @@ class ReviewAssignment(Base):
     assigned_by: Mapped[int | None] = _person(nullable=True)
     assigned_at: Mapped[Now]
     finished_at: Mapped[datetime | None]
+
+
+class ReviewRow(Base):
+    """A training example that a blind reviewer is shown beside an item, and in which place."""
+
+    __tablename__ = "review_row"
+    __table_args__ = (UniqueConstraint("item_id", "training_example_id"),)
+
+    item_id: Mapped[int] = mapped_column(
+        BIG, ForeignKey("review_item.id"), primary_key=True, autoincrement=False
+    )
+    place: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    training_example_id: Mapped[int] = reference("training_example.id")
+    #: Its rank in the audit; NULL where it is not cited and was mixed in at random.
+    rank: Mapped[int | None]
+
+
+class Review(Base):
+    """One entry of what people found, about a citation or about an audit as a whole. Append-only: a later row takes one back."""
+
+    __tablename__ = "review"
+    __table_args__ = (Index(None, "person_id", "id"),)
+
+    id: Mapped[Id]
+    audit_id: Mapped[int] = reference("audit.id", index=True)
+    #: NULL for the audit as a whole, and for an example that was mixed in.
+    rank: Mapped[int | None]
+    training_example_id: Mapped[int | None] = reference("training_example.id")
+    #: NULL for a comment alone, and for what takes an entry back.
+    verdict: Mapped[Verdict | None] = mapped_column(stored_enum(Verdict, "verdict"))
+    comment: Mapped[str]
+    #: Characters of the flagged answer (`output`) or of the training example's (`example`) that the comment is about.
+    range_part: Mapped[str | None] = mapped_column(String(20))
+    range_start: Mapped[int | None]
+    range_end: Mapped[int | None]
+    reviewer: Mapped[Short]
+    #: NULL in rows that somebody wrote by SQL before there were people.
+    person_id: Mapped[int | None] = _person(nullable=True)
+    via: Mapped[Via | None] = mapped_column(stored_enum(Via, "via"))
+    item_id: Mapped[int | None] = mapped_column(BIG, ForeignKey("review_item.id"), index=True)
+    blind: Mapped[bool] = mapped_column(Boolean)
+    undoes_id: Mapped[int | None] = mapped_column(BIG, ForeignKey("review.id"), unique=True)
+    created_at: Mapped[Now]

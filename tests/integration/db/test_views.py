@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from db import people, review_queues, review_work, reviews
 from db.session import Database
 from db.views import VIEWS
 from tests.integration.db.builders import accept, answered, five_citations, record
-from wherefrom.records import ModulePart
+from wherefrom.records import AuditFilter, ModulePart, QueueDraft, ReviewDraft, Verdict, Via
 
 _PAGE = (Path(__file__).parents[3] / "docs" / "sql.md").read_text(encoding="utf-8")
 _EXAMPLES = re.findall(r"```sql\n(.*?)```", _PAGE, flags=re.DOTALL)
@@ -23,7 +24,7 @@ def _documented_columns(view: str) -> list[str]:
 
 @pytest.fixture
 def filled(db: Database, bundle_id: int) -> Database:
-    """Done audits, and one that waits for a bundle."""
+    """Done audits, one that waits for a bundle, and two people of different minds."""
     parts = (
         ModulePart(by="block", name="0", influence=0.2, usual_share=0.5),
         ModulePart(by="block", name="1", influence=0.05, usual_share=0.5),
@@ -32,8 +33,14 @@ def filled(db: Database, bundle_id: int) -> Database:
     answer = five_citations()
     first = answer.citations[0].model_copy(update={"modules": parts})
     answer = answer.model_copy(update={"citations": (first, *answer.citations[1:])})
-    answered(db, bundle_id, record(1, completion="A refund, always."), record(2), answer=answer)
+    first_id, _ = answered(db, bundle_id, record(1, completion="A refund, always."), record(2), answer=answer)
     accept(db, record(3, model="another"))
+    queue = QueueDraft(name="refunds", rule=AuditFilter(text="refund"))
+    review_queues.fill(db, review_queues.create_queue(db, queue, created_by=None))
+    for name, verdict in (("ann", Verdict.CONFIRMED), ("ben", Verdict.UNRELATED)):
+        by = reviews.Reviewer(people.choose_local(db, name).ref, Via.LOCAL)
+        review_work.take_next(db, 1, by.person.person_id)
+        reviews.judge(db, first_id, ReviewDraft(rank=1, verdict=verdict), by=by)
     return db
 
 

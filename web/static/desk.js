@@ -1,4 +1,5 @@
-// The only script: keeps unfinished pages fresh and adds a few keys. Every page is complete without it.
+// The only script: keeps unfinished pages fresh and adds keys. Every page is complete without it.
+// Keys: / search; j, k next and previous row or citation; 1 to 4 verdicts; c comment; u take back (blind); n next; p previous.
 // Refresh = fetch the same address, swap the elements marked `data-live` whose content changed.
 
 const note = () => document.querySelector("[data-live-note]");
@@ -58,21 +59,67 @@ document.addEventListener("click", (event) => {
   if (!paused) { clearTimeout(timer); refresh(); }
 });
 
-// Keys: / search, j and k to the next and the previous row, n for the next page.
+// The target of keys 1 to 4: the blind row at hand, the citation that is focused or in the address, or the audit as a whole.
+function judgeForm() {
+  const target = document.querySelector("[data-at-hand]")
+    ?? document.activeElement?.closest("[data-target]")
+    ?? document.querySelector("[data-target]:target");
+  return (target ?? document).querySelector("[data-judge]");
+}
+
+// Next and previous of the elements that can be stepped over: rows of a list, or citations of an audit.
+function step(by) {
+  const rows = [...document.querySelectorAll("[data-row]")];
+  const targets = rows.length ? rows : [...document.querySelectorAll("[data-target]")].filter((one) => one.offsetParent);
+  const at = targets.findIndex((one) => one === document.activeElement || one.contains(document.activeElement));
+  const next = targets[Math.max(0, Math.min(at + by, targets.length - 1))];
+  if (!next) return;
+  if (!rows.length) next.tabIndex = -1;
+  next.focus();
+  next.scrollIntoView({ block: "nearest" });
+}
+
+// The words that are selected in the flagged answer become what the comment is about.
+function comment() {
+  const summary = document.querySelector("[data-comment]");
+  if (!summary) return;
+  const words = document.getSelection()?.toString().trim();
+  summary.parentElement.open = true;
+  const form = summary.parentElement.querySelector("form");
+  if (words) form.elements.quote.value = words;
+  form.elements.comment.focus();
+}
+
+const press = (selector) => document.querySelector(selector)?.click();
+
+// The verdict that was given last can be taken back by its button with the highest number.
+function undo() {
+  const buttons = [...document.querySelectorAll("[data-undo]")];
+  buttons.sort((a, b) => Number(b.dataset.undo) - Number(a.dataset.undo))[0]?.click();
+}
+
+const KEYS = {
+  "/": () => { const search = document.querySelector("[data-search]"); search?.focus(); search?.select(); },
+  j: () => step(1),
+  k: () => step(-1),
+  n: () => press("[data-next]"),
+  p: () => press("[data-prev]"),
+  c: comment,
+  u: undo,
+};
+
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.target.closest("input, select, textarea")) {
     if (event.key === "Escape") event.target.blur();
     return;
   }
-  const rows = [...document.querySelectorAll("[data-row]")];
-  const at = rows.indexOf(document.activeElement);
-  if (event.key === "/") {
-    const search = document.querySelector("[data-search]");
-    if (search) { event.preventDefault(); search.focus(); search.select(); }
-  } else if (event.key === "j") rows[Math.min(at + 1, rows.length - 1)]?.focus();
-  else if (event.key === "k") rows[Math.max(at - 1, 0)]?.focus();
-  else if (event.key === "n") document.querySelector("[data-next]")?.click();
+  if (/^[1-4]$/.test(event.key)) {
+    judgeForm()?.querySelector(`[data-key="${event.key}"]`)?.click();
+  } else if (Object.hasOwn(KEYS, event.key)) {
+    if (event.key === "/" || event.key === "c") event.preventDefault();
+    KEYS[event.key]();
+  }
 });
 
 for (const one of document.querySelectorAll("[data-live]")) served.set(one.id, one.innerHTML);

@@ -1,0 +1,65 @@
+"""The page of a blind queue: an output, training examples in a fixed random order, and four keys. Nothing that was computed is on it."""
+
+from dataclasses import dataclass
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+
+from db import blind, reviews
+from web import evidence
+from web.caller import Caller
+from web.evidence import Segment
+from web.pages import Work
+from web.render import render
+from web.services import Services
+from wherefrom.records import Verdict
+
+
+@dataclass(frozen=True)
+class RowView:
+    """One training example to be judged."""
+
+    training_example_id: int
+    prompt: tuple[Segment, ...]
+    completion: tuple[Segment, ...]
+    #: The reader's verdict; None where it is still to be given.
+    mine: Verdict | None
+    #: Entry of the verdict, for taking it back.
+    review_id: int | None
+
+
+def blind_page(request: Request, services: Services, work: Work, *, caller: Caller) -> HTMLResponse:
+    """The output and its rows, with the verdicts that the reader has given."""
+    item = blind.blind_item(services.database, work.item.item_id)
+    me = None if caller.person is None else caller.person.person_id
+    given = (
+        {}
+        if me is None
+        else {
+            one.training_example_id: one
+            for one in reviews.reviews_of_item(services.database, work.item.item_id, me)
+            if one.stands and one.blind
+        }
+    )
+    rows = [
+        RowView(
+            training_example_id=row.training_example_id,
+            prompt=tuple(evidence.plain_segments(row.prompt)),
+            completion=tuple(evidence.plain_segments(row.completion)),
+            mine=None if (one := given.get(row.training_example_id)) is None else one.verdict,
+            review_id=None if one is None else one.review_id,
+        )
+        for row in item.rows
+    ]
+    _, turns = evidence.turn_views(item.turns)
+    return render(
+        "blind.html",
+        request,
+        work=work,
+        turns=turns,
+        completion=evidence.plain_segments(item.completion),
+        rows=rows,
+        left=sum(row.mine is None for row in rows),
+        first_open=next((place for place, row in enumerate(rows) if row.mine is None), None),
+        verdicts=list(Verdict),
+    )
