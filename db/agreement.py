@@ -99,6 +99,8 @@ def compare(db: Database) -> Comparison:
     people = set()
     with db.reading() as session:
         for rank, verdict, person_id, confidence in session.execute(query):
+            if verdict is None:
+                continue  # the query leaves them out
             people.add(person_id)
             if rank is None:
                 mixed_in.append((None, verdict))

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from db.models import Audit, Bundle, Citation, FlaggedText, ReviewItem, ReviewRow, TrainingExample
 from db.session import Database
 from wherefrom.errors import NotFound
-from wherefrom.records import Message, Turn
+from wherefrom.records import Message
 
 #: Citations shown: the first, and some spread over the other ranks; and examples that are not cited.
 CITED, MIXED_IN = 4, 2
@@ -34,7 +34,7 @@ class BlindItem:
     """An output and the rows to be judged, in their fixed places."""
 
     audit_id: int
-    turns: tuple[Turn | Message, ...]
+    turns: tuple[Message, ...]
     completion: str
     rows: tuple[BlindRow, ...]
 

@@ -310,7 +310,7 @@ def _dedupe_key(row: Any) -> str | None:
 def _order_key(queue: _Open, row: Any) -> int:
     """The place in the queue's order, smallest first; numbers of audits grow with time."""
     number: int = row.id
-    keys = {
+    keys: dict[QueueOrder, int] = {
         QueueOrder.OLDEST: number,
         QueueOrder.NEWEST: -number,
         QueueOrder.SEVERITY: row.priority * 2**40 + number,

@@ -1,5 +1,6 @@
 """Who may do what in review queues, and what the forms of the desk say. No SQL."""
 
+from collections.abc import Mapping
 from typing import TypeVar
 from urllib.parse import urlencode
 
@@ -118,7 +119,7 @@ def filter_words(filters: AuditFilter | None) -> list[tuple[str, str]]:
     return [(name.replace("_", " "), str(value)) for name, value in given.items()]
 
 
-def _checked(shape: type[Shape], given: dict[str, object]) -> Shape:
+def _checked(shape: type[Shape], given: Mapping[str, object]) -> Shape:
     try:
         return shape.model_validate(given)
     except ValidationError as error:

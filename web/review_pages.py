@@ -244,7 +244,7 @@ def assign(services: Shared, queue_id: Id, form: Sent) -> Response:
     person_id = people.get_person(database, form.number("person") or 0).person_id
     ticked = [int(one) for one in form.fields.get("item", []) if one.isascii() and one.isdecimal()][:ITEMS]
     if ticked:
-        mine = [one for one in ticked if review_work.get_item(database, queue_id, one)]
+        mine = [review_work.get_item(database, queue_id, one).item_id for one in ticked]
         assigned = review_work.assign(database, mine, person_id, by=by)
     else:
         most = min(form.number("most") or 0, MOST_ASSIGNED)

@@ -10,9 +10,10 @@ from starlette.concurrency import run_in_threadpool
 from db import keys, people
 from db.keys import KeyInfo
 from web.api import Shared
+from web.caller import NOBODY
 from web.forms import Form, check_token, form_of, read_fields
 from web.render import render
-from web.security import NOBODY, asks_for_key
+from web.security import asks_for_key
 from web.services import Services
 from web.sessions import COOKIE, FORM_COOKIE, SessionKind, cookie_of, new_nonce, put_cookie
 from wherefrom.errors import Forbidden, InvalidRequest, TooManyAttempts

@@ -35,7 +35,7 @@ class SignInLimit:
                 self._failures.popitem(last=False)
 
     def _wait_s(self, bucket: tuple[str, str], most: int, now: float) -> float:
-        failures = self._failures.get(bucket, ())
+        failures = self._failures.get(bucket) or deque()
         if len(failures) < most:
             return 0.0
         return max(0.0, failures[0] + WINDOW_S - now)

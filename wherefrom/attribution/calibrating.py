@@ -13,8 +13,8 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,11 @@ class Outputs:
     #: Group of each output (controls), or corpus rows of its causes (known outputs; empty where they are not known).
     groups: Sequence[str] = ()
     gold: Sequence[Sequence[int]] = ()
+    #: Corpus rows that somebody judged beside each output; empty where every citation but the causes counts as none.
+    judged: Sequence[Sequence[int]] = ()
     sha256: str = ""
+    #: More about where the causes come from, for the calibration's own record.
+    provenance: Mapping[str, int] = field(default_factory=dict)
 
 
 def judge_all(
@@ -95,19 +99,37 @@ def fit_queries(known: Sequence[CitationFeatures], controls: Sequence[CitationFe
 
 
 def fit_citations(
-    known: Sequence[CitationFeatures], gold: Sequence[Sequence[int]], groups: Groups
+    known: Sequence[CitationFeatures],
+    gold: Sequence[Sequence[int]],
+    groups: Groups,
+    *,
+    judged: Sequence[Sequence[int]] = (),
 ) -> Logistic:
     """The model u of citations: those in the group of a known cause against the others.
+
+    Args:
+        known: Outputs with known causes.
+        gold: Corpus rows of their causes.
+        groups: Near-duplicate group of each training example, `[N]`.
+        judged: Corpus rows that were judged; citations outside of their groups are left out. Empty: all of them count.
 
     Raises:
         ConfigurationError: no known cause is among the citations, so there is nothing to learn from.
     """
     labels = np.concatenate([labels_of(one, causes, groups) for one, causes in zip(known, gold, strict=True)])
+    features = np.concatenate([one.features for one in known])
+    if judged:
+        kept = np.concatenate([labels_of(one, rows, groups) for one, rows in zip(known, judged, strict=True)])
+        labels, features = labels[kept], features[kept]
+        if labels.all():
+            raise ConfigurationError(
+                "people confirmed every citation that they judged, so nothing tells causes from others; judge more outputs, over more ranks"
+            )
     if not labels.any():
         raise ConfigurationError(
             f"none of the {len(known)} known outputs cites its cause; check that `gold` names ids of this corpus"
         )
-    return fit_logistic(np.concatenate([one.features for one in known]), labels, features=FEATURES)
+    return fit_logistic(features, labels, features=FEATURES)
 
 
 def equal_weights(controls: Sequence[CitationFeatures]) -> Logistic:
@@ -158,19 +180,18 @@ def fit_calibration(
             f"split by `group`, one half of the controls has only {smallest}, and {FEWEST_IN_A_HALF} are needed; give more groups, or groups of similar size"
         )
     ours, theirs = [controls.queries[place] for place in fit], [controls.queries[place] for place in null]
-    known_causes = (
-        []
-        if known is None
-        else [(one, gold) for one, gold in zip(known.queries, known.gold, strict=True) if gold]
-    )
-    causes = [one for one, _ in known_causes]
+    known_causes = _known_causes(known)
+    causes = [one for one, _, _ in known_causes]
+    judged = [rows for _, _, rows in known_causes if rows]
     queries = fit_queries(causes, ours) if known_causes else equal_weights(ours)
     unfitted = Calibration(queries=queries)
     return Calibration(
         reason=None if known_causes else "no outputs with known causes were given; confidence stays empty",
         warnings=_warnings(len(theirs) + len(ours), smallest),
         queries=queries,
-        citations=fit_citations(causes, [gold for _, gold in known_causes], groups) if known_causes else None,
+        citations=fit_citations(causes, [gold for _, gold, _ in known_causes], groups, judged=judged)
+        if known_causes
+        else None,
         null=rounded_up(np.array([unfitted.score(one.features) for one in theirs], dtype=np.float64)),
         effects=effects,
         novelty=fit_novelty([*controls.queries, *([] if known is None else known.queries)]),
@@ -185,8 +206,19 @@ def fit_calibration(
             "known_kind": 0 if known is None else len(known.queries),
             "known_sha256": None if known is None else known.sha256,
         }
+        | (dict(known.provenance) if known is not None else {})
         | ({} if form is None else {"form": form}),
     )
+
+
+def _known_causes(
+    known: Outputs | None,
+) -> list[tuple[CitationFeatures, Sequence[int], Sequence[int]]]:
+    """Outputs with known causes: features, rows of the causes, rows that were judged."""
+    if known is None:
+        return []
+    judged = known.judged or [()] * len(known.queries)
+    return [one for one in zip(known.queries, known.gold, judged, strict=True) if one[1]]
 
 
 def check_controls(groups: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from wherefrom.cli import export, flagging, measuring, service
+from wherefrom.cli import export, flagging, measuring, reviewing, service
 from wherefrom.cli.output import ExitCode, exit_code_of, print_error
 from wherefrom.errors import ConfigurationError, WherefromError
 from wherefrom.masking import install_masked_tracebacks
@@ -95,6 +95,13 @@ _SERVICE_COMMANDS: dict[str, Callable[..., None]] = {
     "bundles": service.bundles,
     "export": export.export,
     "measure": measuring.measure,
+    "queues": reviewing.queues,
+    "queue-create": reviewing.queue_create,
+    "queue-add": reviewing.queue_add,
+    "review-next": reviewing.review_next,
+    "review": reviewing.review,
+    "reviews": reviewing.reviews,
+    "review-undo": reviewing.review_undo,
 }
 
 

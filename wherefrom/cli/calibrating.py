@@ -2,9 +2,10 @@
 
 import json
 import shutil
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -23,9 +24,11 @@ from wherefrom.attribution.calibrating import (
     write_calibrated,
 )
 from wherefrom.attribution.calibration.fitted import Calibration, EffectCurve
+from wherefrom.attribution.calibration.judging import CitationFeatures
 from wherefrom.attribution.groups import read_groups
 from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.offline import exact_scores, prepare_all, read_queries, signals_of_all
+from wherefrom.attribution.verdict_causes import read_verdicts
 from wherefrom.cli.offline import (
     Adapter,
     Json,
@@ -38,12 +41,12 @@ from wherefrom.cli.progress import progress_bars
 from wherefrom.errors import ConfigurationError
 from wherefrom.evaluation.material import read_control_groups, read_gold
 from wherefrom.library import open_with_model
-from wherefrom.records import utc_now
+from wherefrom.records import Query, utc_now
 from wherefrom.retraining.bank import load_bank
 from wherefrom.terminal import counted, say
 
 #: What stays empty in the copy, and which options fill it.
-_NO_CONFIDENCE = "none; --known with enough outputs fits it"
+_NO_CONFIDENCE = "none; --known or --verdicts with enough outputs fits it"
 _NO_EFFECTS = "none; --bank with --bank-queries fits them"
 
 
@@ -71,6 +74,12 @@ def calibrate(
         Path | None,
         typer.Option(help="Outputs as JSONL with `gold`: ids of the training examples that taught them."),
     ] = None,
+    verdicts: Annotated[
+        Path | None,
+        typer.Option(
+            help="Blind verdicts of people, from `wherefrom export --verdicts`. What they confirm are the known causes."
+        ),
+    ] = None,
     bank: Annotated[Path | None, typer.Option(help="Bank of retrained models, for effects in nats.")] = None,
     bank_queries: Annotated[
         Path | None, typer.Option(help="The queries whose losses the bank holds.")
@@ -87,12 +96,15 @@ def calibrate(
 ) -> None:
     """Write a calibrated copy of a bundle.
 
-    Controls give p-values and abstention. Outputs with known causes add confidences. A bank adds effects in nats.
+    Controls give p-values and abstention. Outputs with known causes add confidences; known by construction (--known), or by at least
+    two people who judged blind (--verdicts). A bank adds effects in nats.
 
     Example: wherefrom calibrate --bundle ./bundles/support --controls controls.jsonl --known known.jsonl --out ./bundles/support-calibrated
     """
     if out.exists():
         raise ConfigurationError(f"{out} already exists and bundles are never changed; choose another folder")
+    if known is not None and verdicts is not None:
+        raise ConfigurationError("give --known or --verdicts, not both: a calibration has causes of one kind")
     files = _bank_files(bank, bank_queries, bank_losses)
     for file in filter(None, (controls, known)):
         read_queries(file)  # a bad row is told before the model is loaded
@@ -100,7 +112,8 @@ def calibrate(
     set_threads(threads)
     opened = open_with_model(bundle, model, adapter, placement=placement_of(device, dtype))
     with progress_bars(quiet=as_json) as report:
-        calibration = _fit(opened, controls, known, files=files, progress=report)
+        causes = _known_causes(opened, known, verdicts)
+        calibration = _fit(opened, controls, causes, files=files, progress=report)
     manifest = write_calibrated(bundle, out, calibration)
     _pass_note_on(bundle, out, model, adapter)
     _say_calibrated(calibration, manifest, out, as_json=as_json)
@@ -129,38 +142,61 @@ def _say_calibrated(calibration: Calibration, manifest: Manifest, out: Path, *, 
     say(f"Next: python -m worker add-bundle {out}")
 
 
+@dataclass(frozen=True)
+class _Causes:
+    """Outputs with known causes, before they are judged."""
+
+    queries: Sequence[Query]
+    outputs: Outputs
+
+
+def _known_causes(opened: Bundle, known: Path | None, verdicts: Path | None) -> _Causes | None:
+    """What `--known` or `--verdicts` names, with causes as rows of the corpus; their features are still to come."""
+    if known is None and verdicts is None:
+        return None
+    rows = {example.example_id: example.row for example in iter_examples(opened.path)}
+    if verdicts is not None:
+        found = read_verdicts(verdicts, rows)
+        if found.unproven:
+            say(
+                f"warning: {found.unproven} of {found.verdicts} verdicts stand under a chosen name, which proves nothing",
+                to_stderr=True,
+            )
+        if found.skipped:
+            say(f"{found.skipped} outputs name training examples of another corpus; left out", to_stderr=True)
+        outputs = Outputs(
+            (), gold=found.gold, judged=found.judged, sha256=found.sha256, provenance=found.provenance()
+        )
+        return _Causes(found.queries, outputs)
+    file = cast("Path", known)
+    return _Causes(
+        read_queries(file)[0], Outputs((), gold=read_gold(file, rows), sha256=hash_file(file).sha256)
+    )
+
+
 def _fit(
-    opened: Bundle, controls: Path, known: Path | None, *, files: BankFiles | None, progress: Progress
+    opened: Bundle, controls: Path, causes: _Causes | None, *, files: BankFiles | None, progress: Progress
 ) -> Calibration:
     attributor = LanguageAttributor(opened)
-    rows = {example.example_id: example.row for example in iter_examples(opened.path)}
-    read = [_judge(attributor, opened, controls, progress)]
-    if known is not None:
-        read.append(_judge(attributor, opened, known, progress, rows=rows))
+    max_tokens = opened.manifest.parameters.max_tokens
+
+    def judged(queries: Sequence[Query]) -> list[CitationFeatures]:
+        return judge_all(attributor, queries, max_tokens=max_tokens, progress=progress)
+
+    without = Outputs(
+        judged(read_queries(controls)[0]),
+        groups=read_control_groups(controls),
+        sha256=hash_file(controls).sha256,
+    )
+    known = None if causes is None else replace(causes.outputs, queries=judged(causes.queries))
     return fit_calibration(
-        read[0],
-        read[1] if known is not None else None,
+        without,
+        known,
         groups=read_groups(opened.path, len(opened.store)),
         effects=None if files is None else _effects(attributor, opened, files, progress),
         date=utc_now().date().isoformat(),
         form=opened.manifest.parameters.form,
     )
-
-
-def _judge(
-    attributor: LanguageAttributor,
-    opened: Bundle,
-    file: Path,
-    progress: Progress,
-    *,
-    rows: dict[str, int] | None = None,
-) -> Outputs:
-    queries, _ = read_queries(file)
-    causes = read_gold(file, rows) if rows is not None else []
-    judged = judge_all(
-        attributor, queries, max_tokens=opened.manifest.parameters.max_tokens, progress=progress
-    )
-    return Outputs(judged, groups=read_control_groups(file), gold=causes, sha256=hash_file(file).sha256)
 
 
 def _effects(

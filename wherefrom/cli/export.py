@@ -20,7 +20,7 @@ from wherefrom.atomic import PRIVATE, atomic_file
 from wherefrom.cli.options import JsonOption, UrlOption, takes_filters
 from wherefrom.cli.output import print_json, progress
 from wherefrom.client import Service
-from wherefrom.client.service import AuditFilters
+from wherefrom.client.filters import AuditFilters
 from wherefrom.csv_text import csv_line
 from wherefrom.errors import ConfigurationError
 from wherefrom.records import AuditDetail, CitationRecord
@@ -81,6 +81,13 @@ def export(
             "--format", help="Default: taken from the file name, else jsonl. Parquet needs pyarrow."
         ),
     ] = None,
+    verdicts: Annotated[
+        bool,
+        typer.Option(
+            "--verdicts",
+            help="Write outputs with the blind verdicts of people instead, as JSONL for `wherefrom calibrate --verdicts`.",
+        ),
+    ] = False,
     filters: AuditFilters,
     url: UrlOption = None,
     as_json: JsonOption = False,
@@ -94,7 +101,14 @@ def export(
       wherefrom export --format jsonl --output audits.jsonl
 
       wherefrom export --format csv --state done --source vendor-batch-7 -o vendor.csv
+
+      wherefrom export --verdicts -o verdicts.jsonl
     """
+    if verdicts:
+        if any(value is not None for value in filters.values()) or form not in {None, Format.JSONL}:
+            raise typer.BadParameter("takes no filters and writes JSONL", param_hint="--verdicts")
+        _export_verdicts(output, url, as_json=as_json)
+        return
     form = form or next((one for one in Format if output.suffix == f".{one.value}"), Format.JSONL)
     write = _writer(form)
     with Service(url) as service:
@@ -115,6 +129,19 @@ def export(
         print_json([{"output": str(output), "format": form.value, "audits": count}])
     else:
         out().print(Text(f"{count} audits written to {visible(str(output))}"))
+
+
+def _export_verdicts(output: Path, url: str | None, *, as_json: bool) -> None:
+    """Write every output with blind verdicts that stand."""
+    with Service(url) as service, _output_file(output) as unfinished:
+        found = list(service.judged_outputs())
+        with unfinished.open("w", encoding="utf-8") as file:
+            file.writelines(one.model_dump_json() + "\n" for one in found)
+    given = sum(len(one.verdicts) for one in found)
+    if as_json:
+        print_json([{"output": str(output), "outputs": len(found), "verdicts": given}])
+    else:
+        out().print(Text(f"{given} blind verdicts on {len(found)} outputs written to {visible(str(output))}"))
 
 
 def rows_of(detail: AuditDetail) -> Iterator[Row]:

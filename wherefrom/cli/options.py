@@ -9,7 +9,7 @@ from typing import Annotated, cast
 
 import typer
 
-from wherefrom.client.service import AuditFilters
+from wherefrom.client.filters import AuditFilters
 from wherefrom.records import FILTER_NAMES, filter_help, filter_type
 
 UrlOption = Annotated[

@@ -12,7 +12,7 @@ from wherefrom.cli.audit_view import print_audit, print_heading, state_of
 from wherefrom.cli.options import FdrOption, JsonOption, UrlOption, takes_filters
 from wherefrom.cli.output import number, one_line, print_json
 from wherefrom.client import Service
-from wherefrom.client.service import AuditFilters
+from wherefrom.client.filters import AuditFilters
 from wherefrom.errors import NotFound
 from wherefrom.records import AuditSummary, CitedBy, ExampleDetail
 from wherefrom.terminal import err, out, print_table, visible

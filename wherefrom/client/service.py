@@ -5,19 +5,20 @@ which adds the spool.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
 from types import TracebackType
-from typing import Any, Self, TypedDict, TypeVar, Unpack
+from typing import Any, Self, TypeVar, Unpack
 
 from pydantic import BaseModel, ValidationError
 
+from wherefrom.client.answers import read_answer
 from wherefrom.client.connection import Connection, Problem
+from wherefrom.client.filters import AuditFilters
 from wherefrom.client.records_in import read_record, record_json
+from wherefrom.client.reviewing import ReviewService
 from wherefrom.errors import IdempotencyConflict, InvalidRequest, ServiceUnavailable, UnknownSchema
 from wherefrom.records import (
     AuditDetail,
     AuditListing,
-    AuditState,
     AuditSummary,
     BundleInfo,
     CitedBy,
@@ -31,7 +32,6 @@ from wherefrom.records import (
     Method,
     Page,
     QueueHealth,
-    Severity,
     SourceSummary,
     Support,
 )
@@ -48,32 +48,13 @@ DEFAULT_PAGE_SIZE = 100
 REFUSALS = frozenset({400, 409, 413, 422})
 
 
-class AuditFilters(TypedDict, total=False):
-    """What a list of audits can be narrowed to; None is the same as leaving the filter out.
-
-    The names, types and meanings are those of `wherefrom.records.AuditFilter`. Enums and times may be given as text; a day such as `2026-01-31` counts whole.
-    """
-
-    state: AuditState | str | None
-    flag_reason: str | None
-    severity: Severity | str | None
-    model: str | None
-    bundle: str | None
-    source: str | None
-    top_source: str | None
-    channel: str | None
-    since: datetime | str | None
-    until: datetime | str | None
-    text: str | None
-
-
 class _Results(Frozen):
     """The answer to `POST /v1/flagged`."""
 
     results: tuple[IntakeResult, ...]
 
 
-class Service:
+class Service(ReviewService):
     """A wherefrom service over HTTP. Safe to share between threads; make a new one after a fork.
 
     Args:
@@ -172,7 +153,7 @@ class Service:
             UnknownSchema: the service is older than this question.
         """
         body = self._connection.get("/v1/audits", {**filters, "fdr": fdr, "limit": 1})
-        found = _read(body, AuditListing).support
+        found = read_answer(body, AuditListing).support
         if found is None:
             raise UnknownSchema(
                 "the service's answer has no `support`; the service is older than this release"
@@ -181,7 +162,7 @@ class Service:
 
     def audit(self, audit_id: int) -> AuditDetail:
         """One audit with its flagged output and citations; `NotFound` where there is none."""
-        return _read(self._connection.get(f"/v1/audits/{audit_id:d}"), AuditDetail)
+        return read_answer(self._connection.get(f"/v1/audits/{audit_id:d}"), AuditDetail)
 
     def measure(self, audit_id: int, rank: int, *, method: Method | str = Method.REFIT) -> MeasurementRecord:
         """Ask for the measured effect of one citation; answers at once, the work takes minutes to hours.
@@ -202,7 +183,7 @@ class Service:
         answer = self._connection.post(path, b"")
         if answer.problem is not None:
             raise answer.problem.as_error()
-        return _read(answer.body, MeasurementRecord)
+        return read_answer(answer.body, MeasurementRecord)
 
     def measure_group(
         self, audit_id: int, *, example_ids: Iterable[str] = (), source: str | None = None
@@ -228,25 +209,25 @@ class Service:
         )
         if answer.problem is not None:
             raise answer.problem.as_error()
-        return _read(answer.body, GroupMeasurementRecord)
+        return read_answer(answer.body, GroupMeasurementRecord)
 
     def group_measurement(self, measurement_id: int) -> GroupMeasurementRecord:
         """One measurement of a group, where it stands; `NotFound` where there is none."""
-        return _read(
+        return read_answer(
             self._connection.get(f"/v1/group-measurements/{measurement_id:d}"), GroupMeasurementRecord
         )
 
     def measurement(self, measurement_id: int) -> MeasurementRecord:
         """One measurement, where it stands; `NotFound` where there is none."""
-        return _read(self._connection.get(f"/v1/measurements/{measurement_id:d}"), MeasurementRecord)
+        return read_answer(self._connection.get(f"/v1/measurements/{measurement_id:d}"), MeasurementRecord)
 
     def example(self, training_example_id: int) -> ExampleDetail:
         """One training example by the database's id; `NotFound` where there is none."""
-        return _read(self._connection.get(f"/v1/examples/{training_example_id:d}"), ExampleDetail)
+        return read_answer(self._connection.get(f"/v1/examples/{training_example_id:d}"), ExampleDetail)
 
     def find_examples(self, example_id: str) -> tuple[ExampleDetail, ...]:
         """The training examples that have this id in any corpus; empty where there are none."""
-        return _read(
+        return read_answer(
             self._connection.get("/v1/examples", {"example_id": example_id}), Page[ExampleDetail]
         ).items
 
@@ -256,22 +237,24 @@ class Service:
 
     def sources(self) -> tuple[SourceSummary, ...]:
         """How often the examples of each source are cited."""
-        return _read(self._connection.get("/v1/sources"), Page[SourceSummary]).items
+        return read_answer(self._connection.get("/v1/sources"), Page[SourceSummary]).items
 
     def queue(self) -> QueueHealth:
         """Audits by state, and how long the oldest one waits."""
-        return _read(self._connection.get("/v1/queue"), QueueHealth)
+        return read_answer(self._connection.get("/v1/queue"), QueueHealth)
 
     def bundles(self) -> tuple[BundleInfo, ...]:
         """The bundles that the service knows."""
-        return _read(self._connection.get("/v1/bundles"), Page[BundleInfo]).items
+        return read_answer(self._connection.get("/v1/bundles"), Page[BundleInfo]).items
 
     def _pages(
         self, path: str, shape: type[Page[Record]], filters: Mapping[str, Any], page_size: int
     ) -> Iterator[Record]:
         cursor: str | None = None
         while True:
-            page = _read(self._connection.get(path, {**filters, "limit": page_size, "cursor": cursor}), shape)
+            page = read_answer(
+                self._connection.get(path, {**filters, "limit": page_size, "cursor": cursor}), shape
+            )
             yield from page.items
             cursor = page.next_cursor
             if cursor is None:
@@ -299,7 +282,7 @@ def post_records(connection: Connection, bodies: Sequence[str]) -> list[IntakeRe
         return []
     answer = connection.post(FLAGGED_PATH, f'{{"records":[{",".join(bodies)}]}}'.encode())
     if answer.problem is None:
-        results = list(_read(answer.body, _Results).results)
+        results = list(read_answer(answer.body, _Results).results)
         if len(results) != len(bodies):
             raise UnknownSchema(f"the service answered {len(results)} results for {len(bodies)} records")
         return results
@@ -317,20 +300,3 @@ def post_records(connection: Connection, bodies: Sequence[str]) -> list[IntakeRe
 def _refusal(problem: Problem) -> IntakeResult:
     status = "conflict" if problem.status == 409 else "invalid"
     return IntakeResult(status=status, code=problem.code, reason=problem.message)
-
-
-def _read(body: bytes, shape: type[Record]) -> Record:
-    """The record in a body; fields that a newer service added are passed over."""
-    try:
-        return shape.model_validate_json(body, extra="ignore")
-    except ValidationError as error:
-        raise _unreadable(shape.__name__, error) from error
-
-
-def _unreadable(wanted: str, error: ValidationError) -> UnknownSchema:
-    places = ", ".join(
-        ".".join(map(str, one["loc"])) or "body" for one in error.errors(include_input=False)[:3]
-    )
-    return UnknownSchema(
-        f"the service's answer is not a {wanted} that this release reads (at {places}); client and service may be of different releases"
-    )

@@ -310,3 +310,42 @@ def test_failed_export_leaves_the_old_file(run: RunCommand, served: Served, tmp_
     assert ended.value.code == 3
     assert output.read_text() == "old"
     assert [one.name for one in tmp_path.iterdir() if "part" in one.name] == []
+
+
+def test_the_desk_from_the_command_line(run: RunCommand, served: Served, tmp_path: Path) -> None:
+    """A queue by rule, bulk with a preview, the next audit, verdict, history, undo; then the blind verdicts as a file."""
+    code, out, err = run("queue-create", "refunds", "--reason", "refund_promise", "--order", "severity")
+    assert (code, "queue refunds holds" in out) == (0, True), err
+    told, put = (
+        lines(run("queue-add", "refunds", "--state", "done", "--json", *more)[1])[0]
+        for more in (["--dry-run"], [])
+    )
+    assert told["matched"] == put["matched"] >= put["added"] > 0  # type: ignore[operator]  # JSON
+    [queue] = lines(run("queues", "--json")[1])
+    assert "refunds" in run("queues")[1]
+    [taken] = lines(run("review-next", "refunds", "--as", "ann", "--json")[1])
+    audit_id = str(taken["audit"]["audit_id"])  # type: ignore[index]  # JSON
+    [given] = lines(
+        run("review", audit_id, "--verdict", "confirmed", "--as", "ann", "--comment", "<b>\u202e", "--json")[
+            1
+        ]
+    )
+    assert "confirmed" in run("reviews", audit_id)[1]
+    assert "taken back" in run("review-undo", str(given["review_id"]), "--as", "ann")[1]
+    assert len(lines(run("reviews", audit_id, "--json")[1])) == 2
+    for wrong in (
+        ["review", audit_id],
+        ["review", audit_id, "--verdict", "plausible"],
+        ["export", "--verdicts", "--state", "done", "-o", "x"],
+    ):
+        assert run(*wrong)[0] == 2, wrong
+    assert run("review-next", "nothing")[0] == 4
+    assert queue["name"] == "refunds"
+    file = tmp_path / "verdicts.jsonl"
+    assert run("export", "--verdicts", "-o", str(file), "--json")[0] == 0
+    assert file.read_text() == ""
+    with Service(served.url) as service:
+        made = service.make_review_queue("by hand", by_hand=True, blind=True)
+        assert service.put_into_review_queue(made.queue_id, severity="high").added > 0
+        assert len(list(service.review_items(made.queue_id))) == service.review_queues()[0].open
+        assert service.next_review_item(made.queue_id, reviewer="ann") is not None

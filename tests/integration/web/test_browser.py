@@ -218,3 +218,37 @@ def test_a_body_over_the_limit_on_a_real_connection(server):
         pytest.fail(f"the server closed before its answer could be read: {error!r}")
     assert answer.status_code == 413
     assert httpx.get(f"{server}/healthz").status_code == 200
+
+
+@pytest.mark.browser
+def test_the_desk_by_keyboard_alone(server, page, complaints, sqlite_story):
+    """A name, a queue, blind verdicts by the keys 1 to 4 with one taken back, then an audit with a verdict and a comment on words."""
+    page.goto(f"{server}/sign-in?next=/review/new")
+    page.keyboard.type("ann")
+    page.keyboard.press("Enter")
+    page.get_by_label("Name").fill("blind")
+    page.get_by_label("Blind:").press("Space")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="blind")).to_be_visible()
+    page.keyboard.press("n")
+    for left in range(6, 0, -1):
+        expect(page.get_by_text(f"{left} of 6 to judge")).to_be_visible()
+        page.keyboard.press("3")
+    expect(page.get_by_text("all judged", exact=True)).to_be_visible()
+    page.keyboard.press("u")
+    expect(page.get_by_text("1 of 6 to judge")).to_be_visible()
+    page.keyboard.press("1")
+    expect(page.locator('[aria-pressed="true"]').get_by_text("Confirmed cause")).to_have_count(1)
+    page.goto(f"{server}/audits/2")
+    page.keyboard.press("2")
+    expect(page.locator(".audit-verdict .chip")).to_have_text("ann: plausible")
+    page.keyboard.press("j")
+    page.keyboard.press("3")
+    expect(page.locator("#citation-1 .chip")).to_have_text("ann: unrelated")
+    page.locator(".turn-flagged .text").dblclick(position={"x": 20, "y": 10})
+    page.keyboard.press("c")
+    page.keyboard.type("Look here.")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.locator(".history blockquote")).to_have_text("Puncture")
+    assert complaints == []

@@ -15,6 +15,7 @@ from wherefrom.attribution.bundles.manifest import read_card, read_manifest
 from wherefrom.attribution.calibration.fitted import Calibration
 from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.offline import prepare_all, read_queries
+from wherefrom.attribution.verdict_causes import read_verdicts
 from wherefrom.records import Attribution
 
 RunCommand = Callable[..., Run]
@@ -163,3 +164,83 @@ def test_bad_input(run: RunCommand, controls: Path, known: Path, bank: Path) -> 
     assert not list(tmp_path.glob("out*"))
     out.mkdir()
     assert "already exists" in calibrate(run, controls, out).err
+
+
+def judged_rows(people: dict[str, bool], outputs: int = 40) -> list[dict]:
+    """Outputs whose own row people confirm, and others of its topic that they do not; by name, and whether a key proves it."""
+    rows = tiny_rows(TINY_ROWS)
+
+    def others(row: dict) -> list[dict]:
+        return [one for one in rows if one["topic"] == row["topic"] and one["id"] != row["id"]][:6]
+
+    return [
+        {
+            "audit_id": place + 1,
+            "bundle": "b",
+            "model": "m",
+            "messages": row["messages"][:-1],
+            "completion": row["messages"][-1]["content"],
+            "verdicts": [
+                {"example_id": one["id"], "rank": 1, "verdict": verdict, "reviewer": name, "proven": proven}
+                for name, proven in people.items()
+                for one, verdict in ((row, "confirmed"), *((other, "unrelated") for other in others(row)))
+            ],
+        }
+        for place, row in enumerate(rows[:outputs])
+    ]
+
+
+def few_of(name: str, verdicts: int) -> list[dict]:
+    """One output with the first verdicts of somebody."""
+    [row] = judged_rows({name: True}, 1)
+    return [row | {"verdicts": row["verdicts"][:verdicts]}]
+
+
+def test_verdicts_of_people_are_known_causes(run: RunCommand, controls: Path, tmp_path: Path) -> None:
+    """Confidence comes from them; who they were is kept, and unproven names are told."""
+    file = write_jsonl(tmp_path / "verdicts.jsonl", judged_rows({"ann": True, "ben": False}))
+    done = calibrate(run, controls, tmp_path / "calibrated", "--verdicts", str(file), "--json")
+    assert done.code == 0, done.err
+    printed = json.loads(done.out)
+    given = 40 * 7 * 2
+    assert (printed["known"], printed["verdicts"], printed["people"]) == (40, given, 2)
+    assert printed["unproven_verdicts"] == given // 2
+    assert f"{given // 2} of {given} verdicts stand under a chosen name" in done.err
+    assert Calibration.load(tmp_path / "calibrated").citations is not None
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        (judged_rows({"ann": True}), "280 blind verdicts by 1 people"),
+        (judged_rows({"ann": True, "ben": True}, 3), "42 blind verdicts by 2 people"),
+        ([*judged_rows({"ann": True}), *few_of("ben", 4)], "by 1 people"),
+        ([{"audit_id": 1}], "wherefrom export --verdicts"),
+    ],
+)
+def test_too_few_verdicts_or_people_calibrate_nothing(
+    run: RunCommand, controls: Path, tmp_path: Path, *, rows: list[dict], told: str
+) -> None:
+    """One person alone never does, nor a second one who hardly judged."""
+    file = write_jsonl(tmp_path / "verdicts.jsonl", rows)
+    done = calibrate(run, controls, tmp_path / "calibrated", "--verdicts", str(file))
+    assert (done.code, told in done.err) == (2, True), done.err
+    assert not (tmp_path / "calibrated").exists()
+
+
+def test_a_disputed_example_is_no_cause(tmp_path: Path) -> None:
+    """More people must confirm it than not; a second look says nothing; what nobody judged is left open."""
+    [row] = judged_rows({"ann": True, "ben": True, "cyd": True, "dan": True}, 1)
+    verdicts = [one for one in row["verdicts"] if one["verdict"] == "confirmed"]
+    many = [row | {"audit_id": number, "verdicts": verdicts} for number in range(1, 41)]
+    rows = {name: number for number, name in enumerate({one["example_id"] for one in row["verdicts"]})}
+    for others, is_cause in (
+        (["confirmed"] * 4, True),
+        (["confirmed", "plausible"] * 2, False),
+        (["confirmed", "second_look"] * 2, True),
+    ):
+        changed = [one | {"verdict": verdict} for one, verdict in zip(verdicts, others, strict=True)]
+        file = write_jsonl(tmp_path / "verdicts.jsonl", [row | {"verdicts": changed}, *many])
+        found = read_verdicts(file, rows)
+        assert bool(found.gold[0]) is is_cause
+        assert len(found.judged[0]) == 1

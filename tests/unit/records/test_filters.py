@@ -9,7 +9,7 @@ import typer.utils
 from db.reader import conditions
 from web.filters import LINK_NAMES, AuditQuery
 from wherefrom.cli import export, service
-from wherefrom.client.service import AuditFilters
+from wherefrom.client.filters import AuditFilters
 from wherefrom.records import FILTER_NAMES, AuditFilter, filter_help, filter_type
 
 #: What no filter is, among the parameters of the API.
