@@ -46,5 +46,5 @@ def _row(audit_id: int, training_example_id: int, draft: CitationDraft) -> dict[
         "audit_id": audit_id,
         "training_example_id": training_example_id,
         "source": storable_name(draft.example.source),
-        **draft.model_dump(exclude={"example", "carried_by", "member_influence"}),
+        **draft.model_dump(exclude={"example", "carried_by"}),
     }

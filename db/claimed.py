@@ -1,6 +1,6 @@
 """Reads what the engine needs of audits that were just claimed; a row that cannot be read never takes its batch down."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,10 +8,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db.leases import attempts_spent
-from db.models import Audit, Bundle, FlaggedOutput, FlaggedText
+from db.models import Audit, Bundle, FlaggedOutput, FlaggedText, OutputGroupMember
 from db.statements import AnySelect
 from wherefrom.errors import OUTPUT_ERASED, InvalidRecord
-from wherefrom.records import ClaimedAudit, FlaggedRecord, Lease
+from wherefrom.records import ClaimedAudit, ClaimedOutputGroup, FlaggedRecord, Lease
 
 
 @dataclass(frozen=True)
@@ -58,16 +58,62 @@ def read_claimed(session: Session, audit_ids: Sequence[int], owner: str) -> Clai
 
 def _read(session: Session, audit_ids: Sequence[int], owner: str) -> ClaimedRows:
     rows = session.execute(_claimed(audit_ids)).all()
+    groups = [row.FlaggedOutput.id for row in rows if row.FlaggedOutput.members is not None]
+    members = read_members(session, groups) if groups else {}
+    found = [_claimed_row(row, owner, members) for row in rows]
     return ClaimedRows(
         rows[0].bundle_name if rows else "",
-        [_claimed_audit(row, owner) for row in rows if row.FlaggedText is not None],
-        [_erased(row, owner) for row in rows if row.FlaggedText is None],
+        [one for one in found if isinstance(one, ClaimedAudit)],
+        [one for one in found if isinstance(one, Unreadable)],
     )
 
 
-def _erased(row: Any, owner: str) -> Unreadable:
-    lease = Lease(id=row.audit_id, attempt=row.attempt, owner=owner)
-    return Unreadable(lease, OUTPUT_ERASED, "the output's text was erased before the audit was answered")
+def read_members(
+    session: Session, group_ids: Sequence[int]
+) -> dict[int, list[tuple[FlaggedOutput, FlaggedText | None]]]:
+    """The outputs of groups in their order, each with its text where that was not erased."""
+    rows = session.execute(
+        select(OutputGroupMember.group_id, FlaggedOutput, FlaggedText)
+        .join(FlaggedOutput, FlaggedOutput.id == OutputGroupMember.member_id)
+        .outerjoin(FlaggedText, FlaggedText.flagged_output_id == FlaggedOutput.id)
+        .where(OutputGroupMember.group_id.in_(group_ids))
+        .order_by(OutputGroupMember.group_id, OutputGroupMember.position)
+    )
+    found: dict[int, list[tuple[FlaggedOutput, FlaggedText | None]]] = {}
+    for group_id, output, text in rows:
+        found.setdefault(group_id, []).append((output, text))
+    return found
+
+
+def _claimed_row(
+    row: Any, owner: str, members: Mapping[int, Sequence[tuple[FlaggedOutput, FlaggedText | None]]]
+) -> ClaimedAudit | Unreadable:
+    if row.FlaggedText is None:
+        return _erased(row, owner, "the output's text was erased before the audit was answered")
+    claimed = {
+        "audit_id": row.audit_id,
+        "output_id": row.FlaggedOutput.id,
+        "bundle_id": row.bundle_id,
+        "attempt": row.attempt,
+        "owner": owner,
+        "spent": row.spent,
+    }
+    if row.FlaggedOutput.members is None:
+        return ClaimedAudit(**claimed, record=_record(row.FlaggedOutput, row.FlaggedText))
+    outputs = members[row.FlaggedOutput.id]
+    erased = next((output.id for output, text in outputs if text is None), None)
+    if erased is not None:
+        reason = (
+            f"the text of output {erased}, a member of the group, was erased before the audit was answered"
+        )
+        return _erased(row, owner, reason)
+    records = [_record(output, text) for output, text in outputs if text is not None]
+    against = [FlaggedRecord.model_validate(one) for one in row.FlaggedText.against or ()]
+    return ClaimedOutputGroup(**claimed, record=records[0], members=tuple(records), against=tuple(against))
+
+
+def _erased(row: Any, owner: str, reason: str) -> Unreadable:
+    return Unreadable(Lease(id=row.audit_id, attempt=row.attempt, owner=owner), OUTPUT_ERASED, reason)
 
 
 def _claimed(audit_ids: Sequence[int]) -> AnySelect:
@@ -90,9 +136,8 @@ def _claimed(audit_ids: Sequence[int]) -> AnySelect:
     )
 
 
-def _claimed_audit(row: Any, owner: str) -> ClaimedAudit:
-    output: FlaggedOutput = row.FlaggedOutput
-    text: FlaggedText = row.FlaggedText
+def _record(output: FlaggedOutput, text: FlaggedText) -> FlaggedRecord:
+    """The record that came in, as its rows hold it."""
     record = FlaggedRecord(
         idempotency_key=output.idempotency_key,
         messages=text.turns,
@@ -108,12 +153,4 @@ def _claimed_audit(row: Any, owner: str) -> ClaimedAudit:
     )
     if text.plain_prompt:
         record = record.model_copy(update={"prompt": record.turns()[0].content, "messages": None})
-    return ClaimedAudit(
-        audit_id=row.audit_id,
-        output_id=output.id,
-        bundle_id=row.bundle_id,
-        attempt=row.attempt,
-        owner=owner,
-        spent=row.spent,
-        record=record,
-    )
+    return record

@@ -6,7 +6,7 @@ from sqlalchemy import exists, select
 
 from db.asking import ask_once
 from db.examples import storable_name
-from db.models import Audit, FlaggedText, GroupMeasurement
+from db.models import Audit, FlaggedOutput, FlaggedText, GroupMeasurement
 from db.session import Database
 from db.statements import AnySelect
 from wherefrom.errors import InvalidRequest, NotFound
@@ -26,14 +26,20 @@ def request_group(
 
     Raises:
         NotFound: there is no such audit.
-        InvalidRequest: no bundle has it, or its text was erased, so nothing can be measured on it.
+        InvalidRequest: it is of a group of outputs, no bundle has it, or its text was erased, so nothing can be measured on it.
     """
     with db.writing() as session:
         audit = session.execute(
-            select(Audit.bundle_id, _HAS_TEXT.label("has_text")).where(Audit.id == audit_id)
+            select(Audit.bundle_id, _HAS_TEXT.label("has_text"), FlaggedOutput.members)
+            .join(FlaggedOutput, FlaggedOutput.id == Audit.flagged_output_id)
+            .where(Audit.id == audit_id)
         ).one_or_none()
         if audit is None:
             raise NotFound(f"audit {audit_id} does not exist")
+        if audit.members is not None:
+            raise InvalidRequest(
+                f"audit {audit_id} is of a group of outputs; measure on the audit of one of its members"
+            )
         if audit.bundle_id is None:
             raise InvalidRequest(
                 f"audit {audit_id} waits for a bundle of its model; nothing can be measured on it"

@@ -37,7 +37,7 @@ PROBE = "wherefrom-probe"
 
 
 @dataclass(frozen=True)
-class _Stored:
+class Stored:
     """What the database holds under one key."""
 
     output_id: int
@@ -75,14 +75,14 @@ def accept(
     for key, record, digest in keyed:
         first.setdefault(key, (record, digest))
     with refusals_as_errors(), db.writing() as session:
-        new = _insert_outputs(session, first, producer=producer, channel=channel)
+        new = insert_outputs(session, first, producer=producer, channel=channel)
         fresh = {key: first[key] for key in first if key in new}
-        bundles = _active_bundles(session, {record.model for record, _ in fresh.values()})
+        bundles = active_bundles(session, {record.model for record, _ in fresh.values()})
         stored = _insert_audits(session, fresh, new, bundles)
-        stored |= _read_stored(session, producer, [key for key in first if key not in new])
+        stored |= read_stored(session, producer, [key for key in first if key not in new])
     results = []
     for key, _, digest in keyed:
-        results.append(_result(key, digest, stored[key], is_new=key in new))
+        results.append(result_of(key, digest, stored[key], is_new=key in new))
         new.pop(key, None)  # a second record with this key in the same call is a duplicate
     return results
 
@@ -109,17 +109,22 @@ def check_writable(db: Database) -> None:
     records = {uuid.uuid4().hex: (record, record.content_sha256())}
     try:
         with refusals_as_errors(), db.writing() as session:
-            new = _insert_outputs(session, records, producer=PROBE, channel=PROBE)
+            new = insert_outputs(session, records, producer=PROBE, channel=PROBE)
             _insert_audits(session, records, new, {})
             session.rollback()
     except PermanentError as error:
         raise DatabaseUnavailable(f"database {db.url_masked} refuses a plain output: {error}") from error
 
 
-def _insert_outputs(
-    session: Session, records: dict[str, tuple[FlaggedRecord, str]], *, producer: str, channel: str
+def insert_outputs(
+    session: Session,
+    records: dict[str, tuple[FlaggedRecord, str]],
+    *,
+    producer: str,
+    channel: str,
+    members: int | None = None,
 ) -> dict[str, int]:
-    """Insert the outputs whose key is free; the new row ids by key."""
+    """Insert the outputs, or groups of so many members, whose key is free; the new row ids by key."""
     rows = [
         {
             "producer": producer,
@@ -131,6 +136,7 @@ def _insert_outputs(
             "occurred_at": record.occurred_at,
             "labels": record.labels,
             "channel": channel,
+            "members": members,
         }
         for key, (record, digest) in sorted(records.items())
     ]
@@ -147,14 +153,14 @@ def _insert_audits(
     records: dict[str, tuple[FlaggedRecord, str]],
     output_ids: dict[str, int],
     bundles: dict[str, int],
-) -> dict[str, _Stored]:
+) -> dict[str, Stored]:
     """Insert texts, audits and trail events of new outputs, in the order of the call."""
     if not records:
         return {}
     session.execute(
         insert_rows(FlaggedText), [_text_row(output_ids[key], one) for key, (one, _) in records.items()]
     )
-    rows = [_audit_row(output_ids[key], one, bundles.get(one.model)) for key, (one, _) in records.items()]
+    rows = [audit_row(output_ids[key], one, bundles.get(one.model)) for key, (one, _) in records.items()]
     made = session.execute(insert(Audit).returning(Audit.flagged_output_id, Audit.id), rows)
     audit_ids = {row.flagged_output_id: row.id for row in made}
     record_events(
@@ -165,7 +171,7 @@ def _insert_audits(
         ],
     )
     return {
-        key: _Stored(
+        key: Stored(
             output_id=row["flagged_output_id"],
             content_sha256=digest,
             audit_id=audit_ids[row["flagged_output_id"]],
@@ -177,7 +183,7 @@ def _insert_audits(
     }
 
 
-def _active_bundles(session: Session, models: set[str]) -> dict[str, int]:
+def active_bundles(session: Session, models: set[str]) -> dict[str, int]:
     """The active bundle of each model that has one.
 
     Where a model has none, a bundle may be activated right now by somebody who cannot see our audit yet and would leave it
@@ -205,9 +211,9 @@ def read_active(session: Session, models: Iterable[str] | None = None) -> dict[s
     return {row.name: row.id for one in wanted for row in session.execute(one)}
 
 
-def _read_stored(session: Session, producer: str, keys: Sequence[str]) -> dict[str, _Stored]:
+def read_stored(session: Session, producer: str, keys: Sequence[str]) -> dict[str, Stored]:
     """What is stored under keys that were taken, with the first audit of each output."""
-    stored: dict[str, _Stored] = {}
+    stored: dict[str, Stored] = {}
     for start in range(0, len(keys), CHUNK):
         columns = select(
             FlaggedOutput.idempotency_key,
@@ -222,7 +228,7 @@ def _read_stored(session: Session, producer: str, keys: Sequence[str]) -> dict[s
             FlaggedOutput.producer == producer, FlaggedOutput.idempotency_key.in_(keys[start : start + CHUNK])
         )
         for row in session.execute(mine.order_by(Audit.id)):
-            one = _Stored(row.id, row.content_sha256, row.audit_id, row.state, row.code, row.reason)
+            one = Stored(row.id, row.content_sha256, row.audit_id, row.state, row.code, row.reason)
             stored.setdefault(row.idempotency_key, one)
     return stored
 
@@ -243,7 +249,8 @@ def _dumped(parts: Iterable[Any]) -> list[dict[str, Any]]:
     return [one.model_dump(mode="json") for one in parts]
 
 
-def _audit_row(output_id: int, record: FlaggedRecord, bundle_id: int | None) -> dict[str, Any]:
+def audit_row(output_id: int, record: FlaggedRecord, bundle_id: int | None) -> dict[str, Any]:
+    """The columns of a new audit: pending, or waiting for a bundle of its model."""
     known = bundle_id is not None
     return {
         "flagged_output_id": output_id,
@@ -257,7 +264,8 @@ def _audit_row(output_id: int, record: FlaggedRecord, bundle_id: int | None) -> 
     }
 
 
-def _result(key: str, digest: str, stored: _Stored, *, is_new: bool) -> IntakeResult:
+def result_of(key: str, digest: str, stored: Stored, *, is_new: bool) -> IntakeResult:
+    """What the caller is told of one record."""
     if digest != stored.content_sha256:
         return IntakeResult(
             status="conflict",

@@ -9,7 +9,15 @@ from sqlalchemy.orm import Session
 from db import group_measurements
 from db.asking import ask_once
 from db.counts import COUNTED, count_states
-from db.models import Audit, Citation, FlaggedText, GroupMeasurement, Measurement, TrainingExample
+from db.models import (
+    Audit,
+    Citation,
+    FlaggedOutput,
+    FlaggedText,
+    GroupMeasurement,
+    Measurement,
+    TrainingExample,
+)
 from db.session import Database
 from db.statements import AnySelect
 from wherefrom.errors import InvalidRequest, NotFound
@@ -35,16 +43,21 @@ def request_measurement(
 
     Raises:
         NotFound: there is no such citation.
-        InvalidRequest: the output's text was erased, so nothing can be measured on it.
+        InvalidRequest: the output's text was erased, so nothing can be measured on it; or the audit is of a group.
     """
     with db.writing() as session:
         citation = session.execute(
-            select(Citation.id, Audit.bundle_id, Audit.flagged_output_id)
+            select(Citation.id, Audit.bundle_id, Audit.flagged_output_id, FlaggedOutput.members)
             .join(Audit, Audit.id == Citation.audit_id)
+            .join(FlaggedOutput, FlaggedOutput.id == Audit.flagged_output_id)
             .where(Citation.audit_id == audit_id, Citation.rank == rank)
         ).one_or_none()
         if citation is None:
             raise NotFound(f"audit {audit_id} has no citation with rank {rank}")
+        if citation.members is not None:
+            raise InvalidRequest(
+                f"audit {audit_id} is of a group of outputs; measure the citation on the audit of one of its members"
+            )
         if not session.scalar(
             select(exists().where(FlaggedText.flagged_output_id == citation.flagged_output_id))
         ):

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from db.clock import db_now
 from db.counts import COUNTED, count_at_most, count_states
 from db.examples import storable_name
+from db.groups import members_of, newest_group
 from db.leases import expired, is_pending
 from db.measurements import measurements_of
 from db.models import Audit, Bundle, Citation, Corpus, FlaggedOutput, FlaggedText, TrailEvent, TrainingExample
@@ -72,6 +73,7 @@ def get_audit(db: Database, audit_id: int) -> AuditDetail:
             raise NotFound(f"audit {audit_id} does not exist")
         citations = _citations(session, audit_id)
         measurements, groups = measurements_of(session, audit_id)
+        members = () if row["members"] is None else members_of(session, row["output_id"])
     detail = {part.name: row[part.name] for part in _DETAIL}
     return AuditDetail(
         audit=summary_of(row),
@@ -81,8 +83,10 @@ def get_audit(db: Database, audit_id: int) -> AuditDetail:
                 "turns": row["turns"] or (),
                 "completion": row["completion"] or "",
                 "spans": row["spans"] or (),
+                "against": row["against"] or (),
             }
         ),
+        members=members,
         citations=tuple(one for one in citations if one.rank > 0),
         opponents=tuple(one for one in reversed(citations) if one.rank < 0),
         measurements=measurements,
@@ -189,6 +193,7 @@ SUMMARY = (
     func.coalesce(func.substr(FlaggedText.completion, 1, EXCERPT_CHARS), "").label("excerpt"),
     Audit.top_source.label("top_source"),
     Audit.top_score.label("top_score"),
+    FlaggedOutput.members.label("members"),
     Audit.conformal_p.label("conformal_p"),
     Audit.novelty_p.label("novelty_p"),
     Audit.weak.label("weak"),
@@ -208,6 +213,8 @@ _DETAIL = (
     Audit.candidates.label("candidates"),
     Audit.noise_level.label("noise_level"),
     Audit.noise_best.label("noise_best"),
+    FlaggedText.against.label("against"),
+    newest_group(Audit.flagged_output_id).label("group_audit_id"),
     Audit.seconds.label("seconds"),
 )
 
@@ -281,7 +288,10 @@ def _citations(session: Session, audit_id: int) -> list[CitationRecord]:
 def _citation(row: RowMapping) -> CitationRecord:
     """A citation; what older releases did not store is empty."""
     found = CitationRecord(
-        **(dict(row) | {name: row[name] or () for name in ("spans", "overlaps", "modules")})
+        **(
+            dict(row)
+            | {name: row[name] or () for name in ("spans", "overlaps", "modules", "member_influence")}
+        )
     )
     return found.model_copy(update={"carried_by": carried_by(found.modules, found.influence_score)})
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from sqlalchemy import func
 
-from db.models import Audit
+from db.models import Audit, FlaggedOutput
 from db.reader import conditions, select_audits
 from db.session import Database
 from wherefrom.records import AuditFilter, AuditState, AuditSummary, Support
@@ -26,7 +26,10 @@ def judge(db: Database, filters: AuditFilter, level: float) -> Support:
     counts = select_audits(
         func.count(Audit.conformal_p).label("judged"),
         func.count()
-        .filter(Audit.state.in_([state for state in AuditState if state.is_answered]))
+        .filter(
+            Audit.state.in_([state for state in AuditState if state.is_answered]),
+            FlaggedOutput.members.is_(None),  # no calibration judges a group
+        )
         .label("answered"),
     ).where(*wanted)
     small = select_audits(Audit.conformal_p).where(*wanted, Audit.conformal_p <= level)

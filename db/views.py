@@ -46,7 +46,8 @@ SELECT
     a.novelty_p,
     a.weak,
     a.noise_level,
-    a.noise_best
+    a.noise_best,
+    o.members
 FROM audit a
 JOIN flagged_output o ON o.id = a.flagged_output_id
 LEFT JOIN flagged_text t ON t.flagged_output_id = o.id
@@ -91,7 +92,8 @@ SELECT
     c.spans,
     c.overlaps AS verbatim_overlaps,
     c.modules,
-    c.sign_determined
+    c.sign_determined,
+    c.member_influence
 FROM citation c
 JOIN training_example e ON e.id = c.training_example_id
 JOIN corpus k ON k.id = e.corpus_id

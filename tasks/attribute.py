@@ -20,11 +20,19 @@ from tasks.failures import AUDIT, failure_of
 from tasks.heartbeat import Heartbeat
 from tasks.store import AuditStore
 from wherefrom.attribution.batching import pack_by_length
-from wherefrom.attribution.interface import Attributor, PreparedQuery
-from wherefrom.errors import NO_SUPPORT, DatabaseUnavailable
+from wherefrom.attribution.interface import Attributor, GroupAttributor, PreparedQuery
+from wherefrom.errors import NO_SUPPORT, DatabaseUnavailable, GroupsUnsupported
 from wherefrom.logs import get_logger
 from wherefrom.metrics import Metrics
-from wherefrom.records import Attribution, AuditState, Claim, ClaimedAudit, Query
+from wherefrom.records import (
+    Attribution,
+    AuditState,
+    Claim,
+    ClaimedAudit,
+    ClaimedOutputGroup,
+    Query,
+    QueryGroup,
+)
 from wherefrom.settings import Settings
 
 log = get_logger(__name__)
@@ -164,18 +172,40 @@ class _Batch:
 
     def _prepare(self, audit: ClaimedAudit) -> bool:
         """Turn an audit's output into tokens; where that fails, its failure is recorded."""
-        important = audit.record.severity in self._settings.full_tier()
-        query = Query.from_record(str(audit.audit_id), audit.record, important=important)
-        prepared = _attempt(
-            lambda: self._attributor.prepare(
-                query, max_tokens=self._settings.max_tokens, over_long=self._settings.over_long
-            )
-        )
+        prepared = _attempt(lambda: self._tokens(audit))
         if isinstance(prepared, Exception):
             self._settle(audit, prepared)
             return False
         self._prepared[audit.audit_id] = prepared
         return True
+
+    def _tokens(self, audit: ClaimedAudit) -> PreparedQuery:
+        """The audit's output, or those of its group, as tokens.
+
+        Raises:
+            GroupsUnsupported: the engine answers for single outputs alone.
+            PermanentError: as of `Attributor.prepare`.
+        """
+        key, max_tokens, over_long = str(audit.audit_id), self._settings.max_tokens, self._settings.over_long
+        if not isinstance(audit, ClaimedOutputGroup):
+            important = audit.record.severity in self._settings.full_tier()
+            query = Query.from_record(key, audit.record, important=important)
+            return self._attributor.prepare(query, max_tokens=max_tokens, over_long=over_long)
+        if not isinstance(self._attributor, GroupAttributor):
+            raise GroupsUnsupported(
+                f"the engine of bundle {self._attributor.bundle_name} answers for single outputs only"
+            )
+        group = QueryGroup(
+            key=key,
+            members=tuple(
+                Query.from_record(f"output {place}", one) for place, one in enumerate(audit.members, start=1)
+            ),
+            against=tuple(
+                Query.from_record(f"acceptable answer {place}", one)
+                for place, one in enumerate(audit.against, start=1)
+            ),
+        )
+        return self._attributor.prepare_group(group, max_tokens=max_tokens, over_long=over_long)
 
     def _attribute(self, pack: Sequence[ClaimedAudit]) -> None:
         """Attribute one pack in one pass and store each answer; split the pack where the pass fails."""

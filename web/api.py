@@ -151,15 +151,21 @@ def _accept(
         for record, result in zip(records, results, strict=True)
         if result.status == "accepted" and result.state is AuditState.PENDING
     }
-    if models:
-        try:
-            bundle_ids = intake.active_bundle_ids(services.database, models)
-        except (
-            TransientError
-        ):  # all is committed, so the caller is not told to send again; the sweeper sends the hints
-            return results
-        services.notify(bundle_ids)
+    notify_of(services, models)
     return results
+
+
+def notify_of(services: Services, models: set[str]) -> None:
+    """Tell the workers of these models that there is work."""
+    if not models:
+        return
+    try:
+        bundle_ids = intake.active_bundle_ids(services.database, models)
+    except (
+        TransientError
+    ):  # all is committed, so the caller is not told to send again; the sweeper sends the hints
+        return
+    services.notify(bundle_ids)
 
 
 @read.get("/audits")

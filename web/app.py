@@ -9,7 +9,7 @@ from starlette.types import Scope
 
 from db.keys import UseNotes
 from db.session import Database
-from web import api, health, pages, review_api, review_pages, sign_in, verdict_pages
+from web import api, groups, health, pages, review_api, review_pages, sign_in, verdict_pages
 from web.admission import Admission, Lanes
 from web.errors import install_error_handlers
 from web.health import RedisProbe
@@ -82,6 +82,7 @@ def create_app(
     for router in (
         health.router,
         api.ingest,
+        groups.router,
         api.read,
         api.measure,
         review_api.router,

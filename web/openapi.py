@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
-from wherefrom.records import FlaggedRecord
+from wherefrom.records import FlaggedRecord, OutputGroupRequest
 from wherefrom.version import __version__
 
 _REF = "#/components/schemas/{model}"
@@ -97,9 +97,38 @@ FLAGGED_REQUEST: dict[str, Any] = {
     }
 }
 
+#: `openapi_extra` of `POST /v1/groups`.
+GROUP_REQUEST: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "Audits or records v1 that are one question. Acceptable answers need no `model`.",
+        "content": {
+            "application/json": {
+                "schema": {"$ref": _REF.format(model="OutputGroupRequest")},
+                "examples": {
+                    "audits": {
+                        "summary": "Outputs that were flagged before, and an acceptable answer",
+                        "value": {
+                            "audits": [911, 912, 915],
+                            "name": "refund promises",
+                            "against": [
+                                {
+                                    "model": "any",
+                                    "prompt": "Can I have my money back?",
+                                    "completion": "Within 30 days, with the receipt.",
+                                }
+                            ],
+                        },
+                    }
+                },
+            }
+        },
+    }
+}
+
 _DESCRIPTION = """Which training examples taught a language model a flagged output.
 
-From another machine or through a proxy, send an API key: `Authorization: Bearer wf_...`. Scopes: `ingest` for `POST /v1/flagged`, `measure` to measure
+From another machine or through a proxy, send an API key: `Authorization: Bearer wf_...`. Scopes: `ingest` for `POST /v1/flagged` (and, with `read`, for `POST /v1/groups`), `measure` to measure
 effects, `review` for review queues and verdicts, `read` for everything else, `admin` for all of them. Errors have one shape: `{"error": {"code", "message", "field"?}}`. Read lists page by page with `cursor`.
 
 Sign rule of influence, full-tier scores and effects: positive = this training example made the flagged output more likely. `score` only orders citations.
@@ -115,6 +144,9 @@ def _record_schemas() -> dict[str, Any]:
         for given, other in (("prompt", "messages"), ("messages", "prompt"))
     ]
     schemas["FlaggedRecord"] = schema
+    group = OutputGroupRequest.model_json_schema(by_alias=True, ref_template=_REF)
+    group.pop("$defs")
+    schemas["OutputGroupRequest"] = group
     return schemas
 
 

@@ -222,7 +222,9 @@ def measure_source(
 
 
 def _missing(detail: AuditDetail) -> list[tuple[str, str]]:
-    """What an answered audit does not say, each with the reason."""
+    """What an answered audit does not say, each with the reason; nothing of a group, which has no such figures by design."""
+    if detail.audit.members is not None:
+        return []
     everything = (*detail.citations, *detail.opponents)
     said = {
         "effect": any(one.effect_nats is not None for one in everything),

@@ -57,6 +57,12 @@ class OutputTooLong(PermanentError):
     code = "output_too_long"
 
 
+class GroupsUnsupported(PermanentError):
+    """The engine answers for single outputs only, and the audit is of a group."""
+
+    code = "groups_unsupported"
+
+
 class BodyTooLarge(PermanentError):
     """A request body is larger than the setting `body_limit_bytes`."""
 

@@ -12,6 +12,7 @@ from db.models.audits import (
     GroupMeasurement,
     Measurement,
     MeasuringCheckRow,
+    OutputGroupMember,
 )
 from db.models.columns import Base
 from db.models.corpora import Bundle, Corpus, ModelRevision, TrainingExample
@@ -32,6 +33,7 @@ __all__ = [
     "Measurement",
     "MeasuringCheckRow",
     "ModelRevision",
+    "OutputGroupMember",
     "Person",
     "Producer",
     "Review",

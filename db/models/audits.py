@@ -32,6 +32,22 @@ class FlaggedOutput(Base):
     labels: Mapped[dict[str, Any]]
     channel: Mapped[Short]
     erased_at: Mapped[datetime | None]
+    #: Of a group of outputs that is one question: how many there are (`OutputGroupMember`). NULL for an output.
+    members: Mapped[int | None]
+
+
+class OutputGroupMember(Base):
+    """One output of a group. A group is a `FlaggedOutput` itself, so that it has audits like any output; its text is that of its members."""
+
+    __tablename__ = "output_group_member"
+    __table_args__ = (UniqueConstraint("group_id", "member_id"), Index(None, "member_id"))
+
+    group_id: Mapped[int] = mapped_column(
+        BIG, ForeignKey("flagged_output.id"), primary_key=True, autoincrement=False
+    )
+    #: From 0; `Citation.member_influence` stands in this order.
+    position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    member_id: Mapped[int] = reference("flagged_output.id")
 
 
 class FlaggedText(Base):
@@ -49,6 +65,8 @@ class FlaggedText(Base):
     preferred: Mapped[str | None]
     #: The prompt came as one text, not as messages. None in rows of a release that did not ask.
     plain_prompt: Mapped[bool | None]
+    #: Of a group, whose other columns are empty: acceptable answers, as records v1.
+    against: Mapped[list[Any] | None]
 
 
 class Audit(LeaseColumns, Base):
@@ -152,6 +170,8 @@ class Citation(Base):
     duplicates: Mapped[int | None]
     #: The influence lies outside of what unrelated examples get.
     sign_determined: Mapped[bool | None]
+    #: Of a group: the influence score of each member by itself, in their order.
+    member_influence: Mapped[list[Any] | None]
 
 
 class EffectColumns:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from wherefrom.cli import export, flagging, measuring, reviewing, service
+from wherefrom.cli import asking_groups, export, flagging, measuring, reviewing, service
 from wherefrom.cli.output import ExitCode, exit_code_of, print_error
 from wherefrom.errors import ConfigurationError, WherefromError
 from wherefrom.masking import install_masked_tracebacks
@@ -87,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 _SERVICE_COMMANDS: dict[str, Callable[..., None]] = {
     "flag": flagging.flag,
+    "group": asking_groups.group,
     "audits": service.audits,
     "show": service.show,
     "cited-by": service.cited_by,

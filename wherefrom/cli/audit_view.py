@@ -13,12 +13,15 @@ from wherefrom.records import (
     Span,
     weak_text,
 )
-from wherefrom.terminal import out, print_table, visible
+from wherefrom.terminal import counted, out, print_table, visible
 
 #: Stretches of text that are shown per citation, strongest first; `--json` has all of them.
 SHOWN_SPANS = 3
 #: Blocks, and kinds of layers, of one citation.
 SHOWN_PARTS = 4
+
+#: Citations of a group whose influence on each output is shown.
+SHOWN_CITATIONS = 3
 
 #: Why an audit that was not answered has none.
 NO_CITATIONS = {
@@ -82,13 +85,35 @@ def _print_output(detail: AuditDetail) -> None:
         facts.append(f"novelty p {audit.novelty_p:.3g}: small means unlike the calibration outputs")
     if audit.weak:
         facts.append(weak_text(detail.noise_best))
+    if detail.group_audit_id is not None:
+        facts.append(f"part of group {detail.group_audit_id}")
     for fact in [*facts, *([audit.reason] if audit.reason else [])]:
         out().print(Text(visible(fact), style="dim"))
     for turn in detail.turns:
         print_heading(turn.role.value)
         out().print(many_lines(turn.content))
-    print_heading("flagged output")
-    out().print(many_lines(detail.completion))
+    if audit.members is None:
+        print_heading("flagged output")
+        out().print(many_lines(detail.completion))
+    else:
+        _print_members(detail)
+
+
+def _print_members(detail: AuditDetail) -> None:
+    """The outputs of a group, each with its own influence scores of the first citations."""
+    against = f", against {counted(len(detail.against), 'acceptable answer')}" if detail.against else ""
+    print_heading(f"{counted(len(detail.members), 'output')} as one question{against}")
+    first = [one for one in detail.citations if one.member_influence][:SHOWN_CITATIONS]
+    columns = [("audit", "right"), ("state", "left"), ("output", "left")]
+    columns += [(f"influence of {one.rank}", "right") for one in first]
+    rows = [
+        (
+            str(member.audit_id), member.state.value, one_line(member.excerpt, length=70),
+            *(number(one.member_influence[place]) for one in first),
+        )
+        for place, member in enumerate(detail.members)
+    ]  # fmt: skip
+    print_table(columns, rows, empty="no output is left")
 
 
 def _print_citations(heading: str, citations: Sequence[CitationRecord]) -> None:

@@ -15,7 +15,13 @@ from wherefrom.client.connection import Connection, Problem
 from wherefrom.client.filters import AuditFilters
 from wherefrom.client.records_in import read_record, record_json
 from wherefrom.client.reviewing import ReviewService
-from wherefrom.errors import IdempotencyConflict, InvalidRequest, ServiceUnavailable, UnknownSchema
+from wherefrom.errors import (
+    IdempotencyConflict,
+    InvalidRecord,
+    InvalidRequest,
+    ServiceUnavailable,
+    UnknownSchema,
+)
 from wherefrom.records import (
     AuditDetail,
     AuditListing,
@@ -30,18 +36,20 @@ from wherefrom.records import (
     IntakeResult,
     MeasurementRecord,
     Method,
+    OutputGroupRequest,
     Page,
     QueueHealth,
     SourceSummary,
     Support,
 )
-from wherefrom.records.explain import first_problem
+from wherefrom.records.explain import describe_problems, first_problem
 from wherefrom.settings import load_settings
 from wherefrom.statistics import DEFAULT_FDR
 
 Record = TypeVar("Record", bound=BaseModel)
 
 FLAGGED_PATH = "/v1/flagged"
+GROUPS_PATH = "/v1/groups"
 DEFAULT_TIMEOUT_S = 10.0
 DEFAULT_PAGE_SIZE = 100
 #: Statuses that blame the records; any other 4xx blames the address or the release of the service.
@@ -125,6 +133,28 @@ class Service(ReviewService):
                 422, result.code or "invalid_record", result.reason or "the record was refused"
             ).as_error()
         return result
+
+    def group(self, group: OutputGroupRequest | Mapping[str, Any]) -> IntakeResult:
+        """Ask one question about several flagged outputs; answers after the commit with the id of the group's own audit.
+
+        Args:
+            group: `audits` or `records`, `against`, `name`; see `OutputGroupRequest`.
+
+        Raises:
+            InvalidRecord: the question does not have the documented shape.
+            NotFound: there is no audit with one of the ids.
+            InvalidRequest: the outputs cannot be one question.
+            IdempotencyConflict: a key was used before with other content.
+        """
+        try:
+            asked = OutputGroupRequest.model_validate(group)
+        except ValidationError as error:
+            raise InvalidRecord(describe_problems(error)) from error
+        body = asked.model_dump_json(by_alias=True, exclude_none=True)
+        answer = self._connection.post(GROUPS_PATH, body.encode())
+        if answer.problem is not None:
+            raise answer.problem.as_error()
+        return read_answer(answer.body, IntakeResult)
 
     def audits(
         self,

@@ -6,7 +6,7 @@ from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import Field
 
-from wherefrom.records.bounds import MAX_ITEMS, Details, Items
+from wherefrom.records.bounds import MAX_ITEMS, MAX_MEMBERS, Details, Items
 from wherefrom.records.engine import EvidenceSpan, ModulePart, Overlap, Tier
 from wherefrom.records.flagged import FlaggedRecord, Frozen, Message, Severity, Span
 from wherefrom.records.leases import Lease
@@ -77,6 +77,13 @@ class ClaimedAudit(Frozen):
         return self.attempt > 1
 
 
+class ClaimedOutputGroup(ClaimedAudit):
+    """One audit of a group of outputs; `record` is its first member's."""
+
+    members: Annotated[tuple[FlaggedRecord, ...], Field(min_length=1, max_length=MAX_MEMBERS)]
+    against: Annotated[tuple[FlaggedRecord, ...], Field(max_length=MAX_MEMBERS)] = ()
+
+
 class Claim(Frozen):
     """A batch of claimed audits of one bundle, held by one owner."""
 
@@ -138,6 +145,8 @@ class CitationRecord(Frozen):
     modules: Items[ModulePart] = ()
     #: `modules` in a few words, such as ``mostly blocks 20-29 (62 %, usually 41 %), down and o (55 %, usually 48 %)``; None where there are none.
     carried_by: str | None = None
+    #: Of a group: the influence score of each member by itself, in the order of `AuditDetail.members`.
+    member_influence: Annotated[tuple[float, ...], Field(max_length=MAX_MEMBERS)] = ()
     #: Measured change of the output's mean loss without the example, with its interval; None until measured.
     measured_effect_nats: float | None = None
     measured_low_nats: float | None = None
@@ -165,6 +174,8 @@ class AuditSummary(Frozen):
     excerpt: str
     top_source: str | None
     top_score: float | None
+    #: Of a group of outputs that is one question: how many there are; None for an output.
+    members: int | None = None
     #: No influence score of the audit is more than the best of as many unrelated examples may reach; None where that was not told.
     weak: bool | None = None
     #: Share of control outputs whose best citation is as good or better; None where the bundle holds no calibration.
@@ -211,6 +222,18 @@ class Support(Frozen):
         return found + guarantee + (unjudged if self.uncalibrated else "")
 
 
+class MemberRecord(Frozen):
+    """One output of a group, with its own audit."""
+
+    output_id: int
+    #: Its first audit.
+    audit_id: int
+    state: AuditState
+    #: The first 160 characters of the completion; empty when erased.
+    excerpt: str
+    top_source: str | None
+
+
 class AuditDetail(Frozen):
     """One audit with the whole flagged output and its citations."""
 
@@ -235,6 +258,11 @@ class AuditDetail(Frozen):
     measurements: Items[MeasurementRecord] = ()
     #: Measurements of groups of training examples on its output, oldest first.
     group_measurements: Items[GroupMeasurementRecord] = ()
+    #: Of a group: its outputs in order, and the acceptable answers that they were held against.
+    members: Annotated[tuple[MemberRecord, ...], Field(max_length=MAX_MEMBERS)] = ()
+    against: Annotated[tuple[FlaggedRecord, ...], Field(max_length=MAX_MEMBERS)] = ()
+    #: Of an output: the newest audit of a group that it is a member of.
+    group_audit_id: int | None = None
 
 
 class ExampleDetail(Frozen):

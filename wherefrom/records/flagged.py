@@ -23,6 +23,7 @@ from pydantic_core import PydanticKnownError
 
 from wherefrom.records.bounds import (
     MAX_LABELS,
+    MAX_MEMBERS,
     MAX_MESSAGES,
     MAX_SHORT_CHARS,
     MAX_SPANS,
@@ -204,6 +205,33 @@ class FlaggedRecord(Frozen):
     def content_sha256(self) -> str:
         """Hash of everything but the idempotency key: two records with one key must agree on it."""
         return sha256_of_json(self.model_dump(mode="json", by_alias=True, exclude={"idempotency_key"}))
+
+
+class OutputGroupRequest(Frozen):
+    """Several flagged outputs to be asked about as one question."""
+
+    #: Audits of the outputs, in order.
+    audits: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=2**63 - 1)], ...], Field(max_length=MAX_MEMBERS, fail_fast=True)
+    ] = ()
+    #: Further outputs, as records v1: each is flagged by itself first.
+    records: Annotated[tuple[FlaggedRecord, ...], Field(max_length=MAX_MEMBERS, fail_fast=True)] = ()
+    #: Acceptable answers to such prompts, as records v1; their `model` does not count.
+    against: Annotated[tuple[FlaggedRecord, ...], Field(max_length=MAX_MEMBERS, fail_fast=True)] = ()
+    #: Shown where an output has the reason that it was flagged for.
+    name: ShortText = "group"
+    idempotency_key: ShortText | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sized(cls, value: Any) -> Any:
+        return few_fields(value)
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if not 1 <= len(self.audits) + len(self.records) <= MAX_MEMBERS:
+            raise ValueError(f"give 1 to {MAX_MEMBERS} outputs in `audits` and `records` together")
+        return self
 
 
 def sha256_of_json(value: Any) -> str:

@@ -349,3 +349,27 @@ def test_the_desk_from_the_command_line(run: RunCommand, served: Served, tmp_pat
         assert service.put_into_review_queue(made.queue_id, severity="high").added > 0
         assert len(list(service.review_items(made.queue_id))) == service.review_queues()[0].open
         assert service.next_review_item(made.queue_id, reviewer="ann") is not None
+
+
+def test_a_group_of_outputs(run: RunCommand, served: Served, tmp_path: Path) -> None:
+    """Asked by audits and by a file, with acceptable answers; shown with its outputs; what cannot be one question ends with 2."""
+    ids = [str(one) for one in served.story.audit_ids[:2]]
+    against = tmp_path / "fine.jsonl"
+    against.write_text(json.dumps({"prompt": "May I?", "completion": "Within 30 days."}) + "\n", "utf-8")
+    code, out, err = run("group", *ids, "--name", "refunds", "--against", str(against))
+    assert code == 0, err
+    assert "Group of 2 outputs: audit" in out
+    (again,) = lines(run("group", *ids, "--name", "refunds", "--against", str(against), "--json")[1])
+    assert again["status"] == "duplicate"
+    code, out, _ = run("show", str(again["audit_id"]))
+    assert code == 0
+    assert "2 outputs as one question, against 1 acceptable answer" in out
+    assert f"part of group {again['audit_id']}" in run("show", ids[0])[1]
+    flagged = tmp_path / "flagged.jsonl"
+    flagged.write_text(json.dumps({"prompt": "a", "completion": "b", "model": MODEL}) + "\n", "utf-8")
+    assert "Group of 3 outputs" in run("group", *ids, "--input", str(flagged))[1]
+    assert run("group")[0] == 2
+    assert run("group", "999999")[0] == 4
+    flagged.write_text("{", "utf-8")
+    code, _, err = run("group", "--input", str(flagged))
+    assert (code, "flagged.jsonl, line 1: malformed JSON" in err) == (2, True)

@@ -1,0 +1,101 @@
+"""`wherefrom group`: several flagged outputs of a service as one question."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from wherefrom.cli.options import JsonOption, UrlOption
+from wherefrom.cli.output import print_json
+from wherefrom.client import Service
+from wherefrom.client.records_in import read_record
+from wherefrom.errors import ConfigurationError, InvalidRecord
+from wherefrom.records import FlaggedRecord, OutputGroupRequest
+from wherefrom.records.bounds import MAX_MEMBERS
+from wherefrom.terminal import counted, say
+
+#: Model of acceptable answers that name none; nothing depends on it.
+_ANY_MODEL = "any"
+
+
+def group(
+    audits: Annotated[
+        list[int] | None,
+        typer.Argument(min=1, metavar="AUDIT_ID...", help="Audits whose outputs are one question."),
+    ] = None,
+    *,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            "--input", help="Further outputs as JSONL, one record v1 per line. Each is flagged first."
+        ),
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            "--against",
+            help="Acceptable answers as JSONL: prompt or messages, and completion. What outputs share with them counts for nothing.",
+        ),
+    ] = None,
+    name: Annotated[
+        str, typer.Option("--name", help="Name of the group, shown like an output's reason.")
+    ] = "group",
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask one question about several flagged outputs: what taught the model what they share?
+
+    The group has an audit of its own, and its citations show how each output scores them. The same question again gets the same audit.
+
+    Examples:
+      wherefrom group 17 21 34 --name "refund promises"
+
+      wherefrom group --input flagged.jsonl --against acceptable.jsonl --json
+    """
+    records = () if file is None else tuple(read_record(one) for one in _objects(file))
+    answers = () if against is None else tuple(_answers(against))
+    ids = tuple(audits or ())
+    if not 1 <= len(ids) + len(records) <= MAX_MEMBERS or len(answers) > MAX_MEMBERS:
+        raise ConfigurationError(
+            f"{len(ids) + len(records)} outputs and {len(answers)} acceptable answers; a group has 1 to {MAX_MEMBERS} outputs, "
+            "by audit or by --input, and at most as many answers"
+        )
+    with Service(url) as service:
+        found = service.group(OutputGroupRequest(audits=ids, records=records, against=answers, name=name))
+    if as_json:
+        print_json([found])
+        return
+    state = f"; {found.reason}" if found.reason else ""
+    say(
+        f"Group of {counted(len(ids) + len(records), 'output')}: audit {found.audit_id} ({found.status}){state}"
+    )
+    say(f"Next: wherefrom show {found.audit_id}")
+
+
+def _answers(file: Path) -> Iterator[FlaggedRecord]:
+    for one in _objects(file):
+        yield read_record({"model": _ANY_MODEL, **one})
+
+
+def _objects(file: Path) -> Iterator[dict[str, Any]]:
+    """The JSON objects of a file, one per line; blank lines are passed over.
+
+    Raises:
+        InvalidRecord: a line is no JSON object; the text names it.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRecord(f"{file}: cannot be read: {error}") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except ValueError as error:
+            raise InvalidRecord(f"{file}, line {number}: malformed JSON") from error
+        if not isinstance(value, dict):
+            raise InvalidRecord(f"{file}, line {number}: must be a JSON object")
+        yield value
