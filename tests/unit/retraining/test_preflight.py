@@ -92,7 +92,7 @@ def test_what_is_missing_is_named(base: Path, adapter: Path, tmp_path: Path) -> 
 
 def test_the_cost_is_told_by_size_then_by_finished_trainings(tmp_path: Path) -> None:
     """An adapter takes less time and memory than whole weights; what was timed counts before any estimate."""
-    plain = {"runs": tmp_path, "threads": 2}
+    plain: dict[str, Any] = {"runs": tmp_path, "threads": 2}
     full = expected_cost(Recipe(epochs=2), _manifest(), **plain)
     lora = expected_cost(Recipe(epochs=2, lora=FITTING), _manifest(), **plain)
     assert (full.trainings, full.tokens, full.timed) == (TRAININGS, 100_000, False)

@@ -33,7 +33,7 @@ def _trained(folder: Path, *, adapters: dict[str, dict[str, Any]], **settings: A
     ]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = transformers.AutoModelForCausalLM.from_pretrained(
+        model: Any = transformers.AutoModelForCausalLM.from_pretrained(
             str(shared_micro_model()), local_files_only=True
         )
         for number, (name, config) in enumerate(adapters.items()):
