@@ -5,11 +5,13 @@
                     the model trained on all rows really generated for the demo's prompts
     plan.json       the halves in complementary pairs, which of them are trained again at a second seed, and the split of pairs and queries
                     into a part to choose on and a part to report on; written before any score was computed
+    citations.json  queries of the reporting half, drawn by a seed, with their first citations; refits.npz: losses of trainings without one of these rows
     losses.npz      the mean loss of every query under each trained model that is finished
 
     python -m benchmarks.deep_bank.train --work DIR             trains what losses.npz and DIR lack; may be stopped at any time
     python -m benchmarks.deep_bank.train --work DIR --collect   brings the finished models of DIR into losses.npz
     python -m benchmarks.deep_bank --work DIR [--variants]      scores every method and prints a table; choices are made on `--part choose` alone
+    python -m benchmarks.deep_bank.citations --work DIR         trains without the first citation of 16 queries, one row each, and says whether they are true
     python -m benchmarks.deep_bank.parts --work DIR             whether the blocks and kinds of layers that citations name matter to the outputs
 
 `proxies` holds what was measured on deep models before there was a bank: agreement with EK-FAC, known causes, ten refits without one source.

@@ -5,21 +5,22 @@
 Fixed before anything was scored or measured: which queries, drawn by a seed from the half to report on. Their first citation of the order shown, and BM25's first
 where it is another row, are written to `citations.json`. One training leaves out one row and measures all queries. For each citation the trainings without unrelated
 rows (of another subject or source, cited for other queries or for none) are the controls, so the noise of a base run cancels. Trainings are kept in DIR, and the
-command goes on where it was stopped. `--collect` takes what is finished by now, `--report` reads what is committed.
+command goes on where it was stopped. The same citations are also measured by the bank's halves (`halved`), which takes no training. `--collect` takes what is finished by now, `--report` reads what is committed.
 """
 
 import argparse
 import json
 import math
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
+from benchmarks.deep_bank.effects import Effect, effect_by_t, summary
+from benchmarks.deep_bank.halved import HalvedQuery
 from benchmarks.deep_bank.material import (
     FOLDER,
     RECIPE,
@@ -30,9 +31,10 @@ from benchmarks.deep_bank.material import (
     read_rows,
 )
 from benchmarks.deep_bank.scores import Bench, all_scores, asked_queries
-from benchmarks.deep_bank.signs import share
+from benchmarks.deep_bank.signs import finished_pairs, losses_of_all, share
+from benchmarks.deep_bank.train import LOSSES, load_losses
 from benchmarks.program import command, report, run
-from benchmarks.work_folder import claim_folder, save_arrays
+from benchmarks.work_folder import claim_folder, kept_scores, save_arrays
 from scripts.smollm2 import default_cache, ensure_base_model
 from wherefrom.atomic import write_text
 from wherefrom.attribution.attributor import LanguageAttributor
@@ -50,8 +52,8 @@ from wherefrom.retraining.training import token_rows
 #: Queries whose first citations are measured, rows left out that nothing cites, and the seed of both draws.
 QUERIES, CONTROLS, DRAW_SEED = 16, 4, 20_261_127
 SEEDS = (0, 1, 2)
-#: A citation stands out from this z on; of all pairs of a query and a row, those from this one on are held against the scores.
-OUT_Z, CLEAR_Z = 1.96, 3.0
+#: Of all pairs of a query and a row, effects from this z on are held against the scores.
+CLEAR_Z = 3.0
 CHOSEN, REFITS = FOLDER / "citations.json", FOLDER / "refits.npz"
 #: Scores whose signs and sizes are compared with what was measured.
 METHODS = ("adapter", "adapter, order shown", "activation", "bm25")
@@ -76,17 +78,8 @@ class Refits:
     losses: npt.NDArray[np.float64]
     #: By method, `[Q, G]`.
     scores: Mapping[str, Matrix]
-
-
-@dataclass(frozen=True)
-class Effect:
-    """What leaving one row out did to one query, beyond what leaving out unrelated rows did."""
-
-    nats: float
-    low: float
-    high: float
-    z: float
-    controls: int
+    #: `[Q]` under the model of all rows.
+    loss_of_all: npt.NDArray[np.float32]
 
 
 def main() -> None:
@@ -191,6 +184,7 @@ def collect(work: Path) -> None:
             losses[SEEDS.index(seed), place] = runs.losses(asked, [(row,)], seeds=[seed]).losses[0, 0]
     done = [place for place in range(len(rows)) if np.isfinite(losses[:, place]).any()]
     scores = all_scores(work, variants=False)
+    every = kept_scores(work, {"losses": lambda: {"all rows": losses_of_all(work)}})
     arrays = {f"score.{name}": scores[name][:, [rows[place] for place in done]] for name in METHODS}
     save_arrays(
         REFITS,
@@ -198,6 +192,7 @@ def collect(work: Path) -> None:
             "bank_sha256": bank_sha256(),
             "rows": np.array([rows[place] for place in done]),
             "losses": losses[:, done],
+            "loss_of_all": every["all rows"][0],
             **arrays,
         },
     )
@@ -221,7 +216,7 @@ def load() -> Refits:
     if str(arrays["bank_sha256"]) != bank_sha256():
         raise ConfigurationError(f"{REFITS} belongs to other rows, queries or recipe")
     scores = {name: arrays[f"score.{name}"] for name in METHODS}
-    return Refits(tuple(arrays["rows"].tolist()), arrays["losses"], scores)
+    return Refits(tuple(arrays["rows"].tolist()), arrays["losses"], scores, arrays["loss_of_all"])
 
 
 def effect_of(refits: Refits, *, row: int, query: int, related: Container[int]) -> Effect | None:
@@ -245,59 +240,72 @@ def effect_of(refits: Refits, *, row: int, query: int, related: Container[int]) 
     means = table.mean(axis=1)
     nats = float(own[seeds].mean() - means.mean())
     error = float(means.std(ddof=1)) * math.sqrt(1 + 1 / len(means))
-    half = float(special.stdtrit(len(means) - 1, 0.975)) * error
-    z = math.copysign(-float(special.ndtri(special.stdtr(len(means) - 1, -abs(nats) / error))), nats)
-    return Effect(nats, nats - half, nats + half, z, len(means))
+    return effect_by_t(nats, error, len(means) - 1)
 
 
 def figures(refits: Refits, chosen: Sequence[Chosen], queries: Sequence[BankQuery]) -> dict[str, Any]:
-    """Share that stands out, signs, and agreement of scores with what was measured."""
+    """Share that stands out, signs, and agreement of scores with what was measured, by refits and by the bank's halves."""
     sources = [row.source for row in read_rows()]
+    #: Rows of each query's own subject or source, which are no controls of it.
+    related = [{row for row, source in enumerate(sources) if source == one.source} for one in queries]
 
-    def measured(row: int, query: int) -> Effect | None:
-        related = {place for place, source in enumerate(sources) if source == queries[query].source}
-        return effect_of(refits, row=row, query=query, related=related)
+    def refitted(row: int, query: int) -> Effect | None:
+        if row not in refits.rows:
+            return None
+        return effect_of(refits, row=row, query=query, related=related[query])
 
-    shown, other, unrelated = [], [], []
-    for one in chosen:
-        for row, kept in ((one.shown, shown), (one.bm25, other)):
-            if (
-                row in refits.rows
-                and (kept is shown or row != one.shown)
-                and (found := measured(row, one.query))
-            ):
-                kept.append(found)
-        strangers = [row for row in refits.rows if sources[row] != queries[one.query].source]
-        unrelated += [found for row in strangers if (found := measured(row, one.query))]
     pairs = {
         (query, place): found
         for query in range(len(queries))
         for place, row in enumerate(refits.rows)
-        if (found := measured(row, query))
+        if (found := refitted(row, query))
     }
+    plan = read_plan()
+    kept, losses = finished_pairs(plan, load_losses(plan, LOSSES), None)
+
+    halves = {
+        one.query: HalvedQuery.of(
+            kept, losses[:, one.query], loss_of_all=float(refits.loss_of_all[one.query])
+        )
+        for one in chosen
+    }
+
+    def halved(row: int, query: int) -> Effect:
+        return halves[query].effect(row)
+
     return {
         "trainings": int(np.isfinite(refits.losses[:, :, 0]).sum()),
         "seeds": int(np.isfinite(refits.losses).any(axis=(1, 2)).sum()),
         "rows": len(refits.rows),
-        "citations": {
-            "first of the order shown": _summary(shown),
-            "BM25's first, where it is another": _summary(other),
-            "unrelated rows": _summary(unrelated),
-        },
+        "pairs": len(kept) // 2,
+        "refits": _citations(chosen, related, refitted, rows=refits.rows),
+        "halves": _citations(chosen, related, halved, rows=range(len(sources))),
         "agreement": {name: _agreement(refits.scores[name], pairs) for name in METHODS},
     }
 
 
-def _summary(effects: Sequence[Effect]) -> dict[str, Any]:
-    out = [one for one in effects if abs(one.z) > OUT_Z]
-    return {
-        "n": len(effects),
-        "stand_out": share([one.z > OUT_Z for one in effects]),
-        "either_way": len(out),
-        "positive_of_those": share([one.nats > 0 for one in out]),
-        "positive": share([one.nats > 0 for one in effects]),
-        "median_nats": float(np.median([one.nats for one in effects])) if effects else None,
+def _citations(
+    chosen: Sequence[Chosen],
+    related: Sequence[Container[int]],
+    measured: Callable[[int, int], Effect | None],
+    *,
+    rows: Sequence[int],
+) -> dict[str, Any]:
+    """What the first citations come to, and rows that have nothing to do with the query."""
+    shown = [measured(one.shown, one.query) for one in chosen]
+    other = [measured(one.bm25, one.query) for one in chosen if one.bm25 != one.shown]
+    unrelated = [
+        measured(row, one.query)
+        for one in chosen
+        for row in rows
+        if row not in related[one.query] and row not in (one.shown, one.bm25)
+    ]
+    named = {
+        "first of the order shown": shown,
+        "BM25's first, where it is another": other,
+        "unrelated rows": unrelated,
     }
+    return {name: summary([one for one in effects if one is not None]) for name, effects in named.items()}
 
 
 def _agreement(scores: Matrix, pairs: Mapping[tuple[int, int], Effect]) -> dict[str, Any]:
@@ -318,21 +326,21 @@ def _agreement(scores: Matrix, pairs: Mapping[tuple[int, int], Effect]) -> dict[
 def table(result: dict[str, Any]) -> list[str]:
     """Lines for people."""
     columns = [
-        Column("left out", 36, left=True), Column("n", 5), Column("z > 1.96", 10, ".2f"), Column("95 %", 12, ".2f"), Column("|z| > 1.96", 12),
+        Column("left out", 44, left=True), Column("n", 5), Column("z > 1.96", 10, ".2f"), Column("95 %", 12, ".2f"), Column("|z| > 1.96", 12),
         Column("positive of those", 19, ".2f"), Column("positive, all", 15, ".2f"), Column("95 %", 12, ".2f"), Column("median nats", 13, "+.4f"),
     ]  # fmt: skip
     rows = [
         (
-            name, one["n"], one["stand_out"]["value"], one["stand_out"]["interval"], one["either_way"], one["positive_of_those"]["value"],
+            f"{how}: {name}", one["n"], one["stand_out"]["value"], one["stand_out"]["interval"], one["either_way"], one["positive_of_those"]["value"],
             one["positive"]["value"], one["positive"]["interval"], one["median_nats"],
         )
-        for name, one in result["citations"].items()
+        for how in ("refits", "halves") for name, one in result[how].items()
     ]  # fmt: skip
     signs = [
         f"{name}: {one['signs']['n']} effects with |z| > {CLEAR_Z:g}, signs agree {_percent(one['signs'])}; Spearman with all effects {_number(one['spearman'])}"
         for name, one in result["agreement"].items()
     ]
-    told = f"{result['trainings']} trainings without one row each: {result['rows']} rows, {result['seeds']} seeds"
+    told = f"{result['trainings']} trainings without one row each: {result['rows']} rows, {result['seeds']} seeds; {result['pairs']} pairs of halves"
     return [told, *lines(columns, rows), *signs]
 
 

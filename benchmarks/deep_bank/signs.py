@@ -174,10 +174,10 @@ def taken_in(differences: Floats, signs: Floats) -> dict[int, tuple[float, float
         if 2 * students_t.sf(t[best], freedom) * (rows - len(chosen)) > ALPHA:
             break
         chosen.append(best)
-    return _fit(differences, signs, chosen)
+    return fit(differences, signs, chosen)
 
 
-def _fit(differences: Floats, signs: Floats, chosen: Sequence[int]) -> dict[int, tuple[float, float]]:
+def fit(differences: Floats, signs: Floats, chosen: Sequence[int]) -> dict[int, tuple[float, float]]:
     """Least squares over the rows that were taken in."""
     if not chosen:
         return {}

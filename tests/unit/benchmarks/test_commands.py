@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[3]
 COMMANDS = (
     "calibration",
     "deep_bank",
+    "deep_bank.citations",
     "deep_bank.outputs",
     "deep_bank.parts",
     "deep_bank.proxies",

@@ -1,0 +1,44 @@
+"""A measured effect of one row on one query, and what many of them come to."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import special
+
+from benchmarks.deep_bank.signs import share
+
+#: An effect stands out from this z on.
+OUT_Z = 1.96
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What leaving one row out did to one query, beyond what is usual for rows; its interval leaves 0 out where abs(z) > 1.96."""
+
+    nats: float
+    low: float
+    high: float
+    z: float
+
+
+def effect_by_t(nats: float, error: float, freedom: int) -> Effect:
+    """An effect with the interval, and the z, of a t-test."""
+    half = float(special.stdtrit(freedom, 0.975)) * error
+    z = -float(special.ndtri(special.stdtr(freedom, -abs(nats) / error)))
+    return Effect(nats, nats - half, nats + half, math.copysign(z, nats))
+
+
+def summary(effects: Sequence[Effect]) -> dict[str, Any]:
+    """How many stand out, and their signs."""
+    out = [one for one in effects if abs(one.z) > OUT_Z]
+    return {
+        "n": len(effects),
+        "stand_out": share([one.z > OUT_Z for one in effects]),
+        "either_way": len(out),
+        "positive_of_those": share([one.nats > 0 for one in out]),
+        "positive": share([one.nats > 0 for one in effects]),
+        "median_nats": float(np.median([one.nats for one in effects])) if effects else None,
+    }
