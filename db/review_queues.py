@@ -1,6 +1,6 @@
 """Review queues: made, filled by their rule or by hand, closed. `db.review_work` has what people do in them.
 
-Only audits that have ended enter: before that there is nothing to judge. An audit enters a queue once; its row stays when it is taken
+Only answered audits enter: the others have no citations to judge. An audit enters a queue once; its row stays when it is taken
 out, so neither the rule nor a hand brings it in again.
 """
 
@@ -50,7 +50,8 @@ COUNTED_ITEMS = 10_000
 CHUNK = 500
 #: Audits that ended this long before the last look are looked at again: their transaction may have committed after it, seconds.
 OVERLAP_S = 900.0
-ENDED = tuple(state for state in AuditState if not state.is_open)
+#: Others have no citations to judge.
+ANSWERED = tuple(state for state in AuditState if state.is_answered)
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ def add_member(db: Database, queue_id: int, person_id: int, *, by: int | None) -
 
 
 def fill(db: Database, queue_id: int) -> int:
-    """Apply the rule of a queue to what has ended since the last time; how many audits entered.
+    """Apply the rule of a queue to what was answered since the last time; how many audits entered.
 
     Raises:
         NotFound: there is no such queue.
@@ -189,9 +190,11 @@ def fill_all(db: Database) -> int:
 
 
 def preview(db: Database, filters: AuditFilter, *, most: int) -> int:
-    """How many audits match a filter and have ended; `most` where there are as many or more."""
+    """How many answered audits match a filter; `most` where there are as many or more."""
     rows = (
-        select_audits(literal(1).label("one")).where(*conditions(filters), Audit.state.in_(ENDED)).limit(most)
+        select_audits(literal(1).label("one"))
+        .where(*conditions(filters), Audit.state.in_(ANSWERED))
+        .limit(most)
     )
     with db.reading() as session:
         return session.scalar(select(func.count()).select_from(rows.subquery())) or 0
@@ -205,7 +208,7 @@ def put_in(
     Args:
         db: The database.
         queue_id: The queue.
-        filters: Which audits; only those that have ended enter.
+        filters: Which audits; only answered ones enter.
         by: Who does it.
         assign_to: Who is to judge them; nobody where it is None.
 
@@ -265,7 +268,7 @@ def _candidates(queue_id: int, wanted: Sequence[Any], *, after: int) -> AnySelec
         select_audits(
             Audit.id, Audit.priority, FlaggedOutput.model, FlaggedText.turns, FlaggedText.completion
         )
-        .where(*wanted, Audit.state.in_(ENDED), Audit.id > after, ~present)
+        .where(*wanted, Audit.state.in_(ANSWERED), Audit.id > after, ~present)
         .order_by(Audit.id)
         .limit(CHUNK)
     )

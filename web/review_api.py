@@ -61,7 +61,7 @@ class QueueRequest(QueueDraft):
 
     rule: FilterQuery | None = Field(
         default=None,
-        description="Audits that enter by themselves once they have ended; without it, audits are put in by hand.",
+        description="Audits that enter by themselves once they are answered; without it, audits are put in by hand.",
     )
 
     def to_draft(self) -> QueueDraft:

@@ -61,7 +61,7 @@ def queue_create(
     url: UrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a review queue; the filters are its rule, and without filters every audit enters once it has ended.
+    """Make a review queue; the filters are its rule, and without filters every audit enters once it is answered.
 
     Examples:
       wherefrom queue-create refunds --reason refund_promise --order severity

@@ -53,7 +53,7 @@ class QueueDraft(Frozen):
     name: QueueName = Field(description="Name of the queue, unique for ever.", examples=["refunds"])
     rule: AuditFilter | None = Field(
         default=None,
-        description="Audits that enter by themselves once they have ended; without it, audits are put in by hand.",
+        description="Audits that enter by themselves once they are answered; without it, audits are put in by hand.",
     )
     order: QueueOrder = Field(default=QueueOrder.OLDEST, description="Order in which it is worked off.")
     reviewers: int = Field(default=1, ge=1, le=5, description="How many people judge each audit.")
@@ -103,6 +103,6 @@ class PersonProgress(Frozen):
 class Added(Frozen):
     """What became of audits that were put into a queue."""
 
-    matched: int = Field(description="Audits that match and have ended.")
+    matched: int = Field(description="Answered audits that match.")
     added: int
     assigned: int = 0
