@@ -59,8 +59,11 @@ def test_what_was_taken_out_stays_out(db: Database, bundle_id: int) -> None:
     assert review_queues.fill(db, queue_id) == 0
     assert review_queues.put_in(db, queue_id, ALL, by=None).added == 0
     assert (audits_of(db, queue_id), audits_of(db, queue_id, ItemState.REMOVED)) == ([], [audit_id])
+    with db.writing() as session:
+        review_work.mark_finished(session, item.item_id, person(db), finished=True)
+    assert audits_of(db, queue_id, ItemState.REMOVED) == [audit_id]
     review_work.restore(db, item.item_id, by=None)
-    assert audits_of(db, queue_id) == [audit_id]
+    assert audits_of(db, queue_id, ItemState.DONE) == [audit_id]
 
 
 @pytest.mark.parametrize("dedupe", [True, False])
