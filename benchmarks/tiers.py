@@ -123,7 +123,9 @@ def _heads(
     if path is None:
         return heads.exact, heads.effect, heads.shown
     exact = [
-        effect_over_corpus(bundle, heads.influence[row], heads.bm25[row], ekfac=path.balanced[row].numpy())
+        effect_over_corpus(
+            bundle, queries[row], heads.influence[row], heads.bm25[row], ekfac=path.balanced[row].numpy()
+        )
         for row in range(len(queries))
     ]
     pipeline = [

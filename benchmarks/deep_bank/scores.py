@@ -60,7 +60,7 @@ def order_shown(found: Mapping[str, Matrix]) -> dict[str, Matrix]:
     for form in FORMS:
         weights = ADAPTER_WEIGHTS if reads_adapter(form) else FusionWeights()
         shown[f"{form}, order shown"] = standardised_sum(
-            [found[form], found["bm25"], found["similarity"]],
+            [found.get(f"{form}, net", found[form]), found["bm25"], found["similarity"]],
             [weights.influence, weights.bm25, weights.similarity],
         )
     return shown

@@ -1,6 +1,7 @@
 """A bundle of the form `adapter` from end to end: built, opened, attributed, explained."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from wherefrom.attribution.cores import CoreStore, cores_of
 from wherefrom.attribution.corpus import ReadAs, Turns
 from wherefrom.attribution.explanation.modules import USUAL_SHARES
 from wherefrom.attribution.factors import Factors
+from wherefrom.attribution.fusion import FusionWeights, ShownParts, fuse
 from wherefrom.attribution.groups import read_groups
 from wherefrom.attribution.kernel import kernel_norms, segment_sum, token_kernel
 from wherefrom.attribution.models.files import ModelFolders
@@ -41,6 +43,7 @@ from wherefrom.attribution.offline import (
     signals_of_all,
 )
 from wherefrom.attribution.query import ReadQuery
+from wherefrom.attribution.row_curvature import RowCurvature
 from wherefrom.attribution.whitening import ADAPTER_DAMPING, SecondMoments, Whitener
 from wherefrom.errors import BundleCorrupt, ConfigurationError
 from wherefrom.records import Span, carried_by
@@ -129,6 +132,33 @@ def test_citations_carry_the_exact_score_and_spans(bundle: Bundle, signals: list
     own = answers[3].citations[0]
     assert own.example.row == 0
     assert sum(span.share for span in own.spans) > 0.2
+
+
+def test_the_order_shown_takes_out_what_rows_share(bundle: Bundle, signals: list[ReadQuery]) -> None:
+    """The net score of every candidate by the curvature that the build wrote; order and effect follow it, sign and influence do not."""
+    engine = LanguageAttributor(bundle)
+    norms = np.asarray(bundle.store.norms)
+    curvature = RowCurvature.fit(np.asarray(bundle.vectors), norms)
+    alone = FusionWeights(influence=1.0, bm25=0.0, similarity=0.0, length=0.0)
+    for query in signals:
+        scores = engine.score(query).scores
+        rows = scores.candidates.rows
+        net = curvature.net(scores.influence, query.signals.projected, np.asarray(bundle.vectors[rows]))
+        expected = net * norms[rows] * float(query.signals.norm)
+        np.testing.assert_allclose(scores.net, expected, rtol=1e-4, atol=1e-5 * float(query.signals.norm))
+        assert not np.allclose(scores.net, scores.magnitude)
+        parts = ShownParts(scores.net, scores.candidates.bm25, scores.similarity, bundle.store.lengths(rows))
+        np.testing.assert_allclose(scores.shown, fuse(parts, bundle.weights), atol=1e-4)
+        assert fuse(parts, alone).argmax() == expected.argmax()
+
+
+def test_a_bundle_from_before_the_curvature_orders_by_influence(
+    bundle: Bundle, signals: list[ReadQuery]
+) -> None:
+    """Without the file, everything is as it was."""
+    engine = LanguageAttributor(replace(bundle, curvature=None))
+    scores = engine.score(signals[0]).scores
+    np.testing.assert_allclose(scores.net, scores.magnitude, rtol=1e-5)
 
 
 def test_parts_of_the_model_add_up_to_the_influence(bundle: Bundle, signals: list[ReadQuery]) -> None:

@@ -42,7 +42,7 @@ from wherefrom.attribution.query import (
     contrast,
 )
 from wherefrom.attribution.retrieval.candidates import Sought, find_candidates
-from wherefrom.attribution.retrieval.index import Rows
+from wherefrom.attribution.retrieval.index import Rows, Vectors
 from wherefrom.errors import ConfigurationError, InvalidRecord, UnusableModel
 from wherefrom.records import Attribution, Query, QueryGroup
 
@@ -207,13 +207,20 @@ class LanguageAttributor:
     def _scores(self, query: ReadQuery | ReadGroup, count: int | None) -> CandidateScores:
         bundle, signals = self._bundle, query.signals
         candidates = find_candidates(
-            Sought(signals.projected, signals.pooled, query.texts, signals.encoded),
+            Sought(
+                signals.projected,
+                signals.pooled,
+                query.texts,
+                signals.encoded,
+                nearest=self._nearest(signals),
+            ),
             bundle.indexes,
             count=count or bundle.manifest.parameters.candidates,
         )
         rows = candidates.rows
         magnitude = bundle.store.scores(signals.factors, rows)[0].numpy()
         influence = magnitude / np.maximum(float(signals.norm) * bundle.store.norms[rows], 1e-20)
+        net = bundle.net_influence(influence, signals.projected, rows) * bundle.store.norms[rows]
         similarity = bundle.pooled[rows] @ signals.pooled
         lengths = bundle.store.lengths(rows)
         near = None
@@ -221,20 +228,22 @@ class LanguageAttributor:
             near = bundle.encoded.vectors[rows] @ signals.encoded
         full = self._full_tier(query, rows) if isinstance(query, ReadQuery) else None
         parts = EffectScoreParts(
-            magnitude=magnitude,
+            magnitude=net,
             tokens=lengths,
             bm25=candidates.bm25,
             ekfac=None if full is None else full.balanced[0].numpy(),
         )
         retrieval = bundle.vectors[rows] @ signals.projected
+        ordered = influence if bundle.curvature is None else net
         return CandidateScores(
             candidates=candidates,
             influence=influence,
             magnitude=magnitude,
+            net=net * float(signals.norm),
             retrieval=retrieval,
             similarity=similarity,
             encoder=near,
-            shown=fuse(ShownParts(influence, candidates.bm25, similarity, lengths, near), bundle.weights),
+            shown=fuse(ShownParts(ordered, candidates.bm25, similarity, lengths, near), bundle.weights),
             effect=effect_scores(parts, midpoint=bundle.manifest.parameters.midpoint),
             ekfac=None if full is None else full.cosine[0].numpy(),
             noise=Noise.of(
@@ -243,6 +252,11 @@ class LanguageAttributor:
                 error=spread_of(influence - retrieval),
             ),
         )
+
+    def _nearest(self, signals: QuerySignals) -> Vectors:
+        """The vector whose nearest rows are likely to lead the order shown."""
+        curvature = self._bundle.curvature
+        return signals.projected if curvature is None else curvature.sought(signals.projected)
 
     def _full_tier(self, query: ReadQuery, rows: Rows) -> PathScores | None:
         """EK-FAC of an important query with its candidates; not of a difference between two answers."""

@@ -108,6 +108,8 @@ class CandidateScores:
     candidates: Candidates
     influence: Scores
     magnitude: Scores
+    #: The magnitude without what the rows share (`row_curvature`), where the bundle holds their curvature; the magnitude itself elsewhere.
+    net: Scores
     retrieval: Scores
     similarity: Scores
     #: Cosine of the sentence encoder, where the bundle has one.

@@ -70,10 +70,22 @@ def projected_scores(bundle: Bundle, queries: Sequence[ReadQuery]) -> Matrix:
 def form_scores(bundle: Bundle, queries: Sequence[ReadQuery]) -> dict[str, Matrix]:
     """Scores of a bundle's form by name: every pair exact, and as the projection estimates it."""
     form = bundle.manifest.parameters.form
-    return {
+    found = {
         form: exact_scores(bundle, queries, silent),
         f"{form}, projected": projected_scores(bundle, queries),
     }
+    if bundle.curvature is None:
+        return found
+    return found | {f"{name}, net": net_scores(bundle, queries, one) for name, one in found.items()}
+
+
+def net_scores(bundle: Bundle, queries: Sequence[ReadQuery], cosines: Matrix) -> Matrix:
+    """Influence without what the rows of the corpus share, as the order shown takes it, `[Q, N]` up to a factor of each query."""
+    found = [
+        bundle.net_influence(row, one.signals.projected, slice(None)) * bundle.store.norms
+        for one, row in zip(queries, cosines, strict=True)
+    ]
+    return np.stack(found)
 
 
 def baseline_scores(bundle: Bundle, queries: Sequence[ReadQuery]) -> dict[str, Matrix]:
@@ -117,16 +129,20 @@ def heads_without_full_tier(bundle: Bundle, asked: Sequence[ScoredQuery], progre
     projected = projected_scores(bundle, asked)
     stored = stored_influence(projected, asked)
     exact, effect = (
-        np.stack([effect_over_corpus(bundle, *row) for row in zip(cosines, bm25, strict=True)])
+        np.stack(
+            [effect_over_corpus(bundle, one, *row) for one, *row in zip(asked, cosines, bm25, strict=True)]
+        )
         for cosines in (influence, stored)
     )
     return Heads(influence, exact, effect, order_shown(projected, asked), bm25)
 
 
-def effect_over_corpus(bundle: Bundle, cosines: Row, bm25: Row, *, ekfac: Row | None = None) -> Row:
+def effect_over_corpus(
+    bundle: Bundle, query: ReadQuery, cosines: Row, bm25: Row, *, ekfac: Row | None = None
+) -> Row:
     """Effect head of one query over the whole corpus, `[N]`; the query's norm is the same for all examples and drops out."""
     parts = EffectScoreParts(
-        magnitude=cosines * bundle.store.norms,
+        magnitude=bundle.net_influence(cosines, query.signals.projected, slice(None)) * bundle.store.norms,
         tokens=bundle.store.lengths(np.arange(len(bundle.store))),
         bm25=bm25,
         ekfac=ekfac,

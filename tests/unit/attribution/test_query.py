@@ -36,7 +36,16 @@ def scores() -> CandidateScores:
     """Two candidates."""
     one = np.zeros(2, dtype=np.float32)
     return CandidateScores(
-        Candidates(np.arange(2), one), one, one, one, one, encoder=None, shown=one, effect=one, ekfac=None
+        Candidates(np.arange(2), one),
+        one,
+        one,
+        one,
+        one,
+        one,
+        encoder=None,
+        shown=one,
+        effect=one,
+        ekfac=None,
     )
 
 

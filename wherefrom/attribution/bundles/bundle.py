@@ -42,6 +42,7 @@ from wherefrom.attribution.retrieval.index import (
 )
 from wherefrom.attribution.retrieval.lexical import LexicalIndex
 from wherefrom.attribution.retrieval.pooling import Pooling
+from wherefrom.attribution.row_curvature import RowCurvature
 from wherefrom.attribution.stored import ExampleStore, Projects, open_features
 from wherefrom.attribution.whitening import Whitener
 from wherefrom.errors import BundleCorrupt, BundleMismatch
@@ -65,6 +66,8 @@ class Bundle:
     projection: Projects
     #: `[N, P]` projected vectors of the corpus, memory-mapped.
     vectors: Vectors
+    #: What rows share is taken out of the influence by it, in the forms that read an adapter.
+    curvature: RowCurvature | None
     #: `[N, D]` what similarity compares (`retrieval.pooling`), memory-mapped.
     pooled: Vectors
     pooling: Pooling
@@ -85,6 +88,12 @@ class Bundle:
         """What the first stage searches."""
         encoded = None if self.encoded is None else self.encoded.index
         return Indexes(self.index, self.similarity, self.lexical, encoded)
+
+    def net_influence(self, cosines: Vectors, projected: Vectors, rows: Rows | slice) -> Vectors:
+        """Influence `[K]` of rows on a query with this projected vector, without what the rows of the corpus share; as it was where the bundle does not know that."""
+        if self.curvature is None:
+            return cosines
+        return self.curvature.net(cosines, projected, self.vectors[rows])
 
     @property
     def weights(self) -> FusionWeights:
@@ -144,6 +153,7 @@ def open_bundle(
         modules=_modules(reader, store, path),
         projection=projection,
         vectors=vectors,
+        curvature=RowCurvature.load(features),
         pooled=pooled,
         pooling=Pooling.load(features).to(language.device),
         index=_index(
