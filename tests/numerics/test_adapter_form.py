@@ -138,7 +138,10 @@ def test_the_order_shown_takes_out_what_rows_share(bundle: Bundle, signals: list
     """The net score of every candidate by the curvature that the build wrote; order and effect follow it, sign and influence do not."""
     engine = LanguageAttributor(bundle)
     norms = np.asarray(bundle.store.norms)
-    curvature = RowCurvature.fit(np.asarray(bundle.vectors), norms)
+    size = bundle.manifest.projection
+    curvature = RowCurvature.fit(
+        np.asarray(bundle.vectors), norms, numbers=size.groups * size.rank_a * size.rank_b
+    )
     alone = FusionWeights(influence=1.0, bm25=0.0, similarity=0.0, length=0.0)
     for query in signals:
         scores = engine.score(query).scores

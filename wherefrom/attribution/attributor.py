@@ -42,7 +42,7 @@ from wherefrom.attribution.query import (
     contrast,
 )
 from wherefrom.attribution.retrieval.candidates import Sought, find_candidates
-from wherefrom.attribution.retrieval.index import Rows, Vectors
+from wherefrom.attribution.retrieval.index import Rows
 from wherefrom.errors import ConfigurationError, InvalidRecord, UnusableModel
 from wherefrom.records import Attribution, Query, QueryGroup
 
@@ -207,13 +207,7 @@ class LanguageAttributor:
     def _scores(self, query: ReadQuery | ReadGroup, count: int | None) -> CandidateScores:
         bundle, signals = self._bundle, query.signals
         candidates = find_candidates(
-            Sought(
-                signals.projected,
-                signals.pooled,
-                query.texts,
-                signals.encoded,
-                nearest=self._nearest(signals),
-            ),
+            Sought(signals.projected, signals.pooled, query.texts, signals.encoded),
             bundle.indexes,
             count=count or bundle.manifest.parameters.candidates,
         )
@@ -252,11 +246,6 @@ class LanguageAttributor:
                 error=spread_of(influence - retrieval),
             ),
         )
-
-    def _nearest(self, signals: QuerySignals) -> Vectors:
-        """The vector whose nearest rows are likely to lead the order shown."""
-        curvature = self._bundle.curvature
-        return signals.projected if curvature is None else curvature.sought(signals.projected)
 
     def _full_tier(self, query: ReadQuery, rows: Rows) -> PathScores | None:
         """EK-FAC of an important query with its candidates; not of a difference between two answers."""

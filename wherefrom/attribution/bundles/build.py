@@ -316,7 +316,8 @@ class _Build:
         np.save(self._bundle / "features" / "vectors.npy", vectors.numpy())
         if reads_adapter(self._parameters.form):
             norms = np.load(self._bundle / "features" / "norms.npy", allow_pickle=False)
-            RowCurvature.fit(vectors.numpy(), norms).save(self._bundle / "features")
+            numbers = entry.groups * entry.rank_a * entry.rank_b
+            RowCurvature.fit(vectors.numpy(), norms, numbers=numbers).save(self._bundle / "features")
         folder = self._bundle / "index"
         folder.mkdir()
         np.save(folder / ORIGINALS, self._originals)

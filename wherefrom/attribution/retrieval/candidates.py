@@ -1,6 +1,6 @@
 """First stage: which training examples the exact form should look at.
 
-Four lists are merged, five with a sentence encoder: nearest in projected space (proponents; to what the rows do not share, where the bundle knows that), nearest to the negated vector (opponents are not near the
+Four lists are merged, five with a sentence encoder: nearest in projected space (proponents), nearest to the negated vector (opponents are not near the
 query), most similar hidden states, best BM25, nearest in the encoder's space. The projection gets most places, because it alone approximates the exact score; the others bring known
 causes that the projection loses.
 """
@@ -38,8 +38,6 @@ class Sought:
     pooled: Vectors  # [D], centred unit mean hidden state
     texts: tuple[str, ...]  # prompt and completion, for BM25; of a group, those of each member
     encoded: Vectors | None = None  # [E], where the bundle has a sentence encoder
-    #: `[P]`, whose nearest rows are sought first; the projected query itself where None.
-    nearest: Vectors | None = None
 
 
 @dataclass(frozen=True)
@@ -59,9 +57,7 @@ def find_candidates(query: Sought, indexes: Indexes, *, count: int) -> Candidate
     bm25 = mean_over_texts(indexes.lexical, query.texts)
     best = np.argsort(-bm25, kind="stable")[:count]
     lists = {
-        "projection": indexes.projected.search(
-            query.projected if query.nearest is None else query.nearest, count
-        )[0],
+        "projection": indexes.projected.search(query.projected, count)[0],
         "opponents": indexes.projected.search(-query.projected, count)[0],
         "similarity": indexes.similarity.search(query.pooled, count)[0],
         "bm25": best[bm25[best] > 0],
