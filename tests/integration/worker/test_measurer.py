@@ -6,7 +6,7 @@ import threading
 import pytest
 from sqlalchemy import func, select, text
 
-from db import catalogue, group_measurements, intake, measurements, reader
+from db import catalogue, group_measurements, intake, measurements, measuring_checks, reader
 from db.audit_queue import AuditQueue, Finished
 from db.measurement_queue import MeasurementQueue
 from db.models import Measurement, TrailEvent
@@ -42,6 +42,7 @@ from worker.hints import MeasureHintSender
 from worker.liveness import LOADING_S
 from worker.measurer import MeasurerWatchdog
 from worker.measurer_runtime import MeasurerRuntime
+from worker.measuring_check import check_active_bundles
 
 pytestmark = pytest.mark.redis
 
@@ -329,6 +330,23 @@ def real(measuring, database, tmp_path, client, parts):  # noqa: PLR0917 - fixtu
     )
     AuditQueue(database).finish([Finished(taken.audits[0], answer, 0.1)])
     return settings, bundle_id, taken.audits[0].audit_id
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_measurer_checks_its_bundles_when_it_starts(real, database, tmp_path):
+    """What it finds is there for the web process: the cost of a measurement, or why there can be none; a meter says the same."""
+    settings, bundle_id, audit_id = real
+    check_active_bundles(database, settings)
+    found = measuring_checks.of_audit(database, audit_id)
+    assert (found.code, found.cost.trainings) == (None, 15)
+    assert found.cost.seconds > 0
+    lost = settings.model_copy(update={"base_model_dir": tmp_path / "nowhere"})
+    check_active_bundles(database, lost)
+    found = measuring_checks.of_audit(database, audit_id)
+    assert (found.code, found.cost) == ("configuration", None)
+    assert "nowhere: no model" in found.reason
+    with pytest.raises(ConfigurationError, match="nowhere: no model"):
+        load_engine(lost).open_meter(catalogue.bundle_by_id(database, bundle_id))
 
 
 #: Passes over the corpus per training; one measurement is fifteen trainings.
