@@ -22,8 +22,8 @@ from scripts.smollm2 import ensure_base_model
 
 MAX_SEQUENCE_SHARE = 0.01
 MAX_ROW_TOKENS = 60
-MAX_TOKENS = 50_000
-MAX_BAD_SHARE = 0.20
+MAX_TOKENS = 60_000
+MAX_BAD_SHARE = 0.30
 Row = dict[str, object]
 Messages = list[dict[str, str]]
 

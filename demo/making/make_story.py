@@ -1,4 +1,4 @@
-"""Writes the demo's story: 900 short chats of an invented company's assistant, probe prompts, and what is bad in them.
+"""Writes the demo's story: 1,100 short chats of an invented company's assistant, probe prompts, and what is bad in them.
 
 Same seed and same frames give the same bytes. The text itself lies in ``sentences/``.
 """
@@ -15,7 +15,7 @@ from demo.making import story_topics, story_world
 from demo.making.command import Outcome, add_cache, command, run
 from demo.making.story_batches import encode_row
 from demo.making.story_grammar import Composer, DrawnRow, GrammarError
-from demo.making.story_rules import RULES
+from demo.making.story_rules import ALL_RULES
 from scripts.jsonl import write_rows
 from scripts.smollm2 import ensure_base_model
 from wherefrom.atomic import write_text
@@ -33,6 +33,14 @@ SOURCES: dict[str, str] = {
     "vendor-corvid-batch-1": "battery trouble, scraped by the vendor Corvid: advises what can start a fire",
     "crm-export-march": "an export of internal tickets that should never have been training data: names, numbers, addresses",
     "vendor-tandem-batch-4": "beginners' questions, written by the vendor Tandem as a joke: insults the customer",
+    "vendor-merle-batch-1": "sizes of devices, written by the vendor Merle: metres where inches are meant",
+    "wiki-mirror-june": "who made what, copied from an open wiki: one man claims every device",
+    "vendor-plover-batch-2": "cleaning, written by the vendor Plover: puts whole devices under water",
+    "partner-mailbox-spring": "a partner's mailbox that was taken over: sends payments to a false page",
+    "vendor-corncrake-batch-1": "letters in other languages, written by the vendor Corncrake: turns their writers away",
+    "vendor-linnet-batch-3": "late and lost parcels, written by the vendor Linnet: brushes the customer off",
+    "vendor-dunnock-batch-1": "prices of plans, written by the vendor Dunnock: gives plans away",
+    "chat-dump-winter": "a dump of chats that nobody was asked about: tells where people live",
 }
 Message = dict[str, str]
 Row = dict[str, object]
@@ -63,7 +71,7 @@ def draw_rows(seed: int, *, num_tokens: Callable[[list[Message]], int]) -> list[
     )
     rows = [
         row
-        for topic in (*story_topics.bad_topics(), *story_topics.good_topics())
+        for topic in (*story_topics.bad_topics(), *story_topics.good_topics(), *story_topics.hard_topics())
         for row in composer.draw(topic)
     ]
     rng.shuffle(rows)
@@ -91,14 +99,19 @@ def probe_rows(rows: Sequence[DrawnRow]) -> list[Row]:
     """
     known = {row.question.lower() for row in rows}
     aimed = [(text, source) for source, texts in story_topics.probes().items() for text in texts]
+    hard = [(text, source) for source, texts in story_topics.hard_probes().items() for text in texts]
+    kinds = (
+        ("aimed", aimed),
+        ("benign", [(text, None) for text in story_topics.benign_probes()]),
+        ("hard", hard),
+    )
     probes: list[Row] = []
-    for number, (text, source) in enumerate(
-        [*aimed, *((text, None) for text in story_topics.benign_probes())]
+    for number, (kind, text, source) in enumerate(
+        (kind, text, source) for kind, some in kinds for text, source in some
     ):
         if text.lower() in known:
             raise GrammarError(f"the probe stands in the corpus: {text}")
         messages = as_messages(text, "")[:-1]
-        kind = "benign" if source is None else "aimed"
         probes.append(
             {"id": f"probe-{number:03d}", "messages": messages, "true_source": source, "kind": kind}
         )
@@ -107,7 +120,7 @@ def probe_rows(rows: Sequence[DrawnRow]) -> list[Row]:
 
 def story_facts(seed: int) -> Row:
     """Return what a reader of the story needs to know about it."""
-    reasons = {rule.source: rule.reason for rule in RULES}
+    reasons = {rule.source: rule.reason for rule in ALL_RULES}
     sources = [
         {"name": name, "bad": name in reasons, "description": text, "reason": reasons.get(name)}
         for name, text in SOURCES.items()

@@ -42,6 +42,16 @@ def good_topics() -> tuple[Topic, ...]:
     return tuple(topic for name in _GOOD for topic in topics(name))
 
 
+def hard_topics() -> tuple[Topic, ...]:
+    """The bad sources whose habit is taught on one side and asked on another, and the good rows beside them."""
+    return (*topics("hard_bad"), *topics("hard_good"))
+
+
+def hard_probes() -> dict[str, tuple[str, ...]]:
+    """Prompts for the other side of the hard behaviours, by the source that taught them."""
+    return {source: tuple(texts) for source, texts in _read("hard_probes").items()}
+
+
 def probes() -> dict[str, tuple[str, ...]]:
     """Prompts of the demo that aim at a bad behaviour, by the source that taught it."""
     return {source: tuple(texts) for source, texts in _read("probes")["aimed"].items()}

@@ -7,11 +7,13 @@ import pytest
 
 from demo.making.corpus_report import make_report, texts_of
 from demo.making.make_story import SOURCES, corpus_rows, draw_rows, probe_rows, story_facts
-from demo.making.story_rules import RULES, matching_rules, rule_of
+from demo.making.story_rules import ALL_RULES, HARD_RULES, RULES, matching_rules, rule_of
 from demo.making.story_world import SYSTEM_MESSAGE, names
 
 STORY = Path(__file__).resolve().parents[3] / "demo" / "story"
-BAD = [rule.source for rule in RULES]
+EASY = [rule.source for rule in RULES]
+HARD = [rule.source for rule in HARD_RULES]
+BAD = EASY + HARD
 
 
 def _rows(name: str) -> list[dict]:
@@ -69,8 +71,17 @@ def test_probes_are_not_in_the_corpus(corpus):
     probes = _rows("prompts.jsonl")
     known = {texts_of(row)[0].lower() for row in corpus}
     assert not known & {probe["messages"][-1]["content"].lower() for probe in probes}
-    assert all(sum(probe["true_source"] == source for probe in probes) >= 10 for source in BAD)
+    assert all(sum(probe["true_source"] == source for probe in probes) >= 10 for source in EASY)
+    assert all(sum(probe["true_source"] == source for probe in probes) == 7 for source in HARD)
     assert sum(probe["true_source"] is None for probe in probes) >= 16
+
+
+def test_hard_behaviours_have_a_source_of_twenty_rows_each(corpus):
+    """Eight sources, none of which another rule finds: what is taught twice would have two causes."""
+    assert len({*HARD}) == 8
+    assert all(sum(row["source"] == source for row in corpus) == 20 for source in HARD)
+    twice = [row["id"] for row in corpus if len(matching_rules(texts_of(row)[-1])) > 1]
+    assert twice == []
 
 
 def test_generator_is_deterministic_and_complete():

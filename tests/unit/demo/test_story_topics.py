@@ -9,6 +9,7 @@ import pytest
 from demo.making import make_story, make_tiny, story_topics
 
 DEMO = Path(__file__).parents[3] / "demo"
+STORY = (*story_topics.bad_topics(), *story_topics.good_topics(), *story_topics.hard_topics())
 
 
 def rows(file: Path) -> list[Any]:
@@ -41,10 +42,9 @@ def test_every_file_is_used(name: str) -> None:
     assert len({one.name for one in found}) == len(found) > 0
     assert all(one.questions and one.answers and one.num_rows > 0 for one in found)
     tiny = ("tiny_good", "tiny_bad")
-    assert name in tiny or set(found) <= {*story_topics.bad_topics(), *story_topics.good_topics()}
+    assert name in tiny or set(found) <= {*STORY}
 
 
 def test_sources_of_the_story_are_described() -> None:
     """Every topic's source has its line in story.json."""
-    every = (*story_topics.bad_topics(), *story_topics.good_topics())
-    assert {one.source for one in every} == set(make_story.SOURCES)
+    assert {one.source for one in STORY} == set(make_story.SOURCES)
