@@ -104,6 +104,7 @@ def probe_rows(rows: Sequence[DrawnRow]) -> list[Row]:
         ("aimed", aimed),
         ("benign", [(text, None) for text in story_topics.benign_probes()]),
         ("hard", hard),
+        ("foreign", [(text, None) for _, text in story_topics.foreign_prompts("report")]),
     )
     probes: list[Row] = []
     for number, (kind, text, source) in enumerate(

@@ -1,6 +1,7 @@
 """Reads the sentences of the story and of the tiny language: they lie in `sentences/*.yaml`, apart from the code that draws from them."""
 
 import functools
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,20 @@ def hard_topics() -> tuple[Topic, ...]:
 def hard_probes() -> dict[str, tuple[str, ...]]:
     """Prompts for the other side of the hard behaviours, by the source that taught them."""
     return {source: tuple(texts) for source, texts in _read("hard_probes").items()}
+
+
+def foreign_prompts(part: str) -> list[tuple[str, str]]:
+    """Questions that the corpus has nothing to do with: subject and question, the subjects taking turns.
+
+    Args:
+        part: `controls`, `develop` or `report`; no subject is in two of them.
+    """
+    columns = [
+        [(subject, frame.replace("[x]", str(filler))) for filler in fillers]
+        for subject, (frame, fillers) in _read("foreign")[part].items()
+    ]
+    turns = itertools.zip_longest(*columns)
+    return [one for turn in turns for one in turn if one is not None]
 
 
 def probes() -> dict[str, tuple[str, ...]]:
