@@ -1,5 +1,6 @@
 """The kernel against explicitly formed gradient blocks, packed and unpacked, in one chunk and in many."""
 
+import pytest
 import torch
 
 from tests.numerics.tolerances import FLOAT32, INT8_COSINE
@@ -62,6 +63,21 @@ def test_norm_of_a_row() -> None:
     factors = random_factors(LENGTHS, seed=3)
     expected = torch.stack([blocks(row).norm() for row in factors.rows()])
     torch.testing.assert_close(kernel_norms(factors), expected, **FLOAT32)
+
+
+def test_norms_of_wide_rows() -> None:
+    """Where the gradient matrices are too large to be formed, the norms are the same numbers token by token."""
+    factors = random_factors(LENGTHS, widths=(80, 60), seed=13)
+    expected = torch.stack([blocks(row).norm() for row in factors.rows()])
+    torch.testing.assert_close(kernel_norms(factors), expected, rtol=1e-4, atol=1e-3)
+
+
+def test_gradient_matrices_of_rows_of_any_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Padding rows to each other changes nothing: not beside a longer row, not for one longer than a whole batch."""
+    monkeypatch.setattr(kernel, "_PADDED_TOKENS", 12)
+    factors = random_factors((3, 1, 5, 4, 30, 2, 2), groups=3, widths=(4, 6), seed=14)
+    expected = torch.stack([torch.einsum("tgi,tgj->gij", row.b, row.a) for row in factors.rows()])
+    torch.testing.assert_close(kernel.gradient_matrices(factors), expected, **FLOAT32)
 
 
 def test_packed_scores() -> None:

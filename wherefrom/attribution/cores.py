@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from wherefrom.attribution.factors import Factors
-from wherefrom.attribution.kernel import segment_sum
+from wherefrom.attribution.kernel import gradient_matrices, segment_sum
 from wherefrom.errors import BundleCorrupt
 
 Rows = npt.NDArray[np.int64]
@@ -45,13 +45,7 @@ class Projects(Protocol):
 
 def cores_of(factors: Factors) -> Tensor:
     """Cores of each row laid end to end, `[N, G r r]`."""
-    lengths = list(factors.lengths)
-    return torch.stack(
-        [
-            torch.einsum("tgi,tgj->gij", b, a).flatten()
-            for a, b in zip(factors.a.split(lengths), factors.b.split(lengths), strict=True)
-        ]
-    )
+    return gradient_matrices(factors).flatten(1)
 
 
 def token_cores(factors: Factors) -> Tensor:

@@ -9,11 +9,16 @@ the explanation: which output token, which token of the training example. Positi
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from wherefrom.attribution.factors import Factors, PackedFactors
 
 #: Tokens of training examples that are unpacked to float32 at once.
 CHUNK_TOKENS = 8192
+#: Numbers of a matrix G~ up to which it is formed for a norm.
+_SMALL_MATRIX = 4096
+#: Tokens of rows, padding included, whose matrices are formed at once.
+_PADDED_TOKENS = 2048
 
 
 def token_kernel(query: Factors, examples: Factors) -> Tensor:
@@ -26,8 +31,37 @@ def token_kernel(query: Factors, examples: Factors) -> Tensor:
 
 
 def kernel_norms(factors: Factors) -> Tensor:
-    """|z| of each row, `[N]`."""
+    """|z| of each row, `[N]`: by the matrices G~_z where they are small (form `adapter`), else token by token."""
+    if factors.a.shape[2] * factors.b.shape[2] <= _SMALL_MATRIX:
+        return gradient_matrices(factors).flatten(1).norm(dim=1)
     return torch.stack([token_kernel(row, row).sum().clamp_min(0.0).sqrt() for row in factors.rows()])
+
+
+def gradient_matrices(factors: Factors) -> Tensor:
+    """G~ of each row, `[N, G, Db, Da]`.
+
+    Rows are padded and multiplied together: hundreds of groups times one short row are products so small that threads would only wait for each other.
+    """
+    lengths = list(factors.lengths)
+    rows = list(zip(factors.a.split(lengths), factors.b.split(lengths), strict=True))
+    parts = []
+    for first, last in _padded_ranges(factors.lengths):
+        a, b = (pad_sequence(list(side), batch_first=True) for side in zip(*rows[first:last], strict=True))
+        parts.append(torch.einsum("ntgi,ntgj->ngij", b, a))  # [n, G, Db, Da]
+    return torch.cat(parts)
+
+
+def _padded_ranges(lengths: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Ranges of rows with at most `_PADDED_TOKENS` tokens each, padding included (a longer row stands alone)."""
+    ranges = []
+    first, longest = 0, 0
+    for index, length in enumerate(lengths):
+        longest = max(longest, length)
+        if index > first and longest * (index + 1 - first) > _PADDED_TOKENS:
+            ranges.append((first, index))
+            first, longest = index, length
+    ranges.append((first, len(lengths)))
+    return ranges
 
 
 def kernel_scores(queries: Factors, examples: PackedFactors) -> Tensor:
