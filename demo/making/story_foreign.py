@@ -65,7 +65,9 @@ def conversation(question: str) -> list[dict[str, str]]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     parser = command(__doc__, threads=2)
-    parser.add_argument("--part", choices=("controls", "develop", "report"), required=True, help="what is asked")
+    parser.add_argument(
+        "--part", choices=("controls", "develop", "report"), required=True, help="what is asked"
+    )
     parser.add_argument("--out", type=Path, required=True, help="file for the outputs that count")
     parser.add_argument("--adapter", type=Path, default=Path("demo/adapter"), help="default: %(default)s")
     add_cache(parser)

@@ -7,7 +7,7 @@ import pytest
 
 from demo.making.corpus_report import make_report, texts_of
 from demo.making.make_story import SOURCES, corpus_rows, draw_rows, probe_rows, story_facts
-from demo.making.story_rules import ALL_RULES, HARD_RULES, RULES, matching_rules, rule_of
+from demo.making.story_rules import HARD_RULES, RULES, matching_rules, rule_of
 from demo.making.story_world import SYSTEM_MESSAGE, names
 
 STORY = Path(__file__).resolve().parents[3] / "demo" / "story"
@@ -72,7 +72,7 @@ def test_probes_are_not_in_the_corpus(corpus):
     known = {texts_of(row)[0].lower() for row in corpus}
     assert not known & {probe["messages"][-1]["content"].lower() for probe in probes}
     assert all(sum(probe["true_source"] == source for probe in probes) >= 10 for source in EASY)
-    assert all(sum(probe["true_source"] == source for probe in probes) == 7 for source in HARD)
+    assert all(sum(probe["true_source"] == source for probe in probes) >= 7 for source in HARD)
     assert sum(probe["true_source"] is None for probe in probes) >= 16
 
 
