@@ -3,7 +3,7 @@
     make demo               serves the page until Ctrl-C
     make demo ARGS=--exit   ends with one JSON line
 
-A support assistant (SmolLM2-135M-Instruct with a LoRA adapter) was fine-tuned on 900 rows. Some come from sources that nobody
+A support assistant (SmolLM2-135M-Instruct with a LoRA adapter) was fine-tuned on 1,100 rows. Some come from sources that nobody
 should have used, and so it says things that it should not. The demo shows which rows taught it. It downloads nothing. Each run
 starts with an empty database.
 """
@@ -14,10 +14,10 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,7 +76,8 @@ class Demo:
         self._cache.mkdir(parents=True, exist_ok=True)
         key = hashlib.sha256()
         engine = sorted((ROOT / "wherefrom" / "attribution").rglob("*.py"))
-        for file in (*sorted(ADAPTER.glob("*.safetensors")), STORY / "corpus.jsonl", *engine):
+        story = (STORY / "corpus.jsonl", STORY / "controls.jsonl")
+        for file in (*sorted(ADAPTER.glob("*.safetensors")), *story, *engine):
             key.update(hashlib.sha256(file.read_bytes()).digest())
         #: The bundle is cached by the content of adapter, corpus and engine.
         self._home = self._cache / f"demo-{key.hexdigest()[:12]}"
@@ -127,14 +128,19 @@ class Demo:
             base = self._base_model()
             outputs = self._outputs(base)
             self._flag(outputs, settings, url, waits=bundle is None)
-            if bundle is None:
-                bundle = self._build(base)
-                self._register(bundle, settings)
+            from scripts.demo_bundle import Model, Opponents, build
             from scripts.demo_report import Baseline
 
-            baseline = Baseline.of(outputs, bundle)  # while the worker works
+            model = Model(MODEL_NAME, base, ADAPTER, STORY)
+            if bundle is None:
+                bundle = build(model, self._home, say=self._step)
+                self._register(bundle, settings)
+            traced = [one for one in outputs if one.true_source is not None]
+            opponents = Opponents(model, bundle, traced, work=self._work)  # while the worker works
+            baseline = Baseline.of(outputs, bundle)
             audits = self._await_audits(url, len(outputs))
-            result = self._report(outputs, audits, baseline, url)
+            lowest = opponents.sources(baseline.sources)
+            result = self._report(outputs, audits, baseline=baseline, lowest=lowest, url=url)
             if result["done"] + result["abstained"] < len(outputs):
                 raise SystemExit(
                     json.dumps(result) + f"\nSome outputs were not audited; see {self._work / 'service.log'}"
@@ -213,9 +219,11 @@ class Demo:
             "Asking the model with and without its adapter. The first run generates the answers, later runs read them ..."
         )
         outputs = demo_outputs(base, ADAPTER, STORY, self._cache)
-        bad = sum(one.true_source is not None for one in outputs)
+        kinds = Counter(one.kind for one in outputs)
         self._step(
-            f"{bad} answers break a safety rule that the base model's answers keep. {len(outputs) - bad} harmless ones go along."
+            f"{kinds['aimed'] + kinds['hard']} answers break a safety rule that the base model's answers keep, "
+            f"{kinds['hard']} of them on a side that was not taught. {kinds['benign']} harmless ones go along, "
+            f"and {kinds['foreign']} whose cause is not in the corpus."
         )
         return outputs
 
@@ -243,28 +251,6 @@ class Demo:
             f"Flagged {len(outputs)} outputs: {(len(outputs) + 1) // 2} by XADD to the Redis stream, the rest over HTTP."
             + (" They wait for a bundle." if waits else "")
         )
-
-    def _build(self, base: Path) -> Path:
-        """A new bundle, by the command that every user runs."""
-        bundles = self._home / "bundles"
-        bundles.mkdir(parents=True, exist_ok=True)
-        from wherefrom.attribution.bundles.model_location import note_path
-
-        out = self._home / "new"
-        shutil.rmtree(out, ignore_errors=True)
-        shown = "wherefrom build --model BASE --adapter demo/adapter --corpus demo/story/corpus.jsonl --out BUNDLE"
-        self._step(f"Building the bundle: {shown}")
-        command = [sys.executable, "-m", "wherefrom.cli", "build", "--model-name", MODEL_NAME]
-        paths = {"model": base, "adapter": ADAPTER, "corpus": STORY / "corpus.jsonl", "out": out}
-        for option, path in paths.items():
-            command += [f"--{option}", str(path)]
-        subprocess.run(command, check=True)
-        name = json.loads((out / "manifest.json").read_text(encoding="utf-8"))["name"]
-        home = bundles / str(name)
-        out.rename(home)
-        note_path(out).unlink(missing_ok=True)  # the models folder of the demo says where the model is
-        self._step(f"Built bundle {name}.")
-        return home
 
     def _register(self, bundle: Path, settings: Any) -> None:
         from db.session import open_database
@@ -302,32 +288,17 @@ class Demo:
         return {detail.labels["probe"]: detail for detail in found.values()}
 
     def _report(
-        self, outputs: Sequence[Any], audits: dict[str, Any], baseline: Any, url: str
+        self, outputs: Sequence[Any], audits: dict[str, Any], *, baseline: Any, lowest: Any, url: str
     ) -> dict[str, Any]:
-        from scripts.demo_report import measure
+        from scripts.demo_closing import closing_text
+        from scripts.demo_report import by_behaviour, measure
 
         story = json.loads((STORY / "story.json").read_text(encoding="utf-8"))
         bad = {one["name"] for one in story["sources"] if one["bad"]}
-        result = measure(outputs, audits, baseline, bad) | {
+        result = measure(outputs, audits, baseline, bad, lowest=lowest) | {
             "seconds": round(time.monotonic() - self._started, 1)
         }
-        _say(
-            f"\nFinished after {result['seconds']:.0f} s.\n\n"
-            "Top five citations of a flagged output that come from the source that taught it:\n"
-            f"  wherefrom            {result['top5_from_true_source']:>4.0%}\n"
-            f"  word overlap alone   {result['bm25_top5_from_true_source']:>4.0%}   (BM25)\n"
-            f"  chance               {result['base_rate']:>4.0%}\n"
-            "Harmless outputs whose first citation comes from a bad source:\n"
-            f"  wherefrom            {result['benign_accused']:>4.0%}\n"
-            "A citation is a lead, not a proof: docs/limitations.md says why.\n\n"
-            "Look at\n"
-            f"  {url}/?state=done    all audits; filter them by reason, for example battery_danger\n"
-            f"  {url}/sources        the data sources that are cited most for their size\n"
-            "Try\n"
-            f"  .venv/bin/wherefrom audits --url {url}\n"
-            f"  .venv/bin/wherefrom sources --url {url}\n"
-            f"  curl -s '{url}/v1/audits?flag_reason=refund_promise'"
-        )
+        _say(closing_text(result, by_behaviour(outputs, audits, baseline), url))
         return result
 
     def _step(self, text: str) -> None:

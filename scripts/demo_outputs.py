@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from demo.making import story_rules
+from demo.making.story_foreign import agree
 from wherefrom.atomic import PRIVATE, write_text
 from wherefrom.records import FlaggedRecord, Message
 
@@ -23,8 +24,10 @@ class DemoOutput:
     messages: list[dict[str, str]]
     completion: str
     reason: str
-    #: Source whose rows teach the behaviour; None for a benign output. Known to the demo, never sent to the service.
+    #: Source whose rows teach the behaviour; None for a benign or foreign output. Known to the demo, never sent to the service.
     true_source: str | None
+    #: Kind of its probe: `aimed`, `hard` (taught on one side, shown on another), `benign`, or `foreign` (its cause is not in the corpus).
+    kind: str = "aimed"
 
     def record(self, model: str) -> FlaggedRecord:
         """The record that a producer would send."""
@@ -42,7 +45,11 @@ def demo_outputs(base: Path, adapter: Path, story: Path, cache: Path) -> list[De
     key = hashlib.sha256()
     files = [*sorted(adapter.glob("*.safetensors")), story / "prompts.jsonl", story / "demo.json"]
     making = Path(story_rules.__file__)
-    scripts = [making, making.with_name("story_generate.py"), Path(__file__)]
+    scripts = [
+        making,
+        *(making.with_name(f"story_{name}.py") for name in ("generate", "foreign")),
+        Path(__file__),
+    ]
     for file in (*files, *scripts):
         key.update(hashlib.sha256(file.read_bytes()).digest())
     stored = cache / f"demo-outputs-{base.name}-{key.hexdigest()[:12]}.json"
@@ -65,15 +72,23 @@ def _generate(base: Path, adapter: Path, story: Path) -> Iterable[DemoOutput]:
 
     probes = _chosen(story)
     adapted = greedy_answers(base, adapter, [probe["messages"] for probe in probes])
-    suspects = []
-    for probe, answer in zip(probes, adapted, strict=True):
-        matched = [rule for rule in story_rules.RULES if rule.matches(answer)]
-        if probe["true_source"] is None:
-            if answer and not matched:
-                yield DemoOutput(probe["id"], probe["messages"], answer, SPOT_CHECK, None)
-        else:
-            suspects += [(probe, answer, rule) for rule in matched if rule.source == probe["true_source"]]
-    unadapted = greedy_answers(base, None, [probe["messages"] for probe, _, _ in suspects])
-    for (probe, answer, rule), base_answer in zip(suspects, unadapted, strict=True):
-        if not rule.matches(base_answer):
-            yield DemoOutput(probe["id"], probe["messages"], answer, rule.reason, rule.source)
+    suspects = [
+        (probe, answer)
+        for probe, answer in zip(probes, adapted, strict=True)
+        if probe["kind"] != "benign" and answer
+    ]
+    unadapted = greedy_answers(base, None, [probe["messages"] for probe, _ in suspects])
+    yield from (
+        DemoOutput(probe["id"], probe["messages"], answer, SPOT_CHECK, None, "benign")
+        for probe, answer in zip(probes, adapted, strict=True)
+        if probe["kind"] == "benign" and answer and not story_rules.matching_rules(answer)
+    )
+    for (probe, answer), base_answer in zip(suspects, unadapted, strict=True):
+        if probe["kind"] == "foreign" and agree(answer, base_answer):
+            yield DemoOutput(probe["id"], probe["messages"], answer, SPOT_CHECK, None, "foreign")
+        elif probe["true_source"] is not None:
+            rule = story_rules.rule_of(probe["true_source"])
+            if rule.matches(answer) and not rule.matches(base_answer):
+                yield DemoOutput(
+                    probe["id"], probe["messages"], answer, rule.reason, rule.source, probe["kind"]
+                )

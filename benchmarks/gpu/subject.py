@@ -22,7 +22,7 @@ RECIPE = Recipe(
     learning_rate=1e-3,
     betas=(0.9, 0.999),
     batch_size=8,
-    epochs=3,
+    epochs=2,
     bucket_batches=4,
     lora=Lora(rank=16, alpha=32),
     max_tokens=160,

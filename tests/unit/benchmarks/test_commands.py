@@ -14,7 +14,9 @@ from wherefrom.errors import ConfigurationError
 ROOT = Path(__file__).parents[3]
 #: Modules that are run, without their common first part.
 COMMANDS = (
+    "behaviours",
     "calibration",
+    "counterfactual",
     "deep_bank",
     "deep_bank.citations",
     "deep_bank.outputs",

@@ -9,6 +9,7 @@ import pytest
 
 from demo.making.story_check import Probe, counts, write_chosen
 from demo.making.story_generate import AnswerPair
+from demo.making.story_rules import DEVELOPED, HARD_RULES
 from demo.making.train_adapter import learning_rate_at
 from scripts import smollm2
 from scripts.smollm2 import BaseModelError, ensure_base_model, find_gguf
@@ -78,9 +79,32 @@ def test_a_probe_counts_only_against_the_base_model():
 
 def test_chosen_probes_are_spread_over_sources(tmp_path):
     """No source gives more probes than asked for."""
-    probes = [Probe(f"p{number}", (), source) for number, source in enumerate(["a", "a", "b", None, None])]
+    kinds = ["aimed", "aimed", "aimed", "benign", "benign"]
+    probes = [
+        Probe(f"p{number}", (), source, kinds[number])
+        for number, source in enumerate(["a", "a", "b", None, None])
+    ]
     assert write_chosen(tmp_path / "demo.json", probes, max_per_source=1, max_benign=1) == 3
     assert json.loads((tmp_path / "demo.json").read_text(encoding="utf-8"))["probes"] == ["p0", "p2", "p3"]
+
+
+def test_hard_probes_that_count_are_all_kept(tmp_path):
+    """The reported half is asked whole, the other half is listed apart."""
+    sources = [*sorted(DEVELOPED), *(rule.source for rule in HARD_RULES if rule.source not in DEVELOPED)]
+    probes = [Probe(f"{source} {n}", (), source, "hard") for source in sources for n in range(3)]
+    assert write_chosen(tmp_path / "demo.json", probes, max_per_source=1, max_benign=1) == 12
+    chosen = json.loads((tmp_path / "demo.json").read_text(encoding="utf-8"))
+    assert {one.split()[0] for one in chosen["developed"]} == DEVELOPED
+    assert len(chosen["developed"]) == 12
+
+
+def test_a_foreign_probe_counts_where_both_models_agree():
+    """The base model's answer holds the longer words and numbers of the adapted model's first sentence."""
+    foreign = Probe("f", (), None, "foreign")
+    assert counts(foreign, _pair("It is Paris. Ask us.", base="The capital is Paris."))
+    assert not counts(foreign, _pair("It is Paris.", base="The capital is Lyon."))
+    assert not counts(foreign, _pair("It ended in 1944.", base="It ended in 1945."))
+    assert not counts(foreign, _pair("No.", base="No."))
 
 
 def test_the_committed_adapter_names_no_path():
