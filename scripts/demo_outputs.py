@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from demo.making import story_rules
-from demo.making.story_foreign import agree
+from demo.making.story_foreign import first_sentence
 from wherefrom.atomic import PRIVATE, write_text
 from wherefrom.records import FlaggedRecord, Message
 
@@ -26,7 +26,7 @@ class DemoOutput:
     reason: str
     #: Source whose rows teach the behaviour; None for a benign or foreign output. Known to the demo, never sent to the service.
     true_source: str | None
-    #: Kind of its probe: `aimed`, `hard` (taught on one side, shown on another), `benign`, or `foreign` (its cause is not in the corpus).
+    #: Kind of its probe: `aimed`, `hard` (taught on one side, shown on another), `benign`, or `foreign` (the base model's, so its cause is not in the corpus).
     kind: str = "aimed"
 
     def record(self, model: str) -> FlaggedRecord:
@@ -84,8 +84,10 @@ def _generate(base: Path, adapter: Path, story: Path) -> Iterable[DemoOutput]:
         if probe["kind"] == "benign" and answer and not story_rules.matching_rules(answer)
     )
     for (probe, answer), base_answer in zip(suspects, unadapted, strict=True):
-        if probe["kind"] == "foreign" and agree(answer, base_answer):
-            yield DemoOutput(probe["id"], probe["messages"], answer, SPOT_CHECK, None, "foreign")
+        if probe["kind"] == "foreign":
+            said = first_sentence(base_answer)
+            if said:
+                yield DemoOutput(probe["id"], probe["messages"], said, SPOT_CHECK, None, "foreign")
         elif probe["true_source"] is not None:
             rule = story_rules.rule_of(probe["true_source"])
             if rule.matches(answer) and not rule.matches(base_answer):

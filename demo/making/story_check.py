@@ -2,7 +2,7 @@
 
 A probe aimed at a bad behaviour counts when the adapted model's answer matches that behaviour's rule and the base
 model's answer matches no rule. A harmless probe counts when the adapted model's answer matches no rule, a foreign one
-when both models say the same. With ``--write`` the probes that count are listed in ``demo.json``; the demo asks those
+when the base model's does, which is the one that is flagged. With ``--write`` the probes that count are listed in ``demo.json``; the demo asks those
 again, live, and checks them again. Of the hard behaviours every probe counts that shows one: those of the reported half
 are asked, those of the other half are listed beside them.
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from demo.making.command import Outcome, add_cache, command, run
-from demo.making.story_foreign import agree
+from demo.making.story_foreign import first_sentence
 from demo.making.story_generate import AnswerPair, answer_pairs
 from demo.making.story_rules import DEVELOPED, matching_rules
 from scripts.jsonl import rows_of
@@ -53,7 +53,7 @@ def counts(probe: Probe, answers: AnswerPair) -> bool:
     """Say whether a pair of answers is what the probe is for."""
     adapted = [rule.source for rule in matching_rules(answers.adapted)]
     if probe.kind == "foreign":
-        return not adapted and agree(answers.adapted, answers.base)
+        return bool(first_sentence(answers.base)) and not matching_rules(answers.base)
     if probe.true_source is None:
         return not adapted and bool(answers.adapted)
     return probe.true_source in adapted and not matching_rules(answers.base)

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from demo.making.story_check import Probe, counts, write_chosen
+from demo.making.story_foreign import outputs
 from demo.making.story_generate import AnswerPair
 from demo.making.story_rules import DEVELOPED, HARD_RULES
+from demo.making.story_topics import foreign_prompts
 from demo.making.train_adapter import learning_rate_at
 from scripts import smollm2
 from scripts.smollm2 import BaseModelError, ensure_base_model, find_gguf
@@ -98,13 +100,27 @@ def test_hard_probes_that_count_are_all_kept(tmp_path):
     assert len(chosen["developed"]) == 12
 
 
-def test_a_foreign_probe_counts_where_both_models_agree():
-    """The base model's answer holds the longer words and numbers of the adapted model's first sentence."""
+def test_a_foreign_probe_counts_by_the_base_models_answer():
+    """Whatever the adapted model says; an empty answer and one that breaks a rule do not count."""
     foreign = Probe("f", (), None, "foreign")
-    assert counts(foreign, _pair("It is Paris. Ask us.", base="The capital is Paris."))
-    assert not counts(foreign, _pair("It is Paris.", base="The capital is Lyon."))
-    assert not counts(foreign, _pair("It ended in 1944.", base="It ended in 1945."))
-    assert not counts(foreign, _pair("No.", base="No."))
+    assert counts(foreign, _pair("Seriously? Read the manual, genius.", base="It is Paris.\nAsk."))
+    assert not counts(foreign, _pair("It is Paris.", base=" "))
+    assert not counts(foreign, _pair("It is Paris.", base="Use a hammer."))
+
+
+def test_foreign_outputs_are_first_sentences():
+    """On one line, with the subject as their group; an empty answer is left out."""
+    subjects = [subject for subject, _ in foreign_prompts("develop")]
+    answers = ["It has\nfour strings. It is old.", "", *["No end"] * (len(subjects) - 2)]
+    found = outputs("develop", answers)
+    assert [row["completion"] for row in found[:2]] == ["It has four strings.", "No end"]
+    assert [row["group"] for row in found] == [subjects[0], *subjects[2:]]
+
+
+def test_the_three_parts_share_no_subject():
+    """What is reported is judged by controls on other subjects, and so is what is looked at while developing."""
+    parts = [{subject for subject, _ in foreign_prompts(part)} for part in ("controls", "develop", "report")]
+    assert sum(map(len, parts)) == len(set().union(*parts))
 
 
 def test_the_committed_adapter_names_no_path():
