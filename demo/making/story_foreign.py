@@ -1,6 +1,6 @@
 """Outputs whose cause is not in the corpus: what the base model, which never saw the corpus, answers to questions that the corpus does not touch.
 
-The controls of the demo's calibration are such outputs, and so are those that the demo flags as foreign, on other subjects (`sentences/foreign.yaml`). They are
+The controls of the demo's calibration are such outputs, and so are those that the demo flags as foreign, on other subjects (`sentences/foreign_probes.yaml`). They are
 the base model's words and not the adapted model's: of 36 questions of the reported part, the two models gave the same answer to three.
 """
 

@@ -61,7 +61,7 @@ def foreign_prompts(part: str) -> list[tuple[str, str]]:
     """
     columns = [
         [(subject, frame.replace("[x]", str(filler))) for filler in fillers]
-        for subject, (frame, fillers) in _read("foreign")[part].items()
+        for subject, (frame, fillers) in _read("foreign_probes")[part].items()
     ]
     turns = itertools.zip_longest(*columns)
     return [one for turn in turns for one in turn if one is not None]
