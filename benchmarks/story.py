@@ -61,8 +61,12 @@ def rankings_of(bundle: Path, asked: Sequence[Asked]) -> dict[str, list[Ranking]
         for one, result in zip(asked, opened.attribute_many(outputs, top_k=_ALL, opponents=0), strict=True):
             by_part = {
                 "shown": result.citations,
-                "influence": sorted(result.citations, key=lambda citation: -citation.influence_score),
-                "similarity": sorted(result.citations, key=lambda citation: -citation.similarity_score),
+                "influence": sorted(
+                    result.citations, key=lambda citation: -(citation.influence_score or 0.0)
+                ),
+                "similarity": sorted(
+                    result.citations, key=lambda citation: -(citation.similarity_score or 0.0)
+                ),
             }
             for name, citations in by_part.items():
                 found[name].append([place[citation.example.example_id] for citation in citations])

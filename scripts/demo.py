@@ -88,12 +88,12 @@ class Demo:
         """How long this run takes, and what it does in that time."""
         if any((self._home / "bundles").glob("b-*")):
             return (
-                f"This run takes about 40 seconds on two free cores: it loads the model and audits the outputs. "
+                f"This run takes about a minute on two free cores: it loads the model and audits the outputs. "
                 f"Model, outputs and bundle come from {self._cache}.\n"
             )
         return (
-            "The first run takes about six minutes on two free cores: it converts the model, generates the outputs and builds the bundle. "
-            f"It keeps them in {self._cache}; later runs take about 40 seconds.\n"
+            "The first run takes about seven minutes on two free cores: it converts the model, generates the outputs, builds the bundle and calibrates it. "
+            f"It keeps them in {self._cache}; later runs take about a minute.\n"
         )
 
     def _clear_work(self) -> None:

@@ -126,7 +126,7 @@ def _found_by_words(outputs: Sequence[DemoOutput], baseline: Baseline) -> float:
 def _signs(outputs: Sequence[DemoOutput], audits: Mapping[str, AuditDetail]) -> list[float]:
     """1 for each cited row of the true source with positive influence, else 0."""
     return [
-        float(citation.influence_score > 0)
+        float((citation.influence_score or 0.0) > 0)
         for one in outputs
         if (audit := audits.get(one.probe)) is not None
         for citation in audit.citations
