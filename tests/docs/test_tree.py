@@ -57,7 +57,7 @@ def test_the_licence_is_apache_2():
 #: Who else gives a finished file or folder its name, and why `wherefrom/atomic.py` does not do it for them.
 OWN_RENAMES = {
     "benchmarks/overhead.py": "a finished bundle takes the name that its manifest states",
-    "scripts/demo.py": "a finished bundle takes the name that its manifest states",
+    "scripts/demo_bundle.py": "a finished bundle takes the name that its manifest states",
     "wherefrom/attribution/bundles/card_file.py": "two waiting files take their places in an order",
 }
 

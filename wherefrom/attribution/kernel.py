@@ -33,7 +33,7 @@ def token_kernel(query: Factors, examples: Factors) -> Tensor:
 def kernel_norms(factors: Factors) -> Tensor:
     """|z| of each row, `[N]`: by the matrices G~_z where they are small (form `adapter`), else token by token."""
     if factors.a.shape[2] * factors.b.shape[2] <= _SMALL_MATRIX:
-        return torch.linalg.vector_norm(gradient_matrices(factors).flatten(1), dim=1)
+        return gradient_matrices(factors).flatten(1).square().sum(dim=1).sqrt()
     return torch.stack([token_kernel(row, row).sum().clamp_min(0.0).sqrt() for row in factors.rows()])
 
 
