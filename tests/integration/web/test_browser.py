@@ -164,6 +164,11 @@ def test_nothing_is_wider_than_the_window(server, browser, width, scheme):
         "/bundles",
         CARD,
         "/queue",
+        "/review",
+        "/review/new?flag_reason=refund_promise",
+        "/review/put",
+        "/review/agreement",
+        "/sign-in",
         "/nothing",
     ):
         page.goto(server + path)
