@@ -1,6 +1,8 @@
 """What a measurer found out about a bundle before anything was asked of it: whether effects can be measured, and what one will cost."""
 
-from sqlalchemy import select
+from typing import Any
+
+from sqlalchemy import select, update
 
 from db.clock import db_now
 from db.examples import storable_text
@@ -12,7 +14,7 @@ from wherefrom.records import ExpectedCost, MeasuringCheck
 
 def save(db: Database, bundle_id: int, check: MeasuringCheck) -> None:
     """Store a check in place of the one before."""
-    row = {
+    row: dict[str, Any] = {
         "bundle_id": bundle_id,
         "code": check.code,
         "reason": None if check.reason is None else storable_text(check.reason),
@@ -20,9 +22,9 @@ def save(db: Database, bundle_id: int, check: MeasuringCheck) -> None:
         "checked_at": db_now(),
     }
     with db.writing() as session:
-        new = insert_new(session, MeasuringCheckRow, (MeasuringCheckRow.bundle_id,)).values(row)
-        session.execute(new)
-        session.query(MeasuringCheckRow).filter_by(bundle_id=bundle_id).update(row, synchronize_session=False)
+        session.execute(insert_new(session, MeasuringCheckRow, (MeasuringCheckRow.bundle_id,)).values(row))
+        mine = update(MeasuringCheckRow).where(MeasuringCheckRow.bundle_id == bundle_id)
+        session.execute(mine.values(**row).execution_options(synchronize_session=False))
 
 
 def of_audit(db: Database, audit_id: int) -> MeasuringCheck | None:
