@@ -238,7 +238,7 @@ def measure_citation(
 @measure.post(
     "/audits/{audit_id}/measure",
     status_code=HTTPStatus.ACCEPTED,
-    responses={**_REFUSALS, **_MISSING},
+    responses={**_REFUSALS, **_MISSING, **documented(HTTPStatus.BAD_REQUEST)},
 )
 def measure_group(
     services: Shared,
