@@ -103,7 +103,7 @@ def measurements_of(
     """The measurements of an audit's citations, and those of groups on its output, oldest first; one statement."""
     mine = _RECORDS.where(Citation.audit_id == audit_id)
     groups = group_measurements.RECORDS.where(GroupMeasurement.audit_id == audit_id)
-    own, others = ([column.key for column in query.selected_columns] for query in (mine, groups))
+    own, others = (list(query.selected_columns.keys()) for query in (mine, groups))
     names = list(dict.fromkeys([*own, *others]))
     both = union_all(_padded(mine, groups, names), _padded(groups, mine, names)).subquery()
     found: tuple[list[MeasurementRecord], list[GroupMeasurementRecord]] = ([], [])

@@ -57,8 +57,8 @@ def build(model: Model, home: Path, *, say: Say) -> Path:
     say(
         "Calibrating it: wherefrom calibrate --bundle BUNDLE --controls demo/story/controls.jsonl --out CALIBRATED"
     )
-    files = ("--bundle", str(built), "--controls", str(controls), "--out", str(calibrated))
-    _wherefrom("calibrate", *files, *model.options)
+    beside = ("--bundle", str(built), "--controls", str(controls), "--out", str(calibrated))
+    _wherefrom("calibrate", *beside, *model.options)
     name = json.loads((calibrated / "manifest.json").read_text(encoding="utf-8"))["name"]
     home_of_bundle = bundles / str(name)
     calibrated.rename(home_of_bundle)

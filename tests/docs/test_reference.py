@@ -77,7 +77,9 @@ def test_the_recipe_is_documented():
         shown = "null" if field.default is None else json.dumps(field.default)
         stated = [float(one) for one in re.findall(r"(?<![\w-])\d[\d.]*(?:e-\d+)?", row)]
         numbers = field.default if isinstance(field.default, tuple) else (field.default,)
-        assert all(one in stated for one in numbers if isinstance(one, int | float)), f"{name}: {shown}"
+        counted = [one for one in numbers if isinstance(one, int | float) and not isinstance(one, bool)]
+        assert all(one in stated for one in counted), f"{name}: {shown}"
+        assert not isinstance(field.default, bool) or f"`{shown}`" in row, f"{name}: {shown}"
         assert all(one in row for one in numbers if isinstance(one, str)), f"{name}: {shown}"
 
 

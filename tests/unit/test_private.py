@@ -9,7 +9,7 @@ import pytest
 from db.session import Database
 from wherefrom.cli import export
 from wherefrom.cli.export import Format
-from wherefrom.cli.offline import _write_lines
+from wherefrom.cli.targets import Targets
 from wherefrom.client import Client
 from wherefrom.client.sender import SendingOptions
 from wherefrom.private import open_private, own_folder, private_file, private_folder
@@ -111,5 +111,5 @@ def test_exports_and_attributions(folder: Path, form: Format) -> None:
     file.chmod(0o644)
     with export._output_file(file) as unfinished:
         export._writer(form)(unfinished, [])
-    _write_lines(folder / "attributed.jsonl", [])
+    Targets(folder / "attributed.jsonl", None).write_lines([])
     assert _modes(folder) == {"audits": 0o600, "attributed.jsonl": 0o600}

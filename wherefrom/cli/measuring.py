@@ -139,10 +139,9 @@ def _waited(
 
 def print_measurement(one: MeasurementRecord | GroupMeasurementRecord) -> None:
     """One measurement: its effect beside its controls, or its state."""
-    single = isinstance(one, MeasurementRecord)
     what = (
         f"{one.example_id} on audit {one.audit_id} by {one.method.value}"
-        if single
+        if isinstance(one, MeasurementRecord)
         else f"{one.request} on audit {one.audit_id}"
     )
     out().print(Text(visible(f"Effect of {what}: {one.state.value}"), style="bold"))
@@ -163,7 +162,7 @@ def print_measurement(one: MeasurementRecord | GroupMeasurementRecord) -> None:
             "without it"
             if left_out < 2
             else f"without its group of {left_out}"
-            if single
+            if isinstance(one, MeasurementRecord)
             else f"without all {left_out}",
             _effect(one),
             _named(one.group, left_out),

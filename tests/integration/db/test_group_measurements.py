@@ -18,6 +18,7 @@ from wherefrom.records import (
     GroupMeasurementRecord,
     GroupRequest,
     MeasuredEffect,
+    MeasurementRecord,
     MeasurementState,
     MeasuringCheck,
     Method,
@@ -108,11 +109,17 @@ def test_asking_again_says_why_it_failed(db: Database, bundle_id: int, audit_id:
     again = ask(db, audit_id)
     assert (again.state, again.code, again.last_code) == (MeasurementState.PENDING, None, "configuration")
     assert again.last_reason == "no layers"
-    single = {"audit_id": audit_id, "rank": 1, "method": Method.REFIT, "requested_by": "a"}
-    measurements.request_measurement(db, **single)
-    lease = MeasurementQueue(db).claim(bundle_id, owner="m", lease_s=60).lease
-    MeasurementQueue(db).fail(lease, failure, max_attempts=5)
-    assert measurements.request_measurement(db, **single).last_reason == "no layers"
+
+    def single() -> MeasurementRecord:
+        return measurements.request_measurement(
+            db, audit_id=audit_id, rank=1, method=Method.REFIT, requested_by="a"
+        )
+
+    single()
+    taken = MeasurementQueue(db).claim(bundle_id, owner="m", lease_s=60)
+    assert taken is not None
+    MeasurementQueue(db).fail(taken.lease, failure, max_attempts=5)
+    assert single().last_reason == "no layers"
 
 
 def test_a_large_group_is_stored_by_its_size_and_its_first_ids(

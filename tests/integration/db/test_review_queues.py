@@ -1,5 +1,7 @@
 """Review queues: what enters, in which order, what stays out; and the work of people in them."""
 
+from functools import partial
+
 import pytest
 
 from db import people, review_queues, review_work
@@ -105,7 +107,7 @@ def test_people_who_ask_at_once_get_different_audits(db: Database, bundle_id: in
     queue_id = make(db)
     review_queues.fill(db, queue_id)
     names = [person(db, name) for name in ("ann", "ben", "cyd", "dan")]
-    taken = at_once([lambda one=one: review_work.take_next(db, queue_id, one) for one in names])
+    taken = at_once([partial(review_work.take_next, db, queue_id, one) for one in names])
     assert len(set(taken)) == 4
     assert [review_work.take_next(db, queue_id, one) for one in names] == taken
     assert review_work.take_next(db, queue_id, person(db, "eve")) is None
@@ -118,6 +120,7 @@ def test_a_second_reviewer_sees_what_the_first_has_judged(db: Database, bundle_i
     review_queues.fill(db, queue_id)
     ann, ben, cyd = (person(db, name) for name in ("ann", "ben", "cyd"))
     item = review_work.take_next(db, queue_id, ann)
+    assert item is not None
     for one in (ann, ben):
         assert review_work.take_next(db, queue_id, one) == item
         with db.writing() as session:

@@ -115,6 +115,7 @@ def test_what_cannot_be_judged(db: Database, bundle_id: int) -> None:
     """No such audit, no such citation, not ended."""
     [audit_id] = answered(db, bundle_id, record(1))
     [waiting] = accept(db, record(2))
+    assert waiting.audit_id is not None
     ann = reviewer(db)
     for number, rank, kind in (
         (999, None, NotFound),

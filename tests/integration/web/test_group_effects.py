@@ -1,6 +1,7 @@
 """Effects of many training examples together over HTTP and on the page, and what is told before anything is queued."""
 
 import re
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
@@ -52,13 +53,14 @@ def test_asking_over_the_api(stored_story, measuring, client):
     assert (body["state"], body["request"]) == ("pending", {"example_ids": ["a", "b"], "source": None})
     assert ask(measuring, number, {"example_ids": ["a", "b"]}).json() == body
     assert measuring.get(f"/v1/group-measurements/{body['measurement_id']}").json() == body
-    for wrong in (
+    refused: tuple[dict[str, Any], ...] = (
         {},
         {"example_ids": []},
         {"example_ids": ["a"], "source": "b"},
         {"source": ""},
         {"rows": [1]},
-    ):
+    )
+    for wrong in refused:
         assert ask(measuring, number, wrong).status_code == 422, wrong
     assert ask(measuring, 999_999, {"source": "forum"}).status_code == 404
     assert measuring.get("/v1/group-measurements/999").status_code == 404

@@ -69,7 +69,12 @@ def test_who_judges(quick_client, sqlite_story):
     program = {"Authorization": f"Bearer {keys.create_key(db, 'root', ['admin'])}"}
     path, body = "/v1/audits/1/reviews", {"verdict": "plausible"}
     assert quick_client.post(path, json=body, headers=auditor).json()["reviewer"] == "ann"
-    tried = ((auditor, "?reviewer=ben"), (program, ""), ({}, ""), ({}, "?reviewer=ann"))
+    tried: tuple[tuple[dict[str, str], str], ...] = (
+        (auditor, "?reviewer=ben"),
+        (program, ""),
+        ({}, ""),
+        ({}, "?reviewer=ann"),
+    )
     for headers, query in tried:
         assert quick_client.post(path + query, json=body, headers=headers).status_code == 403, (
             headers,

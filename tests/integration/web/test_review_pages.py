@@ -18,6 +18,13 @@ from wherefrom.records import AuditFilter, ItemState, QueueDraft
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'>{{7*7}}\u202e"
 
 
+def first_group(pattern: str, text: str) -> str:
+    """What the group of a pattern matched, which must be there."""
+    found = re.search(pattern, text)
+    assert found is not None, pattern
+    return found[1]
+
+
 @pytest.fixture
 def opened(sqlite_story):
     """The database of the story."""
@@ -73,12 +80,12 @@ def test_bulk_goes_over_the_whole_filter(ann, opened):
     queue = made(ann, by_rule="")
     number = queue.rsplit("/", 1)[1]
     page = ann.get("/review/put?state=done").text
-    ended = int(re.search(r"Put (\d+) audits into a queue", page)[1])
+    ended = int(first_group(r"Put (\d+) audits into a queue", page))
     me = people.list_people(opened)[0].person_id
     answer = send(
         ann, "/review/put", "/review/put", {"queue": number, "state": "done", "person": str(me)}, follow=True
     )
-    assert re.search(r"\d+ of (\d+) audits entered", answer.text)[1] == str(ended)
+    assert first_group(r"\d+ of (\d+) audits entered", answer.text) == str(ended)
     assert (
         review_queues.get_queue(opened, int(number), person_id=me).mine
         == review_queues.get_queue(opened, int(number)).open
@@ -90,7 +97,7 @@ def test_working_a_queue_off(ann, opened):
     """Next, verdict, next, until nothing is left; taking one back opens it again."""
     queue = made(ann, flag_reason="refund_promise")
     first = next_item(ann, queue)
-    audit = re.search(r'action="(/audits/\d+/reviews)"', ann.get(first).text)[1]
+    audit = first_group(r'action="(/audits/\d+/reviews)"', ann.get(first).text)
     answer = send(ann, first, audit, {"verdict": "confirmed", "back": first, "item": first.rsplit("/", 1)[1]})
     assert answer.headers["location"] == first
     page = ann.get(first).text
@@ -98,7 +105,7 @@ def test_working_a_queue_off(ann, opened):
     assert 'aria-pressed="true"' in page
     second = next_item(ann, queue)
     assert second != first
-    undo = re.search(r'action="(/reviews/\d+/undo)"', page)[1]
+    undo = first_group(r'action="(/reviews/\d+/undo)"', page)
     send(ann, first, undo, {"back": first})
     assert next_item(ann, queue) == first
     assert "took back" in ann.get(first).text
@@ -213,11 +220,11 @@ def test_who_saw_the_scores_is_not_blind(ann, opened):
     """Whoever judged the audit with its scores in view is refused; a row that is not shown is none."""
     queue = made(ann, blind="1", flag_reason="refund_promise")
     item = next_item(ann, queue)
-    action = re.search(r'action="(/review/\d+/items/\d+/blind/)\d+"', ann.get(item).text)[1]
+    action = first_group(r'action="(/review/\d+/items/\d+/blind/)\d+"', ann.get(item).text)
     assert send(ann, item, f"{action}9999", {"verdict": "unrelated"}).status_code == 404
     audit_id = review_work.get_item(opened, 1, int(item.rsplit("/", 1)[1])).audit.audit_id
     send(ann, item, f"/audits/{audit_id}/reviews", {"verdict": "plausible"})
-    row = re.search(r'action="(/review/\d+/items/\d+/blind/\d+)"', ann.get(item).text)[1]
+    row = first_group(r'action="(/review/\d+/items/\d+/blind/\d+)"', ann.get(item).text)
     answer = send(ann, item, row, {"verdict": "unrelated"})
     assert (answer.status_code, "not blind" in answer.text) == (422, True)
 

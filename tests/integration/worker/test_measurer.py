@@ -338,13 +338,16 @@ def test_a_measurer_checks_its_bundles_when_it_starts(real, database, tmp_path):
     settings, bundle_id, audit_id = real
     check_active_bundles(database, settings)
     found = measuring_checks.of_audit(database, audit_id)
+    assert found is not None
+    assert found.cost is not None
     assert (found.code, found.cost.trainings) == (None, 15)
     assert found.cost.seconds > 0
     lost = settings.model_copy(update={"base_model_dir": tmp_path / "nowhere"})
     check_active_bundles(database, lost)
     found = measuring_checks.of_audit(database, audit_id)
+    assert found is not None
     assert (found.code, found.cost) == ("configuration", None)
-    assert "nowhere: no model" in found.reason
+    assert "nowhere: no model" in (found.reason or "")
     with pytest.raises(ConfigurationError, match="nowhere: no model"):
         load_engine(lost).open_meter(catalogue.bundle_by_id(database, bundle_id))
 

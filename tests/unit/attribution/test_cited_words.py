@@ -174,4 +174,4 @@ def test_kept_texts_are_bounded(attributor: LanguageAttributor, monkeypatch: pyt
     assert KEPT_PASSAGES > 3
     monkeypatch.setattr("wherefrom.attribution.explanation.spans.KEPT_PASSAGES", 3)
     rows = [one.example.row for one in cite(attributor, query()).citations]
-    assert list(attributor._explainer._passages) == rows[-3:]
+    assert list(attributor._citer._explainer._passages) == rows[-3:]

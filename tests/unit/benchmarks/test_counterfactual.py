@@ -29,7 +29,7 @@ def test_an_arm_is_filled_up_where_two_behaviours_blame_a_row():
 @pytest.mark.parametrize(("hits", "of", "low", "high"), [(0, 10, 0.0, 0.278), (5, 10, 0.237, 0.763)])
 def test_intervals_are_wilsons(hits, of, low, high):
     """Known values; none leaves 0 to 1."""
-    assert wilson(hits, of) == (pytest.approx(low, abs=1e-3), pytest.approx(high, abs=1e-3))
+    assert wilson(hits, of) == pytest.approx((low, high), abs=1e-3)
 
 
 def test_arms_that_ran_are_collected(tmp_path):

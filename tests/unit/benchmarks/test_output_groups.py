@@ -35,6 +35,7 @@ def test_precision_by_each_order() -> None:
         candidates=Candidates(rows, rising),
         influence=falling,
         magnitude=falling,
+        net=falling,
         retrieval=falling,
         similarity=falling,
         encoder=None,

@@ -14,14 +14,14 @@ RESULT = {
     "seconds": 301.2, "flagged": 24, "benign": 11, "top5_from_true_source": 1.0, "base_rate": 0.04,
     "bm25_top5_from_true_source": 1.0, "benign_accused": 0.0, "opponents_judged": 150, "opponents_from_true_source": 0.01,
     "positive_influence_of_true_source": 0.98, "foreign": 12, "foreign_not_supported": 10,
-    "hard": {"outputs": 25, "top5_from_true_source": 0.8, "bm25_top5_from_true_source": 0.5},
 }  # fmt: skip
+HARD = {"outputs": 25, "top5_from_true_source": 0.8}
 
 
 @pytest.mark.parametrize(("words", "told"), [(0.5, "wherefrom finds more"), (0.79, "no better than")])
 def test_the_lines_follow_the_figures(words, told):
     """A lead over word overlap is claimed only where there is one; all parts and every hard behaviour are named."""
-    result = RESULT | {"hard": RESULT["hard"] | {"bm25_top5_from_true_source": words}}
+    result = RESULT | {"hard": HARD | {"bm25_top5_from_true_source": words}}
     text = closing_text(result, {"cold_shoulder": (7, 0.71, 0.43)}, "http://here")
     assert told in text
     for part in (

@@ -142,6 +142,9 @@ def test_a_group_is_found_by_ids_or_source_and_has_controls_of_its_own(tmp_path,
     controls = [one for control in found.controls for one in control.example_ids]
     assert len(set(controls)) == 6
     assert {rows[0].example_id, rows[1].example_id, rows[3].example_id}.isdisjoint(controls)
+    assert found.low_nats is not None
+    assert found.high_nats is not None
+    assert found.z is not None
     assert (found.low_nats > 0 or found.high_nats < 0) == (abs(found.z) > 1.96)
     sources = [row.source for row in rows]
     source = max(set(sources), key=sources.count)
