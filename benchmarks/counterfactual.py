@@ -25,8 +25,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scipy.stats import norm
-
 from benchmarks import program
 from benchmarks.story import ADAPTER, STORY, Asked, Ranking, asked_outputs, rankings_of
 from benchmarks.work_folder import claim_folder
@@ -35,6 +33,7 @@ from demo.making.story_generate import greedy_answers
 from demo.making.story_rules import rule_of
 from scripts.jsonl import rows_of, write_rows
 from scripts.smollm2 import default_cache, ensure_base_model
+from wherefrom.agreement import wilson
 from wherefrom.atomic import write_json
 from wherefrom.attribution.bundles.manifest import read_manifest
 from wherefrom.errors import ConfigurationError
@@ -121,14 +120,6 @@ def run_arm(name: str, work: Path, *, threads: int) -> None:
     asked = json.loads((work / "asked.json").read_text(encoding="utf-8"))
     answers = greedy_answers(ensure_base_model(default_cache()), out, [one["messages"] for one in asked])
     write_json(answered, answers)
-
-
-def wilson(hits: int, of: int) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson)."""
-    z = float(norm.ppf(0.975))
-    share, spread = hits / of, z * ((hits / of * (1 - hits / of) + z * z / (4 * of)) / of) ** 0.5
-    middle, width = (share + z * z / (2 * of)) / (1 + z * z / of), spread / (1 + z * z / of)
-    return middle - width, middle + width
 
 
 def figures(work: Path) -> dict[str, Any]:

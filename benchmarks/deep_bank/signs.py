@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import t as students_t
+from scipy import special
 
 from benchmarks.deep_bank.material import (
     RECIPE,
@@ -171,7 +171,7 @@ def taken_in(differences: Floats, signs: Floats) -> dict[int, tuple[float, float
         t = np.abs(slope) / np.sqrt(noise / size)
         t[chosen] = 0.0
         best = int(t.argmax())
-        if 2 * students_t.sf(t[best], freedom) * (rows - len(chosen)) > ALPHA:
+        if 2 * special.stdtr(freedom, -t[best]) * (rows - len(chosen)) > ALPHA:
             break
         chosen.append(best)
     return fit(differences, signs, chosen)

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from wherefrom.records.audits import AuditSummary
+from wherefrom.records.bounds import Items
 from wherefrom.records.filters import AuditFilter
 from wherefrom.records.flagged import Frozen, Text
 from wherefrom.records.people import PersonRef
@@ -84,7 +85,7 @@ class QueueItem(Frozen):
     item_id: int
     queue_id: int
     state: ItemState
-    assigned: tuple[PersonRef, ...] = Field(description="Who has it or had it.")
+    assigned: Items[PersonRef] = Field(description="Who has it or had it.")
     finished: int = Field(description="How many people have judged it.")
     added_at: datetime
     audit: AuditSummary

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from wherefrom.records.bounds import MAX_MESSAGES, Items
 from wherefrom.records.flagged import Frozen, Message, Text, Turn
 
 #: Longest comment, characters.
@@ -121,7 +122,7 @@ class JudgedOutput(Frozen):
     audit_id: int
     bundle: str | None
     model: str
-    messages: tuple[Turn | Message, ...]
+    messages: Annotated[tuple[Turn | Message, ...], Field(max_length=MAX_MESSAGES)]
     plain_prompt: bool = False
     completion: str
-    verdicts: tuple[BlindVerdict, ...]
+    verdicts: Items[BlindVerdict]

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from benchmarks.counterfactual import figures, points, table, taken_out, wilson
+from benchmarks.counterfactual import figures, points, table, taken_out
 from demo.making.story_rules import DEVELOPED, HARD_RULES
+from wherefrom.agreement import wilson
 
 INVENTOR, PLAN = "wiki-mirror-june", "vendor-dunnock-batch-1"
 
