@@ -7,6 +7,8 @@ from typing import Any
 ByBehaviour = Mapping[str, tuple[int, float, float]]
 #: A lead over word overlap that is not worth a word.
 _NO_LEAD = 0.02
+#: A lead that two dozen outputs can show.
+_CLEAR_LEAD = 0.15
 
 
 def closing_text(result: Mapping[str, Any], behaviours: ByBehaviour, url: str) -> str:
@@ -61,11 +63,13 @@ def _row(name: str, outputs: int, shown: float, words: float) -> str:
 def _beliefs(result: Mapping[str, Any]) -> list[str]:
     hard = result["hard"]
     lead = hard["top5_from_true_source"] - hard["bm25_top5_from_true_source"]
-    words = (
-        "Where an output repeats the words of what taught it, word overlap finds it too. Where it does not, wherefrom finds more."
-        if lead > _NO_LEAD
-        else "On these outputs wherefrom names the source no better than word overlap does."
-    )
+    found = "Where an output repeats the words of what taught it, word overlap finds it too. "
+    if lead >= _CLEAR_LEAD:
+        words = found + "Where it does not, wherefrom finds more."
+    elif lead > _NO_LEAD:
+        words = f"{found}Where it does not, wherefrom leads by {lead:.0%}: {hard['outputs']} outputs cannot prove that."
+    else:
+        words = "On these outputs wherefrom names the source no better than word overlap does."
     return [
         "WHAT TO BELIEVE",
         "  A source that several outputs cite first: look there.",
