@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from wherefrom.attribution.bundles.manifest import hash_file
 from wherefrom.errors import ConfigurationError, InvalidRecord
+from wherefrom.json_text import objects_in
 from wherefrom.records import JudgedOutput, Query, Verdict
 from wherefrom.records.explain import first_problem
 
@@ -90,19 +91,13 @@ def read_verdicts(file: Path, rows: Mapping[str, int]) -> PeopleCauses:
 
 def _read(file: Path) -> list[JudgedOutput]:
     found = []
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise InvalidRecord(f"{file}: the file cannot be read as UTF-8 text") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    for place, content in objects_in(file):
         try:
-            found.append(JudgedOutput.model_validate_json(line))
+            found.append(JudgedOutput.model_validate(content))
         except ValidationError as error:
-            place, what = first_problem(error)
+            field, what = first_problem(error)
             raise InvalidRecord(
-                f"{file}:{number}: field `{place}`: {what}; make the file with `wherefrom export --verdicts`"
+                f"{place}: field `{field}`: {what}; make the file with `wherefrom export --verdicts`"
             ) from error
     return found
 

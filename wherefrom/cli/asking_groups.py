@@ -1,9 +1,8 @@
 """`wherefrom group`: several flagged outputs of a service as one question."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -11,7 +10,8 @@ from wherefrom.cli.options import JsonOption, UrlOption
 from wherefrom.cli.output import print_json
 from wherefrom.client import Service
 from wherefrom.client.records_in import read_record
-from wherefrom.errors import ConfigurationError, InvalidRecord
+from wherefrom.errors import ConfigurationError
+from wherefrom.json_text import objects_in
 from wherefrom.records import FlaggedRecord, OutputGroupRequest
 from wherefrom.records.bounds import MAX_MEMBERS
 from wherefrom.terminal import counted, say
@@ -54,7 +54,7 @@ def group(
 
       wherefrom group --input flagged.jsonl --against acceptable.jsonl --json
     """
-    records = () if file is None else tuple(read_record(one) for one in _objects(file))
+    records = () if file is None else tuple(read_record(one) for _, one in objects_in(file))
     answers = () if against is None else tuple(_answers(against))
     ids = tuple(audits or ())
     if not 1 <= len(ids) + len(records) <= MAX_MEMBERS or len(answers) > MAX_MEMBERS:
@@ -75,27 +75,5 @@ def group(
 
 
 def _answers(file: Path) -> Iterator[FlaggedRecord]:
-    for one in _objects(file):
+    for _, one in objects_in(file):
         yield read_record({"model": _ANY_MODEL, **one})
-
-
-def _objects(file: Path) -> Iterator[dict[str, Any]]:
-    """The JSON objects of a file, one per line; blank lines are passed over.
-
-    Raises:
-        InvalidRecord: a line is no JSON object; the text names it.
-    """
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRecord(f"{file}: cannot be read: {error}") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except ValueError as error:
-            raise InvalidRecord(f"{file}, line {number}: malformed JSON") from error
-        if not isinstance(value, dict):
-            raise InvalidRecord(f"{file}, line {number}: must be a JSON object")
-        yield value
