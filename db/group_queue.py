@@ -1,15 +1,13 @@
 """The queue of measurements of groups: claimed one at a time beside those of citations, by the same rules."""
 
-from collections.abc import Mapping
-from typing import ClassVar
-
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db.claimed import read_claimed
 from db.leases import token
 from db.models import Bundle, GroupMeasurement
-from db.queue import LeasedQueue, ending_of, ending_values
+from db.queue import ending_of, ending_values
+from db.single_claims import SingleClaims
 from db.trail import TrailKind, record_events
 from wherefrom.records import ClaimedGroup, GroupRequest, MeasuredEffect, MeasurementState
 
@@ -17,33 +15,12 @@ from wherefrom.records import ClaimedGroup, GroupRequest, MeasuredEffect, Measur
 KEPT_IDS = 200
 
 
-class GroupQueue(LeasedQueue[MeasurementState]):
+class GroupQueue(SingleClaims[ClaimedGroup]):
     """Measurements of groups, oldest first."""
 
     row = GroupMeasurement
     subject = "group_measurement"
     order = (GroupMeasurement.id,)
-    pending = MeasurementState.PENDING
-    dead = MeasurementState.DEAD
-    refused = MeasurementState.DEAD
-    ended: ClassVar[Mapping[str, TrailKind]] = {MeasurementState.DEAD: TrailKind.MEASUREMENT_DEAD}
-
-    def claim(
-        self, bundle_id: int, *, owner: str, lease_s: float, max_attempts: int | None = None
-    ) -> ClaimedGroup | None:
-        """Take the oldest measurement of a bundle that is due, or whose lease ran out; None when there is none.
-
-        Args:
-            bundle_id: The bundle.
-            owner: Name of the claimer, unique among all that live.
-            lease_s: How long it stays taken without `extend`, seconds.
-            max_attempts: Expired ones with as many attempts are left to `release_expired`.
-        """
-        with self._database.writing() as session:
-            taken = self._take(
-                session, bundle_id, owner=owner, limit=1, lease_s=lease_s, max_attempts=max_attempts
-            )
-            return _claimed(session, taken[0], owner) if taken else None
 
     def finish(self, claimed: ClaimedGroup, effect: MeasuredEffect) -> bool:
         """Store what was measured, in one transaction; False when fenced."""
@@ -70,22 +47,21 @@ class GroupQueue(LeasedQueue[MeasurementState]):
             )
         return True
 
-
-def _claimed(session: Session, measurement_id: int, owner: str) -> ClaimedGroup:
-    row = session.execute(
-        select(
-            GroupMeasurement.id.label("measurement_id"),
-            GroupMeasurement.bundle_id,
-            Bundle.name.label("bundle_name"),
-            GroupMeasurement.attempt,
-            GroupMeasurement.audit_id,
-            GroupMeasurement.source,
-            GroupMeasurement.example_ids,
-        )
-        .join(Bundle, Bundle.id == GroupMeasurement.bundle_id)
-        .where(GroupMeasurement.id == measurement_id)
-    ).mappings()
-    found = dict(row.one())
-    asked = GroupRequest(example_ids=tuple(found.pop("example_ids") or ()), source=found.pop("source"))
-    audits = read_claimed(session, [found["audit_id"]], owner).audits
-    return ClaimedGroup(**found, owner=owner, request=asked, record=audits[0].record if audits else None)
+    def _claimed(self, session: Session, measurement_id: int, owner: str) -> ClaimedGroup:
+        row = session.execute(
+            select(
+                GroupMeasurement.id.label("measurement_id"),
+                GroupMeasurement.bundle_id,
+                Bundle.name.label("bundle_name"),
+                GroupMeasurement.attempt,
+                GroupMeasurement.audit_id,
+                GroupMeasurement.source,
+                GroupMeasurement.example_ids,
+            )
+            .join(Bundle, Bundle.id == GroupMeasurement.bundle_id)
+            .where(GroupMeasurement.id == measurement_id)
+        ).mappings()
+        found = dict(row.one())
+        asked = GroupRequest(example_ids=tuple(found.pop("example_ids") or ()), source=found.pop("source"))
+        audits = read_claimed(session, [found["audit_id"]], owner).audits
+        return ClaimedGroup(**found, owner=owner, request=asked, record=audits[0].record if audits else None)

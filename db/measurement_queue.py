@@ -4,9 +4,6 @@ Claims and the ways out without an effect are those of every queue (`db.queue`).
 tier `measured`.
 """
 
-from collections.abc import Mapping
-from typing import ClassVar
-
 from sqlalchemy import ColumnElement, bindparam, exists, select, update
 from sqlalchemy.orm import Session
 
@@ -14,21 +11,18 @@ from db.claimed import read_claimed
 from db.group_queue import GroupQueue
 from db.leases import token
 from db.models import Bundle, Citation, Measurement, TrainingExample
-from db.queue import LeasedQueue, ending_of, ending_values
+from db.queue import ending_of, ending_values
+from db.single_claims import SingleClaims
 from db.trail import TrailKind, record_events
 from wherefrom.records import ClaimedMeasurement, MeasuredEffect, MeasurementState, Tier
 
 
-class MeasurementQueue(LeasedQueue[MeasurementState]):
+class MeasurementQueue(SingleClaims[ClaimedMeasurement]):
     """Measurements of citations, oldest first; those of groups, which are worked off after them, are its `groups`."""
 
     row = Measurement
     subject = "measurement"
     order = (Measurement.id,)
-    pending = MeasurementState.PENDING
-    dead = MeasurementState.DEAD
-    refused = MeasurementState.DEAD
-    ended: ClassVar[Mapping[str, TrailKind]] = {MeasurementState.DEAD: TrailKind.MEASUREMENT_DEAD}
 
     @property
     def groups(self) -> GroupQueue:
@@ -41,23 +35,6 @@ class MeasurementQueue(LeasedQueue[MeasurementState]):
         for bundle_id, number in self.groups.pending_counts().items():
             counts[bundle_id] = counts.get(bundle_id, 0) + number
         return counts
-
-    def claim(
-        self, bundle_id: int, *, owner: str, lease_s: float, max_attempts: int | None = None
-    ) -> ClaimedMeasurement | None:
-        """Take the oldest measurement of a bundle that is due, or whose lease ran out; None when there is none.
-
-        Args:
-            bundle_id: The bundle.
-            owner: Name of the claimer, unique among all that live.
-            lease_s: How long it stays taken without `extend`, seconds.
-            max_attempts: Expired ones with as many attempts are left to `release_expired`.
-        """
-        with self._database.writing() as session:
-            taken = self._take(
-                session, bundle_id, owner=owner, limit=1, lease_s=lease_s, max_attempts=max_attempts
-            )
-            return _claimed(session, taken[0], owner) if taken else None
 
     def finish(self, claimed: ClaimedMeasurement, effect: MeasuredEffect) -> bool:
         """Store what was measured and raise the citation to tier `measured`, in one transaction; False when fenced.
@@ -84,6 +61,27 @@ class MeasurementQueue(LeasedQueue[MeasurementState]):
                 session, [self._event(TrailKind.MEASUREMENT_FINISHED, claimed.measurement_id, payload)]
             )
         return True
+
+    def _claimed(self, session: Session, measurement_id: int, owner: str) -> ClaimedMeasurement:
+        row = session.execute(
+            select(
+                Measurement.id.label("measurement_id"),
+                Measurement.bundle_id,
+                Bundle.name.label("bundle_name"),
+                Measurement.attempt,
+                Measurement.method,
+                Citation.audit_id,
+                Citation.rank,
+                TrainingExample.example_id,
+            )
+            .join(Bundle, Bundle.id == Measurement.bundle_id)
+            .join(Citation, Citation.id == Measurement.citation_id)
+            .join(TrainingExample, TrainingExample.id == Citation.training_example_id)
+            .where(Measurement.id == measurement_id)
+        ).mappings()
+        found = dict(row.one())
+        audits = read_claimed(session, [found["audit_id"]], owner).audits
+        return ClaimedMeasurement(**found, owner=owner, record=audits[0].record if audits else None)
 
 
 _LOCK_CITATION = (
@@ -116,25 +114,3 @@ def _show(session: Session, citation_id: int, measurement_id: int, effect: Measu
         )
         .execution_options(synchronize_session=False)
     )
-
-
-def _claimed(session: Session, measurement_id: int, owner: str) -> ClaimedMeasurement:
-    row = session.execute(
-        select(
-            Measurement.id.label("measurement_id"),
-            Measurement.bundle_id,
-            Bundle.name.label("bundle_name"),
-            Measurement.attempt,
-            Measurement.method,
-            Citation.audit_id,
-            Citation.rank,
-            TrainingExample.example_id,
-        )
-        .join(Bundle, Bundle.id == Measurement.bundle_id)
-        .join(Citation, Citation.id == Measurement.citation_id)
-        .join(TrainingExample, TrainingExample.id == Citation.training_example_id)
-        .where(Measurement.id == measurement_id)
-    ).mappings()
-    found = dict(row.one())
-    audits = read_claimed(session, [found["audit_id"]], owner).audits
-    return ClaimedMeasurement(**found, owner=owner, record=audits[0].record if audits else None)

@@ -2,7 +2,7 @@
 
 A claim is a lease: an owner holds a row under an attempt number until a time of the database's clock. The attempt only ever grows,
 so (row, attempt, owner) is a fencing token: every way out starts with an UPDATE that matches it, and a worker that was too slow
-matches no row, writes nothing and learns it. `db.audit_queue` and `db.measurement_queue` are the two queues; what they add is
+matches no row, writes nothing and learns it. `db.audit_queue`, `db.measurement_queue` and `db.group_queue` are the queues; what they add is
 what is read for a worker, and what an answer looks like.
 """
 

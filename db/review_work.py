@@ -46,8 +46,7 @@ def take_next(db: Database, queue_id: int, person_id: int, *, members_only: bool
 
 def _next(queue_id: int, person_id: int, *, members_only: bool) -> Any:
     mine = exists().where(_assigned_to(person_id), ReviewAssignment.finished_at.is_(None))
-    touched = exists().where(_assigned_to(person_id))
-    free = and_(ReviewItem.assigned < ReviewQueue.reviewers, ~touched)
+    free = _wants(person_id)
     if members_only:
         free = and_(free, _is_member(person_id))
     return (
@@ -63,6 +62,16 @@ def _assigned_to(person_id: int) -> ColumnElement[bool]:
     return and_(ReviewAssignment.item_id == ReviewItem.id, ReviewAssignment.person_id == person_id)
 
 
+def _wants(person_id: int) -> ColumnElement[bool]:
+    """Whether an item still wants people, and this one never had it."""
+    return and_(ReviewItem.assigned < ReviewQueue.reviewers, ~exists().where(_assigned_to(person_id)))
+
+
+def _visible_to(person_id: int) -> ColumnElement[bool]:
+    """Whether somebody who does not see everything may open an item: it is theirs, or in a queue of theirs."""
+    return or_(_is_member(person_id), exists().where(_assigned_to(person_id)))
+
+
 def _is_member(person_id: int) -> ColumnElement[bool]:
     return exists().where(ReviewMember.queue_id == ReviewItem.queue_id, ReviewMember.person_id == person_id)
 
@@ -75,7 +84,6 @@ def assign(db: Database, item_ids: Collection[int], person_id: int, *, by: int |
 
 def assign_open(db: Database, queue_id: int, person_id: int, *, most: int, by: int | None) -> int:
     """Have somebody judge the next items of a queue that too few people have; how many there were."""
-    touched = exists().where(_assigned_to(person_id))
     with db.writing() as session:
         wanted = (
             select(ReviewItem.id)
@@ -83,8 +91,7 @@ def assign_open(db: Database, queue_id: int, person_id: int, *, most: int, by: i
             .where(
                 ReviewItem.queue_id == queue_id,
                 ReviewItem.state == ItemState.OPEN,
-                ReviewItem.assigned < ReviewQueue.reviewers,
-                ~touched,
+                _wants(person_id),
             )
             .order_by(ReviewItem.order_key, ReviewItem.id)
             .limit(most)
@@ -208,23 +215,15 @@ def get_item(db: Database, queue_id: int, item_id: int) -> QueueItem:
 
 def may_see(db: Database, item_id: int, person_id: int) -> bool:
     """Whether somebody who does not see everything may open an item: it is theirs, or free in a queue of theirs."""
-    member = exists().where(ReviewMember.queue_id == ReviewItem.queue_id, ReviewMember.person_id == person_id)
     with db.reading() as session:
-        query = select(ReviewItem.id).where(
-            ReviewItem.id == item_id, or_(member, exists().where(_assigned_to(person_id)))
-        )
+        query = select(ReviewItem.id).where(ReviewItem.id == item_id, _visible_to(person_id))
         return session.scalar(query) is not None
 
 
 def sees_audit(db: Database, audit_id: int, person_id: int) -> bool:
     """The same for an audit: some item of it may be opened."""
-    member = exists().where(ReviewMember.queue_id == ReviewItem.queue_id, ReviewMember.person_id == person_id)
     with db.reading() as session:
-        query = (
-            select(ReviewItem.id)
-            .where(ReviewItem.audit_id == audit_id, or_(member, exists().where(_assigned_to(person_id))))
-            .limit(1)
-        )
+        query = select(ReviewItem.id).where(ReviewItem.audit_id == audit_id, _visible_to(person_id)).limit(1)
         return session.scalar(query) is not None
 
 
