@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import special
 
 from benchmarks.deep_bank.signs import share
+from wherefrom.retraining.effects import normal_z, t_quantile
 
 #: An effect stands out from this z on.
 OUT_Z = 1.96
@@ -26,9 +26,8 @@ class Effect:
 
 def effect_by_t(nats: float, error: float, freedom: int) -> Effect:
     """An effect with the interval, and the z, of a t-test."""
-    half = float(special.stdtrit(freedom, 0.975)) * error
-    z = -float(special.ndtri(special.stdtr(freedom, -abs(nats) / error)))
-    return Effect(nats, nats - half, nats + half, math.copysign(z, nats))
+    half = t_quantile(freedom) * error
+    return Effect(nats, nats - half, nats + half, math.copysign(normal_z(abs(nats), error, freedom), nats))
 
 
 def summary(effects: Sequence[Effect]) -> dict[str, Any]:

@@ -15,7 +15,6 @@ A sign agrees where that of the score is that of the effect. *Determined* are th
 """
 
 import argparse
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +40,7 @@ from benchmarks.deep_bank.train import LOSSES, Measured, ensure_adapter, load_lo
 from benchmarks.program import command, run
 from benchmarks.work_folder import kept_scores
 from scripts.smollm2 import default_cache, ensure_base_model
+from wherefrom.agreement import wilson
 from wherefrom.attribution.models.model import load_model
 from wherefrom.attribution.noise import Noise
 from wherefrom.attribution.ranking_metrics import Matrix
@@ -56,7 +56,6 @@ OUT = 3.0
 MOST = 6
 #: Best citations of each query whose signs are counted.
 CITED = 10
-_Z = 1.959964
 Floats = npt.NDArray[np.float64]
 
 
@@ -239,10 +238,7 @@ def share(outcomes: Sequence[bool]) -> dict[str, Any]:
     count, held = len(outcomes), sum(outcomes)
     if not count:
         return {"n": 0, "value": None, "interval": None}
-    rate, z2 = held / count, _Z**2
-    middle = (rate + z2 / (2 * count)) / (1 + z2 / count)
-    half = _Z / (1 + z2 / count) * math.sqrt(rate * (1 - rate) / count + z2 / (4 * count**2))
-    return {"n": count, "value": rate, "interval": [max(0.0, middle - half), min(1.0, middle + half)]}
+    return {"n": count, "value": held / count, "interval": list(wilson(held, count))}
 
 
 def table(result: Mapping[str, Any]) -> list[str]:

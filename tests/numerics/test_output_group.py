@@ -12,11 +12,11 @@ from tests.tiny import build, quiet, shared_corpus, shared_micro_model, tiny_que
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
 from wherefrom.attribution.interface import PreparedQuery
-from wherefrom.attribution.kernel import kernel_norms
+from wherefrom.attribution.kernel import kernel_norms, token_kernel
 from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.models.reading import BundleForm
 from wherefrom.attribution.offline import exact_scores
-from wherefrom.attribution.output_group import mean_factors, norm_of
+from wherefrom.attribution.output_group import mean_factors
 from wherefrom.errors import InvalidRecord, OutputTooLong
 from wherefrom.records import Message, Query, QueryGroup
 
@@ -128,10 +128,12 @@ def test_a_group_of_one_is_its_output(
 
 def test_norm_in_parts() -> None:
     """The norm of a long row is that of all its tokens at once, and a mean of equal rows is the row."""
-    row = random_factors((3000,), seed=4)
-    torch.testing.assert_close(norm_of(row), kernel_norms(row)[0], rtol=1e-4, atol=1e-3)
-    same = mean_factors([row, row, row], [])
-    torch.testing.assert_close(norm_of(same), norm_of(row), rtol=1e-4, atol=1e-3)
+    for width in (4, 96):  # by small matrices, and token by token
+        row = random_factors((3000,), widths=(width, width), seed=4)
+        at_once = token_kernel(row, row).sum().sqrt()
+        torch.testing.assert_close(kernel_norms(row)[0], at_once, rtol=1e-4, atol=1e-3)
+        same = mean_factors([row, row, row], [])
+        torch.testing.assert_close(kernel_norms(same)[0], at_once, rtol=1e-4, atol=1e-3)
 
 
 def test_what_cannot_be_one_question(

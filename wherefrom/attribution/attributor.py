@@ -22,7 +22,7 @@ from wherefrom.attribution.factors import Factors
 from wherefrom.attribution.fusion import ShownParts, fuse
 from wherefrom.attribution.groups import read_groups
 from wherefrom.attribution.interface import OverLong, PreparedQuery
-from wherefrom.attribution.kernel import kernel_norms
+from wherefrom.attribution.kernel import cosines, kernel_norms
 from wherefrom.attribution.memory import memory_errors
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.attribution.noise import Noise, sampled_rows, spread_of
@@ -213,8 +213,8 @@ class LanguageAttributor:
         )
         rows = candidates.rows
         magnitude = bundle.store.scores(signals.factors, rows)[0].numpy()
-        influence = magnitude / np.maximum(float(signals.norm) * bundle.store.norms[rows], 1e-20)
-        net = bundle.net_influence(influence, signals.projected, rows) * bundle.store.norms[rows]
+        influence = cosines(magnitude, float(signals.norm), bundle.store.norms[rows])
+        net = bundle.net_magnitude(influence, signals.projected, rows)
         similarity = bundle.pooled[rows] @ signals.pooled
         lengths = bundle.store.lengths(rows)
         near = None

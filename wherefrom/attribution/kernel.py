@@ -7,6 +7,8 @@ over kernel groups g (all layers at once for form `forward`, one per layer for `
 the explanation: which output token, which token of the training example. Positive = more weight on z lowers the loss of q.
 """
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -17,6 +19,8 @@ from wherefrom.attribution.factors import Factors, PackedFactors
 CHUNK_TOKENS = 8192
 #: Numbers of a matrix G~ up to which it is formed for a norm.
 _SMALL_MATRIX = 4096
+#: Tokens of one row that meet each other at once where its norm is computed token by token.
+_SQUARED_TOKENS = 1024
 #: Tokens of rows, padding included, whose matrices are formed at once.
 _PADDED_TOKENS = 2048
 
@@ -34,7 +38,28 @@ def kernel_norms(factors: Factors) -> Tensor:
     """|z| of each row, `[N]`: by the matrices G~_z where they are small (form `adapter`), else token by token."""
     if factors.a.shape[2] * factors.b.shape[2] <= _SMALL_MATRIX:
         return gradient_matrices(factors).flatten(1).square().sum(dim=1).sqrt()
-    return torch.stack([token_kernel(row, row).sum().clamp_min(0.0).sqrt() for row in factors.rows()])
+    return torch.stack([_norm_by_tokens(row) for row in factors.rows()])
+
+
+def _norm_by_tokens(row: Factors) -> Tensor:
+    """|z| of one row, scalar, without a square of all tokens of a long one."""
+    parts = [
+        Factors(a, b, (len(a),))
+        for a, b in zip(row.a.split(_SQUARED_TOKENS), row.b.split(_SQUARED_TOKENS), strict=True)
+    ]
+    total = row.a.new_zeros(())
+    for one in parts:
+        for other in parts:
+            total = total + token_kernel(one, other).sum()
+    return total.clamp_min(0.0).sqrt()
+
+
+def cosines(
+    values: npt.NDArray[np.float32], norm: float, norms: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """Kernel values `[K]` of one query with examples over the query's norm and the examples' `[K]`; 0 where one of them is 0."""
+    found: npt.NDArray[np.float32] = values / np.maximum(norm * norms, 1e-20)
+    return found
 
 
 def gradient_matrices(factors: Factors) -> Tensor:

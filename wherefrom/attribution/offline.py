@@ -15,6 +15,7 @@ from wherefrom.attribution.bundles.build import Progress
 from wherefrom.attribution.bundles.bundle import Bundle
 from wherefrom.attribution.corpus import CorpusRow, ReadAs, Turns, parse_row, read_jsonl
 from wherefrom.attribution.interface import OverLong
+from wherefrom.attribution.kernel import cosines
 from wherefrom.attribution.output_group import ReadGroup, TokenizedGroup
 from wherefrom.attribution.query import ReadQuery, TokenizedQuery
 from wherefrom.errors import EmptyCorpus, InvalidRecord, OutputTooLong, PermanentError
@@ -175,8 +176,6 @@ def exact_scores(
         rows = np.arange(first, min(first + _SCORE_ROWS, count))
         for index, query in enumerate(queries):
             kernel = bundle.store.scores(query.signals.factors, rows)[0].numpy()
-            scores[index, rows] = kernel / np.maximum(
-                float(query.signals.norm) * bundle.store.norms[rows], 1e-20
-            )
+            scores[index, rows] = cosines(kernel, float(query.signals.norm), bundle.store.norms[rows])
         progress("score every pair", int(rows[-1]) + 1, count)
     return scores

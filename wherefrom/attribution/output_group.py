@@ -15,12 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from wherefrom.attribution.bundles.bundle import Bundle
 from wherefrom.attribution.factors import Factors
 from wherefrom.attribution.fusion import Scores
-from wherefrom.attribution.kernel import token_kernel
+from wherefrom.attribution.kernel import cosines, kernel_norms
 from wherefrom.attribution.query import CandidateScores, QuerySignals, ReadQuery, TokenizedQuery
 from wherefrom.attribution.retrieval.index import Rows
 from wherefrom.errors import InvalidRecord, OutputTooLong
@@ -30,8 +29,6 @@ from wherefrom.records import GroupMember, QueryGroup
 PASS_TOKENS = 2048
 #: Completion tokens of a group, acceptable answers included; their factors are held at once.
 MAX_GROUP_TOKENS = 8192
-#: Tokens of a group that meet each other at once where its norm is computed.
-_CHUNK = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +128,7 @@ def joined_group(group: TokenizedGroup, read: Sequence[ReadQuery], bundle: Bundl
     """
     members, against = tuple(read[: len(group.members)]), read[len(group.members) :]
     factors = mean_factors([one.signals.factors for one in members], [one.signals.factors for one in against])
-    norm = norm_of(factors)
+    norm = kernel_norms(factors)[0]
     signals = QuerySignals(
         factors=factors,
         norm=norm,
@@ -153,19 +150,6 @@ def mean_factors(members: Sequence[Factors], against: Sequence[Factors]) -> Fact
     return Factors(a, b, (len(a),))
 
 
-def norm_of(factors: Factors) -> Tensor:
-    """|f| of one row, scalar; as `kernel.kernel_norms`, without a square of all tokens at once."""
-    parts = [
-        Factors(a, b, (len(a),))
-        for a, b in zip(factors.a.split(_CHUNK), factors.b.split(_CHUNK), strict=True)
-    ]
-    total = factors.a.new_zeros(())
-    for one in parts:
-        for other in parts:
-            total = total + token_kernel(one, other).sum()
-    return total.clamp_min(0.0).sqrt()
-
-
 def member_influence(group: ReadGroup, bundle: Bundle, rows: Rows) -> list[tuple[float, ...]]:
     """Influence score of each member by itself, for each of the given training examples in order."""
     if not len(rows):
@@ -173,8 +157,7 @@ def member_influence(group: ReadGroup, bundle: Bundle, rows: Rows) -> list[tuple
     norms = bundle.store.norms[rows]
     scores = np.stack(
         [
-            bundle.store.scores(one.signals.factors, rows)[0].numpy()
-            / np.maximum(float(one.signals.norm) * norms, 1e-20)
+            cosines(bundle.store.scores(one.signals.factors, rows)[0].numpy(), float(one.signals.norm), norms)
             for one in group.read
         ]
     )  # [M, K]

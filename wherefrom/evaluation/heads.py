@@ -82,7 +82,7 @@ def form_scores(bundle: Bundle, queries: Sequence[ReadQuery]) -> dict[str, Matri
 def net_scores(bundle: Bundle, queries: Sequence[ReadQuery], cosines: Matrix) -> Matrix:
     """Influence without what the rows of the corpus share, as the order shown takes it, `[Q, N]` up to a factor of each query."""
     found = [
-        bundle.net_influence(row, one.signals.projected, slice(None)) * bundle.store.norms
+        bundle.net_magnitude(row, one.signals.projected, slice(None))
         for one, row in zip(queries, cosines, strict=True)
     ]
     return np.stack(found)
@@ -142,7 +142,7 @@ def effect_over_corpus(
 ) -> Row:
     """Effect head of one query over the whole corpus, `[N]`; the query's norm is the same for all examples and drops out."""
     parts = EffectScoreParts(
-        magnitude=bundle.net_influence(cosines, query.signals.projected, slice(None)) * bundle.store.norms,
+        magnitude=bundle.net_magnitude(cosines, query.signals.projected, slice(None)),
         tokens=bundle.store.lengths(np.arange(len(bundle.store))),
         bm25=bm25,
         ekfac=ekfac,

@@ -252,11 +252,11 @@ def contrast(effects: EffectArray, controls: EffectArray) -> Contrast:
         (math.sqrt(variance), freedom),
     )
     half = max(t_quantile(one) * error for error, one in errors)
-    z = min(_normal_z(abs(effect), error, one) for error, one in errors)
+    z = min(normal_z(abs(effect), error, one) for error, one in errors)
     return Contrast(effect, effect - half, effect + half, math.copysign(z, effect))
 
 
-def _normal_z(distance: float, error: float, freedom: int) -> float:
+def normal_z(distance: float, error: float, freedom: int) -> float:
     """A t-statistic as the quantile of the normal distribution that has its p-value, >= 0."""
     if distance == 0.0:
         return 0.0

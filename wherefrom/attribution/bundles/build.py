@@ -54,7 +54,7 @@ from wherefrom.attribution.models.adapted import AdapterReader
 from wherefrom.attribution.models.files import ModelFolders, fingerprint
 from wherefrom.attribution.models.model import LanguageModel, load_model
 from wherefrom.attribution.models.placement import CPU, device_name
-from wherefrom.attribution.models.reading import make_reader, ranks_of, reads_adapter
+from wherefrom.attribution.models.reading import make_reader, ranks_of
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.attribution.models.rows import RenderedRow
 from wherefrom.attribution.models.trajectory import ReadsSignals, load_halfway
@@ -62,7 +62,6 @@ from wherefrom.attribution.retrieval.encoder import SentenceEncoder
 from wherefrom.attribution.retrieval.index import ORIGINALS, HnswIndex, originals_of
 from wherefrom.attribution.retrieval.lexical import LexicalIndex
 from wherefrom.attribution.retrieval.pooling import Pooling
-from wherefrom.attribution.row_curvature import RowCurvature
 from wherefrom.attribution.whitening import SecondMoments, Whitener
 from wherefrom.errors import ConfigurationError
 from wherefrom.records import sha256_of_json, utc_now
@@ -314,10 +313,6 @@ class _Build:
         )
         self._progress("fit projection", 1, 1)
         np.save(self._bundle / "features" / "vectors.npy", vectors.numpy())
-        if reads_adapter(self._parameters.form):
-            norms = np.load(self._bundle / "features" / "norms.npy", allow_pickle=False)
-            numbers = entry.groups * entry.rank_a * entry.rank_b
-            RowCurvature.fit(vectors.numpy(), norms, numbers=numbers).save(self._bundle / "features")
         folder = self._bundle / "index"
         folder.mkdir()
         np.save(folder / ORIGINALS, self._originals)

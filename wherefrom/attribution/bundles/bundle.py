@@ -89,11 +89,18 @@ class Bundle:
         encoded = None if self.encoded is None else self.encoded.index
         return Indexes(self.index, self.similarity, self.lexical, encoded)
 
-    def net_influence(self, cosines: Vectors, projected: Vectors, rows: Rows | slice) -> Vectors:
-        """Influence `[K]` of rows on a query with this projected vector, without what the rows of the corpus share; as it was where the bundle does not know that."""
-        if self.curvature is None:
-            return cosines
-        return self.curvature.net(cosines, projected, self.vectors[rows])
+    def net_magnitude(self, cosines: Vectors, projected: Vectors, rows: Rows | slice) -> Vectors:
+        """Kernel values `[K]` of rows with a query, over the query's norm and without what the rows of the corpus share, where the bundle knows that.
+
+        Args:
+            cosines: influence of the rows `[K]`.
+            projected: the query's projected vector `[P]`.
+            rows: which rows.
+        """
+        if self.curvature is not None:
+            cosines = self.curvature.net(cosines, projected, self.vectors[rows])
+        net: Vectors = cosines * self.store.norms[rows]
+        return net
 
     @property
     def weights(self) -> FusionWeights:
@@ -163,9 +170,7 @@ def open_bundle(
         ),
         similarity=_index(path / "index" / "similarity.hnsw", pooled, exact=exact_search),
         lexical=LexicalIndex.load(path / "lexical"),
-        encoded=_encoded(path, language.device, exact=exact_search)
-        if parameters.encoder is not None
-        else None,
+        encoded=_encoded(path, parameters, language.device, exact=exact_search),
         texts=ExampleTexts(path),
         tokens=TokenRows(path),
         shown=ShownRanges(path),
@@ -242,7 +247,11 @@ def check_model(manifest: Manifest, language: LanguageModel) -> None:
             )
 
 
-def _encoded(path: Path, device: torch.device, *, exact: bool) -> EncodedCorpus:
+def _encoded(
+    path: Path, parameters: Parameters, device: torch.device, *, exact: bool
+) -> EncodedCorpus | None:
+    if parameters.encoder is None:
+        return None
     vectors = np.load(path / "features" / ENCODED, mmap_mode="r", allow_pickle=False)
     index = _index(path / "index" / ENCODED_INDEX, vectors, exact=exact)
     return EncodedCorpus(SentenceEncoder.load(path / ENCODER, device), vectors, index)

@@ -24,6 +24,7 @@ from wherefrom.attribution.retrieval.encoder import (
 )
 from wherefrom.attribution.retrieval.index import HnswIndex, Rows
 from wherefrom.attribution.retrieval.projection import Projection, choose_size
+from wherefrom.attribution.row_curvature import RowCurvature
 
 FEATURES, PROJECTION = "features", "projection.safetensors"
 
@@ -60,7 +61,7 @@ def feature_writer(bundle: Path, form: BundleForm, *, examples: int) -> WritesFe
 def write_projection(
     bundle: Path, form: BundleForm, *, budget_bytes: int, device: torch.device
 ) -> tuple[Tensor, ProjectionEntry]:
-    """Fit (on a device) and store the projection of features that are written.
+    """Fit (on a device) and store the projection of features that are written, and in the forms that read an adapter what their rows share.
 
     Returns:
         Projected vectors of the corpus `[N, P]` on the CPU, and the projection's size.
@@ -71,7 +72,9 @@ def write_projection(
         CoreProjection.fit(cores, budget_bytes=budget_bytes, device=device).save(file)
         turned = CoreProjection.load(file).to(device)  # what is stored, not what was fitted
         groups, rank = cores.shape
-        return turned.apply_all(cores), _entry(
+        vectors = turned.apply_all(cores)
+        RowCurvature.fit(vectors.numpy(), cores.norms, numbers=groups * rank**2).save(bundle / FEATURES)
+        return vectors, _entry(
             file, groups, (rank, rank), dimensions=turned.dimensions, budget_bytes=budget_bytes
         )
     store = FactorStore(bundle / FEATURES)
