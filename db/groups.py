@@ -140,7 +140,7 @@ def _insert_group(
     answers = [one.model_dump(mode="json", by_alias=True, exclude_none=True) for one in asked.against]
     text = {
         "flagged_output_id": group_id, "turns": [], "completion": "", "token_ids": None, "spans": [], "preferred": None,
-        "plain_prompt": None, "against": answers,
+        "plain_prompt": None, "against": answers, "indexed": True,
     }  # fmt: skip
     session.execute(insert_rows(FlaggedText), [text])
     rows = [

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from db.examples import CHUNK
 from db.faults import refusals_as_errors
 from db.models import Audit, Bundle, FlaggedOutput, FlaggedText, ModelRevision
+from db.search import index_outputs
 from db.session import Database
 from db.statements import insert_new, insert_rows
 from db.trail import Event, TrailKind, record_events
@@ -157,9 +158,9 @@ def _insert_audits(
     """Insert texts, audits and trail events of new outputs, in the order of the call."""
     if not records:
         return {}
-    session.execute(
-        insert_rows(FlaggedText), [_text_row(output_ids[key], one) for key, (one, _) in records.items()]
-    )
+    texts = [_text_row(output_ids[key], one) for key, (one, _) in records.items()]
+    session.execute(insert_rows(FlaggedText), texts)
+    index_outputs(session, texts)
     rows = [audit_row(output_ids[key], one, bundles.get(one.model)) for key, (one, _) in records.items()]
     made = session.execute(insert(Audit).returning(Audit.flagged_output_id, Audit.id), rows)
     audit_ids = {row.flagged_output_id: row.id for row in made}
@@ -242,6 +243,7 @@ def _text_row(output_id: int, record: FlaggedRecord) -> dict[str, Any]:
         "spans": _dumped(record.spans),
         "preferred": record.preferred,
         "plain_prompt": record.prompt is not None,
+        "indexed": True,
     }
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, RowMapping, literal, tuple_
+from sqlalchemy import ColumnElement, Integer, RowMapping, SQLColumnExpression, literal, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from db.clock import UtcTimestamp
@@ -28,10 +28,15 @@ _LARGEST_ID = 2**63 - 1
 
 @dataclass(frozen=True)
 class Keyset:
-    """An order over two columns of a query, both descending; together they tell any two rows apart."""
+    """An order over two columns of a query, both in one direction; together they tell any two rows apart. Rows without the first are left out."""
 
     major: InstrumentedAttribute[Any]
     minor: InstrumentedAttribute[int]
+    falling: bool = True
+    #: Tells cursors of several orders of one list apart; None for the only or the first order.
+    name: str | None = None
+    #: What the rows are sorted by in place of `major`, where that has an index that is in the way.
+    sorted_by: SQLColumnExpression[Any] | None = None
 
     def read(
         self,
@@ -55,34 +60,49 @@ class Keyset:
             InvalidRecord: the cursor is not one that this order gave out.
         """
         position = (self.major.label("_major"), self.minor.label("_minor"))
-        query = query.add_columns(*position).order_by(self.major.desc(), self.minor.desc()).limit(limit + 1)
+        query = query.add_columns(*position).order_by(*self._order()).limit(limit + 1)
         if cursor is not None:
-            query = query.where(tuple_(self.major, self.minor) < self._after(cursor))
+            here, there = tuple_(self.major, self.minor), self._after(cursor)
+            query = query.where(here < there if self.falling else here > there)
+        if self.major.property.columns[0].nullable:
+            query = query.where(self.major.is_not(None))
         rows: Sequence[RowMapping] = session.execute(query).mappings().all()
         shown = rows[:limit]
         more = len(rows) > len(shown) > 0
-        next_cursor = _encode(shown[-1]["_major"], shown[-1]["_minor"]) if more else None
+        next_cursor = self._encode(shown[-1]["_major"], shown[-1]["_minor"]) if more else None
         return Page(items=tuple(record(row) for row in shown), next_cursor=next_cursor)
 
+    def _order(self) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
+        first = self.major if self.sorted_by is None else self.sorted_by
+        return (first.desc(), self.minor.desc()) if self.falling else (first.asc(), self.minor.asc())
+
     def _after(self, cursor: str) -> ColumnElement[Any]:
-        major, minor = _decode(cursor, datetime if isinstance(self.major.type, UtcTimestamp) else float)
+        major, minor = self._decode(cursor)
         return tuple_(literal(major, self.major.type), literal(minor, self.minor.type))
 
+    def _encode(self, major: datetime | float, minor: int) -> str:
+        position: list[Any] = [major.isoformat() if isinstance(major, datetime) else major, minor]
+        if self.name is not None:
+            position.append(self.name)
+        return base64.urlsafe_b64encode(json.dumps(position).encode()).decode()
 
-def _encode(major: datetime | float, minor: int) -> str:
-    position = [major.isoformat() if isinstance(major, datetime) else major, minor]
-    return base64.urlsafe_b64encode(json.dumps(position).encode()).decode()
+    def _decode(self, cursor: str) -> tuple[datetime | float, int]:
+        try:
+            position = read_json(base64.b64decode(cursor, altchars=b"-_", validate=True))
+            written, minor, *name = position
+            major = self._major(written)
+        except (binascii.Error, ValueError, TypeError, OverflowError) as error:
+            raise InvalidRecord(_NOT_OURS) from error
+        if type(minor) is not int or not 0 <= minor <= _LARGEST_ID:
+            raise InvalidRecord(_NOT_OURS)
+        if name != ([] if self.name is None else [self.name]):
+            raise InvalidRecord(_NOT_OURS)
+        return major, minor
 
-
-def _decode(cursor: str, kind: type[datetime] | type[float]) -> tuple[datetime | float, int]:
-    try:
-        written, minor = read_json(base64.b64decode(cursor, altchars=b"-_", validate=True))
-        major = _aware(written) if kind is datetime else float(written)
-    except (binascii.Error, ValueError, TypeError, OverflowError) as error:
-        raise InvalidRecord(_NOT_OURS) from error
-    if type(minor) is not int or not 0 <= minor <= _LARGEST_ID:
-        raise InvalidRecord(_NOT_OURS)
-    return major, minor
+    def _major(self, written: Any) -> datetime | float:
+        if isinstance(self.major.type, UtcTimestamp):
+            return _aware(written)
+        return int(written) if isinstance(self.major.type, Integer) else float(written)
 
 
 def _aware(written: str) -> datetime:

@@ -6,7 +6,7 @@ Returns records, never rows. Every function runs a constant number of SQL statem
 from typing import Any
 
 from sqlalchemy import ColumnElement, RowMapping, ScalarSelect, column, func, select, table
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from db.clock import db_now
 from db.counts import COUNTED, count_at_most, count_states
@@ -16,6 +16,7 @@ from db.leases import expired, is_pending
 from db.measurements import measurements_of
 from db.models import Audit, Bundle, Citation, Corpus, FlaggedOutput, FlaggedText, TrailEvent, TrainingExample
 from db.pages import Keyset
+from db.selection import Narrowed, narrow, walked
 from db.session import Database
 from db.statements import AnySelect
 from db.trail import AUDIT_ENDS
@@ -23,6 +24,7 @@ from wherefrom.errors import NotFound
 from wherefrom.records import (
     AuditDetail,
     AuditFilter,
+    AuditOrder,
     AuditState,
     AuditSummary,
     CitationRecord,
@@ -41,23 +43,39 @@ EXCERPT_CHARS = 160
 
 
 def list_audits(
-    db: Database, filters: AuditFilter, *, cursor: str | None = None, limit: int = 50
+    db: Database,
+    filters: AuditFilter,
+    *,
+    order: AuditOrder = AuditOrder.NEWEST,
+    cursor: str | None = None,
+    limit: int = 50,
+    supported: float | None = None,
 ) -> Page[AuditSummary]:
-    """One page of audits, newest first.
+    """One page of audits. One statement, and one before it where filters are looked up (`db.selection`).
 
     Args:
         db: The database.
         filters: Which audits.
-        cursor: `next_cursor` of the page before; None for the first page.
+        order: In which order; those by a number list only the audits that have it.
+        cursor: `next_cursor` of the page before in the same order; None for the first page.
         limit: Most audits of the page.
+        supported: Largest conformal p that is supported in the listing; only the filter `support` asks for it.
 
     Raises:
-        InvalidRecord: the cursor is not one that this list gave out.
+        InvalidRecord: the cursor is not one that this list gave out in this order.
     """
-    query = select_audits(*SUMMARY).where(*conditions(filters))
-    order = Keyset(Audit.created_at, Audit.id)
     with db.reading() as session:
-        return order.read(session, query, cursor=cursor, limit=limit, record=summary_of)
+        found = narrow(session, filters, limit=supported)
+        query = select_audits(*SUMMARY).where(*found.conditions)
+        return keyset_of(order, found).read(session, query, cursor=cursor, limit=limit, record=summary_of)
+
+
+def keyset_of(order: AuditOrder, found: Narrowed) -> Keyset:
+    """The columns of an order. A few audits that are named by their ids are sorted; many are read in the order of its index."""
+    major, falling = _ORDERS[order]
+    name = None if order is AuditOrder.NEWEST else order.value
+    sorted_by = major if found.few is None else walked(major)
+    return Keyset(major, Audit.id, falling=falling, name=name, sorted_by=sorted_by)
 
 
 def get_audit(db: Database, audit_id: int) -> AuditDetail:
@@ -174,6 +192,16 @@ def last_end(db: Database) -> int | None:
     return last
 
 
+#: What each order sorts by, and whether it falls; ties by the audit's number in the same direction.
+_ORDERS: dict[AuditOrder, tuple[InstrumentedAttribute[Any], bool]] = {
+    AuditOrder.NEWEST: (Audit.created_at, True),
+    AuditOrder.OLDEST: (Audit.created_at, False),
+    AuditOrder.ANSWERED: (Audit.finished_at, True),
+    AuditOrder.SEVERITY: (Audit.priority, False),
+    AuditOrder.SCORE: (Audit.top_score, True),
+    AuditOrder.SUPPORT: (Audit.conformal_p, False),
+}
+
 #: The columns of an `AuditSummary`, under its names.
 SUMMARY = (
     Audit.id.label("audit_id"),
@@ -228,32 +256,6 @@ def select_audits(*columns: Any) -> AnySelect:
         .outerjoin(FlaggedText, FlaggedText.flagged_output_id == FlaggedOutput.id)
         .outerjoin(Bundle, Bundle.id == Audit.bundle_id)
     )
-
-
-def conditions(filters: AuditFilter) -> list[ColumnElement[bool]]:
-    """The filters that are given, as SQL."""
-    equal = (
-        (Audit.state, filters.state),
-        (FlaggedOutput.model, filters.model),
-        (Bundle.name, filters.bundle),
-        (FlaggedOutput.reason, filters.flag_reason),
-        (FlaggedOutput.severity, filters.severity),
-        (Audit.top_source, filters.top_source),
-        (FlaggedOutput.channel, filters.channel),
-    )
-    wanted: list[ColumnElement[bool]] = [one == value for one, value in equal if value is not None]
-    if filters.since is not None:
-        wanted.append(Audit.created_at >= filters.since)
-    if filters.until is not None:
-        wanted.append(Audit.created_at <= filters.until)
-    if filters.text is not None:
-        wanted.append(FlaggedText.completion.icontains(filters.text, autoescape=True))
-    if filters.source is not None:
-        cites = select(Citation.id).where(
-            Citation.audit_id == Audit.id, Citation.source == filters.source, Citation.rank > 0
-        )
-        wanted.append(cites.exists())
-    return wanted
 
 
 def summary_of(row: RowMapping) -> AuditSummary:

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session, aliased
 from db.blind import draw
 from db.clock import db_now
 from db.counts import count_at_most
+from db.listings import support_limit
 from db.models import (
     Audit,
     FlaggedOutput,
@@ -27,8 +28,9 @@ from db.models import (
     ReviewQueue,
 )
 from db.producers import checked_name
-from db.reader import conditions, select_audits
+from db.reader import select_audits
 from db.review_work import assign
+from db.selection import narrow
 from db.session import Database
 from db.statements import AnySelect, insert_new
 from db.trail import Event, TrailKind, record_events
@@ -175,7 +177,7 @@ def fill(db: Database, queue_id: int) -> int:
     if queue is None or queue.rule is None:
         return 0
     since = [] if last is None else [Audit.finished_at >= last - timedelta(seconds=OVERLAP_S)]
-    added = _enter(db, queue, [*conditions(queue.rule), *since], by="rule")
+    added = _enter(db, queue, [*_looked_up(db, queue.rule), *since], by="rule")
     with db.writing() as session:
         session.execute(update(ReviewQueue).where(ReviewQueue.id == queue_id).values(filled_at=began))
     return len(added)
@@ -191,11 +193,8 @@ def fill_all(db: Database) -> int:
 
 def preview(db: Database, filters: AuditFilter, *, most: int) -> int:
     """How many answered audits match a filter; `most` where there are as many or more."""
-    rows = (
-        select_audits(literal(1).label("one"))
-        .where(*conditions(filters), Audit.state.in_(ANSWERED))
-        .limit(most)
-    )
+    wanted = _looked_up(db, filters)
+    rows = select_audits(literal(1).label("one")).where(*wanted, Audit.state.in_(ANSWERED)).limit(most)
     with db.reading() as session:
         return session.scalar(select(func.count()).select_from(rows.subquery())) or 0
 
@@ -221,10 +220,17 @@ def put_in(
     if queue is None:
         raise InvalidRequest("this queue is closed; nothing more enters")
     matched = preview(db, filters, most=2**31)
-    entered = _enter(db, queue, conditions(filters), by=by)
+    entered = _enter(db, queue, _looked_up(db, filters), by=by)
     if assign_to is not None and entered:
         assign(db, entered, assign_to, by=by)
     return Added(matched=matched, added=len(entered), assigned=len(entered) if assign_to is not None else 0)
+
+
+def _looked_up(db: Database, filters: AuditFilter) -> Sequence[Any]:
+    """What must hold of an audit, after the filters were looked up once for all chunks."""
+    limit = support_limit(db, filters)
+    with db.reading() as session:
+        return narrow(session, filters, limit=limit).conditions
 
 
 def _open_queue(session: Session, queue_id: int) -> _Open | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import exists, func, insert, select
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
 from db.models import (
     Audit,
@@ -24,6 +24,7 @@ from db.models import (
 )
 from db.review_work import mark_finished
 from db.session import Database
+from db.standing import standing
 from db.statements import AnySelect
 from db.trail import Event, TrailKind, record_events
 from wherefrom.errors import Forbidden, InvalidRequest, NotFound
@@ -241,21 +242,6 @@ def _undone(session: Session, review: Review, person_id: int) -> None:
         )
         if session.scalar(others.limit(1)) is None:
             _finish_audit(session, review.audit_id, person_id, item_id=None, finished=False)
-
-
-def standing() -> tuple[Any, ...]:
-    """Conditions on `Review`: a verdict that was not taken back, and that no later one of the same person on the same target replaces."""
-    undo_row, later, its_undo = aliased(Review), aliased(Review), aliased(Review)
-    replaced = exists().where(
-        later.id > Review.id,
-        later.audit_id == Review.audit_id,
-        later.person_id == Review.person_id,
-        later.blind == Review.blind,
-        func.coalesce(later.training_example_id, 0) == func.coalesce(Review.training_example_id, 0),
-        later.verdict.is_not(None),
-        ~exists().where(its_undo.undoes_id == later.id),
-    )
-    return (Review.verdict.is_not(None), ~exists().where(undo_row.undoes_id == Review.id), ~replaced)
 
 
 def _history(session: Session, *wanted: Any) -> dict[int, ReviewRecord]:

@@ -5,36 +5,28 @@ from collections.abc import Iterable
 from sqlalchemy import func
 
 from db.models import Audit, FlaggedOutput
-from db.reader import conditions, select_audits
+from db.reader import select_audits
+from db.selection import narrow, without_support
 from db.session import Database
 from wherefrom.records import AuditFilter, AuditState, AuditSummary, Support
 from wherefrom.statistics import passing_limit
 
 
 def judge(db: Database, filters: AuditFilter, level: float) -> Support:
-    """Judge all audits of a listing by their conformal p; two statements.
+    """Judge all audits of a listing by their conformal p; two statements, and one before them where filters are looked up.
 
     Args:
         db: The database.
-        filters: The listing. Every audit that passes them and has a conformal p counts as one test.
+        filters: The listing. Every audit that passes them and has a conformal p counts as one test; `support` itself narrows nothing here.
         level: The false discovery rate, in (0, 1).
 
     Raises:
         ValueError: the level is outside of its range.
     """
-    wanted = conditions(filters)
-    counts = select_audits(
-        func.count(Audit.conformal_p).label("judged"),
-        func.count()
-        .filter(
-            Audit.state.in_([state for state in AuditState if state.is_answered]),
-            FlaggedOutput.members.is_(None),  # no calibration judges a group
-        )
-        .label("answered"),
-    ).where(*wanted)
-    small = select_audits(Audit.conformal_p).where(*wanted, Audit.conformal_p <= level)
     with db.reading() as session:
-        counted = session.execute(counts).one()
+        wanted = narrow(session, without_support(filters)).conditions
+        counted = session.execute(select_audits(*_COUNTS).where(*wanted)).one()
+        small = select_audits(Audit.conformal_p).where(*wanted, Audit.conformal_p <= level)
         p_values = [row[0] for row in session.execute(small)]
     limit = passing_limit(p_values, level, tests=counted.judged)
     return Support(
@@ -44,6 +36,17 @@ def judge(db: Database, filters: AuditFilter, level: float) -> Support:
         judged=counted.judged,
         uncalibrated=counted.answered - counted.judged,
     )
+
+
+_COUNTS = (
+    func.count(Audit.conformal_p).label("judged"),
+    func.count()
+    .filter(
+        Audit.state.in_([state for state in AuditState if state.is_answered]),
+        FlaggedOutput.members.is_(None),  # no calibration judges a group
+    )
+    .label("answered"),
+)
 
 
 def marked(audits: Iterable[AuditSummary], support: Support) -> tuple[AuditSummary, ...]:

@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
-from db import catalogue, group_measurements, intake, measurements, reader, support
+from db import catalogue, group_measurements, intake, listings, measurements, reader, support
 from db.keys import Scope
 from web import body, export
 from web.caller import Caller
@@ -177,7 +177,15 @@ def audits(services: Shared, query: Annotated[AuditQuery, Query()]) -> AuditList
 def listing(services: Services, query: AuditQuery) -> AuditListing:
     """One page of the list, judged where the query asks for it."""
     size = query.size(services.settings.max_page_size)
-    page = reader.list_audits(services.database, query.to_filter(), cursor=query.cursor, limit=size)
+    filters = query.to_filter()
+    page = reader.list_audits(
+        services.database,
+        filters,
+        order=query.order,
+        cursor=query.cursor,
+        limit=size,
+        supported=listings.support_limit(services.database, filters, query.fdr),
+    )
     if query.fdr is None:
         return AuditListing(items=page.items, next_cursor=page.next_cursor)
     found = support.judge(services.database, query.to_filter(), query.fdr)

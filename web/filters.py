@@ -4,6 +4,7 @@ The API refuses parameters it does not know (a misspelt filter must not return e
 An empty value means "not set", because a form sends its empty fields.
 """
 
+import re
 from datetime import UTC, datetime, time, timedelta
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlencode
@@ -18,13 +19,16 @@ from pydantic import (
     model_validator,
 )
 
-from wherefrom.records import FILTER_NAMES, AuditFilter, filter_type
+from wherefrom.records import FILTER_NAMES, AuditFilter, AuditOrder, filter_type, utc_now
 from wherefrom.statistics import DEFAULT_FDR
 
 DEFAULT_PAGE_SIZE = 50
 
-#: What links to the list carry: the filters, and at which rate audits are judged.
-LINK_NAMES = (*FILTER_NAMES, "fdr")
+#: What links to the list carry: the filters, at which rate audits are judged, whether only new ones are shown, and the order.
+LINK_NAMES = (*FILTER_NAMES, "fdr", "unseen", "sort")
+
+#: How long ago, as a time may be written.
+_AGO = re.compile(r"([0-9]{1,4})([hd])")
 
 
 def _no_empty(value: object) -> object:
@@ -35,6 +39,11 @@ def _moment(value: object, *, last: bool) -> object:
     """An aware time; a bare day is its first or its last moment in UTC, a time without a zone is in UTC."""
     if not isinstance(value, str) or not value.strip():
         return _no_empty(value)
+    if ago := _AGO.fullmatch(value.strip()):
+        number, unit = int(ago[1]), ago[2]
+        return utc_now() - timedelta(hours=number if unit == "h" else 24 * number)
+    if value.strip().lower() == "today":
+        value = utc_now().date().isoformat()
     # A `+` that was not escaped arrives as a space: 2026-01-31T12:00:00 02:00.
     text = value.strip().replace(" ", "+") if "T" in value else value.strip()
     try:
@@ -45,7 +54,9 @@ def _moment(value: object, *, last: bool) -> object:
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         return moment.astimezone(UTC)
     except (ValueError, OverflowError) as error:
-        raise ValueError("send a day (2026-01-31) or a time (2026-01-31T12:00:00Z)") from error
+        raise ValueError(
+            "send a day (2026-01-31), a time (2026-01-31T12:00:00Z), `today`, or how long ago (`24h`, `7d`)"
+        ) from error
 
 
 _Cursor = Annotated[Annotated[str, Field(max_length=500)] | None, BeforeValidator(_no_empty)]
@@ -67,6 +78,13 @@ class PageQuery(BaseModel):
         return min(self.limit or DEFAULT_PAGE_SIZE, max_page_size)
 
 
+_RANGES = (
+    ("score_min", "score_max"),
+    ("confidence_min", "confidence_max"),
+    ("effect_min", "effect_max"),
+)
+
+
 class FilterQuery(AuditFilter):
     """The filters of the list of audits as callers write them: days count whole, and empty values are not set."""
 
@@ -81,6 +99,10 @@ class FilterQuery(AuditFilter):
     def _ordered(self) -> Self:
         if self.since and self.until and self.until < self.since:
             raise ValueError("`until` is before `since`; no audit can match")
+        for least, most in _RANGES:
+            low, high = getattr(self, least), getattr(self, most)
+            if low is not None and high is not None and high < low:
+                raise ValueError(f"`{most}` is less than `{least}`; no audit can match")
         return self
 
     def to_filter(self) -> AuditFilter:
@@ -96,6 +118,21 @@ class AuditQuery(FilterQuery, PageQuery):
         description="Judge all audits of the listing at this false discovery rate: `supported` of each, `support` of the listing.",
         examples=[DEFAULT_FDR],
     )
+    unseen: Annotated[bool | None, BeforeValidator(_no_empty)] = Field(
+        default=None,
+        description="Only audits received since the last visit of the person who asks to the list; all where nobody has been there.",
+        examples=[True],
+    )
+    sort: Annotated[AuditOrder | None, BeforeValidator(_no_empty)] = Field(
+        default=None,
+        description="The order; without it, newest first. `answered`, `score` and `support` list only audits that have what they sort by.",
+        examples=[AuditOrder.SCORE],
+    )
+
+    @property
+    def order(self) -> AuditOrder:
+        """The order of the list."""
+        return self.sort or AuditOrder.NEWEST
 
 
 class AuditPageQuery(AuditQuery):

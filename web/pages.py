@@ -39,11 +39,13 @@ from wherefrom.records import (
     AuditSummary,
     BundleInfo,
     GroupRequest,
+    Judged,
     Method,
     Page,
     QueueItem,
     QueueSummary,
     Severity,
+    Supported,
     filter_help,
     weak_text,
 )
@@ -92,6 +94,8 @@ def audits(request: Request, services: Shared, query: Annotated[AuditPageQuery, 
         states=list(AuditState),
         state_meanings=STATE_MEANINGS,
         severities=list(Severity)[::-1],
+        judged=list(Judged),
+        supported=list(Supported),
         rates=_rates(query.fdr),
         suggestions=_suggestions(page, bundles),
         bundles=bundles,
@@ -112,6 +116,8 @@ def _suggestions(page: Page[AuditSummary], bundles: list[BundleInfo]) -> dict[st
         "source": sorted({one.top_source for one in page.items if one.top_source}),
         "bundle": sorted({bundle.name for bundle in bundles}),
         "channel": sorted({one.channel for one in page.items}),
+        "assignee": [],
+        "in_queue": [],
     }
 
 

@@ -5,7 +5,7 @@ With it, nothing depends on a hint: SQL says what is pending, and an empty or lo
 
 from datetime import datetime
 
-from db import review_queues, routing
+from db import listings, review_queues, routing, search
 from db.audit_queue import AuditQueue
 from db.measurement_queue import MeasurementQueue
 from db.session import Database
@@ -63,6 +63,14 @@ class Sweeper:
         sent = self._hints.send_for_work(self._audits.pending_counts())
         if sent:
             log.debug("hints_sent", hints=sent)
+        self._know_lists()
+
+    def _know_lists(self) -> None:
+        """Index texts that the search does not know, and work out large listings that somebody waits for."""
+        if indexed := search.index_missing(self._database):
+            log.debug("texts_indexed", texts=indexed)
+        if listed := listings.refresh(self._database):
+            log.debug("listings_worked_out", listings=listed)
 
     def _mend_times(self) -> None:
         """Cap what a clock that was set back made too late: leases always, waits when that may have happened."""

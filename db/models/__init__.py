@@ -16,10 +16,13 @@ from db.models.audits import (
 )
 from db.models.columns import Base
 from db.models.corpora import Bundle, Corpus, ModelRevision, TrainingExample
+from db.models.listing import ListingFactsRow, SavedView
 from db.models.review import Review, ReviewAssignment, ReviewItem, ReviewMember, ReviewQueue, ReviewRow
+from db.models.search import ENGINE_OWN, ExampleWords, OutputWords
 from db.models.service import ApiKey, CounterTotal, Person, Producer, SchemaRelease, TrailEvent
 
 __all__ = [
+    "ENGINE_OWN",
     "ApiKey",
     "Audit",
     "Base",
@@ -27,13 +30,16 @@ __all__ = [
     "Citation",
     "Corpus",
     "CounterTotal",
+    "ExampleWords",
     "FlaggedOutput",
     "FlaggedText",
     "GroupMeasurement",
+    "ListingFactsRow",
     "Measurement",
     "MeasuringCheckRow",
     "ModelRevision",
     "OutputGroupMember",
+    "OutputWords",
     "Person",
     "Producer",
     "Review",
@@ -42,6 +48,7 @@ __all__ = [
     "ReviewMember",
     "ReviewQueue",
     "ReviewRow",
+    "SavedView",
     "SchemaRelease",
     "TrailEvent",
     "TrainingExample",

@@ -18,6 +18,7 @@ class FlaggedOutput(Base):
         UniqueConstraint("producer", "idempotency_key"),
         Index(None, "model", "received_at"),
         Index(None, "reason", "received_at"),
+        Index(None, "channel"),
     )
 
     id: Mapped[Id]
@@ -54,6 +55,14 @@ class FlaggedText(Base):
     """The text of a flagged output; erasing an output deletes this row and nothing else."""
 
     __tablename__ = "flagged_text"
+    __table_args__ = (
+        Index(
+            "ix_flagged_text_unindexed",
+            "flagged_output_id",
+            sqlite_where=text("indexed IS NULL"),
+            postgresql_where=text("indexed IS NULL"),
+        ),
+    )
 
     flagged_output_id: Mapped[int] = mapped_column(
         BIG, ForeignKey("flagged_output.id"), primary_key=True, autoincrement=False
@@ -67,6 +76,8 @@ class FlaggedText(Base):
     plain_prompt: Mapped[bool | None]
     #: Of a group, whose other columns are empty: acceptable answers, as records v1.
     against: Mapped[list[Any] | None]
+    #: The search knows it (`OutputWords`). NULL in rows of a release that does not index: the sweeper finds them.
+    indexed: Mapped[bool | None]
 
 
 class Audit(LeaseColumns, Base):
@@ -99,6 +110,8 @@ class Audit(LeaseColumns, Base):
         Index(None, "top_source", "created_at", "id"),
         Index(None, "conformal_p"),
         Index(None, "finished_at"),
+        Index(None, "priority", "id"),
+        Index(None, "top_score", "id"),
         CheckConstraint("state <> 'pending' OR bundle_id IS NOT NULL", name="pending_has_bundle"),
         CheckConstraint("(state = 'running') = (lease_owner IS NOT NULL)", name="running_has_owner"),
     )
@@ -135,7 +148,13 @@ class Citation(Base):
         UniqueConstraint("audit_id", "rank"),
         UniqueConstraint("audit_id", "training_example_id"),
         Index(None, "training_example_id", "score", "audit_id"),
-        Index(None, "source", "audit_id"),
+        Index(None, "source", "audit_id", "rank"),
+        Index(
+            "ix_citation_confidence",
+            "confidence",
+            sqlite_where=text("confidence IS NOT NULL"),
+            postgresql_where=text("confidence IS NOT NULL"),
+        ),
         CheckConstraint("rank <> 0", name="rank_not_zero"),
     )
 

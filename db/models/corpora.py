@@ -37,7 +37,15 @@ class TrainingExample(Base):
     """The text of what was cited, and of small corpora: evidence outlives changes of the corpus."""
 
     __tablename__ = "training_example"
-    __table_args__ = (UniqueConstraint("corpus_id", "example_id"),)
+    __table_args__ = (
+        UniqueConstraint("corpus_id", "example_id"),
+        Index(
+            "ix_training_example_unindexed",
+            "id",
+            sqlite_where=text("indexed IS NULL"),
+            postgresql_where=text("indexed IS NULL"),
+        ),
+    )
 
     id: Mapped[Id]
     corpus_id: Mapped[int] = reference("corpus.id")
@@ -48,6 +56,8 @@ class TrainingExample(Base):
     completion: Mapped[str]
     text_sha256: Mapped[Sha256]
     fields: Mapped[dict[str, Any]]
+    #: The search knows it (`ExampleWords`); NULL: the sweeper has yet to index it.
+    indexed: Mapped[bool | None]
 
 
 class Bundle(Base):

@@ -46,6 +46,9 @@ class Person(Base):
     created_at: Mapped[Now]
     #: Sessions that began before it are refused: signing out ends all of them. NULL where nobody signed out.
     sessions_from: Mapped[datetime | None]
+    #: When they last looked at the list of audits, and when the visit before this one ended. NULL where they were never there.
+    seen_at: Mapped[datetime | None]
+    seen_before: Mapped[datetime | None]
 
 
 class ApiKey(Base):

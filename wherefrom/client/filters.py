@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import TypedDict
 
-from wherefrom.records import AuditState, Severity
+from wherefrom.records import AuditState, Judged, Severity, Supported
 
 
 class AuditFilters(TypedDict, total=False):
@@ -23,3 +23,17 @@ class AuditFilters(TypedDict, total=False):
     since: datetime | str | None
     until: datetime | str | None
     text: str | None
+    in_prompt: str | None
+    in_output: str | None
+    in_cited: str | None
+    example: str | None
+    verdict: Judged | str | None
+    assignee: str | None
+    in_queue: str | None
+    support: Supported | str | None
+    score_min: float | str | None
+    score_max: float | str | None
+    confidence_min: float | str | None
+    confidence_max: float | str | None
+    effect_min: float | str | None
+    effect_max: float | str | None

@@ -34,7 +34,7 @@ from wherefrom.records.engine import (
     Tier,
     TrainingExample,
 )
-from wherefrom.records.filters import FILTER_NAMES, AuditFilter, filter_help, filter_type
+from wherefrom.records.filters import FILTER_NAMES, AuditFilter, Judged, Supported, filter_help, filter_type
 from wherefrom.records.flagged import (
     RECORD_SCHEMA,
     FlaggedRecord,
@@ -51,6 +51,7 @@ from wherefrom.records.flagged import (
     utc_now,
 )
 from wherefrom.records.leases import Lease
+from wherefrom.records.listing import AuditOrder, ListingFacts, SavedViewRecord, ViewDraft
 from wherefrom.records.measurements import (
     ClaimedGroup,
     ClaimedMeasurement,
@@ -96,6 +97,7 @@ __all__ = [
     "AuditDetail",
     "AuditFilter",
     "AuditListing",
+    "AuditOrder",
     "AuditState",
     "AuditSummary",
     "BlindVerdict",
@@ -119,8 +121,10 @@ __all__ = [
     "GroupRequest",
     "IntakeResult",
     "ItemState",
+    "Judged",
     "JudgedOutput",
     "Lease",
+    "ListingFacts",
     "MeasuredEffect",
     "MeasurementRecord",
     "MeasurementState",
@@ -144,11 +148,13 @@ __all__ = [
     "ReviewDraft",
     "ReviewRecord",
     "Role",
+    "SavedViewRecord",
     "Severity",
     "ShortText",
     "SourceSummary",
     "Span",
     "Support",
+    "Supported",
     "Text",
     "TextRange",
     "Tier",
@@ -156,6 +162,7 @@ __all__ = [
     "Turn",
     "Verdict",
     "Via",
+    "ViewDraft",
     "carried_by",
     "filter_help",
     "filter_type",

@@ -261,7 +261,9 @@ def test_queue_health(db: Database, bundle_id: int) -> None:
 @pytest.mark.parametrize(
     ("read", "expected"),
     [
-        (lambda db: reader.list_audits(db, AuditFilter(source="source-0", text="answer")), 1),
+        (lambda db: reader.list_audits(db, AuditFilter(state=AuditState.DONE, top_source="source-0")), 1),
+        # these two filters are looked up first, both in one statement
+        (lambda db: reader.list_audits(db, AuditFilter(source="source-0", text="answer")), 2),
         (lambda db: reader.get_audit(db, 1), 3),
         (lambda db: reader.get_example(db, 1), 1),
         (lambda db: reader.find_example(db, "ex-00000"), 1),

@@ -64,8 +64,15 @@ def test_a_listing_without_calibration_says_so(db: Database, bundle_id: int) -> 
     assert "its bundles have no calibration" in found.text()
 
 
-def test_two_statements(listing: Database) -> None:
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        (AuditFilter(top_source="source-0"), 2),
+        (AuditFilter(source="source-0", text="answer"), 3),  # these are looked up first
+    ],
+)
+def test_two_statements(listing: Database, filters: AuditFilter, expected: int) -> None:
     """However long the listing."""
     with recorded_statements() as statements:
-        support.judge(listing, AuditFilter(source="source-0", text="answer"), 0.1)
-    assert len(statements) == 2
+        support.judge(listing, filters, 0.1)
+    assert len(statements) == expected

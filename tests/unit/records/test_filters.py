@@ -6,14 +6,14 @@ from typing import get_args, get_type_hints
 import pytest
 import typer.utils
 
-from db.reader import conditions
+from db.selection import conditions
 from web.filters import LINK_NAMES, AuditQuery
 from wherefrom.cli import export, service
 from wherefrom.client.filters import AuditFilters
 from wherefrom.records import FILTER_NAMES, AuditFilter, filter_help, filter_type
 
 #: What no filter is, among the parameters of the API.
-_OF_THE_LIST = {"cursor", "limit", "fdr"}
+_OF_THE_LIST = {"cursor", "limit", "fdr", "unseen", "sort"}
 
 
 def _options(command):
@@ -41,7 +41,7 @@ def test_each_filter_is_described_and_has_an_example_that_it_takes(name):
 def test_the_parameters_are_the_filters():
     """With the same help; links carry all of them."""
     assert set(AuditQuery.model_fields) - _OF_THE_LIST == set(FILTER_NAMES)
-    assert (*FILTER_NAMES, "fdr") == LINK_NAMES
+    assert (*FILTER_NAMES, "fdr", "unseen", "sort") == LINK_NAMES
     for name in FILTER_NAMES:
         assert AuditQuery.model_fields[name].description == filter_help(name)
 

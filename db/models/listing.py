@@ -1,0 +1,50 @@
+"""What the desk keeps about lists of audits: what a listing says of itself, and views that people saved."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Boolean, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from db.models.columns import BIG, Base, Id, Now, Sha256, Short, reference
+
+
+class ListingFactsRow(Base):
+    """How many audits a filter finds and how many of them are supported, as it was when it was worked out; `db.listings` has the rules."""
+
+    __tablename__ = "listing_facts"
+
+    id: Mapped[Id]
+    #: Hash of filter and level.
+    key: Mapped[Sha256] = mapped_column(unique=True)
+    #: An `AuditFilter` as JSON.
+    filter: Mapped[dict[str, Any]]
+    #: False discovery rate; NULL where nothing is judged.
+    level: Mapped[float | None]
+    #: Counted up to a limit; `more` says that there are more.
+    matching: Mapped[int]
+    more: Mapped[bool] = mapped_column(Boolean)
+    p_limit: Mapped[float | None]
+    supported: Mapped[int | None]
+    judged: Mapped[int | None]
+    uncalibrated: Mapped[int | None]
+    #: Number of the newest trail event when it was worked out.
+    newest_event: Mapped[int] = mapped_column(BIG)
+    first_asked_at: Mapped[Now]
+    asked_at: Mapped[Now]
+    #: NULL: it was asked for, and nobody has worked it out.
+    computed_at: Mapped[datetime | None]
+
+
+class SavedView(Base):
+    """A list of audits that somebody keeps under a name: its address, so that `today` stays today."""
+
+    __tablename__ = "saved_view"
+    __table_args__ = (UniqueConstraint("person_id", "name"),)
+
+    id: Mapped[Id]
+    person_id: Mapped[int] = reference("person.id")
+    name: Mapped[Short]
+    #: Parameters of the list as they were typed, as JSON.
+    parameters: Mapped[dict[str, Any]]
+    created_at: Mapped[Now]

@@ -1,0 +1,340 @@
+"""Which audits a filter finds, as SQL; and the way there that does not read every audit.
+
+`conditions` says what must hold. `narrow` looks first how many audits each filter finds that has an index of its own. Where it is a few, the
+audits are named by their ids, and what follows costs as much as the few. Where it is many, the list is read in its order
+until a page is full, and such a filter is only compared: SQLite would otherwise sort all that it finds.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    SQLColumnExpression,
+    exists,
+    false,
+    func,
+    literal,
+    or_,
+    select,
+    union_all,
+)
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+
+from db.intake import PRIORITY
+from db.models import (
+    Audit,
+    Bundle,
+    Citation,
+    FlaggedOutput,
+    Person,
+    Review,
+    ReviewAssignment,
+    ReviewItem,
+    ReviewQueue,
+    TrainingExample,
+)
+from db.search import Part, hits
+from db.standing import standing
+from db.statements import AnySelect
+from wherefrom.records import AuditFilter, AuditState, ItemState, Judged, Supported
+
+#: Audits that are few: so many are named by their ids and sorted.
+FEW = 2_000
+
+#: Citations that say why an audit was flagged; opponents do not count.
+_PROPONENT = Citation.rank > 0
+_ANSWERED = tuple(state for state in AuditState if state.is_answered)
+
+
+class walked(FunctionElement[Any]):  # noqa: N801 - it is used like a SQL function
+    """A column that is compared or sorted by without its index."""
+
+    inherit_cache = True
+
+    def __init__(self, column: InstrumentedAttribute[Any]) -> None:
+        super().__init__(column)
+        self.type = column.type
+
+
+@compiles(walked, "sqlite")
+def _walked_sqlite(element: walked, compiler: SQLCompiler, **kwargs: Any) -> str:
+    return f"+{compiler.process(element.clauses, **kwargs)}"
+
+
+@compiles(walked, "postgresql")
+def _walked_postgresql(element: walked, compiler: SQLCompiler, **kwargs: Any) -> str:
+    return compiler.process(element.clauses, **kwargs)  # it knows how many rows each way reads
+
+
+@dataclass(frozen=True)
+class Narrowed:
+    """A filter after its parts were looked up."""
+
+    conditions: tuple[ColumnElement[bool], ...]
+    #: All audits that can match; None where they are many.
+    few: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One filter: what must hold, and where it has an index of its own, the audits that it finds."""
+
+    holds: ColumnElement[bool]
+    #: The same for a list that is read in its order.
+    passed: ColumnElement[bool] | None = None
+    #: Selects ids of audits, the same one more than once perhaps, at most as many as it is told.
+    finds: Callable[[int], Sequence[AnySelect]] | None = None
+
+
+def conditions(filters: AuditFilter, *, limit: float | None = None) -> list[ColumnElement[bool]]:
+    """The filters that are given, as SQL over `select_audits`.
+
+    Args:
+        filters: The filters.
+        limit: Largest conformal p that is supported in the listing of the other filters; None where none is. Only `support` asks for it.
+    """
+    return [one.holds for one in _parts(filters, limit)]
+
+
+def narrow(session: Session, filters: AuditFilter, *, limit: float | None = None) -> Narrowed:
+    """The same after looking up what is rare; at most one statement, none where no filter asks for it.
+
+    Args:
+        session: Where to read.
+        filters: The filters.
+        limit: See `conditions`.
+    """
+    parts = _parts(filters, limit)
+    searched = [one for one in parts if one.finds is not None]
+    if not searched:
+        return Narrowed(tuple(one.holds for one in parts))
+    found = _look_up(session, searched)
+    few: set[int] | None = None
+    for ids in found:
+        if ids is not None:
+            few = ids if few is None else few & ids
+    held = tuple(one.passed if one.passed is not None else one.holds for one in parts)
+    if few is None:
+        return Narrowed(held)
+    return Narrowed((Audit.id.in_(sorted(few)) if few else false(), *held), tuple(sorted(few)))
+
+
+def _look_up(session: Session, parts: Sequence[_Part]) -> list[set[int] | None]:
+    """The audits that each part finds; None where there are more than `FEW`."""
+    looks = []
+    for place, one in enumerate(parts):
+        for look in one.finds(FEW + 1) if one.finds else ():
+            limited = look.limit(FEW + 1).subquery()
+            looks.append(select(literal(place).label("place"), limited.c[0].label("audit_id")))
+    found: list[set[int]] = [set() for _ in parts]
+    rows = [0 for _ in parts]
+    for place, audit_id in session.execute(union_all(*looks)):
+        rows[place] += 1
+        found[place].add(audit_id)
+    return [
+        None if number > FEW or _TOO_MANY in ids else ids for number, ids in zip(rows, found, strict=True)
+    ]
+
+
+#: Stands for "more than a look-up names", where the number of its rows cannot tell.
+_TOO_MANY = -1
+
+
+def _parts(filters: AuditFilter, limit: float | None) -> list[_Part]:
+    given = {name: getattr(filters, name) for name in type(filters).model_fields}
+    made = [_PARTS[name](value) for name, value in given.items() if name in _PARTS and value is not None]
+    if filters.support is not None:
+        made.append(_Part(_supported(filters.support, limit)))
+    made += [
+        _Part(one)
+        for one in (
+            _cited_between(Citation.confidence, filters.confidence_min, filters.confidence_max),
+            _cited_between(_EFFECT, filters.effect_min, filters.effect_max),
+        )
+        if one is not None
+    ]
+    return made
+
+
+def _equal(column: InstrumentedAttribute[Any]) -> Callable[[Any], _Part]:
+    """A column of the audit or its bundle: the indexes of the list begin with it."""
+    return lambda value: _Part(column == value)
+
+
+def _of_output(column: InstrumentedAttribute[Any]) -> Callable[[Any], _Part]:
+    """A column of the output."""
+
+    def part(value: Any) -> _Part:
+        def finds(most: int) -> Sequence[AnySelect]:
+            outputs = select(FlaggedOutput.id).where(column == value).limit(most)
+            return (select(Audit.id).where(Audit.flagged_output_id.in_(outputs)),)
+
+        return _Part(column == value, walked(column) == value, finds)
+
+    return part
+
+
+def _severity(value: Any) -> _Part:
+    priority = PRIORITY[value]
+
+    def finds(most: int) -> Sequence[AnySelect]:
+        return (select(Audit.id).where(Audit.priority == priority).limit(most),)
+
+    return _Part(Audit.priority == priority, walked(Audit.priority) == priority, finds)
+
+
+def _score(*, least: float | None = None, most: float | None = None) -> _Part:
+    def holds(column: SQLColumnExpression[Any]) -> ColumnElement[bool]:
+        return column >= least if least is not None else column <= most
+
+    def finds(limit: int) -> Sequence[AnySelect]:
+        return (select(Audit.id).where(holds(Audit.top_score)).limit(limit),)
+
+    return _Part(holds(Audit.top_score), holds(walked(Audit.top_score)), finds)
+
+
+def _cites_source(value: str) -> _Part:
+    mine = (Citation.source == value, _PROPONENT)
+
+    def finds(most: int) -> Sequence[AnySelect]:
+        return (select(Citation.audit_id).where(*mine).distinct().limit(most),)
+
+    return _Part(exists().where(Citation.audit_id == Audit.id, *mine), None, finds)
+
+
+def _cites_example(value: str) -> _Part:
+    known = select(TrainingExample.id).where(TrainingExample.example_id == value)
+    mine = (Citation.training_example_id.in_(known), _PROPONENT)
+
+    def finds(most: int) -> Sequence[AnySelect]:
+        return (select(Citation.audit_id).where(*mine).limit(most),)
+
+    return _Part(exists().where(Citation.audit_id == Audit.id, *mine), None, finds)
+
+
+def _stands_in(parts: Sequence[Part], *, cited: bool) -> Callable[[str], _Part]:
+    """A text that is searched for: in the output itself, in cited training examples, or in either."""
+
+    def part(text: str) -> _Part:
+        places = []
+        if parts:
+            places.append(hits(Audit.flagged_output_id, text, parts))
+        if cited:
+            # Not correlated but for the audit: the training examples are looked up once.
+            example = hits(Citation.training_example_id, text, (Part.EXAMPLE,))
+            places.append(exists().where(Citation.audit_id == Audit.id, _PROPONENT, example))
+
+        def finds(most: int) -> Sequence[AnySelect]:
+            looks: list[AnySelect] = []
+            if parts:
+                looks.append(select(Audit.id).where(hits(Audit.flagged_output_id, text, parts, most=most)))
+            if cited:
+                example = hits(Citation.training_example_id, text, (Part.EXAMPLE,), most=most)
+                looks.append(select(Citation.audit_id).where(example, _PROPONENT))
+                # Examples that nobody cites count too: where they are too many, not all of them were looked at.
+                known = select(TrainingExample.id).where(
+                    hits(TrainingExample.id, text, (Part.EXAMPLE,), most=most)
+                )
+                looks.append(
+                    select(literal(_TOO_MANY).label("too_many")).select_from(known.offset(FEW).subquery())
+                )
+            return looks
+
+        return _Part(or_(*places), None, finds)
+
+    return part
+
+
+def _judged(value: Judged) -> _Part:
+    if value is Judged.NONE:
+        return _Part(~exists().where(Review.audit_id == Audit.id, *standing()))
+    mine = [*standing(), *([] if value is Judged.ANY else [Review.verdict == value.value])]
+
+    def finds(most: int) -> Sequence[AnySelect]:
+        return (select(Review.audit_id).where(*mine).limit(most),)
+
+    return _Part(exists().where(Review.audit_id == Audit.id, *mine), None, finds)
+
+
+def _assigned_to(name: str) -> _Part:
+    mine = (
+        ReviewItem.state != ItemState.REMOVED,
+        ReviewAssignment.item_id == ReviewItem.id,
+        ReviewAssignment.person_id.in_(select(Person.id).where(Person.name == name)),
+    )
+
+    def finds(most: int) -> Sequence[AnySelect]:
+        return (select(ReviewItem.audit_id).where(*mine).limit(most),)
+
+    return _Part(exists().where(ReviewItem.audit_id == Audit.id, *mine), None, finds)
+
+
+def _in_queue(name: str) -> _Part:
+    mine = (
+        ReviewItem.state != ItemState.REMOVED,
+        ReviewItem.queue_id.in_(select(ReviewQueue.id).where(ReviewQueue.name == name)),
+    )
+
+    def finds(most: int) -> Sequence[AnySelect]:
+        return (select(ReviewItem.audit_id).where(*mine).limit(most),)
+
+    return _Part(exists().where(ReviewItem.audit_id == Audit.id, *mine), None, finds)
+
+
+def _supported(value: Supported, limit: float | None) -> ColumnElement[bool]:
+    if value is Supported.WEAK:
+        return Audit.weak.is_(True)
+    if value is Supported.UNCALIBRATED:
+        return Audit.conformal_p.is_(None) & Audit.state.in_(_ANSWERED) & FlaggedOutput.members.is_(None)
+    if value is Supported.UNSUPPORTED:
+        return Audit.conformal_p.is_not(None) if limit is None else Audit.conformal_p > limit
+    return false() if limit is None else Audit.conformal_p <= limit
+
+
+_EFFECT = func.coalesce(Citation.measured_effect_nats, Citation.effect_nats)
+
+
+def _cited_between(
+    column: SQLColumnExpression[Any], least: float | None, most: float | None
+) -> ColumnElement[bool] | None:
+    """A citation whose value lies in a range; None where no end of it is given."""
+    ends = [column >= least] if least is not None else []
+    ends += [column <= most] if most is not None else []
+    return exists().where(Citation.audit_id == Audit.id, _PROPONENT, *ends) if ends else None
+
+
+#: What each filter means; those that belong together are put together in `_parts`.
+_PARTS: dict[str, Callable[[Any], _Part]] = {
+    "state": _equal(Audit.state),
+    "model": _of_output(FlaggedOutput.model),
+    "bundle": lambda value: _Part(
+        Audit.bundle_id == select(Bundle.id).where(Bundle.name == value).scalar_subquery()
+    ),
+    "flag_reason": _of_output(FlaggedOutput.reason),
+    "severity": _severity,
+    "top_source": _equal(Audit.top_source),
+    "channel": _of_output(FlaggedOutput.channel),
+    "since": lambda value: _Part(Audit.created_at >= value),
+    "until": lambda value: _Part(Audit.created_at <= value),
+    "text": _stands_in((Part.PROMPT, Part.OUTPUT), cited=True),
+    "in_prompt": _stands_in((Part.PROMPT,), cited=False),
+    "in_output": _stands_in((Part.OUTPUT,), cited=False),
+    "in_cited": _stands_in((), cited=True),
+    "source": _cites_source,
+    "example": _cites_example,
+    "verdict": _judged,
+    "assignee": _assigned_to,
+    "in_queue": _in_queue,
+    "score_min": lambda value: _score(least=value),
+    "score_max": lambda value: _score(most=value),
+}
+
+
+def without_support(filters: AuditFilter) -> AuditFilter:
+    """The listing over which `support` is judged: what the other filters find."""
+    return filters.model_copy(update={"support": None})

@@ -1,0 +1,192 @@
+"""The text search: what it finds, on both engines alike; that it forgets what is erased, and reads no text to find nothing."""
+
+import sqlite3
+
+import pytest
+from sqlalchemy import delete, text
+
+from db import reader, search
+from db.models import ExampleWords, FlaggedText, OutputWords
+from db.session import Database
+from tests.integration.db.builders import (
+    accept,
+    answered,
+    attribution,
+    count,
+    draft,
+    example,
+    record,
+    recorded_statements,
+)
+from wherefrom.records import AuditFilter
+
+
+def _listed(db: Database, **filters: object) -> list[int]:
+    return [
+        one.audit_id for one in reader.list_audits(db, AuditFilter.model_validate(filters), limit=100).items
+    ]
+
+
+def _flag(db: Database, number: int, completion: str, prompt: str = "Q") -> int:
+    (made,) = accept(db, record(number, completion=completion, prompt=prompt))
+    assert made.audit_id is not None
+    return made.audit_id
+
+
+@pytest.mark.parametrize(
+    ("completion", "wanted", "unwanted"),
+    [
+        ("Refunds within NINETY days.", "ninety DAY", "days ninety"),
+        ("Straße und ÜBERMUT", "STRASSE und über", "strand"),
+        ("see foo-bar.com/x?y=1", "foo-bar.com/x", "foo bar"),
+        ("退款政策适用于所有产品", "政策适用", "政策不适用"),
+        ("สินค้าทุกชิ้น", "ทุกชิ้น", "ทุกวัน"),
+        ("هذا رد مشكوك فيه", "رد مشكوك", "رد جيد"),
+        ("कोई भी उत्पाद", "भी उत्पाद", "भी नहीं"),
+        ("a 'quoted' \"word\" \\ : * ( ) OR NOT & | <->", '"word" \\ : * ( ) OR', "word OR"),
+        ("naïve ﬁne ①", "naïve fine 1", "naive"),
+        ("line one\nline two\ttabbed", "one line two tabbed", "one two"),
+        ("x" * 500 + " tail", "x" * 200, "y"),
+        ("emoji 🎉 party", "🎉 party", "🎊"),
+        ("0.5% of 1e5", "0.5% of 1e5", "0,5"),
+    ],
+)
+def test_words_side_by_side_in_any_script(db: Database, completion: str, wanted: str, unwanted: str) -> None:
+    """Case and forms of letters do not matter, signs do; nothing in a search is an operator."""
+    found = _flag(db, 1, completion)
+    _flag(db, 2, "Something else entirely")
+    assert _listed(db, text=wanted) == [found]
+    assert _listed(db, text=unwanted) == []
+
+
+def test_the_last_word_may_be_cut_short(db: Database) -> None:
+    """From three letters on; other words must be whole."""
+    found = _flag(db, 1, "unconditional refunds")
+    assert _listed(db, text="unconditional ref") == [found]
+    assert _listed(db, text="unc") == [found]
+    assert _listed(db, text="un") == []
+    assert _listed(db, text="uncond refunds") == []
+
+
+def test_each_place_is_told_apart(db: Database, bundle_id: int) -> None:
+    """Prompt, output, cited text; `text` takes all three; an opponent's text does not count."""
+    quoted = example(7, prompt="Where from?", completion="From the harbour.")
+    against = example(8, prompt="Where to?", completion="To the lighthouse.")
+    answer = attribution(draft(1, quoted), draft(-1, against))
+    (audit_id,) = answered(
+        db, bundle_id, record(1, prompt="Ask politely", completion="Answer rudely"), answer=answer
+    )
+    search.index_missing(db)
+    for place, words in {"in_prompt": "politely", "in_output": "rudely", "in_cited": "the harbour"}.items():
+        assert _listed(db, **{place: words}) == [audit_id]
+        assert _listed(db, text=words) == [audit_id]
+        others = {"in_prompt", "in_output", "in_cited"} - {place}
+        assert all(_listed(db, **{other: words}) == [] for other in others)
+    assert _listed(db, text="lighthouse") == []
+    assert _listed(db, text="politely rudely") == [], "one text, not two"
+
+
+@pytest.mark.parametrize("few", [0, 2_000])
+def test_both_ways_find_the_same(
+    db: Database, bundle_id: int, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few hits are named, many are passed on the way through the list."""
+    monkeypatch.setattr("db.selection.FEW", few)
+    ids = answered(db, bundle_id, *(record(number, completion=f"Answer {number % 3}") for number in range(6)))
+    search.index_missing(db)
+    filters = AuditFilter(text="answer 2", source="source-0", flag_reason="policy", score_min=0.5)
+    assert [one.audit_id for one in reader.list_audits(db, filters).items] == [ids[5], ids[2]]
+    page = reader.list_audits(db, filters, limit=1)
+    assert [one.audit_id for one in reader.list_audits(db, filters, cursor=page.next_cursor).items] == [
+        ids[2]
+    ]
+    assert _listed(db, in_cited="it is 3") == ids[::-1]
+
+
+def test_erased_words_are_gone(db: Database) -> None:
+    """With the text, by the one statement that erases it: from the table of words and from the index."""
+    kept, erased = _flag(db, 1, "Zanzibar stays"), _flag(db, 2, "Zanzibar leaves")
+    with db.writing() as session:
+        output_id = reader.get_audit(db, erased).audit.output_id
+        session.execute(delete(FlaggedText).where(FlaggedText.flagged_output_id == output_id))
+    assert _listed(db, text="zanzibar") == [kept]
+    assert _listed(db, text="leaves") == []
+    assert count(db, OutputWords) == 1
+    if db.dialect == "sqlite":
+        with db.writing() as session:
+            session.execute(
+                text("CREATE VIRTUAL TABLE temp.terms USING fts5vocab(main, output_words_fts, row)")
+            )
+            terms = set(session.scalars(text("SELECT term FROM temp.terms")))
+            session.execute(text("DROP TABLE temp.terms"))
+            # raises where index and words do not agree
+            session.execute(
+                text("INSERT INTO output_words_fts(output_words_fts, rank) VALUES ('integrity-check', 1)")
+            )
+        assert "leaves" not in terms
+        assert "stays" in terms
+
+
+def test_a_client_without_foreign_keys_erases_words_too(sqlite_copy: str) -> None:
+    """As `sqlite3` does on the command line."""
+    database = Database(sqlite_copy)
+    _flag(database, 1, "Zanzibar leaves")
+    with sqlite3.connect(sqlite_copy.removeprefix("sqlite:///")) as plain:
+        plain.execute("DELETE FROM flagged_text")
+    assert count(database, OutputWords) == 0
+    assert _listed(database, text="zanzibar") == []
+    database.dispose()
+
+
+def test_rows_of_the_release_before_are_indexed_later(db: Database) -> None:
+    """What came without words is found after the sweeper's round, some at a time, and each once."""
+    first, second = _flag(db, 1, "early bird"), _flag(db, 2, "early worm")
+    with db.writing() as session:
+        session.execute(delete(OutputWords))
+        session.execute(text("UPDATE flagged_text SET indexed = NULL"))
+    assert _listed(db, text="early") == []
+    assert search.unindexed(db) == 2
+    assert search.index_missing(db, most=1) == 1
+    assert _listed(db, text="early") == [first]
+    assert search.index_missing(db, most=1) == 1
+    assert search.index_missing(db, most=1) == 0
+    assert _listed(db, text="early") == [second, first]
+    assert search.unindexed(db) == 0
+
+
+def test_words_that_are_there_already_are_no_trouble(db: Database) -> None:
+    """Two sweepers at once, or one that was stopped between its two statements."""
+    found = _flag(db, 1, "early bird")
+    with db.writing() as session:
+        session.execute(text("UPDATE flagged_text SET indexed = NULL"))
+    search.index_missing(db)
+    assert _listed(db, text="early") == [found]
+    assert count(db, OutputWords) == 1
+
+
+def test_training_examples_are_indexed_once_however_often_they_are_cited(
+    db: Database, bundle_id: int
+) -> None:
+    """Five of them with the bundle; none is left over."""
+    answered(db, bundle_id, record(1), record(2))
+    search.index_missing(db)
+    assert count(db, ExampleWords) == 5
+    assert search.unindexed(db) == 0
+
+
+def test_nothing_is_read_to_find_nothing(db: Database, bundle_id: int) -> None:
+    """Two statements, of which the second names no audit."""
+    answered(db, bundle_id, record(1))
+    search.index_missing(db)
+    with recorded_statements() as statements:
+        assert _listed(db, text="nobody says this") == []
+    assert len(statements) == 2
+    assert "0 = 1" in statements[1] or "false" in statements[1]
+
+
+def test_long_texts_are_indexed_up_to_a_bound(db: Database) -> None:
+    """Half a million different words fit; those behind the bound are not found, and nothing fails."""
+    words = " ".join(f"w{number}" for number in range(120_000))
+    found = _flag(db, 1, words)
+    assert _listed(db, text="w7 w8 w9") == [found]
+    assert _listed(db, text="w119999") == []
