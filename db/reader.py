@@ -34,6 +34,7 @@ from wherefrom.records import (
     QueueHealth,
     SourceSummary,
     carried_by,
+    finding_of,
 )
 
 #: Events of the trail that `last_end` looks at.
@@ -93,7 +94,7 @@ def get_audit(db: Database, audit_id: int) -> AuditDetail:
         measurements, groups = measurements_of(session, audit_id)
         members = () if row["members"] is None else members_of(session, row["output_id"])
     detail = {part.name: row[part.name] for part in _DETAIL}
-    return AuditDetail(
+    found = AuditDetail(
         audit=summary_of(row),
         **(
             detail
@@ -110,6 +111,7 @@ def get_audit(db: Database, audit_id: int) -> AuditDetail:
         measurements=measurements,
         group_measurements=groups,
     )
+    return found.model_copy(update={"finding": finding_of(found)})
 
 
 def get_example(db: Database, training_example_id: int) -> ExampleDetail:
@@ -292,7 +294,10 @@ def _citation(row: RowMapping) -> CitationRecord:
     found = CitationRecord(
         **(
             dict(row)
-            | {name: row[name] or () for name in ("spans", "overlaps", "modules", "member_influence")}
+            | {
+                name: row[name] or ()
+                for name in ("spans", "overlaps", "modules", "member_influence", "alike")
+            }
         )
     )
     return found.model_copy(update={"carried_by": carried_by(found.modules, found.influence_score)})

@@ -93,7 +93,8 @@ SELECT
     c.overlaps AS verbatim_overlaps,
     c.modules,
     c.sign_determined,
-    c.member_influence
+    c.member_influence,
+    c.alike
 FROM citation c
 JOIN training_example e ON e.id = c.training_example_id
 JOIN corpus k ON k.id = e.corpus_id

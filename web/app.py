@@ -9,7 +9,7 @@ from starlette.types import Scope
 
 from db.keys import UseNotes
 from db.session import Database
-from web import api, groups, health, pages, review_api, review_pages, sign_in, verdict_pages
+from web import api, audit_pages, groups, health, pages, review_api, review_pages, sign_in, verdict_pages
 from web.admission import Admission, Lanes
 from web.errors import install_error_handlers
 from web.health import RedisProbe
@@ -87,6 +87,7 @@ def create_app(
         api.measure,
         review_api.router,
         pages.router,
+        audit_pages.router,
         review_pages.router,
         verdict_pages.router,
         sign_in.router,

@@ -7,9 +7,9 @@ from fastapi.responses import HTMLResponse
 
 from db import blind, reviews
 from web import evidence
+from web.audit_pages import Work
 from web.caller import Caller
 from web.evidence import Segment
-from web.pages import Work
 from web.render import render
 from web.services import Services
 from wherefrom.records import Verdict

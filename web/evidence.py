@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from web.display import share, signed
 from web.marks import Marked, marked_texts
 from web.parts import PartsView, parts_view
-from web.shorten import CITED_CHARACTERS, OUTPUT_CHARACTERS, TURNS_CHARACTERS, last_that_fit, shortened
-from wherefrom.records import AuditDetail, CitationRecord, Message, SourceSummary, Span
+from web.shorten import CITED_CHARACTERS, OUTPUT_CHARACTERS, TURNS_CHARACTERS, Part, last_that_fit, shortened
+from wherefrom.records import AuditDetail, CitationRecord, Message, SourceSummary
 
 _WORD = re.compile(r"\w+(?:['\u2019.-]\w+)*")
 
@@ -176,10 +176,9 @@ def mark_ranges(text: str, ranges: Iterable[tuple[int, int]]) -> tuple[Segment, 
     return tuple(one for one in segments if one.text)
 
 
-def flagged_segments(completion: str, spans: Sequence[Span]) -> tuple[Segment, ...]:
-    """The flagged completion, shortened; the ranges that the producer asked about are marked."""
-    ranges = [(span.start, span.end) for span in spans]
-    return shortened(mark_ranges(completion, ranges), OUTPUT_CHARACTERS)
+def is_shortened(*texts: Sequence[Part]) -> bool:
+    """Whether something of one of the texts is not shown."""
+    return any(piece.left_out for text in texts for piece in text)
 
 
 def plain_segments(text: str) -> tuple[Segment, ...]:

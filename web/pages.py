@@ -3,20 +3,16 @@
 Each route reads records, adds what `web.evidence` computes, and renders one template.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
-from db import catalogue, group_measurements, measurements, reader, reviews
+from db import catalogue, neighbours, reader
 from db.keys import Scope
-from web import card, effects, evidence, reviewed
-from web.api import Id, Rank, Shared, listing
-from web.caller import Caller
-from web.errors import code_meanings
+from web import card, evidence
+from web.api import Id, Shared, listing
 from web.filters import (
     LINK_NAMES,
     AuditPageQuery,
@@ -24,47 +20,26 @@ from web.filters import (
     SourcesPageQuery,
     link_query,
 )
-from web.forms import Form, form_of
 from web.headers import CARD_CONTENT_SECURITY_POLICY
 from web.health import readiness
-from web.measuring import check_measurable
 from web.render import render
 from web.security import needs
-from web.services import Services
-from wherefrom.errors import InvalidRequest, NotFound, UnknownModel
+from web.state_words import STATE_MEANINGS
+from wherefrom.errors import NotFound
 from wherefrom.records import (
-    SIGN_NOT_DETERMINED,
-    AuditDetail,
     AuditState,
     AuditSummary,
     BundleInfo,
-    GroupRequest,
     Judged,
-    Method,
     Page,
-    QueueItem,
-    QueueSummary,
     Severity,
     Supported,
     filter_help,
-    weak_text,
 )
-from wherefrom.records.bounds import MAX_SOURCE
+from wherefrom.records.bounds import MAX_ALIKE
 from wherefrom.statistics import DEFAULT_FDR
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(needs(Scope.READ))])
-
-#: What each state means, in the words of the pages.
-STATE_MEANINGS = {
-    AuditState.PENDING: "Stored and waiting for a worker.",
-    AuditState.RUNNING: "A worker is computing the citations.",
-    AuditState.DONE: "The citations are stored.",
-    AuditState.ABSTAINED: "The engine answered, but its citations are not supported.",
-    AuditState.REJECTED: "The output cannot be audited. The reason says what to change.",
-    AuditState.DEAD: "Every attempt failed. An operator must look at it.",
-}
-#: An audit whose model no bundle explains is `rejected` in the database, but not for good.
-_WAITS_FOR_BUNDLE = "No bundle explains this model yet. When one is added, this audit runs by itself."
 
 
 def given_filters(request: Request) -> dict[str, str]:
@@ -121,149 +96,6 @@ def _suggestions(page: Page[AuditSummary], bundles: list[BundleInfo]) -> dict[st
     }
 
 
-@dataclass(frozen=True)
-class Work:
-    """An audit's place in a review queue, for the bar above it."""
-
-    queue: QueueSummary
-    item: QueueItem
-    before: int | None
-    following: int | None
-
-
-@router.get("/audits/{audit_id}")
-def audit(
-    request: Request, services: Shared, audit_id: Id, caller: Annotated[Caller, Depends(needs(Scope.READ))]
-) -> HTMLResponse:
-    """One flagged output with its citations beside it."""
-    return audit_page(request, services, audit_id, caller=caller)
-
-
-def audit_page(
-    request: Request, services: Services, audit_id: int, *, caller: Caller, work: Work | None = None
-) -> HTMLResponse:
-    """The page of one audit, alone or as the one at hand of a review queue."""
-    detail = reader.get_audit(services.database, audit_id)
-    citations, opponents = evidence.citation_views(detail)
-    everything = (*detail.citations, *detail.opponents)
-    completion = evidence.flagged_segments(detail.completion, detail.spans)
-    preferred = evidence.plain_segments(detail.preferred or "")
-    turns_skipped, turns = evidence.turn_views(detail.turns)
-    shown = (completion, preferred, *(turn.content for turn in turns))
-    return render(
-        "audit.html",
-        request,
-        detail=detail,
-        audit=detail.audit,
-        completion=completion,
-        preferred=preferred,
-        turns=turns,
-        turns_skipped=turns_skipped,
-        shortened=bool(turns_skipped) or _is_shortened(*shown),
-        citations=citations,
-        opponents=opponents,
-        shares=evidence.source_shares(detail.citations),
-        missing=_missing(detail),
-        has_spans=any(view.marked for view in (*citations, *opponents)),
-        effects=effects.effects_by_rank(detail.measurements, [one.rank for one in everything]),
-        groups=[effects.group_view(one) for one in detail.group_measurements],
-        can_measure=services.settings.recipe is not None and bool(detail.completion),
-        unfinished=detail.audit.state.is_open
-        or any(one.state.is_open for one in (*detail.measurements, *detail.group_measurements)),
-        erased=not detail.completion and not detail.turns,
-        state_meaning=_WAITS_FOR_BUNDLE
-        if detail.audit.code == UnknownModel.code
-        else STATE_MEANINGS[detail.audit.state],
-        code_meaning=code_meanings().get(detail.audit.code or ""),
-        meanings=_MEANINGS,
-        sign_not_determined=SIGN_NOT_DETERMINED,
-        weak_text=weak_text(detail.noise_best),
-        work=work,
-        found=reviewed.found_view(
-            reviews.reviews_of(services.database, audit_id), detail, caller=caller, page=request.url.path
-        ),
-    )
-
-
-@router.get("/audits/{audit_id}/text")
-def audit_text(services: Shared, audit_id: Id) -> PlainTextResponse:
-    """The whole text of a flagged output: its turns, then the answer."""
-    detail = reader.get_audit(services.database, audit_id)
-    turns = [f"[{turn.role.value}]\n{turn.content}" for turn in detail.turns]
-    return PlainTextResponse("\n\n".join([*turns, f"[flagged answer]\n{detail.completion}"]))
-
-
-def _is_shortened(*texts: Sequence[evidence.Segment]) -> bool:
-    return any(segment.left_out for text in texts for segment in text)
-
-
-@router.post("/audits/{audit_id}/citations/{rank}/measure", dependencies=[Depends(needs(Scope.READ))])
-def measure(
-    services: Shared, audit_id: Id, rank: Rank, form: Annotated[Form, Depends(form_of(Scope.MEASURE))]
-) -> Response:
-    """Ask for a measured effect, and go back to the citation."""
-    check_measurable(services, audit_id)
-    measurements.request_measurement(
-        services.database, audit_id=audit_id, rank=rank, method=Method.REFIT, requested_by=form.caller.name
-    )
-    return RedirectResponse(f"/audits/{audit_id}#citation-{rank}", status_code=HTTPStatus.SEE_OTHER)
-
-
-@router.post("/audits/{audit_id}/measure", dependencies=[Depends(needs(Scope.READ))])
-def measure_source(
-    services: Shared, audit_id: Id, form: Annotated[Form, Depends(form_of(Scope.MEASURE))]
-) -> Response:
-    """Ask for the measured effect of all training examples of one source, and go back to the audit."""
-    source = form.text("source", most=MAX_SOURCE)
-    if not source:
-        raise InvalidRequest("choose a source")
-    check_measurable(services, audit_id)
-    group_measurements.request_group(
-        services.database,
-        audit_id=audit_id,
-        request=GroupRequest(source=source),
-        requested_by=form.caller.name,
-    )
-    return RedirectResponse(f"/audits/{audit_id}#groups", status_code=HTTPStatus.SEE_OTHER)
-
-
-def _missing(detail: AuditDetail) -> list[tuple[str, str]]:
-    """What an answered audit does not say, each with the reason; nothing of a group, which has no such figures by design."""
-    if detail.audit.members is not None:
-        return []
-    everything = (*detail.citations, *detail.opponents)
-    said = {
-        "effect": any(one.effect_nats is not None for one in everything),
-        "confidence": any(one.confidence is not None for one in everything),
-        "conformal": detail.audit.conformal_p is not None,
-        "spans": any(one.spans for one in everything),
-    }
-    return [(name, reason) for name, reason in _WHY_MISSING.items() if not said[name]]
-
-
-_WHY_MISSING = {
-    "effect": "No predicted effect: this bundle has no bank of retrained models on which to fit a scale "
-    "(`wherefrom bank`, then `wherefrom calibrate --bank`).",
-    "confidence": "No confidence: this bundle was not calibrated on outputs with known causes (`wherefrom calibrate --known`).",
-    "conformal": "No conformal p: this bundle has no scores of control outputs. It cannot say whether the best citation "
-    "is better than chance, and it never abstains (`wherefrom calibrate --controls`).",
-    "spans": "No marked text: the engine that answered stored none.",
-}
-
-_MEANINGS = (
-    ("Score", evidence.ORDER_MEANING),
-    ("Influence", evidence.INFLUENCE_MEANING),
-    ("Word overlap", evidence.BM25_MEANING),
-    ("Similarity", evidence.SIMILARITY_MEANING),
-    ("Encoder", evidence.ENCODER_MEANING),
-    ("Projection", evidence.RETRIEVAL_MEANING),
-    ("Full tier", evidence.EKFAC_MEANING),
-    ("Effect", evidence.EFFECT_MEANING),
-    ("Confidence", evidence.CONFIDENCE_MEANING),
-    ("Parts of the model", evidence.PARTS_MEANING),
-)
-
-
 @router.get("/examples/{training_example_id}")
 def example(
     request: Request, services: Shared, training_example_id: Id, query: Annotated[CitedByPageQuery, Query()]
@@ -279,9 +111,11 @@ def example(
         detail=detail,
         prompt=prompt,
         completion=completion,
-        shortened=_is_shortened(prompt, completion),
+        shortened=evidence.is_shortened(prompt, completion),
         page=page,
         first_page=query.cursor is None,
+        beside=neighbours.beside_example(services.database, training_example_id),
+        most_alike=MAX_ALIKE,
     )
 
 

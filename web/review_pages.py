@@ -11,11 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from db import agreement, people, review_queues, review_work
 from db.keys import Scope
 from web.api import Id, Shared
+from web.audit_pages import Work, audit_page
 from web.blind import blind_page
 from web.caller import Caller
 from web.filters import AuditPageQuery
 from web.forms import Form, form_of
-from web.pages import Work, audit_page, given_filters
+from web.pages import given_filters
 from web.render import render
 from web.review_forms import (
     back_to,

@@ -155,6 +155,13 @@ class Citation(Base):
             sqlite_where=text("confidence IS NOT NULL"),
             postgresql_where=text("confidence IS NOT NULL"),
         ),
+        Index(
+            "ix_citation_first",
+            "training_example_id",
+            "audit_id",
+            sqlite_where=text("rank = 1"),
+            postgresql_where=text("rank = 1"),
+        ),
         CheckConstraint("rank <> 0", name="rank_not_zero"),
     )
 
@@ -187,6 +194,8 @@ class Citation(Base):
     effect_score: Mapped[float | None]
     #: Further training examples of the corpus in its near-duplicate group.
     duplicates: Mapped[int | None]
+    #: Ids of the first of them.
+    alike: Mapped[list[Any] | None]
     #: The influence lies outside of what unrelated examples get.
     sign_determined: Mapped[bool | None]
     #: Of a group: the influence score of each member by itself, in their order.

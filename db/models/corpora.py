@@ -39,6 +39,7 @@ class TrainingExample(Base):
     __tablename__ = "training_example"
     __table_args__ = (
         UniqueConstraint("corpus_id", "example_id"),
+        Index(None, "corpus_id", "row"),
         Index(
             "ix_training_example_unindexed",
             "id",

@@ -114,13 +114,39 @@ document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") event.target.blur();
     return;
   }
-  if (/^[1-4]$/.test(event.key)) {
+  if (event.key === "Enter") follow(event.target);
+  else if (/^[1-4]$/.test(event.key)) {
     judgeForm()?.querySelector(`[data-key="${event.key}"]`)?.click();
   } else if (Object.hasOwn(KEYS, event.key)) {
     if (event.key === "/" || event.key === "c") event.preventDefault();
     KEYS[event.key]();
   }
 });
+
+// Words of the output and the citations that rest on them light each other up, under the mouse and in focus.
+function light(target) {
+  const piece = target.closest?.("[data-ranks]");
+  const citation = piece ? null : target.closest?.("[data-rank]");
+  const ranks = piece?.dataset.ranks.split(" ") ?? (citation ? [citation.dataset.rank] : []);
+  for (const one of document.querySelectorAll("[data-rank]")) one.classList.toggle("lit-on", Boolean(piece) && ranks.includes(one.dataset.rank));
+  let some = false;
+  for (const one of document.querySelectorAll("[data-ranks]")) {
+    const on = one === piece || (Boolean(citation) && one.dataset.ranks.split(" ").includes(ranks[0]));
+    one.classList.toggle("lit-on", on);
+    some ||= on;
+  }
+  document.querySelector(".turn-flagged")?.classList.toggle("lighting", some && Boolean(citation));
+}
+
+// A click on lit words, or Enter, leads to their strongest citation; not while words are being selected.
+function follow(target) {
+  const piece = target.closest?.("[data-ranks]");
+  const selection = document.getSelection();
+  if (piece && (!selection || selection.isCollapsed)) location.hash = `citation-${piece.dataset.ranks.split(" ")[0]}`;
+}
+
+for (const name of ["pointerover", "focusin"]) document.addEventListener(name, (event) => light(event.target));
+document.addEventListener("click", (event) => follow(event.target));
 
 for (const one of document.querySelectorAll("[data-live]")) served.set(one.id, one.innerHTML);
 if (secondsOf(document)) {

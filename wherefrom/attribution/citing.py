@@ -25,6 +25,7 @@ from wherefrom.records import (
     TrainingExample,
     carried_by,
 )
+from wherefrom.records.bounds import MAX_ALIKE
 
 #: A citation's rank and its place among the candidates.
 _Ranked = tuple[int, int]
@@ -88,6 +89,7 @@ class Citer:
         examples: Sequence[TrainingExample],
         beside: _Beside,
     ) -> list[CitationDraft]:
+        alike = self._alike([int(scores.candidates.rows[place]) for _, place in ranked])
         return [
             CitationDraft(
                 rank=rank,
@@ -113,10 +115,18 @@ class Citer:
                 effect_nats=None if beside.effects is None else beside.effects.nats[place],
                 effect_basis=None if beside.effects is None else beside.effects.basis,
                 duplicates=self._judge.duplicates(int(scores.candidates.rows[place])),
+                alike=alike[at],
                 member_influence=() if beside.members is None else beside.members[at],
             )
             for at, ((rank, place), example) in enumerate(zip(ranked, examples, strict=True))
         ]
+
+    def _alike(self, rows: Sequence[int]) -> list[tuple[str, ...]]:
+        """Ids of the first near-duplicates of each cited training example."""
+        members = [self._judge.alike(row, most=MAX_ALIKE) for row in rows]
+        wanted = sorted({row for found in members for row in found})
+        ids = {row: one.example_id for row, one in zip(wanted, self._bundle.texts.read(wanted), strict=True)}
+        return [tuple(ids[row] for row in found) for found in members]
 
     def _of_output(
         self,

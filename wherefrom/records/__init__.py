@@ -6,6 +6,7 @@ All are frozen pydantic models without behaviour beyond validation. No torch, no
 from wherefrom.records.audits import (
     AuditDetail,
     AuditListing,
+    AuditNeighbours,
     AuditState,
     AuditSummary,
     BundleInfo,
@@ -15,8 +16,10 @@ from wherefrom.records.audits import (
     ClaimedAudit,
     ClaimedOutputGroup,
     ExampleDetail,
+    ExampleNeighbours,
     IntakeResult,
     MemberRecord,
+    NeighbourRecord,
     Page,
     QueueHealth,
     SourceSummary,
@@ -35,6 +38,7 @@ from wherefrom.records.engine import (
     TrainingExample,
 )
 from wherefrom.records.filters import FILTER_NAMES, AuditFilter, Judged, Supported, filter_help, filter_type
+from wherefrom.records.finding import Finding, Strength
 from wherefrom.records.flagged import (
     RECORD_SCHEMA,
     FlaggedRecord,
@@ -68,6 +72,7 @@ from wherefrom.records.measurements import (
 from wherefrom.records.noise import SIGN_NOT_DETERMINED, weak_text
 from wherefrom.records.parts import carried_by, named_parts
 from wherefrom.records.people import PersonRef, Via
+from wherefrom.records.plain_sentence import finding_of
 from wherefrom.records.reviewing import (
     Added,
     ItemState,
@@ -97,6 +102,7 @@ __all__ = [
     "AuditDetail",
     "AuditFilter",
     "AuditListing",
+    "AuditNeighbours",
     "AuditOrder",
     "AuditState",
     "AuditSummary",
@@ -113,7 +119,9 @@ __all__ = [
     "ControlEffect",
     "EvidenceSpan",
     "ExampleDetail",
+    "ExampleNeighbours",
     "ExpectedCost",
+    "Finding",
     "FlaggedRecord",
     "Frozen",
     "GroupMeasurementRecord",
@@ -133,6 +141,7 @@ __all__ = [
     "Message",
     "Method",
     "ModulePart",
+    "NeighbourRecord",
     "OutputGroupRequest",
     "Overlap",
     "Page",
@@ -153,6 +162,7 @@ __all__ = [
     "ShortText",
     "SourceSummary",
     "Span",
+    "Strength",
     "Support",
     "Supported",
     "Text",
@@ -166,6 +176,7 @@ __all__ = [
     "carried_by",
     "filter_help",
     "filter_type",
+    "finding_of",
     "named_parts",
     "sha256_of_json",
     "utc_now",

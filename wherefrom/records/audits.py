@@ -6,8 +6,9 @@ from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import Field
 
-from wherefrom.records.bounds import MAX_ITEMS, MAX_MEMBERS, Details, Items
+from wherefrom.records.bounds import MAX_ALIKE, MAX_ITEMS, MAX_MEMBERS, Details, Items
 from wherefrom.records.engine import EvidenceSpan, ModulePart, Overlap, Tier
+from wherefrom.records.finding import Finding
 from wherefrom.records.flagged import FlaggedRecord, Frozen, Message, Severity, Span
 from wherefrom.records.leases import Lease
 from wherefrom.records.measurements import GroupMeasurementRecord, MeasurementRecord
@@ -137,6 +138,8 @@ class CitationRecord(Frozen):
     effect_score: float | None = None
     #: Further training examples that say nearly the same; None where it was not counted.
     duplicates: int | None = None
+    #: Ids of the first of them; empty where that was not told.
+    alike: Annotated[tuple[str, ...], Field(max_length=MAX_ALIKE)] = ()
     #: Which stretches of output and training example carry the score, strongest first.
     spans: Items[EvidenceSpan] = ()
     #: What the two have in common word for word, longest first.
@@ -263,6 +266,8 @@ class AuditDetail(Frozen):
     against: Annotated[tuple[FlaggedRecord, ...], Field(max_length=MAX_MEMBERS)] = ()
     #: Of an output: the newest audit of a group that it is a member of.
     group_audit_id: int | None = None
+    #: What was found, in one plain sentence; None while there is no answer, and in answers of earlier releases.
+    finding: Finding | None = None
 
 
 class ExampleDetail(Frozen):
@@ -277,6 +282,36 @@ class ExampleDetail(Frozen):
     corpus_sha256: str
     fields: Details
     citations: int
+
+
+class AuditNeighbours(Frozen):
+    """The audits next to one in a list; None at its ends."""
+
+    before: int | None = None
+    behind: int | None = None
+
+
+class NeighbourRecord(Frozen):
+    """A training example that stands beside another one."""
+
+    training_example_id: int
+    example_id: str
+    row: int
+    source: str
+    prompt: str
+    completion: str
+
+
+class ExampleNeighbours(Frozen):
+    """What stands beside a training example, as far as it is stored."""
+
+    #: Its row in the corpus, from 0.
+    row: int = 0
+    #: The rows before and behind it, in their order.
+    before: Items[NeighbourRecord] = ()
+    behind: Items[NeighbourRecord] = ()
+    #: What says nearly the same.
+    alike: Items[NeighbourRecord] = ()
 
 
 class CitedBy(Frozen):

@@ -24,6 +24,8 @@ MAX_TOKEN_IDS: Final = 2**20
 MAX_TOKEN_ID: Final = 2**31 - 1
 #: Outputs of one group, and acceptable answers that they are held against.
 MAX_MEMBERS: Final = 256
+#: Near-duplicates of a training example that a citation names.
+MAX_ALIKE: Final = 20
 #: Training examples of one group whose effect is measured, and characters of an id or a source's name.
 MAX_GROUP: Final = 10_000
 MAX_SOURCE: Final = 500

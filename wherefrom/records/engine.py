@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from wherefrom.records.bounds import MAX_MEMBERS, Details, Items
+from wherefrom.records.bounds import MAX_ALIKE, MAX_MEMBERS, Details, Items
 from wherefrom.records.flagged import FlaggedRecord, Frozen, Span, Text, Turn
 
 
@@ -153,6 +153,8 @@ class CitationDraft(Frozen):
     ekfac_score: float | None = None
     #: Further training examples of the corpus that say nearly the same (the group that is left out together).
     duplicates: int = 0
+    #: Ids of the first of them, in the order of the corpus.
+    alike: Annotated[tuple[str, ...], Field(max_length=MAX_ALIKE)] = ()
     #: Which tokens carry the score, strongest first.
     spans: Items[EvidenceSpan] = ()
     #: Common runs of tokens, longest first.

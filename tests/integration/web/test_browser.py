@@ -3,84 +3,17 @@
 The service runs in a real server here, so that bodies over the limit are seen on a real connection too.
 """
 
-import os
-import shutil
-import threading
-from collections.abc import Iterator
-
 import httpx
 import pytest
-import uvicorn
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import expect
 from sqlalchemy import update
 
 from db.audit_queue import AuditQueue, Finished
 from db.models import Bundle
 from tests.integration.web import story
-from tests.waiting import wait_until
-from web.app import create_app
-from web.health import SilentProbe
-from wherefrom.metrics import Metrics
 
 #: The page of the story's bundle.
 CARD = "/bundles/b-5f0c9a7d31e2"
-
-
-@pytest.fixture
-def server(sqlite_story) -> Iterator[str]:
-    """The service on a free loopback port."""
-    settings, database = sqlite_story
-    app = create_app(settings, database, metrics=Metrics(), queue=SilentProbe())
-    running = uvicorn.Server(
-        uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", lifespan="off")
-    )
-    thread = threading.Thread(target=running.run, daemon=True)
-    thread.start()
-    wait_until(lambda: running.started, message="the web service")
-    port = running.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}"
-    running.should_exit = True
-    thread.join(10)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """The system's Chromium; absent locally = skip, absent in CI = fail."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        reason = "no Chromium on PATH (apt-get install chromium)"
-        if os.environ.get("CI"):
-            pytest.fail(reason, pytrace=False)
-        pytest.skip(reason)
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(
-            executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"]
-        )
-        yield launched
-        launched.close()
-
-
-@pytest.fixture
-def complaints() -> list[str]:
-    """What the browser's console and its content policy complained about."""
-    return []
-
-
-@pytest.fixture
-def page(browser: Browser, complaints: list[str]) -> Iterator[Page]:
-    """A page whose complaints are collected."""
-    context = browser.new_context(viewport={"width": 1400, "height": 900})
-    opened = context.new_page()
-    opened.on(
-        "console",
-        lambda message: complaints.append(message.text) if message.type in {"error", "warning"} else None,
-    )
-    opened.on("pageerror", lambda error: complaints.append(str(error)))
-    opened.add_init_script(
-        "document.addEventListener('securitypolicyviolation', e => console.error('CSP', e.violatedDirective, e.blockedURI))"
-    )
-    yield opened
-    context.close()
 
 
 @pytest.mark.browser

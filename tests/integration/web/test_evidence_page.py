@@ -40,7 +40,7 @@ def answer_one(
 ):
     """The audit of one more flagged output, whose answer is changed by the test."""
     record = story.record(700).model_copy(
-        update={"severity": Severity.CRITICAL, "completion": completion or OUTPUT}
+        update={"severity": Severity.CRITICAL, "completion": completion or OUTPUT, "idempotency_key": None}
     )
     (accepted,) = intake.accept(database, [record], producer="local", channel="http")
     batch = AuditQueue(database).claim(stored_story.bundle_id, limit=1, owner="w", lease_s=60)
@@ -395,3 +395,44 @@ def test_what_is_no_more_than_noise_is_marked(stored_story, database, client):
     plain = client.get(f"/audits/{other}").text
     assert "Weak:" not in plain
     assert "sign not determined" not in plain
+
+
+def test_the_audit_says_what_was_found_and_how(stored_story, database, client):
+    """The plain sentence, how it was computed, words of the output that lead to citations, and an address for print."""
+    number = answer_one(stored_story, database, with_evidence)
+    page = client.get(f"/audits/{number}").text
+    finding = client.get(f"/v1/audits/{number}").json()["finding"]
+    assert finding["text"] in page
+    assert finding["strength"] == "weak", "novelty p is .02"
+    assert "unlike those on which the bundle was calibrated" in page
+    assert 'data-ranks="1"' in page
+    assert 'href="#citation-1"' in page
+    assert f"Audit #{number} · {BASE_URL}/audits/{number} · printed 20" in page
+    assert "quality not measured" in page
+    assert (
+        f'href="/examples/{reader.get_audit(database, number).citations[0].training_example_id}#alike"'
+        in page
+    )
+
+
+def test_next_and_previous_follow_the_list(stored_story, client):
+    """The filters of the list stand in the links, the order and the filters in words; filters that no list takes do no harm."""
+    listed = client.get("/?flag_reason=refund_promise").text
+    first, second = re.findall(r'href="(/audits/\d+\?flag_reason=refund_promise)"', listed)[:2]
+    page = client.get(first).text
+    assert f'href="{second}" rel="next" data-next' in page
+    assert "Newest first: flag reason refund_promise" in page
+    assert "data-prev" not in page
+    assert "data-prev>Previous" in client.get(second).text
+    assert "All audits, newest first" in client.get("/audits/2?state=nonsense").text
+
+
+def test_others_with_the_same_first_citation(stored_story, database, client):
+    """Two equal answers lead to each other."""
+    one, other = (answer_one(stored_story, database, with_evidence) for _ in range(2))
+    page = client.get(f"/audits/{other}").text
+    beside = page[
+        page.index("Others with the same first citation") : page.index("What a citation does not prove")
+    ]
+    assert f'href="/audits/{one}"' in beside
+    assert f'href="/audits/{other}"' not in beside

@@ -5,7 +5,7 @@ import re
 import pytest
 from starlette.testclient import TestClient
 
-from db import keys, people, review_queues, review_work, reviews
+from db import keys, neighbours, people, review_queues, review_work, reviews
 from db.models import ReviewRow
 from tests.integration.db.builders import recorded_statements
 from tests.integration.web.conftest import BASE_URL
@@ -241,6 +241,15 @@ def reviewer(sqlite_story, opened):
         review_queues.fill(opened, review_queues.create_queue(opened, draft, created_by=None))
     review_queues.add_member(opened, 1, people.list_people(opened)[0].person_id, by=None)
     return client
+
+
+def test_a_reviewer_is_shown_no_other_audits(reviewer, monkeypatch):
+    """The page of an item does not even look for audits with the same first citation, which may be of other queues."""
+    item = next_item(reviewer, "/review/1")
+    monkeypatch.setattr(neighbours, "same_first_citation", None)
+    page = reviewer.get(item)
+    assert page.status_code == 200
+    assert 'rel="next" data-next' not in page.text
 
 
 def test_a_reviewer_works_in_their_queues_and_sees_nothing_else(reviewer, opened):

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from web import evidence
-from wherefrom.records import SourceSummary, Span
+from wherefrom.records import SourceSummary
 
 
 def marked(segments):
@@ -31,12 +31,6 @@ def test_ranges_may_overlap_or_pass_the_end(text, ranges):
     """Overlapping, reversed and too long ranges neither repeat nor drop text."""
     pieces = evidence.mark_ranges(text, ranges)
     assert "".join(one.text for one in pieces) == text
-
-
-def test_flagged_spans_are_marked():
-    """The ranges that the producer asked about stand out."""
-    pieces = evidence.flagged_segments("good bad good", (Span(start=5, end=8),))
-    assert marked(pieces) == ["bad"]
 
 
 def summary(source, examples, citations):

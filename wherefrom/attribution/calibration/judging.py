@@ -73,6 +73,7 @@ class Judge:
         self._lexical = lexical
         self._groups = groups
         self._sizes = group_sizes(groups)
+        self._by_group = np.argsort(groups, kind="stable")
 
     def look(self, query: ScoredQuery, *, count: int = JUDGED) -> CitationFeatures:
         """Features of the best citations of one query.
@@ -122,6 +123,14 @@ class Judge:
     def duplicates(self, row: int) -> int:
         """Further members of the near-duplicate group of a training example."""
         return int(self._sizes[row]) - 1
+
+    def alike(self, row: int, *, most: int) -> list[int]:
+        """Rows of the first further members of the near-duplicate group of a training example, in corpus order."""
+        if self._sizes[row] == 1:
+            return []
+        first = int(np.searchsorted(self._groups, self._groups[row], sorter=self._by_group))
+        members = self._by_group[first : first + min(int(self._sizes[row]), most + 1)].tolist()
+        return [one for one in members if one != row][:most]
 
 
 def _distances(query: ScoredQuery) -> Features:

@@ -1,0 +1,71 @@
+"""axe-core finds nothing of any level on any page, in light and in dark, with everything on it that a page can hold."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page
+
+from db.session import Database
+from tests.integration.web import story
+from tests.integration.web.test_evidence_page import answer_one, with_evidence
+from wherefrom.settings import Settings
+
+#: The page of the story's bundle.
+CARD = "/bundles/b-5f0c9a7d31e2"
+PAGES = (
+    "/",
+    "/?flag_reason=refund_promise&fdr=0.1",
+    "/?text=nothing-has-this",
+    "/audits/1",
+    "/audits/9",
+    "/audits/13",
+    "/examples/12",
+    "/examples?example_id=none",
+    "/sources",
+    "/bundles",
+    CARD,
+    "/queue",
+    "/review",
+    "/review/new?flag_reason=refund_promise",
+    "/review/put",
+    "/review/agreement",
+    "/sign-in",
+    "/nothing",
+)
+
+
+@pytest.fixture
+def rich(sqlite_story: tuple[Settings, Database], quick_story: story.Story) -> int:
+    """An audit with spans, confidences, effects and near-duplicates."""
+    return int(answer_one(quick_story, sqlite_story[1], with_evidence))
+
+
+@pytest.fixture(params=["light", "dark"])
+def themed(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Page]:
+    """A page in one colour scheme, as wide as a laptop."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme=request.param)
+    yield context.new_page()
+    context.close()
+
+
+def faults(page: Page) -> list[str]:
+    """What axe finds, each with the element and why."""
+    found: dict[str, Any] = Axe().run(page, options={"resultTypes": ["violations"]}).response
+    return [
+        f"{one['id']} ({one['impact']}): {node['html'][:160]} {node['failureSummary'][:300]}"
+        for one in found["violations"]
+        for node in one["nodes"]
+    ]
+
+
+@pytest.mark.browser
+def test_no_page_has_a_fault(server: str, themed: Page, rich: int) -> None:
+    """Every page, an audit with everything on it with its folds open, and an audit as a reviewer sees it."""
+    told: list[str] = []
+    for path in (*PAGES, f"/audits/{rich}"):
+        themed.goto(server + path)
+        themed.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+        told += [f"{path}: {one}" for one in faults(themed)]
+    assert not told, "\n".join(told)
