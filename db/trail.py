@@ -45,6 +45,14 @@ class TrailKind(StrEnum):
     REVIEW_GIVEN = "review.given"
     REVIEW_UNDONE = "review.undone"
     PERSON_SIGNED_OUT = "person.signed_out"
+    FIX_LIST_CREATED = "fix_list.created"
+    #: Training examples got an action, or were taken off.
+    FIX_LIST_CHANGED = "fix_list.changed"
+    #: It has another owner.
+    FIX_LIST_GIVEN = "fix_list.given"
+    FIX_LIST_CLOSED = "fix_list.closed"
+    #: Its rows left the service: as a file, or as a cleaned corpus.
+    FIX_LIST_EXPORTED = "fix_list.exported"
 
 
 #: Events that end an audit.

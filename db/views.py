@@ -185,10 +185,68 @@ LEFT JOIN review u ON u.undoes_id = r.id
 LEFT JOIN review_item i ON i.id = r.item_id
 LEFT JOIN review_queue q ON q.id = i.queue_id
 """,
+    "v_fix_lists": """
+SELECT
+    l.id AS list_id,
+    l.name AS fix_list,
+    l.note,
+    p.name AS owner,
+    l.created_at,
+    l.closed_at
+FROM fix_list l
+JOIN person p ON p.id = l.owner_id
+""",
+    "v_fix_rows": """
+SELECT
+    r.list_id,
+    l.name AS fix_list,
+    r.training_example_id,
+    t.example_id,
+    t.source,
+    r.action,
+    e.reason,
+    p.name AS decided_by,
+    e.via,
+    e.created_at AS decided_at,
+    t.prompt,
+    t.completion,
+    t.text_sha256,
+    k.sha256 AS corpus_sha256
+FROM fix_list_row r
+JOIN fix_list l ON l.id = r.list_id
+JOIN fix_list_entry e ON e.id = r.entry_id
+JOIN person p ON p.id = e.person_id
+JOIN training_example t ON t.id = r.training_example_id
+JOIN corpus k ON k.id = t.corpus_id
+""",
+    "v_fix_history": """
+SELECT
+    e.id AS entry_id,
+    e.list_id,
+    l.name AS fix_list,
+    e.event,
+    e.action,
+    e.reason,
+    e.num_rows,
+    e.source,
+    p.name AS person,
+    e.via,
+    e.created_at
+FROM fix_list_entry e
+JOIN fix_list l ON l.id = e.list_id
+JOIN person p ON p.id = e.person_id
+""",
 }
 
 #: The newest table that a view reads. Where an older schema lacks it, the view is empty.
-_NEEDS = {"v_reviews": "review_row", "v_review_queues": "review_queue", "v_review_items": "review_assignment"}
+_NEEDS = {
+    "v_reviews": "review_row",
+    "v_review_queues": "review_queue",
+    "v_review_items": "review_assignment",
+    "v_fix_lists": "fix_list_row",
+    "v_fix_rows": "fix_list_row",
+    "v_fix_history": "fix_list_row",
+}
 
 _TABLE = re.compile(r"(?:FROM|JOIN) (\w+) (\w)\b")
 _COLUMN = re.compile(r"^    (\w)\.(\w+)(?: AS (\w+))?(,?)$", re.MULTILINE)

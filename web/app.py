@@ -9,7 +9,21 @@ from starlette.types import Scope
 
 from db.keys import UseNotes
 from db.session import Database
-from web import api, audit_pages, groups, health, pages, review_api, review_pages, sign_in, verdict_pages
+from web import (
+    api,
+    audit_pages,
+    blame_api,
+    fix_api,
+    fix_pages,
+    groups,
+    health,
+    pages,
+    review_api,
+    review_pages,
+    sign_in,
+    source_pages,
+    verdict_pages,
+)
 from web.admission import Admission, Lanes
 from web.errors import install_error_handlers
 from web.health import RedisProbe
@@ -29,6 +43,10 @@ _TAGS = [
     {"name": "read", "description": "Audits, citations, training examples, sources, bundles and the queue."},
     {"name": "measure", "description": "Measure the effect of a citation instead of predicting it."},
     {"name": "review", "description": "Review queues, verdicts and comments of people."},
+    {
+        "name": "fix",
+        "description": "Fix lists: what is to change in the training data, and what that would do.",
+    },
     {"name": "health", "description": "For load balancers, orchestrators and Prometheus."},
 ]
 
@@ -78,18 +96,22 @@ def create_app(
         key_uses=UseNotes(on_failure=lambda: metrics.count("api_key_uses_unnoted_total")),
     )
     install_error_handlers(app)
-    install_openapi(app, bodies=review_api.BODIES)
+    install_openapi(app, bodies=(*review_api.BODIES, *fix_api.BODIES))
     for router in (
         health.router,
         api.ingest,
         groups.router,
+        blame_api.router,
         api.read,
         api.measure,
         review_api.router,
+        fix_api.router,
         pages.router,
         audit_pages.router,
+        source_pages.router,
         review_pages.router,
         verdict_pages.router,
+        fix_pages.router,
         sign_in.router,
     ):
         app.include_router(router)

@@ -132,6 +132,14 @@ def percent(value: float) -> str:
     return f"{value:.1f}%" if 0 < value < 10 else f"{value:.0f}%"
 
 
+def chance(value: float, *, equals: bool = False) -> str:
+    """A probability for people: three digits, or less than a thousandth; `equals`: with its sign of equality."""
+    if value < 0.001:
+        return "< .001"
+    text = f"{value:.3f}".lstrip("0") if value < 1 else "1"
+    return f"= {text}" if equals else text
+
+
 #: Filters of the templates by name.
 FILTERS: dict[str, Callable[..., object]] = {
     "visible": visible,
@@ -143,4 +151,5 @@ FILTERS: dict[str, Callable[..., object]] = {
     "count": count,
     "signed": signed,
     "percent": percent,
+    "chance": chance,
 }

@@ -3,21 +3,18 @@
 Each route reads records, adds what `web.evidence` computes, and renders one template.
 """
 
-from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request
-from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse
 
-from db import catalogue, neighbours, reader
+from db import catalogue, reader
 from db.keys import Scope
-from web import card, evidence
-from web.api import Id, Shared, listing
+from web import card
+from web.api import Shared, listing
 from web.filters import (
     LINK_NAMES,
     AuditPageQuery,
-    CitedByPageQuery,
-    SourcesPageQuery,
     link_query,
 )
 from web.headers import CARD_CONTENT_SECURITY_POLICY
@@ -36,7 +33,6 @@ from wherefrom.records import (
     Supported,
     filter_help,
 )
-from wherefrom.records.bounds import MAX_ALIKE
 from wherefrom.statistics import DEFAULT_FDR
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(needs(Scope.READ))])
@@ -94,61 +90,6 @@ def _suggestions(page: Page[AuditSummary], bundles: list[BundleInfo]) -> dict[st
         "assignee": [],
         "in_queue": [],
     }
-
-
-@router.get("/examples/{training_example_id}")
-def example(
-    request: Request, services: Shared, training_example_id: Id, query: Annotated[CitedByPageQuery, Query()]
-) -> HTMLResponse:
-    """One training example with the flagged outputs that cite it."""
-    detail = reader.get_example(services.database, training_example_id)
-    size = query.size(services.settings.max_page_size)
-    page = reader.cited_by(services.database, training_example_id, cursor=query.cursor, limit=size)
-    prompt, completion = map(evidence.plain_segments, (detail.prompt, detail.completion))
-    return render(
-        "example.html",
-        request,
-        detail=detail,
-        prompt=prompt,
-        completion=completion,
-        shortened=evidence.is_shortened(prompt, completion),
-        page=page,
-        first_page=query.cursor is None,
-        beside=neighbours.beside_example(services.database, training_example_id),
-        most_alike=MAX_ALIKE,
-    )
-
-
-@router.get("/examples/{training_example_id}/text")
-def example_text(services: Shared, training_example_id: Id) -> PlainTextResponse:
-    """The whole text of a training example."""
-    detail = reader.get_example(services.database, training_example_id)
-    return PlainTextResponse("\n\n".join(one for one in (detail.prompt, detail.completion) if one))
-
-
-@router.get("/examples")
-def find_example(
-    request: Request, services: Shared, example_id: Annotated[str, Query(max_length=500)] = ""
-) -> Response:
-    """Find a training example by the id of its corpus; one hit leads straight to its page."""
-    wanted = example_id.strip()
-    usable = bool(wanted) and "\x00" not in wanted
-    found = list(reader.find_example(services.database, wanted)) if usable else []
-    if len(found) == 1:
-        return RedirectResponse(f"/examples/{found[0].training_example_id}", status_code=HTTPStatus.SEE_OTHER)
-    return render("find_example.html", request, wanted=wanted, found=found)
-
-
-@router.get("/sources")
-def sources(request: Request, services: Shared, query: Annotated[SourcesPageQuery, Query()]) -> HTMLResponse:
-    """Which data sources are cited most, relative to their size."""
-    views = list(evidence.source_views(list(reader.sources(services.database))))
-    if query.sort == "source":
-        views.sort(key=lambda view: view.record.source)
-    elif query.sort != "lift":
-        views.sort(key=lambda view: (-getattr(view.record, query.sort), view.record.source))
-    top_lift = max((view.lift or 0.0 for view in views), default=0.0)
-    return render("sources.html", request, views=views, sort=query.sort, top_lift=top_lift)
 
 
 @router.get("/bundles")

@@ -13,6 +13,7 @@ References:
     Benjamini and Hochberg, "Controlling the false discovery rate", J. R. Statist. Soc. B 57 (1995) 289-300.
 """
 
+import math
 from collections.abc import Sequence
 
 #: False discovery rate where the user names none.
@@ -53,3 +54,60 @@ def passing_limit(p_values: Sequence[float], level: float, *, tests: int) -> flo
         raise ValueError(f"p-values must be between 0 and 1; there are {ordered[0]} and {ordered[-1]}")
     passing = [p for rank, p in enumerate(ordered, start=1) if p * tests <= rank * level]
     return passing[-1] if passing else None
+
+
+def binomial_tail(successes: int, trials: int, chance: float) -> float:
+    """P(X >= successes) of a binomial X, summed exactly; the one-sided p-value of so many successes.
+
+    With trials of unequal chances, `chance` their mean, it is an upper bound from one above the expected number on (Hoeffding 1956).
+
+    Args:
+        successes: 0 to `trials`.
+        trials: Independent trials.
+        chance: Of each, in [0, 1].
+
+    Raises:
+        ValueError: a number is outside of its range.
+    """
+    if not 0 <= successes <= trials or not 0.0 <= chance <= 1.0:
+        raise ValueError(f"{successes} of {trials} at a chance of {chance} is no binomial count")
+    if successes == 0 or chance == 1.0:
+        return 1.0
+    if chance == 0.0:
+        return 0.0
+    if successes > trials * chance:
+        return min(1.0, _run(successes, trials, chance, step=1))
+    return max(0.0, 1.0 - _run(successes - 1, trials, chance, step=-1))
+
+
+def _run(first: int, trials: int, chance: float, *, step: int) -> float:
+    """Sum of binomial probabilities from `first` on, away from the mean, where each is smaller than the one before."""
+    odds = chance / (1.0 - chance)
+    term = math.exp(
+        math.lgamma(trials + 1)
+        - math.lgamma(first + 1)
+        - math.lgamma(trials - first + 1)
+        + first * math.log(chance)
+        + (trials - first) * math.log1p(-chance)
+    )
+    total, count = 0.0, first
+    while 0 <= count <= trials and term > total * 1e-17:
+        total += term
+        term *= (trials - count) / (count + 1) * odds if step > 0 else count / (trials - count + 1) / odds
+        count += step
+    return total
+
+
+def adjusted(p_values: Sequence[float]) -> list[float]:
+    """Benjamini-Hochberg q-values in the order given: the smallest false discovery rate at which each passes.
+
+    Args:
+        p_values: One per test, all of them, each in [0, 1].
+    """
+    order = sorted(range(len(p_values)), key=lambda place: p_values[place], reverse=True)
+    found, least = [1.0] * len(p_values), 1.0
+    for below, place in enumerate(order):
+        rank = len(p_values) - below
+        least = min(least, p_values[place] * len(p_values) / rank)
+        found[place] = least
+    return found

@@ -16,6 +16,7 @@ from db.models.audits import (
 )
 from db.models.columns import Base
 from db.models.corpora import Bundle, Corpus, ModelRevision, TrainingExample
+from db.models.fixing import FixList, FixListEntry, FixListRow
 from db.models.listing import ListingFactsRow, SavedView
 from db.models.review import Review, ReviewAssignment, ReviewItem, ReviewMember, ReviewQueue, ReviewRow
 from db.models.search import ENGINE_OWN, ExampleWords, OutputWords
@@ -31,6 +32,9 @@ __all__ = [
     "Corpus",
     "CounterTotal",
     "ExampleWords",
+    "FixList",
+    "FixListEntry",
+    "FixListRow",
     "FlaggedOutput",
     "FlaggedText",
     "GroupMeasurement",

@@ -9,6 +9,7 @@ import pytest
 from db.session import Database
 from wherefrom.cli import export
 from wherefrom.cli.export import Format
+from wherefrom.cli.output_file import output_file
 from wherefrom.cli.targets import Targets
 from wherefrom.client import Client
 from wherefrom.client.sender import SendingOptions
@@ -109,7 +110,7 @@ def test_exports_and_attributions(folder: Path, form: Format) -> None:
     file = folder / "audits"
     file.touch()
     file.chmod(0o644)
-    with export._output_file(file) as unfinished:
+    with output_file(file) as unfinished:
         export._writer(form)(unfinished, [])
     Targets(folder / "attributed.jsonl", None).write_lines([])
     assert _modes(folder) == {"audits": 0o600, "attributed.jsonl": 0o600}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wherefrom.statistics import benjamini_hochberg, passing_limit
+from wherefrom.statistics import adjusted, benjamini_hochberg, binomial_tail, passing_limit
 
 P_VALUES = st.lists(
     st.floats(min_value=0, max_value=1) | st.sampled_from([0.0, 0.01, 0.02, 0.05, 1.0]), max_size=40
@@ -112,3 +112,32 @@ def test_more_p_values_than_tests_are_refused():
     """Then somebody counted wrong."""
     with pytest.raises(ValueError, match="2 p-values for 1 tests"):
         passing_limit([0.1, 0.2], 0.1, tests=1)
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "chance", "tail"),
+    [
+        (0, 5, 0.2, 1.0), (5, 5, 0.2, 0.2**5), (5, 20, 0.1, 0.04317449528446339), (1, 10, 0.9, 0.9999999999),
+        (300, 100_000, 0.0025, 0.0011470087796863395), (90, 100, 0.5, 1.5316450877189923e-17), (3, 3, 1.0, 1.0), (1, 3, 0.0, 0.0),
+    ],
+)  # fmt: skip
+def test_binomial_tails_are_exact(successes: int, trials: int, chance: float, tail: float) -> None:
+    """As scipy's `binom.sf(successes - 1, trials, chance)` gives them."""
+    assert binomial_tail(successes, trials, chance) == pytest.approx(tail, rel=1e-6)
+
+
+@pytest.mark.parametrize(("successes", "trials", "chance"), [(-1, 2, 0.5), (3, 2, 0.5), (1, 2, 1.5)])
+def test_counts_that_are_none_are_refused(successes: int, trials: int, chance: float) -> None:
+    """Before they become a p-value."""
+    with pytest.raises(ValueError, match="binomial"):
+        binomial_tail(successes, trials, chance)
+
+
+def test_q_values_keep_the_order_and_correct_for_the_number() -> None:
+    """The smallest rate at which each passes, in the order given."""
+    assert adjusted([0.04, 0.01, 0.5, 0.03]) == pytest.approx([0.05333333, 0.04, 0.5, 0.05333333])
+    assert adjusted([]) == []
+    p_values = [0.001, 0.02, 0.2, 0.03, 0.9]
+    for level in (0.01, 0.05, 0.3):
+        passed = benjamini_hochberg(p_values, level)
+        assert [q <= level for q in adjusted(p_values)] == passed

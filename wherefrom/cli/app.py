@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from wherefrom.cli import asking_groups, export, flagging, measuring, reviewing, service
+from wherefrom.cli import asking_groups, export, fixing, flagging, measuring, reviewing, service
 from wherefrom.cli.output import ExitCode, exit_code_of, print_error
 from wherefrom.errors import ConfigurationError, WherefromError
 from wherefrom.masking import install_masked_tracebacks
@@ -27,6 +27,7 @@ ENGINE_COMMANDS = {
     "recipe": "Write the recipe of a fine-tune from its folder",
     "calibrate": "Write a calibrated copy of a bundle",
     "evaluate": "Measure a bundle and write its card",
+    "fix-list-clean": "Write the corpus without the rows of a fix list",
 }
 #: Where an engine command lives, if not in `wherefrom.cli.offline`.
 _ENGINE_MODULES = {
@@ -34,6 +35,7 @@ _ENGINE_MODULES = {
     "recipe": "wherefrom.cli.retraining",
     "calibrate": "wherefrom.cli.calibrating",
     "evaluate": "wherefrom.cli.evaluating",
+    "fix-list-clean": "wherefrom.cli.cleaning",
 }
 
 HELP = """Find the training examples that taught a language model a flagged output.
@@ -103,6 +105,11 @@ _SERVICE_COMMANDS: dict[str, Callable[..., None]] = {
     "review": reviewing.review,
     "reviews": reviewing.reviews,
     "review-undo": reviewing.review_undo,
+    "culprits": fixing.culprits,
+    "fix-lists": fixing.fix_lists,
+    "fix-list-create": fixing.fix_list_create,
+    "fix-list-add": fixing.fix_list_add,
+    "fix-list-rows": fixing.fix_list_rows,
 }
 
 

@@ -7,7 +7,6 @@ ranks; an audit without citations has one row without them). The file appears wh
 import importlib
 import json
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
@@ -16,9 +15,9 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from wherefrom.atomic import PRIVATE, atomic_file
 from wherefrom.cli.options import JsonOption, UrlOption, takes_filters
 from wherefrom.cli.output import print_json, progress
+from wherefrom.cli.output_file import output_file
 from wherefrom.client import Service
 from wherefrom.client.filters import AuditFilters
 from wherefrom.csv_text import csv_line
@@ -113,7 +112,7 @@ def export(
     write = _writer(form)
     with Service(url) as service:
         found = service.audits(**filters)
-        with progress() as bar, _output_file(output) as unfinished:
+        with progress() as bar, output_file(output) as unfinished:
             task = bar.add_task("reading", total=None)
             count = 0
 
@@ -133,7 +132,7 @@ def export(
 
 def _export_verdicts(output: Path, url: str | None, *, as_json: bool) -> None:
     """Write every output with blind verdicts that stand."""
-    with Service(url) as service, _output_file(output) as unfinished:
+    with Service(url) as service, output_file(output) as unfinished:
         found = list(service.judged_outputs())
         with unfinished.open("w", encoding="utf-8") as file:
             file.writelines(one.model_dump_json() + "\n" for one in found)
@@ -199,18 +198,3 @@ def _parquet_writer() -> Callable[[Path, Iterable[AuditDetail]], None]:
                 file.write_table(arrow.Table.from_pylist(group, schema=schema))
 
     return write
-
-
-@contextmanager
-def _output_file(path: Path) -> Iterator[Path]:
-    """What is written into; it takes the place of `path` at the end. It holds flagged texts, so its owner alone may read it.
-
-    Raises:
-        ConfigurationError: the folder is missing, or may not be written to.
-        DiskFull: the disk is full.
-    """
-    try:
-        with atomic_file(path, mode=PRIVATE) as unfinished:
-            yield unfinished
-    except OSError as error:
-        raise ConfigurationError(f"{path} cannot be written: {error.strerror or error}") from error

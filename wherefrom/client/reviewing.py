@@ -1,14 +1,11 @@
 """The desk's part of `Service`: review queues, verdicts, and their export."""
 
-import json
-from collections.abc import Iterator, Mapping
-from datetime import datetime
-from typing import Any, Unpack
-from urllib.parse import urlencode
+from collections.abc import Iterator
+from typing import Unpack
 
-from wherefrom.client.answers import Record, read_answer
-from wherefrom.client.connection import Connection
+from wherefrom.client.answers import read_answer
 from wherefrom.client.filters import AuditFilters
+from wherefrom.client.posting import Posts, plain
 from wherefrom.records import (
     Added,
     JudgedOutput,
@@ -21,13 +18,11 @@ from wherefrom.records import (
 )
 
 
-class ReviewService:
+class ReviewService(Posts):
     """What people do at the desk, as methods. Needs a key with the scope `review`, and `read` where it says so.
 
     `reviewer` is who judges where the service asks for no keys; with a key it is the person behind it, and is left out.
     """
-
-    _connection: Connection
 
     def review_queues(self) -> tuple[QueueSummary, ...]:
         """The review queues that the key may see, with what they hold."""
@@ -60,7 +55,7 @@ class ReviewService:
         """
         body = {
             "name": name,
-            "rule": None if by_hand else _plain(rule),
+            "rule": None if by_hand else plain(rule),
             "order": QueueOrder(order).value,
             "reviewers": reviewers,
             "dedupe": dedupe,
@@ -97,7 +92,7 @@ class ReviewService:
             dry_run: Only say how many match.
             **filters: Which audits; all where none is given.
         """
-        body = _plain(filters) | {"assign_to": assign_to, "dry_run": dry_run}
+        body = plain(filters) | {"assign_to": assign_to, "dry_run": dry_run}
         return self._send(f"/v1/review-queues/{queue_id:d}/audits", body, Added)
 
     def next_review_item(self, queue_id: int, *, reviewer: str | None = None) -> QueueItem | None:
@@ -153,21 +148,3 @@ class ReviewService:
         for line in self._connection.get("/v1/verdicts.jsonl").splitlines():
             if line.strip():
                 yield read_answer(line, JudgedOutput)
-
-    def _send(
-        self, path: str, body: Mapping[str, Any], shape: type[Record], *, reviewer: str | None = None
-    ) -> Record:
-        query = "" if reviewer is None else f"?{urlencode({'reviewer': reviewer})}"
-        answer = self._connection.post(path + query, json.dumps(body).encode())
-        if answer.problem is not None:
-            raise answer.problem.as_error()
-        return read_answer(answer.body, shape)
-
-
-def _plain(filters: Mapping[str, Any]) -> dict[str, Any]:
-    """Filters as JSON: enums by value, times in ISO 8601; those that are not given are left out."""
-    return {
-        name: value.isoformat() if isinstance(value, datetime) else str(value)
-        for name, value in filters.items()
-        if value is not None
-    }

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from wherefrom.client.answers import read_answer
 from wherefrom.client.connection import Connection, Problem
 from wherefrom.client.filters import AuditFilters
+from wherefrom.client.fixing import FixService
 from wherefrom.client.records_in import read_record, record_json
 from wherefrom.client.reviewing import ReviewService
 from wherefrom.errors import (
@@ -62,7 +63,7 @@ class _Results(Frozen):
     results: tuple[IntakeResult, ...]
 
 
-class Service(ReviewService):
+class Service(ReviewService, FixService):
     """A wherefrom service over HTTP. Safe to share between threads; make a new one after a fork.
 
     Args:

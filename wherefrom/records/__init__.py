@@ -25,6 +25,14 @@ from wherefrom.records.audits import (
     SourceSummary,
     Support,
 )
+from wherefrom.records.blaming import (
+    BlamePeriod,
+    Culprit,
+    Culprits,
+    FoundExample,
+    SourceBlame,
+    SourceDetail,
+)
 from wherefrom.records.engine import (
     Attribution,
     CitationDraft,
@@ -39,6 +47,18 @@ from wherefrom.records.engine import (
 )
 from wherefrom.records.filters import FILTER_NAMES, AuditFilter, Judged, Supported, filter_help, filter_type
 from wherefrom.records.finding import Finding, Strength
+from wherefrom.records.fixing import (
+    MAX_CULPRITS,
+    MAX_REASON,
+    FixAction,
+    FixChange,
+    FixChanged,
+    FixEntry,
+    FixEvent,
+    FixListDraft,
+    FixListSummary,
+    FixRow,
+)
 from wherefrom.records.flagged import (
     RECORD_SCHEMA,
     FlaggedRecord,
@@ -95,6 +115,8 @@ from wherefrom.records.verdicts import (
 __all__ = [
     "FILTER_NAMES",
     "MAX_COMMENT",
+    "MAX_CULPRITS",
+    "MAX_REASON",
     "RECORD_SCHEMA",
     "SIGN_NOT_DETERMINED",
     "Added",
@@ -106,6 +128,7 @@ __all__ = [
     "AuditOrder",
     "AuditState",
     "AuditSummary",
+    "BlamePeriod",
     "BlindVerdict",
     "BundleInfo",
     "CitationDraft",
@@ -117,12 +140,23 @@ __all__ = [
     "ClaimedMeasurement",
     "ClaimedOutputGroup",
     "ControlEffect",
+    "Culprit",
+    "Culprits",
     "EvidenceSpan",
     "ExampleDetail",
     "ExampleNeighbours",
     "ExpectedCost",
     "Finding",
+    "FixAction",
+    "FixChange",
+    "FixChanged",
+    "FixEntry",
+    "FixEvent",
+    "FixListDraft",
+    "FixListSummary",
+    "FixRow",
     "FlaggedRecord",
+    "FoundExample",
     "Frozen",
     "GroupMeasurementRecord",
     "GroupMember",
@@ -160,6 +194,8 @@ __all__ = [
     "SavedViewRecord",
     "Severity",
     "ShortText",
+    "SourceBlame",
+    "SourceDetail",
     "SourceSummary",
     "Span",
     "Strength",

@@ -6,11 +6,20 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from db import people, review_queues, review_work, reviews
+from db import fix_lists, fix_rows, people, review_queues, review_work, reviews
 from db.session import Database
 from db.views import VIEWS
 from tests.integration.db.builders import accept, answered, five_citations, record
-from wherefrom.records import AuditFilter, ModulePart, QueueDraft, ReviewDraft, Verdict, Via
+from wherefrom.records import (
+    AuditFilter,
+    FixChange,
+    FixListDraft,
+    ModulePart,
+    QueueDraft,
+    ReviewDraft,
+    Verdict,
+    Via,
+)
 
 _PAGE = (Path(__file__).parents[3] / "docs" / "sql.md").read_text(encoding="utf-8")
 _EXAMPLES = re.findall(r"```sql\n(.*?)```", _PAGE, flags=re.DOTALL)
@@ -41,6 +50,8 @@ def filled(db: Database, bundle_id: int) -> Database:
         by = reviews.Reviewer(people.choose_local(db, name).ref, Via.LOCAL)
         review_work.take_next(db, 1, by.person.person_id)
         reviews.judge(db, first_id, ReviewDraft(rank=1, verdict=verdict), by=by)
+        fix_list = fix_lists.create_list(db, FixListDraft(name=f"list of {name}"), by=by)
+        fix_rows.change_rows(db, fix_list, FixChange(training_example_ids=(1,)), by=by)
     return db
 
 

@@ -140,7 +140,7 @@ def test_examples_are_found_by_their_id(client, stored_story):
 def test_sources(client, stored_story, sort):
     """Bad sources stand out for their size."""
     html = page(client, f"/sources?sort={sort}")
-    first = found(r'class="source src-\d+" href="/\?source=([^"]+)"', html)
+    first = found(r'class="source src-\d+" href="/source\?source=([^"]+)"', html)
     assert first == {"lift": "vendor_batch_07", "source": "crm_export"}.get(sort, first)
 
 

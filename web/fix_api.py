@@ -1,0 +1,208 @@
+"""The API of fix lists under `/v1`: lists, their rows and history, and the rows as a file for whoever retrains."""
+
+from collections.abc import Iterator
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, Field
+
+from db import fix_lists, fix_rows, people
+from db.keys import Scope
+from web.api import Id, Shared
+from web.caller import Caller
+from web.errors import documented
+from web.filters import FilterQuery
+from web.json_body import body_of, documented_body
+from web.review_api import Name, judge_of
+from web.review_forms import needs_all
+from web.security import needs
+from wherefrom.records import (
+    FixAction,
+    FixChange,
+    FixChanged,
+    FixEntry,
+    FixListDraft,
+    FixListSummary,
+    FixRow,
+)
+
+_REFUSALS = documented(
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.FORBIDDEN,
+    HTTPStatus.NOT_FOUND,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+)
+
+router = APIRouter(prefix="/v1", tags=["fix"], responses=_REFUSALS, dependencies=[Depends(needs(Scope.READ))])
+
+Who = Annotated[Caller, Depends(needs(Scope.REVIEW))]
+
+
+class FixRequest(FixChange):
+    """Rows that go on a fix list, change there, or leave it; days in the filter count whole."""
+
+    culprits: FilterQuery | None = Field(
+        default=None, description="The culprits of the audits that pass this filter, strongest first."
+    )
+    dry_run: bool = Field(default=False, description="Only say how many training examples it names.")
+
+    def to_change(self) -> FixChange:
+        """The change, with its filter as it is stored."""
+        given = {name: getattr(self, name) for name in FixChange.model_fields if name != "culprits"}
+        return FixChange(**given, culprits=None if self.culprits is None else self.culprits.to_filter())
+
+
+class GiveRequest(BaseModel):
+    """Who a fix list goes to."""
+
+    owner: int = Field(ge=1, le=2**63 - 1, description="Number of the person.")
+
+
+#: Bodies that the OpenAPI document describes.
+BODIES: tuple[type[BaseModel], ...] = (FixListDraft, FixRequest, GiveRequest)
+
+
+class FixLists(BaseModel):
+    """Fix lists."""
+
+    items: tuple[FixListSummary, ...]
+
+
+class FixRows(BaseModel):
+    """Rows of a fix list."""
+
+    items: tuple[FixRow, ...]
+
+
+class FixHistory(BaseModel):
+    """The newest entries of a list's history, newest first."""
+
+    items: tuple[FixEntry, ...]
+
+
+@router.get("/fix-lists")
+def lists(services: Shared) -> FixLists:
+    """All fix lists with what they hold, open ones first."""
+    return FixLists(items=tuple(fix_lists.list_lists(services.database)))
+
+
+@router.post("/fix-lists", status_code=HTTPStatus.CREATED, openapi_extra=documented_body(FixListDraft))
+def create(
+    services: Shared,
+    *,
+    caller: Who,
+    body: Annotated[FixListDraft, Depends(body_of(FixListDraft))],
+    reviewer: Name = None,
+) -> FixListSummary:
+    """Make a fix list; it belongs to whoever makes it."""
+    needs_all(caller)
+    list_id = fix_lists.create_list(services.database, body, by=judge_of(services, caller, reviewer))
+    return fix_lists.get_list(services.database, list_id)
+
+
+@router.get("/fix-lists/{list_id}")
+def one_list(services: Shared, list_id: Id) -> FixListSummary:
+    """One fix list."""
+    return fix_lists.get_list(services.database, list_id)
+
+
+@router.get("/fix-lists/{list_id}/rows")
+def rows(
+    services: Shared,
+    list_id: Id,
+    *,
+    action: FixAction | None = None,
+    after: Annotated[
+        int,
+        Query(ge=0, le=2**63 - 1, description="`training_example_id` of the last row of the page before."),
+    ] = 0,
+) -> FixRows:
+    """Rows of a fix list by the number of the training example, up to the service's page size."""
+    fix_lists.get_list(services.database, list_id)
+    size = services.settings.max_page_size
+    return FixRows(
+        items=tuple(fix_rows.rows_of(services.database, list_id, action=action, after=after, limit=size))
+    )
+
+
+@router.post("/fix-lists/{list_id}/rows", openapi_extra=documented_body(FixRequest))
+def change(
+    services: Shared,
+    list_id: Id,
+    *,
+    caller: Who,
+    body: Annotated[FixRequest, Depends(body_of(FixRequest))],
+    reviewer: Name = None,
+) -> FixChanged:
+    """Put training examples on a list, change what was decided, or take them off; `dry_run` says how many there are."""
+    needs_all(caller)
+    fix_lists.get_list(services.database, list_id)
+    wanted = body.to_change()
+    if body.dry_run:
+        return FixChanged(matched=fix_rows.preview(services.database, wanted), changed=0)
+    return fix_rows.change_rows(services.database, list_id, wanted, by=judge_of(services, caller, reviewer))
+
+
+@router.post("/fix-lists/{list_id}/owner", openapi_extra=documented_body(GiveRequest))
+def give(
+    services: Shared,
+    list_id: Id,
+    *,
+    caller: Who,
+    body: Annotated[GiveRequest, Depends(body_of(GiveRequest))],
+    reviewer: Name = None,
+) -> FixListSummary:
+    """Give a fix list to another owner."""
+    needs_all(caller)
+    owner = people.get_person(services.database, body.owner).person_id
+    fix_lists.give_list(services.database, list_id, owner, by=judge_of(services, caller, reviewer))
+    return fix_lists.get_list(services.database, list_id)
+
+
+@router.post("/fix-lists/{list_id}/close")
+def close(services: Shared, list_id: Id, *, caller: Who, reviewer: Name = None) -> FixListSummary:
+    """Let nothing on a fix list change any more."""
+    needs_all(caller)
+    fix_lists.close_list(services.database, list_id, by=judge_of(services, caller, reviewer))
+    return fix_lists.get_list(services.database, list_id)
+
+
+@router.get("/fix-lists/{list_id}/history")
+def history(services: Shared, list_id: Id) -> FixHistory:
+    """Who put what on a fix list, when and why; the newest 200 entries."""
+    fix_lists.get_list(services.database, list_id)
+    return FixHistory(items=tuple(fix_lists.history(services.database, list_id)))
+
+
+@router.get(
+    "/fix-lists/{list_id}/rows.jsonl",
+    response_class=StreamingResponse,
+    responses={
+        200: {"description": "One training example per line.", "content": {"application/x-ndjson": {}}}
+    },
+)
+def rows_jsonl(
+    services: Shared,
+    list_id: Id,
+    *,
+    caller: Annotated[Caller, Depends(needs(Scope.READ))],
+    action: FixAction | None = None,
+) -> StreamingResponse:
+    """Every row of a fix list, one JSON object per line, each training example once. The trail notes who took it."""
+    found = fix_lists.get_list(services.database, list_id)
+    number = found.rows if action is None else getattr(found, action.value)
+    fix_lists.note_export(services.database, list_id, by=caller.name, rows=number, what="rows")
+
+    def lines() -> Iterator[str]:
+        for one in fix_rows.all_rows(services.database, list_id, action=action):
+            yield one.model_dump_json() + "\n"
+
+    headers = {"Content-Disposition": f'attachment; filename="fix-list-{list_id}.jsonl"'}
+    return StreamingResponse(lines(), media_type="application/x-ndjson", headers=headers)

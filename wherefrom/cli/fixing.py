@@ -1,0 +1,218 @@
+"""Commands of fix lists: the board of culprits, what is to change in the training data, and the corpus without it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from wherefrom.cli.options import JsonOption, UrlOption, takes_filters
+from wherefrom.cli.output import number, one_line, print_json
+from wherefrom.cli.output_file import output_file
+from wherefrom.cli.reviewing import AsOption
+from wherefrom.client import Service
+from wherefrom.client.filters import AuditFilters
+from wherefrom.errors import NotFound
+from wherefrom.records import FixAction, FixListSummary
+from wherefrom.terminal import counted, out, print_table, visible
+
+ListArgument = Annotated[str, typer.Argument(metavar="LIST", help="Name of the fix list, or its number.")]
+ActionOption = Annotated[FixAction | None, typer.Option("--action", help="Only rows with this decision.")]
+OutputOption = Annotated[
+    Path, typer.Option("--output", "-o", help="The file to write; an existing file is replaced.")
+]
+
+
+@takes_filters
+def culprits(
+    *,
+    filters: AuditFilters,
+    most: Annotated[int, typer.Option(min=1, max=1000, help="How many training examples.")] = 20,
+    least_outputs: Annotated[
+        int, typer.Option(min=1, help="Only those that at least so many outputs cite.")
+    ] = 1,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Rank the training examples that a selection of audits names: each once, strongest first.
+
+    The strength adds 1 / rank over the outputs that cite a training example.
+
+    Examples:
+      wherefrom culprits --reason refund_promise
+
+      wherefrom culprits --since 2026-01-01 --least-outputs 3 --json
+    """
+    with Service(url) as service:
+        found = service.culprits(most=most, least_outputs=least_outputs, **filters)
+    if as_json:
+        print_json(found.items)
+        return
+    columns = [("number", "right"), ("source", "left"), ("outputs", "right"), ("first", "right"), ("strength", "right"), ("influence", "right"), ("confirmed", "right"), ("text", "left")]  # fmt: skip
+    rows = [
+        (str(one.training_example_id), visible(one.source), str(one.outputs), str(one.first_citations), f"{one.strength:.2f}", number(one.mean_influence), str(one.confirmed), one_line(one.completion, length=60))
+        for one in found.items
+    ]  # fmt: skip
+    print_table(columns, rows, empty="no audit of the selection cites anything")
+
+
+def fix_lists(*, url: UrlOption = None, as_json: JsonOption = False) -> None:
+    """List the fix lists: what is to be removed, fixed and kept.
+
+    Examples:
+      wherefrom fix-lists
+    """
+    with Service(url) as service:
+        found = service.fix_lists()
+    if as_json:
+        print_json(found)
+        return
+    columns = [
+        ("number", "right"),
+        ("list", "left"),
+        ("owner", "left"),
+        *((one.value, "right") for one in FixAction),
+    ]
+    rows = [
+        (str(one.list_id), visible(one.name) + (" (closed)" if one.closed_at else ""), visible(one.owner), str(one.remove), str(one.fix), str(one.keep))
+        for one in found
+    ]  # fmt: skip
+    print_table(columns, rows, empty="no fix list")
+
+
+def fix_list_create(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new list.")],
+    *,
+    note: Annotated[str, typer.Option(help="What it is for.")] = "",
+    reviewer: AsOption = None,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a fix list; it belongs to whoever makes it.
+
+    Examples:
+      wherefrom fix-list-create "refund promises" --note "before the February training"
+    """
+    with Service(url) as service:
+        made = service.make_fix_list(name, note=note, reviewer=reviewer)
+    if as_json:
+        print_json([made])
+    else:
+        out().print(Text(f"fix list {made.list_id}: {visible(made.name)}"))
+
+
+@takes_filters
+def fix_list_add(
+    fix_list: ListArgument,
+    *,
+    row: Annotated[
+        list[int] | None,
+        typer.Option("--row", metavar="NUMBER", help="Number of a training example; may be repeated."),
+    ] = None,
+    whole_source: Annotated[
+        str | None, typer.Option("--whole-source", help="All stored training examples of this source.")
+    ] = None,
+    of_culprits: Annotated[
+        bool, typer.Option("--culprits", help="The culprits of the audits that pass the filters.")
+    ] = False,
+    most: Annotated[int, typer.Option(min=1, max=1000, help="How many culprits.")] = 20,
+    least_outputs: Annotated[
+        int, typer.Option(min=1, help="Only culprits that at least so many outputs cite.")
+    ] = 1,
+    action: Annotated[FixAction, typer.Option(help="What is to become of them.")] = FixAction.REMOVE,
+    off: Annotated[bool, typer.Option("--off", help="Take them off the list.")] = False,
+    why: Annotated[str, typer.Option("--why", help="The reason, kept with each row.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many there are.")] = False,
+    filters: AuditFilters,
+    reviewer: AsOption = None,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Put training examples on a fix list, change what was decided, or take them off.
+
+    Examples:
+      wherefrom fix-list-add "refund promises" --row 812 --row 815 --why "no receipt"
+
+      wherefrom fix-list-add "refund promises" --culprits --reason refund_promise --most 10
+
+      wherefrom fix-list-add 3 --whole-source vendor-batch-7 --dry-run
+    """
+    if bool(row) + (whole_source is not None) + of_culprits != 1:
+        raise typer.BadParameter("give one of --row, --whole-source and --culprits")
+    if not of_culprits and any(value is not None for value in filters.values()):
+        raise typer.BadParameter("filters choose audits; they need --culprits")
+    with Service(url) as service:
+        changed = service.put_on_fix_list(
+            list_of(service, fix_list).list_id,
+            action=None if off else action,
+            reason=why,
+            training_example_ids=row or (),
+            source=whole_source,
+            culprits=filters if of_culprits else None,
+            most=most,
+            least_outputs=least_outputs,
+            dry_run=dry_run,
+            reviewer=reviewer,
+        )
+    if as_json:
+        print_json([changed])
+    else:
+        out().print(f"{changed.matched} training examples, {changed.changed} changed")
+
+
+def fix_list_rows(
+    fix_list: ListArgument,
+    *,
+    action: ActionOption = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write all rows with their texts as JSON lines.")
+    ] = None,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the rows of a fix list, or write them for whoever retrains; each training example stands there once.
+
+    Examples:
+      wherefrom fix-list-rows "refund promises"
+
+      wherefrom fix-list-rows "refund promises" --action remove -o remove.jsonl
+    """
+    with Service(url) as service:
+        found = list_of(service, fix_list)
+        if output is not None:
+            content = service.export_fix_rows(found.list_id, action=action)
+            with output_file(output) as unfinished:
+                unfinished.write_bytes(content)
+            lines = counted(len(content.splitlines()), "row")
+            out().print(Text(f"{lines} written to {visible(str(output))}"))
+            return
+        rows = list(service.fix_rows(found.list_id, action=action))
+    if as_json:
+        print_json(rows)
+        return
+    columns = [("number", "right"), ("id", "left"), ("source", "left"), ("decision", "left"), ("who", "left"), ("outputs", "right"), ("reason", "left")]  # fmt: skip
+    cells = [
+        (str(one.training_example_id), visible(one.example_id), visible(one.source), one.action.value, visible(one.by), str(one.outputs), one_line(one.reason, length=60))
+        for one in rows
+    ]  # fmt: skip
+    print_table(columns, cells, empty="nothing is on the list")
+
+
+def list_of(service: Service, wanted: str) -> FixListSummary:
+    """The list of this name or number.
+
+    Raises:
+        NotFound: there is none.
+    """
+    found = service.fix_lists()
+    named = [one for one in found if one.name == wanted]
+    numbered = [one for one in found if wanted.isdecimal() and one.list_id == int(wanted)]
+    if not (named or numbered):
+        raise NotFound(f"no fix list is named {wanted!r}; `wherefrom fix-lists` lists them")
+    return (named or numbered)[0]
+
+
+def told(kept: int, left_out: int, missing: int, output: Path) -> Text:
+    """What became of a corpus, in a sentence."""
+    text = f"{counted(left_out, 'row')} left out, {counted(kept, 'row')} written to {visible(str(output))}"
+    return Text(text + (f"; {counted(missing, 'row')} of the list are not in this corpus" if missing else ""))

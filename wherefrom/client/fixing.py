@@ -1,0 +1,161 @@
+"""Fix lists and culprits as methods of `Service`."""
+
+from collections.abc import Iterator, Sequence
+from typing import TypedDict, Unpack
+
+from wherefrom.client.answers import read_answer
+from wherefrom.client.filters import AuditFilters
+from wherefrom.client.posting import Posts, plain
+from wherefrom.records import (
+    Culprits,
+    FixAction,
+    FixChanged,
+    FixEntry,
+    FixListSummary,
+    FixRow,
+    FoundExample,
+    Page,
+    SourceDetail,
+)
+
+
+class NamedRows(TypedDict, total=False):
+    """Training examples that are named one by one, by their source, or as culprits; in one of these ways."""
+
+    #: The database's numbers.
+    training_example_ids: Sequence[int]
+    #: All stored training examples of this source.
+    source: str | None
+    #: The culprits of the audits that pass this filter; `{}` takes every audit.
+    culprits: AuditFilters | None
+    #: How many culprits, 20 unless said.
+    most: int
+    #: Culprits are cited by at least so many of these audits.
+    least_outputs: int
+
+
+class FixService(Posts):
+    """What is to change in the training data, as methods. Reading needs the scope `read`, writing `review` as well.
+
+    `reviewer` is who decides where the service asks for no keys; with a key it is the person behind it, and is left out.
+    """
+
+    def culprits(
+        self,
+        *,
+        most: int = 50,
+        least_outputs: int = 1,
+        **filters: Unpack[AuditFilters],
+    ) -> Culprits:
+        """The training examples that a selection of audits names, strongest first.
+
+        Args:
+            most: How many, 1 to 1,000.
+            least_outputs: Those that fewer audits cite are left out.
+            **filters: The selection; every audit where none is given.
+        """
+        parameters = {**filters, "most": most, "least_outputs": least_outputs}
+        return read_answer(self._connection.get("/v1/culprits", parameters), Culprits)
+
+    def source(self, source: str) -> SourceDetail:
+        """How often one source is blamed, when, and by which of its examples; `NotFound` where there is none."""
+        return read_answer(self._connection.get("/v1/source", {"source": source}), SourceDetail)
+
+    def search_examples(self, text: str, *, source: str | None = None) -> Iterator[FoundExample]:
+        """Stored training examples whose text contains these words, the newest first; pages are fetched while the caller reads."""
+        cursor: str | None = None
+        while True:
+            parameters = {"text": text, "source": source, "cursor": cursor}
+            page = read_answer(self._connection.get("/v1/examples/search", parameters), Page[FoundExample])
+            yield from page.items
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    def fix_lists(self) -> tuple[FixListSummary, ...]:
+        """All fix lists with what they hold, open ones first."""
+        return read_answer(self._connection.get("/v1/fix-lists"), Page[FixListSummary]).items
+
+    def fix_list(self, list_id: int) -> FixListSummary:
+        """One fix list; `NotFound` where there is none."""
+        return read_answer(self._connection.get(f"/v1/fix-lists/{list_id:d}"), FixListSummary)
+
+    def make_fix_list(self, name: str, *, note: str = "", reviewer: str | None = None) -> FixListSummary:
+        """Make a fix list; it belongs to whoever makes it.
+
+        Args:
+            name: Unique for ever.
+            note: What it is for.
+            reviewer: See the class.
+
+        Raises:
+            InvalidRequest: the name is taken or cannot be used.
+        """
+        return self._send("/v1/fix-lists", {"name": name, "note": note}, FixListSummary, reviewer=reviewer)
+
+    def put_on_fix_list(
+        self,
+        list_id: int,
+        *,
+        action: FixAction | str | None = FixAction.REMOVE,
+        reason: str = "",
+        dry_run: bool = False,
+        reviewer: str | None = None,
+        **rows: Unpack[NamedRows],
+    ) -> FixChanged:
+        """Put training examples on a list, change what was decided, or take them off.
+
+        Args:
+            list_id: The list.
+            action: What is to become of them; None takes them off.
+            reason: Why.
+            dry_run: Only say how many there are.
+            reviewer: See the class.
+            **rows: Which ones; see `NamedRows`.
+
+        Raises:
+            NotFound: there is no such list or training example.
+            InvalidRequest: the list is closed, or the rows are named in no way or in two.
+        """
+        body = {
+            **rows,
+            "action": None if action is None else FixAction(action).value,
+            "reason": reason,
+            "dry_run": dry_run,
+        }
+        if rows.get("culprits") is not None:
+            body["culprits"] = plain(rows["culprits"] or {})
+        return self._send(f"/v1/fix-lists/{list_id:d}/rows", body, FixChanged, reviewer=reviewer)
+
+    def fix_rows(self, list_id: int, *, action: FixAction | str | None = None) -> Iterator[FixRow]:
+        """The rows of a list, each training example once; pages are fetched while the caller reads."""
+        wanted = None if action is None else FixAction(action).value
+        after = 0
+        while True:
+            parameters = {"action": wanted, "after": after}
+            found = read_answer(
+                self._connection.get(f"/v1/fix-lists/{list_id:d}/rows", parameters), Page[FixRow]
+            ).items
+            yield from found
+            if not found:
+                return
+            after = found[-1].training_example_id
+
+    def export_fix_rows(self, list_id: int, *, action: FixAction | str | None = None) -> bytes:
+        """The rows of a list as JSON lines, for whoever retrains; the service's trail notes it."""
+        wanted = None if action is None else FixAction(action).value
+        return self._connection.get(f"/v1/fix-lists/{list_id:d}/rows.jsonl", {"action": wanted})
+
+    def fix_history(self, list_id: int) -> tuple[FixEntry, ...]:
+        """Who put what on a list, when and why; the newest 200 entries, newest first."""
+        return read_answer(self._connection.get(f"/v1/fix-lists/{list_id:d}/history"), Page[FixEntry]).items
+
+    def close_fix_list(self, list_id: int, *, reviewer: str | None = None) -> FixListSummary:
+        """Let nothing on a list change any more."""
+        return self._send(f"/v1/fix-lists/{list_id:d}/close", {}, FixListSummary, reviewer=reviewer)
+
+    def give_fix_list(self, list_id: int, owner: int, *, reviewer: str | None = None) -> FixListSummary:
+        """Give a list to another owner, by their number."""
+        return self._send(
+            f"/v1/fix-lists/{list_id:d}/owner", {"owner": owner}, FixListSummary, reviewer=reviewer
+        )
