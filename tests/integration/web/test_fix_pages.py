@@ -14,6 +14,13 @@ from tests.integration.web.forms import send, sign_in
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'>{{7*7}}\u202e"
 
 
+def first_group(pattern: str, text: str) -> str:
+    """What the group of a pattern matched, which must be there."""
+    found = re.search(pattern, text)
+    assert found is not None, pattern
+    return found[1]
+
+
 @pytest.fixture
 def ann(quick_client):
     """Somebody who chose a name."""
@@ -47,7 +54,7 @@ def test_a_filter_goes_on_a_list_after_a_preview(ann):
     """The number first; the same number on the list, and the filter in its history."""
     number = made(ann).rsplit("/", 1)[1]
     preview = ann.get("/fix-lists/put?flag_reason=dangerous_advice").text
-    count = int(re.search(r"Put (\d+) training examples", preview)[1])
+    count = int(first_group(r"Put (\d+) training examples", preview))
     fields = {
         "by_filter": "1",
         "flag_reason": "dangerous_advice",
@@ -122,7 +129,8 @@ def test_training_texts_are_searched(client, stored_story, database):
     found = client.get("/v1/examples/search?text=PUNCTURE").json()["items"]
     assert found
     assert all("puncture" in one["completion"].lower() for one in found)
-    seen, cursor = [], ""
+    seen: list[int] = []
+    cursor: str | None = ""
     while cursor is not None:
         page = client.get(
             f"/v1/examples/search?text=receipt&source=vendor_batch_07&limit=2&cursor={cursor}"
