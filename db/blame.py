@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from db.culprits import ANSWERED, culprits, excerpts
 from db.models import Audit, Bundle, Citation, Corpus, FlaggedOutput, Review, TrainingExample
 from db.pages import Keyset
+from db.reader import of_what_was_said
 from db.search import Part, hits
 from db.session import Database
 from db.standing import standing
@@ -78,7 +79,9 @@ def source_detail(db: Database, source: str) -> SourceDetail:
     if mine is None:
         raise NotFound(f"no stored training example has the source {source!r}")
     with db.reading() as session:
-        cited = select(func.count()).where(Citation.source == source, Citation.rank > 0)
+        cited = select(func.count()).where(
+            Citation.source == source, Citation.rank > 0, of_what_was_said(Citation.audit_id)
+        )
         mine = mine.model_copy(update={"citations": session.scalar(cited) or 0})
         periods = _over_time(session, source)
         verdicts = _verdicts(session, source)
@@ -103,7 +106,11 @@ def search_examples(
     """
     outputs = (
         select(func.count())
-        .where(Citation.training_example_id == TrainingExample.id, Citation.rank > 0)
+        .where(
+            Citation.training_example_id == TrainingExample.id,
+            Citation.rank > 0,
+            of_what_was_said(Citation.audit_id),
+        )
         .correlate(TrainingExample)
         .scalar_subquery()
     )
@@ -127,7 +134,11 @@ def _newest(newest: int) -> Subquery:
     return (
         select(Audit.created_at, Audit.top_source, Audit.bundle_id)
         .join(FlaggedOutput, FlaggedOutput.id == Audit.flagged_output_id)
-        .where(Audit.state.in_(ANSWERED), FlaggedOutput.members.is_(None))
+        .where(
+            Audit.state.in_(ANSWERED),
+            FlaggedOutput.members.is_(None),
+            FlaggedOutput.hypothetical_of.is_(None),
+        )
         .order_by(Audit.created_at.desc(), Audit.id.desc())
         .limit(newest)
         .subquery("newest")

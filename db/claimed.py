@@ -97,9 +97,10 @@ def _claimed_row(
         "attempt": row.attempt,
         "owner": owner,
         "spent": row.spent,
+        "hypothetical": row.FlaggedOutput.hypothetical_of is not None,
     }
     if row.FlaggedOutput.members is None:
-        return ClaimedAudit(**claimed, record=_record(row.FlaggedOutput, row.FlaggedText))
+        return ClaimedAudit(**claimed, record=record_of(row.FlaggedOutput, row.FlaggedText))
     outputs = members[row.FlaggedOutput.id]
     erased = next((output.id for output, text in outputs if text is None), None)
     if erased is not None:
@@ -107,7 +108,7 @@ def _claimed_row(
             f"the text of output {erased}, a member of the group, was erased before the audit was answered"
         )
         return _erased(row, owner, reason)
-    records = [_record(output, text) for output, text in outputs if text is not None]
+    records = [record_of(output, text) for output, text in outputs if text is not None]
     against = [FlaggedRecord.model_validate(one) for one in row.FlaggedText.against or ()]
     return ClaimedOutputGroup(**claimed, record=records[0], members=tuple(records), against=tuple(against))
 
@@ -136,7 +137,7 @@ def _claimed(audit_ids: Sequence[int]) -> AnySelect:
     )
 
 
-def _record(output: FlaggedOutput, text: FlaggedText) -> FlaggedRecord:
+def record_of(output: FlaggedOutput, text: FlaggedText) -> FlaggedRecord:
     """The record that came in, as its rows hold it."""
     record = FlaggedRecord(
         idempotency_key=output.idempotency_key,

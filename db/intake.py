@@ -158,7 +158,7 @@ def _insert_audits(
     """Insert texts, audits and trail events of new outputs, in the order of the call."""
     if not records:
         return {}
-    texts = [_text_row(output_ids[key], one) for key, (one, _) in records.items()]
+    texts = [text_row(output_ids[key], one) for key, (one, _) in records.items()]
     session.execute(insert_rows(FlaggedText), texts)
     index_outputs(session, texts)
     rows = [audit_row(output_ids[key], one, bundles.get(one.model)) for key, (one, _) in records.items()]
@@ -234,7 +234,8 @@ def read_stored(session: Session, producer: str, keys: Sequence[str]) -> dict[st
     return stored
 
 
-def _text_row(output_id: int, record: FlaggedRecord) -> dict[str, Any]:
+def text_row(output_id: int, record: FlaggedRecord) -> dict[str, Any]:
+    """The columns of an output's text."""
     return {
         "flagged_output_id": output_id,
         "turns": _dumped(record.turns()),

@@ -6,7 +6,7 @@ Returns records, never rows. Every function runs a constant number of SQL statem
 from typing import Any
 
 from sqlalchemy import ColumnElement, RowMapping, ScalarSelect, column, func, select, table
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from db.clock import db_now
 from db.counts import COUNTED, count_at_most, count_states
@@ -85,7 +85,7 @@ def get_audit(db: Database, audit_id: int) -> AuditDetail:
     Raises:
         NotFound: there is no audit with this id.
     """
-    query = select_audits(*SUMMARY, *_DETAIL).where(Audit.id == audit_id)
+    query = select_any_audits(*SUMMARY, *_DETAIL).where(Audit.id == audit_id)
     with db.reading() as session:
         row = session.execute(query).mappings().one_or_none()
         if row is None:
@@ -229,6 +229,8 @@ SUMMARY = (
     Audit.weak.label("weak"),
 )
 
+_supposed_of = aliased(Audit)
+
 #: What an `AuditDetail` has beyond its summary and its citations, under its names.
 _DETAIL = (
     FlaggedOutput.idempotency_key.label("idempotency_key"),
@@ -245,12 +247,31 @@ _DETAIL = (
     Audit.noise_best.label("noise_best"),
     FlaggedText.against.label("against"),
     newest_group(Audit.flagged_output_id).label("group_audit_id"),
+    select(func.min(_supposed_of.id))
+    .where(_supposed_of.flagged_output_id == FlaggedOutput.hypothetical_of)
+    .scalar_subquery()
+    .label("hypothetical_of"),
     Audit.seconds.label("seconds"),
 )
 
 
 def select_audits(*columns: Any) -> AnySelect:
-    """A query over audits with what belongs to them; the text is gone where it was erased."""
+    """A query over the audits of what was said, with what belongs to them; the text is gone where it was erased."""
+    return select_any_audits(*columns).where(FlaggedOutput.hypothetical_of.is_(None))
+
+
+def of_what_was_said(audit_id: InstrumentedAttribute[int]) -> ColumnElement[bool]:
+    """Whether an audit, by its id in another table, is of an output that was said; those that are not are few."""
+    supposed = (
+        select(Audit.id)
+        .join(FlaggedOutput, FlaggedOutput.id == Audit.flagged_output_id)
+        .where(FlaggedOutput.hypothetical_of.is_not(None))
+    )
+    return audit_id.not_in(supposed)
+
+
+def select_any_audits(*columns: Any) -> AnySelect:
+    """The same with the audits of what somebody supposes."""
     return (
         select(*columns)
         .select_from(Audit)
@@ -306,7 +327,7 @@ def _citation(row: RowMapping) -> CitationRecord:
 def _examples(db: Database, condition: ColumnElement[bool]) -> list[ExampleDetail]:
     number = (
         select(func.count())
-        .where(Citation.training_example_id == TrainingExample.id)
+        .where(Citation.training_example_id == TrainingExample.id, of_what_was_said(Citation.audit_id))
         .correlate(TrainingExample)
         .scalar_subquery()
     )

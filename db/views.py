@@ -52,6 +52,7 @@ FROM audit a
 JOIN flagged_output o ON o.id = a.flagged_output_id
 LEFT JOIN flagged_text t ON t.flagged_output_id = o.id
 LEFT JOIN bundle b ON b.id = a.bundle_id
+WHERE o.channel <> 'hypothetical'
 """,
     "v_citations": """
 SELECT
@@ -101,6 +102,7 @@ JOIN corpus k ON k.id = e.corpus_id
 JOIN audit a ON a.id = c.audit_id
 JOIN flagged_output o ON o.id = a.flagged_output_id
 JOIN bundle b ON b.id = a.bundle_id
+WHERE o.channel <> 'hypothetical'
 """,
     "v_sources": """
 SELECT
@@ -119,8 +121,31 @@ LEFT JOIN (
         SUM(CASE WHEN rank = 1 THEN 1 ELSE 0 END) AS first_citations,
         COUNT(DISTINCT CASE WHEN rank > 0 THEN audit_id END) AS audits
     FROM citation
+    WHERE audit_id NOT IN (
+        SELECT a.id FROM audit a JOIN flagged_output o ON o.id = a.flagged_output_id WHERE o.channel = 'hypothetical'
+    )
     GROUP BY source
 ) c ON c.source = e.source
+""",
+    "v_hypotheticals": """
+SELECT
+    a.id AS audit_id,
+    o.id AS output_id,
+    o.hypothetical_of AS of_output_id,
+    o.producer AS asked_by,
+    a.state,
+    o.model,
+    b.name AS bundle,
+    t.completion,
+    t.preferred,
+    a.top_source,
+    a.created_at,
+    a.finished_at
+FROM audit a
+JOIN flagged_output o ON o.id = a.flagged_output_id
+LEFT JOIN flagged_text t ON t.flagged_output_id = o.id
+LEFT JOIN bundle b ON b.id = a.bundle_id
+WHERE o.channel = 'hypothetical'
 """,
     "v_review_queues": """
 SELECT

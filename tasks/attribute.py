@@ -264,7 +264,7 @@ class _Batch:
             return
         for one in finished:
             if one.claimed.audit_id in stored:
-                self._count(one.state, one.state.value)
+                self._count(one.claimed, one.state, one.state.value)
             else:
                 self._drop(one.claimed)
 
@@ -304,11 +304,12 @@ class _Batch:
         if state is None:
             self._drop(audit)
         else:
-            self._count(state, "retried" if state.is_open else state.value)
+            self._count(audit, state, "retried" if state.is_open else state.value)
 
-    def _count(self, state: AuditState, outcome: str) -> None:
+    def _count(self, audit: ClaimedAudit, state: AuditState, outcome: str) -> None:
         self._outcomes[outcome] += 1
-        self._metrics.count("audits_finished_total", state=state.value)
+        if not audit.hypothetical:
+            self._metrics.count("audits_finished_total", state=state.value)
 
     def _drop(self, audit: ClaimedAudit) -> None:
         """Another worker holds the audit; what was computed here is discarded."""

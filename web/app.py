@@ -17,6 +17,7 @@ from web import (
     fix_pages,
     groups,
     health,
+    hypotheticals,
     pages,
     review_api,
     review_pages,
@@ -96,7 +97,7 @@ def create_app(
         key_uses=UseNotes(on_failure=lambda: metrics.count("api_key_uses_unnoted_total")),
     )
     install_error_handlers(app)
-    install_openapi(app, bodies=(*review_api.BODIES, *fix_api.BODIES))
+    install_openapi(app, bodies=(*review_api.BODIES, *fix_api.BODIES, *hypotheticals.BODIES))
     for router in (
         health.router,
         api.ingest,
@@ -109,6 +110,8 @@ def create_app(
         pages.router,
         audit_pages.router,
         source_pages.router,
+        hypotheticals.api,
+        hypotheticals.pages,
         review_pages.router,
         verdict_pages.router,
         fix_pages.router,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
-from db import catalogue, group_measurements, measurements, neighbours, reader, reviews
+from db import catalogue, group_measurements, hypotheticals, measurements, neighbours, reader, reviews
 from db.keys import Scope
 from web import effects, evidence, reviewed
 from web.api import Id, Rank, Shared
@@ -80,6 +80,8 @@ def audit_page(
         audit=detail.audit,
         work=work,
         way=_no_way() if work else way_of(request, database, audit_id),
+        supposed=hypotheticals.hypotheticals_of(database, audit_id) if caller.sees_all else [],
+        can_suppose=caller.may(Scope.MEASURE) and bool(detail.completion) and detail.audit.members is None,
         same_first=_same_first(services, detail) if caller.sees_all else [],
         computed=computed_facts(detail, _bundle(services, detail)),
         address=f"{str(request.base_url).rstrip('/')}/audits/{audit_id}",

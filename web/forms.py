@@ -17,6 +17,8 @@ from wherefrom.errors import Forbidden, InvalidRequest
 
 #: Largest form, bytes, and most fields of it.
 FORM_BYTES, FORM_FIELDS = 65_536, 500
+#: Largest form that carries a whole answer, bytes: three stand for each byte of another script.
+LONG_FORM_BYTES = 1_000_000
 FORM_FIELD = "form_token"
 
 
@@ -58,15 +60,15 @@ class Form:
         return bool(self.text(name))
 
 
-async def read_fields(request: Request) -> dict[str, list[str]]:
+async def read_fields(request: Request, *, limit_bytes: int = FORM_BYTES) -> dict[str, list[str]]:
     """The fields of a form's body.
 
     Raises:
         InvalidRequest: it is no form, or has too many fields.
-        BodyTooLarge: it is longer than `FORM_BYTES`.
+        BodyTooLarge: it is longer than `limit_bytes`.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    raw = await read_body(request, limit_bytes=FORM_BYTES)
+    raw = await read_body(request, limit_bytes=limit_bytes)
     if raw and kind != "application/x-www-form-urlencoded":
         raise InvalidRequest("send the form as `application/x-www-form-urlencoded`")
     try:
@@ -89,7 +91,7 @@ def check_token(services: Services, fields: Mapping[str, list[str]], seed: str) 
 
 
 @cache
-def form_of(scope: Scope | None) -> Callable[..., Awaitable[Form]]:
+def form_of(scope: Scope | None, *, limit_bytes: int = FORM_BYTES) -> Callable[..., Awaitable[Form]]:
     """The dependency that reads a form from a caller with this scope; None: from anybody who may ask at all."""
 
     async def read(
@@ -97,7 +99,7 @@ def form_of(scope: Scope | None) -> Callable[..., Awaitable[Form]]:
         services: Annotated[Services, Depends(services_of)],
         caller: Annotated[Caller, Depends(needs(scope))],
     ) -> Form:
-        fields = await read_fields(request)
+        fields = await read_fields(request, limit_bytes=limit_bytes)
         check_token(services, fields, caller.seed)
         return Form(caller, fields)
 

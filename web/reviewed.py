@@ -52,7 +52,9 @@ def found_view(
     }
     texts = {one.training_example_id: one.completion for one in (*detail.citations, *detail.opponents)}
     return FoundView(
-        can_judge=caller.may(Scope.REVIEW) and not detail.audit.state.is_open,
+        can_judge=caller.may(Scope.REVIEW)
+        and not detail.audit.state.is_open
+        and detail.hypothetical_of is None,
         mine=mine,
         standing=defaultdict(list, standing),
         history=[_entry(one, detail.completion, texts, me) for one in reversed(records)],

@@ -18,6 +18,12 @@ class FlaggedOutput(Base):
         UniqueConstraint("producer", "idempotency_key"),
         Index(None, "model", "received_at"),
         Index(None, "reason", "received_at"),
+        Index(
+            None,
+            "hypothetical_of",
+            sqlite_where=text("hypothetical_of IS NOT NULL"),
+            postgresql_where=text("hypothetical_of IS NOT NULL"),
+        ),
         Index(None, "channel"),
     )
 
@@ -35,6 +41,8 @@ class FlaggedOutput(Base):
     erased_at: Mapped[datetime | None]
     #: Of a group of outputs that is one question: how many there are (`OutputGroupMember`). NULL for an output.
     members: Mapped[int | None]
+    #: The flagged output in whose place it is supposed, which nobody has said; NULL for what was said.
+    hypothetical_of: Mapped[int | None] = mapped_column(BIG)
 
 
 class OutputGroupMember(Base):

@@ -9,7 +9,16 @@ from typing import Annotated
 
 import typer
 
-from wherefrom.cli import asking_groups, export, fixing, flagging, measuring, reviewing, service
+from wherefrom.cli import (
+    asking_groups,
+    export,
+    fixing,
+    flagging,
+    measuring,
+    reviewing,
+    service,
+    supposing,
+)
 from wherefrom.cli.output import ExitCode, exit_code_of, print_error
 from wherefrom.errors import ConfigurationError, WherefromError
 from wherefrom.masking import install_masked_tracebacks
@@ -98,6 +107,8 @@ _SERVICE_COMMANDS: dict[str, Callable[..., None]] = {
     "bundles": service.bundles,
     "export": export.export,
     "measure": measuring.measure,
+    "suppose": supposing.suppose,
+    "compare": supposing.compare,
     "queues": reviewing.queues,
     "queue-create": reviewing.queue_create,
     "queue-add": reviewing.queue_add,

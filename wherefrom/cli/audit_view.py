@@ -45,6 +45,7 @@ _OPTIONAL: tuple[tuple[str, Callable[[CitationRecord], float | None]], ...] = (
 def print_audit(detail: AuditDetail) -> None:
     """Print one audit whole."""
     _print_output(detail)
+    _print_finding(detail)
     if detail.audit.state is AuditState.ABSTAINED and detail.citations:
         _print_citations("Citations, NOT SUPPORTED: the audit abstains", detail.citations)
     elif detail.audit.state is AuditState.DONE:
@@ -85,8 +86,7 @@ def _print_output(detail: AuditDetail) -> None:
         facts.append(f"novelty p {audit.novelty_p:.3g}: small means unlike the calibration outputs")
     if audit.weak:
         facts.append(weak_text(detail.noise_best))
-    if detail.group_audit_id is not None:
-        facts.append(f"part of group {detail.group_audit_id}")
+    facts += _marks(detail)
     for fact in [*facts, *([audit.reason] if audit.reason else [])]:
         out().print(Text(visible(fact), style="dim"))
     for turn in detail.turns:
@@ -97,6 +97,23 @@ def _print_output(detail: AuditDetail) -> None:
         out().print(many_lines(detail.completion))
     else:
         _print_members(detail)
+
+
+def _marks(detail: AuditDetail) -> list[str]:
+    """What an audit belongs to."""
+    marks = [] if detail.group_audit_id is None else [f"part of group {detail.group_audit_id}"]
+    if detail.hypothetical_of is not None:
+        marks.append(
+            f"hypothetical: nobody has said this; it stands in place of audit {detail.hypothetical_of}"
+        )
+    return marks
+
+
+def _print_finding(detail: AuditDetail) -> None:
+    """The plain sentence, and why it is no surer."""
+    if detail.finding is not None:
+        print_heading(f"{detail.finding.strength.label.capitalize()}: {detail.finding.text}")
+        out().print(Text(visible(detail.finding.because), style="dim"))
 
 
 def _print_members(detail: AuditDetail) -> None:

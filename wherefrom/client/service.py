@@ -15,7 +15,7 @@ from wherefrom.client.connection import Connection, Problem
 from wherefrom.client.filters import AuditFilters
 from wherefrom.client.fixing import FixService
 from wherefrom.client.records_in import read_record, record_json
-from wherefrom.client.reviewing import ReviewService
+from wherefrom.client.supposing import SupposingService
 from wherefrom.errors import (
     IdempotencyConflict,
     InvalidRecord,
@@ -63,7 +63,7 @@ class _Results(Frozen):
     results: tuple[IntakeResult, ...]
 
 
-class Service(ReviewService, FixService):
+class Service(SupposingService, FixService):
     """A wherefrom service over HTTP. Safe to share between threads; make a new one after a fork.
 
     Args:

@@ -74,6 +74,13 @@ from wherefrom.records.flagged import (
     sha256_of_json,
     utc_now,
 )
+from wherefrom.records.hypothetical import (
+    ComparedCitation,
+    Comparison,
+    HypotheticalRecord,
+    HypotheticalRequest,
+    compare,
+)
 from wherefrom.records.leases import Lease
 from wherefrom.records.listing import AuditOrder, ListingFacts, SavedViewRecord, ViewDraft
 from wherefrom.records.measurements import (
@@ -139,6 +146,8 @@ __all__ = [
     "ClaimedGroup",
     "ClaimedMeasurement",
     "ClaimedOutputGroup",
+    "ComparedCitation",
+    "Comparison",
     "ControlEffect",
     "Culprit",
     "Culprits",
@@ -161,6 +170,8 @@ __all__ = [
     "GroupMeasurementRecord",
     "GroupMember",
     "GroupRequest",
+    "HypotheticalRecord",
+    "HypotheticalRequest",
     "IntakeResult",
     "ItemState",
     "Judged",
@@ -210,6 +221,7 @@ __all__ = [
     "Via",
     "ViewDraft",
     "carried_by",
+    "compare",
     "filter_help",
     "filter_type",
     "finding_of",

@@ -65,6 +65,8 @@ class ClaimedAudit(Frozen):
     owner: str
     #: Attempts that counted against the limit before this claim.
     spent: int = 0
+    #: Nobody has said it; it counts nowhere.
+    hypothetical: bool = False
     record: FlaggedRecord
 
     @property
@@ -266,6 +268,8 @@ class AuditDetail(Frozen):
     against: Annotated[tuple[FlaggedRecord, ...], Field(max_length=MAX_MEMBERS)] = ()
     #: Of an output: the newest audit of a group that it is a member of.
     group_audit_id: int | None = None
+    #: Of what somebody supposes: the first audit of the output in whose place it stands.
+    hypothetical_of: int | None = None
     #: What was found, in one plain sentence; None while there is no answer, and in answers of earlier releases.
     finding: Finding | None = None
 

@@ -64,7 +64,7 @@ def faults(page: Page) -> list[str]:
 def test_no_page_has_a_fault(server: str, themed: Page, rich: int) -> None:
     """Every page, an audit with everything on it with its folds open, and an audit as a reviewer sees it."""
     told: list[str] = []
-    for path in (*PAGES, f"/audits/{rich}"):
+    for path in (*PAGES, f"/audits/{rich}", f"/audits/{rich}/compare/1"):
         themed.goto(server + path)
         themed.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
         told += [f"{path}: {one}" for one in faults(themed)]
