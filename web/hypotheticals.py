@@ -140,7 +140,7 @@ def compared(request: Request, services: Shared, audit_id: Id, other_audit_id: I
         "compare.html",
         request,
         sides=[_Side(one, first), _Side(other, second)],
-        turns=turns[-1:],
+        turns=turns[-1:] if one.turns == other.turns else (),
         comparison=compare(one, other),
         answered=one.audit.state.is_answered and other.audit.state.is_answered,
         unfinished=sum(side.audit.state.is_open for side in (one, other)),

@@ -3,6 +3,8 @@
 The service runs in a real server here, so that bodies over the limit are seen on a real connection too.
 """
 
+import re
+
 import httpx
 import pytest
 from playwright.sync_api import expect
@@ -11,6 +13,7 @@ from sqlalchemy import update
 from db.audit_queue import AuditQueue, Finished
 from db.models import Bundle
 from tests.integration.web import story
+from tests.integration.web.test_evidence_page import answer_one, with_evidence
 
 #: The page of the story's bundle.
 CARD = "/bundles/b-5f0c9a7d31e2"
@@ -190,3 +193,42 @@ def test_the_desk_by_keyboard_alone(server, page, complaints, sqlite_story):
     page.keyboard.press("Enter")
     expect(page.locator(".history blockquote")).to_have_text("Puncture")
     assert complaints == []
+
+
+@pytest.mark.browser
+def test_words_and_citations_light_each_other_up(server, page, sqlite_story, quick_story):
+    """By focus and by pointing, both ways; Enter and a click lead to the strongest citation, but not while words are selected."""
+    number = answer_one(quick_story, sqlite_story[1], with_evidence)
+    page.goto(f"{server}/audits/{number}")
+    words = page.locator("[data-ranks]").first
+    words.focus()
+    expect(page.locator("#citation-1")).to_have_class(re.compile("lit-on"))
+    expect(page.locator("#citation-2")).not_to_have_class(re.compile("lit-on"))
+    page.locator("#citation-1 .rank").hover()
+    expect(words).to_have_class(re.compile("lit-on"))
+    expect(page.locator(".turn-flagged")).to_have_class(re.compile("lighting"))
+    page.locator("#citation-2 .rank").hover()
+    expect(words).not_to_have_class(re.compile("lit-on"))
+    words.dblclick(position={"x": 8, "y": 8})
+    assert page.evaluate("document.getSelection().toString().trim()")
+    words.focus()
+    page.evaluate("document.getSelection().removeAllRanges()")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(f"{server}/audits/{number}#citation-1")
+    expect(page.locator("#citation-1:target")).to_have_count(1)
+
+
+@pytest.mark.browser
+def test_what_was_found_and_how_is_in_view(server, page, sqlite_story, quick_story):
+    """At 1280 x 900 nobody scrolls for the finding, how it was computed, the output and the first citation; a long output changes nothing of that."""
+    page.set_viewport_size({"width": 1280, "height": 900})
+    long = "\u05e9\u05dc\u05d5\u05dd refund every product. " * 2_500
+    for completion in (None, long):
+        number = answer_one(quick_story, sqlite_story[1], with_evidence, completion=completion)
+        page.goto(f"{server}/audits/{number}")
+        for place in (".finding-text", ".computed", ".turn-flagged .turn-role", "#citation-1 .citation-head"):
+            box = page.locator(place).bounding_box()
+            assert box is not None
+            assert box["y"] + box["height"] < 900, place
+        sizes = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+        assert sizes[0] <= sizes[1]

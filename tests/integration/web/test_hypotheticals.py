@@ -44,6 +44,11 @@ def test_the_form_leads_to_the_comparison(
     assert "<script>alert" not in done
     assert '<mark class="changed">' in done
     assert "training examples stay" in done
+    assert "the same for both" in done
+    apart = client.get(f"/audits/{number}/compare/{stored_story.audit_ids[1]}").text
+    assert "Two audits side by side" in apart
+    assert "the same for both" not in apart
+    assert "Held against this acceptable answer" not in apart
     other = int(where.rsplit("/", 1)[1])
     assert f'href="{where}"' in client.get(f"/audits/{number}").text
     supposed = client.get(f"/audits/{other}").text
