@@ -13,12 +13,12 @@ from sqlalchemy import CTE, ColumnElement, and_, bindparam, literal_column, or_,
 from sqlalchemy.orm import InstrumentedAttribute
 
 from db.clock import db_after, db_now
-from db.models import Audit, GroupMeasurement, Measurement
+from db.models import Audit, GroupMeasurement, Measurement, WhatIf
 from db.statements import materialized
 from wherefrom.records import Lease
 
 #: Tables whose rows are claimed under a lease.
-Leased = type[Audit] | type[Measurement] | type[GroupMeasurement]
+Leased = type[Audit] | type[Measurement] | type[GroupMeasurement] | type[WhatIf]
 
 #: What a row looks like when nobody holds it.
 NOT_HELD: dict[str, Any] = {"lease_owner": None, "lease_until": None, "next_attempt_at": None}

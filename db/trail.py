@@ -53,6 +53,9 @@ class TrailKind(StrEnum):
     FIX_LIST_CLOSED = "fix_list.closed"
     #: Its rows left the service: as a file, or as a cleaned corpus.
     FIX_LIST_EXPORTED = "fix_list.exported"
+    WHAT_IF_REQUESTED = "what_if.requested"
+    WHAT_IF_FINISHED = "what_if.finished"
+    WHAT_IF_DEAD = "what_if.dead"
 
 
 #: Events that end an audit.

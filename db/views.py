@@ -261,6 +261,29 @@ FROM fix_list_entry e
 JOIN fix_list l ON l.id = e.list_id
 JOIN person p ON p.id = e.person_id
 """,
+    "v_what_if": """
+SELECT
+    w.id AS what_if_id,
+    l.name AS fix_list,
+    b.name AS bundle,
+    w.state,
+    o.audit_id,
+    o.score,
+    o.z,
+    o.chance,
+    o.effect_nats,
+    o.low_nats,
+    o.high_nats,
+    w.basis,
+    o.code,
+    w.requested_by,
+    w.created_at,
+    w.finished_at
+FROM what_if w
+JOIN fix_list l ON l.id = w.list_id
+JOIN bundle b ON b.id = w.bundle_id
+JOIN what_if_output o ON o.what_if_id = w.id
+""",
 }
 
 #: The newest table that a view reads. Where an older schema lacks it, the view is empty.
@@ -271,6 +294,7 @@ _NEEDS = {
     "v_fix_lists": "fix_list_row",
     "v_fix_rows": "fix_list_row",
     "v_fix_history": "fix_list_row",
+    "v_what_if": "what_if_output",
 }
 
 _TABLE = re.compile(r"(?:FROM|JOIN) (\w+) (\w)\b")

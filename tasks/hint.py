@@ -1,4 +1,4 @@
-"""Works off one hint: claim one batch of the bundle, attribute it, and pass the hint on when work remains.
+"""Works off one hint: claim one batch of the bundle, attribute it, score a few outputs of a what-if, and pass the hint on when work remains.
 
 A hint carries nothing but a bundle's number and may be lost, doubled or forged, so nothing here trusts it: what it
 cannot read it drops, and the pending rows in SQL say whether there is work.
@@ -10,9 +10,10 @@ from typing import Any, Protocol
 import structlog
 
 from tasks.attribute import BatchReport, attribute_batch
-from tasks.runtime import TaskRuntime, bundle_of
+from tasks.runtime import bundle_of
 from tasks.store import AuditStore
 from tasks.time_limit import hard_limit
+from tasks.what_if import WhatIfRuntime, work_what_if
 from wherefrom.attribution.interface import Attributor
 from wherefrom.errors import PermanentError, TransientError
 from wherefrom.logs import get_logger
@@ -21,7 +22,7 @@ from wherefrom.messages import AttributeHint
 log = get_logger(__name__)
 
 
-class BatchRuntime(TaskRuntime, Protocol):
+class BatchRuntime(WhatIfRuntime, Protocol):
     """What one worker process holds for its tasks; `worker.runtime` has the real one."""
 
     @property
@@ -60,12 +61,23 @@ def work_hint(message: Mapping[str, Any], runtime: BatchRuntime) -> BatchReport 
 
 
 def _work_bundle(bundle_id: int, runtime: BatchRuntime) -> BatchReport | None:
-    if not runtime.has_loaded(bundle_id) and not runtime.store.pending_counts().get(bundle_id):
+    if not runtime.has_loaded(bundle_id) and not _has_work(bundle_id, runtime):
         return None  # a forged or late hint: nothing is loaded, written or told for it
     attributor = runtime.attributor(bundle_id)
     # From here on, for loading a model may take longer than any batch.
     with hard_limit(runtime.settings.batch_time_limit_seconds):
-        return _work_batch(bundle_id, attributor, runtime)
+        report = _work_batch(bundle_id, attributor, runtime)
+    with hard_limit(runtime.settings.batch_time_limit_seconds):
+        work_what_if(bundle_id, attributor, runtime)
+    if _has_work(bundle_id, runtime):
+        runtime.send_hint(bundle_id)
+    return report
+
+
+def _has_work(bundle_id: int, runtime: BatchRuntime) -> bool:
+    """Whether audits or what-ifs of a bundle could be claimed now."""
+    counts = (runtime.store.pending_counts(), runtime.what_ifs.pending_counts())
+    return any(one.get(bundle_id) for one in counts)
 
 
 def _work_batch(bundle_id: int, attributor: Attributor, runtime: BatchRuntime) -> BatchReport | None:
@@ -90,6 +102,4 @@ def _work_batch(bundle_id: int, attributor: Attributor, runtime: BatchRuntime) -
         clock=runtime.clock,
     )
     log.info("batch_worked", seconds=round(runtime.clock() - started, 3), **report.counts())
-    if runtime.store.pending_counts().get(bundle_id):
-        runtime.send_hint(bundle_id)
     return report

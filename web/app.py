@@ -24,6 +24,7 @@ from web import (
     sign_in,
     source_pages,
     verdict_pages,
+    what_if_pages,
 )
 from web.admission import Admission, Lanes
 from web.errors import install_error_handlers
@@ -115,6 +116,7 @@ def create_app(
         review_pages.router,
         verdict_pages.router,
         fix_pages.router,
+        what_if_pages.router,
         sign_in.router,
     ):
         app.include_router(router)

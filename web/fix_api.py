@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
-from db import fix_lists, fix_rows, people
+from db import fix_lists, fix_rows, people, what_ifs
 from db.keys import Scope
 from web.api import Id, Shared
 from web.caller import Caller
@@ -19,6 +19,8 @@ from web.review_api import Name, judge_of
 from web.review_forms import needs_all
 from web.security import needs
 from wherefrom.records import (
+    GROUP_WARNING,
+    MAX_OUTPUTS,
     FixAction,
     FixChange,
     FixChanged,
@@ -26,6 +28,8 @@ from wherefrom.records import (
     FixListDraft,
     FixListSummary,
     FixRow,
+    WhatIfOutput,
+    WhatIfRecord,
 )
 
 _REFUSALS = documented(
@@ -65,8 +69,14 @@ class GiveRequest(BaseModel):
     owner: int = Field(ge=1, le=2**63 - 1, description="Number of the person.")
 
 
+class WhatIfRequest(FilterQuery):
+    """The outputs that a what-if is about: the newest answered ones that pass the filters."""
+
+    most: int = Field(default=200, ge=1, le=MAX_OUTPUTS, description="How many outputs at most.")
+
+
 #: Bodies that the OpenAPI document describes.
-BODIES: tuple[type[BaseModel], ...] = (FixListDraft, FixRequest, GiveRequest)
+BODIES: tuple[type[BaseModel], ...] = (FixListDraft, FixRequest, GiveRequest, WhatIfRequest)
 
 
 class FixLists(BaseModel):
@@ -85,6 +95,19 @@ class FixHistory(BaseModel):
     """The newest entries of a list's history, newest first."""
 
     items: tuple[FixEntry, ...]
+
+
+class WhatIfs(BaseModel):
+    """What-ifs, newest first."""
+
+    items: tuple[WhatIfRecord, ...]
+
+
+class WhatIfOutputs(BaseModel):
+    """The outputs of a what-if, the highest score above chance first."""
+
+    items: tuple[WhatIfOutput, ...]
+    warning: str = GROUP_WARNING
 
 
 @router.get("/fix-lists")
@@ -206,3 +229,44 @@ def rows_jsonl(
 
     headers = {"Content-Disposition": f'attachment; filename="fix-list-{list_id}.jsonl"'}
     return StreamingResponse(lines(), media_type="application/x-ndjson", headers=headers)
+
+
+@router.post(
+    "/fix-lists/{list_id}/what-ifs",
+    status_code=HTTPStatus.ACCEPTED,
+    openapi_extra=documented_body(WhatIfRequest),
+)
+def ask_what_if(
+    services: Shared,
+    list_id: Id,
+    *,
+    caller: Annotated[Caller, Depends(needs(Scope.MEASURE))],
+    body: Annotated[WhatIfRequest, Depends(body_of(WhatIfRequest))],
+) -> WhatIfs:
+    """Ask what leaving out the rows to remove and to fix would do to outputs; a worker scores every row against every output by the exact tier.
+
+    Answers at once, with one what-if per bundle that answered these outputs. It is a prediction: the effects of the rows are added.
+    """
+    found = what_ifs.ask(services.database, list_id, body.to_filter(), most=body.most, by=caller.name)
+    services.notify([what_ifs.bundle_of(services.database, one.what_if_id) for one in found])
+    return WhatIfs(items=tuple(found))
+
+
+@router.get("/fix-lists/{list_id}/what-ifs")
+def what_ifs_of(services: Shared, list_id: Id) -> WhatIfs:
+    """The newest what-ifs of a fix list."""
+    fix_lists.get_list(services.database, list_id)
+    return WhatIfs(items=tuple(what_ifs.of_list(services.database, list_id)))
+
+
+@router.get("/what-ifs/{what_if_id}")
+def what_if(services: Shared, what_if_id: Id) -> WhatIfRecord:
+    """One what-if, where it stands."""
+    return what_ifs.get_what_if(services.database, what_if_id)
+
+
+@router.get("/what-ifs/{what_if_id}/outputs")
+def what_if_outputs(services: Shared, what_if_id: Id) -> WhatIfOutputs:
+    """The outputs of a what-if with their scores, the highest above chance first; those that are not scored yet come last."""
+    what_ifs.get_what_if(services.database, what_if_id)
+    return WhatIfOutputs(items=tuple(what_ifs.outputs_of(services.database, what_if_id)))

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from db import fix_lists, fix_rows, people
+from db import fix_lists, fix_rows, people, what_ifs
 from db.keys import Scope
 from db.reviews import Reviewer
 from web import evidence
@@ -125,6 +125,7 @@ def one_list(
         actions=list(FixAction),
         history=[(one, filter_words(_filter(one.culprits))) for one in fix_lists.history(database, list_id)],
         people=people.list_people(database),
+        what_ifs=what_ifs.of_list(database, list_id),
         told={name: request.query_params.get(name, "") for name in ("matched", "changed")},
     )
 

@@ -63,6 +63,12 @@ class GroupsUnsupported(PermanentError):
     code = "groups_unsupported"
 
 
+class ListsUnsupported(PermanentError):
+    """The engine cannot score a list of training examples, so a what-if has no answer."""
+
+    code = "lists_unsupported"
+
+
 class BodyTooLarge(PermanentError):
     """A request body is larger than the setting `body_limit_bytes`."""
 

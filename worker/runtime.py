@@ -7,6 +7,7 @@ from typing import Unpack
 
 from db import catalogue
 from db.audit_queue import AuditQueue
+from db.what_if_queue import WhatIfQueue
 from wherefrom.attribution.interface import Attributor
 from wherefrom.errors import OutOfMemory, PermanentError, TransientError
 from wherefrom.logs import get_logger
@@ -30,6 +31,7 @@ class Runtime(ProcessRuntime):
     def __init__(self, settings: Settings, **parts: Unpack[ProcessParts]) -> None:
         super().__init__(settings, **parts)
         self.store = AuditQueue(self._database)
+        self.what_ifs = WhatIfQueue(self._database)
         self._loaded: OrderedDict[int, Attributor] = OrderedDict()
         self._loading = threading.Lock()
         self._refused: dict[int, tuple[float, PermanentError]] = {}

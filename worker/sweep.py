@@ -9,6 +9,7 @@ from db import listings, review_queues, routing, search
 from db.audit_queue import AuditQueue
 from db.measurement_queue import MeasurementQueue
 from db.session import Database
+from db.what_if_queue import WhatIfQueue
 from wherefrom.logs import get_logger
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
@@ -35,7 +36,8 @@ class Sweeper:
         metrics: Metrics,
     ) -> None:
         self._audits, self._measurements = AuditQueue(database), MeasurementQueue(database)
-        self._queues = (self._audits, self._measurements, self._measurements.groups)
+        self._what_ifs = WhatIfQueue(database)
+        self._queues = (self._audits, self._measurements, self._measurements.groups, self._what_ifs)
         self._hints, self._measure_hints = hints, measure_hints
         self._settings = settings
         self._metrics = metrics
@@ -60,7 +62,7 @@ class Sweeper:
         self._route()
         if self._settings.recipe is not None:
             self._measure_hints.send_for_work(self._measurements.pending_counts())
-        sent = self._hints.send_for_work(self._audits.pending_counts())
+        sent = self._hints.send_for_work(self._attributing())
         if sent:
             log.debug("hints_sent", hints=sent)
         self._know_lists()
@@ -71,6 +73,13 @@ class Sweeper:
             log.debug("texts_indexed", texts=indexed)
         if listed := listings.refresh(self._database):
             log.debug("listings_worked_out", listings=listed)
+
+    def _attributing(self) -> dict[int, int]:
+        """Audits and what-ifs that could be claimed now, by bundle id."""
+        counts = self._audits.pending_counts()
+        for bundle_id, number in self._what_ifs.pending_counts().items():
+            counts[bundle_id] = counts.get(bundle_id, 0) + number
+        return counts
 
     def _mend_times(self) -> None:
         """Cap what a clock that was set back made too late: leases always, waits when that may have happened."""

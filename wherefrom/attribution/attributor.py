@@ -43,8 +43,9 @@ from wherefrom.attribution.query import (
 )
 from wherefrom.attribution.retrieval.candidates import Sought, find_candidates
 from wherefrom.attribution.retrieval.index import Rows
+from wherefrom.attribution.what_if import checked_rows, score_list
 from wherefrom.errors import ConfigurationError, InvalidRecord, UnusableModel
-from wherefrom.records import Attribution, Query, QueryGroup
+from wherefrom.records import Attribution, ListScore, Query, QueryGroup
 
 
 class LanguageAttributor:
@@ -137,6 +138,18 @@ class LanguageAttributor:
             )
             for one in prepared
         ]
+
+    def score_list(self, prepared: Sequence[PreparedQuery], rows: Sequence[int]) -> list[ListScore]:
+        """See `ListAttributor.score_list`."""
+        wanted, curve = checked_rows(rows, len(self._bundle.store)), self._judge.calibration.effects
+        found: dict[int, ListScore] = {}
+        queries = [_own(one) for one in prepared]
+        for batch in pack_queries(queries, PASS_TOKENS):
+            with memory_errors(f"a list of {len(wanted)} training examples"):
+                read = self._signals([queries[place] for place in batch])
+                scores = [score_list(self._bundle, one, wanted, curve=curve) for one in read]
+            found.update(zip(batch, scores, strict=True))
+        return [found[place] for place in range(len(queries))]
 
     def read_group(self, group: TokenizedGroup) -> ReadGroup:
         """Run the members of a group through the model, and their acceptable answers, in passes of bounded size.

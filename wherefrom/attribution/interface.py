@@ -9,7 +9,16 @@ worker's pool processes are spawned, so each of them makes an engine of its own.
 from collections.abc import Callable, Sequence
 from typing import Literal, Protocol, runtime_checkable
 
-from wherefrom.records import Attribution, BundleInfo, GroupRequest, MeasuredEffect, Method, Query, QueryGroup
+from wherefrom.records import (
+    Attribution,
+    BundleInfo,
+    GroupRequest,
+    ListScore,
+    MeasuredEffect,
+    Method,
+    Query,
+    QueryGroup,
+)
 from wherefrom.settings import Settings
 
 OverLong = Literal["truncate", "reject"]
@@ -68,6 +77,23 @@ class GroupAttributor(Attributor, Protocol):
             InvalidRecord: an acceptable answer is one of the outputs.
             OutputTooLong: together they are longer than the engine can hold, or as of `prepare`.
             EmptyCompletion, TemplateNotPrefix: as of `prepare`; the text names the output.
+        """
+
+
+@runtime_checkable
+class ListAttributor(Attributor, Protocol):
+    """An engine that also says what leaving a list of training examples out would do; one that does not is asked for none."""
+
+    def score_list(self, prepared: Sequence[PreparedQuery], rows: Sequence[int]) -> list[ListScore]:
+        """Score a whole list against each output by the exact tier; answers stand in the order of `prepared`, each with the `key` of its query.
+
+        Args:
+            prepared: The outputs.
+            rows: Places of the training examples in the bundle's corpus, from 0.
+
+        Raises:
+            NotFound: the corpus has no such row.
+            OutOfMemory: as of `attribute`.
         """
 
 

@@ -121,6 +121,7 @@ _SERVICE_COMMANDS: dict[str, Callable[..., None]] = {
     "fix-list-create": fixing.fix_list_create,
     "fix-list-add": fixing.fix_list_add,
     "fix-list-rows": fixing.fix_list_rows,
+    "what-if": fixing.what_if,
 }
 
 

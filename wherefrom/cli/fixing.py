@@ -1,5 +1,7 @@
 """Commands of fix lists: the board of culprits, what is to change in the training data, and the corpus without it."""
 
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -13,8 +15,11 @@ from wherefrom.cli.reviewing import AsOption
 from wherefrom.client import Service
 from wherefrom.client.filters import AuditFilters
 from wherefrom.errors import NotFound
-from wherefrom.records import FixAction, FixListSummary
-from wherefrom.terminal import counted, out, print_table, visible
+from wherefrom.records import GROUP_WARNING, MAX_OUTPUTS, FixAction, FixListSummary, WhatIfRecord
+from wherefrom.terminal import counted, out, print_table, say, visible
+
+#: Seconds between two looks at a what-if.
+POLL_S = 2.0
 
 ListArgument = Annotated[str, typer.Argument(metavar="LIST", help="Name of the fix list, or its number.")]
 ActionOption = Annotated[FixAction | None, typer.Option("--action", help="Only rows with this decision.")]
@@ -196,6 +201,67 @@ def fix_list_rows(
         for one in rows
     ]  # fmt: skip
     print_table(columns, cells, empty="nothing is on the list")
+
+
+@takes_filters
+def what_if(
+    fix_list: ListArgument,
+    *,
+    filters: AuditFilters,
+    most: Annotated[int, typer.Option(min=1, max=MAX_OUTPUTS, help="How many of the newest outputs.")] = 200,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until workers have answered.")] = False,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Predict what leaving a fix list out would do to outputs. A worker scores every row against every output, not only stored citations.
+
+    The unit z: above the mean of random lists of the same length, in their spreads. Nats only where the bundle has a fitted scale.
+
+    Examples:
+      wherefrom what-if "refund promises" --reason refund_promise --wait
+
+      wherefrom what-if 3 --most 500 --json
+    """
+    with Service(url) as service:
+        asked = service.ask_what_if(list_of(service, fix_list).list_id, most=most, **filters)
+        found = (
+            [(one, service.what_if_outputs(one.what_if_id)) for one in _ended(service, asked)] if wait else []
+        )
+    if as_json:
+        print_json([output for _, outputs in found for output in outputs] if wait else asked)
+        return
+    if not wait:
+        for one in asked:
+            out().print(
+                Text(
+                    f"what-if {one.what_if_id}: {counted(one.rows, 'row')}, {counted(one.outputs, 'output')}, bundle {visible(one.bundle)}"
+                )
+            )
+        return
+    columns = [
+        ("audit", "right"),
+        ("z", "right"),
+        ("chance", "right"),
+        ("nats", "right"),
+        ("", "left"),
+        ("output", "left"),
+    ]
+    rows = [
+        (str(one.audit_id), number(one.z, digits=1), number(one.chance), number(one.effect_nats), one.code or "", one_line(one.excerpt, length=60))
+        for _, outputs in found
+        for one in outputs
+    ]  # fmt: skip
+    print_table(columns, rows, empty="no output")
+    say(GROUP_WARNING, to_stderr=True)
+
+
+def _ended(service: Service, asked: Sequence[WhatIfRecord]) -> list[WhatIfRecord]:
+    """The same what-ifs when no worker has anything to do for them any more."""
+    found = list(asked)
+    while any(one.state.is_open for one in found):
+        time.sleep(POLL_S)
+        found = [service.what_if(one.what_if_id) for one in found]
+    return found
 
 
 def list_of(service: Service, wanted: str) -> FixListSummary:

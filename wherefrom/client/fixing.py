@@ -16,6 +16,8 @@ from wherefrom.records import (
     FoundExample,
     Page,
     SourceDetail,
+    WhatIfOutput,
+    WhatIfRecord,
 )
 
 
@@ -159,3 +161,35 @@ class FixService(Posts):
         return self._send(
             f"/v1/fix-lists/{list_id:d}/owner", {"owner": owner}, FixListSummary, reviewer=reviewer
         )
+
+    def ask_what_if(
+        self, list_id: int, *, most: int = 200, **filters: Unpack[AuditFilters]
+    ) -> tuple[WhatIfRecord, ...]:
+        """Ask what leaving a list out would do to outputs; one what-if per bundle that answered them. Needs the scope `measure`.
+
+        Args:
+            list_id: The list; its rows to remove and to fix are left out.
+            most: How many of the newest outputs.
+            **filters: Which outputs; all answered ones where none is given.
+
+        Raises:
+            InvalidRequest: nothing leaves, or no answered output matches.
+        """
+        body = plain(filters) | {"most": most}
+        return self._send(f"/v1/fix-lists/{list_id:d}/what-ifs", body, Page[WhatIfRecord]).items
+
+    def what_ifs(self, list_id: int) -> tuple[WhatIfRecord, ...]:
+        """The newest what-ifs of a list."""
+        return read_answer(
+            self._connection.get(f"/v1/fix-lists/{list_id:d}/what-ifs"), Page[WhatIfRecord]
+        ).items
+
+    def what_if(self, what_if_id: int) -> WhatIfRecord:
+        """One what-if, where it stands; `NotFound` where there is none."""
+        return read_answer(self._connection.get(f"/v1/what-ifs/{what_if_id:d}"), WhatIfRecord)
+
+    def what_if_outputs(self, what_if_id: int) -> tuple[WhatIfOutput, ...]:
+        """The outputs of a what-if, the highest score above chance first."""
+        return read_answer(
+            self._connection.get(f"/v1/what-ifs/{what_if_id:d}/outputs"), Page[WhatIfOutput]
+        ).items

@@ -118,11 +118,23 @@ from wherefrom.records.verdicts import (
     TextRange,
     Verdict,
 )
+from wherefrom.records.what_if import (
+    CHECKED,
+    GROUP_WARNING,
+    MAX_OUTPUTS,
+    ClaimedWhatIf,
+    ListScore,
+    WhatIfOutput,
+    WhatIfRecord,
+)
 
 __all__ = [
+    "CHECKED",
     "FILTER_NAMES",
+    "GROUP_WARNING",
     "MAX_COMMENT",
     "MAX_CULPRITS",
+    "MAX_OUTPUTS",
     "MAX_REASON",
     "RECORD_SCHEMA",
     "SIGN_NOT_DETERMINED",
@@ -146,6 +158,7 @@ __all__ = [
     "ClaimedGroup",
     "ClaimedMeasurement",
     "ClaimedOutputGroup",
+    "ClaimedWhatIf",
     "ComparedCitation",
     "Comparison",
     "ControlEffect",
@@ -177,6 +190,7 @@ __all__ = [
     "Judged",
     "JudgedOutput",
     "Lease",
+    "ListScore",
     "ListingFacts",
     "MeasuredEffect",
     "MeasurementRecord",
@@ -220,6 +234,8 @@ __all__ = [
     "Verdict",
     "Via",
     "ViewDraft",
+    "WhatIfOutput",
+    "WhatIfRecord",
     "carried_by",
     "compare",
     "filter_help",

@@ -3,10 +3,10 @@
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import text, update
 
 from db import blame, culprits, fix_lists, fix_rows, people, reviews
-from db.models import TrailEvent
+from db.models import FlaggedOutput, TrailEvent
 from db.reviews import Reviewer
 from db.session import Database
 from tests.integration.db.builders import (
@@ -181,6 +181,18 @@ def test_a_source_that_is_blamed_too_often_stands_out(db: Database, bundle_id: i
         "ex-00000",
         1,
     )
+
+
+def test_what_somebody_supposed_blames_nobody(db: Database, bundle_id: int) -> None:
+    """Outputs that no model said count neither for a source nor for a culprit."""
+    said, supposed = cite(db, bundle_id, 1, 1), cite(db, bundle_id, 2, 0)
+    with db.writing() as session:
+        session.execute(
+            update(FlaggedOutput).where(FlaggedOutput.id == supposed).values(hypothetical_of=said)
+        )
+    found = {one.source: (one.first_citations, one.audits) for one in blame.blame(db)}
+    assert (found["source-0"], found["source-1"]) == ((0, 1), (1, 1))
+    assert [one.example_id for one in culprits.culprits(db, AuditFilter()).items] == ["ex-00001"]
 
 
 def test_a_corpus_that_is_stored_in_part_gives_no_test(db: Database) -> None:

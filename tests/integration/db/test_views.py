@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from db import fix_lists, fix_rows, people, review_queues, review_work, reviews
+from db import fix_lists, fix_rows, people, review_queues, review_work, reviews, what_ifs
 from db.session import Database
 from db.views import VIEWS
 from tests.integration.db.builders import accept, answered, five_citations, record
@@ -52,6 +52,7 @@ def filled(db: Database, bundle_id: int) -> Database:
         reviews.judge(db, first_id, ReviewDraft(rank=1, verdict=verdict), by=by)
         fix_list = fix_lists.create_list(db, FixListDraft(name=f"list of {name}"), by=by)
         fix_rows.change_rows(db, fix_list, FixChange(training_example_ids=(1,)), by=by)
+    what_ifs.ask(db, 1, AuditFilter(), most=10, by="ann")
     return db
 
 

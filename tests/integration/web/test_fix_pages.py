@@ -4,12 +4,19 @@ import json
 import re
 
 import pytest
+from starlette.testclient import TestClient
 
 from db import keys
-from db.models import TrailEvent
+from db.models import GroupMeasurement, TrailEvent
 from db.search import index_missing
+from db.what_if_queue import WhatIfQueue
 from tests.integration.db.builders import recorded_statements
+from tests.integration.web.conftest import BASE_URL
 from tests.integration.web.forms import send, sign_in
+from web.app import create_app
+from web.health import SilentProbe
+from wherefrom.metrics import Metrics
+from wherefrom.records import ListScore
 
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'>{{7*7}}\u202e"
 
@@ -221,3 +228,57 @@ def test_pages_cost_a_constant_number_of_statements(quick_client):
         with recorded_statements() as statements:
             assert quick_client.get(path).status_code == 200
         assert len(statements) <= most, (path, statements)
+
+
+def test_a_what_if_is_asked_worked_off_and_read(client, stored_story, database):
+    """By the API and on the page: how far it is, what it says, the warning, and no nats without a scale; on both engines."""
+    made_list = client.post("/v1/fix-lists?reviewer=ann", json={"name": "all"}).json()
+    path = f"/v1/fix-lists/{made_list['list_id']}"
+    assert client.post(f"{path}/what-ifs", json={}).status_code == 422
+    client.post(f"{path}/rows?reviewer=ann", json={"source": "vendor_batch_07"})
+    asked = client.post(f"{path}/what-ifs", json={"flag_reason": "refund_promise", "most": 5})
+    assert asked.status_code == 202, asked.text
+    [one] = asked.json()["items"]
+    page = f"/what-ifs/{one['what_if_id']}"
+    assert "data-refresh-seconds" in client.get(page).text
+    queue = WhatIfQueue(database)
+    claimed = queue.claim(stored_story.bundle_id, owner="w", lease_s=60, max_attempts=5)
+    scores = [ListScore(key=str(audit_id), score=0.5, z=4.0, chance=0.005) for audit_id, _ in claimed.outputs]
+    queue.store(claimed, scores, {})
+    found = client.get(f"/v1{page}").json()
+    assert (found["state"], found["scored"], found["rows"]) == ("done", one["outputs"], one["rows"])
+    outputs = client.get(f"/v1{page}/outputs").json()
+    assert {output["z"] for output in outputs["items"]} == {4.0}
+    assert "Rows that say the same" in outputs["warning"]
+    text = client.get(page).text
+    assert "No nats: this bundle has no fitted scale" in text
+    assert "Spearman" in text
+    assert "data-refresh-seconds" not in text
+    assert f'href="{page}"' in client.get(f"/fix-lists/{made_list['list_id']}").text
+    assert client.get("/what-ifs/999").status_code == 404
+
+
+def test_a_whole_list_is_measured_on_ticked_outputs(sqlite_story, tmp_path):
+    """One group for all outputs, so that they share its trainings; only with a recipe."""
+    settings, database = sqlite_story
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text("{}")
+    app = create_app(
+        settings.model_copy(update={"recipe": recipe}), database, metrics=Metrics(), queue=SilentProbe()
+    )
+    ann = TestClient(app, base_url=BASE_URL)
+    sign_in(ann, name="ann")
+    page = made(ann)
+    send(ann, page, "/fix-lists/rows", {"whole_source": "vendor_batch_07", "list": page.rsplit("/", 1)[1]})
+    what_if = send(ann, page, f"{page}/what-ifs", {"most": "5"}).headers["location"]
+    queue = WhatIfQueue(database)
+    claimed = queue.claim(1, owner="w", lease_s=60, max_attempts=5)
+    queue.store(claimed, [ListScore(key=str(one), score=0.5) for one, _ in claimed.outputs], {})
+    ticked = [("audit", str(one)) for one, _ in claimed.outputs[:2]]
+    assert "2 outputs" in send(ann, what_if, f"{what_if}/measure", ticked, follow=True).text
+    with database.reading() as session:
+        asked = session.query(GroupMeasurement).all()
+        assert {one.audit_id for one in asked} == {int(number) for _, number in ticked}
+        assert len({one.group_key for one in asked}) == 1
+        assert all(name.startswith("vendor_batch_07") for one in asked for name in one.example_ids)
+    assert send(ann, what_if, f"{what_if}/measure", {}).status_code == 422

@@ -12,6 +12,17 @@ from wherefrom.messages import ATTRIBUTE_TASK
 from wherefrom.records import FlaggedRecord
 
 
+class NoWhatIfs:
+    """Nobody asks for what-ifs."""
+
+    def pending_counts(self):
+        """None."""
+        return {}
+
+    def claim(self, bundle_id, **lease):
+        """None."""
+
+
 @dataclass
 class Runtime:
     """A runtime over the bench; notes the hints that are sent."""
@@ -24,6 +35,7 @@ class Runtime:
         self.settings = self.bench.settings.model_copy(update={"batch_audits": 2})
         self.metrics = self.bench.metrics
         self.store = self.bench.store
+        self.what_ifs = NoWhatIfs()
         self.owner = "me"
         self.clock = lambda: self.bench.now
 
