@@ -10,7 +10,6 @@ from wherefrom.attribution.corpus import parse_row
 from wherefrom.attribution.kernel import cosines
 from wherefrom.attribution.offline import query_of
 from wherefrom.attribution.what_if import (
-    RANDOM_LISTS,
     against,
     checked_rows,
     random_sums,
@@ -18,6 +17,7 @@ from wherefrom.attribution.what_if import (
     score_list,
 )
 from wherefrom.errors import NotFound
+from wherefrom.records.what_if import RANDOM_LISTS
 
 CURVE = EffectCurve("bank", 0.5, np.array([-1.0, 0.0, 1.0]), np.array([-0.2, 0.0, 0.4]))
 

@@ -243,6 +243,7 @@ def test_a_what_if_is_asked_worked_off_and_read(client, stored_story, database):
     assert "data-refresh-seconds" in client.get(page).text
     queue = WhatIfQueue(database)
     claimed = queue.claim(stored_story.bundle_id, owner="w", lease_s=60, max_attempts=5)
+    assert claimed is not None
     scores = [ListScore(key=str(audit_id), score=0.5, z=4.0, chance=0.005) for audit_id, _ in claimed.outputs]
     queue.store(claimed, scores, {})
     found = client.get(f"/v1{page}").json()
@@ -273,6 +274,7 @@ def test_a_whole_list_is_measured_on_ticked_outputs(sqlite_story, tmp_path):
     what_if = send(ann, page, f"{page}/what-ifs", {"most": "5"}).headers["location"]
     queue = WhatIfQueue(database)
     claimed = queue.claim(1, owner="w", lease_s=60, max_attempts=5)
+    assert claimed is not None
     queue.store(claimed, [ListScore(key=str(one), score=0.5) for one, _ in claimed.outputs], {})
     ticked = [("audit", str(one)) for one, _ in claimed.outputs[:2]]
     assert "2 outputs" in send(ann, what_if, f"{what_if}/measure", ticked, follow=True).text
