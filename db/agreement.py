@@ -8,8 +8,8 @@ from itertools import combinations
 from sqlalchemy import select
 
 from db.models import Citation, Review
-from db.reviews import standing
 from db.session import Database
+from db.standing import standing
 from wherefrom.agreement import Kappa, cohen_kappa, wilson
 from wherefrom.records import Verdict
 

@@ -60,12 +60,17 @@ class Keyset:
             InvalidRecord: the cursor is not one that this order gave out.
         """
         position = (self.major.label("_major"), self.minor.label("_minor"))
-        query = query.add_columns(*position).order_by(*self._order()).limit(limit + 1)
+        wanted = query
         if cursor is not None:
             here, there = tuple_(self.major, self.minor), self._after(cursor)
-            query = query.where(here < there if self.falling else here > there)
+            wanted = wanted.where(here < there if self.falling else here > there)
         if self.major.property.columns[0].nullable:
-            query = query.where(self.major.is_not(None))
+            wanted = wanted.where(self.major.is_not(None))
+        if self.sorted_by is not None:  # sort numbers only, and read what the page shows
+            picked = wanted.with_only_columns(self.minor, maintain_column_froms=True)
+            picked = picked.order_by(*self._order()).limit(limit + 1)
+            wanted = query.where(self.minor.in_(picked))
+        query = wanted.add_columns(*position).order_by(*self._order()).limit(limit + 1)
         rows: Sequence[RowMapping] = session.execute(query).mappings().all()
         shown = rows[:limit]
         more = len(rows) > len(shown) > 0

@@ -16,9 +16,9 @@ from db.leases import expired, is_pending
 from db.measurements import measurements_of
 from db.models import Audit, Bundle, Citation, Corpus, FlaggedOutput, FlaggedText, TrailEvent, TrainingExample
 from db.pages import Keyset
-from db.selection import Narrowed, narrow, walked
+from db.selection import Narrowed, narrow
 from db.session import Database
-from db.statements import AnySelect
+from db.statements import AnySelect, walked
 from db.trail import AUDIT_ENDS
 from wherefrom.errors import NotFound
 from wherefrom.records import (

@@ -99,6 +99,11 @@ class _Hits(FunctionElement[bool]):
             literal(f" {phrase}{'' if self.cut else ' '}", Text),
         )
 
+    def self_group(self, against: Any = None) -> Any:
+        """Itself: SQLAlchemy would compare it with 1 on SQLite, which then uses no index."""
+        del against
+        return self
+
 
 def _quoted(word: str) -> str:
     return "'" + word.replace("\\", "\\\\").replace("'", "''") + "'"

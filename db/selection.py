@@ -20,10 +20,7 @@ from sqlalchemy import (
     select,
     union_all,
 )
-from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import InstrumentedAttribute, Session
-from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.functions import FunctionElement
 
 from db.intake import PRIORITY
 from db.models import (
@@ -40,7 +37,7 @@ from db.models import (
 )
 from db.search import Part, hits
 from db.standing import standing
-from db.statements import AnySelect
+from db.statements import AnySelect, walked
 from wherefrom.records import AuditFilter, AuditState, ItemState, Judged, Supported
 
 #: Audits that are few: so many are named by their ids and sorted.
@@ -49,26 +46,6 @@ FEW = 2_000
 #: Citations that say why an audit was flagged; opponents do not count.
 _PROPONENT = Citation.rank > 0
 _ANSWERED = tuple(state for state in AuditState if state.is_answered)
-
-
-class walked(FunctionElement[Any]):  # noqa: N801 - it is used like a SQL function
-    """A column that is compared or sorted by without its index."""
-
-    inherit_cache = True
-
-    def __init__(self, column: InstrumentedAttribute[Any]) -> None:
-        super().__init__(column)
-        self.type = column.type
-
-
-@compiles(walked, "sqlite")
-def _walked_sqlite(element: walked, compiler: SQLCompiler, **kwargs: Any) -> str:
-    return f"+{compiler.process(element.clauses, **kwargs)}"
-
-
-@compiles(walked, "postgresql")
-def _walked_postgresql(element: walked, compiler: SQLCompiler, **kwargs: Any) -> str:
-    return compiler.process(element.clauses, **kwargs)  # it knows how many rows each way reads
 
 
 @dataclass(frozen=True)
@@ -80,7 +57,7 @@ class Narrowed:
     few: tuple[int, ...] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Part:
     """One filter: what must hold, and where it has an index of its own, the audits that it finds."""
 
@@ -113,15 +90,14 @@ def narrow(session: Session, filters: AuditFilter, *, limit: float | None = None
     searched = [one for one in parts if one.finds is not None]
     if not searched:
         return Narrowed(tuple(one.holds for one in parts))
-    found = _look_up(session, searched)
-    few: set[int] | None = None
-    for ids in found:
-        if ids is not None:
-            few = ids if few is None else few & ids
-    held = tuple(one.passed if one.passed is not None else one.holds for one in parts)
-    if few is None:
-        return Narrowed(held)
-    return Narrowed((Audit.id.in_(sorted(few)) if few else false(), *held), tuple(sorted(few)))
+    found = dict(zip(searched, _look_up(session, searched), strict=True))
+    sets = [ids for ids in found.values() if ids is not None]
+    # What was found whole holds of every audit that is named, so it is not asked again.
+    held = [one.holds if one.passed is None else one.passed for one in parts if found.get(one) is None]
+    if not sets:
+        return Narrowed(tuple(held))
+    few = tuple(sorted(set.intersection(*sets)))
+    return Narrowed((Audit.id.in_(few) if few else false(), *held), few)
 
 
 def _look_up(session: Session, parts: Sequence[_Part]) -> list[set[int] | None]:
@@ -221,13 +197,13 @@ def _stands_in(parts: Sequence[Part], *, cited: bool) -> Callable[[str], _Part]:
     """A text that is searched for: in the output itself, in cited training examples, or in either."""
 
     def part(text: str) -> _Part:
-        places = []
-        if parts:
-            places.append(hits(Audit.flagged_output_id, text, parts))
-        if cited:
-            # Not correlated but for the audit: the training examples are looked up once.
-            example = hits(Citation.training_example_id, text, (Part.EXAMPLE,))
-            places.append(exists().where(Citation.audit_id == Audit.id, _PROPONENT, example))
+        def places(output: SQLColumnExpression[Any]) -> ColumnElement[bool]:
+            found = [hits(output, text, parts)] if parts else []
+            if cited:
+                # Not correlated but for the audit: the training examples are looked up once.
+                example = hits(walked(Citation.training_example_id), text, (Part.EXAMPLE,))
+                found.append(exists().where(Citation.audit_id == Audit.id, _PROPONENT, example))
+            return or_(*found)
 
         def finds(most: int) -> Sequence[AnySelect]:
             looks: list[AnySelect] = []
@@ -245,7 +221,7 @@ def _stands_in(parts: Sequence[Part], *, cited: bool) -> Callable[[str], _Part]:
                 )
             return looks
 
-        return _Part(or_(*places), None, finds)
+        return _Part(places(Audit.flagged_output_id), places(walked(Audit.flagged_output_id)), finds)
 
     return part
 

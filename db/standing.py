@@ -6,6 +6,7 @@ from sqlalchemy import exists, func
 from sqlalchemy.orm import aliased
 
 from db.models import Review
+from db.statements import walked
 
 
 def standing() -> tuple[Any, ...]:
@@ -14,7 +15,7 @@ def standing() -> tuple[Any, ...]:
     replaced = exists().where(
         later.id > Review.id,
         later.audit_id == Review.audit_id,
-        later.person_id == Review.person_id,
+        walked(later.person_id) == Review.person_id,  # by the audit: somebody may have judged thousands
         later.blind == Review.blind,
         func.coalesce(later.training_example_id, 0) == func.coalesce(Review.training_example_id, 0),
         later.verdict.is_not(None),

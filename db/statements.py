@@ -4,7 +4,10 @@ from typing import Any, TypeAlias, cast
 
 from sqlalchemy import CTE, Insert, Select, Table, insert
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 
 from db.models import Base
 
@@ -33,3 +36,23 @@ def insert_rows(model: type[Base]) -> Insert:
 def materialized(query: AnySelect, name: str) -> CTE[Any]:
     """The query as a WITH part that runs exactly once: PostgreSQL may otherwise run it again and lock more rows than its LIMIT."""
     return query.cte(name).prefix_with("MATERIALIZED", dialect="postgresql")
+
+
+class walked(FunctionElement[Any]):  # noqa: N801 - it is used like a SQL function
+    """A column that is compared or sorted by without its index."""
+
+    inherit_cache = True
+
+    def __init__(self, column: InstrumentedAttribute[Any]) -> None:
+        super().__init__(column)
+        self.type = column.type
+
+
+@compiles(walked, "sqlite")
+def _walked_sqlite(element: walked, compiler: SQLCompiler, **kwargs: Any) -> str:
+    return f"+{compiler.process(element.clauses, **kwargs)}"
+
+
+@compiles(walked, "postgresql")
+def _walked_postgresql(element: walked, compiler: SQLCompiler, **kwargs: Any) -> str:
+    return compiler.process(element.clauses, **kwargs)  # it knows how many rows each way reads

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from sqlalchemy import select
 
 from db.models import Audit, Bundle, FlaggedOutput, FlaggedText, Review, TrainingExample
-from db.reviews import standing
 from db.session import Database
+from db.standing import standing
 from wherefrom.records import BlindVerdict, JudgedOutput, Message, Via
 
 #: Audits of one transaction.

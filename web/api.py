@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
-from db import catalogue, group_measurements, intake, listings, measurements, reader, support
+from db import catalogue, group_measurements, intake, measurements, reader
 from db.keys import Scope
 from web import body, export
 from web.caller import Caller
@@ -21,6 +21,7 @@ from web.filters import AuditQuery, PageQuery
 from web.measuring import check_measurable
 from web.openapi import FLAGGED_REQUEST, FLAGGED_RESPONSE_EXAMPLES
 from web.security import needs
+from web.selecting import listing
 from web.services import Services, services_of
 from wherefrom.errors import IdempotencyConflict, TransientError
 from wherefrom.records import (
@@ -56,6 +57,7 @@ _REFUSALS = documented(
 _MISSING = documented(HTTPStatus.NOT_FOUND)
 
 Shared = Annotated[Services, Depends(services_of)]
+Reader = Annotated[Caller, Depends(needs(Scope.READ))]
 Id = Annotated[int, Path(ge=1, le=MAX_ID)]
 Rank = Annotated[
     int, Path(ge=-1000, le=1000, description="1, 2, ... for proponents; -1, -2, ... for opponents.")
@@ -169,27 +171,9 @@ def notify_of(services: Services, models: set[str]) -> None:
 
 
 @read.get("/audits")
-def audits(services: Shared, query: Annotated[AuditQuery, Query()]) -> AuditListing:
-    """Audits that pass all filters, newest first. With `fdr`, each says whether it is supported within the whole listing."""
-    return listing(services, query)
-
-
-def listing(services: Services, query: AuditQuery) -> AuditListing:
-    """One page of the list, judged where the query asks for it."""
-    size = query.size(services.settings.max_page_size)
-    filters = query.to_filter()
-    page = reader.list_audits(
-        services.database,
-        filters,
-        order=query.order,
-        cursor=query.cursor,
-        limit=size,
-        supported=listings.support_limit(services.database, filters, query.fdr),
-    )
-    if query.fdr is None:
-        return AuditListing(items=page.items, next_cursor=page.next_cursor)
-    found = support.judge(services.database, query.to_filter(), query.fdr)
-    return AuditListing(items=support.marked(page.items, found), next_cursor=page.next_cursor, support=found)
+def audits(services: Shared, caller: Reader, query: Annotated[AuditQuery, Query()]) -> AuditListing:
+    """Audits that pass all filters, newest first unless `sort` says otherwise. With `fdr`, each says whether it is supported within the whole listing."""
+    return listing(services, query, caller)
 
 
 @read.get(
@@ -197,9 +181,11 @@ def listing(services: Services, query: AuditQuery) -> AuditListing:
     response_class=StreamingResponse,
     responses={200: {"description": "One audit per line.", "content": {"application/x-ndjson": {}}}},
 )
-def audits_jsonl(services: Shared, query: Annotated[AuditQuery, Query()]) -> StreamingResponse:
+def audits_jsonl(
+    services: Shared, caller: Reader, query: Annotated[AuditQuery, Query()]
+) -> StreamingResponse:
     """Every audit that passes the filters, one JSON object per line, newest first; `cursor` and `limit` are not used."""
-    return export.jsonl(services, query)
+    return export.jsonl(services, query, caller)
 
 
 @read.get(
@@ -207,9 +193,9 @@ def audits_jsonl(services: Shared, query: Annotated[AuditQuery, Query()]) -> Str
     response_class=StreamingResponse,
     responses={200: {"description": "A table with a header line.", "content": {"text/csv": {}}}},
 )
-def audits_csv(services: Shared, query: Annotated[AuditQuery, Query()]) -> StreamingResponse:
+def audits_csv(services: Shared, caller: Reader, query: Annotated[AuditQuery, Query()]) -> StreamingResponse:
     """Every audit that passes the filters as CSV. A `'` precedes everything that a spreadsheet would run as a formula."""
-    return export.csv(services, query)
+    return export.csv(services, query, caller)
 
 
 @read.get("/audits/{audit_id}", responses=_MISSING)

@@ -11,6 +11,7 @@ from db.keys import UseNotes
 from db.session import Database
 from web import (
     api,
+    audit_list,
     audit_pages,
     blame_api,
     fix_api,
@@ -18,6 +19,7 @@ from web import (
     groups,
     health,
     hypotheticals,
+    list_api,
     pages,
     review_api,
     review_pages,
@@ -44,6 +46,10 @@ _TAGS = [
     {"name": "flag", "description": "Send outputs for review."},
     {"name": "read", "description": "Audits, citations, training examples, sources, bundles and the queue."},
     {"name": "measure", "description": "Measure the effect of a citation instead of predicting it."},
+    {
+        "name": "lists",
+        "description": "How many audits a filter finds, saved views, and what is done to all of them.",
+    },
     {"name": "review", "description": "Review queues, verdicts and comments of people."},
     {
         "name": "fix",
@@ -98,7 +104,9 @@ def create_app(
         key_uses=UseNotes(on_failure=lambda: metrics.count("api_key_uses_unnoted_total")),
     )
     install_error_handlers(app)
-    install_openapi(app, bodies=(*review_api.BODIES, *fix_api.BODIES, *hypotheticals.BODIES))
+    install_openapi(
+        app, bodies=(*review_api.BODIES, *fix_api.BODIES, *hypotheticals.BODIES, *list_api.BODIES)
+    )
     for router in (
         health.router,
         api.ingest,
@@ -108,6 +116,8 @@ def create_app(
         api.measure,
         review_api.router,
         fix_api.router,
+        list_api.router,
+        audit_list.router,
         pages.router,
         audit_pages.router,
         source_pages.router,

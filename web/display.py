@@ -140,6 +140,11 @@ def chance(value: float, *, equals: bool = False) -> str:
     return f"= {text}" if equals else text
 
 
+def age_s(moment: datetime) -> float:
+    """How long ago, seconds."""
+    return (utc_now() - moment).total_seconds()
+
+
 #: Filters of the templates by name.
 FILTERS: dict[str, Callable[..., object]] = {
     "visible": visible,
@@ -147,6 +152,7 @@ FILTERS: dict[str, Callable[..., object]] = {
     "source_colour": source_colour,
     "duration": duration,
     "ago": ago,
+    "age_s": age_s,
     "moment_text": moment_text,
     "count": count,
     "signed": signed,

@@ -6,23 +6,25 @@ from itertools import chain
 from fastapi.responses import StreamingResponse
 
 from db import reader, support
+from web.caller import Caller
 from web.filters import AuditQuery
+from web.selecting import selected
 from web.services import Services
 from wherefrom.csv_text import csv_line
-from wherefrom.records import AuditSummary
+from wherefrom.records import AuditSummary, Page
 
 _COLUMNS = tuple(AuditSummary.model_fields)
 
 
-def jsonl(services: Services, query: AuditQuery) -> StreamingResponse:
+def jsonl(services: Services, query: AuditQuery, caller: Caller) -> StreamingResponse:
     """One JSON object per line."""
-    lines = (audit.model_dump_json() + "\n" for audit in _all_audits(services, query))
+    lines = (audit.model_dump_json() + "\n" for audit in _all_audits(services, query, caller))
     return _file(lines, name="audits.jsonl", media_type="application/x-ndjson")
 
 
-def csv(services: Services, query: AuditQuery) -> StreamingResponse:
+def csv(services: Services, query: AuditQuery, caller: Caller) -> StreamingResponse:
     """A header line and one line per audit."""
-    lines = (csv_line(_cells(audit)) for audit in _all_audits(services, query))
+    lines = (csv_line(_cells(audit)) for audit in _all_audits(services, query, caller))
     return _file(chain([csv_line(_COLUMNS)], lines), name="audits.csv", media_type="text/csv; charset=utf-8")
 
 
@@ -31,21 +33,32 @@ def _file(lines: Iterator[str], *, name: str, media_type: str) -> StreamingRespo
     return StreamingResponse(lines, media_type=media_type, headers=headers)
 
 
-def _all_audits(services: Services, query: AuditQuery) -> Iterator[AuditSummary]:
-    """Every audit of the list. The first page is read at once, so that its errors are answered with a status.
+def _all_audits(services: Services, query: AuditQuery, caller: Caller) -> Iterator[AuditSummary]:
+    """Every audit of the list in its order. The first page is read at once, so that its errors are answered with a status.
 
     An error on a later page breaks the connection off: the client sees that the file is not whole.
     """
-    limit, filters = services.settings.max_page_size, query.to_filter()
-    judged = None if query.fdr is None else support.judge(services.database, filters, query.fdr)
-    first = reader.list_audits(services.database, filters, cursor=None, limit=limit)
+    database, found = services.database, selected(services, query, caller)
+    judged = None if query.fdr is None else support.judge(database, found.filters, query.fdr)
+
+    def page(cursor: str | None) -> Page[AuditSummary]:
+        return reader.list_audits(
+            database,
+            found.filters,
+            order=query.order,
+            cursor=cursor,
+            limit=services.settings.max_page_size,
+            supported=found.supported,
+        )
+
+    first = page(None)
 
     def later() -> Iterator[AuditSummary]:
         cursor = first.next_cursor
         while cursor is not None:
-            page = reader.list_audits(services.database, filters, cursor=cursor, limit=limit)
-            yield from page.items
-            cursor = page.next_cursor
+            following = page(cursor)
+            yield from following.items
+            cursor = following.next_cursor
 
     everything = chain(first.items, later())
     return (

@@ -5,17 +5,15 @@ Each route reads records, adds what `web.evidence` computes, and renders one tem
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi import APIRouter, Depends, Path, Request
 from fastapi.responses import HTMLResponse
 
 from db import catalogue, reader
 from db.keys import Scope
 from web import card
-from web.api import Shared, listing
+from web.api import Shared
 from web.filters import (
     LINK_NAMES,
-    AuditPageQuery,
-    link_query,
 )
 from web.headers import CARD_CONTENT_SECURITY_POLICY
 from web.health import readiness
@@ -25,15 +23,7 @@ from web.state_words import STATE_MEANINGS
 from wherefrom.errors import NotFound
 from wherefrom.records import (
     AuditState,
-    AuditSummary,
-    BundleInfo,
-    Judged,
-    Page,
-    Severity,
-    Supported,
-    filter_help,
 )
-from wherefrom.statistics import DEFAULT_FDR
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(needs(Scope.READ))])
 
@@ -41,55 +31,6 @@ router = APIRouter(include_in_schema=False, dependencies=[Depends(needs(Scope.RE
 def given_filters(request: Request) -> dict[str, str]:
     """The filters as they stand in the address, so that links keep what was typed."""
     return {name: value for name in LINK_NAMES if (value := request.query_params.get(name, "").strip())}
-
-
-@router.get("/")
-def audits(request: Request, services: Shared, query: Annotated[AuditPageQuery, Query()]) -> HTMLResponse:
-    """The list of audits with its filters and a summary of the queue."""
-    page = listing(services, query)
-    health = reader.queue_health(services.database)
-    bundles = catalogue.list_bundles(services.database)
-    given = given_filters(request)
-    return render(
-        "audits.html",
-        request,
-        page=page,
-        health=health,
-        total=sum(health.states.values()),
-        unfinished=sum(count for state, count in health.states.items() if state.is_open),
-        more_unfinished=any(state.is_open for state in health.more_than),
-        given=given,
-        filter_help=filter_help,
-        link=lambda **changes: link_query(given, **changes),
-        first_page=query.cursor is None,
-        states=list(AuditState),
-        state_meanings=STATE_MEANINGS,
-        severities=list(Severity)[::-1],
-        judged=list(Judged),
-        supported=list(Supported),
-        rates=_rates(query.fdr),
-        suggestions=_suggestions(page, bundles),
-        bundles=bundles,
-        service_url=str(request.base_url).rstrip("/"),
-    )
-
-
-def _rates(asked: float | None) -> list[float]:
-    """The false discovery rates that the form offers, the one in use among them."""
-    return sorted({0.01, 0.05, DEFAULT_FDR, 0.2} | ({asked} if asked else set()))
-
-
-def _suggestions(page: Page[AuditSummary], bundles: list[BundleInfo]) -> dict[str, list[str]]:
-    """Values that the filters propose: those in view, which cost no query."""
-    return {
-        "model": sorted({bundle.model for bundle in bundles} | {one.model for one in page.items}),
-        "flag_reason": sorted({one.flag_reason for one in page.items}),
-        "source": sorted({one.top_source for one in page.items if one.top_source}),
-        "bundle": sorted({bundle.name for bundle in bundles}),
-        "channel": sorted({one.channel for one in page.items}),
-        "assignee": [],
-        "in_queue": [],
-    }
 
 
 @router.get("/bundles")

@@ -80,7 +80,7 @@ def draft_of(form: Form) -> QueueDraft:
         "dedupe": form.has("dedupe"),
         "blind": form.has("blind"),
     }
-    return _checked(QueueDraft, given)
+    return checked(QueueDraft, given)
 
 
 def review_of(form: Form) -> ReviewDraft:
@@ -96,7 +96,7 @@ def review_of(form: Form) -> ReviewDraft:
         "quote": form.text("quote", most=4000) or None,
         "part": form.text("part") or "output",
     }
-    return _checked(ReviewDraft, given)
+    return checked(ReviewDraft, given)
 
 
 def back_to(form: Form, otherwise: str, *, anchor: str = "") -> str:
@@ -105,9 +105,14 @@ def back_to(form: Form, otherwise: str, *, anchor: str = "") -> str:
     return (local_path(wanted) if wanted else otherwise) + (f"#{anchor}" if anchor else "")
 
 
+def plain_filters(filters: AuditFilter) -> dict[str, str]:
+    """The filters that are given as parameters of the list."""
+    return {name: str(value) for name, value in filters.model_dump(mode="json", exclude_none=True).items()}
+
+
 def filter_query(filters: AuditFilter) -> str:
     """The query part of a link to the list with this filter; empty where it takes everything."""
-    given = filters.model_dump(mode="json", exclude_none=True)
+    given = plain_filters(filters)
     return f"?{urlencode(given)}" if given else ""
 
 
@@ -115,11 +120,15 @@ def filter_words(filters: AuditFilter | None) -> list[tuple[str, str]]:
     """The filter as names and values, for people; empty where it takes everything."""
     if filters is None:
         return []
-    given = filters.model_dump(mode="json", exclude_none=True)
-    return [(name.replace("_", " "), str(value)) for name, value in given.items()]
+    return [(name.replace("_", " "), value) for name, value in plain_filters(filters).items()]
 
 
-def _checked(shape: type[Shape], given: Mapping[str, object]) -> Shape:
+def checked(shape: type[Shape], given: Mapping[str, object]) -> Shape:
+    """The values as a record of this shape.
+
+    Raises:
+        InvalidRequest: a value cannot be used.
+    """
     try:
         return shape.model_validate(given)
     except ValidationError as error:

@@ -16,7 +16,6 @@ from web.blind import blind_page
 from web.caller import Caller
 from web.filters import AuditPageQuery
 from web.forms import Form, form_of
-from web.pages import given_filters
 from web.render import render
 from web.review_forms import (
     back_to,
@@ -26,9 +25,11 @@ from web.review_forms import (
     filter_words,
     needs_all,
     person_id_of,
+    plain_filters,
     reviewer_of,
 )
 from web.security import needs
+from web.selecting import selected
 from wherefrom.errors import NotFound
 from wherefrom.records import AuditFilter, ItemState, QueueItem, QueueOrder
 
@@ -75,14 +76,14 @@ def new(
 ) -> HTMLResponse:
     """The form for a new queue; the filters in the address become its rule."""
     needs_all(caller)
-    return _new_page(request, services, query.to_filter())
+    return _new_page(request, services, selected(services, query, caller).filters)
 
 
 def _new_page(request: Request, services: Shared, filters: AuditFilter) -> HTMLResponse:
     return render(
         "review_new.html",
         request,
-        given=given_filters(request),
+        given=plain_filters(filters),
         words=filter_words(filters),
         matching=review_queues.preview(services.database, filters, most=PREVIEWED),
         most=PREVIEWED,
@@ -106,12 +107,12 @@ def put(
 ) -> HTMLResponse:
     """How many audits a filter finds, and the form that puts all of them into a queue."""
     needs_all(caller)
-    filters = query.to_filter()
+    filters = selected(services, query, caller).filters
     open_queues = [one for one in review_queues.list_queues(services.database) if one.closed_at is None]
     return render(
         "review_put.html",
         request,
-        given=given_filters(request),
+        given=plain_filters(filters),
         words=filter_words(filters),
         back=f"/{filter_query(filters)}",
         matching=review_queues.preview(services.database, filters, most=PREVIEWED),

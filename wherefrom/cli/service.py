@@ -14,7 +14,7 @@ from wherefrom.cli.output import number, one_line, print_json
 from wherefrom.client import Service
 from wherefrom.client.filters import AuditFilters
 from wherefrom.errors import NotFound
-from wherefrom.records import AuditSummary, CitedBy, ExampleDetail
+from wherefrom.records import AuditOrder, AuditSummary, CitedBy, ExampleDetail
 from wherefrom.terminal import err, out, print_table, visible
 
 LimitOption = Annotated[int, typer.Option("--limit", min=0, help="Most lines to print; 0 prints all.")]
@@ -25,6 +25,11 @@ def audits(
     *,
     filters: AuditFilters,
     fdr: FdrOption = None,
+    sort: Annotated[AuditOrder | None, typer.Option(help="Another order than newest first.")] = None,
+    unseen: Annotated[
+        bool, typer.Option("--unseen", help="Only those received since your last visit to the page.")
+    ] = False,
+    count: Annotated[bool, typer.Option("--count", help="Only say how many match.")] = False,
     limit: LimitOption = 50,
     url: UrlOption = None,
     as_json: JsonOption = False,
@@ -40,11 +45,22 @@ def audits(
       wherefrom audits --source vendor-batch-7 --limit 0 --json | jq .audit_id
 
       wherefrom audits --reason policy --fdr .1
+
+      wherefrom audits --text "any product" --since 7d --sort score
+
+      wherefrom audits --since today --count
     """
     if fdr is not None and not 0 < fdr < 1:
         raise typer.BadParameter("give a rate between 0 and 1, for example .1", param_hint="--fdr")
     with Service(url) as service:
-        wanted = islice(service.audits(page_size=_page_size(limit), fdr=fdr, **filters), limit or None)
+        if count:
+            facts = service.listing(fdr=fdr, **filters)
+            print_json([facts]) if as_json else out().print(facts.text())
+            return
+        found = service.audits(
+            page_size=_page_size(limit), fdr=fdr, sort=sort, unseen=unseen or None, **filters
+        )
+        wanted = islice(found, limit or None)
         if as_json:
             print_json(wanted)
         else:

@@ -122,6 +122,18 @@ class Connection:
         headers = {"content-type": "application/json"}
         return self._send(self._client.build_request("POST", path, content=body, headers=headers))
 
+    def delete(self, path: str) -> None:
+        """Take something away.
+
+        Raises:
+            ServiceUnavailable: no answer, or an answer that says "later" or is not the service's.
+            Unauthorized, Forbidden: the API key is not taken, or does not suffice.
+            NotFound: the thing does not exist.
+        """
+        answer = self._send(self._client.build_request("DELETE", path))
+        if answer.problem is not None:
+            raise answer.problem.as_error()
+
     def _send(self, request: httpx.Request) -> Answer:
         try:
             response = self._client.send(request)

@@ -14,6 +14,7 @@ from wherefrom.client.answers import read_answer
 from wherefrom.client.connection import Connection, Problem
 from wherefrom.client.filters import AuditFilters
 from wherefrom.client.fixing import FixService
+from wherefrom.client.lists import ListService
 from wherefrom.client.records_in import read_record, record_json
 from wherefrom.client.supposing import SupposingService
 from wherefrom.errors import (
@@ -26,6 +27,7 @@ from wherefrom.errors import (
 from wherefrom.records import (
     AuditDetail,
     AuditListing,
+    AuditOrder,
     AuditSummary,
     BundleInfo,
     CitedBy,
@@ -63,7 +65,7 @@ class _Results(Frozen):
     results: tuple[IntakeResult, ...]
 
 
-class Service(SupposingService, FixService):
+class Service(SupposingService, FixService, ListService):
     """A wherefrom service over HTTP. Safe to share between threads; make a new one after a fork.
 
     Args:
@@ -162,6 +164,8 @@ class Service(SupposingService, FixService):
         *,
         page_size: int = DEFAULT_PAGE_SIZE,
         fdr: float | None = None,
+        sort: AuditOrder | str | None = None,
+        unseen: bool | None = None,
         **filters: Unpack[AuditFilters],
     ) -> Iterator[AuditSummary]:
         """Audits that match every filter given, newest first; pages are fetched while the caller reads.
@@ -169,9 +173,16 @@ class Service(SupposingService, FixService):
         Args:
             page_size: Audits per request; the service has a limit (setting `max_page_size`).
             fdr: Judge the whole listing at this false discovery rate and set `supported` of each audit; see `support`.
+            sort: Another order; those by a number list only audits that have it.
+            unseen: Only audits received since the last visit to the page of the person behind the key.
             **filters: See `AuditFilters`.
         """
-        return self._pages("/v1/audits", Page[AuditSummary], {**filters, "fdr": fdr}, page_size)
+        return self._pages(
+            "/v1/audits",
+            Page[AuditSummary],
+            {**filters, "fdr": fdr, "sort": sort, "unseen": unseen},
+            page_size,
+        )
 
     def support(self, *, fdr: float = DEFAULT_FDR, **filters: Unpack[AuditFilters]) -> Support:
         """How many audits of a listing are supported at a false discovery rate, by their conformal p.

@@ -82,7 +82,15 @@ from wherefrom.records.hypothetical import (
     compare,
 )
 from wherefrom.records.leases import Lease
-from wherefrom.records.listing import AuditOrder, ListingFacts, SavedViewRecord, ViewDraft
+from wherefrom.records.listing import (
+    AuditOrder,
+    BulkAction,
+    BulkPreview,
+    BulkResult,
+    ListingFacts,
+    SavedViewRecord,
+    ViewDraft,
+)
 from wherefrom.records.measurements import (
     ClaimedGroup,
     ClaimedMeasurement,
@@ -149,6 +157,9 @@ __all__ = [
     "AuditSummary",
     "BlamePeriod",
     "BlindVerdict",
+    "BulkAction",
+    "BulkPreview",
+    "BulkResult",
     "BundleInfo",
     "CitationDraft",
     "CitationRecord",

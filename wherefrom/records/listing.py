@@ -73,3 +73,29 @@ class ViewDraft(Frozen):
         description="Parameters of the list: filters, `fdr`, `unseen`, `sort`.",
         examples=[{"flag_reason": "refund_promise", "since": "today"}],
     )
+
+
+class BulkAction(StrEnum):
+    """What can be done to every audit that a filter finds."""
+
+    #: Send abstained, rejected and dead audits back to the queue.
+    REQUEUE = "requeue"
+    #: Give one verdict on each answered audit as a whole.
+    VERDICT = "verdict"
+
+
+class BulkPreview(Frozen):
+    """How many audits of a filter each bulk action would change, before anything happens."""
+
+    answered: int = Field(description="Answered audits, which can go into a review queue.")
+    requeuable: int = Field(description="Abstained, rejected and dead audits that can be tried again.")
+    unjudged: int = Field(description="Answered audits that whoever asks has not judged as a whole.")
+    most: int = Field(description="Counting ends here; a larger number means more than this.")
+    as_of: datetime = Field(description="When it was counted.")
+
+
+class BulkResult(Frozen):
+    """What a bulk action did."""
+
+    changed: int
+    left: int = Field(description="Audits that another run would change; one run takes a bounded number.")

@@ -312,6 +312,26 @@ def test_failed_export_leaves_the_old_file(run: RunCommand, served: Served, tmp_
     assert [one.name for one in tmp_path.iterdir() if "part" in one.name] == []
 
 
+def test_lists_as_a_whole_from_the_command_line(run: RunCommand, served: Served) -> None:
+    """Counted, ordered, kept as a view, judged; each with a preview or a number."""
+    listed = lines(run("audits", "--state", "done", "--sort", "oldest", "--json")[1])
+    assert run("audits", "--state", "done", "--count")[1].strip() == str(len(listed))
+    numbers = [int(str(one["audit_id"])) for one in listed]
+    assert numbers == sorted(numbers)
+    ann = ("--as", "ann")
+    assert "is kept" in run("view-save", "mine", "--state", "done", "--since", "7d", *ann)[1]
+    [view] = lines(run("views", "--json", *ann)[1])
+    assert view["parameters"] == {"state": "done", "since": "7d"}
+    assert "mine" in run("views", *ann)[1]
+    assert run("view-delete", "mine", *ann)[0] == 0
+    assert run("view-delete", "mine", *ann)[0] == 4
+    assert run("bulk", "requeue", "--state", "done", "--dry-run")[1].startswith("0 audits")
+    [done] = lines(run("bulk", "verdict", "--give", "unrelated", "--state", "done", "--json", *ann)[1])
+    assert done == {"changed": len(listed), "left": 0}
+    assert run("bulk", "verdict", "--state", "done")[0] == 2
+    assert run("audits", "--verdict", "unrelated", "--count")[1].strip() == str(len(listed))
+
+
 def test_the_desk_from_the_command_line(run: RunCommand, served: Served, tmp_path: Path) -> None:
     """A queue by rule, bulk with a preview, the next audit, verdict, history, undo; then the blind verdicts as a file."""
     code, out, err = run("queue-create", "refunds", "--reason", "refund_promise", "--order", "severity")

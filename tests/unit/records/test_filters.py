@@ -63,5 +63,16 @@ def test_the_commands_have_an_option_per_filter(command):
         shown_help, kind = options.pop({"flag_reason": "--reason"}.get(name, f"--{name.replace('_', '-')}"))
         assert shown_help == filter_help(name)
         assert kind is (str if filter_type(name) is datetime else filter_type(name))
-    others = {"--fdr", "--limit", "--url", "--json", "--output", "--format", "--verdicts"}
+    others = {
+        "--fdr",
+        "--sort",
+        "--unseen",
+        "--count",
+        "--limit",
+        "--url",
+        "--json",
+        "--output",
+        "--format",
+        "--verdicts",
+    }
     assert set(options) <= others

@@ -1,0 +1,132 @@
+"""The API of lists of audits as a whole under `/v1`: how many a filter finds, saved views, and what is done to all of them."""
+
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+from fastapi.responses import Response
+from pydantic import BaseModel, Field
+
+from db import bulk, catalogue, listings, saved_views
+from db.keys import Scope
+from web.api import Id, Shared
+from web.caller import Caller
+from web.errors import documented
+from web.filters import LINK_NAMES, AuditQuery, FilterQuery
+from web.json_body import body_of, documented_body
+from web.review_api import Name, judge_of
+from web.review_forms import checked, needs_all, person_id_of
+from web.security import needs
+from web.selecting import selected
+from wherefrom.errors import InvalidRequest
+from wherefrom.records import (
+    BulkAction,
+    BulkPreview,
+    BulkResult,
+    ListingFacts,
+    SavedViewRecord,
+    Verdict,
+    ViewDraft,
+)
+
+_REFUSALS = documented(
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.FORBIDDEN,
+    HTTPStatus.NOT_FOUND,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+)
+
+router = APIRouter(prefix="/v1", tags=["lists"], responses=_REFUSALS)
+
+Reader = Annotated[Caller, Depends(needs(Scope.READ))]
+Judge = Annotated[Caller, Depends(needs(Scope.REVIEW))]
+
+
+class BulkRequest(FilterQuery):
+    """What is done to every audit of a filter."""
+
+    action: BulkAction = Field(description="What to do.", examples=[BulkAction.REQUEUE])
+    give: Verdict | None = Field(default=None, description="The verdict to give, for the action `verdict`.")
+    comment: str = Field(default="", max_length=4000, description="Why, for the action `verdict`.")
+
+
+#: Bodies that the OpenAPI document describes.
+BODIES: tuple[type[BaseModel], ...] = (BulkRequest, ViewDraft)
+
+
+class Views(BaseModel):
+    """Saved views."""
+
+    items: tuple[SavedViewRecord, ...]
+
+
+@router.get("/listing")
+def listing(services: Shared, caller: Reader, query: Annotated[AuditQuery, Query()]) -> ListingFacts:
+    """How many audits pass all filters, and with `fdr` how many are supported. Of a large list it may be some minutes old; `as_of` says."""
+    found = selected(services, query, caller)
+    facts = listings.facts(services.database, found.filters, level=query.fdr)
+    if facts is None:
+        raise RuntimeError("a listing that is waited for was not worked out")
+    return facts
+
+
+@router.get("/bulk")
+def preview(services: Shared, caller: Reader, query: Annotated[AuditQuery, Query()]) -> BulkPreview:
+    """How many audits of a filter each bulk action would change."""
+    found = selected(services, query, caller)
+    return bulk.preview(services.database, found.filters, person_id=person_id_of(caller))
+
+
+@router.post("/bulk", openapi_extra=documented_body(BulkRequest))
+def change(
+    services: Shared,
+    caller: Judge,
+    body: Annotated[BulkRequest, Depends(body_of(BulkRequest))],
+    reviewer: Name = None,
+) -> BulkResult:
+    """Do something to every audit of a filter, not only to those of a page; one call takes a bounded number and says what is left."""
+    needs_all(caller)
+    if body.action is BulkAction.REQUEUE:
+        done = bulk.requeue(services.database, body.to_filter())
+        services.notify(one.id for one in catalogue.list_bundles(services.database) if one.active)
+        return done
+    if body.give is None:
+        raise InvalidRequest("`give` names the verdict; set it")
+    by = judge_of(services, caller, reviewer)
+    return bulk.judge_all(services.database, body.to_filter(), body.give, body.comment, by=by)
+
+
+@router.get("/views")
+def views(services: Shared, caller: Reader, reviewer: Name = None) -> Views:
+    """The saved views of whoever asks."""
+    me = judge_of(services, caller, reviewer).person.person_id
+    return Views(items=tuple(saved_views.views_of(services.database, me)))
+
+
+@router.post("/views", status_code=HTTPStatus.CREATED, openapi_extra=documented_body(ViewDraft))
+def save(
+    services: Shared,
+    caller: Reader,
+    body: Annotated[ViewDraft, Depends(body_of(ViewDraft))],
+    reviewer: Name = None,
+) -> SavedViewRecord:
+    """Keep a list of audits under a name; a view of that name is replaced."""
+    unknown = sorted(set(body.parameters) - set(LINK_NAMES))
+    if unknown:
+        raise InvalidRequest(f"{unknown[0]!r} is not a parameter of the list; see /openapi.json")
+    checked(AuditQuery, body.parameters)
+    me = judge_of(services, caller, reviewer).person.person_id
+    return saved_views.save_view(services.database, me, body)
+
+
+@router.delete("/views/{view_id}", status_code=HTTPStatus.NO_CONTENT)
+def forget(services: Shared, view_id: Id, caller: Reader, reviewer: Name = None) -> Response:
+    """Forget a view of one's own."""
+    me = judge_of(services, caller, reviewer).person.person_id
+    saved_views.delete_view(services.database, view_id, me)
+    return Response(status_code=HTTPStatus.NO_CONTENT)
