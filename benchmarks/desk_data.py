@@ -108,7 +108,9 @@ def _take_terms(connection: Connection) -> list[Any]:
     if connection.dialect.name == "sqlite":
         return []
     found = connection.execute(
-        text("SELECT indexname, indexdef FROM pg_indexes WHERE indexdef LIKE '%gin%'")
+        text(
+            "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' AND indexdef LIKE '%USING gin%'"
+        )
     ).all()
     for name, _ in found:
         connection.execute(text(f"DROP INDEX {name}"))

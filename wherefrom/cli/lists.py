@@ -37,7 +37,7 @@ def view_save(
     ],
     *,
     filters: AuditFilters,
-    sort: Annotated[AuditOrder | None, typer.Option(help="The order of the list.")] = None,
+    sort: Annotated[AuditOrder | None, typer.Option("--sort", help="The order of the list.")] = None,
     reviewer: AsOption = None,
     url: UrlOption = None,
     as_json: JsonOption = False,

@@ -25,7 +25,9 @@ def audits(
     *,
     filters: AuditFilters,
     fdr: FdrOption = None,
-    sort: Annotated[AuditOrder | None, typer.Option(help="Another order than newest first.")] = None,
+    sort: Annotated[
+        AuditOrder | None, typer.Option("--sort", help="Another order than newest first.")
+    ] = None,
     unseen: Annotated[
         bool, typer.Option("--unseen", help="Only those received since your last visit to the page.")
     ] = False,

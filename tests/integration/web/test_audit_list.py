@@ -21,7 +21,7 @@ LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 def _ids(html: str) -> list[int]:
-    return [int(one) for one in re.findall(r'class="row-link" href="/audits/(\d+)"', html)]
+    return [int(one) for one in re.findall(r'class="row-link" href="/audits/(\d+)[^"]*"', html)]
 
 
 def _json(client: TestClient, path: str) -> list[int]:
