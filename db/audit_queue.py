@@ -4,6 +4,7 @@ Claims and the ways out without an answer are those of every queue (`db.queue`).
 business; what operators do with audits that nobody holds is that of `db.waiting`.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -18,6 +19,7 @@ from db.leases import token
 from db.models import Audit, Bundle
 from db.queue import LeasedQueue, ending_of, ending_values
 from db.trail import Event, TrailKind, record_events
+from db.vectors import store_vectors
 from wherefrom.records import Attribution, AuditState, Claim, ClaimedAudit, sha256_of_json
 
 
@@ -84,7 +86,7 @@ class AuditQueue(LeasedQueue[AuditState]):
     def finish(self, finished: Sequence[Finished]) -> set[int]:
         """Store attributions with their citations and close their audits in one transaction, each fenced on its own.
 
-        Costs one UPDATE per audit and three to five statements for all of them together.
+        Costs one UPDATE per audit and three to five statements for all of them together, two more where there are similarity vectors.
 
         Returns:
             Ids of the audits that were stored; for the others another worker is responsible by now, and nothing was written.
@@ -97,10 +99,21 @@ class AuditQueue(LeasedQueue[AuditState]):
                     cited.append(CitedAudit(one.claimed.audit_id, corpus_id, one.attribution.citations))
             store_citations(session, cited)
             stored = {one.audit_id for one in cited}
+            _store_vectors(session, [one for one in finished if one.claimed.audit_id in stored])
             record_events(
                 session, [_finished_event(one) for one in finished if one.claimed.audit_id in stored]
             )
         return stored
+
+
+def _store_vectors(session: Session, finished: Sequence[Finished]) -> None:
+    """Store the vectors of outputs that were said."""
+    by_bundle: dict[int, dict[int, bytes]] = defaultdict(dict)
+    for one in finished:
+        if one.attribution.vector is not None and not one.claimed.hypothetical:
+            by_bundle[one.claimed.bundle_id][one.claimed.output_id] = one.attribution.vector
+    for bundle_id, vectors in sorted(by_bundle.items()):
+        store_vectors(session, bundle_id, vectors)
 
 
 #: Closes an audit with its answer and gives the corpus that the citations point into; no row = fenced.

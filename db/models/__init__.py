@@ -21,6 +21,7 @@ from db.models.listing import ListingFactsRow, SavedView
 from db.models.review import Review, ReviewAssignment, ReviewItem, ReviewMember, ReviewQueue, ReviewRow
 from db.models.search import ENGINE_OWN, ExampleWords, OutputWords
 from db.models.service import ApiKey, CounterTotal, Person, Producer, SchemaRelease, TrailEvent
+from db.models.vectors import OutputVector
 from db.models.what_if import WhatIf, WhatIfOutputRow
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "MeasuringCheckRow",
     "ModelRevision",
     "OutputGroupMember",
+    "OutputVector",
     "OutputWords",
     "Person",
     "Producer",

@@ -17,6 +17,7 @@ from wherefrom.attribution.explanation.spans import Evidence, Explainer
 from wherefrom.attribution.output_group import ScoredGroup, member_influence
 from wherefrom.attribution.query import CandidateScores, ScoredQuery
 from wherefrom.attribution.retrieval.index import Rows
+from wherefrom.attribution.retrieval.small_vector import small_vector
 from wherefrom.records import (
     Attribution,
     CitationDraft,
@@ -78,6 +79,7 @@ class Citer:
             noise_level=None if noise is None else noise.level,
             noise_best=None if noise is None else noise.best,
             weak=None if noise is None else noise.is_weak(float(query.scores.influence.max())),
+            vector=None if isinstance(query, ScoredGroup) else small_vector(query.signals.pooled),
             members=query.described() if isinstance(query, ScoredGroup) else (),
             against=len(query.against) if isinstance(query, ScoredGroup) else 0,
         )

@@ -26,6 +26,8 @@ MAX_TOKEN_ID: Final = 2**31 - 1
 MAX_MEMBERS: Final = 256
 #: Near-duplicates of a training example that a citation names.
 MAX_ALIKE: Final = 20
+#: Bytes of the similarity vector of an output.
+MAX_VECTOR_BYTES: Final = 512
 #: Training examples of one group whose effect is measured, and characters of an id or a source's name.
 MAX_GROUP: Final = 10_000
 MAX_SOURCE: Final = 500

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from wherefrom.records.bounds import MAX_ALIKE, MAX_MEMBERS, Details, Items
+from wherefrom.records.bounds import MAX_ALIKE, MAX_MEMBERS, MAX_VECTOR_BYTES, Details, Items
 from wherefrom.records.flagged import FlaggedRecord, Frozen, Span, Text, Turn
 
 
@@ -202,6 +202,8 @@ class Attribution(Frozen):
     #: What the best of as many unrelated training examples may reach, and whether the best influence score is no more than that.
     noise_best: float | None = None
     weak: bool | None = None
+    #: Similarity vector of the output as int8, for grouping; None of a group, and of engines that have none. No part of the JSON.
+    vector: Annotated[bytes | None, Field(max_length=MAX_VECTOR_BYTES, exclude=True)] = None
     #: Of a group: its outputs, in the order asked, and how many acceptable answers they were held against.
     members: Annotated[tuple[GroupMember, ...], Field(max_length=MAX_MEMBERS)] = ()
     against: int = 0

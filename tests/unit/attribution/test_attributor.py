@@ -32,6 +32,7 @@ from wherefrom.attribution.offline import (
 )
 from wherefrom.errors import ConfigurationError, EmptyCompletion, OutOfMemory, OutputTooLong
 from wherefrom.records import Message, Query, Role, Span, Tier, TrainingExample
+from wherefrom.records.bounds import MAX_VECTOR_BYTES
 
 
 def query(number: int = 0, **changes) -> Query:
@@ -70,6 +71,16 @@ def test_citations(attributor: LanguageAttributor) -> None:
         corpus = tiny_rows()
         for citation in attribution.citations:
             assert citation.example.completion == corpus[citation.example.row]["messages"][1]["content"]
+
+
+def test_equal_outputs_have_equal_vectors(attributor: LanguageAttributor) -> None:
+    """Each answer carries its similarity vector within the bound, and keeps it out of the JSON; another output has another one."""
+    one, same, other = cite(attributor, query(0), query(0), query(17))
+    assert one.vector is not None
+    assert one.vector == same.vector
+    assert one.vector != other.vector
+    assert len(one.vector) <= MAX_VECTOR_BYTES
+    assert "vector" not in one.model_dump_json()
 
 
 def test_source_is_found(attributor: LanguageAttributor) -> None:
