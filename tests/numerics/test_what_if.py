@@ -7,6 +7,7 @@ from tests.tiny import opened, tiny_queries
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.calibration.fitted import EffectCurve
 from wherefrom.attribution.corpus import parse_row
+from wherefrom.attribution.interface import ListAttributor
 from wherefrom.attribution.kernel import cosines
 from wherefrom.attribution.offline import query_of
 from wherefrom.attribution.what_if import (
@@ -40,6 +41,7 @@ def test_a_list_adds_its_rows_whatever_stands_beside_the_output(
 ) -> None:
     """Equal to one row after the other; doubles and order do not matter; answers stand in order."""
     rows = [7, 3, 3, 11]
+    assert isinstance(attributor, ListAttributor)  # a worker asks no engine that is none
     together = attributor.score_list(prepared, rows)
     assert [one.key for one in together] == [one.asked.key for one in prepared]
     for place, one in enumerate(prepared):

@@ -393,3 +393,62 @@ def test_a_group_of_outputs(run: RunCommand, served: Served, tmp_path: Path) -> 
     flagged.write_text("{", "utf-8")
     code, _, err = run("group", "--input", str(flagged))
     assert (code, "flagged.jsonl, line 1: malformed JSON" in err) == (2, True)
+
+
+def test_fix_lists_from_the_command_line(run: RunCommand, served: Served, tmp_path: Path) -> None:
+    """Culprits, a list, rows by number, of culprits and of a source, the rows as a file, the corpus without them, a what-if."""
+    found = lines(run("culprits", "--reason", "refund_promise", "--json")[1])
+    assert "strength" in run("culprits")[1]
+    assert run("fix-list-create", "refunds", "--as", "ann", "--note", "<b>\u202e")[0] == 0
+    number = str(found[0]["training_example_id"])
+    told = run("fix-list-add", "refunds", "--row", number, "--as", "ann", "--why", "no receipt")
+    assert "1 training examples, 1 changed" in told[1], told[2]
+    dry = run(
+        "fix-list-add",
+        "1",
+        "--culprits",
+        "--reason",
+        "refund_promise",
+        "--most",
+        "2",
+        "--dry-run",
+        "--as",
+        "ann",
+    )
+    assert "2 training examples, 0 changed" in dry[1], dry[2]
+    assert run("fix-list-add", "1", "--whole-source", "policies", "--action", "keep", "--as", "ann")[0] == 0
+    assert "no receipt" in run("fix-list-rows", "refunds")[1]
+    assert "refunds" in run("fix-lists")[1]
+    rows = tmp_path / "rows.jsonl"
+    assert run("fix-list-rows", "refunds", "--action", "remove", "-o", str(rows))[0] == 0
+    [removed] = lines(rows.read_text(encoding="utf-8"))
+    corpus, cleaned = tmp_path / "corpus.jsonl", tmp_path / "cleaned.jsonl"
+    gone = {"id": removed["example_id"], "prompt": removed["prompt"], "completion": removed["completion"]}
+    corpus.write_text(
+        json.dumps({"id": "other", "prompt": "Q", "completion": "A"}) + "\n" + json.dumps(gone) + "\n"
+    )
+    assert (
+        run("fix-list-clean", "refunds", "--corpus", str(corpus), "-o", str(cleaned))[0] == 2
+    )  # the story's hashes are not those of its texts
+    assert not cleaned.exists()
+    asked = lines(run("what-if", "refunds", "--most", "3", "--json")[1])
+    assert [(one["outputs"], one["state"], one["rows"]) for one in asked] == [(3, "pending", 1)]
+    for wrong in (
+        ["fix-list-add", "refunds"],
+        ["fix-list-add", "refunds", "--row", "1", "--state", "done"],
+        ["fix-list-add", "refunds", "--row", "1", "--culprits"],
+    ):
+        assert run(*wrong, "--as", "ann")[0] == 2, wrong
+    assert run("fix-list-rows", "nothing")[0] == 4
+    with Service(served.url) as service:
+        [one] = service.fix_lists()
+        assert [row.training_example_id for row in service.fix_rows(one.list_id, action="remove")] == [
+            int(number)
+        ]
+        assert len(list(service.fix_rows(one.list_id))) == one.remove + one.keep > 7  # more than a page
+        assert service.source("vendor_batch_07").blame.first_citations > 0
+        assert {
+            output.z for output in service.what_if_outputs(service.what_ifs(one.list_id)[0].what_if_id)
+        } == {None}
+        assert service.close_fix_list(one.list_id, reviewer="ann").closed_at is not None
+        assert service.fix_history(one.list_id)[0].event.value == "closed"
