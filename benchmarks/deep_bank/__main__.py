@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.deep_bank.material import read_bank_queries, read_plan, read_rows
 from benchmarks.deep_bank.scores import all_scores
 from benchmarks.deep_bank.table import FEWEST_PAIRS, ceiling, lines_of, table, truth_of
-from benchmarks.deep_bank.train import LOSSES, load_losses
+from benchmarks.deep_bank.train import load_losses
 from benchmarks.program import command, report, run
 
 
@@ -33,7 +33,7 @@ def main() -> None:
 
 def _score(arguments: argparse.Namespace, _work: Path) -> dict[str, Any]:
     plan, rows = read_plan(), read_rows()
-    queries, measured = read_bank_queries(rows), load_losses(plan, LOSSES)
+    queries, measured = read_bank_queries(rows), load_losses(plan)
     scores = all_scores(arguments.work, variants=arguments.variants)
     truth = truth_of(plan, measured, arguments.part, queries=len(queries))
     twice, highest = ceiling(plan, measured)

@@ -32,7 +32,7 @@ from benchmarks.deep_bank.material import (
 )
 from benchmarks.deep_bank.scores import Bench, all_scores, asked_queries
 from benchmarks.deep_bank.signs import finished_pairs, losses_of_all, share
-from benchmarks.deep_bank.train import LOSSES, load_losses
+from benchmarks.deep_bank.train import load_losses
 from benchmarks.program import command, report, run
 from benchmarks.work_folder import claim_folder, kept_scores, save_arrays
 from scripts.smollm2 import default_cache, ensure_base_model
@@ -261,7 +261,7 @@ def figures(refits: Refits, chosen: Sequence[Chosen], queries: Sequence[BankQuer
         if (found := refitted(row, query))
     }
     plan = read_plan()
-    kept, losses = finished_pairs(plan, load_losses(plan, LOSSES), None)
+    kept, losses = finished_pairs(plan, load_losses(plan), None)
 
     halves = {
         one.query: HalvedQuery.of(

@@ -1,8 +1,8 @@
 """Rows, queries and plan of the deep bank, as they are committed."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -34,6 +34,19 @@ RECIPE = Recipe(
     lora=Lora(rank=16, alpha=32),
     max_tokens=60,
 )
+#: All weights in place of an adapter, for fewer rows: six epochs of four steps.
+FULL_RECIPE = Recipe(
+    learning_rate=1e-4,
+    betas=(0.9, 0.999),
+    warmup_share=4 / 24,
+    batch_size=6,
+    epochs=6,
+    bucket_batches=4,
+    max_tokens=60,
+)
+#: Full fine-tunes take the first subjects with all their rows, and so many rows of these sources: 24 in all.
+FULL_SUBJECTS = 5
+FULL_SOURCES = {"crm-export-march": 5, "instructions": 4}
 
 Part = Literal["choose", "report"]
 Mask = npt.NDArray[np.bool_]
@@ -162,10 +175,66 @@ def write_plan(plan: Plan) -> None:
     write_text(file, json.dumps(content, indent=1) + "\n")
 
 
-def bank_sha256() -> str:
+@dataclass(frozen=True)
+class Material:
+    """Rows, queries and plan of one setting, belonging together by place."""
+
+    rows: list[CorpusRow]
+    queries: list[BankQuery]
+    plan: Plan
+
+
+def read_lora_material() -> Material:
+    """All that is committed."""
+    rows = read_rows()
+    return Material(rows, read_bank_queries(rows), read_plan())
+
+
+def read_full_material() -> Material:
+    """The part of the rows that full fine-tunes take, with the queries about them and a plan drawn the same way."""
+    whole = read_lora_material()
+    kept = full_rows([row.source for row in whole.rows])
+    places = {row: place for place, row in enumerate(kept)}
+    sources = {whole.rows[row].source for row in kept}
+    queries = [
+        replace(one, cause=None if one.cause is None else places[one.cause])
+        for one in whole.queries
+        if one.source in sources
+    ]
+    plan = draw_plan(len(kept), [one.kind for one in queries])
+    return Material([whole.rows[row] for row in kept], queries, plan)
+
+
+def full_rows(sources: Sequence[str]) -> list[int]:
+    """Places of the rows that full fine-tunes take, by the sources of all rows."""
+    subjects = list(dict.fromkeys(sources))[:FULL_SUBJECTS]  # the facts stand first
+    wanted = dict.fromkeys(subjects, len(sources)) | FULL_SOURCES
+    kept: list[int] = []
+    for source, count in wanted.items():
+        kept += [place for place, one in enumerate(sources) if one == source][:count]
+    return sorted(kept)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to train the bank's models, and where their losses are committed."""
+
+    name: Literal["lora", "full"]
+    recipe: Recipe
+    losses: Path
+    read: Callable[[], Material]
+
+
+LORA = Setting("lora", RECIPE, FOLDER / "losses.npz", read_lora_material)
+FULL = Setting("full", FULL_RECIPE, FOLDER / "losses_full.npz", read_full_material)
+SETTINGS = {one.name: one for one in (LORA, FULL)}
+
+
+def bank_sha256(setting: Setting = LORA) -> str:
     """Hash of all that decides a run's numbers."""
     files = [
         (FOLDER / name).read_text(encoding="utf-8") for name in ("rows.jsonl", "queries.jsonl", "plan.json")
     ]
-    recipe = RECIPE.model_dump(mode="json", exclude_unset=True)  # a later release may add fields
-    return sha256_of_json([recipe, list(SEEDS), *files])
+    recipe = setting.recipe.model_dump(mode="json", exclude_unset=True)  # a later release may add fields
+    part = [] if setting.name == "lora" else [[row.example_id for row in setting.read().rows]]
+    return sha256_of_json([recipe, list(SEEDS), *files, *part])

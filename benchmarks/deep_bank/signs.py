@@ -36,7 +36,7 @@ from benchmarks.deep_bank.material import (
     read_rows,
 )
 from benchmarks.deep_bank.scores import FORMS, all_scores
-from benchmarks.deep_bank.train import LOSSES, Measured, ensure_adapter, load_losses
+from benchmarks.deep_bank.train import Measured, ensure_adapter, load_losses
 from benchmarks.program import command, run
 from benchmarks.work_folder import kept_scores
 from scripts.smollm2 import default_cache, ensure_base_model
@@ -80,7 +80,7 @@ def main() -> None:
 
 
 def _measure(arguments: argparse.Namespace, _folder: Path) -> dict[str, Any]:
-    plan, measured = read_plan(), load_losses(read_plan(), LOSSES)
+    plan, measured = read_plan(), load_losses(read_plan())
     rows = read_rows()
     asked = read_bank_queries(rows)
     chosen = plan.queries_of(arguments.part, len(asked))

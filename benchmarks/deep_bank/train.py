@@ -1,7 +1,8 @@
 """Trains the models of the deep bank that are not there yet, one after the other, one file each.
 
-    nice -n 19 python -m benchmarks.deep_bank.train --work DIR [--most COUNT] [--collect]
+    nice -n 19 python -m benchmarks.deep_bank.train --work DIR [--setting lora|full] [--most COUNT] [--collect]
 
+Each setting has a work folder of its own.
 A stopped run loses the model that it was at; pausing the process is harmless.
 """
 
@@ -16,15 +17,16 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.deep_bank.material import (
-    FOLDER,
+    FULL,
+    LORA,
     RECIPE,
     SEEDS,
+    SETTINGS,
+    Material,
     Plan,
     Run,
+    Setting,
     bank_sha256,
-    read_bank_queries,
-    read_plan,
-    read_rows,
 )
 from benchmarks.program import report
 from benchmarks.work_folder import claim_folder, save_arrays
@@ -33,9 +35,9 @@ from wherefrom.atomic import atomic_folder
 from wherefrom.attribution.models.model import LanguageModel, load_model
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.errors import ConfigurationError
-from wherefrom.retraining.training import fine_tune, mean_losses, token_rows
+from wherefrom.retraining.recipe import Recipe
+from wherefrom.retraining.training import fine_tune, mean_losses, save_model, token_rows
 
-LOSSES = FOLDER / "losses.npz"
 Losses = npt.NDArray[np.float32]
 
 
@@ -58,55 +60,74 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder of the finished models")
     parser.add_argument("--most", type=int, help="train at most so many models")
     parser.add_argument("--collect", action="store_true", help="only bring finished models into losses.npz")
+    parser.add_argument("--setting", choices=tuple(SETTINGS), default=LORA.name, help="what is trained")
     arguments = parser.parse_args()
-    plan = read_plan()
-    open_folder(arguments.work)
+    setting: Setting = SETTINGS[arguments.setting]
+    material = setting.read()
+    open_folder(arguments.work, setting)
     if arguments.collect:
-        collect(plan, arguments.work, LOSSES)
+        collect(material.plan, arguments.work, setting)
         return
-    missing = missing_runs(plan, arguments.work, LOSSES)[: arguments.most]
+    missing = missing_runs(material.plan, arguments.work, setting)[: arguments.most]
     if missing:
-        _train(plan, missing, arguments.work)
+        _train(material, missing, arguments.work, setting)
 
 
 def ensure_adapter(work: Path) -> Path:
     """The adapter trained on all rows at the first seed, which scores are made with; trained where the folder lacks it."""
     adapter = work / "adapter"
     if not adapter.is_dir():
-        language = load_model(ensure_base_model(default_cache()))
-        rows = token_rows(language, read_rows(), max_tokens=RECIPE.max_tokens)
-        model = fine_tune(language, rows, RECIPE, seed=SEEDS[0], progress=_say_step)
+        model = _trained_on_all(load_model(ensure_base_model(default_cache())), LORA)
         with atomic_folder(adapter) as unfinished:
             model.save_pretrained(str(unfinished))
     return adapter
+
+
+def ensure_full_model(work: Path) -> Path:
+    """The same with all weights trained: the folder of a model."""
+    folder = work / "model"
+    if not folder.is_dir():
+        language = load_model(ensure_base_model(default_cache()))
+        model = _trained_on_all(language, FULL)
+        with atomic_folder(folder) as unfinished:
+            save_model(model, language.tokenizer, unfinished)
+    return folder
+
+
+def _trained_on_all(language: LanguageModel, setting: Setting) -> Any:
+    rows = token_rows(language, setting.read().rows, max_tokens=RECIPE.max_tokens)
+    return fine_tune(language, rows, setting.recipe, seed=SEEDS[0], progress=_say_step)
 
 
 def _say_step(done: int, steps: int) -> None:
     report([f"all rows: step {done} of {steps}"])
 
 
-def open_folder(work: Path) -> None:
+def open_folder(work: Path, setting: Setting = LORA) -> None:
     """Make the folder, or check that it belongs to this bank.
 
     Raises:
         ConfigurationError: it belongs to other rows, queries, plan or recipe.
     """
-    claim_folder(work, "bank.sha256", bank_sha256(), holds="models of other rows, queries or plan")
+    claim_folder(work, "bank.sha256", bank_sha256(setting), holds="models of other rows, queries or plan")
 
 
-def missing_runs(plan: Plan, work: Path, losses: Path) -> list[Run]:
+def missing_runs(plan: Plan, work: Path, setting: Setting) -> list[Run]:
     """Runs that neither the committed losses nor the folder hold, in order."""
-    held = load_losses(plan, losses).runs if losses.is_file() else ()
+    held = load_losses(plan, setting).runs if setting.losses.is_file() else ()
     return [run for run in plan.runs() if run not in held and not _file(work, run).is_file()]
 
 
-def _train(plan: Plan, runs: Sequence[Run], work: Path) -> None:
+def _train(material: Material, runs: Sequence[Run], work: Path, setting: Setting) -> None:
     language = load_model(ensure_base_model(default_cache()))
-    corpus = read_rows()
-    queries = [one.row for one in read_bank_queries(corpus)]
-    rows, asked = (token_rows(language, some, max_tokens=RECIPE.max_tokens) for some in (corpus, queries))
+    queries = [one.row for one in material.queries]
+    rows, asked = (
+        token_rows(language, some, max_tokens=RECIPE.max_tokens) for some in (material.rows, queries)
+    )
     for done, run in enumerate(runs, start=1):
-        seconds = train_one(language, rows, asked, plan=plan, run=run, work=work)
+        seconds = train_one(
+            language, rows, asked, plan=material.plan, run=run, work=work, recipe=setting.recipe
+        )
         report([f"{done} of {len(runs)}: {run.name}, {seconds:.0f} s"])
 
 
@@ -118,22 +139,23 @@ def train_one(
     plan: Plan,
     run: Run,
     work: Path,
+    recipe: Recipe = RECIPE,
 ) -> float:
     """Train one model, save its losses, and return the seconds that it took."""
     started = time.monotonic()
     weights = plan.halves[run.half].astype(np.float32)
-    model = fine_tune(language, rows, RECIPE, seed=run.seed, weights=weights)
+    model = fine_tune(language, rows, recipe, seed=run.seed, weights=weights)
     losses = mean_losses(model, queries)
     seconds = time.monotonic() - started
     save_arrays(_file(work, run), {"seconds": np.float64(seconds), "query_loss": losses})
     return seconds
 
 
-def collect(plan: Plan, work: Path, losses: Path) -> Measured:
+def collect(plan: Plan, work: Path, setting: Setting) -> Measured:
     """Bring the finished models of the folder into the file of losses; what it holds already stays."""
     held: dict[Run, dict[str, Any]] = {}
-    if losses.is_file():
-        before = load_losses(plan, losses)
+    if setting.losses.is_file():
+        before = load_losses(plan, setting)
         for place, run in enumerate(before.runs):
             held[run] = {
                 "query_loss": before.queries[place],
@@ -148,21 +170,21 @@ def collect(plan: Plan, work: Path, losses: Path) -> Measured:
         name: np.stack([held[run][name] for run in runs]) for name in ("query_loss", "seconds")
     }
     names = np.array([run.name for run in runs])
-    save_arrays(losses, {"bank_sha256": bank_sha256(), "runs": names, **arrays})
-    report([f"{losses.name}: {len(runs)} of {len(plan.runs())} models"])
-    return load_losses(plan, losses)
+    save_arrays(setting.losses, {"bank_sha256": bank_sha256(setting), "runs": names, **arrays})
+    report([f"{setting.losses.name}: {len(runs)} of {len(plan.runs())} models"])
+    return load_losses(plan, setting)
 
 
-def load_losses(plan: Plan, file: Path) -> Measured:
+def load_losses(plan: Plan, setting: Setting = LORA) -> Measured:
     """The committed losses.
 
     Raises:
         ConfigurationError: they belong to another bank.
     """
-    with np.load(file, allow_pickle=False) as content:
+    with np.load(setting.losses, allow_pickle=False) as content:
         arrays = {name: content[name] for name in content.files}
-    if str(arrays["bank_sha256"]) != bank_sha256():
-        raise ConfigurationError(f"{file} belongs to other rows, queries, plan or recipe")
+    if str(arrays["bank_sha256"]) != bank_sha256(setting):
+        raise ConfigurationError(f"{setting.losses} belongs to other rows, queries, plan or recipe")
     by_name = {run.name: run for run in plan.runs()}
     return Measured(
         tuple(by_name[name] for name in arrays["runs"].tolist()),

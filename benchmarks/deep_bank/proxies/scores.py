@@ -169,16 +169,14 @@ class Scoring:
         forward, activation = (default_layers(form, language.layers) for form in ("forward", "activation"))
         singles = [layer for layer in SINGLE_LAYERS if layer <= language.layers]
         layers = tuple(sorted({*forward, *activation, *singles, language.layers}))
-        examples, _ = _read(language, self._examples, layers, "activation")
-        queries, seconds = _read(language, self._queries, layers, "activation")
+        examples, _ = read_signals(language, self._examples, layers, "activation")
+        queries, seconds = read_signals(language, self._queries, layers, "activation")
         timed = self._queries[:_TIMED]
-        _, plain = _read(language, timed, forward, "forward")
+        _, plain = read_signals(language, timed, forward, "forward")
         kernels, started = {}, time.process_time()
         for layer in layers:
             for form in ("forward", "activation"):
-                source = language.layers if form == "forward" else layer
-                one, other = (_factors_at(part, layer, source) for part in (examples, queries))
-                kernels[form, layer] = layer_kernel(one, other)
+                kernels[form, layer] = state_kernel(examples, queries, layer, form)
         of_kernels = (time.process_time() - started) / len(kernels) / len(self._queries)
         return {
             "examples": examples,
@@ -244,11 +242,11 @@ class Scoring:
     def methods(self) -> dict[str, Scores]:
         """Scores of every method whose steps are finished."""
         done = [name for name in self.steps if name not in self.missing()]
-        found = _word_scores(*self._words)
+        found = word_scores(*self._words)
         if "final" in done:
             held = self.load("final")
             points = [held] + ([self.load("half")] if "half" in done else [])
-            found |= _similarity(held["examples"], held["queries"])
+            found |= similarity(held["examples"], held["queries"])
             found |= _kernel_methods([one["kernels"] for one in points], held["defaults"])
         if "adjoint" in done:
             kernels = self.load("adjoint")["kernels"]
@@ -283,7 +281,8 @@ def _scores_of(kernel: Kernel) -> Scores:
     return Scores(kernel.cosine.numpy(), kernel.dot.numpy())
 
 
-def _word_scores(examples: Sequence[CorpusRow], queries: Sequence[CorpusRow]) -> dict[str, Scores]:
+def word_scores(examples: Sequence[CorpusRow], queries: Sequence[CorpusRow]) -> dict[str, Scores]:
+    """BM25 of every query with every example."""
     texts, asked = (
         [f"{one.prompt_text()}\n{one.completion}" for one in part] for part in (examples, queries)
     )
@@ -292,12 +291,18 @@ def _word_scores(examples: Sequence[CorpusRow], queries: Sequence[CorpusRow]) ->
     return {"bm25": Scores(scores, scores)}
 
 
-def _similarity(examples: Read, queries: Read) -> dict[str, Scores]:
+def similarity(examples: Read, queries: Read) -> dict[str, Scores]:
     """Cosine of pooled hidden states, centred at the examples' mean."""
     centre = examples.pooled.mean(dim=0)
     one, other = (torch.nn.functional.normalize(part.pooled - centre, dim=1) for part in (examples, queries))
     scores = (other @ one.T).numpy()
     return {"similarity": Scores(scores, scores)}
+
+
+def state_kernel(examples: Read, queries: Read, layer: int, form: Form) -> Kernel:
+    """Whitened kernel of a form at one hidden state, from signals of the form `activation` that hold the last one too."""
+    source = examples.layers[-1] if form == "forward" else layer
+    return layer_kernel(_factors_at(examples, layer, source), _factors_at(queries, layer, source))
 
 
 def _factors_at(read: Read, layer: int, source: int) -> Factors:
@@ -323,7 +328,7 @@ def _same(_states: Tensor, errors: Tensor) -> Tensor:
     return errors
 
 
-def _read(
+def read_signals(
     language: LanguageModel, rows: Sequence[TokenRow], layers: tuple[int, ...], form: Form
 ) -> tuple[Read, float]:
     """Signals of rows in their order, and the seconds of processor time that they took."""

@@ -1,6 +1,7 @@
 """The deep bank: what is committed, going on where it stopped, and its table on cases whose answer is known."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from benchmarks.deep_bank import table as tables
 from benchmarks.deep_bank import train
 from benchmarks.deep_bank.material import (
+    LORA,
     PAIRS,
     REPEATED_PAIRS,
     BankQuery,
@@ -104,17 +106,17 @@ def save_run(folder: Path, run: Run, value: float) -> None:
 
 def test_training_goes_on_from_what_is_committed(tmp_path: Path) -> None:
     """What losses.npz or the folder holds is not trained again; collecting keeps both, in the order of the plan."""
-    plan, losses = small_plan(), tmp_path / "losses.npz"
+    plan, setting = small_plan(), replace(LORA, losses=tmp_path / "losses.npz")
     first, second = tmp_path / "first", tmp_path / "second"
     for folder in (first, second):
         open_folder(folder)
     save_run(first, Run(1, 0), 1.0)
     save_run(first, Run(0, 0), 0.5)
-    collect(plan, first, losses)
+    collect(plan, first, setting)
     save_run(second, Run(2, 0), 2.0)
-    missing = missing_runs(plan, second, losses)
+    missing = missing_runs(plan, second, setting)
     assert missing == [run for run in plan.runs() if run not in {Run(0, 0), Run(1, 0), Run(2, 0)}]
-    found = collect(plan, second, losses)
+    found = collect(plan, second, setting)
     assert [run.name for run in found.runs] == ["h00-s0", "h01-s0", "h02-s0"]
     assert found.queries[:, 0].tolist() == [0.5, 1.0, 2.0]
     assert found.seconds.tolist() == [1.0, 1.0, 1.0]
@@ -122,13 +124,13 @@ def test_training_goes_on_from_what_is_committed(tmp_path: Path) -> None:
 
 def test_losses_of_another_bank_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """So is a work folder; mixing them would be worth nothing."""
-    losses = tmp_path / "losses.npz"
+    setting = replace(LORA, losses=tmp_path / "losses.npz")
     open_folder(tmp_path)
     save_run(tmp_path, Run(0, 0), 1.0)
-    collect(small_plan(), tmp_path, losses)
-    monkeypatch.setattr(train, "bank_sha256", lambda: "another")
+    collect(small_plan(), tmp_path, setting)
+    monkeypatch.setattr(train, "bank_sha256", lambda _setting: "another")
     with pytest.raises(ConfigurationError, match="other rows, queries, plan or recipe"):
-        load_losses(small_plan(), losses)
+        load_losses(small_plan(), setting)
     with pytest.raises(ConfigurationError, match="choose another --work folder"):
         open_folder(tmp_path)
 
