@@ -5,6 +5,7 @@ strengths and with other damping.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -23,9 +24,9 @@ from wherefrom.attribution.bundles.shards import RawShard
 from wherefrom.attribution.bundles.shards import read_rows as read_signals
 from wherefrom.attribution.cores import cores_of
 from wherefrom.attribution.fusion import ADAPTER_WEIGHTS, FusionWeights, standardise
-from wherefrom.attribution.models.adapted import AdapterReader
+from wherefrom.attribution.models.adapted import STRENGTH, AdapterReader
 from wherefrom.attribution.models.files import ModelFolders
-from wherefrom.attribution.models.lora import read_lora
+from wherefrom.attribution.models.lora import block_of, read_lora
 from wherefrom.attribution.models.model import load_model
 from wherefrom.attribution.models.reading import BundleForm, reads_adapter
 from wherefrom.attribution.offline import read_queries
@@ -40,6 +41,8 @@ FORMS: tuple[BundleForm, ...] = ("forward", "activation", "adapter", "adapter-fo
 #: Strengths and dampings of the form `adapter` that are tried on the choosing half.
 STRENGTHS = (1.0, 0.5, 0.0)
 DAMPINGS = (0.1, 0.03, 0.01, 0.003)
+#: Blocks, the last one excluded, that are read alone at strength .5.
+BLOCKS = ((0, 15), (10, 30), (15, 30), (20, 30), (25, 30))
 
 
 def all_scores(work: Path, *, variants: bool) -> dict[str, Matrix]:
@@ -105,6 +108,8 @@ class Bench:
                 found[f"cores at {strength:g}, damping {damping:g}"] = core_cosines(
                     queries, examples, damping
                 )
+            if strength == STRENGTH:
+                found |= _of_blocks(queries, examples, names=reader.names)
             found[f"mean u at {strength:g}"] = mean_state_cosines(queries, examples)
         for name, strengths in (("1 + .5", (1.0, 0.5)), (".5 + 0", (0.5, 0.0)), ("1 + .5 + 0", STRENGTHS)):
             parts = [found[f"cores at {one:g}, damping {DAMPINGS[1]:g}"] for one in strengths]
@@ -115,6 +120,16 @@ class Bench:
 def asked_queries() -> list[Query]:
     """The bank's outputs, as the engine is asked about them."""
     return read_queries(FOLDER / "queries.jsonl")[0]
+
+
+def _of_blocks(queries: RawShard, examples: RawShard, *, names: Sequence[str]) -> dict[str, Matrix]:
+    """Cosines `[Q, N]` of the cores of some blocks alone."""
+    found: dict[str, Matrix] = {}
+    for first, end in BLOCKS:
+        kept = [place for place, name in enumerate(names) if first <= (block_of(name) or 0) < end]
+        own, asked = (replace(one, a=one.a[:, kept], b=one.b[:, kept]) for one in (examples, queries))
+        found[f"blocks {first} to {end - 1}"] = core_cosines(asked, own, DAMPINGS[1])
+    return found
 
 
 def core_cosines(queries: RawShard, examples: RawShard, damping: float) -> Matrix:

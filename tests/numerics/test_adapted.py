@@ -104,6 +104,42 @@ def test_signals_equal_a_loop_over_the_halfway_model(adapter: Path) -> None:
             assert not u[:, group, rank:].any()
 
 
+@pytest.mark.parametrize("split", [True, False])
+def test_upper_blocks_alone_are_read_as_with_the_others(adapter: Path, *, split: bool) -> None:
+    """The lower blocks are weakened too, but nothing is kept of them, and no graph is built in them."""
+    final = load_model(shared_micro_model(), adapter)
+    adapted = read_lora(final.model, adapter)
+    whole = AdapterReader(final, adapted, similarity_layer=2)
+    upper = AdapterReader(final, adapted, similarity_layer=2, first_block=1)
+    whole.split_pass = upper.split_pass = split
+    kept = [place for place, one in enumerate(adapted) if ".layers.0." not in one.name]
+    assert 0 < len(kept) < len(adapted)
+    assert upper.names == tuple(adapted[place].name for place in kept)
+    with_graph: list[bool] = []
+    watch = final.model.model.layers[0].register_forward_hook(
+        lambda _module, _inputs, output: with_graph.append(
+            (output[0] if isinstance(output, tuple) else output).requires_grad
+        )
+    )
+    found = upper.read(ROWS)
+    watch.remove()
+    assert with_graph
+    assert not any(with_graph)
+    expected = whole.read(ROWS)
+    width = max(upper.ranks)
+    torch.testing.assert_close(found.a, expected.a[:, kept, :width], **FLOAT32)
+    torch.testing.assert_close(found.b, expected.b[:, kept, :width], **FLOAT32)
+    torch.testing.assert_close(found.loss, expected.loss, **FLOAT32)
+    torch.testing.assert_close(found.pooled, expected.pooled, **FLOAT32)
+
+
+def test_blocks_without_adapted_layers_are_refused(adapter: Path) -> None:
+    """A bundle of another adapter would read nothing."""
+    final = load_model(shared_micro_model(), adapter)
+    with pytest.raises(UnusableModel, match="no layer from block 9 on"):
+        AdapterReader(final, read_lora(final.model, adapter), similarity_layer=2, first_block=9)
+
+
 def test_a_span_restricts_the_loss_and_not_the_tokens(adapter: Path) -> None:
     """Tokens before the span carry its loss through attention; those behind it have no error; the mean loss is the span's."""
     final = load_model(shared_micro_model(), adapter)

@@ -77,6 +77,13 @@ class SimilarityChoice(StrEnum):
     ADAPTER = "adapter"
 
 
+class BlocksChoice(StrEnum):
+    """Which blocks are read in the directions of an adapter."""
+
+    AUTO = "auto"
+    ALL = "all"
+
+
 class OverLongChoice(StrEnum):
     """What happens to an output over the token limit."""
 
@@ -105,6 +112,12 @@ SimilarityOption = Annotated[
     SimilarityChoice | None,
     typer.Option(
         help="The states that similarity compares. hidden: a hidden state. adapter: what the adapter saw in all of its layers (forms adapter and adapter-forward)."
+    ),
+]
+BlocksOption = Annotated[
+    BlocksChoice,
+    typer.Option(
+        help="The blocks that the forms adapter and adapter-forward read. auto: the upper half, where the adapter adapts 12 blocks or more. all: every adapted block."
     ),
 ]
 Midpoint = Annotated[
@@ -157,6 +170,7 @@ def build(
     adapter: Adapter = None,
     form: FormOption = FormChoice.AUTO,
     similarity: SimilarityOption = None,
+    blocks: BlocksOption = BlocksChoice.AUTO,
     model_name: Annotated[
         str | None, typer.Option(help="Revision name that producers send; default: the folders' names.")
     ] = None,
@@ -194,6 +208,7 @@ def build(
     options = BuildOptions(
         form=form.value,
         similarity=None if similarity is None else similarity.value,
+        blocks=blocks.value,
         model_name=model_name,
         max_tokens=max_tokens,
         candidates=candidates,

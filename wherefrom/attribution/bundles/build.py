@@ -103,7 +103,9 @@ def build_bundle(
         options, why = with_readable_form(language, folders.adapter, options)
         if why is not None:
             on_note(f"NOTE: {why}")
-        parameters = parameters_of(language, corpus, options).model_copy(update={"instead": why})
+        parameters = parameters_of(language, corpus, options, adapter_dir=folders.adapter).model_copy(
+            update={"instead": why}
+        )
         if parameters.rendering is not None:
             language = language.with_rule(parameters.rendering)
         if not language.renderer.has_template:
@@ -270,6 +272,7 @@ class _Build:
             similarity_layer=self._parameters.similarity_layer,
             adapter_dir=self._adapter_dir,
             similarity=self._parameters.similarity or "hidden",
+            first_block=self._parameters.first_block,
         )
         missing = shards.missing(len(rows))
         total = sum(len(row.ids) for row in rows)

@@ -208,6 +208,7 @@ def _reader(
         adapter_dir=adapter_dir,
         similarity=parameters.similarity or "hidden",
         adjoint=Adjoint.load(path / ADJOINT).to(points[0].device) if form == "adapter-forward" else None,
+        first_block=parameters.first_block,
     )
 
 

@@ -70,7 +70,10 @@ def _weights_covered(parameters: Parameters) -> str:
             if parameters.form == "adapter-forward"
             else ""
         )
-        return f"the directions of the adapter in every layer that it adapts, read with the adapter at half strength{predicted}"
+        where = "every layer that it adapts"
+        if parameters.first_block is not None:
+            where = f"every layer that it adapts from block {parameters.first_block} on (the lowest is 0)"
+        return f"the directions of the adapter in {where}, read with the adapter at half strength{predicted}"
     if parameters.full_tier:
         return "all linear layers of the blocks (full tier) for important audits; the kernel acts on the residual stream"
     return "none directly: the kernel acts on the residual stream, not on weight gradients"

@@ -93,13 +93,15 @@ class CorpusEntry(Grown):
 class Parameters(Grown):
     """Everything that decides the numbers of a bundle besides model and corpus."""
 
-    LATER: ClassVar[frozenset[str]] = frozenset({"rendering", "similarity", "instead"})
+    LATER: ClassVar[frozenset[str]] = frozenset({"rendering", "similarity", "instead", "first_block"})
 
     form: Literal["forward", "activation", "adapter", "adapter-forward"]
     #: Why this is not the form that was asked for; None where it is.
     instead: str | None = None
     #: Hidden states that are read, 0 = embedding; none where the form reads the directions of an adapter.
     layers: tuple[int, ...]
+    #: First block whose adapted layers are read, 0 = the lowest; None for all of them, and for forms that do not read an adapter.
+    first_block: int | None = None
     similarity_layer: int
     #: Which states similarity compares (`retrieval.pooling`); None for the hidden state of `similarity_layer`.
     similarity: Literal["adapter"] | None = None

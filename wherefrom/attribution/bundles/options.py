@@ -7,7 +7,7 @@ from typing import Literal
 from wherefrom.attribution.bundles.manifest import Parameters
 from wherefrom.attribution.corpus.rows import Corpus, ReadAs
 from wherefrom.attribution.fusion import ADAPTER_WEIGHTS, FusionWeights
-from wherefrom.attribution.models.lora import other_kind
+from wherefrom.attribution.models.lora import adapted_names, first_block_read, other_kind
 from wherefrom.attribution.models.model import LanguageModel
 from wherefrom.attribution.models.placement import CPU, Placement
 from wherefrom.attribution.models.reading import BundleForm, reads_adapter
@@ -32,6 +32,8 @@ class BuildOptions:
     model_name: str | None = None
     max_tokens: int = 1024
     candidates: int | None = None
+    #: Which blocks of a LoRA model the forms that read an adapter read: `auto` takes the upper half of a deep one.
+    blocks: Literal["auto", "all"] = "auto"
     #: Also read the model half-way between the first and the final weights (see `models.trajectory`).
     midpoint: bool = False
     #: Also fit EK-FAC over all linear layers, for audits that are marked important.
@@ -99,8 +101,16 @@ def form_by_depth(language: LanguageModel) -> BundleForm:
     return "forward" if language.layers <= SHALLOW_LAYERS else "activation"
 
 
-def parameters_of(language: LanguageModel, corpus: Corpus, options: BuildOptions) -> Parameters:
+def parameters_of(
+    language: LanguageModel, corpus: Corpus, options: BuildOptions, *, adapter_dir: Path | None
+) -> Parameters:
     """The parameters of a bundle: what the user chose, and the defaults that fit the model and the corpus.
+
+    Args:
+        language: The model, adapter merged.
+        corpus: The training examples.
+        options: What the user chose.
+        adapter_dir: Folder of the adapter.
 
     Raises:
         ConfigurationError: two choices do not go together.
@@ -114,6 +124,7 @@ def parameters_of(language: LanguageModel, corpus: Corpus, options: BuildOptions
     return Parameters(
         form=form,
         layers=default_layers(form, language.layers),
+        first_block=_first_block(form, adapter_dir, options),
         similarity_layer=round(0.75 * language.layers),
         similarity=_similarity(form, options.similarity),
         midpoint=options.midpoint,
@@ -129,6 +140,12 @@ def parameters_of(language: LanguageModel, corpus: Corpus, options: BuildOptions
         weight_length=weights.length,
         rendering=rendering_of(language, corpus, options.rendering),
     )
+
+
+def _first_block(form: BundleForm, adapter_dir: Path | None, options: BuildOptions) -> int | None:
+    if adapter_dir is None or not reads_adapter(form) or options.blocks == "all":
+        return None
+    return first_block_read(adapted_names(adapter_dir))
 
 
 def _weights(form: BundleForm, options: BuildOptions) -> FusionWeights:

@@ -6,7 +6,6 @@ Every layer belongs to one block and is of one kind, so the parts of all blocks 
 """
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy.typing as npt
 
 from wherefrom.attribution.cores import CoreStore
 from wherefrom.attribution.factors import Factors
+from wherefrom.attribution.models.lora import block_of
 from wherefrom.errors import BundleCorrupt
 from wherefrom.json_text import read_json
 from wherefrom.records import ModulePart
@@ -27,7 +27,7 @@ USUAL_SHARES = "usual_shares.json"
 _DECIMALS, _SHARE_DECIMALS = 5, 4
 #: Training examples that the usual shares are read off, and the nearest others of each that count.
 SAMPLE, NEAREST = 256, 5
-_NUMBER = re.compile(r"\.(\d+)\.")
+
 
 By = Literal["block", "linear"]
 _Shares = npt.NDArray[np.floating]
@@ -44,8 +44,8 @@ class ModuleMap:
     @classmethod
     def of(cls, names: Sequence[str]) -> Self:
         """From the layers' names, such as `model.layers.3.self_attn.q_proj`."""
-        found = [_NUMBER.search(name) for name in names]
-        blocks = [name if match is None else match.group(1) for name, match in zip(names, found, strict=True)]
+        found = [block_of(name) for name in names]
+        blocks = [name if block is None else str(block) for name, block in zip(names, found, strict=True)]
         return cls(tuple(blocks), tuple(name.rpartition(".")[2] for name in names))
 
     def sums(self, shares: _Shares) -> list[tuple[By, str, float]]:

@@ -25,7 +25,7 @@ import transformers
 from torch import Tensor
 
 from wherefrom.attribution.models.adjoint import Adjoint
-from wherefrom.attribution.models.lora import AdaptedLinear
+from wherefrom.attribution.models.lora import AdaptedLinear, block_of
 from wherefrom.attribution.models.model import LanguageModel
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.attribution.models.signals import (
@@ -49,6 +49,8 @@ class _Caught:
 
     states: list[Tensor] = field(default_factory=list)
     errors: list[Tensor] = field(default_factory=list)
+    #: Where the graph starts in this layer: nothing before it has one.
+    start: Tensor | None = None
 
 
 class AdapterReader(SignalReader):
@@ -63,6 +65,7 @@ class AdapterReader(SignalReader):
         strength: float = STRENGTH,
         similarity: Similarity = "hidden",
         context: bool = False,
+        first_block: int | None = None,
     ) -> None:
         """Prepare a model for reading.
 
@@ -73,28 +76,35 @@ class AdapterReader(SignalReader):
             strength: of the adapter at the point that is read.
             similarity: whether that hidden state is pooled, or u of all layers laid end to end.
             context: whether what error signals are predicted from is read too (`adjoint`).
+            first_block: the first block whose adapted layers are read; None for all. Those before are weakened as well, and the graph starts behind them.
+
+        Raises:
+            UnusableModel: no adapted layer is read.
         """
         self.with_context = context
         self._similarity = similarity
         self._in_prompt = False
-        self._adapted = tuple(adapted)
+        self._all = tuple(adapted)
+        self._adapted = tuple(one for one in adapted if _is_from(one.name, first_block))
+        if not self._adapted:
+            raise UnusableModel(f"the adapter adapts no layer from block {first_block} on")
         self._modules = dict(language.model.named_modules())
         self._missing = 1.0 - strength
         super().__init__(language, form="activation", layers=(), similarity_layer=similarity_layer)
 
     @property
     def adapted(self) -> tuple[AdaptedLinear, ...]:
-        """The adapted layers, in the order of the signals."""
+        """The adapted layers that are read, in the order of the signals."""
         return self._adapted
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the adapted layers, in the order of the signals."""
+        """Names of these layers, in the order of the signals."""
         return tuple(layer.name for layer in self._adapted)
 
     @property
     def ranks(self) -> tuple[int, ...]:
-        """Directions of each adapted layer that are read; the signals are filled up with zeros to the largest."""
+        """Directions of each of them that are read; the signals are filled up with zeros to the largest."""
         return tuple(layer.rank for layer in self._adapted)
 
     def reads(self, row: TokenRow) -> tuple[bool, ...]:
@@ -107,7 +117,8 @@ class AdapterReader(SignalReader):
             done = self._split(rows) if self.split_pass else self._plain(rows)
             explained = Places.find(rows, done.first)
             losses, ends, errors = self._ends(done, explained)
-            torch.autograd.grad(ends, done.hidden[0], errors)  # the hooks keep what is wanted
+            starts = [one.start for one in caught if one.start is not None]
+            torch.autograd.grad(ends, starts, errors, allow_unused=True)  # the hooks keep what is wanted
         read = Places.flagged(rows, done.first, [self.reads(row) for row in rows])
         u, v = (
             self._of_layers(side, read)
@@ -181,19 +192,26 @@ class AdapterReader(SignalReader):
     @contextmanager
     def _hooked(self) -> Iterator[list[_Caught]]:
         """The model with its adapter at the strength that is read; what each adapted layer sees and should have said is kept."""
-        caught = [_Caught() for _ in self._adapted]
+        caught = {layer.name: _Caught() for layer in self._adapted}
         handles = [
-            self._modules[layer.name].register_forward_hook(partial(self._at_layer, layer, one))
-            for layer, one in zip(self._adapted, caught, strict=True)
+            self._modules[layer.name].register_forward_hook(
+                partial(self._at_layer, layer, caught.get(layer.name))
+            )
+            for layer in self._all
         ]
         try:
-            yield caught
+            yield list(caught.values())
         finally:
             for handle in handles:
                 handle.remove()
 
     def _at_layer(
-        self, layer: AdaptedLinear, caught: _Caught, _module: Any, inputs: tuple[Tensor, ...], output: Tensor
+        self,
+        layer: AdaptedLinear,
+        caught: _Caught | None,
+        _module: Any,
+        inputs: tuple[Tensor, ...],
+        output: Tensor,
     ) -> Tensor:
         """A forward hook: weakens the adapter, and keeps u of a pass over completions now and v when the gradient comes.
 
@@ -201,20 +219,39 @@ class AdapterReader(SignalReader):
         """
         seen = inputs[0].float()
         states = torch.nn.functional.linear(seen, layer.low)  # [B, W, r]
+        whole = layer.read_low is layer.low and bool(self._missing)
+        starts = caught is not None and torch.is_grad_enabled() and not output.requires_grad
+        if starts and whole:
+            states.requires_grad_(requires_grad=True)
         missing = self._missing * torch.nn.functional.linear(states, layer.high)
         weakened: Tensor = output - missing.to(output.dtype)
-        whole = layer.read_low is layer.low
+        if caught is None:
+            return weakened
+        if starts and not whole:
+            weakened.requires_grad_(requires_grad=True)
+        if starts:
+            caught.start = states if whole else weakened
         if not self._in_prompt:
-            read = states if whole else torch.nn.functional.linear(seen, layer.read_low)
-            caught.states.append(read.detach())
-        if weakened.requires_grad:
-            if whole and self._missing:
-                states.register_hook(lambda gradient: caught.errors.append(gradient / -self._missing))
-            else:
-                weakened.register_hook(
-                    lambda gradient: caught.errors.append(gradient.float() @ layer.read_high)
-                )
+            self._keep(layer, caught, seen=seen, states=states, weakened=weakened)
         return weakened
+
+    def _keep(
+        self, layer: AdaptedLinear, caught: _Caught, *, seen: Tensor, states: Tensor, weakened: Tensor
+    ) -> None:
+        """Keep u of a pass over completions, and v when the gradient comes."""
+        same = layer.read_low is layer.low
+        read = states if same else torch.nn.functional.linear(seen, layer.read_low)
+        caught.states.append(read.detach())
+        if not weakened.requires_grad:
+            return
+        if same and self._missing:
+            states.register_hook(lambda gradient: caught.errors.append(gradient / -self._missing))
+        else:
+            weakened.register_hook(lambda gradient: caught.errors.append(gradient.float() @ layer.read_high))
+
+    def _inputs(self, ids: Tensor) -> dict[str, Tensor]:
+        """Token ids: the graph starts at the first adapted layers that are read."""
+        return {"input_ids": ids}
 
     def _fill_cache(
         self, prompts: Sequence[tuple[int, ...]]
@@ -258,6 +295,7 @@ class ForwardAdapterReader(AdapterReader):
         adjoint: Adjoint,
         strength: float = STRENGTH,
         similarity: Similarity = "hidden",
+        first_block: int | None = None,
     ) -> None:
         self._adjoint = adjoint
         super().__init__(
@@ -266,6 +304,7 @@ class ForwardAdapterReader(AdapterReader):
             similarity_layer=similarity_layer,
             strength=strength,
             similarity=similarity,
+            first_block=first_block,
         )
 
     @torch.no_grad()
@@ -278,6 +317,12 @@ class ForwardAdapterReader(AdapterReader):
         losses, errors = self._output_errors(done, Places.find(rows, done.first))
         v = self._adjoint.predict(self._context(rows, done, read, errors)).view(u.shape)
         return self._signals(rows, done, u, v, losses=losses, context=None)
+
+
+def _is_from(name: str, first_block: int | None) -> bool:
+    """Whether a layer stands in a block from that one on; layers outside of the blocks count."""
+    block = block_of(name)
+    return first_block is None or block is None or block >= first_block
 
 
 def _stacked(values: Sequence[Tensor]) -> Tensor:

@@ -10,7 +10,7 @@ else (`models.adapted`). Ranks above `READ_RANK` are read in the leading directi
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,10 @@ from wherefrom.json_text import read_json
 
 #: Directions of one layer that are read at most.
 READ_RANK = 16
+#: With so many adapted blocks a model is deep, and only the upper half of them is read. Measured on 30 blocks (docs/quality/deep-model.md).
+DEEP_BLOCKS = 12
 _PREFIX = "base_model.model."
+_BLOCK = re.compile(r"\.(\d+)\.")
 _LOW, _HIGH = ".lora_A.weight", ".lora_B.weight"
 #: Settings that make an adapter more than s B A on linear layers.
 _MORE = (
@@ -67,6 +70,27 @@ class AdaptedLinear:
         """A layer with A `[r, I]` and s B `[O, r]`, read in at most `rank` directions."""
         reading = (low, high) if len(low) <= rank else leading(low, high, rank=rank)
         return cls(name, low, high, *reading)
+
+
+def block_of(name: str) -> int | None:
+    """Number of the block that a layer stands in, by its name, such as `model.layers.3.self_attn.q_proj`; None outside of the blocks."""
+    found = _BLOCK.search(name)
+    return None if found is None else int(found.group(1))
+
+
+def first_block_read(names: Iterable[str]) -> int | None:
+    """The first block whose adapted layers are read by default; None for all.
+
+    Args:
+        names: of all adapted layers.
+    """
+    blocks = sorted({block for block in map(block_of, names) if block is not None})
+    return blocks[len(blocks) // 2] if len(blocks) >= DEEP_BLOCKS else None
+
+
+def adapted_names(adapter_dir: Path) -> list[str]:
+    """Names of the layers that a LoRA adapter adapts, sorted."""
+    return sorted(_adapted_names(load_file(adapter_dir / ADAPTER_WEIGHTS)))
 
 
 def leading(low: Tensor, high: Tensor, *, rank: int) -> tuple[Tensor, Tensor]:

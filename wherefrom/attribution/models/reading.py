@@ -30,6 +30,7 @@ def make_reader(
     adapter_dir: Path | None,
     similarity: Similarity = "hidden",
     adjoint: Adjoint | None = None,
+    first_block: int | None = None,
 ) -> ReadsSignals:
     """The reader of a form.
 
@@ -41,6 +42,8 @@ def make_reader(
         adapter_dir: folder of the adapter that is merged into the audited model.
         similarity: which states are pooled for similarity; those of an adapter only in the forms that read it.
         adjoint: the learned map of the form `adapter-forward`; without it, exact error signals are read and what they are predicted from.
+
+        first_block: see `AdapterReader`.
 
     Raises:
         ConfigurationError: a form that reads an adapter, without an adapter.
@@ -60,7 +63,12 @@ def make_reader(
     adapted = read_lora(points[0].model, adapter_dir)
     if adjoint is not None:
         return ForwardAdapterReader(
-            points[0], adapted, similarity_layer=similarity_layer, adjoint=adjoint, similarity=similarity
+            points[0],
+            adapted,
+            similarity_layer=similarity_layer,
+            adjoint=adjoint,
+            similarity=similarity,
+            first_block=first_block,
         )
     return AdapterReader(
         points[0],
@@ -68,6 +76,7 @@ def make_reader(
         similarity_layer=similarity_layer,
         similarity=similarity,
         context=form == "adapter-forward",
+        first_block=first_block,
     )
 
 
