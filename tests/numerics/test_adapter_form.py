@@ -335,7 +335,6 @@ def test_the_bundle_says_what_it_is(bundle: Bundle) -> None:
 @pytest.mark.parametrize(
     ("more", "word"),
     [
-        ({"use_dora": True}, "it sets use_dora"),
         ({"modules_to_save": ["lm_head"]}, "it sets modules_to_save"),
         ({"target_modules": ["embed_tokens", "q_proj"]}, "embed_tokens"),
         ({"peft": "IA3"}, "it is of kind IA3"),

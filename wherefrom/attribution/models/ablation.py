@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from wherefrom.attribution.models.lora import AdaptedLinear
@@ -21,6 +22,7 @@ def without_adapter(model: Any, layers: Sequence[AdaptedLinear]) -> Iterator[Non
 
 def _taking_away(layer: AdaptedLinear) -> Any:
     def hook(_module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        return output - layer.update(inputs[0].float()).to(output.dtype)
+        states = torch.nn.functional.linear(inputs[0].float(), layer.low)
+        return output - layer.added(states, output).to(output.dtype)
 
     return hook

@@ -219,11 +219,11 @@ class AdapterReader(SignalReader):
         """
         seen = inputs[0].float()
         states = torch.nn.functional.linear(seen, layer.low)  # [B, W, r]
-        whole = layer.read_low is layer.low and bool(self._missing)
+        whole = self._as_backpropagated(layer)
         starts = caught is not None and torch.is_grad_enabled() and not output.requires_grad
         if starts and whole:
             states.requires_grad_(requires_grad=True)
-        missing = self._missing * torch.nn.functional.linear(states, layer.high)
+        missing = self._missing * layer.added(states, output)
         weakened: Tensor = output - missing.to(output.dtype)
         if caught is None:
             return weakened
@@ -239,15 +239,18 @@ class AdapterReader(SignalReader):
         self, layer: AdaptedLinear, caught: _Caught, *, seen: Tensor, states: Tensor, weakened: Tensor
     ) -> None:
         """Keep u of a pass over completions, and v when the gradient comes."""
-        same = layer.read_low is layer.low
-        read = states if same else torch.nn.functional.linear(seen, layer.read_low)
+        read = states if layer.read_low is layer.low else torch.nn.functional.linear(seen, layer.read_low)
         caught.states.append(read.detach())
         if not weakened.requires_grad:
             return
-        if same and self._missing:
+        if self._as_backpropagated(layer):
             states.register_hook(lambda gradient: caught.errors.append(gradient / -self._missing))
         else:
             weakened.register_hook(lambda gradient: caught.errors.append(gradient.float() @ layer.read_high))
+
+    def _as_backpropagated(self, layer: AdaptedLinear) -> bool:
+        """Whether the gradient of u, which comes by what is given back alone, has v in it."""
+        return layer.read_low is layer.low and layer.lengths is None and bool(self._missing)
 
     def _inputs(self, ids: Tensor) -> dict[str, Tensor]:
         """Token ids: the graph starts at the first adapted layers that are read."""

@@ -30,6 +30,8 @@ _ACTIVE = (".lora_B", "lora_embedding_B")
 #: Largest difference of a logit between an adapted and a merged model, as a share of the largest logit.
 _MERGE_TOLERANCE = 1e-3
 _PROBE_TOKENS = 12
+#: Buffer in which a layer keeps D of DoRA `[O]` once the adapter is merged into it (see `lora`).
+DORA_LENGTHS = "dora_lengths"
 #: Entries of the configuration that do not change what is merged.
 _WITHOUT_EFFECT = frozenset(
     {
@@ -200,13 +202,31 @@ def _merged_and_compared(adapted: Any, adapter_dir: Path) -> Any:
         )
     if adapts_tied(adapted):
         untie(adapted)
+    lengths = _dora_lengths(adapted)
     merged = adapted.merge_and_unload()
+    for name, value in lengths.items():
+        merged.get_submodule(name).register_buffer(DORA_LENGTHS, value, persistent=False)
     bound = _MERGE_TOLERANCE * max(1.0, float(expected.abs().max()))
     if float((_logits(merged) - expected).abs().max()) > bound:
         raise UnusableModel(
             f"{adapter_dir}: merging the adapter into the weights changes its results, so it cannot be explained"
         )
     return merged
+
+
+@torch.no_grad()
+def _dora_lengths(adapted: Any) -> dict[str, Tensor]:
+    """D = m / |W + s B A| of every linear layer with DoRA, by its name in the merged model."""
+    found: dict[str, Tensor] = {}
+    for name, module in adapted.base_model.model.named_modules():
+        for key, vector in getattr(module, "lora_magnitude_vector", {}).items():
+            base = module.get_base_layer()
+            if not isinstance(base, nn.Linear):
+                continue
+            update = module.lora_B[key].weight @ module.lora_A[key].weight
+            weight = base.weight + module.scaling[key] * update
+            found[name] = vector.weight / torch.linalg.norm(weight, dim=1)
+    return found
 
 
 @torch.no_grad()

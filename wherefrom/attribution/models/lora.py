@@ -2,6 +2,12 @@ r"""The directions in which a LoRA adapter moved its model: A and s B of every a
 
     y = W x + s B A x        s = alpha / r, with rank-stabilised scaling alpha / sqrt(r)
 
+DoRA (arXiv:2402.09353) also gives every output a length m of its own:
+
+    y = D (W x + s B A x)        D = m / |W + s B A| per output, kept by `models.adapter` when it merges
+
+The gradient of a matrix between s B and A, D held fixed as in DoRA's own training, has v = (D s B)' dL/dy in place of (s B)' dL/dy.
+
 Whatever a training example did to the model went through these r directions per layer, so the form `adapter` reads the model there and nowhere
 else (`models.adapted`). Ranks above `READ_RANK` are read in the leading directions of s B A:
 
@@ -20,6 +26,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from wherefrom.attribution.models.adapter import DORA_LENGTHS
 from wherefrom.attribution.models.files import ADAPTER_CONFIGURATION, ADAPTER_WEIGHTS
 from wherefrom.errors import UnusableModel
 from wherefrom.json_text import read_json
@@ -30,10 +37,10 @@ READ_RANK = 16
 DEEP_BLOCKS = 12
 _PREFIX = "base_model.model."
 _BLOCK = re.compile(r"\.(\d+)\.")
+_LENGTHS = ".lora_magnitude_vector"
 _LOW, _HIGH = ".lora_A.weight", ".lora_B.weight"
 #: Settings that make an adapter more than s B A on linear layers.
 _MORE = (
-    "use_dora",
     "use_qalora",
     "use_bdlora",
     "modules_to_save",
@@ -55,21 +62,45 @@ class AdaptedLinear:
     #: The directions that are read: the same, or the leading ones where there are more than `READ_RANK`.
     read_low: Tensor
     read_high: Tensor
+    #: D of DoRA `[O]` and the layer's bias, which D does not scale; None for LoRA.
+    lengths: Tensor | None = None
+    bias: Tensor | None = None
 
     @property
     def rank(self) -> int:
         """Directions that are read."""
         return len(self.read_low)
 
-    def update(self, inputs: Tensor) -> Tensor:
-        """What the adapter adds to the layer's output: s B A x, `[..., O]` for inputs `[..., I]`."""
-        return nn.functional.linear(nn.functional.linear(inputs, self.low), self.high)
+    def added(self, states: Tensor, output: Tensor) -> Tensor:
+        """What the adapter adds to the layer's output, `[..., O]` float32.
+
+        LoRA adds s B u. With DoRA, z = D (W x + s B u) is what W' = D (W + s B A) gives, and W x = z / D - s B u, so z - W x = s B u + (1 - 1 / D) z.
+
+        Args:
+            states: u = A x, `[..., r]`.
+            output: of the layer with its adapter merged, `[..., O]`.
+        """
+        update = nn.functional.linear(states, self.high)
+        if self.lengths is None:
+            return update
+        whole = output.float() if self.bias is None else output.float() - self.bias
+        return update + (1.0 - 1.0 / self.lengths) * whole
 
     @classmethod
-    def of(cls, name: str, low: Tensor, high: Tensor, *, rank: int = READ_RANK) -> "AdaptedLinear":
+    def of(
+        cls,
+        name: str,
+        low: Tensor,
+        high: Tensor,
+        *,
+        rank: int = READ_RANK,
+        lengths: Tensor | None = None,
+        bias: Tensor | None = None,
+    ) -> "AdaptedLinear":
         """A layer with A `[r, I]` and s B `[O, r]`, read in at most `rank` directions."""
-        reading = (low, high) if len(low) <= rank else leading(low, high, rank=rank)
-        return cls(name, low, high, *reading)
+        moved = high if lengths is None else lengths[:, None] * high
+        reading = (low, moved) if len(low) <= rank else leading(low, moved, rank=rank)
+        return cls(name, low, high, *reading, lengths=lengths, bias=bias)
 
 
 def block_of(name: str) -> int | None:
@@ -129,7 +160,9 @@ def read_lora(model: Any, adapter_dir: Path) -> tuple[AdaptedLinear, ...]:
         low, high = (stored[f"{_PREFIX}{name}{end}"].to(device, torch.float32) for end in (_LOW, _HIGH))
         if (len(high), low.shape[1]) != _shape(module) or high.shape[1] != len(low):
             raise UnusableModel(f"{adapter_dir}: A and B of {name} do not fit the layer's shape")
-        found.append(AdaptedLinear.of(name, low, _scale(content, name, len(low)) * high))
+        lengths, bias = _dora(module, adapter_dir) if content.get("use_dora") else (None, None)
+        scaled = _scale(content, name, len(low)) * high
+        found.append(AdaptedLinear.of(name, low, scaled, lengths=lengths, bias=bias))
     if not found or len(found) < len(names):
         raise UnusableModel(
             f"{adapter_dir}: {len(names) - len(found)} of {len(names)} adapted layers are not in this model"
@@ -151,16 +184,38 @@ def other_kind(model: Any, adapter_dir: Path) -> str | None:
     if more:
         return f"it sets {more[0]}"
     stored = load_file(adapter_dir / ADAPTER_WEIGHTS)
-    odd = sorted(name for name in stored if not name.endswith((_LOW, _HIGH)))
+    ends = (_LOW, _HIGH, _LENGTHS) if content.get("use_dora") else (_LOW, _HIGH)
+    odd = sorted(name for name in stored if not name.endswith(ends))
     if odd:
         return f"it holds {odd[0]}"
-    names, head = _adapted_names(stored), model.get_output_embeddings()
+    return _odd_layer(model, _adapted_names(stored), dora=bool(content.get("use_dora")))
+
+
+def _odd_layer(model: Any, names: set[str], *, dora: bool) -> str | None:
+    """The adapted layer that is no plain linear layer, in words."""
+    head = model.get_output_embeddings()
     for name, module in model.named_modules():
         if name in names and _shape(module) is None:
             return f"{name} is a {type(module).__name__}"
         if name in names and module is head:
             return f"{name} is the output head"
+        if name in names and dora and not isinstance(module, nn.Linear):
+            return f"{name} is a {type(module).__name__} with DoRA"
     return None
+
+
+def _dora(module: Any, adapter_dir: Path) -> tuple[Tensor, Tensor | None]:
+    """D and the bias of a layer.
+
+    Raises:
+        UnusableModel: the adapter is not merged into this model.
+    """
+    lengths = getattr(module, DORA_LENGTHS, None)
+    if lengths is None:
+        raise UnusableModel(
+            f"{adapter_dir}: DoRA is read off a model that the adapter is merged into, and this is the base model"
+        )
+    return lengths.float(), None if module.bias is None else module.bias.float()
 
 
 def _configuration(adapter_dir: Path) -> dict[str, Any]:
