@@ -19,6 +19,7 @@ COMMANDS = (
     "counterfactual",
     "deep_bank",
     "deep_bank.citations",
+    "deep_bank.full",
     "deep_bank.outputs",
     "deep_bank.parts",
     "deep_bank.proxies",

@@ -44,7 +44,7 @@ def test_a_lora_model_is_read_in_its_adapters_directions(
 def test_an_adapter_of_another_kind_gets_the_form_by_depth(tmp_path: Path) -> None:
     """With a word, also where nobody named a form."""
     model = shared_micro_model()
-    adapter = write_adapter(tmp_path / "adapter", model, use_dora=True)
+    adapter = write_adapter(tmp_path / "adapter", model, modules_to_save=["lm_head"])
     language = load_model(model, adapter)
     found, why = with_readable_form(language, adapter, BuildOptions())
     assert found.form == form_by_depth(language)
