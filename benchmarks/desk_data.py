@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, Index, Table, insert, text
-from sqlalchemy.dialects import postgresql
+from sqlalchemy import Connection, Index, insert, text
 from sqlalchemy.schema import CreateIndex, DropIndex
 
 from benchmarks.program import report
 from db import migrate
-from db.clock import UtcTimestamp
 from db.models import Base
 from db.session import make_engine, parse_url
 from wherefrom.errors import ConfigurationError
@@ -34,7 +32,6 @@ RARE_REASON, RARE_SOURCE = "legal_threat", "lost_batch"
 BYTES_PER_AUDIT = 9_000
 #: Rows that are made and written at once.
 CHUNK = 20_000
-_POSTGRESQL: Any = postgresql.dialect
 _SEED = 7
 _START = datetime(2024, 1, 1, tzinfo=UTC)
 _WORDS = np.array([FREQUENT_WORD, *(f"word{number}" for number in range(1, 20_000))])
@@ -84,6 +81,7 @@ def fill(url: str, *, audits: int, where: Path) -> None:
             raise ConfigurationError("the database holds audits; give an empty one")
         if not on_sqlite:
             connection.execute(text("SET session_replication_role = replica"))
+            connection.execute(text("SET statement_timeout = 0"))
         indexes = [index for name in _TABLES for index in Base.metadata.tables[name].indexes]
         terms = _take_terms(connection)
         for index in indexes:
@@ -142,20 +140,12 @@ def _write(connection: Connection, name: str, rows: Sequence[dict[str, Any]]) ->
         connection.commit()
         return
     columns = list(rows[0])
+    as_json = {one for one in columns if isinstance(rows[0][one], dict | list)}
     driver: Any = connection.connection.driver_connection
     with driver.cursor() as cursor, cursor.copy(f"COPY {name} ({', '.join(columns)}) FROM STDIN") as copy:
         for row in rows:
-            copy.write_row([_plain(table, column, row[column]) for column in columns])
+            copy.write_row([json.dumps(row[one]) if one in as_json else row[one] for one in columns])
     connection.commit()
-
-
-def _plain(table: Table, column: str, value: Any) -> Any:
-    kind = table.c[column].type
-    if isinstance(kind.dialect_impl(_POSTGRESQL()), postgresql.JSONB) and value is not None:
-        return json.dumps(value)
-    if isinstance(kind, UtcTimestamp):
-        return value
-    return getattr(value, "value", value)
 
 
 def _rows(audits: int) -> Iterator[tuple[str, Sequence[dict[str, Any]]]]:

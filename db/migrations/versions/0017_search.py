@@ -106,10 +106,9 @@ def _create_fts(words: _Words) -> None:
         f"CREATE VIRTUAL TABLE {table}_fts USING fts5({names}, content='{table}', content_rowid='{key}', tokenize='ascii')"
     )
     old, new = (", ".join(f"{row}.{column}" for column in words.columns) for row in ("old", "new"))
-    # Names of our own, and no values: nothing to inject.
-    remove = f"INSERT INTO {table}_fts({table}_fts, rowid, {names}) VALUES ('delete', old.{key}, {old});"  # noqa: S608
-    add = f"INSERT INTO {table}_fts(rowid, {names}) VALUES (new.{key}, {new});"  # noqa: S608
-    erase = f"DELETE FROM {table} WHERE {key} = old.{words.text_id};"  # noqa: S608
+    remove = f"INSERT INTO {table}_fts({table}_fts, rowid, {names}) VALUES ('delete', old.{key}, {old});"  # noqa: S608 - names of our own
+    add = f"INSERT INTO {table}_fts(rowid, {names}) VALUES (new.{key}, {new});"  # noqa: S608 - names of our own
+    erase = f"DELETE FROM {table} WHERE {key} = old.{words.text_id};"  # noqa: S608 - names of our own
     for name, event, on, action in (
         (f"{table}_added", "INSERT", table, add),
         (f"{table}_removed", "DELETE", table, remove),

@@ -3,9 +3,9 @@
 import re
 from datetime import UTC, datetime, timedelta
 from html import unescape
+from typing import Any
 
 import pytest
-from httpx2 import Response
 from sqlalchemy import text, update
 from starlette.testclient import TestClient
 
@@ -157,7 +157,7 @@ def test_a_view_is_kept_shared_and_forgotten(
 def test_views_over_http(client: TestClient, stored_story: Story) -> None:
     """Made, replaced, listed, deleted; a parameter that the list does not know is refused."""
 
-    def save(parameters: dict[str, str]) -> Response:
+    def save(parameters: dict[str, str]) -> Any:
         return client.post("/v1/views?reviewer=ann", json={"name": "mine", "parameters": parameters})
 
     assert save({"flag_reason": "x"}).status_code == 201
