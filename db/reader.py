@@ -75,7 +75,7 @@ def keyset_of(order: AuditOrder, found: Narrowed) -> Keyset:
     """The columns of an order. A few audits that are named by their ids are sorted; many are read in the order of its index."""
     major, falling = _ORDERS[order]
     name = None if order is AuditOrder.NEWEST else order.value
-    sorted_by = major if found.few is None else walked(major)
+    sorted_by = None if found.few is None else walked(major)
     return Keyset(major, Audit.id, falling=falling, name=name, sorted_by=sorted_by)
 
 
