@@ -18,7 +18,7 @@ import numpy.typing as npt
 from benchmarks.deep_bank.material import read_bank_queries, read_plan, read_rows
 from benchmarks.deep_bank.scores import all_scores
 from benchmarks.deep_bank.table import BOOTSTRAPS, Truth, bootstrap, truth_of
-from benchmarks.deep_bank.train import LOSSES, load_losses
+from benchmarks.deep_bank.train import load_losses
 from benchmarks.program import command, run
 from wherefrom.attribution.ranking_metrics import lds, spearman_rows
 from wherefrom.evaluation.estimates import middle, resampled_together
@@ -42,7 +42,7 @@ def measure(arguments: argparse.Namespace, _folder: Path) -> dict[str, Any]:
     """Spearman of long and of short lists with intervals, by method."""
     plan, rows = read_plan(), read_rows()
     queries = read_bank_queries(rows)
-    truth = truth_of(plan, load_losses(plan, LOSSES), "report", queries=len(queries))
+    truth = truth_of(plan, load_losses(plan), "report", queries=len(queries))
     scores = {
         name: one for name, one in all_scores(arguments.work, variants=False).items() if name in METHODS
     }
