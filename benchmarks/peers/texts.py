@@ -10,7 +10,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from benchmarks.peers.subject import Scored, Subject, text_of, timed
+from benchmarks.peers.subject import Material, Scored, text_of, timed
 from wherefrom.evaluation.cost import folder_bytes
 
 #: Longest text that the encoder was made for, in its own tokens (`sentence_bert_config.json`).
@@ -18,7 +18,7 @@ ENCODER_TOKENS = 256
 _BATCH = 32
 
 
-def bm25s_defaults(subject: Subject) -> dict[str, Scored]:
+def bm25s_defaults(subject: Material) -> dict[str, Scored]:
     """bm25s with its own tokeniser, stop words and variant, over prompt and completion."""
     index = bm25s.BM25()
 
@@ -48,7 +48,7 @@ def bm25s_defaults(subject: Subject) -> dict[str, Scored]:
     }
 
 
-def sentence_embedding(subject: Subject) -> dict[str, Scored]:
+def sentence_embedding(subject: Material) -> dict[str, Scored]:
     """Cosine of all-MiniLM-L6-v2's embeddings; the package carries the weights as safetensors, so nothing is downloaded.
 
     Loaded with transformers as the package's `modules.json` says: mean over the tokens, then unit norm. `sentence-transformers` is not needed.

@@ -181,6 +181,15 @@ class Training:
         twin.__dict__ |= {"_model": model, "_optimizer": optimizer}
         return twin
 
+    def moments(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Adam's first and second moment of each trained weight as they are now, by the name of its module; copies."""
+        named = [name for name, weight in self._model.named_parameters() if weight.requires_grad]
+        states = [self._optimizer.state[weight] for weight in _trained(self._model)]
+        return {
+            name.removesuffix(".weight"): (one["exp_avg"].clone(), one["exp_avg_sq"].clone())
+            for name, one in zip(named, states, strict=True)
+        }
+
     def trained(self) -> Any:
         """The model as it is now, frozen; the training cannot go on."""
         self._optimizer.zero_grad(set_to_none=True)

@@ -32,6 +32,7 @@ COMMANDS = (
     "overhead",
     "overload",
     "peers",
+    "peers.deep",
     "safety",
     "stress",
     "tiers",

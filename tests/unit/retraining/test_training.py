@@ -11,7 +11,14 @@ from wherefrom.attribution.models.model import load_model
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.errors import ConfigurationError, EmptyCorpus, UnusableModel
 from wherefrom.retraining.recipe import Lora, Recipe
-from wherefrom.retraining.training import batch_loss, batch_order, fine_tune, mean_losses, save_model
+from wherefrom.retraining.training import (
+    Training,
+    batch_loss,
+    batch_order,
+    fine_tune,
+    mean_losses,
+    save_model,
+)
 
 
 def _weights(model: torch.nn.Module) -> list[torch.Tensor]:
@@ -114,6 +121,22 @@ def test_one_step_follows_plain_adamw(rows: list[TokenRow]) -> None:
     optimizer.step()
     for found, expected in zip(_weights(trained), _weights(model), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=2e-5)
+
+
+def test_moments_are_those_of_the_adapters_own_gradients(rows: list[TokenRow]) -> None:
+    """After one step they are the gradient and its square, by the shares that are new; by module, of trained weights alone."""
+    lora = Lora(rank=2, alpha=4, target_modules=("q_proj",))
+    recipe = Recipe(batch_size=4, epochs=1, clip_norm=None, lora=lora)
+    training = Training(load_model(shared_micro_model()), rows[:4], recipe, seed=0)
+    model = training.copy().trained().requires_grad_(True)
+    batch_loss(model, rows[:4], torch.ones(4)).backward()
+    training.step(torch.ones(4))
+    found = training.moments()
+    assert len(found) == 2 * 3
+    for name, (mean, square) in found.items():
+        gradient = model.get_submodule(name).weight.grad
+        torch.testing.assert_close(mean, 0.1 * gradient, rtol=1e-4, atol=1e-7)
+        torch.testing.assert_close(square, 0.02 * gradient.square(), rtol=1e-3, atol=1e-9)
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(

@@ -36,7 +36,7 @@ def write_adapter_files(
     write_sketches(bundle / FEATURES, (shard.whitened(whitener) for shard in shards()), projection)
     _write_usual_shares(bundle, reader)
     if reader.with_context:
-        Adjoint.fit(_contexts(shards(), device)).save(bundle / ADJOINT)
+        Adjoint.fit(contexts(shards(), device)).save(bundle / ADJOINT)
 
 
 def _write_usual_shares(bundle: Path, reader: AdapterReader) -> None:
@@ -48,7 +48,7 @@ def _write_usual_shares(bundle: Path, reader: AdapterReader) -> None:
         usual.save(bundle / USUAL_SHARES)
 
 
-def _contexts(shards: Iterable[RawShard], device: torch.device) -> Iterable[tuple[Tensor, Tensor]]:
+def contexts(shards: Iterable[RawShard], device: torch.device) -> Iterable[tuple[Tensor, Tensor]]:
     """What error signals are predicted from, and these."""
     for shard in shards:
         if shard.context is not None:
