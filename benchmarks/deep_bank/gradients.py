@@ -36,7 +36,8 @@ class Positions:
     def gradients(self) -> Tensor:
         """G of every row, `[N, O * I]`."""
         pairs = zip(self.x.split(self.lengths), self.g.split(self.lengths), strict=True)
-        return torch.stack([(g.T @ x).flatten() for x, g in pairs])
+        found: Tensor = torch.stack([(g.T @ x).flatten() for x, g in pairs])
+        return found
 
     def mapped(self, of_x: Tensor, of_g: Tensor) -> "Positions":
         """Inputs and gradients times symmetric matrices."""

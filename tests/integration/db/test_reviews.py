@@ -41,8 +41,9 @@ def _standing_ids(audit_id: int):
     from sqlalchemy import select
 
     from db.models import Review
+    from db.standing import standing as standing_rule
 
-    return select(Review.id).where(Review.audit_id == audit_id, *reviews.standing())
+    return select(Review.id).where(Review.audit_id == audit_id, *standing_rule())
 
 
 def test_the_newest_verdict_of_each_person_stands(db: Database, bundle_id: int) -> None:

@@ -222,13 +222,13 @@ class AdapterReader(SignalReader):
         whole = self._as_backpropagated(layer)
         starts = caught is not None and torch.is_grad_enabled() and not output.requires_grad
         if starts and whole:
-            states.requires_grad_(requires_grad=True)
+            states.requires_grad = True
         missing = self._missing * layer.added(states, output)
         weakened: Tensor = output - missing.to(output.dtype)
         if caught is None:
             return weakened
         if starts and not whole:
-            weakened.requires_grad_(requires_grad=True)
+            weakened.requires_grad = True
         if starts:
             caught.start = states if whole else weakened
         if not self._in_prompt:
