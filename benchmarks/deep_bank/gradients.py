@@ -72,7 +72,8 @@ def inverse_root(tokens: Tensor) -> Tensor:
     moments = tokens.double().T @ tokens.double() / len(tokens)
     values, vectors = torch.linalg.eigh(moments)
     damped = values.clamp_min(0) + DAMPING * values.clamp_min(0).mean()
-    return ((vectors * damped.rsqrt()) @ vectors.T).float()
+    root: Tensor = (vectors * damped.rsqrt()) @ vectors.T
+    return root.float()
 
 
 def _layers(language: LanguageModel, rows: Sequence[TokenRow]) -> Iterator[Positions]:
