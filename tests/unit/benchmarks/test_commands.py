@@ -26,6 +26,7 @@ COMMANDS = (
     "deep_bank.proxies",
     "deep_bank.signs",
     "deep_bank.train",
+    "desk",
     "gpu",
     "measured",
     "output_groups",
