@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from db.models import (
     Audit,
     Citation,
+    FlaggedOutput,
     FlaggedText,
     Review,
     ReviewAssignment,
@@ -46,7 +47,7 @@ def judge(
 
     Raises:
         NotFound: there is no such audit or citation.
-        InvalidRequest: the quoted words do not stand in the text, or the audit has not ended.
+        InvalidRequest: the quoted words do not stand in the text, the audit has not ended, or a verdict on a hypothetical audit.
     """
     with db.writing() as session:
         audit = session.get(Audit, audit_id)
@@ -54,6 +55,10 @@ def judge(
             raise NotFound(f"audit {audit_id} does not exist")
         if audit.state.is_open:
             raise InvalidRequest(f"audit {audit_id} has not ended; there is nothing to judge yet")
+        if draft.verdict is not None and _is_supposed(session, audit):
+            raise InvalidRequest(
+                f"audit {audit_id} is of an answer that was never given, so a verdict on it counts for nothing; comment on it instead"
+            )
         example_id = None if draft.rank is None else _cited(session, audit_id, draft.rank)
         row = {
             "audit_id": audit_id,
@@ -69,6 +74,12 @@ def judge(
         if draft.rank is None and draft.verdict is not None:
             _finish_audit(session, audit_id, by.person.person_id, item_id=item_id, finished=True)
         return _history(session, Review.audit_id == audit_id)[review_id]
+
+
+def _is_supposed(session: Session, audit: Audit) -> bool:
+    """Whether somebody only supposed the output (`hypotheticals`)."""
+    found = select(FlaggedOutput.hypothetical_of).where(FlaggedOutput.id == audit.flagged_output_id)
+    return session.scalar(found) is not None
 
 
 def judge_blind(

@@ -3,7 +3,18 @@
 import pytest
 from sqlalchemy import delete, text
 
-from db import blame, culprits, groups, hypotheticals, listings, reader, review_queues, support
+from db import (
+    blame,
+    culprits,
+    groups,
+    hypotheticals,
+    listings,
+    people,
+    reader,
+    review_queues,
+    reviews,
+    support,
+)
 from db.audit_queue import AuditQueue, Finished
 from db.groups import AskedGroup
 from db.models import FlaggedText
@@ -24,7 +35,10 @@ from wherefrom.records import (
     AuditState,
     HypotheticalRequest,
     QueueDraft,
+    ReviewDraft,
     Span,
+    Verdict,
+    Via,
     compare,
 )
 
@@ -140,3 +154,14 @@ def test_what_cannot_be_supposed(db: Database, bundle_id: int) -> None:
         hypotheticals.suppose(db, 99, OTHER, producer="local")
     with pytest.raises(NotFound):
         hypotheticals.hypotheticals_of(db, 99)
+
+
+def test_it_takes_comments_and_no_verdicts(db: Database, bundle_id: int) -> None:
+    """Verdicts count what was said; nobody said this."""
+    answered(db, bundle_id, record(1))
+    number = supposed(db, bundle_id)
+    ann = reviews.Reviewer(people.choose_local(db, "ann").ref, Via.LOCAL)
+    with pytest.raises(InvalidRequest, match="never given"):
+        reviews.judge(db, number, ReviewDraft(verdict=Verdict.CONFIRMED), by=ann)
+    assert reviews.judge(db, number, ReviewDraft(comment="Why not?"), by=ann).comment == "Why not?"
+    assert reviews.judge(db, 1, ReviewDraft(verdict=Verdict.CONFIRMED), by=ann).verdict is Verdict.CONFIRMED
