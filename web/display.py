@@ -35,6 +35,8 @@ _CONTROL_NAMES = {
 }
 
 
+#: Longest text that a form is filled with.
+EDITED_CHARACTERS = 8_000
 #: Hidden characters of one text that are named; a text of nothing else would grow sixtyfold. Further ones are shown as this sign.
 NAMED_CHARACTERS = 500
 _UNNAMED = Markup("\N{REPLACEMENT CHARACTER}")
@@ -64,6 +66,12 @@ def visible(text: str) -> Markup:
             pieces += [escape(text[start : found.start()]), badge]
             start = found.end()
     return Markup("").join([*pieces, escape(text[start:])])
+
+
+def editable(text: str | None) -> str:
+    """The text where a form may hold it; empty where it is too long, or has hidden characters, which a form would obey."""
+    shown = text if text and len(text) <= EDITED_CHARACTERS else ""
+    return "" if any(map(is_hidden, set(shown))) else shown
 
 
 def plain_line(text: str) -> str:
@@ -148,6 +156,7 @@ def age_s(moment: datetime) -> float:
 #: Filters of the templates by name.
 FILTERS: dict[str, Callable[..., object]] = {
     "visible": visible,
+    "editable": editable,
     "plain_line": plain_line,
     "source_colour": source_colour,
     "duration": duration,

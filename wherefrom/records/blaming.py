@@ -1,10 +1,11 @@
 """The reverse question: training examples and sources, and the flagged outputs that name them."""
 
 from datetime import datetime
+from typing import Annotated
 
 from pydantic import Field
 
-from wherefrom.records.bounds import Items
+from wherefrom.records.bounds import MAX_ITEMS, Items
 from wherefrom.records.flagged import Frozen
 
 #: Newest audits of a selection over which culprits are ranked.
@@ -77,7 +78,7 @@ class SourceDetail(Frozen):
     blame: SourceBlame
     over_time: Items[BlamePeriod]
     worst: Culprits
-    verdicts: dict[str, int] = Field(
+    verdicts: Annotated[dict[str, int], Field(max_length=MAX_ITEMS)] = Field(
         description="Verdicts on citations of it that stand, by verdict; a person's verdict on a citation counts once."
     )
 

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
@@ -150,9 +150,7 @@ class FixEntry(Frozen):
     #: The first of them, where they were named one by one.
     training_example_ids: Items[int]
     source: str | None
-    culprits: dict[str, Any] | None = Field(
-        description="The filter whose culprits they are, as it was written."
-    )
+    culprits: Details | None = Field(description="The filter whose culprits they are, as it was written.")
     by: str
     proven: bool
     at: datetime

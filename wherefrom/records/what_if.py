@@ -4,11 +4,11 @@ A prediction, never a measurement: it adds what each row does by itself. Rows th
 """
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
-from wherefrom.records.bounds import MAX_GROUP, Items
+from wherefrom.records.bounds import MAX_GROUP, Details, Items
 from wherefrom.records.flagged import FlaggedRecord, Frozen
 from wherefrom.records.leases import Lease
 from wherefrom.records.measurements import MeasurementState
@@ -79,7 +79,7 @@ class WhatIfRecord(Frozen):
     basis: str | None = Field(
         description="The fitted scale behind the nats; null where there is none, and then there are none."
     )
-    filter: dict[str, Any]
+    filter: Details
     requested_by: str
     created_at: datetime
     finished_at: datetime | None

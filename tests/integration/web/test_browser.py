@@ -73,7 +73,7 @@ def test_keys(server, page, complaints):
     """Search, rows and opening one without a mouse."""
     page.goto(server)
     page.keyboard.press("/")
-    expect(page.get_by_label("Text")).to_be_focused()
+    expect(page.get_by_role("searchbox", name="Text")).to_be_focused()
     page.keyboard.press("Escape")
     page.keyboard.press("j")
     page.keyboard.press("j")

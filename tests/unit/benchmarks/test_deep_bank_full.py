@@ -1,6 +1,8 @@
 """The bank of full fine-tunes: its part of the rows, and kernels of whole gradients against plain autograd."""
 
+import copy
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -35,7 +37,8 @@ def test_raw_kernel_is_that_of_autograd() -> None:
     """Inner products of the weight gradients, summed over all layers, with their norms."""
     language = micro_language()
     raw, _ = gradient_kernels(language, EXAMPLES, QUERIES)
-    language.model.requires_grad_(requires_grad=True)
+    own_copy = copy.deepcopy(language.model).requires_grad_(requires_grad=True)  # tests share the model
+    language = replace(language, model=own_copy)
     asked, own = autograd_rows(language, QUERIES), autograd_rows(language, EXAMPLES)
     expected = sum(
         torch.stack([one.flatten() for one in asked[name]])
