@@ -12,11 +12,12 @@ from itertools import pairwise
 from sqlalchemy import Subquery, case, func, select
 from sqlalchemy.orm import Session
 
-from db.culprits import ANSWERED, culprits, excerpts
+from db.culprits import culprits, excerpts
 from db.models import Audit, Bundle, Citation, Corpus, FlaggedOutput, Review, TrainingExample
 from db.pages import Keyset
 from db.reader import of_what_was_said
 from db.search import Part, hits
+from db.selection import ANSWERED
 from db.session import Database
 from db.standing import standing
 from wherefrom.errors import NotFound

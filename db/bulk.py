@@ -12,11 +12,11 @@ from sqlalchemy.orm import Session
 from db import waiting
 from db.chunks import unindexed
 from db.clock import db_now
-from db.listings import support_limit
+from db.listings import look_up
 from db.models import Audit, FlaggedText, Review
 from db.reader import select_audits
 from db.reviews import Reviewer, judge
-from db.selection import narrow
+from db.selection import ANSWERED
 from db.session import Database
 from db.standing import standing
 from wherefrom.records import AuditFilter, AuditState, BulkPreview, BulkResult, ReviewDraft, Verdict
@@ -37,9 +37,8 @@ def preview(db: Database, filters: AuditFilter, *, person_id: int | None = None)
         filters: The filter.
         person_id: Who would judge; what they judged already is left alone.
     """
-    limit = support_limit(db, filters)
+    wanted = look_up(db, filters)
     with db.reading() as session:
-        wanted = narrow(session, filters, limit=limit).conditions
         answered = _count(session, [*wanted, *_ANSWERED])
         requeued = _count(session, [*wanted, *_REQUEUABLE])
         judged = _count(session, [*wanted, *_unjudged(person_id)])
@@ -71,7 +70,7 @@ _REQUEUABLE = (
     Audit.bundle_id.is_not(None),
     FlaggedText.flagged_output_id.is_not(None),
 )
-_ANSWERED = (Audit.state.in_([state for state in AuditState if state.is_answered]),)
+_ANSWERED = (Audit.state.in_(ANSWERED),)
 
 
 def _unjudged(person_id: int | None) -> tuple[Any, ...]:
@@ -91,9 +90,8 @@ def _count(session: Session, wanted: list[Any]) -> int:
 
 
 def _ids(db: Database, filters: AuditFilter, further: tuple[Any, ...], *, most: int) -> list[int]:
-    limit = support_limit(db, filters)
+    wanted = look_up(db, filters)
     with db.reading() as session:
-        wanted = narrow(session, filters, limit=limit).conditions
         query = select_audits(Audit.id).where(*wanted, *further).order_by(unindexed(Audit.id)).limit(most)
         return list(session.scalars(query))
 

@@ -10,21 +10,18 @@ from typing import Any
 from sqlalchemy import ColumnElement, Float, RowMapping, Subquery, case, cast, func, select
 from sqlalchemy.orm import Session
 
-from db.listings import support_limit
+from db.listings import Conditions, look_up
 from db.models import Audit, Citation, FlaggedOutput, Review, TrainingExample
 from db.reader import select_audits
-from db.selection import narrow
+from db.selection import ANSWERED
 from db.session import Database
 from db.standing import standing
 from db.statements import AnySelect
-from wherefrom.records import AuditFilter, AuditState, Culprit, Culprits, Verdict
+from wherefrom.records import AuditFilter, Culprit, Culprits, Verdict
 from wherefrom.records.blaming import CULPRIT_AUDITS
 
 #: Characters of a training text in a list.
 EXCERPT_CHARS = 400
-ANSWERED = tuple(state for state in AuditState if state.is_answered)
-#: What must hold of an audit.
-Conditions = Sequence[ColumnElement[bool]]
 #: A citation's weight in a ranking over audits.
 STRENGTH = func.sum(1.0 / cast(Citation.rank, Float))
 
@@ -60,13 +57,6 @@ def culprits(
         audits=min(looked_at, newest),
         more=looked_at > newest,
     )
-
-
-def look_up(db: Database, filters: AuditFilter) -> Conditions:
-    """What must hold of an audit of the selection, after rare filters were looked up."""
-    limit = support_limit(db, filters)
-    with db.reading() as session:
-        return narrow(session, filters, limit=limit).conditions
 
 
 def culprit_ids(wanted: Conditions, *, most: int, least_outputs: int) -> AnySelect:

@@ -9,9 +9,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, delete, func, literal, select, update
 from sqlalchemy.orm import Session
 
-from db.culprits import Conditions, culprit_ids, look_up
+from db.culprits import culprit_ids
 from db.examples import CHUNK, storable_name
 from db.fix_lists import add_entry, lock_open
+from db.listings import Conditions, look_up
 from db.models import Citation, Corpus, FixList, FixListEntry, FixListRow, Person, TrainingExample
 from db.reviews import Reviewer
 from db.session import Database

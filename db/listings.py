@@ -6,6 +6,7 @@ everything that changes a listing leaves an event, but for a claim and an erased
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -37,6 +38,10 @@ PATIENCE_S = 30.0
 FORGOTTEN_AFTER = timedelta(days=7)
 #: Longest time of one round of the sweeper, seconds; one listing is always worked out.
 ROUND_S = 2.0
+
+
+#: What must hold of an audit.
+Conditions = Sequence[ColumnElement[bool]]
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,13 @@ def support_limit(db: Database, filters: AuditFilter, level: float | None = None
         return None
     found = facts(db, without_support(filters), level=level or DEFAULT_FDR)
     return None if found is None or found.support is None else found.support.limit
+
+
+def look_up(db: Database, filters: AuditFilter) -> Conditions:
+    """What must hold of an audit that a filter finds, after rare parts of it were looked up."""
+    limit = support_limit(db, filters)
+    with db.reading() as session:
+        return narrow(session, filters, limit=limit).conditions
 
 
 def refresh(db: Database) -> int:

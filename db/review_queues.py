@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, aliased
 from db.blind import draw
 from db.clock import db_now
 from db.counts import count_at_most
-from db.listings import support_limit
+from db.listings import look_up
 from db.models import (
     Audit,
     FlaggedOutput,
@@ -30,7 +30,7 @@ from db.models import (
 from db.producers import checked_name
 from db.reader import select_audits
 from db.review_work import assign
-from db.selection import narrow
+from db.selection import ANSWERED
 from db.session import Database
 from db.statements import AnySelect, insert_new
 from db.trail import Event, TrailKind, record_events
@@ -38,7 +38,6 @@ from wherefrom.errors import ConfigurationError, InvalidRequest, NotFound
 from wherefrom.records import (
     Added,
     AuditFilter,
-    AuditState,
     ItemState,
     QueueDraft,
     QueueOrder,
@@ -53,7 +52,6 @@ CHUNK = 500
 #: Audits that ended this long before the last look are looked at again: their transaction may have committed after it, seconds.
 OVERLAP_S = 900.0
 #: Others have no citations to judge.
-ANSWERED = tuple(state for state in AuditState if state.is_answered)
 
 
 @dataclass(frozen=True)
@@ -177,7 +175,7 @@ def fill(db: Database, queue_id: int) -> int:
     if queue is None or queue.rule is None:
         return 0
     since = [] if last is None else [Audit.finished_at >= last - timedelta(seconds=OVERLAP_S)]
-    added = _enter(db, queue, [*_looked_up(db, queue.rule), *since], by="rule")
+    added = _enter(db, queue, [*look_up(db, queue.rule), *since], by="rule")
     with db.writing() as session:
         session.execute(update(ReviewQueue).where(ReviewQueue.id == queue_id).values(filled_at=began))
     return len(added)
@@ -193,7 +191,7 @@ def fill_all(db: Database) -> int:
 
 def preview(db: Database, filters: AuditFilter, *, most: int) -> int:
     """How many answered audits match a filter; `most` where there are as many or more."""
-    wanted = _looked_up(db, filters)
+    wanted = look_up(db, filters)
     rows = select_audits(literal(1).label("one")).where(*wanted, Audit.state.in_(ANSWERED)).limit(most)
     with db.reading() as session:
         return session.scalar(select(func.count()).select_from(rows.subquery())) or 0
@@ -220,17 +218,10 @@ def put_in(
     if queue is None:
         raise InvalidRequest("this queue is closed; nothing more enters")
     matched = preview(db, filters, most=2**31)
-    entered = _enter(db, queue, _looked_up(db, filters), by=by)
+    entered = _enter(db, queue, look_up(db, filters), by=by)
     if assign_to is not None and entered:
         assign(db, entered, assign_to, by=by)
     return Added(matched=matched, added=len(entered), assigned=len(entered) if assign_to is not None else 0)
-
-
-def _looked_up(db: Database, filters: AuditFilter) -> Sequence[Any]:
-    """What must hold of an audit, after the filters were looked up once for all chunks."""
-    limit = support_limit(db, filters)
-    with db.reading() as session:
-        return narrow(session, filters, limit=limit).conditions
 
 
 def _open_queue(session: Session, queue_id: int) -> _Open | None:

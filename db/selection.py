@@ -45,7 +45,7 @@ FEW = 2_000
 
 #: Citations that say why an audit was flagged; opponents do not count.
 _PROPONENT = Citation.rank > 0
-_ANSWERED = tuple(state for state in AuditState if state.is_answered)
+ANSWERED = tuple(state for state in AuditState if state.is_answered)
 
 
 @dataclass(frozen=True)
@@ -266,7 +266,7 @@ def _supported(value: Supported, limit: float | None) -> ColumnElement[bool]:
     if value is Supported.WEAK:
         return Audit.weak.is_(True)
     if value is Supported.UNCALIBRATED:
-        return Audit.conformal_p.is_(None) & Audit.state.in_(_ANSWERED) & FlaggedOutput.members.is_(None)
+        return Audit.conformal_p.is_(None) & Audit.state.in_(ANSWERED) & FlaggedOutput.members.is_(None)
     if value is Supported.UNSUPPORTED:
         return Audit.conformal_p.is_not(None) if limit is None else Audit.conformal_p > limit
     return false() if limit is None else Audit.conformal_p <= limit

@@ -1,4 +1,4 @@
-"""Queues of measurements: claimed one at a time, so a claim is an attempt; one that cannot be answered is dead."""
+"""Queues of measurements and what-ifs: claimed one at a time, so a claim is an attempt; one that cannot be answered is dead."""
 
 from collections.abc import Mapping
 from typing import ClassVar, Generic, TypeVar
@@ -7,13 +7,13 @@ from sqlalchemy.orm import Session
 
 from db.queue import LeasedQueue
 from db.trail import TrailKind
-from wherefrom.records import ClaimedGroup, ClaimedMeasurement, MeasurementState
+from wherefrom.records import ClaimedGroup, ClaimedMeasurement, ClaimedWhatIf, MeasurementState
 
-Claimed = TypeVar("Claimed", ClaimedMeasurement, ClaimedGroup)
+Claimed = TypeVar("Claimed", ClaimedMeasurement, ClaimedGroup, ClaimedWhatIf)
 
 
 class SingleClaims(LeasedQueue[MeasurementState], Generic[Claimed]):
-    """What the queues of measurements, of citations and of groups, do alike; a subclass says what a worker is given."""
+    """What the queues of measurements, of citations and of groups, and of what-ifs do alike; a subclass says what a worker is given."""
 
     pending = MeasurementState.PENDING
     dead = MeasurementState.DEAD
@@ -23,7 +23,7 @@ class SingleClaims(LeasedQueue[MeasurementState], Generic[Claimed]):
     def claim(
         self, bundle_id: int, *, owner: str, lease_s: float, max_attempts: int | None = None
     ) -> Claimed | None:
-        """Take the oldest measurement of a bundle that is due, or whose lease ran out; None when there is none.
+        """Take the oldest piece of work of a bundle that is due, or whose lease ran out; None when there is none.
 
         Args:
             bundle_id: The bundle.
@@ -37,6 +37,6 @@ class SingleClaims(LeasedQueue[MeasurementState], Generic[Claimed]):
             )
             return self._claimed(session, taken[0], owner) if taken else None
 
-    def _claimed(self, session: Session, measurement_id: int, owner: str) -> Claimed:
-        """What a worker is given of a measurement that was just taken."""
+    def _claimed(self, session: Session, number: int, owner: str) -> Claimed:
+        """What a worker is given of what was just taken."""
         raise NotImplementedError

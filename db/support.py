@@ -6,9 +6,9 @@ from sqlalchemy import func
 
 from db.models import Audit, FlaggedOutput
 from db.reader import select_audits
-from db.selection import narrow, without_support
+from db.selection import ANSWERED, narrow, without_support
 from db.session import Database
-from wherefrom.records import AuditFilter, AuditState, AuditSummary, Support
+from wherefrom.records import AuditFilter, AuditSummary, Support
 from wherefrom.statistics import passing_limit
 
 
@@ -42,7 +42,7 @@ _COUNTS = (
     func.count(Audit.conformal_p).label("judged"),
     func.count()
     .filter(
-        Audit.state.in_([state for state in AuditState if state.is_answered]),
+        Audit.state.in_(ANSWERED),
         FlaggedOutput.members.is_(None),  # no calibration judges a group
     )
     .label("answered"),

@@ -12,7 +12,8 @@ from sqlalchemy.orm import Session
 from db.claimed import read_claimed
 from db.leases import NOT_HELD, held, token
 from db.models import Bundle, WhatIf, WhatIfOutputRow
-from db.queue import LeasedQueue, ending_of, ending_values
+from db.queue import ending_of, ending_values
+from db.single_claims import SingleClaims
 from db.trail import TrailKind, record_events
 from wherefrom.errors import OUTPUT_ERASED
 from wherefrom.records import ClaimedWhatIf, ListScore, MeasurementState
@@ -21,24 +22,13 @@ from wherefrom.records import ClaimedWhatIf, ListScore, MeasurementState
 AT_ONCE = 16
 
 
-class WhatIfQueue(LeasedQueue[MeasurementState]):
+class WhatIfQueue(SingleClaims[ClaimedWhatIf]):
     """What-ifs, oldest first."""
 
     row = WhatIf
     subject = "what_if"
     order = (WhatIf.id,)
-    pending = MeasurementState.PENDING
-    dead = MeasurementState.DEAD
-    refused = MeasurementState.DEAD
     ended: ClassVar[Mapping[str, TrailKind]] = {MeasurementState.DEAD: TrailKind.WHAT_IF_DEAD}
-
-    def claim(self, bundle_id: int, *, owner: str, lease_s: float, max_attempts: int) -> ClaimedWhatIf | None:
-        """Take the next outputs of the oldest what-if of a bundle that is due; None when there is none."""
-        with self._database.writing() as session:
-            taken = self._take(
-                session, bundle_id, owner=owner, limit=1, lease_s=lease_s, max_attempts=max_attempts
-            )
-            return self._claimed(session, taken[0], owner) if taken else None
 
     def store(
         self, claimed: ClaimedWhatIf, scores: Sequence[ListScore], refused: Mapping[int, str]

@@ -9,8 +9,9 @@ from typing import Any
 from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
-from db.culprits import Conditions, look_up, selected
+from db.culprits import selected
 from db.fix_lists import get_list
+from db.listings import Conditions, look_up
 from db.models import (
     Audit,
     Bundle,

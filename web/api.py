@@ -47,7 +47,7 @@ CHANNEL = "http"
 #: Largest id that both databases hold.
 MAX_ID = 2**63 - 1
 
-_REFUSALS = documented(
+READ_REFUSALS = documented(
     HTTPStatus.UNAUTHORIZED,
     HTTPStatus.FORBIDDEN,
     HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -64,7 +64,9 @@ Rank = Annotated[
 ]
 
 ingest = APIRouter(prefix="/v1", tags=["flag"])
-read = APIRouter(prefix="/v1", tags=["read"], dependencies=[Depends(needs(Scope.READ))], responses=_REFUSALS)
+read = APIRouter(
+    prefix="/v1", tags=["read"], dependencies=[Depends(needs(Scope.READ))], responses=READ_REFUSALS
+)
 
 measure = APIRouter(prefix="/v1", tags=["measure"])
 
@@ -102,7 +104,7 @@ class Bundles(BaseModel):
             "description": "Stored.",
             "content": {"application/json": {"examples": FLAGGED_RESPONSE_EXAMPLES}},
         },
-        **_REFUSALS,
+        **READ_REFUSALS,
         **documented(
             HTTPStatus.BAD_REQUEST,
             HTTPStatus.CONFLICT,
@@ -207,7 +209,7 @@ def audit(services: Shared, audit_id: Id) -> AuditDetail:
 @measure.post(
     "/audits/{audit_id}/citations/{rank}/measure",
     status_code=HTTPStatus.ACCEPTED,
-    responses={**_REFUSALS, **_MISSING},
+    responses={**READ_REFUSALS, **_MISSING},
 )
 def measure_citation(
     services: Shared,
@@ -232,7 +234,7 @@ def measure_citation(
 @measure.post(
     "/audits/{audit_id}/measure",
     status_code=HTTPStatus.ACCEPTED,
-    responses={**_REFUSALS, **_MISSING, **documented(HTTPStatus.BAD_REQUEST)},
+    responses={**READ_REFUSALS, **_MISSING, **documented(HTTPStatus.BAD_REQUEST)},
 )
 def measure_group(
     services: Shared,

@@ -59,6 +59,32 @@ _TAGS = [
 ]
 
 
+_ROUTERS = (
+    health.router,
+    api.ingest,
+    groups.router,
+    blame_api.router,
+    api.read,
+    api.measure,
+    review_api.router,
+    fix_api.router,
+    list_api.router,
+    audit_list.router,
+    pages.router,
+    audit_pages.router,
+    source_pages.router,
+    hypotheticals.api,
+    hypotheticals.pages,
+    review_pages.router,
+    verdict_pages.router,
+    fix_pages.router,
+    what_if_pages.router,
+    sign_in.router,
+)
+#: Bodies that the OpenAPI document describes.
+_BODIES = (*review_api.BODIES, *fix_api.BODIES, *hypotheticals.BODIES, *list_api.BODIES)
+
+
 class _KeptFiles(StaticFiles):
     """Static files that browsers keep: links to them carry their hash, so they never change under one address."""
 
@@ -104,31 +130,8 @@ def create_app(
         key_uses=UseNotes(on_failure=lambda: metrics.count("api_key_uses_unnoted_total")),
     )
     install_error_handlers(app)
-    install_openapi(
-        app, bodies=(*review_api.BODIES, *fix_api.BODIES, *hypotheticals.BODIES, *list_api.BODIES)
-    )
-    for router in (
-        health.router,
-        api.ingest,
-        groups.router,
-        blame_api.router,
-        api.read,
-        api.measure,
-        review_api.router,
-        fix_api.router,
-        list_api.router,
-        audit_list.router,
-        pages.router,
-        audit_pages.router,
-        source_pages.router,
-        hypotheticals.api,
-        hypotheticals.pages,
-        review_pages.router,
-        verdict_pages.router,
-        fix_pages.router,
-        what_if_pages.router,
-        sign_in.router,
-    ):
+    install_openapi(app, bodies=_BODIES)
+    for router in _ROUTERS:
         app.include_router(router)
     app.mount("/static", _KeptFiles(directory=STATIC_DIR), name="static")
     # The last one added runs first: who does not fit is refused at once, the others are counted, then refused or let in.

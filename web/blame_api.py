@@ -8,7 +8,7 @@ from pydantic import Field
 
 from db import blame, culprits
 from db.keys import Scope
-from web.api import Shared
+from web.api import READ_REFUSALS, Shared
 from web.errors import documented
 from web.filters import FilterQuery, PageQuery
 from web.security import needs
@@ -16,16 +16,8 @@ from wherefrom.errors import NotFound
 from wherefrom.records import MAX_CULPRITS, Culprits, FoundExample, Page, SourceDetail
 from wherefrom.records.bounds import MAX_SOURCE
 
-_REFUSALS = documented(
-    HTTPStatus.UNAUTHORIZED,
-    HTTPStatus.FORBIDDEN,
-    HTTPStatus.UNPROCESSABLE_ENTITY,
-    HTTPStatus.TOO_MANY_REQUESTS,
-    HTTPStatus.SERVICE_UNAVAILABLE,
-)
-
 router = APIRouter(
-    prefix="/v1", tags=["read"], responses=_REFUSALS, dependencies=[Depends(needs(Scope.READ))]
+    prefix="/v1", tags=["read"], responses=READ_REFUSALS, dependencies=[Depends(needs(Scope.READ))]
 )
 
 #: Longest text that is looked for.

@@ -1,9 +1,10 @@
 """Whole lists as files: JSONL and CSV, streamed page by page, so that a million audits need no memory."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 
 from fastapi.responses import StreamingResponse
+from pydantic import BaseModel
 
 from db import reader, support
 from web.caller import Caller
@@ -18,8 +19,7 @@ _COLUMNS = tuple(AuditSummary.model_fields)
 
 def jsonl(services: Services, query: AuditQuery, caller: Caller) -> StreamingResponse:
     """One JSON object per line."""
-    lines = (audit.model_dump_json() + "\n" for audit in _all_audits(services, query, caller))
-    return _file(lines, name="audits.jsonl", media_type="application/x-ndjson")
+    return json_lines(_all_audits(services, query, caller), name="audits.jsonl")
 
 
 def csv(services: Services, query: AuditQuery, caller: Caller) -> StreamingResponse:
@@ -28,8 +28,14 @@ def csv(services: Services, query: AuditQuery, caller: Caller) -> StreamingRespo
     return _file(chain([csv_line(_COLUMNS)], lines), name="audits.csv", media_type="text/csv; charset=utf-8")
 
 
-def _file(lines: Iterator[str], *, name: str, media_type: str) -> StreamingResponse:
-    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+def json_lines(records: Iterable[BaseModel], *, name: str | None = None) -> StreamingResponse:
+    """Records as one JSON object per line, read while they are sent; with a name, a file to keep."""
+    lines = (record.model_dump_json() + "\n" for record in records)
+    return _file(lines, name=name, media_type="application/x-ndjson")
+
+
+def _file(lines: Iterator[str], *, name: str | None, media_type: str) -> StreamingResponse:
+    headers = {} if name is None else {"Content-Disposition": f'attachment; filename="{name}"'}
     return StreamingResponse(lines, media_type=media_type, headers=headers)
 
 

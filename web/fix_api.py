@@ -1,6 +1,5 @@
 """The API of fix lists under `/v1`: lists, their rows and history, and the rows as a file for whoever retrains."""
 
-from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Annotated
 
@@ -12,10 +11,11 @@ from db import fix_lists, fix_rows, people, what_ifs
 from db.keys import Scope
 from web.api import Id, Shared
 from web.caller import Caller
-from web.errors import documented
+from web.errors import DESK_REFUSALS
+from web.export import json_lines
 from web.filters import FilterQuery
 from web.json_body import body_of, documented_body
-from web.review_api import Name, judge_of
+from web.review_api import Name, Who, judge_of
 from web.review_forms import needs_all
 from web.security import needs
 from wherefrom.records import (
@@ -32,21 +32,9 @@ from wherefrom.records import (
     WhatIfRecord,
 )
 
-_REFUSALS = documented(
-    HTTPStatus.BAD_REQUEST,
-    HTTPStatus.UNAUTHORIZED,
-    HTTPStatus.FORBIDDEN,
-    HTTPStatus.NOT_FOUND,
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    HTTPStatus.UNPROCESSABLE_ENTITY,
-    HTTPStatus.TOO_MANY_REQUESTS,
-    HTTPStatus.SERVICE_UNAVAILABLE,
+router = APIRouter(
+    prefix="/v1", tags=["fix"], responses=DESK_REFUSALS, dependencies=[Depends(needs(Scope.READ))]
 )
-
-router = APIRouter(prefix="/v1", tags=["fix"], responses=_REFUSALS, dependencies=[Depends(needs(Scope.READ))])
-
-Who = Annotated[Caller, Depends(needs(Scope.REVIEW))]
 
 
 class FixRequest(FixChange):
@@ -222,13 +210,8 @@ def rows_jsonl(
     found = fix_lists.get_list(services.database, list_id)
     number = found.rows if action is None else getattr(found, action.value)
     fix_lists.note_export(services.database, list_id, by=caller.name, rows=number, what="rows")
-
-    def lines() -> Iterator[str]:
-        for one in fix_rows.all_rows(services.database, list_id, action=action):
-            yield one.model_dump_json() + "\n"
-
-    headers = {"Content-Disposition": f'attachment; filename="fix-list-{list_id}.jsonl"'}
-    return StreamingResponse(lines(), media_type="application/x-ndjson", headers=headers)
+    rows = fix_rows.all_rows(services.database, list_id, action=action)
+    return json_lines(rows, name=f"fix-list-{list_id}.jsonl")
 
 
 @router.post(

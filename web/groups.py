@@ -13,7 +13,7 @@ from db.keys import Scope
 from web import body
 from web.api import CHANNEL, notify_of
 from web.caller import Caller
-from web.errors import InvalidRecords, documented
+from web.errors import DESK_REFUSALS, InvalidRecords, documented
 from web.openapi import GROUP_REQUEST
 from web.security import needs
 from web.services import Services, services_of
@@ -31,18 +31,7 @@ router = APIRouter(prefix="/v1", tags=["flag"], dependencies=[Depends(needs(Scop
     "/groups",
     status_code=HTTPStatus.ACCEPTED,
     openapi_extra=GROUP_REQUEST,
-    responses=documented(
-        HTTPStatus.BAD_REQUEST,
-        HTTPStatus.UNAUTHORIZED,
-        HTTPStatus.FORBIDDEN,
-        HTTPStatus.NOT_FOUND,
-        HTTPStatus.CONFLICT,
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-        HTTPStatus.UNPROCESSABLE_ENTITY,
-        HTTPStatus.TOO_MANY_REQUESTS,
-        HTTPStatus.SERVICE_UNAVAILABLE,
-    ),
+    responses=DESK_REFUSALS | documented(HTTPStatus.CONFLICT),
 )
 async def group(
     request: Request,

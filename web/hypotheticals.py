@@ -8,7 +8,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
 from db import hypotheticals, reader
@@ -16,10 +16,10 @@ from db.keys import Scope
 from web import body
 from web.api import Id, Shared, notify_of
 from web.caller import Caller
-from web.errors import InvalidRecords, documented
+from web.errors import DESK_REFUSALS
 from web.evidence import mark_ranges, plain_segments, turn_views
 from web.forms import LONG_FORM_BYTES, Form, form_of
-from web.json_body import documented_body
+from web.json_body import documented_body, parsed
 from web.render import render
 from web.security import needs
 from web.services import Services
@@ -33,7 +33,6 @@ from wherefrom.records import (
     IntakeResult,
     compare,
 )
-from wherefrom.records.explain import explain_details
 
 api = APIRouter(prefix="/v1", tags=["measure"])
 pages = APIRouter(include_in_schema=False, dependencies=[Depends(needs(Scope.READ))])
@@ -41,17 +40,6 @@ pages = APIRouter(include_in_schema=False, dependencies=[Depends(needs(Scope.REA
 #: Bodies that the OpenAPI document describes.
 BODIES: tuple[type[BaseModel], ...] = (HypotheticalRequest,)
 _WORD = re.compile(r"\s+|\w+|[^\w\s]")
-_REFUSALS = documented(
-    HTTPStatus.BAD_REQUEST,
-    HTTPStatus.UNAUTHORIZED,
-    HTTPStatus.FORBIDDEN,
-    HTTPStatus.NOT_FOUND,
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    HTTPStatus.UNPROCESSABLE_ENTITY,
-    HTTPStatus.TOO_MANY_REQUESTS,
-    HTTPStatus.SERVICE_UNAVAILABLE,
-)
 
 
 class Hypotheticals(BaseModel):
@@ -64,7 +52,7 @@ class Hypotheticals(BaseModel):
     "/audits/{audit_id}/hypotheticals",
     status_code=HTTPStatus.ACCEPTED,
     openapi_extra=documented_body(HypotheticalRequest),
-    responses=_REFUSALS,
+    responses=DESK_REFUSALS,
 )
 async def suppose(
     request: Request,
@@ -81,12 +69,7 @@ async def suppose(
     raw = await body.read_body(request, limit_bytes=services.settings.body_limit_bytes)
 
     def take() -> IntakeResult:
-        try:
-            asked = HypotheticalRequest.model_validate(body.parse_json(raw))
-        except ValidationError as error:
-            problems = explain_details(error.errors())
-            raise InvalidRecords("; ".join(one.text() for one in problems), problems) from error
-        return _suppose(services, audit_id, asked, caller=caller)
+        return _suppose(services, audit_id, parsed(HypotheticalRequest, raw), caller=caller)
 
     async with services.lanes.store.slot():
         return await run_in_threadpool(take)
@@ -96,7 +79,7 @@ async def suppose(
     "/audits/{audit_id}/hypotheticals",
     tags=["read"],
     dependencies=[Depends(needs(Scope.READ))],
-    responses=_REFUSALS,
+    responses=DESK_REFUSALS,
 )
 def listed(services: Shared, audit_id: Id) -> Hypotheticals:
     """What was supposed in place of an audit's output, newest first."""
@@ -107,7 +90,7 @@ def listed(services: Shared, audit_id: Id) -> Hypotheticals:
     "/audits/{audit_id}/comparison/{other_audit_id}",
     tags=["read"],
     dependencies=[Depends(needs(Scope.READ))],
-    responses=_REFUSALS,
+    responses=DESK_REFUSALS,
 )
 def comparison(services: Shared, audit_id: Id, other_audit_id: Id) -> Comparison:
     """The citations of two audits side by side: which stayed, which are gone, which came."""

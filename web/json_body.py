@@ -23,14 +23,23 @@ def body_of(shape: type[Shape]) -> Callable[..., Awaitable[Shape]]:
 
     async def read(request: Request) -> Shape:
         check_content_type(request.headers.get("content-type"))
-        value = parse_json(await read_body(request, limit_bytes=BODY_BYTES))
-        try:
-            return shape.model_validate(value)
-        except ValidationError as error:
-            problems = explain_details(error.errors())
-            raise InvalidRecords("; ".join(one.text() for one in problems), problems) from error
+        return parsed(shape, await read_body(request, limit_bytes=BODY_BYTES))
 
     return read
+
+
+def parsed(shape: type[Shape], raw: bytes) -> Shape:
+    """A body that was read.
+
+    Raises:
+        InvalidRecords: it has another shape; the problems are listed.
+    """
+    value = parse_json(raw)
+    try:
+        return shape.model_validate(value)
+    except ValidationError as error:
+        problems = explain_details(error.errors())
+        raise InvalidRecords("; ".join(one.text() for one in problems), problems) from error
 
 
 def documented_body(shape: type[BaseModel]) -> dict[str, Any]:

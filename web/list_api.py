@@ -8,15 +8,12 @@ from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
 from db import bulk, catalogue, listings, saved_views
-from db.keys import Scope
-from web.api import Id, Shared
-from web.caller import Caller
-from web.errors import documented
+from web.api import Id, Reader, Shared
+from web.errors import DESK_REFUSALS
 from web.filters import LINK_NAMES, AuditQuery, FilterQuery
 from web.json_body import body_of, documented_body
-from web.review_api import Name, judge_of
+from web.review_api import Name, Who, judge_of
 from web.review_forms import checked, needs_all, person_id_of
-from web.security import needs
 from web.selecting import selected
 from wherefrom.errors import InvalidRequest
 from wherefrom.records import (
@@ -29,22 +26,7 @@ from wherefrom.records import (
     ViewDraft,
 )
 
-_REFUSALS = documented(
-    HTTPStatus.BAD_REQUEST,
-    HTTPStatus.UNAUTHORIZED,
-    HTTPStatus.FORBIDDEN,
-    HTTPStatus.NOT_FOUND,
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    HTTPStatus.UNPROCESSABLE_ENTITY,
-    HTTPStatus.TOO_MANY_REQUESTS,
-    HTTPStatus.SERVICE_UNAVAILABLE,
-)
-
-router = APIRouter(prefix="/v1", tags=["lists"], responses=_REFUSALS)
-
-Reader = Annotated[Caller, Depends(needs(Scope.READ))]
-Judge = Annotated[Caller, Depends(needs(Scope.REVIEW))]
+router = APIRouter(prefix="/v1", tags=["lists"], responses=DESK_REFUSALS)
 
 
 class BulkRequest(FilterQuery):
@@ -85,7 +67,7 @@ def preview(services: Shared, caller: Reader, query: Annotated[AuditQuery, Query
 @router.post("/bulk", openapi_extra=documented_body(BulkRequest))
 def change(
     services: Shared,
-    caller: Judge,
+    caller: Who,
     body: Annotated[BulkRequest, Depends(body_of(BulkRequest))],
     reviewer: Name = None,
 ) -> BulkResult:

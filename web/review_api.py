@@ -1,6 +1,5 @@
 """The API of the desk under `/v1`: review queues, verdicts, and the verdicts of all as JSON lines."""
 
-from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Annotated
 
@@ -13,7 +12,8 @@ from db.keys import Scope
 from db.reviews import Reviewer
 from web.api import Id, Shared
 from web.caller import Caller
-from web.errors import documented
+from web.errors import DESK_REFUSALS
+from web.export import json_lines
 from web.filters import FilterQuery
 from web.json_body import body_of, documented_body
 from web.review_forms import needs_all, person_id_of, reviewer_of
@@ -31,19 +31,7 @@ from wherefrom.records import (
     Via,
 )
 
-_REFUSALS = documented(
-    HTTPStatus.BAD_REQUEST,
-    HTTPStatus.UNAUTHORIZED,
-    HTTPStatus.FORBIDDEN,
-    HTTPStatus.NOT_FOUND,
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    HTTPStatus.UNPROCESSABLE_ENTITY,
-    HTTPStatus.TOO_MANY_REQUESTS,
-    HTTPStatus.SERVICE_UNAVAILABLE,
-)
-
-router = APIRouter(prefix="/v1", tags=["review"], responses=_REFUSALS)
+router = APIRouter(prefix="/v1", tags=["review"], responses=DESK_REFUSALS)
 
 Who = Annotated[Caller, Depends(needs(Scope.REVIEW))]
 Name = Annotated[
@@ -231,9 +219,4 @@ def undo(services: Shared, review_id: Id, *, caller: Who, reviewer: Name = None)
 def verdicts(services: Shared, caller: Who) -> StreamingResponse:
     """Every output with blind verdicts that stand, one JSON object per line; `wherefrom calibrate --verdicts` reads it."""
     needs_all(caller)
-
-    def lines() -> Iterator[str]:
-        for one in verdict_export.judged_outputs(services.database):
-            yield one.model_dump_json() + "\n"
-
-    return StreamingResponse(lines(), media_type="application/x-ndjson")
+    return json_lines(verdict_export.judged_outputs(services.database))

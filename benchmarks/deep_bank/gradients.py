@@ -19,6 +19,7 @@ from wherefrom.attribution.ekfac.factors import run_batches
 from wherefrom.attribution.ekfac.gradients import LinearTaps, Visit, block_linears
 from wherefrom.attribution.models.model import LanguageModel
 from wherefrom.attribution.models.render import TokenRow
+from wherefrom.attribution.whitening import inverse_roots
 
 #: Linear layers whose inputs and gradients are held at a time (about 4 KB a position and layer).
 LAYERS_AT_A_TIME = 70
@@ -70,10 +71,7 @@ def gradient_kernels(
 def inverse_root(tokens: Tensor) -> Tensor:
     """(C + m I)^(-1/2) of the second moments C of tokens `[S, D]`, float32 `[D, D]`."""
     moments = tokens.double().T @ tokens.double() / len(tokens)
-    values, vectors = torch.linalg.eigh(moments)
-    damped = values.clamp_min(0) + DAMPING * values.clamp_min(0).mean()
-    root: Tensor = (vectors * damped.rsqrt()) @ vectors.T
-    return root.float()
+    return inverse_roots(moments[None].numpy(), DAMPING)[0]
 
 
 def _layers(language: LanguageModel, rows: Sequence[TokenRow]) -> Iterator[Positions]:

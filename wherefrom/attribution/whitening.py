@@ -79,8 +79,8 @@ class Whitener:
             ranks: directions of each layer, where layers are filled up with zeros to a common width D; D everywhere where None.
         """
         return cls(
-            _inverse_roots(moments.a / moments.count, damping, ranks),
-            _inverse_roots(moments.b / moments.count, damping, ranks),
+            inverse_roots(moments.a / moments.count, damping, ranks),
+            inverse_roots(moments.b / moments.count, damping, ranks),
         )
 
     def to(self, device: torch.device) -> "Whitener":
@@ -105,7 +105,10 @@ class Whitener:
         return white_a.reshape(len(a), b.shape[1], -1), white_b
 
 
-def _inverse_roots(moments: npt.NDArray[np.float64], damping: float, ranks: Sequence[int] | None) -> Tensor:
+def inverse_roots(
+    moments: npt.NDArray[np.float64], damping: float, ranks: Sequence[int] | None = None
+) -> Tensor:
+    """(C + g I)^(-1/2) of second moments C `[L, D, D]`, float32; g is `damping` times the mean of C's diagonal over its directions."""
     roots = []
     for layer, matrix in enumerate(moments):
         values, vectors = np.linalg.eigh(matrix)

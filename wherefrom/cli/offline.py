@@ -26,6 +26,20 @@ from wherefrom.attribution.offline import (
     read_queries,
     signals_of_all,
 )
+from wherefrom.cli.build_options import (
+    BlocksChoice,
+    BlocksOption,
+    CorpusPath,
+    Encoder,
+    EncoderWeight,
+    FormChoice,
+    FormOption,
+    FullTier,
+    LearningCheck,
+    Midpoint,
+    SimilarityOption,
+    StartFolder,
+)
 from wherefrom.cli.corpus_options import (
     FormatOption,
     JoinOption,
@@ -60,30 +74,6 @@ KnownModel = Annotated[
 Adapter = Annotated[Path | None, typer.Option(help="Folder of a PEFT adapter trained on that model.")]
 
 
-class FormChoice(StrEnum):
-    """Which signals of the model are compared."""
-
-    AUTO = "auto"
-    FORWARD = "forward"
-    ACTIVATION = "activation"
-    ADAPTER = "adapter"
-    ADAPTER_FORWARD = "adapter-forward"
-
-
-class SimilarityChoice(StrEnum):
-    """Which states similarity compares."""
-
-    HIDDEN = "hidden"
-    ADAPTER = "adapter"
-
-
-class BlocksChoice(StrEnum):
-    """Which blocks are read in the directions of an adapter."""
-
-    AUTO = "auto"
-    ALL = "all"
-
-
 class OverLongChoice(StrEnum):
     """What happens to an output over the token limit."""
 
@@ -94,71 +84,6 @@ class OverLongChoice(StrEnum):
 CitationsFile = Annotated[Path | None, typer.Option(help="Write citations here, one JSON line per query.")]
 ScoresFile = Annotated[
     Path | None, typer.Option(help="Write the exact score of every pair: .npy, float32 [Q, N].")
-]
-
-CorpusPath = Annotated[
-    Path,
-    typer.Option(
-        help="Training corpus: .jsonl, .json, .csv, .tsv (also .gz, .zst), .parquet, or a folder of them or of `datasets`."
-    ),
-]
-FormOption = Annotated[
-    FormChoice,
-    typer.Option(
-        help="What is compared. auto: adapter with a LoRA adapter, else forward for up to 8 layers, activation for more. adapter: in the directions of a LoRA adapter. adapter-forward: the same, without a backward pass for outputs."
-    ),
-]
-SimilarityOption = Annotated[
-    SimilarityChoice | None,
-    typer.Option(
-        help="The states that similarity compares. hidden: a hidden state. adapter: what the adapter saw in all of its layers (forms adapter and adapter-forward)."
-    ),
-]
-BlocksOption = Annotated[
-    BlocksChoice,
-    typer.Option(
-        help="The blocks that the forms adapter and adapter-forward read. auto: the upper half, where the adapter adapts 12 blocks or more. all: every adapted block."
-    ),
-]
-Midpoint = Annotated[
-    bool,
-    typer.Option(
-        "--midpoint",
-        help="Also read the model half-way to the weights before the fine-tune: more accurate, at twice the cost.",
-    ),
-]
-FullTier = Annotated[
-    bool, typer.Option("--full-tier", help="Also fit EK-FAC over all linear layers, for important audits.")
-]
-StartFolder = Annotated[
-    Path | None,
-    typer.Option(
-        help="Folder of the weights before a full fine-tune, for --midpoint. An adapter needs none."
-    ),
-]
-Encoder = Annotated[
-    Path | None,
-    typer.Option(
-        help="Folder of a sentence encoder (safetensors) that finds paraphrases. The bundle gets a copy."
-    ),
-]
-
-
-EncoderWeight = Annotated[
-    float | None,
-    typer.Option(
-        min=0.0,
-        help="Weight of the encoder in the order shown; default: 3 (beside influence 1, BM25 3, similarity 2; form adapter: influence 1, BM25 .5). A large weight finds facts, a small one finds bad sources.",
-    ),
-]
-
-
-LearningCheck = Annotated[
-    bool,
-    typer.Option(
-        "--learning-check/--no-learning-check",
-        help="Measure on a sample whether the model has learned the corpus. If it has not, no citation is supported.",
-    ),
 ]
 
 

@@ -103,9 +103,7 @@ def build_bundle(
         options, why = with_readable_form(language, folders.adapter, options)
         if why is not None:
             on_note(f"NOTE: {why}")
-        parameters = parameters_of(language, corpus, options, adapter_dir=folders.adapter).model_copy(
-            update={"instead": why}
-        )
+        parameters = parameters_of(language, corpus, options, adapter_dir=folders.adapter, instead=why)
         if parameters.rendering is not None:
             language = language.with_rule(parameters.rendering)
         if not language.renderer.has_template:

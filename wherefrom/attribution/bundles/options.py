@@ -102,7 +102,12 @@ def form_by_depth(language: LanguageModel) -> BundleForm:
 
 
 def parameters_of(
-    language: LanguageModel, corpus: Corpus, options: BuildOptions, *, adapter_dir: Path | None
+    language: LanguageModel,
+    corpus: Corpus,
+    options: BuildOptions,
+    *,
+    adapter_dir: Path | None,
+    instead: str | None,
 ) -> Parameters:
     """The parameters of a bundle: what the user chose, and the defaults that fit the model and the corpus.
 
@@ -111,6 +116,7 @@ def parameters_of(
         corpus: The training examples.
         options: What the user chose.
         adapter_dir: Folder of the adapter.
+        instead: Why the form is another than the one that was asked for; None where it is not.
 
     Raises:
         ConfigurationError: two choices do not go together.
@@ -123,6 +129,7 @@ def parameters_of(
     weights = _weights(form, options)
     return Parameters(
         form=form,
+        instead=instead,
         layers=default_layers(form, language.layers),
         first_block=_first_block(form, adapter_dir, options),
         similarity_layer=round(0.75 * language.layers),

@@ -1,0 +1,97 @@
+"""Options of `wherefrom build`."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class FormChoice(StrEnum):
+    """Which signals of the model are compared."""
+
+    AUTO = "auto"
+    FORWARD = "forward"
+    ACTIVATION = "activation"
+    ADAPTER = "adapter"
+    ADAPTER_FORWARD = "adapter-forward"
+
+
+class SimilarityChoice(StrEnum):
+    """Which states similarity compares."""
+
+    HIDDEN = "hidden"
+    ADAPTER = "adapter"
+
+
+class BlocksChoice(StrEnum):
+    """Which blocks are read in the directions of an adapter."""
+
+    AUTO = "auto"
+    ALL = "all"
+
+
+CorpusPath = Annotated[
+    Path,
+    typer.Option(
+        help="Training corpus: .jsonl, .json, .csv, .tsv (also .gz, .zst), .parquet, or a folder of them or of `datasets`."
+    ),
+]
+FormOption = Annotated[
+    FormChoice,
+    typer.Option(
+        help="What is compared. auto: adapter with a LoRA adapter, else forward for up to 8 layers, activation for more. adapter: in the directions of a LoRA adapter. adapter-forward: the same, without a backward pass for outputs."
+    ),
+]
+SimilarityOption = Annotated[
+    SimilarityChoice | None,
+    typer.Option(
+        help="The states that similarity compares. hidden: a hidden state. adapter: what the adapter saw in the layers that are read (forms adapter and adapter-forward)."
+    ),
+]
+BlocksOption = Annotated[
+    BlocksChoice,
+    typer.Option(
+        help="The blocks that the forms adapter and adapter-forward read. auto: the upper half, where the adapter adapts 12 blocks or more. all: every adapted block."
+    ),
+]
+Midpoint = Annotated[
+    bool,
+    typer.Option(
+        "--midpoint",
+        help="Also read the model half-way to the weights before the fine-tune: more accurate, at twice the cost.",
+    ),
+]
+FullTier = Annotated[
+    bool, typer.Option("--full-tier", help="Also fit EK-FAC over all linear layers, for important audits.")
+]
+StartFolder = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of the weights before a full fine-tune, for --midpoint. An adapter needs none."
+    ),
+]
+Encoder = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of a sentence encoder (safetensors) that finds paraphrases. The bundle gets a copy."
+    ),
+]
+
+
+EncoderWeight = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0,
+        help="Weight of the encoder in the order shown; default: 3 (beside influence 1, BM25 3, similarity 2; form adapter: influence 1, BM25 .5). A large weight finds facts, a small one finds bad sources.",
+    ),
+]
+
+
+LearningCheck = Annotated[
+    bool,
+    typer.Option(
+        "--learning-check/--no-learning-check",
+        help="Measure on a sample whether the model has learned the corpus. If it has not, no citation is supported.",
+    ),
+]
