@@ -65,14 +65,8 @@ class FixService(Posts):
 
     def search_examples(self, text: str, *, source: str | None = None) -> Iterator[FoundExample]:
         """Stored training examples whose text contains these words, the newest first; pages are fetched while the caller reads."""
-        cursor: str | None = None
-        while True:
-            parameters = {"text": text, "source": source, "cursor": cursor}
-            page = read_answer(self._connection.get("/v1/examples/search", parameters), Page[FoundExample])
-            yield from page.items
-            cursor = page.next_cursor
-            if cursor is None:
-                return
+        parameters = {"text": text, "source": source}
+        return self._pages("/v1/examples/search", Page[FoundExample], parameters)
 
     def fix_lists(self) -> tuple[FixListSummary, ...]:
         """All fix lists with what they hold, open ones first."""

@@ -1,17 +1,18 @@
-"""What the parts of `Service` that write have in common: a JSON body out, a record back."""
+"""What the parts of `Service` have in common: a JSON body out and a record back, and lists page by page."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
 from wherefrom.client.answers import Record, read_answer
 from wherefrom.client.connection import Connection
+from wherefrom.records import Page
 
 
 class Posts:
-    """Sends bodies over the service's connection."""
+    """Sends bodies and follows pages over the service's connection."""
 
     _connection: Connection
 
@@ -23,6 +24,23 @@ class Posts:
         if answer.problem is not None:
             raise answer.problem.as_error()
         return read_answer(answer.body, shape)
+
+    def _pages(
+        self,
+        path: str,
+        shape: type[Page[Record]],
+        parameters: Mapping[str, Any],
+        page_size: int | None = None,
+    ) -> Iterator[Record]:
+        """All items of a list; pages are fetched while the caller reads, as long as the service has them where no size is given."""
+        cursor: str | None = None
+        while True:
+            asked = {**parameters, "limit": page_size, "cursor": cursor}
+            page = read_answer(self._connection.get(path, asked), shape)
+            yield from page.items
+            cursor = page.next_cursor
+            if cursor is None:
+                return
 
 
 def plain(filters: Mapping[str, Any]) -> dict[str, Any]:

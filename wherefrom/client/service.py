@@ -6,9 +6,9 @@ which adds the spool.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack
+from typing import Any, Self, Unpack
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from wherefrom.client.answers import read_answer
 from wherefrom.client.connection import Connection, Problem
@@ -48,8 +48,6 @@ from wherefrom.records import (
 from wherefrom.records.explain import describe_problems, first_problem
 from wherefrom.settings import load_settings
 from wherefrom.statistics import DEFAULT_FDR
-
-Record = TypeVar("Record", bound=BaseModel)
 
 FLAGGED_PATH = "/v1/flagged"
 GROUPS_PATH = "/v1/groups"
@@ -288,19 +286,6 @@ class Service(SupposingService, FixService, ListService):
     def bundles(self) -> tuple[BundleInfo, ...]:
         """The bundles that the service knows."""
         return read_answer(self._connection.get("/v1/bundles"), Page[BundleInfo]).items
-
-    def _pages(
-        self, path: str, shape: type[Page[Record]], filters: Mapping[str, Any], page_size: int
-    ) -> Iterator[Record]:
-        cursor: str | None = None
-        while True:
-            page = read_answer(
-                self._connection.get(path, {**filters, "limit": page_size, "cursor": cursor}), shape
-            )
-            yield from page.items
-            cursor = page.next_cursor
-            if cursor is None:
-                return
 
 
 def keyed_json(record: FlaggedRecord) -> str:
