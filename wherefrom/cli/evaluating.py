@@ -60,7 +60,7 @@ def evaluate(
     known: KnownOutputs = None,
     controls: Controls = None,
     stress: Annotated[
-        Path | None, typer.Option(help="Result of python -m benchmarks.stress --json, copied into the card.")
+        Path | None, typer.Option(help="Result of python -m benchmarks.shifts --json, copied into the card.")
     ] = None,
     overhead: Annotated[
         Path | None,

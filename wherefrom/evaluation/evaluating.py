@@ -106,7 +106,7 @@ def evaluate_bundle(bundle: Bundle, files: MaterialFiles, progress: Progress) ->
 def _take_over(report: Report, files: MaterialFiles) -> None:
     """Results of benchmarks, as they are."""
     if files.stress is None:
-        report.missing["stress"] = "no result of python -m benchmarks.stress given (--stress)"
+        report.missing["stress"] = "no result of python -m benchmarks.shifts given (--stress)"
     else:
         report.stress = read_result(files.stress, holds="kinds")
     if files.overhead is not None:

@@ -35,7 +35,7 @@ COMMANDS = (
     "peers",
     "peers.deep",
     "safety",
-    "stress",
+    "shifts",
     "tiers",
     "tokens",
     "yardstick",

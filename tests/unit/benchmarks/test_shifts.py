@@ -6,7 +6,7 @@ import random
 import pytest
 
 from benchmarks.material import Passage
-from benchmarks.stress.shifts import FILLER, INJECTION, SHIFTS, names_of
+from benchmarks.shifts.wordings import FILLER, INJECTION, SHIFTS, names_of
 from wherefrom.attribution.retrieval.folding import fold
 
 ASKED = Passage(

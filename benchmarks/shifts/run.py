@@ -1,9 +1,9 @@
 r"""Queries under attack or shift, and training examples that attract citations or hide: what holds and what does not.
 
-    python -m benchmarks.stress --yardstick PATH [--tofu PATH] [--json]
+    python -m benchmarks.shifts --yardstick PATH [--tofu PATH] [--json]
 
 `--yardstick` holds `audited/`, `corpus.jsonl`, `queries.jsonl` and `teacher_queries.jsonl` (rows with `gold` ids are facts). Every fact query goes through every
-shift of `shifts`. `--tofu` holds `train_4000.jsonl` and `queries_with_gold.jsonl`: authors that the corpus does not know give *controls*, whose cause is not in
+shift of `wordings`. `--tofu` holds `train_4000.jsonl` and `queries_with_gold.jsonl`: authors that the corpus does not know give *controls*, whose cause is not in
 it. Half of these authors (and the teacher queries) fit a calibration without any shift; the other half goes through the same shifts as the facts.
 
     recall@k    share of facts whose known cause is among the k best: order shown, influence among the candidates, BM25
@@ -27,10 +27,10 @@ import numpy as np
 
 from benchmarks.material import Passage, first_whole_tokens
 from benchmarks.program import command, report, run
+from benchmarks.shifts.engine import Answer, Engine, corpus_bundle, recall
+from benchmarks.shifts.poison import LISTED, ORDERS, length_correlation, poison
+from benchmarks.shifts.wordings import SHIFTS
 from benchmarks.small_model import SmallModel, add_queries, add_yardstick
-from benchmarks.stress.engine import Answer, Engine, corpus_bundle, recall
-from benchmarks.stress.poison import LISTED, ORDERS, length_correlation, poison
-from benchmarks.stress.shifts import SHIFTS
 from scripts.jsonl import rows_of
 from wherefrom.attribution.calibrating import Outputs, fit_calibration
 from wherefrom.attribution.calibration.fitted import Calibration
@@ -65,14 +65,16 @@ def main() -> None:
         "--tofu", type=Path, help="folder of the corpus that the facts come from; gives controls"
     )
     parser.add_argument("--limit", type=int, default=200, help="facts and controls that are asked at most")
-    run(parser, _stress, table=_table)
+    run(parser, _shifts, table=_table)
 
 
-def _stress(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
-    return stress(arguments.yardstick, arguments.tofu, work, queries=arguments.queries, limit=arguments.limit)
+def _shifts(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
+    return measure(
+        arguments.yardstick, arguments.tofu, work, queries=arguments.queries, limit=arguments.limit
+    )
 
 
-def stress(folder: SmallModel, tofu: Path | None, work: Path, *, queries: str, limit: int) -> dict[str, Any]:
+def measure(folder: SmallModel, tofu: Path | None, work: Path, *, queries: str, limit: int) -> dict[str, Any]:
     """All measures on one yardstick folder."""
     facts, known = _facts(folder, queries)[:limit], _facts(folder, "teacher_queries")
     engine = Engine(corpus_bundle(folder.model, folder.corpus, work / "plain"))

@@ -1,5 +1,5 @@
 """Runs the benchmark; see `run`."""
 
-from benchmarks.stress.run import main
+from benchmarks.shifts.run import main
 
 main()

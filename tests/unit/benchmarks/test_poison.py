@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from benchmarks.stress.engine import recall
-from benchmarks.stress.poison import correlation, disguised, hub_rows, hub_share, largest_share
+from benchmarks.shifts.engine import recall
+from benchmarks.shifts.poison import correlation, disguised, hub_rows, hub_share, largest_share
 from wherefrom.attribution.corpus import CorpusRow
 from wherefrom.attribution.retrieval.folding import fold
 from wherefrom.records import Message, Role

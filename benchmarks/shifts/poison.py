@@ -1,4 +1,4 @@
-"""Poisoned training examples for `stress`: hubs that attract citations, and causes that hide behind look-alike letters.
+"""Poisoned training examples for `shifts`: hubs that attract citations, and causes that hide behind look-alike letters.
 
 What is poisoned is the corpus' record; the model stays as it was. `correlation` tells whether scores grow with the length of an example.
 """
@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.material import Passage
-from benchmarks.stress.engine import Answer, Engine, corpus_bundle, recall
-from benchmarks.stress.shifts import HOMOGLYPHS, names_of
+from benchmarks.shifts.engine import Answer, Engine, corpus_bundle, recall
+from benchmarks.shifts.wordings import HOMOGLYPHS, names_of
 from wherefrom.attribution.calibration.evidence import words_of
 from wherefrom.attribution.corpus import CorpusRow
 from wherefrom.attribution.ranking_metrics import Matrix

@@ -1,0 +1,1 @@
+"""What breaks citations: shifted wording, poisoned corpora; `python -m benchmarks.shifts`."""

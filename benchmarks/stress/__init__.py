@@ -1,1 +1,0 @@
-"""What breaks citations: shifted wording, poisoned corpora; `python -m benchmarks.stress`."""
