@@ -34,7 +34,7 @@ from wherefrom.records import (
     QueueHealth,
     SourceSummary,
     carried_by,
-    finding_of,
+    conclusion_of,
 )
 
 #: Events of the trail that `last_end` looks at.
@@ -111,7 +111,7 @@ def get_audit(db: Database, audit_id: int) -> AuditDetail:
         measurements=measurements,
         group_measurements=groups,
     )
-    return found.model_copy(update={"finding": finding_of(found)})
+    return found.model_copy(update={"conclusion": conclusion_of(found)})
 
 
 def get_example(db: Database, training_example_id: int) -> ExampleDetail:

@@ -45,7 +45,7 @@ _OPTIONAL: tuple[tuple[str, Callable[[CitationRecord], float | None]], ...] = (
 def print_audit(detail: AuditDetail) -> None:
     """Print one audit whole."""
     _print_output(detail)
-    _print_finding(detail)
+    _print_conclusion(detail)
     if detail.audit.state is AuditState.ABSTAINED and detail.citations:
         _print_citations("Citations, NOT SUPPORTED: the audit abstains", detail.citations)
     elif detail.audit.state is AuditState.DONE:
@@ -109,11 +109,11 @@ def _marks(detail: AuditDetail) -> list[str]:
     return marks
 
 
-def _print_finding(detail: AuditDetail) -> None:
+def _print_conclusion(detail: AuditDetail) -> None:
     """The plain sentence, and why it is no surer."""
-    if detail.finding is not None:
-        print_heading(f"{detail.finding.strength.label.capitalize()}: {detail.finding.text}")
-        out().print(Text(visible(detail.finding.because), style="dim"))
+    if detail.conclusion is not None:
+        print_heading(f"{detail.conclusion.strength.label.capitalize()}: {detail.conclusion.text}")
+        out().print(Text(visible(detail.conclusion.because), style="dim"))
 
 
 def _print_members(detail: AuditDetail) -> None:

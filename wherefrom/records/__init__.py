@@ -33,6 +33,7 @@ from wherefrom.records.blaming import (
     SourceBlame,
     SourceDetail,
 )
+from wherefrom.records.conclusion import Conclusion, Strength
 from wherefrom.records.engine import (
     Attribution,
     CitationDraft,
@@ -46,7 +47,6 @@ from wherefrom.records.engine import (
     TrainingExample,
 )
 from wherefrom.records.filters import FILTER_NAMES, AuditFilter, Judged, Supported, filter_help, filter_type
-from wherefrom.records.finding import Finding, Strength
 from wherefrom.records.fixing import (
     MAX_CULPRITS,
     MAX_REASON,
@@ -107,7 +107,7 @@ from wherefrom.records.measurements import (
 from wherefrom.records.noise import SIGN_NOT_DETERMINED, weak_text
 from wherefrom.records.parts import carried_by, named_parts
 from wherefrom.records.people import PersonRef, Via
-from wherefrom.records.plain_sentence import finding_of
+from wherefrom.records.plain_sentence import conclusion_of
 from wherefrom.records.reviewing import (
     Added,
     ItemState,
@@ -172,6 +172,7 @@ __all__ = [
     "ClaimedWhatIf",
     "ComparedCitation",
     "Comparison",
+    "Conclusion",
     "ControlEffect",
     "Culprit",
     "Culprits",
@@ -179,7 +180,6 @@ __all__ = [
     "ExampleDetail",
     "ExampleNeighbours",
     "ExpectedCost",
-    "Finding",
     "FixAction",
     "FixChange",
     "FixChanged",
@@ -249,9 +249,9 @@ __all__ = [
     "WhatIfRecord",
     "carried_by",
     "compare",
+    "conclusion_of",
     "filter_help",
     "filter_type",
-    "finding_of",
     "named_parts",
     "sha256_of_json",
     "utc_now",

@@ -7,8 +7,8 @@ from typing import Annotated, Generic, Literal, TypeVar
 from pydantic import Field
 
 from wherefrom.records.bounds import MAX_ALIKE, MAX_ITEMS, MAX_MEMBERS, Details, Items
+from wherefrom.records.conclusion import Conclusion
 from wherefrom.records.engine import EvidenceSpan, ModulePart, Overlap, Tier
-from wherefrom.records.finding import Finding
 from wherefrom.records.flagged import FlaggedRecord, Frozen, Message, Severity, Span
 from wherefrom.records.leases import Lease
 from wherefrom.records.measurements import GroupMeasurementRecord, MeasurementRecord
@@ -213,7 +213,7 @@ class Support(Frozen):
         return self.limit is not None and conformal_p <= self.limit
 
     def text(self) -> str:
-        """The finding in words, for pages and terminals."""
+        """The conclusion in words, for pages and terminals."""
         rate = f"{100 * self.level:g} %"
         unjudged = f" {self.uncalibrated} answered audits were not judged: their bundles have no calibration."
         if not self.judged:
@@ -271,7 +271,7 @@ class AuditDetail(Frozen):
     #: Of what somebody supposes: the first audit of the output in whose place it stands.
     hypothetical_of: int | None = None
     #: What was found, in one plain sentence; None while there is no answer, and in answers of earlier releases.
-    finding: Finding | None = None
+    conclusion: Conclusion | None = None
 
 
 class ExampleDetail(Frozen):

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from wherefrom.records.audits import AuditDetail, AuditState, CitationRecord
-from wherefrom.records.finding import Finding, Strength
+from wherefrom.records.conclusion import Conclusion, Strength
 from wherefrom.records.measurements import MeasurementRecord, MeasurementState
 
 #: An audit is strong up to this conformal p, and its output counts as unlike the calibration below this novelty p.
@@ -25,12 +25,12 @@ NAMED_UNKNOWN = 3
 _NONE_SPEAKS = "None of the cited training examples clearly speaks for this output."
 
 
-def finding_of(detail: AuditDetail) -> Finding | None:
+def conclusion_of(detail: AuditDetail) -> Conclusion | None:
     """What an audit found; None while it has no answer."""
     if not detail.audit.state.is_answered:
         return None
     if not detail.citations:
-        return Finding(
+        return Conclusion(
             strength=Strength.NOT_SUPPORTED,
             text="No training example is cited.",
             because="The engine found none.",
@@ -38,7 +38,7 @@ def finding_of(detail: AuditDetail) -> Finding | None:
     if (effect := _proven(detail)) is not None:
         return _measured(detail, effect)
     if detail.audit.state is AuditState.ABSTAINED:
-        return Finding(
+        return Conclusion(
             strength=Strength.NOT_SUPPORTED,
             text="No training example is supported as the cause of this output.",
             because=_sentence(detail.audit.reason or "The engine abstains"),
@@ -76,11 +76,11 @@ def _refuted(detail: AuditDetail) -> set[int]:
     return {one.rank for one in done if not _is_proof(one)}
 
 
-def _measured(detail: AuditDetail, effect: MeasurementRecord) -> Finding:
+def _measured(detail: AuditDetail, effect: MeasurementRecord) -> Conclusion:
     cited = next(one for one in detail.citations if one.rank == effect.rank)
     alike = len(effect.group) - 1
     what = "training example" if alike < 1 else f"training example and {alike} that say nearly the same,"
-    return Finding(
+    return Conclusion(
         strength=Strength.MEASURED,
         text=f"Trained again without one {what} from {cited.source}, the model found this output less likely.",
         because=f"Measured {effect.effect_nats:+.4f} nats per token (95 % {effect.low_nats:+.4f} to {effect.high_nats:+.4f}) over {effect.seeds} seeds, "
@@ -89,7 +89,7 @@ def _measured(detail: AuditDetail, effect: MeasurementRecord) -> Finding:
     )
 
 
-def _not_calibrated(detail: AuditDetail) -> Finding:
+def _not_calibrated(detail: AuditDetail) -> Conclusion:
     """Where the citations come from, without a word about how likely that is."""
     if detail.audit.members is not None:
         because = "No calibration judges several outputs at once; open one of them."
@@ -98,29 +98,29 @@ def _not_calibrated(detail: AuditDetail) -> Finding:
     if detail.audit.weak:
         because = f"They may be chance: no influence score is above that of unrelated examples. {because}"
     first = [one for one in detail.citations if not doubts_sign(one)]
-    return Finding(
+    return Conclusion(
         strength=Strength.NOT_CALIBRATED,
-        text=f"{_most(first)}. That is a lead, not a finding." if first else _NONE_SPEAKS,
+        text=f"{_most(first)}. That is a lead, not a proof." if first else _NONE_SPEAKS,
         because=because,
         ranks=tuple(one.rank for one in first),
     )
 
 
-def _calibrated(detail: AuditDetail) -> Finding:
+def _calibrated(detail: AuditDetail) -> Conclusion:
     refuted = _refuted(detail)
     speaking = [one for one in detail.citations if not doubts_sign(one) and one.rank not in refuted]
     likely = [one for one in speaking if (one.confidence or 0.0) >= LIKELY]
     doubt = _doubt_of_audit(detail)
     if doubt is None and likely:
         said = [one.confidence or 0.0 for one in likely]
-        return Finding(
+        return Conclusion(
             strength=Strength.STRONG,
             text=f"{_counted(likely)} probably taught this.",
             because=f"{_confidences(said)}; {_passed(detail)}. Nothing was measured on this output.",
             ranks=tuple(one.rank for one in likely),
         )
     named = likely or _above_noise(detail, speaking)
-    return Finding(
+    return Conclusion(
         strength=Strength.SUPPORTED if doubt is None and named else Strength.WEAK,
         text=f"{_counted(named)} may have taught this." if named else _NONE_SPEAKS,
         because=doubt or _why_not_likely(detail, refuted),

@@ -220,13 +220,18 @@ def test_words_and_citations_light_each_other_up(server, page, sqlite_story, qui
 
 @pytest.mark.browser
 def test_what_was_found_and_how_is_in_view(server, page, sqlite_story, quick_story):
-    """At 1280 x 900 nobody scrolls for the finding, how it was computed, the output and the first citation; a long output changes nothing of that."""
+    """At 1280 x 900 nobody scrolls for the conclusion, how it was computed, the output and the first citation; a long output changes nothing of that."""
     page.set_viewport_size({"width": 1280, "height": 900})
     long = "\u05e9\u05dc\u05d5\u05dd refund every product. " * 2_500
     for completion in (None, long):
         number = answer_one(quick_story, sqlite_story[1], with_evidence, completion=completion)
         page.goto(f"{server}/audits/{number}")
-        for place in (".finding-text", ".computed", ".turn-flagged .turn-role", "#citation-1 .citation-head"):
+        for place in (
+            ".conclusion-text",
+            ".computed",
+            ".turn-flagged .turn-role",
+            "#citation-1 .citation-head",
+        ):
             box = page.locator(place).bounding_box()
             assert box is not None
             assert box["y"] + box["height"] < 900, place

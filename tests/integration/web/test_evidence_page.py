@@ -401,9 +401,9 @@ def test_the_audit_says_what_was_found_and_how(stored_story, database, client):
     """The plain sentence, how it was computed, words of the output that lead to citations, and an address for print."""
     number = answer_one(stored_story, database, with_evidence)
     page = client.get(f"/audits/{number}").text
-    finding = client.get(f"/v1/audits/{number}").json()["finding"]
-    assert finding["text"] in page
-    assert finding["strength"] == "weak", "novelty p is .02"
+    conclusion = client.get(f"/v1/audits/{number}").json()["conclusion"]
+    assert conclusion["text"] in page
+    assert conclusion["strength"] == "weak", "novelty p is .02"
     assert "unlike those on which the bundle was calibrated" in page
     assert 'data-ranks="1"' in page
     assert 'href="#citation-1"' in page

@@ -12,15 +12,15 @@ from wherefrom.records import (
     AuditState,
     AuditSummary,
     CitationRecord,
+    Conclusion,
     ControlEffect,
-    Finding,
     MeasurementRecord,
     MeasurementState,
     Method,
     Severity,
     Strength,
     Tier,
-    finding_of,
+    conclusion_of,
 )
 
 NOW = datetime(2026, 11, 27, tzinfo=UTC)
@@ -61,9 +61,9 @@ def detail(
     )  # fmt: skip
 
 
-def found(*citations: CitationRecord, **fields: Any) -> Finding:
+def found(*citations: CitationRecord, **fields: Any) -> Conclusion:
     """What is found; there must be something."""
-    told = finding_of(detail(*citations, **fields))
+    told = conclusion_of(detail(*citations, **fields))
     assert told is not None
     return told
 
@@ -120,9 +120,9 @@ def test_each_doubt_takes_certainty_away(change: Any, audit: Any, strength: Stre
     assert "probably" not in told.text
 
 
-def test_no_answer_no_finding() -> None:
+def test_no_answer_no_conclusion() -> None:
     """Nothing is said before the engine answered; without citations nothing is supported."""
-    assert finding_of(detail(citation(1), state=AuditState.PENDING)) is None
+    assert conclusion_of(detail(citation(1), state=AuditState.PENDING)) is None
     assert found().strength is Strength.NOT_SUPPORTED
 
 

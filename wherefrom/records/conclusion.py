@@ -31,7 +31,7 @@ class Strength(StrEnum):
         return self.value.replace("_", " ")
 
 
-class Finding(Frozen):
+class Conclusion(Frozen):
     """The sentence, and why it is no surer."""
 
     strength: Strength
