@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from db.culprits import culprits, excerpts
 from db.models import Audit, Bundle, Citation, Corpus, FlaggedOutput, Review, TrainingExample
 from db.pages import Keyset
-from db.reader import of_what_was_said
+from db.reader import is_of_corpus, of_what_was_said
 from db.search import Part, hits
 from db.selection import ANSWERED
 from db.session import Database
@@ -153,9 +153,11 @@ def _count(session: Session, newest: int) -> _Counted:
         .join(Bundle, Bundle.id == audits.c.bundle_id)
         .group_by(Bundle.corpus_id, audits.c.top_source)
     )
-    examples = select(
-        TrainingExample.corpus_id, TrainingExample.source, func.count().label("number")
-    ).group_by(TrainingExample.corpus_id, TrainingExample.source)
+    examples = (
+        select(TrainingExample.corpus_id, TrainingExample.source, func.count().label("number"))
+        .where(is_of_corpus())
+        .group_by(TrainingExample.corpus_id, TrainingExample.source)
+    )
     audits_of: dict[int, int] = {}
     firsts_of: dict[tuple[int, str], int] = {}
     for row in session.execute(firsts):

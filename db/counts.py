@@ -33,9 +33,12 @@ def count_at_most(
     return select(func.count()).select_from(rows.subquery()).scalar_subquery()
 
 
-def count_states(session: Session, row: Leased, states: type[State]) -> dict[State, int]:
-    """How many rows stand in each state; `COUNTED` + 1 means more than `COUNTED`."""
+def count_states(
+    session: Session, row: Leased, states: type[State], *conditions: ColumnElement[bool]
+) -> dict[State, int]:
+    """How many rows that match stand in each state; `COUNTED` + 1 means more than `COUNTED`."""
     counts: list[ScalarSelect[Any]] = [
-        count_at_most(COUNTED + 1, row.state == literal_column(f"'{state.value}'")) for state in states
+        count_at_most(COUNTED + 1, row.state == literal_column(f"'{state.value}'"), *conditions)
+        for state in states
     ]
     return dict(zip(states, session.execute(select(*counts)).one(), strict=True))

@@ -68,6 +68,11 @@ def expired(row: Leased) -> ColumnElement[bool]:
     return and_(is_running(row), row.lease_until <= db_now())
 
 
+def live(row: Leased) -> ColumnElement[bool]:
+    """The row is running, and its owner extends the lease."""
+    return and_(is_running(row), row.lease_until > db_now())
+
+
 def attempts_spent(row: Leased) -> ColumnElement[int]:
     """Attempts that count against the limit: not those before a requeue, and not claims that ended before work on the row began."""
     return row.attempt - row.attempt_floor

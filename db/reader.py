@@ -5,14 +5,25 @@ Returns records, never rows. Every function runs a constant number of SQL statem
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, ScalarSelect, column, func, select, table
+from sqlalchemy import (
+    ColumnElement,
+    RowMapping,
+    ScalarSelect,
+    Select,
+    column,
+    exists,
+    func,
+    select,
+    table,
+)
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
+from db.catalogue import STORED_CORPUS_LIMIT
 from db.clock import db_now
 from db.counts import COUNTED, count_at_most, count_states
 from db.examples import storable_name
 from db.groups import members_of, newest_group
-from db.leases import expired, is_pending
+from db.leases import expired, is_pending, live
 from db.measurements import measurements_of
 from db.models import Audit, Bundle, Citation, Corpus, FlaggedOutput, FlaggedText, TrailEvent, TrainingExample
 from db.pages import Keyset
@@ -165,12 +176,16 @@ def sources(db: Database) -> list[SourceSummary]:
 
 
 def queue_health(db: Database) -> QueueHealth:
-    """Counts of all states up to `COUNTED`, the age of the oldest pending audit, and leases that ran out and were not taken back yet."""
-    pending_since = select(func.min(Audit.created_at)).where(is_pending(Audit))
-    oldest: ScalarSelect[Any] = pending_since.scalar_subquery()
+    """Counts of all states up to `COUNTED`, the age of the oldest pending audit, and leases that ran out and were not taken back yet.
+
+    What somebody supposes counts in no state and in no age.
+    """
+    said = of_what_was_said(Audit.id)
+    pending_since = select(Audit.created_at).where(is_pending(Audit), said).order_by(Audit.created_at)
+    oldest: ScalarSelect[Any] = pending_since.limit(1).scalar_subquery()
     leases = count_at_most(COUNTED, expired(Audit))
     with db.reading() as session:
-        counted = count_states(session, Audit, AuditState)
+        counted = count_states(session, Audit, AuditState, said)
         now, since, lost = session.execute(select(db_now(), oldest, leases)).one()
     return QueueHealth(
         states={state: min(number, COUNTED) for state, number in counted.items()},
@@ -178,6 +193,12 @@ def queue_health(db: Database) -> QueueHealth:
         oldest_pending_seconds=None if since is None else max(0.0, (now - since).total_seconds()),
         expired_leases=lost,
     )
+
+
+def is_worked_on(db: Database) -> bool:
+    """Whether somebody holds an audit under a lease that has not run out; one of what somebody supposes is work too."""
+    with db.reading() as session:
+        return session.scalar(select(Audit.id).where(live(Audit)).limit(1)) is not None
 
 
 def last_end(db: Database) -> int | None:
@@ -261,13 +282,37 @@ def select_audits(*columns: Any) -> AnySelect:
 
 
 def of_what_was_said(audit_id: InstrumentedAttribute[int]) -> ColumnElement[bool]:
-    """Whether an audit, by its id in another table, is of an output that was said; those that are not are few."""
-    supposed = (
+    """Whether an audit, by its id, is of an output that was said; those that are not are few."""
+    return audit_id.not_in(_supposed_audits())
+
+
+def is_of_corpus() -> ColumnElement[bool]:
+    """Whether a stored training example counts among those of its source.
+
+    Of a large corpus what is cited is stored, and what only a supposed output cites must not make a source larger.
+    """
+    cited, real = aliased(Citation), aliased(Citation)
+    only_supposed = (
+        select(cited.training_example_id)
+        .join(TrainingExample, TrainingExample.id == cited.training_example_id)
+        .join(Corpus, Corpus.id == TrainingExample.corpus_id)
+        .where(cited.audit_id.in_(_supposed_audits()), Corpus.examples > STORED_CORPUS_LIMIT)
+        .where(
+            ~exists().where(
+                real.training_example_id == cited.training_example_id,
+                real.audit_id.not_in(_supposed_audits()),
+            )
+        )
+    )
+    return TrainingExample.id.not_in(only_supposed)
+
+
+def _supposed_audits() -> Select[int]:
+    return (
         select(Audit.id)
         .join(FlaggedOutput, FlaggedOutput.id == Audit.flagged_output_id)
         .where(FlaggedOutput.hypothetical_of.is_not(None))
     )
-    return audit_id.not_in(supposed)
 
 
 def select_any_audits(*columns: Any) -> AnySelect:

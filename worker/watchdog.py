@@ -15,7 +15,6 @@ from db.session import Database
 from tasks.attribute import Clock
 from wherefrom.errors import DatabaseUnavailable
 from wherefrom.logs import get_logger
-from wherefrom.records import AuditState
 from worker.loop import guarded
 
 log = get_logger(__name__)
@@ -77,8 +76,7 @@ class Watchdog:
     def _is_idle_with_work(self) -> bool:
         if all(self._is_excused(bundle_id) for bundle_id in AuditQueue(self._database).pending_counts()):
             return False
-        queue = reader.queue_health(self._database)
-        at_work = queue.states.get(AuditState.RUNNING, 0) - queue.expired_leases
+        at_work = reader.is_worked_on(self._database)
         last_end = reader.last_end(self._database)
         moved, self._last_end = last_end != self._last_end, last_end
-        return at_work <= 0 and not moved
+        return not at_work and not moved

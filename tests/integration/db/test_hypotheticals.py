@@ -5,6 +5,7 @@ from sqlalchemy import delete, text
 
 from db import (
     blame,
+    catalogue,
     culprits,
     groups,
     hypotheticals,
@@ -26,8 +27,11 @@ from tests.integration.db.builders import (
     claim_one,
     draft,
     example,
+    expire_leases,
     five_citations,
     record,
+    register,
+    sha256,
 )
 from wherefrom.errors import InvalidRequest, NotFound
 from wherefrom.records import (
@@ -89,6 +93,7 @@ def test_it_counts_nowhere(db: Database, bundle_id: int) -> None:
             [one.audit_id for one in reader.list_audits(db, AuditFilter(text="refund")).items],
             facts and facts.matching,
             support.judge(db, AuditFilter(), 0.1),
+            reader.queue_health(db).states,
             review_queues.fill(db, queue),
             reader.sources(db),
             [reader.get_example(db, number).citations for number in range(1, 6)],
@@ -104,6 +109,43 @@ def test_it_counts_nowhere(db: Database, bundle_id: int) -> None:
     number = supposed(db, bundle_id)
     assert counted() == seen[0]
     assert reader.get_audit(db, number).audit.state is AuditState.DONE
+
+
+def test_a_supposed_audit_is_in_no_count_of_what_waits(db: Database, bundle_id: int) -> None:
+    """Nor in the age of the oldest; who watches over workers still sees that one is at work."""
+    answered(db, bundle_id, record(1))
+    hypotheticals.suppose(db, 1, OTHER, producer="local")
+    assert reader.queue_health(db).oldest_pending_seconds is None
+    assert not reader.is_worked_on(db)
+    claim_one(db, bundle_id)
+    assert reader.queue_health(db).states == {state: int(state is AuditState.DONE) for state in AuditState}
+    assert reader.is_worked_on(db)
+    expire_leases(db)
+    assert not reader.is_worked_on(db)
+
+
+def test_what_only_a_supposed_audit_cites_is_no_example_of_its_source(db: Database) -> None:
+    """The database holds the cited examples of a large corpus, and a source's size there is what real audits cite."""
+    large = register(
+        db,
+        "large",
+        corpus_examples=catalogue.STORED_CORPUS_LIMIT + 1,
+        corpus_sha256=sha256("large"),
+        examples=[],
+    )
+    answered(db, large, record(1), answer=attribution(draft(1, example(1)), draft(2, example(2))))
+
+    def sizes() -> object:
+        return (
+            {one.source: one.examples for one in reader.sources(db)},
+            {one.source: one.examples for one in blame.blame(db)},
+        )
+
+    before = sizes()
+    supposed(db, large)
+    assert sizes() == before == ({"source-1": 1, "source-2": 1}, {"source-1": 1, "source-2": 1})
+    answered(db, large, record(2), answer=attribution(draft(1, example(4))))
+    assert sizes() == ({"source-1": 2, "source-2": 1}, {"source-1": 2, "source-2": 1})
 
 
 def test_both_stand_side_by_side(db: Database, bundle_id: int) -> None:

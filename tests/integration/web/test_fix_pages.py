@@ -240,7 +240,9 @@ def test_a_what_if_is_asked_worked_off_and_read(client, stored_story, database):
     assert asked.status_code == 202, asked.text
     [one] = asked.json()["items"]
     page = f"/what-ifs/{one['what_if_id']}"
-    assert "data-refresh-seconds" in client.get(page).text
+    html = client.get(page).text
+    assert "data-refresh-seconds" in html
+    assert "<b>refund_promise</b></span>, under the bundle" in html, "no gap before the comma"
     queue = WhatIfQueue(database)
     claimed = queue.claim(stored_story.bundle_id, owner="w", lease_s=60, max_attempts=5)
     assert claimed is not None
