@@ -28,6 +28,8 @@ CITATIONS = 10
 RARE = 20
 FREQUENT_WORD, RARE_WORD, RARE_CITED_WORD = "refund", "zanzibar", "lighthouse"
 RARE_REASON, RARE_SOURCE = "legal_threat", "lost_batch"
+#: The newest audits still wait.
+OPEN = 50
 #: Disk that one audit takes with everything, bytes; measured, rounded up.
 BYTES_PER_AUDIT = 9_000
 #: Rows that are made and written at once.
@@ -61,8 +63,8 @@ class Drawn:
         return np.minimum((choices * self.random.power(0.5, number)).astype(int), choices - 1)
 
 
-def fill(url: str, *, audits: int, where: Path) -> None:
-    """Make the schema and fill it.
+def fill(url: str, *, audits: int, where: Path, all_open: bool = False) -> None:
+    """Make the schema and fill it; with `all_open` every audit waits, and nothing is cited or judged yet.
 
     Raises:
         ConfigurationError: the disk has no room for so much, or the database holds audits.
@@ -87,7 +89,7 @@ def fill(url: str, *, audits: int, where: Path) -> None:
         for index in indexes:
             connection.execute(DropIndex(index))
         connection.commit()
-        for table, rows in _rows(audits):
+        for table, rows in _rows(audits, all_open=all_open):
             _write(connection, table, rows)
         report(["rows are in"])
         for statement in [*map(_create, indexes), *terms]:
@@ -148,18 +150,20 @@ def _write(connection: Connection, name: str, rows: Sequence[dict[str, Any]]) ->
     connection.commit()
 
 
-def _rows(audits: int) -> Iterator[tuple[str, Sequence[dict[str, Any]]]]:
+def _rows(audits: int, *, all_open: bool) -> Iterator[tuple[str, Sequence[dict[str, Any]]]]:
     """Tables with their rows, in chunks."""
+    still_open = audits if all_open else OPEN
     drawn, examples = Drawn(), max(100, audits // 10)
     yield from _frame()
     for start in range(0, examples, CHUNK):
         yield from _examples(drawn, range(start, min(start + CHUNK, examples)))
     for start in range(0, audits, CHUNK):
-        yield from _outputs(drawn, range(start, min(start + CHUNK, audits)), audits=audits)
-        yield from _citations(
-            drawn, range(start, min(start + CHUNK, audits)), audits=audits, examples=examples
-        )
-    yield from _reviews(audits)
+        numbers = range(start, min(start + CHUNK, audits))
+        yield from _outputs(drawn, numbers, audits=audits, still_open=still_open)
+        if not all_open:
+            yield from _citations(drawn, numbers, audits=audits, examples=examples)
+    if not all_open:
+        yield from _reviews(audits)
 
 
 def _frame() -> Iterator[tuple[str, Sequence[dict[str, Any]]]]:
@@ -218,7 +222,9 @@ def _is_rare(number: int, audits: int) -> bool:
     return number % (audits // RARE) == 0
 
 
-def _outputs(drawn: Drawn, numbers: range, *, audits: int) -> Iterator[tuple[str, Sequence[dict[str, Any]]]]:
+def _outputs(
+    drawn: Drawn, numbers: range, *, audits: int, still_open: int
+) -> Iterator[tuple[str, Sequence[dict[str, Any]]]]:
     prompts, answers = drawn.texts(len(numbers), 30), drawn.texts(len(numbers), 60)
     reasons, levels = drawn.skewed(len(numbers), len(_REASONS)), drawn.skewed(len(numbers), 4)
     uniform = drawn.random.random((len(numbers), 3))
@@ -251,7 +257,9 @@ def _outputs(drawn: Drawn, numbers: range, *, audits: int) -> Iterator[tuple[str
             }
         )
         words.append({"flagged_output_id": number + 1, "prompt": prompts[place], "output": answer})
-        rows.append(_audit(number, at, 3 - int(levels[place]), uniform[place], is_open=number >= audits - 50))
+        rows.append(
+            _audit(number, at, 3 - int(levels[place]), uniform[place], is_open=number >= audits - still_open)
+        )
         events.append(
             {"at": at, "kind": "output_accepted", "subject": f"flagged_output:{number + 1}", "payload": {}}
         )

@@ -7,7 +7,7 @@ business; what operators do with audits that nobody holds is that of `db.waiting
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -15,12 +15,12 @@ from sqlalchemy.orm import Session
 from db.citations import CitedAudit, store_citations
 from db.claimed import read_claimed
 from db.examples import storable_name
-from db.leases import token
+from db.leases import any_held, token
 from db.models import Audit, Bundle
 from db.queue import LeasedQueue, ending_of, ending_values
 from db.trail import Event, TrailKind, record_events
 from db.vectors import store_vectors
-from wherefrom.records import Attribution, AuditState, Claim, ClaimedAudit, sha256_of_json
+from wherefrom.records import Attribution, AuditState, Claim, ClaimedAudit, Lease, sha256_of_json
 
 
 @dataclass(frozen=True)
@@ -86,24 +86,23 @@ class AuditQueue(LeasedQueue[AuditState]):
     def finish(self, finished: Sequence[Finished]) -> set[int]:
         """Store attributions with their citations and close their audits in one transaction, each fenced on its own.
 
-        Costs one UPDATE per audit and three to five statements for all of them together, two more where there are similarity vectors.
+        Costs five to seven statements however many audits there are, two more where there are similarity vectors.
 
         Returns:
             Ids of the audits that were stored; for the others another worker is responsible by now, and nothing was written.
         """
-        cited: list[CitedAudit] = []
         with self._database.writing() as session:
-            for one in sorted(finished, key=lambda one: one.claimed.audit_id):
-                corpus_id = _close_cited(session, one)
-                if corpus_id is not None:
-                    cited.append(CitedAudit(one.claimed.audit_id, corpus_id, one.attribution.citations))
+            corpora = _lock_held(session, [one.claimed.lease for one in finished])
+            stored = [one for one in finished if _token(one) in corpora]
+            _close(session, stored)
+            cited = [
+                CitedAudit(one.claimed.audit_id, corpora[_token(one)], one.attribution.citations)
+                for one in stored
+            ]
             store_citations(session, cited)
-            stored = {one.audit_id for one in cited}
-            _store_vectors(session, [one for one in finished if one.claimed.audit_id in stored])
-            record_events(
-                session, [_finished_event(one) for one in finished if one.claimed.audit_id in stored]
-            )
-        return stored
+            _store_vectors(session, stored)
+            record_events(session, [_finished_event(one) for one in stored])
+        return {one.claimed.audit_id for one in stored}
 
 
 def _store_vectors(session: Session, finished: Sequence[Finished]) -> None:
@@ -116,34 +115,65 @@ def _store_vectors(session: Session, finished: Sequence[Finished]) -> None:
         store_vectors(session, bundle_id, vectors)
 
 
-#: Closes an audit with its answer and gives the corpus that the citations point into; no row = fenced.
-#: Made once and executed often: SQLAlchemy takes longer to build it than SQLite to run it.
-_CLOSE_CITED = (
-    ending_of(
-        Audit,
-        "truncated",
-        "tokens",
-        "loss_nats",
-        "candidates",
-        "seconds",
-        "top_source",
-        "top_score",
-        "conformal_p",
-        "novelty_p",
-        "noise_level",
-        "noise_best",
-        "weak",
+#: Audit, attempt and owner.
+Token = tuple[int, int, str | None]
+
+
+def _token(one: Finished) -> Token:
+    return one.claimed.audit_id, one.claimed.attempt, one.claimed.owner
+
+
+def _lock_held(session: Session, leases: Sequence[Lease]) -> dict[Token, int]:
+    """Lock the audits that are still held as claimed: the corpus that their citations point into. What is missing is fenced."""
+    if not leases:
+        return {}
+    mine = (
+        select(Audit.id, Audit.attempt, Audit.lease_owner, Bundle.corpus_id)
+        .join(Bundle, Bundle.id == Audit.bundle_id)
+        .where(any_held(Audit, leases))
+        .order_by(Audit.id)
+        .with_for_update(of=Audit)
     )
-    .returning(select(Bundle.corpus_id).where(Bundle.id == Audit.bundle_id).scalar_subquery())
-    .execution_options(synchronize_session=False)
+    return {(number, attempt, owner): corpus for number, attempt, owner, corpus in session.execute(mine)}
+
+
+#: Closes audits with their answers. Made once and executed often: SQLAlchemy takes longer to build it than SQLite to run it.
+_CLOSE = ending_of(
+    Audit,
+    "truncated",
+    "tokens",
+    "loss_nats",
+    "candidates",
+    "seconds",
+    "top_source",
+    "top_score",
+    "conformal_p",
+    "novelty_p",
+    "noise_level",
+    "noise_best",
+    "weak",
 )
 
 
-def _close_cited(session: Session, one: Finished) -> int | None:
-    """Close an audit that has an answer; the id of its bundle's corpus, or None when the fence refused."""
+def _close(session: Session, stored: Sequence[Finished]) -> None:
+    """Close audits that `_lock_held` has locked, by one statement for all of them.
+
+    Raises:
+        RuntimeError: the fence did not match one of them, which the lock makes impossible; nothing is stored then.
+    """
+    if not stored:
+        return
+    # Past the ORM, which would take a list of values for rows that it finds by their ids alone.
+    closed = session.connection().execute(_CLOSE, [_closing_values(one) for one in stored]).rowcount
+    if closed != len(stored):
+        raise RuntimeError(f"{closed} of {len(stored)} locked audits were closed")
+
+
+def _closing_values(one: Finished) -> dict[str, Any]:
+    """The fence of an audit and what closes it."""
     answer = one.attribution
     first = next((citation for citation in answer.citations if citation.rank == 1), None)
-    ending = ending_values(
+    return token(one.claimed.lease) | ending_values(
         one.state,
         one.code,
         one.reason,
@@ -160,8 +190,6 @@ def _close_cited(session: Session, one: Finished) -> int | None:
         noise_best=answer.noise_best,
         weak=answer.weak,
     )
-    corpus_id: int | None = session.scalar(_CLOSE_CITED, token(one.claimed.lease) | ending)
-    return corpus_id
 
 
 def _finished_event(one: Finished) -> Event:

@@ -9,7 +9,7 @@ partial index applies.
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import CTE, ColumnElement, and_, bindparam, literal_column, or_, select, union_all
+from sqlalchemy import CTE, ColumnElement, and_, bindparam, literal_column, or_, select, tuple_, union_all
 from sqlalchemy.orm import InstrumentedAttribute
 
 from db.clock import db_after, db_now
@@ -84,6 +84,16 @@ def held(row: Leased) -> ColumnElement[bool]:
         row.id == bindparam("held_id"),
         row.attempt == bindparam("held_attempt"),
         row.lease_owner == bindparam("held_by"),
+        is_running(row),
+    )
+
+
+def any_held(row: Leased, leases: Sequence[Lease]) -> ColumnElement[bool]:
+    """The fence for several leases at once: matches the rows that are still held as claimed."""
+    tokens = [(one.id, one.attempt, one.owner) for one in leases]
+    return and_(
+        row.id.in_([one.id for one in leases]),
+        tuple_(row.id, row.attempt, row.lease_owner).in_(tokens),
         is_running(row),
     )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar, Generic, TypeVar
 
-from sqlalchemy import ColumnElement, Update, and_, bindparam, select, tuple_, update
+from sqlalchemy import ColumnElement, Update, and_, bindparam, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from db.chunks import change_in_chunks
@@ -22,6 +22,7 @@ from db.intake import check_writable
 from db.leases import (
     NOT_HELD,
     Leased,
+    any_held,
     attempts_spent,
     due,
     expired,
@@ -91,15 +92,9 @@ class LeasedQueue(Generic[State]):
             Ids of the rows that are still held; what is missing was finished, or another worker has it.
         """
         row = self.row
-        mine = (
-            row.id.in_([one.id for one in leases]),
-            tuple_(row.id, row.attempt, row.lease_owner).in_(
-                [(one.id, one.attempt, one.owner) for one in leases]
-            ),
-            is_running(row),
-        )
         # Rows are locked in the order of their ids, as all that changes several of them does it: no deadlock between the two.
-        kept = materialized(select(row.id).where(*mine).order_by(row.id).with_for_update(), "kept")
+        mine = select(row.id).where(any_held(row, leases)).order_by(row.id)
+        kept = materialized(mine.with_for_update(), "kept")
         renew = update(row).where(row.id == kept.c.id).values(lease_until=db_after(lease_s)).returning(row.id)
         with self._database.writing() as session:
             return set(session.scalars(renew.execution_options(synchronize_session=False)))

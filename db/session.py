@@ -8,7 +8,6 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,13 @@ _KEEPALIVES = {
     "tcp_user_timeout": 30_000,
 }
 
-_to_json = partial(json.dumps, ensure_ascii=False)
+#: `json.dumps` would make one for each of the hundreds of values of a batch.
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
+
+
+def _to_json(value: Any) -> str:
+    """The value as JSON; most lists that are stored are empty."""
+    return "[]" if value in ([], ()) else _ENCODER.encode(value)
 
 
 class Database:

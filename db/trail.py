@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from db.models import TrailEvent
-from db.statements import insert_rows
+from db.statements import insert_many
 
 
 class TrailKind(StrEnum):
@@ -74,6 +74,5 @@ class Event:
 
 def record_events(session: Session, events: Sequence[Event]) -> None:
     """Append events to the trail with one statement; they are there when the caller's transaction commits."""
-    if events:
-        rows = [{"kind": one.kind.value, "subject": one.subject, "payload": one.payload} for one in events]
-        session.execute(insert_rows(TrailEvent), rows)
+    rows = [{"kind": one.kind.value, "subject": one.subject, "payload": one.payload} for one in events]
+    insert_many(session, TrailEvent, rows)

@@ -3,10 +3,11 @@
 from functools import partial
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from db import waiting
 from db.audit_queue import AuditQueue, Finished
+from db.clock import db_after
 from db.models import Audit, Citation, TrailEvent, TrainingExample
 from db.queue import Failure
 from db.session import Database
@@ -119,6 +120,48 @@ def test_finish_many_skips_the_fenced(db: Database, bundle_id: int) -> None:
     assert AuditQueue(db).finish([]) == set()
 
 
+def test_a_part_of_a_batch_was_claimed_again_by_another_worker(db: Database, bundle_id: int) -> None:
+    """The late worker's answers to that part change nothing, also while the other one works on it; the rest of its batch is stored."""
+    accept(db, *(record(number) for number in range(6)))
+    late = claim(db, bundle_id, owner="late").audits
+    with db.writing() as session:
+        passed = update(Audit).where(Audit.id.in_([one.audit_id for one in late[:3]]))
+        session.execute(passed.values(lease_until=db_after(-1)))
+    other = claim(db, bundle_id, owner="other").audits
+    assert [one.audit_id for one in other] == [one.audit_id for one in late[:3]]
+    answers = [Finished(one, five_citations(), 0.1) for one in late]
+    assert AuditQueue(db).finish(answers) == {one.audit_id for one in late[3:]}
+    held = [audit_row(db, one.audit_id) for one in other]
+    assert [(one.state, one.lease_owner, one.tokens) for one in held] == [
+        (AuditState.RUNNING, "other", None)
+    ] * 3
+    assert AuditQueue(db).finish([Finished(one, five_citations(), 0.1) for one in other]) == {
+        one.audit_id for one in other
+    }
+    assert AuditQueue(db).finish(answers) == set(), "all of them are closed"
+    assert _citations_per_audit(db) == [5] * 6
+    with db.reading() as session:
+        told = select(func.count()).where(TrailEvent.kind == "audit.finished")
+        assert session.scalar(told) == 6
+
+
+def test_workers_that_finish_overlapping_batches_at_once(db: Database, bundle_id: int) -> None:
+    """Tokens of two claims in opposite orders, stored at the same time: each audit by the one that holds it, and no deadlock."""
+    accept(db, *(record(number) for number in range(12)))
+    late = claim(db, bundle_id, owner="late", limit=12).audits
+    with db.writing() as session:
+        passed = update(Audit).where(Audit.id.in_([one.audit_id for one in late[::2]]))
+        session.execute(passed.values(lease_until=db_after(-1)))
+    other = claim(db, bundle_id, owner="other", limit=12).audits
+    mine = [Finished(one, five_citations(), 0.1) for one in late]
+    theirs = [Finished(one, five_citations(), 0.1) for one in other[::-1]]
+    finish = AuditQueue(db).finish
+    stored = at_once([partial(finish, mine), partial(finish, theirs)] * 3)
+    assert sorted(number for one in stored for number in one) == sorted(one.audit_id for one in late)
+    assert all(one <= {audit.audit_id for audit in other} for one in stored[1::2])
+    assert _citations_per_audit(db) == [5] * 12
+
+
 def test_a_failing_insert_takes_the_whole_batch_back(db: Database, bundle_id: int) -> None:
     """Two citations of one rank are a bug: it is raised, and no audit of the batch is closed."""
     accept(db, record(1), record(2))
@@ -151,15 +194,44 @@ def test_abstained_carries_code_and_reason(db: Database, bundle_id: int) -> None
 
 
 def test_statements_of_finish(db: Database, bundle_id: int) -> None:
-    """One UPDATE per audit and three statements for all: examples, citations, trail."""
+    """However many audits: who is still held, one fenced UPDATE for all, examples, citations, trail."""
     accept(db, *(record(number) for number in range(9)))
     first, *others = claim(db, bundle_id).audits
-    with recorded_statements() as statements:
-        _finish(db, first)
-    assert len(statements) == 4
-    with recorded_statements() as statements:
-        AuditQueue(db).finish([Finished(one, five_citations(), 0.1) for one in others])
-    assert len(statements) == len(others) + 3
+    for some in ([first], others):
+        with recorded_statements() as statements:
+            AuditQueue(db).finish([Finished(one, five_citations(), 0.1) for one in some])
+        assert len(statements) == 5
+        assert sum(one.startswith("UPDATE audit") for one in statements) == 1
+
+
+def test_numbers_and_lists_arrive_as_they_were(db: Database, bundle_id: int) -> None:
+    """Bit by bit, whichever way the rows of a batch take: also columns that only one of them has a value for."""
+    accept(db, record(1), record(2))
+    plain, rich = claim(db, bundle_id).audits
+    numbers = [0.1 + 0.2, 5e-324, 1.7976931348623157e308, -2.2250738585072014e-308, 1 / 3]
+    drafts = [draft(rank, example(rank - 1), score=score) for rank, score in enumerate(numbers, start=1)]
+    odd = drafts[0].model_copy(
+        update={"confidence": 0.1, "alike": ("ü\u2028", '"'), "sign_determined": False}
+    )
+    AuditQueue(db).finish(
+        [
+            Finished(plain, five_citations(), 1 / 7),
+            Finished(rich, attribution(odd, *drafts[1:], loss_nats=numbers[0]), 2 / 7),
+        ]
+    )
+    with db.reading() as session:
+        query = select(Citation).where(Citation.audit_id == rich.audit_id).order_by(Citation.rank)
+        stored = session.scalars(query).all()
+        assert [one.score for one in stored] == numbers
+        assert (stored[0].confidence, stored[0].alike, stored[0].sign_determined) == (
+            0.1,
+            ["ü\u2028", '"'],
+            False,
+        )
+        assert (stored[1].confidence, stored[1].alike, stored[1].ekfac_score) == (None, [], None)
+        assert stored[0].tier is drafts[0].tier
+    row = audit_row(db, rich.audit_id)
+    assert (row.seconds, row.loss_nats, row.top_score) == (2 / 7, numbers[0], numbers[0])
 
 
 def test_cited_examples_of_a_large_corpus_are_stored_once(db: Database) -> None:

@@ -34,6 +34,7 @@ COMMANDS = (
     "overload",
     "peers",
     "peers.deep",
+    "queue",
     "safety",
     "shifts",
     "tiers",
