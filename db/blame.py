@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from db.culprits import culprits, excerpts
 from db.models import Audit, Bundle, Citation, Corpus, FlaggedOutput, Review, TrainingExample
 from db.pages import Keyset
-from db.reader import is_of_corpus, of_what_was_said
+from db.said import is_of_corpus, of_what_was_said
 from db.search import Part, hits
 from db.selection import ANSWERED
 from db.session import Database

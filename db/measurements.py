@@ -98,11 +98,11 @@ def get_measurement(db: Database, measurement_id: int) -> MeasurementRecord:
 
 
 def measurements_of(
-    session: Session, audit_id: int
+    session: Session, audit_ids: Sequence[int]
 ) -> tuple[tuple[MeasurementRecord, ...], tuple[GroupMeasurementRecord, ...]]:
-    """The measurements of an audit's citations, and those of groups on its output, oldest first; one statement."""
-    mine = _RECORDS.where(Citation.audit_id == audit_id)
-    groups = group_measurements.RECORDS.where(GroupMeasurement.audit_id == audit_id)
+    """The measurements of the citations of audits, and those of groups on their outputs, oldest first; one statement."""
+    mine = _RECORDS.where(Citation.audit_id.in_(audit_ids))
+    groups = group_measurements.RECORDS.where(GroupMeasurement.audit_id.in_(audit_ids))
     own, others = (list(query.selected_columns.keys()) for query in (mine, groups))
     names = list(dict.fromkeys([*own, *others]))
     both = union_all(_padded(mine, groups, names), _padded(groups, mine, names)).subquery()

@@ -3,22 +3,21 @@
 Returns records, never rows. Every function runs a constant number of SQL statements, however much it finds.
 """
 
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     RowMapping,
     ScalarSelect,
-    Select,
     column,
-    exists,
     func,
     select,
     table,
 )
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
-from db.catalogue import STORED_CORPUS_LIMIT
 from db.clock import db_now
 from db.counts import COUNTED, count_at_most, count_states
 from db.examples import storable_name
@@ -27,6 +26,7 @@ from db.leases import expired, is_pending, live
 from db.measurements import measurements_of
 from db.models import Audit, Bundle, Citation, Corpus, FlaggedOutput, FlaggedText, TrailEvent, TrainingExample
 from db.pages import Keyset
+from db.said import of_what_was_said
 from db.selection import Narrowed, narrow
 from db.session import Database
 from db.statements import AnySelect, walked
@@ -41,6 +41,8 @@ from wherefrom.records import (
     CitationRecord,
     CitedBy,
     ExampleDetail,
+    GroupMeasurementRecord,
+    MeasurementRecord,
     Page,
     QueueHealth,
     SourceSummary,
@@ -96,31 +98,56 @@ def get_audit(db: Database, audit_id: int) -> AuditDetail:
     Raises:
         NotFound: there is no audit with this id.
     """
-    query = select_any_audits(*SUMMARY, *_DETAIL).where(Audit.id == audit_id)
+    found = get_audits(db, [audit_id])
+    if not found:
+        raise NotFound(f"audit {audit_id} does not exist")
+    return found[0]
+
+
+def get_audits(db: Database, audit_ids: Sequence[int]) -> list[AuditDetail]:
+    """The audits with these ids as wholes, in the order given; those that do not exist are left out. Three statements, and one for each group of outputs."""
+    query = select_any_audits(*SUMMARY, *_DETAIL).where(Audit.id.in_(audit_ids))
+    citations: dict[int, list[CitationRecord]] = defaultdict(list)
+    measured: dict[int, list[MeasurementRecord]] = defaultdict(list)
+    together: dict[int, list[GroupMeasurementRecord]] = defaultdict(list)
     with db.reading() as session:
-        row = session.execute(query).mappings().one_or_none()
-        if row is None:
-            raise NotFound(f"audit {audit_id} does not exist")
-        citations = _citations(session, audit_id)
-        measurements, groups = measurements_of(session, audit_id)
-        members = () if row["members"] is None else members_of(session, row["output_id"])
-    detail = {part.name: row[part.name] for part in _DETAIL}
+        rows = {row["audit_id"]: row for row in session.execute(query).mappings()}
+        if not rows:
+            return []
+        for audit_id, citation in _citations(session, list(rows)):
+            citations[audit_id].append(citation)
+        singles, groups = measurements_of(session, list(rows))
+        members = {
+            audit_id: members_of(session, row["output_id"])
+            for audit_id, row in rows.items()
+            if row["members"] is not None
+        }
+    for single in singles:
+        measured[single.audit_id].append(single)
+    for group in groups:
+        together[group.audit_id].append(group)
+    return [
+        _detail(
+            rows[one],
+            citations[one],
+            members=members.get(one, ()),
+            measurements=tuple(measured[one]),
+            group_measurements=tuple(together[one]),
+        )
+        for one in audit_ids
+        if one in rows
+    ]
+
+
+def _detail(row: RowMapping, citations: Sequence[CitationRecord], **more: Any) -> AuditDetail:
+    """The audit in a row that holds its summary and its detail."""
+    empty = {"turns": (), "completion": "", "spans": (), "against": ()}
     found = AuditDetail(
         audit=summary_of(row),
-        **(
-            detail
-            | {
-                "turns": row["turns"] or (),
-                "completion": row["completion"] or "",
-                "spans": row["spans"] or (),
-                "against": row["against"] or (),
-            }
-        ),
-        members=members,
+        **{part.name: row[part.name] or empty.get(part.name, row[part.name]) for part in _DETAIL},
         citations=tuple(one for one in citations if one.rank > 0),
         opponents=tuple(one for one in reversed(citations) if one.rank < 0),
-        measurements=measurements,
-        group_measurements=groups,
+        **more,
     )
     return found.model_copy(update={"conclusion": conclusion_of(found)})
 
@@ -281,40 +308,6 @@ def select_audits(*columns: Any) -> AnySelect:
     return select_any_audits(*columns).where(FlaggedOutput.hypothetical_of.is_(None))
 
 
-def of_what_was_said(audit_id: InstrumentedAttribute[int]) -> ColumnElement[bool]:
-    """Whether an audit, by its id, is of an output that was said; those that are not are few."""
-    return audit_id.not_in(_supposed_audits())
-
-
-def is_of_corpus() -> ColumnElement[bool]:
-    """Whether a stored training example counts among those of its source.
-
-    Of a large corpus what is cited is stored, and what only a supposed output cites must not make a source larger.
-    """
-    cited, real = aliased(Citation), aliased(Citation)
-    only_supposed = (
-        select(cited.training_example_id)
-        .join(TrainingExample, TrainingExample.id == cited.training_example_id)
-        .join(Corpus, Corpus.id == TrainingExample.corpus_id)
-        .where(cited.audit_id.in_(_supposed_audits()), Corpus.examples > STORED_CORPUS_LIMIT)
-        .where(
-            ~exists().where(
-                real.training_example_id == cited.training_example_id,
-                real.audit_id.not_in(_supposed_audits()),
-            )
-        )
-    )
-    return TrainingExample.id.not_in(only_supposed)
-
-
-def _supposed_audits() -> Select[int]:
-    return (
-        select(Audit.id)
-        .join(FlaggedOutput, FlaggedOutput.id == Audit.flagged_output_id)
-        .where(FlaggedOutput.hypothetical_of.is_not(None))
-    )
-
-
 def select_any_audits(*columns: Any) -> AnySelect:
     """The same with the audits of what somebody supposes."""
     return (
@@ -337,8 +330,8 @@ def _cited_by(row: RowMapping) -> CitedBy:
     )
 
 
-def _citations(session: Session, audit_id: int) -> list[CitationRecord]:
-    """All citations of an audit by rank: opponents from the weakest, then proponents from the strongest."""
+def _citations(session: Session, audit_ids: Sequence[int]) -> Iterator[tuple[int, CitationRecord]]:
+    """All citations of audits by rank, each with its audit: opponents from the weakest, then proponents from the strongest."""
     columns = {name: getattr(Citation, name, None) for name in CitationRecord.model_fields}
     columns |= {
         "example_id": TrainingExample.example_id,
@@ -347,15 +340,16 @@ def _citations(session: Session, audit_id: int) -> list[CitationRecord]:
         "text_sha256": TrainingExample.text_sha256,
     }
     query = (
-        select(*(one.label(name) for name, one in columns.items() if one is not None))
+        select(Citation.audit_id, *(one.label(name) for name, one in columns.items() if one is not None))
         .join(TrainingExample, TrainingExample.id == Citation.training_example_id)
-        .where(Citation.audit_id == audit_id)
-        .order_by(Citation.rank)
+        .where(Citation.audit_id.in_(audit_ids))
+        .order_by(Citation.audit_id, Citation.rank)
     )
-    return [_citation(row) for row in session.execute(query).mappings()]
+    for row in session.execute(query).mappings():
+        yield row["audit_id"], _citation({name: value for name, value in row.items() if name != "audit_id"})
 
 
-def _citation(row: RowMapping) -> CitationRecord:
+def _citation(row: Mapping[str, Any]) -> CitationRecord:
     """A citation; what older releases did not store is empty."""
     found = CitationRecord(
         **(

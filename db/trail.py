@@ -53,6 +53,8 @@ class TrailKind(StrEnum):
     FIX_LIST_CLOSED = "fix_list.closed"
     #: Its rows left the service: as a file, or as a cleaned corpus.
     FIX_LIST_EXPORTED = "fix_list.exported"
+    #: Audits, their citations, training examples, verdicts or a report left the service as a file.
+    EXPORTED = "export.taken"
     WHAT_IF_REQUESTED = "what_if.requested"
     WHAT_IF_FINISHED = "what_if.finished"
     WHAT_IF_DEAD = "what_if.dead"

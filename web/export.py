@@ -6,7 +6,7 @@ from itertools import chain
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
-from db import reader, support
+from db import exporting, reader, support
 from web.caller import Caller
 from web.filters import AuditQuery
 from web.selecting import selected
@@ -19,27 +19,36 @@ _COLUMNS = tuple(AuditSummary.model_fields)
 
 def jsonl(services: Services, query: AuditQuery, caller: Caller) -> StreamingResponse:
     """One JSON object per line."""
-    return json_lines(_all_audits(services, query, caller), name="audits.jsonl")
+    exporting.note_export(
+        services.database, "summaries", form="jsonl", by=caller.name, filters=query.to_filter()
+    )
+    return json_lines(all_audits(services, query, caller), name="audits.jsonl")
 
 
 def csv(services: Services, query: AuditQuery, caller: Caller) -> StreamingResponse:
     """A header line and one line per audit."""
-    lines = (csv_line(_cells(audit)) for audit in _all_audits(services, query, caller))
-    return _file(chain([csv_line(_COLUMNS)], lines), name="audits.csv", media_type="text/csv; charset=utf-8")
+    exporting.note_export(
+        services.database, "summaries", form="csv", by=caller.name, filters=query.to_filter()
+    )
+    lines = (csv_line(_cells(audit)) for audit in all_audits(services, query, caller))
+    return file_answer(
+        chain([csv_line(_COLUMNS)], lines), name="audits.csv", media_type="text/csv; charset=utf-8"
+    )
 
 
 def json_lines(records: Iterable[BaseModel], *, name: str | None = None) -> StreamingResponse:
     """Records as one JSON object per line, read while they are sent; with a name, a file to keep."""
     lines = (record.model_dump_json() + "\n" for record in records)
-    return _file(lines, name=name, media_type="application/x-ndjson")
+    return file_answer(lines, name=name, media_type="application/x-ndjson")
 
 
-def _file(lines: Iterator[str], *, name: str | None, media_type: str) -> StreamingResponse:
+def file_answer(lines: Iterable[str | bytes], *, name: str | None, media_type: str) -> StreamingResponse:
+    """What is sent while it is read; with a name, a file to keep."""
     headers = {} if name is None else {"Content-Disposition": f'attachment; filename="{name}"'}
     return StreamingResponse(lines, media_type=media_type, headers=headers)
 
 
-def _all_audits(services: Services, query: AuditQuery, caller: Caller) -> Iterator[AuditSummary]:
+def all_audits(services: Services, query: AuditQuery, caller: Caller) -> Iterator[AuditSummary]:
     """Every audit of the list in its order. The first page is read at once, so that its errors are answered with a status.
 
     An error on a later page breaks the connection off: the client sees that the file is not whole.

@@ -213,6 +213,12 @@ class ConfigurationError(PermanentError):
     code = "configuration"
 
 
+class FormatUnavailable(ConfigurationError):
+    """A file of this format cannot be written: an extra is not installed where it would be written. The message names it."""
+
+    code = "format_unavailable"
+
+
 class SchemaTooNew(PermanentError):
     """A newer release created the database's schema, and the schema is not declared compatible with this release."""
 

@@ -22,6 +22,7 @@ from wherefrom.attribution.offline import attribute_all
 from wherefrom.attribution.progress import silent
 from wherefrom.client.records_in import read_record
 from wherefrom.errors import ConfigurationError, InvalidRecord
+from wherefrom.frames import table
 from wherefrom.records import Attribution, CitationDraft, GroupMember, Message, Query, QueryGroup, Span
 from wherefrom.records.bounds import MAX_MEMBERS
 from wherefrom.settings import load_settings
@@ -106,7 +107,7 @@ class AttributionResult:
         Raises:
             ConfigurationError: pandas is not installed.
         """
-        return _table(self.rows())
+        return table(self.rows(), COLUMNS)
 
 
 _ANSWER_FIELDS = tuple(
@@ -143,7 +144,7 @@ class AttributionResults(Sequence[AttributionResult]):
 
     def to_pandas(self) -> "pd.DataFrame":
         """The tables of all answers, one under the other; `key` tells the queries apart."""
-        return _table(row for one in self._results for row in one.rows())
+        return table((row for one in self._results for row in one.rows()), COLUMNS)
 
 
 class OpenedBundle:
@@ -383,11 +384,3 @@ def _check_options(*, top_k: object, opponents: object, max_tokens: object, over
             raise ConfigurationError(f"{name} must be a whole number from {least} on, not {value!r}")
     if over_long not in ("truncate", "reject"):
         raise ConfigurationError(f"over_long must be `truncate` or `reject`, not {over_long!r}")
-
-
-def _table(rows: Iterable[Mapping[str, Any]]) -> "pd.DataFrame":
-    try:
-        import pandas as pd  # noqa: PLC0415 - optional extra
-    except ModuleNotFoundError as error:
-        raise ConfigurationError('to_pandas needs pandas: pip install "wherefrom[pandas]"') from error
-    return pd.DataFrame.from_records(list(rows), columns=list(COLUMNS))

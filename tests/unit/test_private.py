@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from db.session import Database
-from wherefrom.cli import export
-from wherefrom.cli.export import Format
 from wherefrom.cli.output_file import output_file
 from wherefrom.cli.targets import Targets
 from wherefrom.client import Client
 from wherefrom.client.sender import SendingOptions
+from wherefrom.export_files import pieces_of
 from wherefrom.private import open_private, own_folder, private_file, private_folder
+from wherefrom.records import ExportFormat, ExportRows
 from wherefrom.settings import Settings
 from worker.liveness import LivenessFile
 from worker.supervise import Supervisor
@@ -104,13 +104,13 @@ def test_state_folder_and_log(folder: Path) -> None:
     assert _modes(folder) == {"state": 0o700, "web.json": 0o600, "logs": 0o700, "up.log": 0o600}
 
 
-@pytest.mark.parametrize("form", list(Format))
-def test_exports_and_attributions(folder: Path, form: Format) -> None:
+@pytest.mark.parametrize("form", list(ExportFormat))
+def test_exports_and_attributions(folder: Path, form: ExportFormat) -> None:
     """What the command line writes of flagged outputs, also in the place of a file that others read."""
     file = folder / "audits"
     file.touch()
     file.chmod(0o644)
     with output_file(file) as unfinished:
-        export._writer(form)(unfinished, [])
+        unfinished.write_bytes(b"".join(pieces_of([], ExportRows.CITATIONS, form)))
     Targets(folder / "attributed.jsonl", None).write_lines([])
     assert _modes(folder) == {"audits": 0o600, "attributed.jsonl": 0o600}

@@ -1,14 +1,10 @@
-"""`wherefrom export`: audits with their citations as one file, JSONL, CSV or Parquet.
+"""`wherefrom export`: audits, their citations or the training examples that they cite as one file, JSONL, CSV or Parquet.
 
-JSONL holds one audit per line with everything in it; CSV and Parquet hold one row per citation (opponents have negative
-ranks; an audit without citations has one row without them). The file appears whole or not at all.
+JSONL holds one audit per line with everything in it, unless other rows are asked for; CSV and Parquet hold one row per citation (opponents
+have negative ranks; an audit without citations has one row without them). The file appears whole or not at all.
 """
 
-import importlib
-import json
-from collections.abc import Callable, Iterable, Iterator
-from enum import StrEnum
-from itertools import islice
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,52 +16,18 @@ from wherefrom.cli.output import print_json, progress
 from wherefrom.cli.output_file import output_file
 from wherefrom.client import Service
 from wherefrom.client.filters import AuditFilters
-from wherefrom.csv_text import csv_line
-from wherefrom.errors import ConfigurationError
-from wherefrom.records import AuditDetail, CitationRecord
-from wherefrom.terminal import out, visible
-
-#: Rows of one Parquet row group.
-ROW_GROUP = 5000
-
-_AUDIT_FIELDS = (
-    "audit_id", "output_id", "state", "code", "reason", "model", "bundle", "flag_reason", "severity", "channel",
-    "created_at", "finished_at", "truncated", "weak", "conformal_p", "novelty_p",
-)  # fmt: skip
-_DETAIL_FIELDS = (
-    "idempotency_key",
-    "occurred_at",
-    "completion",
-    "loss_nats",
-    "tokens",
-    "noise_level",
-    "noise_best",
+from wherefrom.export_files import Tally, check_format, pieces_of
+from wherefrom.export_rows import Row, rows_of
+from wherefrom.records import (
+    AuditDetail,
+    ExportedBundle,
+    ExportFormat,
+    ExportManifest,
+    ExportRows,
+    utc_now,
 )
-#: A citation's own columns; its texts are told apart from the flagged output's.
-_CITATION_FIELDS = {
-    name: f"example_{name}" if name in ("prompt", "completion") else name
-    for name in CitationRecord.model_fields
-}
-_INTEGERS = frozenset({"audit_id", "output_id", "tokens", "rank", "training_example_id", "duplicates"})
-_FLOATS = frozenset(
-    {
-        "loss_nats", "score", "retrieval_score", "influence_score", "influence_magnitude", "bm25_score",
-        "similarity_score", "encoder_score", "effect_nats", "confidence", "ekfac_score", "effect_score", "conformal_p", "novelty_p",
-        "measured_effect_nats", "measured_low_nats", "measured_high_nats", "noise_level", "noise_best",
-    }
-)  # fmt: skip
-_TRUTHS = frozenset({"truncated", "weak", "sign_determined"})
-COLUMNS = (*_AUDIT_FIELDS, *_DETAIL_FIELDS, "labels", "prompt", *_CITATION_FIELDS.values())
-
-Row = dict[str, Any]
-
-
-class Format(StrEnum):
-    """What the file is."""
-
-    JSONL = "jsonl"
-    CSV = "csv"
-    PARQUET = "parquet"
+from wherefrom.terminal import counted, out, visible
+from wherefrom.version import __version__
 
 
 @takes_filters
@@ -75,9 +37,23 @@ def export(
         Path, typer.Option("--output", "-o", help="The file to write; an existing file is replaced.")
     ],
     form: Annotated[
-        Format | None,
+        ExportFormat | None,
         typer.Option(
             "--format", help="Default: taken from the file name, else jsonl. Parquet needs pyarrow."
+        ),
+    ] = None,
+    rows: Annotated[
+        ExportRows | None,
+        typer.Option(
+            "--rows",
+            help="One row per audit, per citation, or per training example that answered audits cite. Default: audits in JSONL, citations in CSV and Parquet.",
+        ),
+    ] = None,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(
+            "--manifest",
+            help="Write a manifest as well: filter, bundles, rows, hash, times and version, as JSON.",
         ),
     ] = None,
     verdicts: Annotated[
@@ -101,100 +77,106 @@ def export(
 
       wherefrom export --format csv --state done --source vendor-batch-7 -o vendor.csv
 
+      wherefrom export --rows examples --reason refund_promise -o taught.parquet --manifest taught.json
+
       wherefrom export --verdicts -o verdicts.jsonl
     """
     if verdicts:
-        if any(value is not None for value in filters.values()) or form not in {None, Format.JSONL}:
+        plain = rows is None and manifest is None and form in {None, ExportFormat.JSONL}
+        if any(value is not None for value in filters.values()) or not plain:
             raise typer.BadParameter("takes no filters and writes JSONL", param_hint="--verdicts")
         _export_verdicts(output, url, as_json=as_json)
         return
-    form = form or next((one for one in Format if output.suffix == f".{one.value}"), Format.JSONL)
-    write = _writer(form)
+    form = form or next((one for one in ExportFormat if output.suffix == f".{one.value}"), ExportFormat.JSONL)
+    kind = rows or (ExportRows.AUDITS if form is ExportFormat.JSONL else ExportRows.CITATIONS)
+    check_format(form)
     with Service(url) as service:
-        found = service.audits(**filters)
-        with progress() as bar, output_file(output) as unfinished:
-            task = bar.add_task("reading", total=None)
-            count = 0
-
-            def details() -> Iterator[AuditDetail]:
-                nonlocal count
-                for audit in found:
-                    yield service.audit(audit.audit_id)
-                    count += 1
-                    bar.update(task, completed=count)
-
-            write(unfinished, details())
+        taken = _Taking(service, kind, form, filters)
+        found = taken.write(output)
+        if manifest is not None:
+            with output_file(manifest) as unfinished:
+                unfinished.write_text(found.model_dump_json(indent=2) + "\n", encoding="utf-8")
     if as_json:
-        print_json([{"output": str(output), "format": form.value, "audits": count}])
-    else:
-        out().print(Text(f"{count} audits written to {visible(str(output))}"))
+        told = found.model_dump(mode="json", include={"num_rows", "rows", "sha256"})
+        print_json([{"output": str(output), "format": form.value, "audits": taken.audits} | told])
+        return
+    number = counted(found.num_rows, "row")
+    what = f"{taken.audits} audits" if kind is not ExportRows.EXAMPLES else number
+    beside = f" in {number}" if kind is ExportRows.CITATIONS else ""
+    out().print(Text(f"{what}{beside} written to {visible(str(output))}"))
+
+
+class _Taking:
+    """One export on its way from the service into a file."""
+
+    def __init__(self, service: Service, kind: ExportRows, form: ExportFormat, filters: AuditFilters) -> None:
+        self._service, self._kind, self._form, self._filters = service, kind, form, filters
+        self._bundles: set[str] = set()
+        self._corpora: set[str] = set()
+        self.audits = 0
+
+    def write(self, output: Path) -> ExportManifest:
+        """Write the file, and say what it holds."""
+        tally, begun_at = Tally(), utc_now()
+        with progress() as bar, output_file(output) as unfinished, unfinished.open("wb") as file:
+            task = bar.add_task("reading", total=None)
+            rows = tally.counted(self._rows())
+            for piece in tally.hashed(pieces_of(rows, self._kind, self._form)):
+                file.write(piece)
+                bar.update(task, completed=self.audits or tally.num_rows)
+        return ExportManifest(
+            file=output.name,
+            rows=self._kind,
+            format=self._form,
+            num_rows=tally.num_rows,
+            sha256=tally.digest.hexdigest(),
+            size_bytes=tally.size_bytes,
+            filter={name: str(value) for name, value in self._filters.items() if value is not None},
+            bundles=self._origins(),
+            begun_at=begun_at,
+            finished_at=utc_now(),
+            exported_by="command line",
+            version=__version__,
+        )
+
+    def _rows(self) -> Iterator[Row]:
+        if self._kind is ExportRows.EXAMPLES:
+            for row in self._service.export_rows(self._kind, **self._filters):
+                self._corpora.add(str(row["corpus_sha256"]))
+                yield row
+            return
+        for audit in self._service.export_rows(ExportRows.AUDITS, **self._filters):
+            self.audits += 1
+            if (name := audit["audit"]["bundle"]) is not None:
+                self._bundles.add(name)
+            yield from self._of_audit(audit)
+
+    def _of_audit(self, audit: Row) -> Iterable[Row]:
+        if self._kind is ExportRows.AUDITS and self._form is ExportFormat.JSONL:
+            return [audit]
+        return rows_of(AuditDetail.model_validate(audit, extra="ignore"), self._kind)
+
+    def _origins(self) -> tuple[ExportedBundle, ...]:
+        return tuple(
+            ExportedBundle(name=one.name, model=one.model, corpus_sha256=one.corpus_sha256)
+            for one in self._service.bundles()
+            if one.name in self._bundles or one.corpus_sha256 in self._corpora
+        )
 
 
 def _export_verdicts(output: Path, url: str | None, *, as_json: bool) -> None:
     """Write every output with blind verdicts that stand."""
-    with Service(url) as service, output_file(output) as unfinished:
-        found = list(service.judged_outputs())
-        with unfinished.open("w", encoding="utf-8") as file:
-            file.writelines(one.model_dump_json() + "\n" for one in found)
-    given = sum(len(one.verdicts) for one in found)
+    outputs = given = 0
+    with (
+        Service(url) as service,
+        output_file(output) as unfinished,
+        unfinished.open("w", encoding="utf-8") as file,
+    ):
+        for one in service.judged_outputs():
+            file.write(one.model_dump_json() + "\n")
+            outputs, given = outputs + 1, given + len(one.verdicts)
+    told: dict[str, Any] = {"output": str(output), "outputs": outputs, "verdicts": given}
     if as_json:
-        print_json([{"output": str(output), "outputs": len(found), "verdicts": given}])
+        print_json([told])
     else:
-        out().print(Text(f"{given} blind verdicts on {len(found)} outputs written to {visible(str(output))}"))
-
-
-def rows_of(detail: AuditDetail) -> Iterator[Row]:
-    """One row per citation, opponents included; one row without a citation where there is none."""
-    plain = detail.model_dump(mode="json")
-    shared: Row = {name: plain["audit"][name] for name in _AUDIT_FIELDS} | {
-        name: plain[name] for name in _DETAIL_FIELDS
-    }
-    shared["labels"] = json.dumps(plain["labels"], ensure_ascii=False, sort_keys=True)
-    shared["prompt"] = "\n".join(f"{turn.role.value}: {turn.content}" for turn in detail.turns)
-    nothing: Row = dict.fromkeys(_CITATION_FIELDS)
-    for citation in [*plain["citations"], *plain["opponents"]] or [nothing]:
-        yield shared | {column: _cell(citation[name]) for name, column in _CITATION_FIELDS.items()}
-
-
-def _cell(value: object) -> object:
-    """A plain value as it is; lists such as `spans` as JSON text."""
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value
-
-
-def _writer(form: Format) -> Callable[[Path, Iterable[AuditDetail]], None]:
-    """What writes this format; a missing pyarrow is told before anything is read."""
-    if form is Format.PARQUET:
-        return _parquet_writer()
-    return _write_csv if form is Format.CSV else _write_jsonl
-
-
-def _write_jsonl(path: Path, details: Iterable[AuditDetail]) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.writelines(one.model_dump_json() + "\n" for one in details)
-
-
-def _write_csv(path: Path, details: Iterable[AuditDetail]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        file.write(csv_line(COLUMNS))
-        for detail in details:
-            file.writelines(csv_line(row[name] for name in COLUMNS) for row in rows_of(detail))
-
-
-def _parquet_writer() -> Callable[[Path, Iterable[AuditDetail]], None]:
-    try:
-        arrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            'Parquet needs pyarrow: pip install "wherefrom[parquet]", or use --format jsonl or csv'
-        ) from error
-    kinds = dict.fromkeys(_INTEGERS, arrow.int64()) | dict.fromkeys(_FLOATS, arrow.float64())
-    kinds |= dict.fromkeys(_TRUTHS, arrow.bool_())
-    schema = arrow.schema([(name, kinds.get(name, arrow.string())) for name in COLUMNS])
-
-    def write(path: Path, details: Iterable[AuditDetail]) -> None:
-        rows = (row for detail in details for row in rows_of(detail))
-        with parquet.ParquetWriter(path, schema) as file:
-            while group := list(islice(rows, ROW_GROUP)):
-                file.write_table(arrow.Table.from_pylist(group, schema=schema))
-
-    return write
+        out().print(Text(f"{given} blind verdicts on {outputs} outputs written to {visible(str(output))}"))

@@ -6,5 +6,6 @@
 from wherefrom.client.client import Client
 from wherefrom.client.service import Service
 from wherefrom.client.spool import RefusedRecord, SpoolStatus
+from wherefrom.frames import to_pandas
 
-__all__ = ["Client", "RefusedRecord", "Service", "SpoolStatus"]
+__all__ = ["Client", "RefusedRecord", "Service", "SpoolStatus", "to_pandas"]

@@ -5,7 +5,7 @@ Knows status codes, error bodies and `Retry-After`; which paths exist and what s
 """
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -112,6 +112,26 @@ class Connection:
             raise answer.problem.as_error()
         return answer.body
 
+    def lines(self, path: str, parameters: Mapping[str, Any]) -> Iterator[bytes]:
+        """The lines of an answer of any length, as they arrive.
+
+        Raises:
+            ServiceUnavailable: no answer, or it ended before its last line.
+            Unauthorized, Forbidden, NotFound, InvalidRecord: as `get`.
+        """
+        wanted = {name: _as_parameter(value) for name, value in parameters.items() if value is not None}
+        try:
+            with self._client.stream("GET", path, params=wanted) as response:
+                if not response.is_success:
+                    response.read()
+                    problem = self._problem(response)
+                    raise problem.as_error()
+                yield from _lines(response.iter_bytes())
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise ServiceUnavailable(
+                f"no whole answer from {self.url}: {str(error) or type(error).__name__}"
+            ) from error
+
     def post(self, path: str, body: bytes) -> Answer:
         """Send a JSON body; a refusal comes back as the answer's problem.
 
@@ -168,6 +188,19 @@ class Connection:
             f"{self.url} answered HTTP {status}, but not as wherefrom does; check that the URL points to the service",
             status=status,
         )
+
+
+def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Lines that end in a line feed, and in nothing else that counts as an end of lines in a text."""
+    begun: list[bytes] = []
+    for piece in pieces:
+        first, *others = piece.split(b"\n")
+        begun.append(first)
+        for one in others:
+            yield b"".join(begun)
+            begun = [one]
+    if any(begun):
+        yield b"".join(begun)
 
 
 def _checked_url(url: str) -> httpx.URL:

@@ -1,11 +1,12 @@
 """Fix lists and culprits as methods of `Service`."""
 
-from collections.abc import Iterator, Sequence
-from typing import TypedDict, Unpack
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from wherefrom.client.answers import read_answer
 from wherefrom.client.filters import AuditFilters
 from wherefrom.client.posting import Posts, plain
+from wherefrom.frames import Records, Stream, to_pandas
 from wherefrom.records import (
     Culprits,
     FixAction,
@@ -19,6 +20,17 @@ from wherefrom.records import (
     WhatIfOutput,
     WhatIfRecord,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class CulpritBoard(Culprits):
+    """The culprits of a selection, as a table too."""
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """A table with one row per training example; see `wherefrom.frames.to_pandas`."""
+        return to_pandas(self.items)
 
 
 class NamedRows(TypedDict, total=False):
@@ -48,7 +60,7 @@ class FixService(Posts):
         most: int = 50,
         least_outputs: int = 1,
         **filters: Unpack[AuditFilters],
-    ) -> Culprits:
+    ) -> CulpritBoard:
         """The training examples that a selection of audits names, strongest first.
 
         Args:
@@ -57,20 +69,20 @@ class FixService(Posts):
             **filters: The selection; every audit where none is given.
         """
         parameters = {**filters, "most": most, "least_outputs": least_outputs}
-        return read_answer(self._connection.get("/v1/culprits", parameters), Culprits)
+        return read_answer(self._connection.get("/v1/culprits", parameters), CulpritBoard)
 
     def source(self, source: str) -> SourceDetail:
         """How often one source is blamed, when, and by which of its examples; `NotFound` where there is none."""
         return read_answer(self._connection.get("/v1/source", {"source": source}), SourceDetail)
 
-    def search_examples(self, text: str, *, source: str | None = None) -> Iterator[FoundExample]:
+    def search_examples(self, text: str, *, source: str | None = None) -> Stream[FoundExample]:
         """Stored training examples whose text contains these words, the newest first; pages are fetched while the caller reads."""
         parameters = {"text": text, "source": source}
         return self._pages("/v1/examples/search", Page[FoundExample], parameters)
 
-    def fix_lists(self) -> tuple[FixListSummary, ...]:
+    def fix_lists(self) -> Records[FixListSummary]:
         """All fix lists with what they hold, open ones first."""
-        return read_answer(self._connection.get("/v1/fix-lists"), Page[FixListSummary]).items
+        return self._list("/v1/fix-lists", Page[FixListSummary])
 
     def fix_list(self, list_id: int) -> FixListSummary:
         """One fix list; `NotFound` where there is none."""
@@ -123,28 +135,24 @@ class FixService(Posts):
             body["culprits"] = plain(rows["culprits"] or {})
         return self._send(f"/v1/fix-lists/{list_id:d}/rows", body, FixChanged, reviewer=reviewer)
 
-    def fix_rows(self, list_id: int, *, action: FixAction | str | None = None) -> Iterator[FixRow]:
+    def fix_rows(self, list_id: int, *, action: FixAction | str | None = None) -> Stream[FixRow]:
         """The rows of a list, each training example once; pages are fetched while the caller reads."""
-        wanted = None if action is None else FixAction(action).value
-        after = 0
-        while True:
-            parameters = {"action": wanted, "after": after}
-            found = read_answer(
-                self._connection.get(f"/v1/fix-lists/{list_id:d}/rows", parameters), Page[FixRow]
-            ).items
-            yield from found
-            if not found:
-                return
-            after = found[-1].training_example_id
+        wanted = {"action": None if action is None else FixAction(action).value}
+        return self._pages_after(
+            f"/v1/fix-lists/{list_id:d}/rows",
+            Page[FixRow],
+            wanted,
+            lambda one: one.training_example_id,
+        )
 
     def export_fix_rows(self, list_id: int, *, action: FixAction | str | None = None) -> bytes:
         """The rows of a list as JSON lines, for whoever retrains; the service's trail notes it."""
         wanted = None if action is None else FixAction(action).value
         return self._connection.get(f"/v1/fix-lists/{list_id:d}/rows.jsonl", {"action": wanted})
 
-    def fix_history(self, list_id: int) -> tuple[FixEntry, ...]:
+    def fix_history(self, list_id: int) -> Records[FixEntry]:
         """Who put what on a list, when and why; the newest 200 entries, newest first."""
-        return read_answer(self._connection.get(f"/v1/fix-lists/{list_id:d}/history"), Page[FixEntry]).items
+        return self._list(f"/v1/fix-lists/{list_id:d}/history", Page[FixEntry])
 
     def close_fix_list(self, list_id: int, *, reviewer: str | None = None) -> FixListSummary:
         """Let nothing on a list change any more."""
@@ -158,7 +166,7 @@ class FixService(Posts):
 
     def ask_what_if(
         self, list_id: int, *, most: int = 200, **filters: Unpack[AuditFilters]
-    ) -> tuple[WhatIfRecord, ...]:
+    ) -> Records[WhatIfRecord]:
         """Ask what leaving a list out would do to outputs; one what-if per bundle that answered them. Needs the scope `measure`.
 
         Args:
@@ -170,20 +178,16 @@ class FixService(Posts):
             InvalidRequest: nothing leaves, or no answered output matches.
         """
         body = plain(filters) | {"most": most}
-        return self._send(f"/v1/fix-lists/{list_id:d}/what-ifs", body, Page[WhatIfRecord]).items
+        return Records(self._send(f"/v1/fix-lists/{list_id:d}/what-ifs", body, Page[WhatIfRecord]).items)
 
-    def what_ifs(self, list_id: int) -> tuple[WhatIfRecord, ...]:
+    def what_ifs(self, list_id: int) -> Records[WhatIfRecord]:
         """The newest what-ifs of a list."""
-        return read_answer(
-            self._connection.get(f"/v1/fix-lists/{list_id:d}/what-ifs"), Page[WhatIfRecord]
-        ).items
+        return self._list(f"/v1/fix-lists/{list_id:d}/what-ifs", Page[WhatIfRecord])
 
     def what_if(self, what_if_id: int) -> WhatIfRecord:
         """One what-if, where it stands; `NotFound` where there is none."""
         return read_answer(self._connection.get(f"/v1/what-ifs/{what_if_id:d}"), WhatIfRecord)
 
-    def what_if_outputs(self, what_if_id: int) -> tuple[WhatIfOutput, ...]:
+    def what_if_outputs(self, what_if_id: int) -> Records[WhatIfOutput]:
         """The outputs of a what-if, the highest score above chance first."""
-        return read_answer(
-            self._connection.get(f"/v1/what-ifs/{what_if_id:d}/outputs"), Page[WhatIfOutput]
-        ).items
+        return self._list(f"/v1/what-ifs/{what_if_id:d}/outputs", Page[WhatIfOutput])

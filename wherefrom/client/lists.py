@@ -6,6 +6,7 @@ from urllib.parse import urlencode
 from wherefrom.client.answers import read_answer
 from wherefrom.client.filters import AuditFilters
 from wherefrom.client.posting import Posts, plain
+from wherefrom.frames import Records
 from wherefrom.records import (
     BulkAction,
     BulkPreview,
@@ -52,11 +53,9 @@ class ListService(Posts):
         asked = {"action": BulkAction.VERDICT.value, "give": Verdict(give).value, "comment": comment}
         return self._send("/v1/bulk", plain(filters) | asked, BulkResult, reviewer=reviewer)
 
-    def views(self, *, reviewer: str | None = None) -> tuple[SavedViewRecord, ...]:
+    def views(self, *, reviewer: str | None = None) -> Records[SavedViewRecord]:
         """One's saved views of the list of audits."""
-        return read_answer(
-            self._connection.get("/v1/views", {"reviewer": reviewer}), Page[SavedViewRecord]
-        ).items
+        return self._list("/v1/views", Page[SavedViewRecord], {"reviewer": reviewer})
 
     def save_view(
         self,

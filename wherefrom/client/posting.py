@@ -1,13 +1,14 @@
 """What the parts of `Service` have in common: a JSON body out and a record back, and lists page by page."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
 from wherefrom.client.answers import Record, read_answer
 from wherefrom.client.connection import Connection
+from wherefrom.frames import Records, Stream
 from wherefrom.records import Page
 
 
@@ -25,14 +26,46 @@ class Posts:
             raise answer.problem.as_error()
         return read_answer(answer.body, shape)
 
+    def _list(
+        self, path: str, shape: type[Page[Record]], parameters: Mapping[str, Any] | None = None
+    ) -> Records[Record]:
+        """All items of a list that has one page."""
+        return Records(read_answer(self._connection.get(path, parameters), shape).items)
+
     def _pages(
         self,
         path: str,
         shape: type[Page[Record]],
         parameters: Mapping[str, Any],
         page_size: int | None = None,
-    ) -> Iterator[Record]:
+    ) -> Stream[Record]:
         """All items of a list; pages are fetched while the caller reads, as long as the service has them where no size is given."""
+        return Stream(self._items(path, shape, parameters, page_size))
+
+    def _pages_after(
+        self,
+        path: str,
+        shape: type[Page[Record]],
+        parameters: Mapping[str, Any],
+        place: Callable[[Record], int],
+    ) -> Stream[Record]:
+        """All items of a list whose pages begin behind the `place` of the last item of the page before."""
+
+        def items() -> Iterator[Record]:
+            after: int | None = None
+            while True:
+                asked = {**parameters, "after": after}
+                found = read_answer(self._connection.get(path, asked), shape).items
+                yield from found
+                if not found:
+                    return
+                after = place(found[-1])
+
+        return Stream(items())
+
+    def _items(
+        self, path: str, shape: type[Page[Record]], parameters: Mapping[str, Any], page_size: int | None
+    ) -> Iterator[Record]:
         cursor: str | None = None
         while True:
             asked = {**parameters, "limit": page_size, "cursor": cursor}

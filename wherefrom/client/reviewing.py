@@ -1,11 +1,11 @@
 """The desk's part of `Service`: review queues, verdicts, and their export."""
 
-from collections.abc import Iterator
 from typing import Unpack
 
 from wherefrom.client.answers import read_answer
 from wherefrom.client.filters import AuditFilters
 from wherefrom.client.posting import Posts, plain
+from wherefrom.frames import Records, Stream
 from wherefrom.records import (
     Added,
     JudgedOutput,
@@ -24,9 +24,9 @@ class ReviewService(Posts):
     `reviewer` is who judges where the service asks for no keys; with a key it is the person behind it, and is left out.
     """
 
-    def review_queues(self) -> tuple[QueueSummary, ...]:
+    def review_queues(self) -> Records[QueueSummary]:
         """The review queues that the key may see, with what they hold."""
-        return read_answer(self._connection.get("/v1/review-queues"), Page[QueueSummary]).items
+        return self._list("/v1/review-queues", Page[QueueSummary])
 
     def make_review_queue(
         self,
@@ -63,18 +63,10 @@ class ReviewService(Posts):
         }
         return self._send("/v1/review-queues", body, QueueSummary)
 
-    def review_items(self, queue_id: int, *, state: str = "open") -> Iterator[QueueItem]:
+    def review_items(self, queue_id: int, *, state: str = "open") -> Stream[QueueItem]:
         """The audits of a queue in its order; pages are fetched while the caller reads. Needs `read`."""
-        after: int | None = None
-        while True:
-            parameters = {"state": state, "after": after}
-            found = read_answer(
-                self._connection.get(f"/v1/review-queues/{queue_id:d}/items", parameters), Page[QueueItem]
-            ).items
-            yield from found
-            if not found:
-                return
-            after = found[-1].item_id
+        path = f"/v1/review-queues/{queue_id:d}/items"
+        return self._pages_after(path, Page[QueueItem], {"state": state}, lambda one: one.item_id)
 
     def put_into_review_queue(
         self,
@@ -100,9 +92,9 @@ class ReviewService(Posts):
         found = self._send(f"/v1/review-queues/{queue_id:d}/next", {}, Page[QueueItem], reviewer=reviewer)
         return found.items[0] if found.items else None
 
-    def reviews(self, audit_id: int) -> tuple[ReviewRecord, ...]:
+    def reviews(self, audit_id: int) -> Records[ReviewRecord]:
         """Everything that people found about an audit, oldest first; needs `read`."""
-        return read_answer(self._connection.get(f"/v1/audits/{audit_id:d}/reviews"), Page[ReviewRecord]).items
+        return self._list(f"/v1/audits/{audit_id:d}/reviews", Page[ReviewRecord])
 
     def review(
         self,
@@ -143,8 +135,7 @@ class ReviewService(Posts):
         """Take an entry of one's own back; nothing is deleted."""
         return self._send(f"/v1/reviews/{review_id:d}/undo", {}, ReviewRecord, reviewer=reviewer)
 
-    def judged_outputs(self) -> Iterator[JudgedOutput]:
+    def judged_outputs(self) -> Stream[JudgedOutput]:
         """Outputs with the blind verdicts that stand; needs `read`."""
-        for line in self._connection.get("/v1/verdicts.jsonl").splitlines():
-            if line.strip():
-                yield read_answer(line, JudgedOutput)
+        lines = self._connection.lines("/v1/verdicts.jsonl", {})
+        return Stream(read_answer(line, JudgedOutput) for line in lines if line.strip())

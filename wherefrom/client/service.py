@@ -4,7 +4,7 @@ Sends and reads over `wherefrom.client.connection`. The command line stands on t
 which adds the spool.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from wherefrom.client.answers import read_answer
 from wherefrom.client.connection import Connection, Problem
+from wherefrom.client.exporting import ExportService
 from wherefrom.client.filters import AuditFilters
 from wherefrom.client.fixing import FixService
 from wherefrom.client.lists import ListService
@@ -24,6 +25,7 @@ from wherefrom.errors import (
     ServiceUnavailable,
     UnknownSchema,
 )
+from wherefrom.frames import Records, Stream
 from wherefrom.records import (
     AuditDetail,
     AuditListing,
@@ -63,7 +65,7 @@ class _Results(Frozen):
     results: tuple[IntakeResult, ...]
 
 
-class Service(SupposingService, FixService, ListService):
+class Service(SupposingService, FixService, ListService, ExportService):
     """A wherefrom service over HTTP. Safe to share between threads; make a new one after a fork.
 
     Args:
@@ -165,7 +167,7 @@ class Service(SupposingService, FixService, ListService):
         sort: AuditOrder | str | None = None,
         unseen: bool | None = None,
         **filters: Unpack[AuditFilters],
-    ) -> Iterator[AuditSummary]:
+    ) -> Stream[AuditSummary]:
         """Audits that match every filter given, newest first; pages are fetched while the caller reads.
 
         Args:
@@ -265,27 +267,25 @@ class Service(SupposingService, FixService, ListService):
         """One training example by the database's id; `NotFound` where there is none."""
         return read_answer(self._connection.get(f"/v1/examples/{training_example_id:d}"), ExampleDetail)
 
-    def find_examples(self, example_id: str) -> tuple[ExampleDetail, ...]:
+    def find_examples(self, example_id: str) -> Records[ExampleDetail]:
         """The training examples that have this id in any corpus; empty where there are none."""
-        return read_answer(
-            self._connection.get("/v1/examples", {"example_id": example_id}), Page[ExampleDetail]
-        ).items
+        return self._list("/v1/examples", Page[ExampleDetail], {"example_id": example_id})
 
-    def cited_by(self, training_example_id: int, *, page_size: int = DEFAULT_PAGE_SIZE) -> Iterator[CitedBy]:
+    def cited_by(self, training_example_id: int, *, page_size: int = DEFAULT_PAGE_SIZE) -> Stream[CitedBy]:
         """Flagged outputs that cite this training example, strongest first; pages are fetched while the caller reads."""
         return self._pages(f"/v1/examples/{training_example_id:d}/cited-by", Page[CitedBy], {}, page_size)
 
-    def sources(self) -> tuple[SourceSummary, ...]:
+    def sources(self) -> Records[SourceSummary]:
         """How often the examples of each source are cited."""
-        return read_answer(self._connection.get("/v1/sources"), Page[SourceSummary]).items
+        return self._list("/v1/sources", Page[SourceSummary])
 
     def queue(self) -> QueueHealth:
         """Audits by state, and how long the oldest one waits."""
         return read_answer(self._connection.get("/v1/queue"), QueueHealth)
 
-    def bundles(self) -> tuple[BundleInfo, ...]:
+    def bundles(self) -> Records[BundleInfo]:
         """The bundles that the service knows."""
-        return read_answer(self._connection.get("/v1/bundles"), Page[BundleInfo]).items
+        return self._list("/v1/bundles", Page[BundleInfo])
 
 
 def keyed_json(record: FlaggedRecord) -> str:

@@ -5,6 +5,7 @@ from pydantic import ValidationError
 from wherefrom.client.answers import read_answer
 from wherefrom.client.reviewing import ReviewService
 from wherefrom.errors import InvalidRequest
+from wherefrom.frames import Records
 from wherefrom.records import Comparison, HypotheticalRecord, HypotheticalRequest, IntakeResult, Page
 from wherefrom.records.explain import first_problem
 
@@ -38,10 +39,9 @@ class SupposingService(ReviewService):
             raise answer.problem.as_error()
         return read_answer(answer.body, IntakeResult)
 
-    def hypotheticals(self, audit_id: int) -> tuple[HypotheticalRecord, ...]:
+    def hypotheticals(self, audit_id: int) -> Records[HypotheticalRecord]:
         """What was supposed in place of an audit's output, newest first; `NotFound` where there is no such audit."""
-        body = self._connection.get(f"/v1/audits/{audit_id:d}/hypotheticals")
-        return read_answer(body, Page[HypotheticalRecord]).items
+        return self._list(f"/v1/audits/{audit_id:d}/hypotheticals", Page[HypotheticalRecord])
 
     def compare(self, audit_id: int, other_audit_id: int) -> Comparison:
         """The citations of two audits side by side: which stayed, which are gone, which came."""

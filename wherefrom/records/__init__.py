@@ -46,6 +46,13 @@ from wherefrom.records.engine import (
     Tier,
     TrainingExample,
 )
+from wherefrom.records.exporting import (
+    ExportedBundle,
+    ExportedExample,
+    ExportFormat,
+    ExportManifest,
+    ExportRows,
+)
 from wherefrom.records.filters import FILTER_NAMES, AuditFilter, Judged, Supported, filter_help, filter_type
 from wherefrom.records.fixing import (
     MAX_CULPRITS,
@@ -180,6 +187,11 @@ __all__ = [
     "ExampleDetail",
     "ExampleNeighbours",
     "ExpectedCost",
+    "ExportFormat",
+    "ExportManifest",
+    "ExportRows",
+    "ExportedBundle",
+    "ExportedExample",
     "FixAction",
     "FixChange",
     "FixChanged",
