@@ -58,6 +58,12 @@ class TrailKind(StrEnum):
     WHAT_IF_REQUESTED = "what_if.requested"
     WHAT_IF_FINISHED = "what_if.finished"
     WHAT_IF_DEAD = "what_if.dead"
+    #: Something is to be told to the webhook.
+    NOTICE_RAISED = "notice.raised"
+    NOTICE_DELIVERED = "notice.delivered"
+    NOTICE_DEAD = "notice.dead"
+    #: A dead one is sent again.
+    NOTICE_REQUEUED = "notice.requeued"
 
 
 #: Events that end an audit.

@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 
 from wherefrom import errors
 from wherefrom.metrics import PREFIX, declared_metrics
+from wherefrom.notify_settings import NotifySettings
 from wherefrom.settings import Settings
 
 _DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -28,7 +29,9 @@ def settings_page() -> str:
     """Every setting: its environment variable, its default, the values it takes, what it does."""
     rows = [
         (f"`WHEREFROM_{name.upper()}`", _default(field), _values(field), field.description or "")
-        for name, field in Settings.model_fields.items()
+        for name, field in sorted(
+            Settings.model_fields.items(), key=lambda one: one[0] in NotifySettings.model_fields
+        )
     ]
     return (
         _GENERATED.format(source="wherefrom/settings.py")

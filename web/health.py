@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
-from db import counters, intake, migrate, reader
+from db import counters, intake, migrate, outbox, reader
 from db.keys import Scope
 from web.errors import documented
 from web.security import needs
@@ -185,6 +185,8 @@ def metrics(services: Annotated[Services, Depends(services_of)]) -> Response:
         for state in AuditState:
             services.metrics.gauge("audits", health.states.get(state, 0), state=state.value)
         services.metrics.gauge("oldest_pending_seconds", health.oldest_pending_seconds or 0.0)
+        for standing, count in outbox.counts(services.database).items():
+            services.metrics.gauge("webhook_deliveries", count, state=standing.value)
     except DatabaseUnavailable:
         # Counters of this process are worth scraping while the database is away; `/readyz` tells that it is.
         services.metrics.gauge("oldest_pending_seconds", float("nan"))

@@ -8,24 +8,23 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Request
 from fastapi.responses import HTMLResponse
 
-from db import catalogue, reader
+from db import catalogue, outbox, reader
 from db.keys import Scope
 from web import card
 from web.api import Shared
-from web.filters import (
-    LINK_NAMES,
-)
+from web.filters import LINK_NAMES
 from web.headers import CARD_CONTENT_SECURITY_POLICY
 from web.health import readiness
 from web.render import render
 from web.security import needs
 from web.state_words import STATE_MEANINGS
 from wherefrom.errors import NotFound
-from wherefrom.records import (
-    AuditState,
-)
+from wherefrom.records import AuditState, DeliveryState
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(needs(Scope.READ))])
+
+#: Notices that the page of the queue shows.
+NOTICES = 10
 
 
 def given_filters(request: Request) -> dict[str, str]:
@@ -75,4 +74,6 @@ def queue(request: Request, services: Shared) -> HTMLResponse:
         state_meanings=STATE_MEANINGS,
         readiness=readiness(services),
         lease_seconds=services.settings.lease_seconds,
+        notices=outbox.list_deliveries(services.database, limit=NOTICES),
+        given_up=outbox.counts(services.database)[DeliveryState.DEAD],
     )

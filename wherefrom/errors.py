@@ -231,6 +231,12 @@ class MeasuringUnavailable(PermanentError):
     code = "measuring_unavailable"
 
 
+class WebhookGone(PermanentError):
+    """The receiver of the webhook answered 410: it wants no more notices."""
+
+    code = "webhook_gone"
+
+
 class DatabaseUnavailable(TransientError):
     """The database does not answer, or it refuses the transaction for a reason unrelated to the record."""
 
@@ -280,6 +286,18 @@ class ServiceUnavailable(TransientError):
         self.status = status
         #: How long the service asked to wait; None where it did not say.
         self.retry_after_s = retry_after_s
+
+
+class WebhookFailed(TransientError):
+    """The receiver of the webhook does not answer, or it does not answer with 2xx."""
+
+    code = "webhook_failed"
+
+
+class WebhookAddressRefused(WebhookFailed):
+    """The host of the webhook has no address that may be connected to: all are private, loopback or reserved. The setting `notify_private` allows them."""
+
+    code = "webhook_address_refused"
 
 
 class OutOfMemory(TransientError):

@@ -6,24 +6,24 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from wherefrom.errors import ConfigurationError, MeasuringUnavailable
 from wherefrom.masking import mask, readable_url, secrets_of
+from wherefrom.notify_settings import NotifySettings, empty_is_unset
 from wherefrom.records import Severity
 from wherefrom.redis_url import check_redis_url
 
-_empty_is_unset = BeforeValidator(lambda value: None if value == "" else value)
 #: A path; an empty variable, as compose makes them, is not set.
-_OptionalPath = Annotated[Path | None, _empty_is_unset]
+_OptionalPath = Annotated[Path | None, empty_is_unset]
 #: `module:factory`.
 _OptionalFactory = Annotated[
-    str | None, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"), _empty_is_unset
+    str | None, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"), empty_is_unset
 ]
 
 
-class Settings(BaseSettings):
+class Settings(NotifySettings, BaseSettings):
     """Settings of the service, the workers and the client; each can be set as `WHEREFROM_<NAME>`."""
 
     model_config = SettingsConfigDict(
@@ -248,6 +248,7 @@ class Settings(BaseSettings):
                 f"engine names {self.engine}, which is not wherefrom's own engine; set WHEREFROM_ALLOW_OTHER_ENGINE=true to use it"
             )
         self.full_tier()
+        self.webhook()
         return self
 
     @field_validator("database_url", "redis_url")
@@ -274,7 +275,7 @@ class Settings(BaseSettings):
         """Everything in the settings that must not stand in a log or an error."""
         urls = (self.database_url.get_secret_value(), self.redis_url.get_secret_value(), self.service_url)
         keys = {one.get_secret_value() for one in (self.api_key, self.session_secret) if one is not None}
-        return frozenset().union(keys, *map(secrets_of, urls))
+        return frozenset().union(keys, self.notify_secrets(), *map(secrets_of, urls))
 
     def recipe_file(self) -> Path:
         """The file of the recipe.
@@ -332,7 +333,9 @@ def _secrets_of_environment() -> frozenset[str]:
     found: set[str] = set()
     for name in ("DATABASE_URL", "REDIS_URL", "SERVICE_URL"):
         found |= secrets_of(os.environ.get(f"WHEREFROM_{name}", ""))
-    found |= {os.environ.get(f"WHEREFROM_{name}", "") for name in ("API_KEY", "SESSION_SECRET")}
+    for name in ("API_KEY", "SESSION_SECRET", "NOTIFY_URL", "NOTIFY_SECRET"):
+        value = os.environ.get(f"WHEREFROM_{name}", "")
+        found |= {value, *(value.split() if name == "NOTIFY_SECRET" else ())}
     return frozenset(found - {""})
 
 

@@ -8,13 +8,13 @@ from typing import Literal
 
 import redis
 
-from db import catalogue, keys, measurements, reader
+from db import catalogue, keys, measurements, outbox, reader
 from db.producers import is_reserved
 from db.session import Database, open_database, parse_url
 from wherefrom.attribution.interface import Engine
 from wherefrom.errors import PermanentError, TransientError, WherefromError
 from wherefrom.messages import INTAKE_GROUP
-from wherefrom.records import AuditState, BundleInfo, MeasurementState
+from wherefrom.records import AuditState, BundleInfo, DeliveryState, MeasurementState
 from wherefrom.settings import Settings, masked, unknown_variables
 from worker.embedded import beside_local_service
 from worker.engine import OTHER_ENGINE, load_engine
@@ -28,6 +28,7 @@ from worker.redis_link import (
     redis_errors,
     rejected_stream,
 )
+from worker.webhook import WebhookSender
 
 #: kombu's Redis transport and XAUTOCLAIM need it.
 LEAST_REDIS = (6, 2)
@@ -59,6 +60,7 @@ def examine(settings: Settings) -> list[Finding]:
     if stored.verdict == "ok":
         looks += [("bundles", lambda: _bundles(settings)), ("audits", lambda: _audits(settings))]
         looks += [("keys", lambda: _keys(settings)), ("database file", lambda: _database_file(settings))]
+        looks.append(("webhook", lambda: _webhook(settings)))
     for what, look in looks:
         try:
             findings += look()
@@ -211,6 +213,28 @@ def _keys(settings: Settings) -> Iterator[Finding]:
         if is_reserved(key.producer):
             text = f"the key {key.name} has the producer {key.producer}, a name that the service uses itself; create another key (python -m worker keys create), then revoke this one"
             yield Finding("keys", "warning", text)
+
+
+def _webhook(settings: Settings) -> Iterator[Finding]:
+    """Nothing where nothing is told."""
+    if (target := settings.webhook()) is None:
+        return
+    try:
+        address = WebhookSender(target, timeout_s=settings.notify_timeout_seconds).check()
+    except TransientError as error:
+        yield Finding("webhook", "warning", f"{error}; nothing can be told from this machine")
+    else:
+        yield Finding(
+            "webhook", "ok", f"{target.host} is at {address}; send a test with python -m worker notify test"
+        )
+    database = open_database(settings)
+    try:
+        waiting = outbox.counts(database)
+    finally:
+        database.dispose()
+    if dead := waiting[DeliveryState.DEAD]:
+        text = f"{dead} were given up; read why with python -m worker notify list --state dead, then send them again with python -m worker notify retry"
+        yield Finding("notices", "warning", text)
 
 
 def _model(bundle: BundleInfo, engine: Engine) -> Iterator[Finding]:

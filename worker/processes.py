@@ -17,6 +17,7 @@ from worker.hints import HintSender, MeasureHintSender
 from worker.intake import Intake
 from worker.liveness import LOADING_S, LivenessFile, loading_file, refusal_file
 from worker.loop import run_loop
+from worker.notifying import Notifier
 from worker.redis_link import connect_redis
 from worker.serving import Queue, serve_queue
 from worker.sweep import Sweeper
@@ -72,10 +73,15 @@ def run_sweeper(settings: Settings, stop: threading.Event) -> None:
     log.info("sweeper_started", every_s=settings.sweep_seconds)
     liveness.create()
     counting = CounterStore(metrics, database).start()
+    notifier = Notifier.of(database, settings=settings, metrics=metrics)
+    if notifier is not None:
+        notifier.start()
     try:
         run_loop(sweeper.step, name="sweeper", stop=stop, beat=liveness.beat, pause_s=settings.sweep_seconds)
     finally:
         liveness.remove()
+        if notifier is not None:
+            notifier.close()
         counting.close()
         client.close()
         database.dispose()

@@ -18,6 +18,7 @@ from db.models.columns import Base
 from db.models.corpora import Bundle, Corpus, ModelRevision, TrainingExample
 from db.models.fixing import FixList, FixListEntry, FixListRow
 from db.models.listing import ListingFactsRow, SavedView
+from db.models.notices import Alert, WebhookDelivery
 from db.models.review import Review, ReviewAssignment, ReviewItem, ReviewMember, ReviewQueue, ReviewRow
 from db.models.search import ENGINE_OWN, ExampleWords, OutputWords
 from db.models.service import ApiKey, CounterTotal, Person, Producer, SchemaRelease, TrailEvent
@@ -26,6 +27,7 @@ from db.models.what_if import WhatIf, WhatIfOutputRow
 
 __all__ = [
     "ENGINE_OWN",
+    "Alert",
     "ApiKey",
     "Audit",
     "Base",
@@ -59,6 +61,7 @@ __all__ = [
     "SchemaRelease",
     "TrailEvent",
     "TrainingExample",
+    "WebhookDelivery",
     "WhatIf",
     "WhatIfOutputRow",
 ]

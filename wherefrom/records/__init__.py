@@ -112,6 +112,16 @@ from wherefrom.records.measurements import (
     Method,
 )
 from wherefrom.records.noise import SIGN_NOT_DETERMINED, weak_text
+from wherefrom.records.notices import (
+    MAX_NOTICE_BYTES,
+    Delivery,
+    DeliveryState,
+    Level,
+    Notice,
+    NoticeKind,
+    Outgoing,
+    notice_body,
+)
 from wherefrom.records.parts import carried_by, named_parts
 from wherefrom.records.people import PersonRef, Via
 from wherefrom.records.plain_sentence import conclusion_of
@@ -149,6 +159,7 @@ __all__ = [
     "GROUP_WARNING",
     "MAX_COMMENT",
     "MAX_CULPRITS",
+    "MAX_NOTICE_BYTES",
     "MAX_OUTPUTS",
     "MAX_REASON",
     "RECORD_SCHEMA",
@@ -183,6 +194,8 @@ __all__ = [
     "ControlEffect",
     "Culprit",
     "Culprits",
+    "Delivery",
+    "DeliveryState",
     "EvidenceSpan",
     "ExampleDetail",
     "ExampleNeighbours",
@@ -213,6 +226,7 @@ __all__ = [
     "Judged",
     "JudgedOutput",
     "Lease",
+    "Level",
     "ListScore",
     "ListingFacts",
     "MeasuredEffect",
@@ -224,6 +238,9 @@ __all__ = [
     "Method",
     "ModulePart",
     "NeighbourRecord",
+    "Notice",
+    "NoticeKind",
+    "Outgoing",
     "OutputGroupRequest",
     "Overlap",
     "Page",
@@ -265,6 +282,7 @@ __all__ = [
     "filter_help",
     "filter_type",
     "named_parts",
+    "notice_body",
     "sha256_of_json",
     "utc_now",
     "weak_text",

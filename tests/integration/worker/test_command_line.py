@@ -12,6 +12,7 @@ from db.audit_queue import AuditQueue
 from db.intake import accept
 from tests.integration.worker.conftest import MODEL, register_bundle
 from tests.integration.worker.processes import plain_settings
+from tests.services.receiver import Receiver
 from wherefrom.records import FlaggedRecord
 from worker.__main__ import make_app
 from worker.command_line import run_command_line
@@ -214,3 +215,36 @@ def test_every_command_explains_itself_with_examples(operator_command, words):
     ended = operator_command(*words, "--help")
     assert ended.code == 0
     assert f"python -m worker {' '.join(words)}" in " ".join(ended.out.split())
+
+
+def test_the_webhook_from_a_terminal(operator_command):
+    """A secret, a test that is taken or not, the list of what was told, and sending again what was given up."""
+    assert operator_command("notify", "list").err.strip() == "nothing was told"
+    unset = operator_command("notify", "test")
+    assert unset.code == 2
+    assert "WHEREFROM_NOTIFY_URL" in unset.err
+    secret = operator_command("notify", "secret").out.strip()
+    with Receiver() as receiver:
+        target = {
+            "notify_url": f"http://127.0.0.1:{receiver.port}/in",
+            "notify_secret": secret,
+            "notify_hosts": '["127.0.0.1"]',
+            "notify_private": "true",
+            "notify_max_attempts": "1",
+        }
+        assert "\nthe receiver took evt_" in operator_command("notify", "test", **target).out
+        receiver.answers = [500]
+        failed = operator_command("notify", "test")
+        assert failed.code == 3
+        assert "the receiver answered 500 (attempts_exhausted)" in failed.err
+    listed = json.loads(operator_command("notify", "list", "--json").out)
+    assert [(one["state"], one["kind"]) for one in listed] == [("dead", "test"), ("delivered", "test")]
+    assert operator_command("notify", "list", "--state", "dead").out.count("test") == 1
+    assert operator_command("notify", "retry").out == "1 notice will be sent again\n"
+    assert (
+        json.loads(operator_command("notify", "list", "--state", "pending", "--json").out)[0]["attempt"] == 0
+    )
+    wrong = operator_command("notify", "test", notify_private="false")
+    assert wrong.code == 2
+    assert "https" in wrong.err
+    assert secret not in wrong.err
