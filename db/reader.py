@@ -21,6 +21,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 from db.clock import db_now
 from db.counts import COUNTED, count_at_most, count_states
 from db.examples import storable_name
+from db.finding_roots import finding_of
 from db.groups import members_of, newest_group
 from db.leases import expired, is_pending, live
 from db.measurements import measurements_of
@@ -295,6 +296,7 @@ _DETAIL = (
     Audit.noise_best.label("noise_best"),
     FlaggedText.against.label("against"),
     newest_group(Audit.flagged_output_id).label("group_audit_id"),
+    finding_of(Audit.id).label("finding_id"),
     select(func.min(_supposed_of.id))
     .where(_supposed_of.flagged_output_id == FlaggedOutput.hypothetical_of)
     .scalar_subquery()

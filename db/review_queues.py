@@ -174,7 +174,12 @@ def fill(db: Database, queue_id: int) -> int:
         ).one()
     if queue is None or queue.rule is None:
         return 0
-    since = [] if last is None else [Audit.finished_at >= last - timedelta(seconds=OVERLAP_S)]
+    # An output comes into a finding some time after it was answered, and people move it later: all of it is looked at.
+    since = (
+        []
+        if last is None or queue.rule.finding is not None
+        else [Audit.finished_at >= last - timedelta(seconds=OVERLAP_S)]
+    )
     added = _enter(db, queue, [*look_up(db, queue.rule), *since], by="rule")
     with db.writing() as session:
         session.execute(update(ReviewQueue).where(ReviewQueue.id == queue_id).values(filled_at=began))

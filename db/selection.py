@@ -20,13 +20,16 @@ from sqlalchemy import (
     select,
     union_all,
 )
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
+from db.finding_roots import ROOT
 from db.intake import PRIORITY
 from db.models import (
     Audit,
     Bundle,
     Citation,
+    Finding,
+    FindingOutput,
     FlaggedOutput,
     Person,
     Review,
@@ -262,6 +265,19 @@ def _in_queue(name: str) -> _Part:
     return _Part(exists().where(ReviewItem.audit_id == Audit.id, *mine), None, finds)
 
 
+def _in_finding(value: int) -> _Part:
+    """A finding with all that stands in the same one: whoever kept the number of a part finds the whole."""
+    named = aliased(Finding)
+    root = select(func.coalesce(named.merged_into, named.id)).where(named.id == value).scalar_subquery()
+    whole = select(Finding.id).where(root == ROOT)
+    mine = (FindingOutput.finding_id.in_(whole),)
+
+    def finds(most: int) -> Sequence[AnySelect]:
+        return (select(FindingOutput.audit_id).where(*mine).limit(most),)
+
+    return _Part(exists().where(FindingOutput.audit_id == Audit.id, *mine), None, finds)
+
+
 def _supported(value: Supported, limit: float | None) -> ColumnElement[bool]:
     if value is Supported.WEAK:
         return Audit.weak.is_(True)
@@ -306,6 +322,7 @@ _PARTS: dict[str, Callable[[Any], _Part]] = {
     "verdict": _judged,
     "assignee": _assigned_to,
     "in_queue": _in_queue,
+    "finding": _in_finding,
     "score_min": lambda value: _score(least=value),
     "score_max": lambda value: _score(most=value),
 }

@@ -64,6 +64,13 @@ class TrailKind(StrEnum):
     NOTICE_DEAD = "notice.dead"
     #: A dead one is sent again.
     NOTICE_REQUEUED = "notice.requeued"
+    #: The sweeper placed outputs of a bundle.
+    FINDINGS_FILLED = "findings.filled"
+    FINDING_RENAMED = "finding.renamed"
+    FINDING_MERGED = "finding.merged"
+    FINDING_TAKEN_OUT = "finding.taken_out"
+    #: Outputs left for a finding of their own.
+    FINDING_SPLIT = "finding.split"
 
 
 #: Events that end an audit.

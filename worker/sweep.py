@@ -1,6 +1,6 @@
-"""The sweeper: takes back the leases of dead workers, keeps hints on the queue while there is work, and fills review queues by their rules.
+"""The sweeper: takes back the leases of dead workers, keeps hints on the queue while there is work, and does what comes round by time.
 
-With it, nothing depends on a hint: SQL says what is pending, and an empty or lost queue fills itself again.
+That is: outputs are grouped into findings, review queues are filled by their rules, texts are indexed, large listings are worked out. With it, nothing depends on a hint: SQL says what is pending, and an empty or lost queue fills itself again.
 """
 
 from datetime import datetime
@@ -13,6 +13,7 @@ from db.what_if_queue import WhatIfQueue
 from wherefrom.logs import get_logger
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
+from worker.finding import group_outputs
 from worker.hints import HintSender, MeasureHintSender
 
 log = get_logger(__name__)
@@ -97,6 +98,8 @@ class Sweeper:
         moved = routing.move_waiting(self._database)
         if self._round % UNROUTED_ROUNDS == 0:
             moved += routing.queue_unrouted(self._database)
+        if self._round % QUEUE_ROUNDS == 0:
+            group_outputs(self._database)  # before the queues: a rule may ask for a finding
         if self._round % QUEUE_ROUNDS == 0 and (entered := review_queues.fill_all(self._database)):
             log.info("review_queues_filled", audits=entered)
         self._round += 1

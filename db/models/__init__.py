@@ -16,6 +16,7 @@ from db.models.audits import (
 )
 from db.models.columns import Base
 from db.models.corpora import Bundle, Corpus, ModelRevision, TrainingExample
+from db.models.findings import Finding, FindingEntryRow, FindingMark, FindingOutput, FindingWord
 from db.models.fixing import FixList, FixListEntry, FixListRow
 from db.models.listing import ListingFactsRow, SavedView
 from db.models.notices import Alert, WebhookDelivery
@@ -36,6 +37,11 @@ __all__ = [
     "Corpus",
     "CounterTotal",
     "ExampleWords",
+    "Finding",
+    "FindingEntryRow",
+    "FindingMark",
+    "FindingOutput",
+    "FindingWord",
     "FixList",
     "FixListEntry",
     "FixListRow",

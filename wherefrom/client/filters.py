@@ -30,6 +30,7 @@ class AuditFilters(TypedDict, total=False):
     verdict: Judged | str | None
     assignee: str | None
     in_queue: str | None
+    finding: int | str | None
     support: Supported | str | None
     score_min: float | str | None
     score_max: float | str | None

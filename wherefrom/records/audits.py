@@ -268,6 +268,8 @@ class AuditDetail(Frozen):
     against: Annotated[tuple[FlaggedRecord, ...], Field(max_length=MAX_MEMBERS)] = ()
     #: Of an output: the newest audit of a group that it is a member of.
     group_audit_id: int | None = None
+    #: Of an output: the finding that it stands in.
+    finding_id: int | None = None
     #: Of what somebody supposes: the first audit of the output in whose place it stands.
     hypothetical_of: int | None = None
     #: What was found, in one plain sentence; None while there is no answer, and in answers of earlier releases.

@@ -120,6 +120,11 @@ class AuditFilter(Frozen):
     in_queue: _Word | None = Field(
         default=None, description="Name of a review queue that it stands in.", examples=["refunds"]
     )
+    finding: Annotated[int, Field(ge=1, le=2**63 - 1)] | None = Field(
+        default=None,
+        description="Number of the finding that its output stands in; one that went into another finds all of that one.",
+        examples=[1],
+    )
     support: Supported | None = Field(
         default=None,
         description="What the calibration says, judged over all that the other filters find, at the false discovery rate `fdr` (without it, 10 %).",
@@ -156,7 +161,7 @@ FILTER_NAMES = tuple(AuditFilter.model_fields)
 
 
 def filter_type(name: str) -> type:
-    """The type of a filter's value that is given: `str`, `float`, `datetime` or an enum."""
+    """The type of a filter's value that is given: `str`, `int`, `float`, `datetime` or an enum."""
     found: type = get_args(get_type_hints(AuditFilter)[name])[0]
     return found
 

@@ -27,6 +27,7 @@ COMMANDS = (
     "deep_bank.signs",
     "deep_bank.train",
     "desk",
+    "findings",
     "gpu",
     "measured",
     "output_groups",

@@ -1,0 +1,311 @@
+"""What the sweeper reads and writes when it groups outputs into findings; `worker.alike` decides which outputs are alike.
+
+Vectors of different bundles do not compare, so each bundle has findings of its own. An output is placed once. Who stands in a finding is never moved here:
+only outputs that stand in none join one, or found one together. What people merge or split therefore stays.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import exists, func, insert, select, update
+from sqlalchemy.orm import Session
+
+from db.clock import db_now
+from db.models import (
+    Audit,
+    Citation,
+    Finding,
+    FindingEntryRow,
+    FindingMark,
+    FindingOutput,
+    FindingWord,
+    FlaggedOutput,
+    OutputVector,
+)
+from db.selection import ANSWERED
+from db.session import Database
+from db.statements import insert_new, insert_rows
+from db.trail import Event, TrailKind, record_events
+from wherefrom.records import FindingEvent
+
+#: New outputs of one round, and the newest outputs without a finding that are looked at again beside them.
+BATCH, LOOSE = 1_000, 1_000
+#: Outputs of a finding that new ones are compared with.
+EXEMPLARS = 16
+#: Citations of an output that count; opponents do not.
+CITED = 10
+#: Audits whose citations are read at once.
+_CHUNK = 500
+#: Answers that ended this long before the last look are looked at again: their transaction may have committed after it, seconds.
+OVERLAP = timedelta(seconds=900)
+
+
+@dataclass(frozen=True)
+class AlikeOutput:
+    """An output as it is compared: its vector, and what it cites."""
+
+    audit_id: int
+    #: int8; only its direction means something.
+    vector: bytes
+    #: Where it stands; None in none.
+    finding_id: int | None = None
+    #: Ranks by training example.
+    cited: Mapping[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Round:
+    """What there is to group under one bundle."""
+
+    bundle_id: int
+    version: int
+    #: Outputs that nobody has looked at, at most `BATCH`.
+    new: Sequence[AlikeOutput]
+    #: The newest ones that stand in no finding.
+    loose: Sequence[AlikeOutput]
+    exemplars: Sequence[AlikeOutput]
+    #: Everything that ended before was looked at when this is stored.
+    looked_to: datetime
+
+
+@dataclass(frozen=True)
+class Grouped:
+    """Where outputs go."""
+
+    #: Findings by new output; None: it is like nothing else.
+    placed: Mapping[int, int | None]
+    #: Outputs, new or loose, that found a finding together.
+    founded: Sequence[Sequence[int]]
+
+
+def bundles_with_vectors(db: Database) -> Sequence[int]:
+    """Bundles under which any output has a vector."""
+    with db.reading() as session:
+        return session.scalars(
+            select(OutputVector.bundle_id).distinct().order_by(OutputVector.bundle_id)
+        ).all()
+
+
+def read_round(db: Database, bundle_id: int) -> Round | None:
+    """What is new under a bundle; None where nothing is."""
+    with db.reading() as session:
+        now = session.scalar(select(db_now()))
+        mark = session.get(FindingMark, bundle_id)
+        since = None if mark is None or mark.looked_to is None else mark.looked_to - OVERLAP
+        rows = session.execute(_unseen(bundle_id, since)).all()
+    version = 0 if mark is None else mark.version
+    looked_to = rows[-1].finished_at if len(rows) == BATCH else now
+    if not rows:
+        if mark is not None and mark.looked_to is not None and now - mark.looked_to > OVERLAP:
+            _store_mark(db, bundle_id, version, looked_to)
+        return None
+    with db.reading() as session:
+        new = [AlikeOutput(row.id, row.vector) for row in rows]
+        loose = _vectors(session, _loose(bundle_id))
+        exemplars = _vectors(session, _exemplars(bundle_id))
+        cited = _cited(session, [one.audit_id for one in (*new, *loose, *exemplars)])
+    return Round(
+        bundle_id,
+        version,
+        *(
+            [
+                AlikeOutput(one.audit_id, one.vector, one.finding_id, cited.get(one.audit_id, {}))
+                for one in some
+            ]
+            for some in (new, loose, exemplars)
+        ),
+        looked_to=looked_to,
+    )
+
+
+def _unseen(bundle_id: int, since: datetime | None) -> Any:
+    """Answered outputs that were said, are no group, and were not looked at, in the order in which they were answered."""
+    seen = exists().where(FindingOutput.audit_id == Audit.id)
+    wanted = [] if since is None else [Audit.finished_at >= since]
+    return (
+        select(Audit.id, Audit.finished_at, OutputVector.vector)
+        .join(FlaggedOutput, FlaggedOutput.id == Audit.flagged_output_id)
+        .join(OutputVector, _vector_of_audit())
+        .where(
+            Audit.bundle_id == bundle_id,
+            Audit.state.in_(ANSWERED),
+            FlaggedOutput.members.is_(None),
+            FlaggedOutput.hypothetical_of.is_(None),
+            Audit.finished_at.is_not(None),
+            *wanted,
+            ~seen,
+        )
+        .order_by(Audit.finished_at, Audit.id)
+        .limit(BATCH)
+    )
+
+
+def _vector_of_audit() -> Any:
+    return (OutputVector.flagged_output_id == Audit.flagged_output_id) & (
+        OutputVector.bundle_id == Audit.bundle_id
+    )
+
+
+def _loose(bundle_id: int) -> Any:
+    newest = (
+        select(FindingOutput.audit_id)
+        .where(FindingOutput.bundle_id == bundle_id, FindingOutput.finding_id.is_(None))
+        .order_by(FindingOutput.audit_id.desc())
+        .limit(LOOSE)
+    )
+    return FindingOutput.audit_id.in_(newest)
+
+
+def _exemplars(bundle_id: int) -> Any:
+    return (
+        FindingOutput.exemplar
+        & (FindingOutput.bundle_id == bundle_id)
+        & FindingOutput.finding_id.is_not(None)
+    )
+
+
+def _vectors(session: Session, wanted: Any) -> list[AlikeOutput]:
+    query = (
+        select(FindingOutput.audit_id, FindingOutput.finding_id, OutputVector.vector)
+        .join(Audit, Audit.id == FindingOutput.audit_id)
+        .join(OutputVector, _vector_of_audit())
+        .where(wanted)
+        .order_by(FindingOutput.audit_id)
+    )
+    return [AlikeOutput(row.audit_id, row.vector, row.finding_id) for row in session.execute(query)]
+
+
+def _cited(session: Session, audit_ids: Sequence[int]) -> dict[int, dict[int, int]]:
+    found: dict[int, dict[int, int]] = {}
+    for start in range(0, len(audit_ids), _CHUNK):
+        query = select(Citation.audit_id, Citation.training_example_id, Citation.rank).where(
+            Citation.audit_id.in_(audit_ids[start : start + _CHUNK]), Citation.rank.between(1, CITED)
+        )
+        for row in session.execute(query):
+            found.setdefault(row.audit_id, {})[row.training_example_id] = row.rank
+    return found
+
+
+def store_round(db: Database, done: Round, grouped: Grouped) -> bool:
+    """Store where the outputs of a round go, in one transaction; False, and nothing stored, where another sweeper was quicker."""
+    with db.writing() as session:
+        if not _takes(session, done):
+            return False
+        new = {one.audit_id for one in done.new}
+        founders = {audit_id for some in grouped.founded for audit_id in some}
+        rows = [
+            {
+                "audit_id": audit_id,
+                "bundle_id": done.bundle_id,
+                "finding_id": None if audit_id in founders else grouped.placed.get(audit_id),
+                "exemplar": False,
+            }
+            for audit_id in sorted(new)
+        ]
+        session.execute(insert_new(session, FindingOutput, (FindingOutput.audit_id,)), rows)
+        _join(session, done, grouped)
+        for some in grouped.founded:
+            _found(session, done.bundle_id, sorted(some))
+        told = {"outputs": len(rows), "founded": len(grouped.founded)}
+        record_events(session, [Event(TrailKind.FINDINGS_FILLED, f"bundle:{done.bundle_id}", told)])
+    return True
+
+
+def _store_mark(db: Database, bundle_id: int, version: int, looked_to: datetime) -> None:
+    with db.writing() as session:
+        session.execute(
+            update(FindingMark)
+            .where(FindingMark.bundle_id == bundle_id, FindingMark.version == version)
+            .values(looked_to=looked_to)
+        )
+
+
+def _takes(session: Session, done: Round) -> bool:
+    """Move the bundle's mark on, unless somebody else did since this round was read."""
+    new = {"bundle_id": done.bundle_id, "looked_to": None, "version": 0}
+    session.execute(insert_new(session, FindingMark, (FindingMark.bundle_id,)), [new])
+    mine = (FindingMark.bundle_id == done.bundle_id, FindingMark.version == done.version)
+    moved = update(FindingMark).where(*mine).values(version=done.version + 1, looked_to=done.looked_to)
+    changed: int = session.execute(moved).rowcount  # type: ignore[attr-defined] # a CursorResult
+    return changed == 1
+
+
+def _join(session: Session, done: Round, grouped: Grouped) -> None:
+    """Count those that join a finding, and let the first ones be compared with where it has too few."""
+    joined: dict[int, list[int]] = {}
+    for audit_id, finding_id in sorted(grouped.placed.items()):
+        if finding_id is not None:
+            joined.setdefault(finding_id, []).append(audit_id)
+    if not joined:
+        return
+    locked = select(Finding.id, Finding.merged_into).where(Finding.id.in_(joined)).order_by(Finding.id)
+    into = {row.id: row.merged_into for row in session.execute(locked.with_for_update())}
+    have: dict[int | None, int] = {}
+    for one in done.exemplars:
+        have[one.finding_id] = have.get(one.finding_id, 0) + 1
+    exemplars: list[int] = []
+    for finding_id, audit_ids in joined.items():
+        whole = [finding_id] if into[finding_id] is None else sorted([finding_id, into[finding_id]])
+        grown = {"outputs": Finding.outputs + len(audit_ids), "due": True}
+        session.execute(update(Finding).where(Finding.id.in_(whole)).values(**grown))
+        exemplars += audit_ids[: max(0, EXEMPLARS - have.get(finding_id, 0))]
+    mark_exemplars(session, exemplars)
+
+
+def _found(session: Session, bundle_id: int, audit_ids: Sequence[int]) -> None:
+    finding_id = new_finding(session, bundle_id, outputs=len(audit_ids))
+    mine = (FindingOutput.audit_id.in_(audit_ids), FindingOutput.finding_id.is_(None))
+    session.execute(update(FindingOutput).where(*mine).values(finding_id=finding_id))
+    mark_exemplars(session, audit_ids[:EXEMPLARS])
+    entry = {"finding_id": finding_id, "event": FindingEvent.FOUNDED, "outputs": len(audit_ids)}
+    session.execute(insert_rows(FindingEntryRow), [entry])
+
+
+def new_finding(session: Session, bundle_id: int, *, outputs: int, title: str | None = None) -> int:
+    """The number of a new finding, whose words are to be worked out."""
+    row = {
+        "bundle_id": bundle_id,
+        "title": title,
+        "outputs": outputs,
+        "sources": [],
+        "num_words": 0,
+        "due": True,
+    }
+    finding_id: int | None = session.scalar(insert(Finding).values(**row).returning(Finding.id))
+    if finding_id is None:
+        raise RuntimeError("the database returned no id for the new finding")
+    return finding_id
+
+
+def mark_exemplars(session: Session, audit_ids: Sequence[int]) -> None:
+    """Compare new outputs with these from now on."""
+    for start in range(0, len(audit_ids), _CHUNK):
+        some = FindingOutput.audit_id.in_(audit_ids[start : start + _CHUNK])
+        session.execute(update(FindingOutput).where(some).values(exemplar=True))
+
+
+def due_findings(db: Database, *, most: int) -> Iterator[int]:
+    """Findings whose words and sources are to be worked out: what grew, and what lost a word to an erasure."""
+    from_there = select(Finding.id).where(Finding.due, Finding.merged_into.is_(None))
+    with db.reading() as session:
+        found = list(session.scalars(from_there.order_by(Finding.id).limit(most)))
+        if len(found) < most:
+            found += session.scalars(_robbed(most - len(found)))
+    yield from dict.fromkeys(found)
+
+
+def _robbed(most: int) -> Any:
+    words = (
+        select(func.count(FindingWord.place.distinct()))
+        .where(FindingWord.finding_id == Finding.id)
+        .correlate(Finding)
+        .scalar_subquery()
+    )
+    return (
+        select(Finding.id)
+        .where(Finding.num_words > words, Finding.merged_into.is_(None), ~Finding.due)
+        .order_by(Finding.id)
+        .limit(most)
+    )
