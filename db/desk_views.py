@@ -139,4 +139,42 @@ JOIN fix_list l ON l.id = w.list_id
 JOIN bundle b ON b.id = w.bundle_id
 JOIN what_if_output o ON o.what_if_id = w.id
 """,
+    "v_findings": """
+SELECT
+    f.id AS finding_id,
+    f.title,
+    b.name AS bundle,
+    f.merged_into,
+    f.outputs,
+    f.newest_at,
+    f.created_at,
+    f.counted_at
+FROM finding f
+JOIN bundle b ON b.id = f.bundle_id
+""",
+    "v_finding_words": """
+SELECT
+    w.finding_id,
+    w.place,
+    w.word,
+    COUNT(*) AS outputs
+FROM finding_word w
+GROUP BY w.finding_id, w.place, w.word
+""",
+    "v_finding_outputs": """
+SELECT
+    COALESCE(f.merged_into, f.id) AS finding_id,
+    f.id AS part_id,
+    p.audit_id,
+    a.flagged_output_id AS output_id,
+    o.model,
+    o.reason AS flag_reason,
+    a.top_source,
+    a.created_at,
+    p.placed_at
+FROM finding_output p
+JOIN finding f ON f.id = p.finding_id
+JOIN audit a ON a.id = p.audit_id
+JOIN flagged_output o ON o.id = a.flagged_output_id
+""",
 }

@@ -5,7 +5,7 @@ only outputs that stand in none join one, or found one together. What people mer
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -91,7 +91,7 @@ def bundles_with_vectors(db: Database) -> Sequence[int]:
 def read_round(db: Database, bundle_id: int) -> Round | None:
     """What is new under a bundle; None where nothing is."""
     with db.reading() as session:
-        now = session.scalar(select(db_now()))
+        now = session.scalars(select(db_now())).one()
         mark = session.get(FindingMark, bundle_id)
         since = None if mark is None or mark.looked_to is None else mark.looked_to - OVERLAP
         rows = session.execute(_unseen(bundle_id, since)).all()
@@ -106,18 +106,10 @@ def read_round(db: Database, bundle_id: int) -> Round | None:
         loose = _vectors(session, _loose(bundle_id))
         exemplars = _vectors(session, _exemplars(bundle_id))
         cited = _cited(session, [one.audit_id for one in (*new, *loose, *exemplars)])
-    return Round(
-        bundle_id,
-        version,
-        *(
-            [
-                AlikeOutput(one.audit_id, one.vector, one.finding_id, cited.get(one.audit_id, {}))
-                for one in some
-            ]
-            for some in (new, loose, exemplars)
-        ),
-        looked_to=looked_to,
+    new, loose, exemplars = (
+        [replace(one, cited=cited.get(one.audit_id, {})) for one in some] for some in (new, loose, exemplars)
     )
+    return Round(bundle_id, version, new, loose, exemplars, looked_to)
 
 
 def _unseen(bundle_id: int, since: datetime | None) -> Any:
@@ -265,7 +257,7 @@ def _found(session: Session, bundle_id: int, audit_ids: Sequence[int]) -> None:
 
 def new_finding(session: Session, bundle_id: int, *, outputs: int, title: str | None = None) -> int:
     """The number of a new finding, whose words are to be worked out."""
-    row = {
+    row: dict[str, Any] = {
         "bundle_id": bundle_id,
         "title": title,
         "outputs": outputs,

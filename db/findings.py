@@ -84,7 +84,8 @@ def get_finding(db: Database, finding_id: int) -> FindingDetail:
         summary = _summary(session.execute(_select().where(Finding.id == root)).mappings().one())
         merged = _merged(session, root)
         related = _related(session, whole_of(session, root))
-        words = _words(session, [root, *(one.finding_id for one in (*merged, *related))])
+        parts = [one.finding_id for one in merged] + [one.finding_id for one in related]
+        words = _words(session, [root, *parts])
         history = _history(session, root)
     return FindingDetail(
         finding=_named(summary, words),

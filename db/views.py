@@ -26,6 +26,9 @@ _NEEDS = {
     "v_fix_rows": "fix_list_row",
     "v_fix_history": "fix_list_row",
     "v_what_if": "what_if_output",
+    "v_findings": "finding",
+    "v_finding_words": "finding_word",
+    "v_finding_outputs": "finding_output",
 }
 
 _TABLE = re.compile(r"(?:FROM|JOIN) (\w+) (\w)\b")

@@ -15,6 +15,8 @@ from web import (
     audit_pages,
     blame_api,
     export_api,
+    finding_api,
+    finding_pages,
     fix_api,
     fix_pages,
     groups,
@@ -53,6 +55,7 @@ _TAGS = [
         "description": "How many audits a filter finds, saved views, and what is done to all of them.",
     },
     {"name": "review", "description": "Review queues, verdicts and comments of people."},
+    {"name": "findings", "description": "Outputs that say the same kind of thing, under one name."},
     {
         "name": "fix",
         "description": "Fix lists: what is to change in the training data, and what that would do.",
@@ -70,6 +73,7 @@ _ROUTERS = (
     api.read,
     api.measure,
     review_api.router,
+    finding_api.router,
     fix_api.router,
     list_api.router,
     audit_list.router,
@@ -81,12 +85,13 @@ _ROUTERS = (
     hypotheticals.pages,
     review_pages.router,
     verdict_pages.router,
+    finding_pages.router,
     fix_pages.router,
     what_if_pages.router,
     sign_in.router,
 )
 #: Bodies that the OpenAPI document describes.
-_BODIES = (*review_api.BODIES, *fix_api.BODIES, *hypotheticals.BODIES, *list_api.BODIES)
+_BODIES = (*review_api.BODIES, *fix_api.BODIES, *finding_api.BODIES, *hypotheticals.BODIES, *list_api.BODIES)
 
 
 class _KeptFiles(StaticFiles):

@@ -50,6 +50,9 @@ def _facts(detail: AuditDetail, bundle: BundleInfo | None) -> Iterator[Fact]:
         yield Fact("Explained", f"{count(detail.tokens)} tokens", "Tokens of the output")
     if detail.noise_level is not None:
         yield Fact("Noise", f"±{detail.noise_level:.3f}", "Influence scores between these have no sign")
+    if detail.finding_id is not None:
+        where = f"/findings/{detail.finding_id}"
+        yield Fact("Finding", str(detail.finding_id), "Outputs that say the same kind of thing", where)
     if bundle is not None:
         yield Fact("Calibrated", calibration_text(bundle.card), "Whether the bundle says how sure it is")
         yield Fact("Card", trust_text(bundle.card), "What was measured of this bundle", page)

@@ -14,6 +14,7 @@ from wherefrom.client.answers import read_answer
 from wherefrom.client.connection import Connection, Problem
 from wherefrom.client.exporting import ExportService
 from wherefrom.client.filters import AuditFilters
+from wherefrom.client.findings import FindingService
 from wherefrom.client.fixing import FixService
 from wherefrom.client.lists import ListService
 from wherefrom.client.records_in import read_record, record_json
@@ -65,7 +66,7 @@ class _Results(Frozen):
     results: tuple[IntakeResult, ...]
 
 
-class Service(SupposingService, FixService, ListService, ExportService):
+class Service(SupposingService, FixService, ListService, ExportService, FindingService):
     """A wherefrom service over HTTP. Safe to share between threads; make a new one after a fork.
 
     Args:

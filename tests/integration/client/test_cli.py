@@ -15,6 +15,7 @@ from db.models import Audit, Citation
 from db.queue import Failure
 from tests.integration.client.conftest import Served
 from tests.integration.web.story import MODEL
+from tests.integration.web.test_finding_pages import group_story
 from wherefrom.cli import main
 from wherefrom.client import Service
 from wherefrom.records import (
@@ -452,3 +453,33 @@ def test_fix_lists_from_the_command_line(run: RunCommand, served: Served, tmp_pa
         } == {None}
         assert service.close_fix_list(one.list_id, reviewer="ann").closed_at is not None
         assert service.fix_history(one.list_id)[0].event.value == "closed"
+
+
+def test_findings_from_the_command_line(run: RunCommand, served: Served) -> None:
+    """The list, one of them, a title, a merge and its undoing, a split, a question, and the outputs by the filter; the client does the same."""
+    group_story(served.database)
+    [first, second] = [one["finding_id"] for one in lines(run("findings", "--json")[1])]
+    assert len(lines(run("findings", "--limit", "1", "--json")[1])) == 1
+    one, other = str(first), str(second)
+    assert run("finding-rename", one, "\u202eours", "--as", "ann")[1].startswith(
+        f"finding {one}: \\u202eours"
+    )
+    assert "first citations from" in run("findings")[1]
+    assert f"finding {one}: \\u202eours" in run("finding-merge", other, one, "--as", "ann")[1]
+    told = run("finding", one)[1]
+    assert f"Finding {other} went into it" in told
+    assert "ann: finding" in told
+    assert run("finding-take-out", other, "--as", "ann")[0] == 0
+    audits = [str(row["audit_id"]) for row in lines(run("audits", "--finding", one, "--json")[1])]
+    split = lines(run("finding-split", one, *audits[:2], "--title", "two", "--as", "ann", "--json")[1])
+    assert (split[0]["title"], split[0]["outputs"]) == ("two", 2)
+    assert "as one question: audit" in run("finding-ask", one)[1]
+    assert run("finding", "999")[0] == 4
+    assert run("finding-merge", one, one, "--as", "ann")[0] == 2
+    with Service(served.url) as service:
+        assert {found.finding_id for found in service.findings()} == {first, second, split[0]["finding_id"]}
+        assert service.merge_finding(int(str(split[0]["finding_id"])), first, reviewer="ann").outputs == len(
+            audits
+        )
+        assert service.ask_finding(first).status in {"accepted", "duplicate"}
+        assert len(list(service.audits(finding=first))) == len(audits)

@@ -4,9 +4,20 @@ import re
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import insert, text
 
-from db import fix_lists, fix_rows, people, review_queues, review_work, reviews, what_ifs
+from db import (
+    finding_names,
+    finding_work,
+    fix_lists,
+    fix_rows,
+    people,
+    review_queues,
+    review_work,
+    reviews,
+    what_ifs,
+)
+from db.models import FindingOutput
 from db.session import Database
 from db.views import VIEWS
 from tests.integration.db.builders import accept, answered, five_citations, record
@@ -52,6 +63,11 @@ def filled(db: Database, bundle_id: int) -> Database:
         reviews.judge(db, first_id, ReviewDraft(rank=1, verdict=verdict), by=by)
         fix_list = fix_lists.create_list(db, FixListDraft(name=f"list of {name}"), by=by)
         fix_rows.change_rows(db, fix_list, FixChange(training_example_ids=(1,)), by=by)
+    with db.writing() as session:
+        founded = finding_work.new_finding(session, bundle_id, outputs=1, title="refunds")
+        place = {"audit_id": first_id, "bundle_id": bundle_id, "finding_id": founded, "exemplar": True}
+        session.execute(insert(FindingOutput), [place])
+    finding_names.name_finding(db, founded)
     what_ifs.ask(db, 1, AuditFilter(), most=10, by="ann")
     return db
 

@@ -12,6 +12,7 @@ from db.reviews import Reviewer
 from db.session import Database
 from tests.integration.web import story
 from tests.integration.web.test_evidence_page import answer_one, with_evidence
+from tests.integration.web.test_finding_pages import group_story
 from wherefrom.records import AuditFilter, FixAction, FixChange, FixListDraft, Via
 from wherefrom.settings import Settings
 
@@ -33,6 +34,8 @@ PAGES = (
     "/fix-lists/1",
     "/fix-lists/put?source=vendor_batch_07",
     "/what-ifs/1",
+    "/findings",
+    "/findings/1",
     "/bulk",
     "/bundles",
     CARD,
@@ -65,6 +68,12 @@ def fix_list(sqlite_story: tuple[Settings, Database]) -> None:
     what_ifs.ask(database, number, AuditFilter(), most=10, by="ann")
 
 
+@pytest.fixture
+def findings(sqlite_story: tuple[Settings, Database]) -> None:
+    """Two findings."""
+    assert len(group_story(sqlite_story[1])) == 2
+
+
 @pytest.fixture(params=["light", "dark"])
 def themed(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Page]:
     """A page in one colour scheme, as wide as a laptop."""
@@ -84,7 +93,7 @@ def faults(page: Page) -> list[str]:
 
 
 @pytest.mark.browser
-@pytest.mark.usefixtures("fix_list")
+@pytest.mark.usefixtures("fix_list", "findings")
 def test_no_page_has_a_fault(server: str, themed: Page, rich: int) -> None:
     """Every page, an audit with everything on it with its folds open, and an audit as a reviewer sees it."""
     told: list[str] = []
