@@ -5,31 +5,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, exists, select
 
-from db.models import Citation, Review
+from db.models import Citation, Review, ReviewAssignment, ReviewItem
 from db.session import Database
 from db.standing import standing
-from wherefrom.agreement import Kappa, cohen_kappa, wilson
-from wherefrom.records import Verdict
+from wherefrom.agreement import cohen_kappa, wilson
+from wherefrom.records import PairAgreement, Verdict
 
 #: Verdicts that say something about the cause, in the order of the tables.
 DECIDING = tuple(one for one in Verdict if one.decides)
 #: Lower edges of the bins of stated confidence.
 _EDGES = (0.0, 0.2, 0.4, 0.6, 0.8)
-
-
-@dataclass(frozen=True)
-class PairAgreement:
-    """Two people who judged the same targets."""
-
-    first: str
-    second: str
-    kappa: Kappa
-    #: Targets on which they differ.
-    differing: int
-    #: Audits on which they differ, the newest first; some of them.
-    audits: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -61,11 +48,17 @@ class Comparison:
     people: int
 
 
-def pairs(db: Database) -> list[PairAgreement]:
-    """Every two people who judged at least one target alike in kind (both blind, or both not); most shared targets first."""
+def pairs(db: Database, queue_id: int | None = None) -> list[PairAgreement]:
+    """Every two people who judged at least one target alike in kind (both blind, or both not); most shared targets first.
+
+    Args:
+        db: The database.
+        queue_id: Count only what people judged of the audits that they have in this review queue.
+    """
+    in_queue = () if queue_id is None else (_has_it_in(queue_id),)
     query = select(
         Review.audit_id, Review.training_example_id, Review.blind, Review.reviewer, Review.verdict
-    ).where(Review.verdict.in_(DECIDING), Review.person_id.is_not(None), *standing())
+    ).where(Review.verdict.in_(DECIDING), Review.person_id.is_not(None), *standing(), *in_queue)
     targets: dict[tuple[int, int | None, bool], dict[str, Verdict]] = defaultdict(dict)
     with db.reading() as session:
         for row in session.execute(query):
@@ -75,14 +68,33 @@ def pairs(db: Database) -> list[PairAgreement]:
         for first, second in combinations(sorted(found), 2):
             both[first, second].append((audit_id, found[first], found[second]))
     made = [_pair(first, second, shared) for (first, second), shared in both.items()]
-    return sorted(made, key=lambda one: (-one.kappa.pairs, one.first, one.second))
+    return sorted(made, key=lambda one: (-one.pairs, one.first, one.second))
+
+
+def _has_it_in(queue_id: int) -> ColumnElement[bool]:
+    """Whether who judged has the audit in a queue; on which way they judged it does not matter."""
+    mine = (ReviewAssignment.item_id == ReviewItem.id) & (ReviewAssignment.person_id == Review.person_id)
+    return (
+        exists()
+        .where(mine, ReviewItem.queue_id == queue_id, ReviewItem.audit_id == Review.audit_id)
+        .correlate(Review)
+    )
 
 
 def _pair(first: str, second: str, shared: list[tuple[int, Verdict, Verdict]]) -> PairAgreement:
     table = [[sum(a is i and b is j for _, a, b in shared) for j in DECIDING] for i in DECIDING]
     differing = [audit_id for audit_id, a, b in shared if a is not b]
+    kappa = cohen_kappa(table)
     return PairAgreement(
-        first, second, cohen_kappa(table), len(differing), tuple(sorted(set(differing), reverse=True)[:5])
+        first=first,
+        second=second,
+        pairs=kappa.pairs,
+        observed=kappa.observed,
+        kappa=kappa.value,
+        kappa_low=kappa.low,
+        kappa_high=kappa.high,
+        differing=len(differing),
+        differing_audits=tuple(sorted(set(differing), reverse=True)[:5]),
     )
 
 

@@ -24,6 +24,7 @@ from web import (
     hypotheticals,
     list_api,
     pages,
+    queue_api,
     review_api,
     review_pages,
     sign_in,
@@ -73,6 +74,7 @@ _ROUTERS = (
     api.read,
     api.measure,
     review_api.router,
+    queue_api.router,
     finding_api.router,
     fix_api.router,
     list_api.router,
@@ -91,7 +93,14 @@ _ROUTERS = (
     sign_in.router,
 )
 #: Bodies that the OpenAPI document describes.
-_BODIES = (*review_api.BODIES, *fix_api.BODIES, *finding_api.BODIES, *hypotheticals.BODIES, *list_api.BODIES)
+_BODIES = (
+    *review_api.BODIES,
+    *queue_api.BODIES,
+    *fix_api.BODIES,
+    *finding_api.BODIES,
+    *hypotheticals.BODIES,
+    *list_api.BODIES,
+)
 
 
 class _KeptFiles(StaticFiles):

@@ -11,8 +11,9 @@ from web.audit_pages import Work
 from web.caller import Caller
 from web.evidence import Segment
 from web.render import render
+from web.review_forms import person_id_of
 from web.services import Services
-from wherefrom.records import Verdict
+from wherefrom.records import ReviewRecord, Verdict
 
 
 @dataclass(frozen=True)
@@ -31,16 +32,7 @@ class RowView:
 def blind_page(request: Request, services: Services, work: Work, *, caller: Caller) -> HTMLResponse:
     """The output and its rows, with the verdicts that the reader has given."""
     item = blind.blind_item(services.database, work.item.item_id)
-    me = None if caller.person is None else caller.person.person_id
-    given = (
-        {}
-        if me is None
-        else {
-            one.training_example_id: one
-            for one in reviews.reviews_of_item(services.database, work.item.item_id, me)
-            if one.stands and one.blind
-        }
-    )
+    given = given_blind(services, work.item.item_id, person_id_of(caller))
     rows = [
         RowView(
             training_example_id=row.training_example_id,
@@ -63,3 +55,11 @@ def blind_page(request: Request, services: Services, work: Work, *, caller: Call
         first_open=next((place for place, row in enumerate(rows) if row.mine is None), None),
         verdicts=list(Verdict),
     )
+
+
+def given_blind(services: Services, item_id: int, person_id: int | None) -> dict[int | None, ReviewRecord]:
+    """The blind verdicts of somebody that stand, by training example; empty where nobody stands behind the request."""
+    if person_id is None:
+        return {}
+    mine = reviews.reviews_of_item(services.database, item_id, person_id)
+    return {one.training_example_id: one for one in mine if one.stands and one.blind}

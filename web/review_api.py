@@ -169,13 +169,20 @@ def put_in(
 
 @router.post("/review-queues/{queue_id}/next")
 def take_next(services: Shared, queue_id: Id, *, caller: Who, reviewer: Name = None) -> Items:
-    """Take the next audit of a queue; an empty list where nothing is left for the caller."""
+    """Take the next audit of a queue; an empty list where nothing is left for the caller. Of a blind queue, nothing that was computed is told."""
     me = judge_of(services, caller, reviewer).person.person_id
-    review_queues.get_queue(services.database, queue_id, person_id=me, sees_all=caller.sees_all)
+    queue = review_queues.get_queue(services.database, queue_id, person_id=me, sees_all=caller.sees_all)
     item_id = review_work.take_next(services.database, queue_id, me, members_only=not caller.sees_all)
     if item_id is None:
         return Items(items=())
-    return Items(items=(review_work.get_item(services.database, queue_id, item_id),))
+    found = review_work.get_item(services.database, queue_id, item_id)
+    return Items(items=(without_scores(found) if queue.blind else found,))
+
+
+def without_scores(found: QueueItem) -> QueueItem:
+    """An item as it may be shown to somebody who judges it blind."""
+    hidden = dict.fromkeys(("top_source", "top_score", "weak", "conformal_p", "novelty_p", "supported"))
+    return found.model_copy(update={"audit": found.audit.model_copy(update=hidden)})
 
 
 @router.get("/audits/{audit_id}/reviews")

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from db import agreement, people, review_queues, review_work
 from db.keys import Scope
-from web.api import Id, Shared
+from web.api import MAX_ID, Id, Shared
 from web.audit_pages import Work, audit_page
 from web.blind import blind_page
 from web.caller import Caller
@@ -139,14 +139,20 @@ def put_in(services: Shared, form: Sent) -> Response:
 
 
 @router.get("/agreement")
-def people_and_confidence(request: Request, services: Shared, caller: Who) -> HTMLResponse:
-    """What was stated against what people found blind, and how far people agree."""
+def people_and_confidence(
+    request: Request,
+    services: Shared,
+    caller: Who,
+    queue: Annotated[int | None, Query(ge=1, le=MAX_ID)] = None,
+) -> HTMLResponse:
+    """What was stated against what people found blind, and how far people agree, in all or in one queue."""
     needs_all(caller)
     return render(
         "agreement.html",
         request,
         comparison=agreement.compare(services.database),
-        pairs=agreement.pairs(services.database),
+        pairs=agreement.pairs(services.database, queue),
+        queue=None if queue is None else review_queues.get_queue(services.database, queue),
     )
 
 

@@ -1,18 +1,19 @@
 """Commands of the desk: review queues, the next audit of one, verdicts and their history."""
 
+import shlex
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
-from wherefrom.cli.audit_view import print_audit
+from wherefrom.cli.audit_view import print_audit, print_heading
 from wherefrom.cli.options import JsonOption, UrlOption, takes_filters
-from wherefrom.cli.output import one_line, print_json
+from wherefrom.cli.output import many_lines, one_line, print_json
 from wherefrom.client import Service
 from wherefrom.client.filters import AuditFilters
 from wherefrom.errors import NotFound
-from wherefrom.records import QueueOrder, QueueSummary, ReviewRecord, Verdict
-from wherefrom.terminal import err, out, print_table, visible
+from wherefrom.records import QueueOrder, QueueSummary, ReviewRecord, Verdict, WorkItem
+from wherefrom.terminal import err, out, print_table, say, visible
 
 AsOption = Annotated[
     str | None,
@@ -96,7 +97,7 @@ def queue_add(
       wherefrom queue-add refunds --source vendor-batch-7 --assign 2
     """
     with Service(url) as service:
-        queue_id = _queue(service, queue).queue_id
+        queue_id = queue_named(service, queue).queue_id
         added = service.put_into_review_queue(queue_id, assign_to=assign, dry_run=dry_run, **filters)
     if as_json:
         print_json([added])
@@ -111,27 +112,40 @@ def review_next(
     url: UrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Take the next audit of a review queue, and show it. A blind queue is worked off on the page.
+    """Take the next audit of a review queue, and show it. Of a blind queue: the output, and training examples without scores.
 
     Examples:
       wherefrom review-next refunds
     """
     with Service(url) as service:
-        found = _queue(service, queue)
+        found = queue_named(service, queue)
         item = service.next_review_item(found.queue_id, reviewer=reviewer)
         if item is None:
             err().print("nothing is left for you in this queue")
             return
-        if found.blind:
-            out().print(
-                f"open /review/{found.queue_id}/items/{item.item_id} on the page; this queue is blind"
-            )
-            return
-        detail = service.audit(item.audit.audit_id)
+        work = service.review_item(found.queue_id, item.item_id, reviewer=reviewer)
     if as_json:
-        print_json([detail])
+        print_json([work if work.detail is None else work.detail])
+    elif work.detail is None:
+        _print_blind(found, work)
     else:
-        print_audit(detail)
+        print_audit(work.detail)
+
+
+def _print_blind(queue: QueueSummary, work: WorkItem) -> None:
+    """An output and the training examples that may have taught it, in the order that everybody sees."""
+    print_heading(f"Item {work.item.item_id} of the blind queue {visible(queue.name)}")
+    for turn in work.turns:
+        out().print(Text(f"{turn.role.value}:"), many_lines(turn.content))
+    out().print(Text("flagged answer:"), many_lines(work.completion))
+    columns = [("example", "right"), ("prompt", "left"), ("answer", "left"), ("yours", "left")]
+    rows = [
+        (str(one.training_example_id), one_line(one.prompt, length=200), one_line(one.completion, length=400), one.mine.value if one.mine else "")
+        for one in work.rows
+    ]  # fmt: skip
+    print_table(columns, rows, empty="no training example is left to judge")
+    name = shlex.quote(visible(queue.name))
+    say(f"Next: wherefrom review-blind {name} {work.item.item_id} EXAMPLE --verdict unrelated")
 
 
 def review(
@@ -238,7 +252,12 @@ def _row(one: ReviewRecord) -> tuple[str | Text, ...]:
     )
 
 
-def _queue(service: Service, name: str) -> QueueSummary:
+def queue_named(service: Service, name: str) -> QueueSummary:
+    """The review queue of this name.
+
+    Raises:
+        NotFound: there is none that the key may see.
+    """
     found = next((one for one in service.review_queues() if one.name == name), None)
     if found is None:
         raise NotFound(f"no review queue is named {name!r}; `wherefrom queues` lists them")

@@ -17,6 +17,7 @@ from wherefrom.client.filters import AuditFilters
 from wherefrom.client.findings import FindingService
 from wherefrom.client.fixing import FixService
 from wherefrom.client.lists import ListService
+from wherefrom.client.queues import QueueService
 from wherefrom.client.records_in import read_record, record_json
 from wherefrom.client.supposing import SupposingService
 from wherefrom.errors import (
@@ -66,7 +67,7 @@ class _Results(Frozen):
     results: tuple[IntakeResult, ...]
 
 
-class Service(SupposingService, FixService, ListService, ExportService, FindingService):
+class Service(SupposingService, FixService, ListService, QueueService, ExportService, FindingService):
     """A wherefrom service over HTTP. Safe to share between threads; make a new one after a fork.
 
     Args:

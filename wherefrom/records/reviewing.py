@@ -6,11 +6,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from wherefrom.records.audits import AuditSummary
+from wherefrom.records.audits import AuditDetail, AuditSummary
 from wherefrom.records.bounds import Items
 from wherefrom.records.filters import AuditFilter
-from wherefrom.records.flagged import Frozen, Text
+from wherefrom.records.flagged import Frozen, Message, Text
 from wherefrom.records.people import PersonRef
+from wherefrom.records.verdicts import Verdict
 
 
 class QueueOrder(StrEnum):
@@ -107,3 +108,49 @@ class Added(Frozen):
     matched: int = Field(description="Answered audits that match.")
     added: int
     assigned: int = 0
+
+
+class ToJudge(Frozen):
+    """A training example of a blind item, in the order that everybody sees."""
+
+    training_example_id: int
+    prompt: str
+    completion: str
+    mine: Verdict | None = Field(
+        default=None, description="What whoever asks finds; null where it is still to be said."
+    )
+
+
+class WorkItem(Frozen):
+    """One audit of a queue with what is needed to judge it."""
+
+    item: QueueItem
+    detail: AuditDetail | None = Field(description="The whole audit; null in a blind queue.")
+    turns: Items[Message] = Field(default=(), description="Of a blind queue: what came before the output.")
+    completion: str = Field(default="", description="Of a blind queue: the output.")
+    rows: Items[ToJudge] = Field(
+        default=(), description="Of a blind queue: the training examples to be judged."
+    )
+
+
+class PersonRecord(PersonRef):
+    """Somebody who can be given audits."""
+
+    created_at: datetime
+    has_key: bool = Field(description="A key proves who they are; without one, anybody can choose the name.")
+
+
+class PairAgreement(Frozen):
+    """Two people who judged the same targets."""
+
+    first: str
+    second: str
+    pairs: int = Field(description="Targets that both judged.")
+    observed: float = Field(description="Share of them on which both said the same.")
+    kappa: float | None = Field(
+        description="Cohen's kappa; null where chance alone explains that they agree."
+    )
+    kappa_low: float | None = Field(description="Lower end of its 95 % interval.")
+    kappa_high: float | None = Field(description="Upper end of its 95 % interval.")
+    differing: int = Field(description="Targets on which they differ.")
+    differing_audits: Items[int] = Field(description="Some audits on which they differ, the newest first.")
