@@ -18,7 +18,7 @@ from db.reviews import Reviewer
 from db.session import Database
 from db.statements import AnySelect, insert_new
 from db.trail import Event, TrailKind, record_events
-from wherefrom.errors import NotFound
+from wherefrom.errors import InvalidRequest, NotFound
 from wherefrom.records import FixAction, FixChange, FixChanged, FixEvent, FixRow, Via
 
 #: Numbers of training examples that one entry of a history keeps.
@@ -192,6 +192,69 @@ def _on(list_id: int, number: ColumnElement[Any]) -> ColumnElement[bool]:
         .where(FixListRow.list_id == list_id, FixListRow.training_example_id == number)
         .exists()
     )
+
+
+def stored_corpus(db: Database, list_id: int, sha256: str | None) -> int:
+    """The corpus that a list is about, which the database must hold whole.
+
+    Args:
+        db: The database.
+        list_id: The list.
+        sha256: Hash of the corpus; None where the rows of the list are of one corpus alone.
+
+    Raises:
+        InvalidRequest: the rows are of several corpora, of another one, or of one of which only what is cited is stored.
+    """
+    stored = select(func.count()).where(TrainingExample.corpus_id == Corpus.id).correlate(Corpus)
+    mine = (
+        select(TrainingExample.corpus_id)
+        .join(FixListRow, FixListRow.training_example_id == TrainingExample.id)
+        .where(FixListRow.list_id == list_id)
+    )
+    query = select(Corpus.id, Corpus.sha256, Corpus.examples, stored.scalar_subquery().label("stored"))
+    with db.reading() as session:
+        found = session.execute(query.where(Corpus.id.in_(mine)).order_by(Corpus.id)).all()
+    wanted = [one for one in found if sha256 is None or one.sha256 == sha256]
+    if len(wanted) != 1:
+        known = ", ".join(one.sha256 for one in found) or "none"
+        raise InvalidRequest(f"name one corpus of the list with `corpus`: {known}")
+    if wanted[0].stored < wanted[0].examples:
+        raise InvalidRequest(
+            f"the database holds {wanted[0].stored} of the {wanted[0].examples} rows of this corpus; run `wherefrom fix-list-clean` over its file"
+        )
+    return int(wanted[0].id)
+
+
+def staying(db: Database, list_id: int, corpus_id: int) -> Iterator[dict[str, Any]]:
+    """The rows of a stored corpus that a list neither removes nor fixes, in the order of the corpus, page by page."""
+    leaves = [one for one in FixAction if one.leaves]
+    gone = (
+        select(FixListRow.training_example_id)
+        .where(FixListRow.list_id == list_id, FixListRow.action.in_(leaves))
+        .where(FixListRow.training_example_id == TrainingExample.id)
+        .correlate(TrainingExample)
+        .exists()
+    )
+    columns = (
+        TrainingExample.row,
+        TrainingExample.example_id.label("id"),
+        TrainingExample.source,
+        TrainingExample.prompt,
+        TrainingExample.completion,
+        TrainingExample.fields,
+    )
+    query = select(*columns).where(TrainingExample.corpus_id == corpus_id, ~gone)
+    after = -1
+    while True:
+        page = query.where(TrainingExample.row > after).order_by(TrainingExample.row).limit(CHUNK)
+        with db.reading() as session:
+            rows = session.execute(page).mappings().all()
+        for row in rows:
+            own = {name: row[name] for name in ("id", "source", "prompt", "completion")}
+            yield {**row["fields"], **own}
+        if len(rows) < CHUNK:
+            return
+        after = rows[-1]["row"]
 
 
 _ROWS: AnySelect = (

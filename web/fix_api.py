@@ -1,5 +1,6 @@
 """The API of fix lists under `/v1`: lists, their rows and history, and the rows as a file for whoever retrains."""
 
+import json
 from http import HTTPStatus
 from typing import Annotated
 
@@ -9,12 +10,13 @@ from pydantic import BaseModel, Field
 
 from db import fix_lists, fix_rows, people, what_ifs
 from db.keys import Scope
-from web.api import Id, Shared
+from web.api import MAX_ID, Id, Shared
 from web.caller import Caller
-from web.errors import DESK_REFUSALS
-from web.export import json_lines
+from web.errors import DESK_REFUSALS, documented
+from web.export import file_answer, json_lines
 from web.filters import FilterQuery
 from web.json_body import body_of, documented_body
+from web.measuring import MOST_MEASURED, measure_list
 from web.review_api import Name, Who, judge_of
 from web.review_forms import needs_all
 from web.security import needs
@@ -28,6 +30,7 @@ from wherefrom.records import (
     FixListDraft,
     FixListSummary,
     FixRow,
+    GroupMeasurementRecord,
     WhatIfOutput,
     WhatIfRecord,
 )
@@ -63,8 +66,24 @@ class WhatIfRequest(FilterQuery):
     most: int = Field(default=200, ge=1, le=MAX_OUTPUTS, description="How many outputs at most.")
 
 
+class MeasureListRequest(BaseModel):
+    """On which outputs a whole list is measured."""
+
+    audits: tuple[Annotated[int, Field(ge=1, le=MAX_ID)], ...] = Field(
+        min_length=1,
+        max_length=MOST_MEASURED,
+        description="Numbers of audits, of outputs of the what-if.",
+    )
+
+
 #: Bodies that the OpenAPI document describes.
-BODIES: tuple[type[BaseModel], ...] = (FixListDraft, FixRequest, GiveRequest, WhatIfRequest)
+BODIES: tuple[type[BaseModel], ...] = (
+    FixListDraft,
+    FixRequest,
+    GiveRequest,
+    WhatIfRequest,
+    MeasureListRequest,
+)
 
 
 class FixLists(BaseModel):
@@ -89,6 +108,12 @@ class WhatIfs(BaseModel):
     """What-ifs, newest first."""
 
     items: tuple[WhatIfRecord, ...]
+
+
+class Measured(BaseModel):
+    """Measurements of a whole list, one for each output."""
+
+    items: tuple[GroupMeasurementRecord, ...]
 
 
 class WhatIfOutputs(BaseModel):
@@ -214,6 +239,38 @@ def rows_jsonl(
     return json_lines(rows, name=f"fix-list-{list_id}.jsonl")
 
 
+@router.get(
+    "/fix-lists/{list_id}/cleaned.jsonl",
+    response_class=StreamingResponse,
+    responses={
+        200: {"description": "One row per line.", "content": {"application/x-ndjson": {}}},
+        **documented(HTTPStatus.UNPROCESSABLE_ENTITY),
+    },
+)
+def cleaned_jsonl(
+    services: Shared,
+    list_id: Id,
+    *,
+    caller: Annotated[Caller, Depends(needs(Scope.READ))],
+    corpus: Annotated[
+        str | None,
+        Query(max_length=64, description="`corpus_sha256`, where the rows of the list are of several."),
+    ] = None,
+) -> StreamingResponse:
+    """The stored corpus without the rows to remove and to fix: `id`, `source`, `prompt`, `completion`, and the row's other fields. The trail notes who took it.
+
+    A corpus of more than 50,000 rows is not stored whole; `wherefrom fix-list-clean` reads its file instead, and keeps the shape of its rows.
+    """
+    fix_lists.get_list(services.database, list_id)
+    corpus_id = fix_rows.stored_corpus(services.database, list_id, corpus)
+    fix_lists.note_export(services.database, list_id, by=caller.name, rows=0, what="cleaned")
+    lines = (
+        json.dumps(row, ensure_ascii=False) + "\n"
+        for row in fix_rows.staying(services.database, list_id, corpus_id)
+    )
+    return file_answer(lines, name=f"cleaned-{list_id}.jsonl", media_type="application/x-ndjson")
+
+
 @router.post(
     "/fix-lists/{list_id}/what-ifs",
     status_code=HTTPStatus.ACCEPTED,
@@ -253,3 +310,22 @@ def what_if_outputs(services: Shared, what_if_id: Id) -> WhatIfOutputs:
     """The outputs of a what-if with their scores, the highest above chance first; those that are not scored yet come last."""
     what_ifs.get_what_if(services.database, what_if_id)
     return WhatIfOutputs(items=tuple(what_ifs.outputs_of(services.database, what_if_id)))
+
+
+@router.post(
+    "/what-ifs/{what_if_id}/measure",
+    status_code=HTTPStatus.ACCEPTED,
+    openapi_extra=documented_body(MeasureListRequest),
+)
+def measure_whole_list(
+    services: Shared,
+    what_if_id: Id,
+    *,
+    caller: Annotated[Caller, Depends(needs(Scope.MEASURE))],
+    body: Annotated[MeasureListRequest, Depends(body_of(MeasureListRequest))],
+) -> Measured:
+    """Have the whole list of a what-if measured on some of its outputs: the measurer trains without it, beside groups of like rows. The trainings serve all outputs.
+
+    Answers at once with one measurement for each output; `GET /v1/group-measurements/{id}` tells where it stands. A repeated request returns the same.
+    """
+    return Measured(items=tuple(measure_list(services, what_if_id, body.audits, by=caller.name)))

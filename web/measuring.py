@@ -1,9 +1,14 @@
 """What is asked before a measurement is queued: that there is a recipe, and what the measurer found out about it when it started."""
 
-from db import measuring_checks
+from collections.abc import Sequence
+
+from db import group_measurements, measuring_checks, what_ifs
 from web.services import Services
-from wherefrom.errors import MeasuringUnavailable
-from wherefrom.records import ExpectedCost
+from wherefrom.errors import InvalidRequest, MeasuringUnavailable
+from wherefrom.records import ExpectedCost, GroupMeasurementRecord, GroupRequest
+
+#: Most outputs on which one request has a whole list measured.
+MOST_MEASURED = 20
 
 
 def check_measurable(services: Services, audit_id: int) -> ExpectedCost | None:
@@ -21,3 +26,35 @@ def check_measurable(services: Services, audit_id: int) -> ExpectedCost | None:
             f"nothing was queued: {found.reason}. Then start the measurer again (`python -m worker measure`), which checks it ({found.code})"
         )
     return found.cost
+
+
+def measure_list(
+    services: Services, what_if_id: int, audit_ids: Sequence[int], *, by: str
+) -> list[GroupMeasurementRecord]:
+    """Have the effect of a what-if's whole list measured on some of its outputs: trainings without it, beside matched controls, shared by all of them.
+
+    Args:
+        services: The service.
+        what_if_id: The what-if, which knows the list as it was when it was asked.
+        audit_ids: Audits of its outputs; others are passed over, and so is what goes beyond `MOST_MEASURED`.
+        by: Name of the caller.
+
+    Raises:
+        NotFound: there is no such what-if.
+        InvalidRequest: none of the audits is of an output of it.
+        MeasuringUnavailable: there is no recipe, or it does not suit.
+    """
+    what_ifs.get_what_if(services.database, what_if_id)
+    known = {one.audit_id for one in what_ifs.outputs_of(services.database, what_if_id)}
+    audits = [one for one in dict.fromkeys(audit_ids) if one in known][:MOST_MEASURED]
+    if not audits:
+        raise InvalidRequest("choose at least one output of the what-if")
+    for audit_id in audits:
+        check_measurable(services, audit_id)
+    wanted = GroupRequest(example_ids=tuple(what_ifs.left_out_ids(services.database, what_if_id)))
+    return [
+        group_measurements.request_group(
+            services.database, audit_id=audit_id, request=wanted, requested_by=by
+        )
+        for audit_id in audits
+    ]

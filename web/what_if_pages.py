@@ -8,29 +8,27 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from db import fix_lists, group_measurements, what_ifs
+from db import fix_lists, what_ifs
 from db.keys import Scope
 from web.api import Id, Shared
 from web.forms import Form, form_of
-from web.measuring import check_measurable
+from web.measuring import MOST_MEASURED, measure_list
 from web.render import render
 from web.review_forms import filter_of, filter_words
 from web.security import needs
-from wherefrom.errors import InvalidRequest
 from wherefrom.records import (
     CHECKED,
     GROUP_WARNING,
     MAX_OUTPUTS,
     AuditFilter,
-    GroupRequest,
     WhatIfOutput,
 )
 from wherefrom.statistics import adjusted
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(needs(Scope.READ))])
 
-#: Outputs that a press asks about unless another number is given, most outputs that one press has measured, and from which q an output counts as moved.
-OUTPUTS, MOST_MEASURED, MOVED = 200, 20, 0.05
+#: Outputs that a press asks about unless another number is given, and from which q an output counts as moved.
+OUTPUTS, MOVED = 200, 0.05
 
 
 @dataclass(frozen=True)
@@ -100,16 +98,5 @@ def measure(
 ) -> Response:
     """Have the effect of the whole list on ticked outputs measured: trainings without it, beside matched controls, shared by all of them."""
     ticked = [int(one) for one in form.fields.get("audit", []) if one.isascii() and one.isdecimal()]
-    known = {one.audit_id for one in what_ifs.outputs_of(services.database, what_if_id)}
-    audits = [one for one in dict.fromkeys(ticked) if one in known][:MOST_MEASURED]
-    if not audits:
-        raise InvalidRequest("tick at least one output")
-    wanted = GroupRequest(example_ids=tuple(what_ifs.left_out_ids(services.database, what_if_id)))
-    for audit_id in audits:
-        check_measurable(services, audit_id)
-        group_measurements.request_group(
-            services.database, audit_id=audit_id, request=wanted, requested_by=form.caller.name
-        )
-    return RedirectResponse(
-        f"/what-ifs/{what_if_id}?measured={len(audits)}", status_code=HTTPStatus.SEE_OTHER
-    )
+    found = measure_list(services, what_if_id, ticked, by=form.caller.name)
+    return RedirectResponse(f"/what-ifs/{what_if_id}?measured={len(found)}", status_code=HTTPStatus.SEE_OTHER)

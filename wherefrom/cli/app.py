@@ -13,6 +13,7 @@ from wherefrom.cli import (
     asking_groups,
     export,
     findings,
+    fix_work,
     fixing,
     flagging,
     lists,
@@ -20,6 +21,7 @@ from wherefrom.cli import (
     queues,
     reviewing,
     service,
+    sources,
     supposing,
 )
 from wherefrom.cli.output import ExitCode, exit_code_of, print_error
@@ -70,7 +72,7 @@ def make_app() -> typer.Typer:
         rich_markup_mode=None,
     )
     app.callback(help=HELP)(_global_options)
-    for name, command in _SERVICE_COMMANDS.items():
+    for name, command in SERVICE_COMMANDS.items():
         app.command(name, help=_help_of(command), short_help=_short_help_of(command))(command)
     for name, text in ENGINE_COMMANDS.items():
         passed_on = {"ignore_unknown_options": True, "allow_extra_args": True}
@@ -99,18 +101,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(ExitCode.BAD_INPUT)
 
 
-_SERVICE_COMMANDS: dict[str, Callable[..., None]] = {
+#: Commands that ask a service.
+SERVICE_COMMANDS: dict[str, Callable[..., None]] = {
     "flag": flagging.flag,
     "group": asking_groups.group,
     "audits": service.audits,
     "show": service.show,
     "cited-by": service.cited_by,
     "sources": service.sources,
+    "source": sources.source,
+    "search": sources.search,
     "queue": service.queue,
     "bundles": service.bundles,
     "export": export.export,
     "measure": measuring.measure,
     "suppose": supposing.suppose,
+    "hypotheticals": supposing.hypotheticals,
     "compare": supposing.compare,
     "bulk": lists.bulk,
     "views": lists.views,
@@ -146,7 +152,13 @@ _SERVICE_COMMANDS: dict[str, Callable[..., None]] = {
     "fix-list-create": fixing.fix_list_create,
     "fix-list-add": fixing.fix_list_add,
     "fix-list-rows": fixing.fix_list_rows,
+    "fix-list-history": fix_work.fix_list_history,
+    "fix-list-give": fix_work.fix_list_give,
+    "fix-list-close": fix_work.fix_list_close,
     "what-if": fixing.what_if,
+    "what-ifs": fix_work.what_ifs,
+    "what-if-show": fix_work.what_if_show,
+    "what-if-measure": fix_work.what_if_measure,
 }
 
 

@@ -15,7 +15,15 @@ from wherefrom.cli.reviewing import AsOption
 from wherefrom.client import Service
 from wherefrom.client.filters import AuditFilters
 from wherefrom.errors import NotFound
-from wherefrom.records import GROUP_WARNING, MAX_OUTPUTS, FixAction, FixListSummary, WhatIfRecord
+from wherefrom.records import (
+    GROUP_WARNING,
+    MAX_OUTPUTS,
+    Culprit,
+    FixAction,
+    FixListSummary,
+    WhatIfOutput,
+    WhatIfRecord,
+)
 from wherefrom.terminal import counted, out, print_table, say, visible
 
 #: Seconds between two looks at a what-if.
@@ -53,12 +61,7 @@ def culprits(
     if as_json:
         print_json(found.items)
         return
-    columns = [("number", "right"), ("source", "left"), ("outputs", "right"), ("first", "right"), ("strength", "right"), ("influence", "right"), ("confirmed", "right"), ("text", "left")]  # fmt: skip
-    rows = [
-        (str(one.training_example_id), visible(one.source), str(one.outputs), str(one.first_citations), f"{one.strength:.2f}", number(one.mean_influence), str(one.confirmed), one_line(one.completion, length=60))
-        for one in found.items
-    ]  # fmt: skip
-    print_table(columns, rows, empty="no audit of the selection cites anything")
+    print_culprits(found.items)
 
 
 def fix_lists(*, url: UrlOption = None, as_json: JsonOption = False) -> None:
@@ -238,6 +241,30 @@ def what_if(
                 )
             )
         return
+    print_what_if([output for _, outputs in found for output in outputs])
+
+
+def _ended(service: Service, asked: Sequence[WhatIfRecord]) -> list[WhatIfRecord]:
+    """The same what-ifs when no worker has anything to do for them any more."""
+    found = list(asked)
+    while any(one.state.is_open for one in found):
+        time.sleep(POLL_S)
+        found = [service.what_if(one.what_if_id) for one in found]
+    return found
+
+
+def print_culprits(found: Sequence[Culprit]) -> None:
+    """Training examples that are blamed, as a table."""
+    columns = [("number", "right"), ("source", "left"), ("outputs", "right"), ("first", "right"), ("strength", "right"), ("influence", "right"), ("confirmed", "right"), ("text", "left")]  # fmt: skip
+    rows = [
+        (str(one.training_example_id), visible(one.source), str(one.outputs), str(one.first_citations), f"{one.strength:.2f}", number(one.mean_influence), str(one.confirmed), one_line(one.completion, length=60))
+        for one in found
+    ]  # fmt: skip
+    print_table(columns, rows, empty="no audit of the selection cites anything")
+
+
+def print_what_if(outputs: Sequence[WhatIfOutput]) -> None:
+    """The outputs of what-ifs, as a table with the warning about groups."""
     columns = [
         ("audit", "right"),
         ("z", "right"),
@@ -248,20 +275,10 @@ def what_if(
     ]
     rows = [
         (str(one.audit_id), number(one.z, digits=1), number(one.chance), number(one.effect_nats), one.code or "", one_line(one.excerpt, length=60))
-        for _, outputs in found
         for one in outputs
     ]  # fmt: skip
     print_table(columns, rows, empty="no output")
     say(GROUP_WARNING, to_stderr=True)
-
-
-def _ended(service: Service, asked: Sequence[WhatIfRecord]) -> list[WhatIfRecord]:
-    """The same what-ifs when no worker has anything to do for them any more."""
-    found = list(asked)
-    while any(one.state.is_open for one in found):
-        time.sleep(POLL_S)
-        found = [service.what_if(one.what_if_id) for one in found]
-    return found
 
 
 def list_of(service: Service, wanted: str) -> FixListSummary:

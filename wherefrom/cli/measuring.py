@@ -81,7 +81,7 @@ def measure(  # noqa: PLR0917 - Typer gives arguments by position
         else:
             found = service.measure_group(audit_id, example_ids=ids, source=source)
         if wait:
-            found = _waited(service, found)
+            found = waited(service, found)
     if as_json:
         print_json([found])
     else:
@@ -121,7 +121,7 @@ def _ids_in(file: Path) -> list[str]:
     return ids
 
 
-def _waited(
+def waited(
     service: Service, found: MeasurementRecord | GroupMeasurementRecord
 ) -> MeasurementRecord | GroupMeasurementRecord:
     """The measurement at its end."""

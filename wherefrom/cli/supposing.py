@@ -53,6 +53,25 @@ def suppose(
     say(f"Next: wherefrom compare {audit_id} {found.audit_id}")
 
 
+def hypotheticals(audit_id: _AuditId, *, url: UrlOption = None, as_json: JsonOption = False) -> None:
+    """List what was supposed in place of an audit's output, newest first.
+
+    Examples:
+      wherefrom hypotheticals 17
+    """
+    with Service(url) as service:
+        found = service.hypotheticals(audit_id)
+    if as_json:
+        print_json(found)
+        return
+    rows: list[tuple[str | Text, ...]] = [
+        (str(one.audit_id), one.state.value, one.top_source or "-", one_line(one.excerpt, length=80))
+        for one in found
+    ]
+    columns = [("audit", "right"), ("state", "left"), ("first citation from", "left"), ("answer", "left")]
+    print_table(columns, rows, empty="nothing was supposed")
+
+
 def compare(
     audit_id: _AuditId,
     other: Annotated[int, typer.Argument(min=1, metavar="OTHER_AUDIT_ID", help="The other audit.")],
@@ -64,7 +83,7 @@ def compare(
 
     Ranks compare. Scores compare only within one audit.
 
-    Example:
+    Examples:
       wherefrom compare 17 93
     """
     with Service(url) as service:

@@ -1,11 +1,13 @@
 """Fix lists and culprits as methods of `Service`."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from wherefrom.client.answers import read_answer
 from wherefrom.client.filters import AuditFilters
 from wherefrom.client.posting import Posts, plain
+from wherefrom.export_rows import Row
 from wherefrom.frames import Records, Stream, to_pandas
 from wherefrom.records import (
     Culprits,
@@ -15,6 +17,7 @@ from wherefrom.records import (
     FixListSummary,
     FixRow,
     FoundExample,
+    GroupMeasurementRecord,
     Page,
     SourceDetail,
     WhatIfOutput,
@@ -150,6 +153,19 @@ class FixService(Posts):
         wanted = None if action is None else FixAction(action).value
         return self._connection.get(f"/v1/fix-lists/{list_id:d}/rows.jsonl", {"action": wanted})
 
+    def cleaned_corpus(self, list_id: int, *, corpus: str | None = None) -> Stream[Row]:
+        """The rows of a stored corpus that a list neither removes nor fixes, as they come; the service's trail notes it.
+
+        Args:
+            list_id: The list.
+            corpus: Hash of the corpus, where the rows of the list are of several.
+
+        Raises:
+            InvalidRequest: the corpus is not stored whole, or has to be named.
+        """
+        lines = self._connection.lines(f"/v1/fix-lists/{list_id:d}/cleaned.jsonl", {"corpus": corpus})
+        return Stream(map(json.loads, lines))
+
     def fix_history(self, list_id: int) -> Records[FixEntry]:
         """Who put what on a list, when and why; the newest 200 entries, newest first."""
         return self._list(f"/v1/fix-lists/{list_id:d}/history", Page[FixEntry])
@@ -191,3 +207,15 @@ class FixService(Posts):
     def what_if_outputs(self, what_if_id: int) -> Records[WhatIfOutput]:
         """The outputs of a what-if, the highest score above chance first."""
         return self._list(f"/v1/what-ifs/{what_if_id:d}/outputs", Page[WhatIfOutput])
+
+    def measure_list(self, what_if_id: int, audit_ids: Iterable[int]) -> Records[GroupMeasurementRecord]:
+        """Have the whole list of a what-if measured on some of its outputs, at most 20; `Service.group_measurement` reads each again. Needs the scope `measure`.
+
+        Raises:
+            NotFound: there is no such what-if.
+            InvalidRequest: none of the audits is of an output of it.
+            MeasuringUnavailable: the service has no recipe; the text says what to set.
+        """
+        body = {"audits": list(audit_ids)}
+        path = f"/v1/what-ifs/{what_if_id:d}/measure"
+        return Records(self._send(path, body, Page[GroupMeasurementRecord]).items)

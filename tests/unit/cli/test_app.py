@@ -1,5 +1,6 @@
 """The command as a whole: help, version, the engine's commands, mistakes without a traceback."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,11 +11,13 @@ import pytest
 import typer
 
 from tests.unit.cli.conftest import Run
-from wherefrom.cli.app import ENGINE_COMMANDS
+from wherefrom.cli.app import ENGINE_COMMANDS, SERVICE_COMMANDS
 
 RunCommand = Callable[..., Run]
 CHECKOUT = Path(__file__).parents[3]
-COMMANDS = ("flag", "audits", "show", "cited-by", "sources", "queue", "bundles", "export")
+COMMANDS = tuple(SERVICE_COMMANDS)
+#: Commands that print no records.
+WITHOUT_JSON = {"view-delete"}
 
 
 def test_help_lists_every_command(run: RunCommand) -> None:
@@ -40,7 +43,7 @@ def test_help_has_examples(run: RunCommand, command: str) -> None:
     shown = run(command, "--help")
     assert shown.code == 0
     assert f"  Examples:\n    {'wherefrom ' + command}" in shown.out
-    assert "--json" in shown.out
+    assert ("--json" in shown.out) == (command not in WITHOUT_JSON)
 
 
 @pytest.mark.parametrize("command", sorted(ENGINE_COMMANDS))
@@ -49,6 +52,28 @@ def test_engine_commands_are_where_the_app_looks(run: RunCommand, command: str) 
     shown = run(command, "--help")
     assert shown.code == 0, shown.err
     assert f"Usage: wherefrom {command}" in shown.out
+    told = run(command, "verify", "--help").out if command == "bundle" else shown.out
+    assert re.search(rf"Examples?:\s+wherefrom {command} ", told), "its help has no example"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_commands_and_options(
+    run: RunCommand, monkeypatch: pytest.MonkeyPatch, shell: str
+) -> None:
+    """What a shell's script asks for is answered without a service, and the script itself names the command."""
+
+    def asked(words: str, wanted: str) -> str:
+        monkeypatch.setenv("_WHEREFROM_COMPLETE", f"{wanted}_{shell}")
+        monkeypatch.setenv("COMP_WORDS", words)
+        monkeypatch.setenv("COMP_CWORD", str(len(words.split(" ")) - 1))
+        monkeypatch.setenv("_TYPER_COMPLETE_ARGS", words)
+        monkeypatch.setenv("_TYPER_COMPLETE_FISH_ACTION", "get-args")
+        return run().out
+
+    assert "fix-list-add" in asked("wherefrom fix-l", "complete")
+    assert "--reason" in asked("wherefrom audits --rea", "complete")
+    assert "critical" in asked("wherefrom audits --severity ", "complete")
+    assert "_WHEREFROM_COMPLETE" in asked("", "source")
 
 
 def test_a_file_that_cannot_be_read_is_no_traceback(run: RunCommand, monkeypatch: pytest.MonkeyPatch) -> None:
