@@ -1,6 +1,6 @@
 """The page of one audit, what it links to, and what can be asked for on it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -8,7 +8,17 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
-from db import catalogue, group_measurements, hypotheticals, measurements, neighbours, reader, reviews
+from db import (
+    catalogue,
+    fix_lists,
+    fix_rows,
+    group_measurements,
+    hypotheticals,
+    measurements,
+    neighbours,
+    reader,
+    reviews,
+)
 from db.keys import Scope
 from web import effects, evidence, reviewed
 from web.api import Id, Rank, Shared
@@ -32,6 +42,8 @@ from wherefrom.records import (
     AuditNeighbours,
     AuditSummary,
     BundleInfo,
+    FixAction,
+    FixListSummary,
     GroupRequest,
     Method,
     QueueItem,
@@ -87,6 +99,7 @@ def audit_page(
         address=f"{str(request.base_url).rstrip('/')}/audits/{audit_id}",
         printed_at=utc_now(),
         can_measure=services.settings.recipe is not None and bool(detail.completion),
+        fixing=_fixing(services, detail, caller),
         found=reviewed.found_view(
             reviews.reviews_of(database, audit_id), detail, caller=caller, page=request.url.path + query
         ),
@@ -94,6 +107,26 @@ def audit_page(
         **_citations(detail),
         **_states(detail),
     )
+
+
+@dataclass(frozen=True)
+class Fixing:
+    """What the page needs so that citations can be ticked into a fix list."""
+
+    lists: Sequence[FixListSummary]
+    #: Of each training example the lists that it is on: number, name, decision.
+    on_lists: Mapping[int, Sequence[tuple[int, str, FixAction]]]
+    actions: Sequence[FixAction] = tuple(FixAction)
+
+
+def _fixing(services: Services, detail: AuditDetail, caller: Caller) -> Fixing | None:
+    """None for those who may decide nothing, and where nothing is cited."""
+    cited = [one.training_example_id for one in (*detail.citations, *detail.opponents)]
+    if not cited or caller.person is None or not caller.sees_all:
+        return None
+    lists = fix_lists.list_lists(services.database)
+    on_lists = fix_rows.actions_on(services.database, cited) if lists else {}
+    return Fixing([one for one in lists if one.closed_at is None], on_lists)
 
 
 def _texts(detail: AuditDetail) -> dict[str, Any]:

@@ -96,8 +96,10 @@ def put_rows(services: Shared, form: Sent) -> Response:
     """Put rows on a list that the form names, or on a new one."""
     needs_all(form.caller)
     by, change = reviewer_of(form.caller), _change_of(form)
-    chosen = form.text("list")
-    list_id = _make(services, form, by) if chosen in {"", NEW} else form.number("list") or 0
+    is_new = form.text("list") in {"", NEW} or form.has(
+        "name"
+    )  # who types a name means it, whatever list stands beside it
+    list_id = _make(services, form, by) if is_new else form.number("list") or 0
     done = fix_rows.change_rows(services.database, list_id, change, by=by)
     back = form.text("back", most=2000)
     if back:

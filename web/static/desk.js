@@ -1,5 +1,5 @@
 // The only script: keeps unfinished pages fresh and adds keys. Every page is complete without it.
-// Keys: / search; j, k next and previous row or citation; 1 to 4 verdicts; c comment; u take back (blind); n next; p previous.
+// The keys stand in KEYS and in the dialog of base.html, which `?` opens.
 // Refresh = fetch the same address, swap the elements marked `data-live` whose content changed.
 
 const note = () => document.querySelector("[data-live-note]");
@@ -9,8 +9,16 @@ const served = new Map(); // what the server sent for each live element, to see 
 
 const secondsOf = (page) => Number(page.body.dataset.refreshSeconds || 0);
 
+// How an element is found again in what the server sends anew: by its id, its address, or what it stands for in a form.
+function placeOf(element) {
+  if (element?.id) return `#${CSS.escape(element.id)}`;
+  const href = element?.getAttribute("href");
+  if (href) return `[href="${CSS.escape(href)}"]`;
+  return element?.name ? `[name="${CSS.escape(element.name)}"][value="${CSS.escape(element.value)}"]` : null;
+}
+
 function swap(fresh) {
-  const focused = document.activeElement?.getAttribute("href");
+  const focused = placeOf(document.activeElement);
   for (const old of document.querySelectorAll("[data-live]")) {
     const replacement = fresh.getElementById(old.id);
     if (!replacement || replacement.innerHTML === served.get(old.id)) continue;
@@ -18,10 +26,12 @@ function swap(fresh) {
     if (selection && !selection.isCollapsed && old.contains(selection.anchorNode)) continue;
     const hadFocus = focused && old.contains(document.activeElement);
     const open = [...old.querySelectorAll("details")].map((one) => one.open);
+    const ticked = [...old.querySelectorAll("input:checked")].map(placeOf);
     served.set(old.id, replacement.innerHTML);
     old.replaceChildren(...replacement.childNodes);
     old.querySelectorAll("details").forEach((one, at) => { one.open = open[at] ?? one.open; });
-    if (hadFocus) old.querySelector(`[href="${CSS.escape(focused)}"]`)?.focus();
+    ticked.forEach((one) => { const box = one && old.querySelector(one); if (box) box.checked = true; });
+    if (hadFocus) old.querySelector(focused)?.focus();
   }
   showControls();
 }
@@ -59,11 +69,12 @@ document.addEventListener("click", (event) => {
   if (!paused) { clearTimeout(timer); refresh(); }
 });
 
-// The target of keys 1 to 4: the blind row at hand, the citation that is focused or in the address, or the audit as a whole.
+// The row or citation at hand: what holds the focus, or the citation in the address.
+const atHand = () => document.activeElement?.closest("[data-target], tr") ?? document.querySelector("[data-target]:target");
+
+// The target of keys 1 to 4: the blind row at hand, the citation at hand, or the audit as a whole.
 function judgeForm() {
-  const target = document.querySelector("[data-at-hand]")
-    ?? document.activeElement?.closest("[data-target]")
-    ?? document.querySelector("[data-target]:target");
+  const target = document.querySelector("[data-at-hand]") ?? atHand();
   return (target ?? document).querySelector("[data-judge]");
 }
 
@@ -74,7 +85,6 @@ function step(by) {
   const at = targets.findIndex((one) => one === document.activeElement || one.contains(document.activeElement));
   const next = targets[Math.max(0, Math.min(at + by, targets.length - 1))];
   if (!next) return;
-  if (!rows.length) next.tabIndex = -1;
   next.focus();
   next.scrollIntoView({ block: "nearest" });
 }
@@ -91,6 +101,34 @@ function comment() {
 }
 
 const press = (selector) => document.querySelector(selector)?.click();
+const pressAtHand = (selector) => atHand()?.querySelector(selector)?.click();
+const focusOn = (selector) => document.querySelector(selector)?.focus();
+
+// Ticked rows go on a fix list, or are changed on one: to the first field of that form. With nothing ticked, the row at hand is meant.
+function decide() {
+  const form = document.getElementById("ticked");
+  if (!form) return;
+  const boxes = [...form.elements].filter((one) => one.type === "checkbox");
+  if (!boxes.some((one) => one.checked)) pressAtHand("[form=ticked][type=checkbox]");
+  [...form.elements].find((one) => one.matches("select, input:not([type=checkbox], [type=hidden])"))?.focus();
+}
+
+// `g` and a letter lead to the pages of the top line.
+let going = 0;
+function go(key) {
+  const link = [...document.querySelectorAll("[data-go]")].find((one) => one.dataset.go === key);
+  going = 0;
+  link?.click();
+  return Boolean(link);
+}
+
+// Away from the row or citation at hand: keys then mean the page as a whole.
+function leave() {
+  document.activeElement?.blur();
+  if (document.querySelector("[data-target]:target")) location.hash = "main";
+}
+
+const keysDialog = () => document.querySelector("[data-keys-dialog]");
 
 // The verdict that was given last can be taken back by its button with the highest number.
 function undo() {
@@ -100,27 +138,42 @@ function undo() {
 
 const KEYS = {
   "/": () => { const search = document.querySelector("[data-search]"); search?.focus(); search?.select(); },
+  "?": () => keysDialog()?.showModal(),
   j: () => step(1),
   k: () => step(-1),
   n: () => press("[data-next]"),
   p: () => press("[data-prev]"),
+  x: () => pressAtHand("[type=checkbox]"),
+  f: decide,
+  w: () => focusOn("[data-what-if]"),
+  a: () => focusOn("[data-actions]"),
+  e: () => pressAtHand("[data-example]"),
+  m: () => pressAtHand("[data-measure]"),
   c: comment,
   u: undo,
+  g: () => { going = Date.now(); },
 };
+const WRITTEN_IN = "input:not([type=checkbox], [type=radio]), select, textarea";
 
 document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.target.closest("input, select, textarea")) {
+  if (event.ctrlKey || event.metaKey || event.altKey || keysDialog()?.open) return;
+  if (event.target.closest(WRITTEN_IN)) {
     if (event.key === "Escape") event.target.blur();
     return;
   }
+  if (event.key === "Escape") { leave(); return; }
+  if (Date.now() - going < 1500 && go(event.key)) return;
   if (event.key === "Enter") follow(event.target);
   else if (/^[1-4]$/.test(event.key)) {
     judgeForm()?.querySelector(`[data-key="${event.key}"]`)?.click();
   } else if (Object.hasOwn(KEYS, event.key)) {
-    if (event.key === "/" || event.key === "c") event.preventDefault();
+    event.preventDefault(); // what gets the focus must not get the letter too
     KEYS[event.key]();
   }
+});
+
+document.addEventListener("click", (event) => {
+  if (event.target.closest("[data-keys]")) keysDialog().showModal();
 });
 
 // Words of the output and the citations that rest on them light each other up, under the mouse and in focus.
@@ -148,6 +201,7 @@ function follow(target) {
 for (const name of ["pointerover", "focusin"]) document.addEventListener(name, (event) => light(event.target));
 document.addEventListener("click", (event) => follow(event.target));
 
+for (const one of document.querySelectorAll("[data-keys]")) one.hidden = false;
 for (const one of document.querySelectorAll("[data-live]")) served.set(one.id, one.innerHTML);
 if (secondsOf(document)) {
   showControls();

@@ -7,6 +7,8 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -111,10 +113,9 @@ def quick_client(sqlite_story: tuple[Settings, Database]) -> TestClient:
     return TestClient(create_app(settings, opened, metrics=Metrics(), queue=SilentProbe()), base_url=BASE_URL)
 
 
-@pytest.fixture
-def server(sqlite_story: tuple[Settings, Database]) -> Iterator[str]:
-    """The service on a free loopback port."""
-    settings, database = sqlite_story
+@contextmanager
+def _serving(settings: Settings, database: Database) -> Iterator[str]:
+    """The service on a free loopback port; its address."""
     app = create_app(settings, database, metrics=Metrics(), queue=SilentProbe())
     running = uvicorn.Server(
         uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", lifespan="off")
@@ -126,6 +127,35 @@ def server(sqlite_story: tuple[Settings, Database]) -> Iterator[str]:
     yield f"http://127.0.0.1:{port}"
     running.should_exit = True
     thread.join(10)
+
+
+@pytest.fixture
+def server(sqlite_story: tuple[Settings, Database]) -> Iterator[str]:
+    """The service over the story."""
+    with _serving(*sqlite_story) as url:
+        yield url
+
+
+@dataclass(frozen=True)
+class Desk:
+    """One service over the story for a whole module, where effects can be asked for."""
+
+    url: str
+    database: Database
+    story: story.Story
+
+
+@pytest.fixture(scope="module")
+def desk(templates: Templates, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    """The service that the tests of a module share."""
+    url = templates.copy_sqlite(tmp_path_factory.mktemp("desk") / "web.db", "story", _fill)
+    database = Database(url)
+    settings = Settings.model_validate(
+        {"database_url": url, "session_secret": SECRET, "recipe": "recipe.json"}
+    )
+    with _serving(settings, database) as address:
+        yield Desk(address, database, _stories[0])
+    database.dispose()
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ ATTACK = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'><svg onload=a
 
 #: All elements of our own templates that could be confused with somebody's: `img` and `iframe` are not among them.
 KNOWN_TAGS = frozenset(
-    """a article aside b blockquote body button caption circle code datalist dd details div dl dt em fieldset footer form h1 h2 h3 head header
+    """a article aside b blockquote body button caption circle code datalist dd details dialog div dl dt em fieldset footer form h1 h2 h3 head header
     html input kbd label legend li link main mark meta nav ol option p path pre rect script section select small span summary svg
     table tbody td textarea th thead time title tr ul""".split()  # noqa: SIM905 - a list of words
 )

@@ -282,7 +282,7 @@ def test_pages_cost_the_same_however_much_they_hold(ann, opened):
         with recorded_statements() as statements:
             assert ann.get(path).status_code == 200
         counted[path] = len(statements)
-    assert counted == {"/review": 2, queue: 6, item: 15, "/review/new": 2, "/review/put": 4}
+    assert counted == {"/review": 2, queue: 6, item: 16, "/review/new": 2, "/review/put": 4}
 
 
 def test_blind_verdicts_are_compared_and_people_with_each_other(ann, opened):
