@@ -27,7 +27,7 @@ def ask_once(
         model: The table.
         row: The new row's values.
         unique: Columns that tell whether it is the same question.
-        told: What the trail says of the question, beside who asked.
+        told: What the trail says of the question, beside who asked. No texts.
     """
     columns = tuple(getattr(model, name) for name in unique)
     same = [column == row[name] for name, column in zip(unique, columns, strict=True)]
@@ -43,5 +43,4 @@ def ask_once(
     )
     if (measurement_id := added or revived) is not None:
         subject = f"{model.__tablename__}:{measurement_id}"
-        payload = told | {"by": row["requested_by"]}
-        record_events(session, [Event(TrailKind.MEASUREMENT_REQUESTED, subject, payload)])
+        record_events(session, [Event(TrailKind.MEASUREMENT_REQUESTED, subject, told)])

@@ -49,6 +49,7 @@ class AuditQueue(LeasedQueue[AuditState]):
         AuditState.DEAD: TrailKind.AUDIT_DEAD,
         AuditState.REJECTED: TrailKind.AUDIT_REJECTED,
     }
+    retried, released = TrailKind.AUDIT_RETRIED, TrailKind.AUDIT_RELEASED
 
     #: A batch is claimed together and worked one pack after the other: what was not in work when its process died pays nothing.
     claims_count = False
@@ -193,11 +194,8 @@ def _closing_values(one: Finished) -> dict[str, Any]:
 
 
 def _finished_event(one: Finished) -> Event:
-    """The trail keeps a digest of what was cited: enough to prove it, nothing that may have to be erased."""
-    cited = [
-        [draft.rank, draft.example.example_id, draft.example.text_sha256, draft.score]
-        for draft in one.attribution.citations
-    ]
+    """The trail keeps a digest of what was cited, by ids: enough to prove it, and no text can be tried out against it."""
+    cited = [[draft.rank, draft.example.example_id, draft.score] for draft in one.attribution.citations]
     payload = {
         "state": one.state.value,
         "attempt": one.claimed.attempt,

@@ -12,6 +12,7 @@ from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
 from db.models import Audit, Bundle, Citation, FlaggedText, ReviewItem, ReviewRow, TrainingExample
+from db.reads import note_texts
 from db.session import Database
 from wherefrom.errors import NotFound
 from wherefrom.records import Message
@@ -134,5 +135,6 @@ def blind_item(db: Database, item_id: int) -> BlindItem:
             .where(ReviewRow.item_id == item_id)
             .order_by(ReviewRow.place)
         ).all()
+    note_texts((head.id,))
     turns = tuple(Message.model_validate(one) for one in head.turns or ())
     return BlindItem(head.id, turns, head.completion or "", tuple(BlindRow(*row) for row in rows))

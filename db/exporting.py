@@ -8,11 +8,12 @@ from db.culprits import STRENGTH, verdict_counts
 from db.listings import Conditions
 from db.models import Audit, Citation, Corpus, FlaggedOutput, TrainingExample
 from db.reader import select_audits
+from db.reads import note_event
 from db.selection import ANSWERED
 from db.session import Database
 from db.statements import AnySelect
-from db.trail import Event, TrailKind, record_events
-from wherefrom.records import AuditFilter, ExportedExample, Verdict, sha256_of_json
+from db.trail import Event, TrailKind
+from wherefrom.records import AuditFilter, ExportedExample, Verdict
 
 #: Training examples of one statement.
 _AT_ONCE = 200
@@ -87,19 +88,14 @@ def _cited(wanted: Conditions, after: int, at_once: int) -> AnySelect:
     )
 
 
-def note_export(db: Database, what: str, *, form: str, by: str, filters: AuditFilter | None = None) -> None:
-    """Tell the trail that somebody takes something out of the service. Of the filter it keeps the names and a digest: words that are searched for may have to be erased.
+def note_export(db: Database, what: str, *, form: str, filters: AuditFilter | None = None) -> None:
+    """Tell the trail that somebody takes something out of the service. Of the filter it keeps the names: words that are searched for may have to be erased.
 
     Args:
         db: The database.
         what: What is taken, such as ``citations`` or ``report``.
         form: As which file.
-        by: Name of the caller.
         filters: Which audits; None where they are named in another way.
     """
     plain = {} if filters is None else filters.model_dump(mode="json", exclude_none=True)
-    payload = {"by": by, "format": form, "filters": sorted(plain)} | (
-        {"filter_sha256": sha256_of_json(plain)} if plain else {}
-    )
-    with db.writing() as session:
-        record_events(session, [Event(TrailKind.EXPORTED, f"export:{what}", payload)])
+    note_event(db, Event(TrailKind.EXPORTED, f"export:{what}", {"format": form, "filters": sorted(plain)}))

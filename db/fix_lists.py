@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from db.clock import db_now
 from db.models import FixList, FixListEntry, FixListRow, Person
 from db.producers import checked_name
+from db.reads import note_event
 from db.reviews import Reviewer
 from db.session import Database
 from db.statements import AnySelect
@@ -185,11 +186,9 @@ def add_entry(
     return entry_id
 
 
-def note_export(db: Database, list_id: int, *, by: str, rows: int, what: str) -> None:
+def note_export(db: Database, list_id: int, *, rows: int, what: str) -> None:
     """Tell the trail that the rows of a list left the service."""
-    payload = {"by": by, "rows": rows, "what": what}
-    with db.writing() as session:
-        record_events(session, [Event(TrailKind.FIX_LIST_EXPORTED, f"fix_list:{list_id}", payload)])
+    note_event(db, Event(TrailKind.FIX_LIST_EXPORTED, f"fix_list:{list_id}", {"rows": rows, "what": what}))
 
 
 def _record(session: Session, kind: TrailKind, list_id: int, by: Reviewer, **more: int) -> None:

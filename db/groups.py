@@ -12,11 +12,19 @@ from sqlalchemy import ScalarSelect, func, insert, select
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from db.faults import refusals_as_errors
-from db.intake import PRIORITY, active_bundles, audit_row, insert_outputs, read_stored, result_of
+from db.intake import (
+    PRIORITY,
+    active_bundles,
+    audit_row,
+    insert_outputs,
+    read_stored,
+    record_accepted,
+    result_of,
+)
 from db.models import Audit, FlaggedOutput, FlaggedText, OutputGroupMember
+from db.reads import note_texts
 from db.session import Database
 from db.statements import insert_rows
-from db.trail import Event, TrailKind, record_events
 from wherefrom.errors import InvalidRequest, NotFound
 from wherefrom.records import FlaggedRecord, IntakeResult, MemberRecord, Severity, sha256_of_json
 from wherefrom.records.bounds import MAX_MEMBERS
@@ -149,8 +157,7 @@ def _insert_group(
     ]
     session.execute(insert_rows(OutputGroupMember), rows)
     subject = f"flagged_output:{group_id}"
-    payload = {"content_sha256": digest, "members": len(members)}
-    record_events(session, [Event(TrailKind.OUTPUT_ACCEPTED, subject, payload)])
+    record_accepted(session, {subject: digest}, members=len(members))
 
 
 def members_of(session: Session, group_id: int) -> tuple[MemberRecord, ...]:
@@ -174,7 +181,9 @@ def members_of(session: Session, group_id: int) -> tuple[MemberRecord, ...]:
         .where(OutputGroupMember.group_id == group_id)
         .order_by(OutputGroupMember.position)
     )
-    return tuple(MemberRecord(**row) for row in rows.mappings())
+    found = tuple(MemberRecord(**row) for row in rows.mappings())
+    note_texts(one.audit_id for one in found)
+    return found
 
 
 def newest_group(output_id: "InstrumentedAttribute[int]") -> ScalarSelect[Any]:

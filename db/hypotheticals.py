@@ -9,11 +9,19 @@ from sqlalchemy.orm import Session
 
 from db.claimed import record_of
 from db.faults import refusals_as_errors
-from db.intake import active_bundles, audit_row, insert_outputs, read_stored, result_of, text_row
+from db.intake import (
+    active_bundles,
+    audit_row,
+    insert_outputs,
+    read_stored,
+    record_accepted,
+    result_of,
+    text_row,
+)
 from db.models import Audit, FlaggedOutput, FlaggedText
+from db.reads import note_texts
 from db.session import Database
 from db.statements import insert_rows
-from db.trail import Event, TrailKind, record_events
 from wherefrom.errors import InvalidRequest, NotFound
 from wherefrom.records import (
     FlaggedRecord,
@@ -84,7 +92,9 @@ def hypotheticals_of(db: Database, audit_id: int) -> list[HypotheticalRecord]:
             .order_by(Audit.id.desc())
             .limit(LISTED)
         )
-        return [HypotheticalRecord(**row) for row in rows.mappings()]
+        found = [HypotheticalRecord(**row) for row in rows.mappings()]
+    note_texts(one.audit_id for one in found)
+    return found
 
 
 def _flagged(session: Session, audit_id: int) -> tuple[FlaggedOutput, FlaggedText]:
@@ -125,5 +135,4 @@ def _insert(session: Session, output_id: int, record: FlaggedRecord, *, of: int,
     session.execute(insert_rows(FlaggedText), [text_row(output_id, record)])
     bundle_id = active_bundles(session, {record.model}).get(record.model)
     session.execute(insert(Audit), [audit_row(output_id, record, bundle_id)])
-    payload = {"content_sha256": digest, "hypothetical_of": of}
-    record_events(session, [Event(TrailKind.OUTPUT_ACCEPTED, f"flagged_output:{output_id}", payload)])
+    record_accepted(session, {f"flagged_output:{output_id}": digest}, hypothetical_of=of)

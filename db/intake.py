@@ -5,7 +5,7 @@ however many processes it comes.
 """
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from db.examples import CHUNK
 from db.faults import refusals_as_errors
+from db.item_keys import new_digests
 from db.models import Audit, Bundle, FlaggedOutput, FlaggedText, ModelRevision
 from db.search import index_outputs
 from db.session import Database
@@ -164,13 +165,8 @@ def _insert_audits(
     rows = [audit_row(output_ids[key], one, bundles.get(one.model)) for key, (one, _) in records.items()]
     made = session.execute(insert(Audit).returning(Audit.flagged_output_id, Audit.id), rows)
     audit_ids = {row.flagged_output_id: row.id for row in made}
-    record_events(
-        session,
-        [
-            Event(TrailKind.OUTPUT_ACCEPTED, f"flagged_output:{output_ids[key]}", {"content_sha256": digest})
-            for key, (_, digest) in records.items()
-        ],
-    )
+    accepted = {f"flagged_output:{output_ids[key]}": digest for key, (_, digest) in records.items()}
+    record_accepted(session, accepted)
     return {
         key: Stored(
             output_id=row["flagged_output_id"],
@@ -182,6 +178,15 @@ def _insert_audits(
         )
         for (key, (_, digest)), row in zip(records.items(), rows, strict=True)
     }
+
+
+def record_accepted(session: Session, digests: Mapping[str, str], **more: int) -> None:
+    """Tell the trail of new outputs, by ``flagged_output:id`` and digest of the content; it keeps a digest under a key of the output's own."""
+    events = [
+        Event(TrailKind.OUTPUT_ACCEPTED, subject, {"content_hmac": kept} | more)
+        for subject, kept in new_digests(session, digests).items()
+    ]
+    record_events(session, events)
 
 
 def active_bundles(session: Session, models: set[str]) -> dict[str, int]:

@@ -244,6 +244,7 @@ def _retire(session: Session, old: Any, *, grace_s: float) -> None:
         return
     later = or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > db_after(grace_s))
     session.execute(mine.where(later).values(expires_at=db_after(grace_s)))
+    record_events(session, [Event(TrailKind.KEY_ENDING, f"api_key:{old.prefix}", {"grace_s": grace_s})])
 
 
 def _next_name(session: Session, name: str) -> str:

@@ -71,6 +71,9 @@ class LeasedQueue(Generic[State]):
     refused: State
     #: What the trail calls the ends without an answer.
     ended: ClassVar[Mapping[str, TrailKind]]
+    #: What it calls a failed attempt that another one follows, and a row that was taken back from its worker.
+    retried: ClassVar[TrailKind]
+    released: ClassVar[TrailKind]
     #: Whether a claim counts as an attempt at once; else it counts when `begin` says so, or when it fails.
     claims_count: ClassVar[bool] = True
 
@@ -234,6 +237,8 @@ class LeasedQueue(Generic[State]):
             update(self.row).where(held(self.row)).values(**waiting, **_outcome(failure.code, failure.reason))
         )
         session.execute(wait.execution_options(synchronize_session=False), token(lease))
+        payload = {"code": failure.code, "attempt": lease.attempt, "owner": lease.owner}
+        record_events(session, [self._event(self.retried, lease.id, payload)])
 
     def _end(self, session: Session, lease: Lease, state: State, *, code: str, reason: str) -> None:
         """End a held row without an answer."""
@@ -286,6 +291,7 @@ class LeasedQueue(Generic[State]):
             session.execute(
                 update(self.row).where(self.row.id.in_(ids)).values(**NOT_HELD, state=self.pending)
             )
+            record_events(session, [self._event(self.released, one, {}) for one in ids])
 
     def _give_up(self, session: Session, row_id: int, reason: str) -> None:
         ending = NOT_HELD | {"state": self.dead, "finished_at": db_now()} | _outcome(LEASE_EXPIRED, reason)

@@ -27,6 +27,7 @@ from db.leases import expired, is_pending, live
 from db.measurements import measurements_of
 from db.models import Audit, Bundle, Citation, Corpus, FlaggedOutput, FlaggedText, TrailEvent, TrainingExample
 from db.pages import Keyset
+from db.reads import note_texts
 from db.said import of_what_was_said
 from db.selection import Narrowed, narrow
 from db.session import Database
@@ -322,7 +323,8 @@ def select_any_audits(*columns: Any) -> AnySelect:
 
 
 def summary_of(row: RowMapping) -> AuditSummary:
-    """The summary in a row that holds the columns of `SUMMARY`."""
+    """The summary in a row that holds the columns of `SUMMARY`; its excerpt is a read of the text."""
+    note_texts((row["audit_id"],))
     return AuditSummary(**{part.name: row[part.name] for part in SUMMARY})
 
 

@@ -19,6 +19,7 @@ class SingleClaims(LeasedQueue[MeasurementState], Generic[Claimed]):
     dead = MeasurementState.DEAD
     refused = MeasurementState.DEAD
     ended: ClassVar[Mapping[str, TrailKind]] = {MeasurementState.DEAD: TrailKind.MEASUREMENT_DEAD}
+    retried, released = TrailKind.MEASUREMENT_RETRIED, TrailKind.MEASUREMENT_RELEASED
 
     def claim(
         self, bundle_id: int, *, owner: str, lease_s: float, max_attempts: int | None = None

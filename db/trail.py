@@ -1,6 +1,15 @@
-"""The append-only trail: who did what to which row. Events are written here unsealed, in the caller's transaction."""
+"""The append-only trail: who did what to which row. Events are written here unsealed, in the caller's transaction.
 
-from collections.abc import Sequence
+One sealer gives them their places in the chain afterwards (`db.trail_chain`). Reads of texts come from a journal of the machine that
+showed them (`db.reads`, `wherefrom.journal`).
+
+Who acts is known where a request or a command begins, and wanted deep below: `acting_as` carries it there, as the ids of a log are
+carried. See docs/adr/0019-trail.md.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -15,10 +24,21 @@ class TrailKind(StrEnum):
     """What happened; stored by value, so a member's value never changes."""
 
     OUTPUT_ACCEPTED = "output.accepted"
+    #: The text of an output and all that was made of it are gone; its key is destroyed.
+    OUTPUT_ERASED = "output.erased"
+    EXAMPLE_ERASED = "example.erased"
+    #: Somebody was shown flagged texts: one output, or a page of a list.
+    TEXT_READ = "text.read"
+    #: Flagged texts left the service in a file; one event per page of it.
+    TEXT_EXPORTED = "text.exported"
     AUDIT_FINISHED = "audit.finished"
     AUDIT_REJECTED = "audit.rejected"
     AUDIT_DEAD = "audit.dead"
     AUDIT_REQUEUED = "audit.requeued"
+    #: An attempt failed, and another one follows.
+    AUDIT_RETRIED = "audit.retried"
+    #: Taken back from a worker that did not extend its lease, or ended.
+    AUDIT_RELEASED = "audit.released"
     #: To another bundle, or off a retired one.
     AUDIT_MOVED = "audit.moved"
     #: Of an output that has an audit under another bundle.
@@ -29,8 +49,12 @@ class TrailKind(StrEnum):
     MEASUREMENT_REQUESTED = "measurement.requested"
     MEASUREMENT_FINISHED = "measurement.finished"
     MEASUREMENT_DEAD = "measurement.dead"
+    MEASUREMENT_RETRIED = "measurement.retried"
+    MEASUREMENT_RELEASED = "measurement.released"
     KEY_CREATED = "key.created"
     KEY_REVOKED = "key.revoked"
+    #: It ends at a time, because a new one took its place.
+    KEY_ENDING = "key.ending"
     PERSON_ADDED = "person.added"
     QUEUE_CREATED = "queue.created"
     QUEUE_CLOSED = "queue.closed"
@@ -58,6 +82,8 @@ class TrailKind(StrEnum):
     WHAT_IF_REQUESTED = "what_if.requested"
     WHAT_IF_FINISHED = "what_if.finished"
     WHAT_IF_DEAD = "what_if.dead"
+    WHAT_IF_RETRIED = "what_if.retried"
+    WHAT_IF_RELEASED = "what_if.released"
     #: Something is to be told to the webhook.
     NOTICE_RAISED = "notice.raised"
     NOTICE_DELIVERED = "notice.delivered"
@@ -87,7 +113,36 @@ class Event:
     payload: dict[str, Any] = field(default_factory=dict)
 
 
+#: Who acts where nobody said so: a process of the service.
+SERVICE = "service"
+#: Whoever is on the machine, where no key is asked for and no name was chosen.
+LOCAL_ACTOR = "local"
+#: Whoever runs a command of `python -m worker`.
+OPERATOR = "operator"
+
+_ACTOR: ContextVar[str] = ContextVar("wherefrom_actor", default=SERVICE)
+
+
+@contextmanager
+def acting_as(actor: str) -> Iterator[None]:
+    """Events of the block are this actor's: an id, never a name."""
+    before = _ACTOR.set(actor)
+    try:
+        yield
+    finally:
+        _ACTOR.reset(before)
+
+
+def act_as(actor: str) -> None:
+    """The same until the task of the request ends."""
+    _ACTOR.set(actor)
+
+
 def record_events(session: Session, events: Sequence[Event]) -> None:
     """Append events to the trail with one statement; they are there when the caller's transaction commits."""
-    rows = [{"kind": one.kind.value, "subject": one.subject, "payload": one.payload} for one in events]
+    actor = _ACTOR.get()
+    rows = [
+        {"kind": one.kind.value, "subject": one.subject, "payload": one.payload, "actor": actor}
+        for one in events
+    ]
     insert_many(session, TrailEvent, rows)

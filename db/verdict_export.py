@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from sqlalchemy import select
 
 from db.models import Audit, Bundle, FlaggedOutput, FlaggedText, Review, TrainingExample
+from db.reads import note_file, note_texts
 from db.session import Database
 from db.standing import standing
 from wherefrom.records import BlindVerdict, JudgedOutput, Message, Via
@@ -16,6 +17,7 @@ _AT_ONCE = 200
 
 def judged_outputs(db: Database) -> Iterator[JudgedOutput]:
     """All outputs with standing blind verdicts whose text is there, in the order of their audits."""
+    note_file()
     after = 0
     while True:
         page = _page(db, after)
@@ -60,6 +62,7 @@ def _page(db: Database, after: int) -> list[JudgedOutput]:
             .where(Review.audit_id.in_(audit_ids), *blind)
             .order_by(Review.id)
         ).all()
+    note_texts(audit_ids)
     verdicts: dict[int, list[BlindVerdict]] = defaultdict(list)
     for row in given:
         verdicts[row.audit_id].append(

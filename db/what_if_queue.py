@@ -29,6 +29,7 @@ class WhatIfQueue(SingleClaims[ClaimedWhatIf]):
     subject = "what_if"
     order = (WhatIf.id,)
     ended: ClassVar[Mapping[str, TrailKind]] = {MeasurementState.DEAD: TrailKind.WHAT_IF_DEAD}
+    retried, released = TrailKind.WHAT_IF_RETRIED, TrailKind.WHAT_IF_RELEASED
 
     def store(
         self, claimed: ClaimedWhatIf, scores: Sequence[ListScore], refused: Mapping[int, str]

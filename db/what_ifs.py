@@ -23,6 +23,7 @@ from db.models import (
     WhatIfOutputRow,
 )
 from db.reader import EXCERPT_CHARS
+from db.reads import note_texts
 from db.session import Database
 from db.statements import AnySelect, insert_rows
 from db.trail import Event, TrailKind, record_events
@@ -107,7 +108,9 @@ def outputs_of(db: Database, what_if_id: int) -> list[WhatIfOutput]:
         )
     )
     with db.reading() as session:
-        return [WhatIfOutput(**row) for row in session.execute(query).mappings()]
+        found = [WhatIfOutput(**row) for row in session.execute(query).mappings()]
+    note_texts(one.audit_id for one in found)
+    return found
 
 
 def left_out_ids(db: Database, what_if_id: int) -> list[str]:
@@ -183,7 +186,7 @@ def _insert(
     number = session.scalar(insert(WhatIf).values(**row).returning(WhatIf.id))
     given = [{"what_if_id": number, "audit_id": one, "scored": False} for one in audits]
     session.execute(insert_rows(WhatIfOutputRow), given)
-    payload = {"by": by, "list": list_id, "rows": len(rows), "outputs": len(audits)}
+    payload = {"list": list_id, "rows": len(rows), "outputs": len(audits)}
     record_events(session, [Event(TrailKind.WHAT_IF_REQUESTED, f"what_if:{number}", payload)])
     return number
 

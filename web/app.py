@@ -35,6 +35,7 @@ from web import (
 from web.admission import Admission, Lanes
 from web.errors import install_error_handlers
 from web.health import RedisProbe
+from web.noted_reads import NotedReads
 from web.observe import Observe
 from web.openapi import install_openapi
 from web.render import STATIC_DIR
@@ -42,6 +43,7 @@ from web.security import Gate
 from web.services import Notify, QueueProbe, Services, notify_nobody
 from web.sessions import read_signer
 from wherefrom.access import refuse_keyless_production
+from wherefrom.journal import Journal, journal_folder
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
 from wherefrom.version import __version__
@@ -137,7 +139,7 @@ def create_app(
     refuse_keyless_production(settings)
     app = FastAPI(title="wherefrom", version=__version__, docs_url=None, redoc_url=None, openapi_tags=_TAGS)
     lanes = Lanes.of(settings, metrics, most_writes=database.most_writers)
-    app.state.services = Services(
+    app.state.services = services = Services(
         settings=settings,
         database=database,
         metrics=metrics,
@@ -145,6 +147,7 @@ def create_app(
         lanes=lanes,
         signer=cache(partial(read_signer, settings)),
         notify=notify,
+        journal=None if settings.trail_reads == "off" else Journal(journal_folder(settings)),
         key_uses=UseNotes(on_failure=lambda: metrics.count("api_key_uses_unnoted_total")),
     )
     install_error_handlers(app)
@@ -153,6 +156,7 @@ def create_app(
         app.include_router(router)
     app.mount("/static", _KeptFiles(directory=STATIC_DIR), name="static")
     # The last one added runs first: who does not fit is refused at once, the others are counted, then refused or let in.
+    app.add_middleware(NotedReads, services=services)
     app.add_middleware(Gate, settings=settings)
     app.add_middleware(Observe, metrics=metrics)
     app.add_middleware(Admission, lanes=lanes)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from db.keys import KeyInfo, Scope
 from db.producers import LOCAL
+from db.trail import LOCAL_ACTOR
 from wherefrom.records import PersonRef, Via
 
 
@@ -22,6 +23,8 @@ class Caller:
     via: Via
     #: What the tokens of their forms are bound to.
     seed: str
+    #: Prefix of the key, or of the key that the session began with; None without one.
+    key: str | None = None
 
     def may(self, scope: Scope) -> bool:
         """Whether the key or the session has the scope."""
@@ -31,6 +34,13 @@ class Caller:
     def proven(self) -> bool:
         """A key, and not only a chosen name, says who they are."""
         return self.via is not Via.LOCAL
+
+    @property
+    def actor(self) -> str:
+        """Who acts, as the trail names them: by id, never by name."""
+        if self.person is not None:
+            return f"person:{self.person.person_id}"
+        return LOCAL_ACTOR if self.key is None else f"api_key:{self.key}"
 
     @property
     def sees_all(self) -> bool:
@@ -47,4 +57,4 @@ def caller_of_key(info: KeyInfo, *, via: Via, seed: str) -> Caller:
     person = None
     if info.person is not None and info.person_id is not None:
         person = PersonRef(person_id=info.person_id, name=info.person)
-    return Caller(info.name, info.producer, frozenset(info.scopes), person, via, seed)
+    return Caller(info.name, info.producer, frozenset(info.scopes), person, via, seed, info.prefix)

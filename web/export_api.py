@@ -132,9 +132,7 @@ def export_rows(
     services: Services, query: ExportQuery, caller: Caller, *, form: ExportFormat, origins: _Origins
 ) -> Iterator[Row]:
     """The rows of a selection, read while they are taken; the trail knows of it before the first one."""
-    exporting.note_export(
-        services.database, query.rows.value, form=form.value, by=caller.name, filters=query.to_filter()
-    )
+    exporting.note_export(services.database, query.rows.value, form=form.value, filters=query.to_filter())
     if query.rows is ExportRows.EXAMPLES:
         return _begun(_example_rows(services, query, caller, origins))
     return _begun(_audit_rows(services, query, caller, form=form, origins=origins))

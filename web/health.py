@@ -13,12 +13,13 @@ from pydantic import BaseModel, Field
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
-from db import counters, intake, migrate, outbox, reader
+from db import counters, intake, migrate, outbox, reader, trail_chain
 from db.keys import Scope
 from web.errors import documented
 from web.security import needs
 from web.services import Services, services_of
 from wherefrom.errors import DatabaseReadOnly, DatabaseUnavailable, QueueUnavailable, WherefromError
+from wherefrom.journal import journal_folder, size_of
 from wherefrom.logs import get_logger
 from wherefrom.messages import FLAGGED_STREAM, QUARANTINE_STREAM
 from wherefrom.metrics import Series
@@ -187,9 +188,12 @@ def metrics(services: Annotated[Services, Depends(services_of)]) -> Response:
         services.metrics.gauge("oldest_pending_seconds", health.oldest_pending_seconds or 0.0)
         for standing, count in outbox.counts(services.database).items():
             services.metrics.gauge("webhook_deliveries", count, state=standing.value)
+        services.metrics.gauge("trail_lag_seconds", trail_chain.lag_seconds(services.database))
     except DatabaseUnavailable:
         # Counters of this process are worth scraping while the database is away; `/readyz` tells that it is.
         services.metrics.gauge("oldest_pending_seconds", float("nan"))
+        services.metrics.gauge("trail_lag_seconds", float("nan"))
+    services.metrics.gauge("trail_journal_bytes", size_of(journal_folder(services.settings)))
     try:
         services.metrics.gauge("stream_entries", services.queue.stream_entries())
         services.metrics.gauge("quarantine_entries", services.queue.quarantined_entries())

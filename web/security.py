@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from db import keys, people
 from db.keys import Scope as KeyScope
+from db.trail import act_as
 from web.body import raise_too_large
 from web.caller import NOBODY, Caller, caller_of_key
 from web.errors import UnknownHost, answer_of
@@ -239,6 +240,7 @@ def needs(scope: KeyScope | None) -> Callable[..., Awaitable[Caller]]:
         else:
             found = authenticate(request.headers, services, scope)
         request.state.caller = found
+        act_as(found.actor)
         request.state.form_token = partial(_form_token, services, found)
         return found
 

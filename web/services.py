@@ -14,6 +14,7 @@ from db.session import Database
 from web.admission import Lanes
 from web.sessions import Signer
 from web.throttle import SignInLimit
+from wherefrom.journal import Journal
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
 
@@ -63,8 +64,15 @@ class Services:
     #: Signs and reads sessions; its secret is read when it is first asked for.
     signer: Callable[[], Signer]
     notify: Notify = notify_nobody
+    #: Where reads of flagged texts are noted; None where they are not.
+    journal: Journal | None = None
     key_uses: UseNotes = field(default_factory=UseNotes)
     sign_ins: SignInLimit = field(default_factory=SignInLimit)
+
+    def close(self) -> None:
+        """Finish what is written beside the database; the caller disposes of that."""
+        if self.journal is not None:
+            self.journal.close()
 
 
 async def services_of(request: Request) -> Services:

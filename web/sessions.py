@@ -99,6 +99,10 @@ class Signer:
         """Whether a form was shown to whoever sends it."""
         return hmac.compare_digest(token.encode(), self.form_token(seed).encode())
 
+    def filter_digest(self, text: str) -> str:
+        """What the trail keeps of words that somebody searched for: the same words give the same digest."""
+        return self._mac("filter", text)
+
     def _mac(self, purpose: str, text: str) -> str:
         digest = hmac.digest(
             self._secret, f"{purpose}:{text}".encode("utf-8", "surrogatepass"), hashlib.sha256

@@ -249,6 +249,12 @@ class DatabaseReadOnly(DatabaseUnavailable):
     code = "database_read_only"
 
 
+class ReadNotRecorded(TransientError):
+    """A text was not shown, because the trail could not note that it is read."""
+
+    code = "read_not_recorded"
+
+
 class QueueUnavailable(TransientError):
     """Redis does not answer."""
 

@@ -194,6 +194,17 @@ class Settings(NotifySettings, BaseSettings):
     session_hours: float = Field(
         default=12.0, gt=0, le=720, description="Hours after which people in browsers must sign in again."
     )
+    trail_reads: Literal["required", "best_effort", "off"] = Field(
+        default="best_effort",
+        description="What the trail notes of reads of flagged texts: with `required`, a text is shown only after the read is on the disk of this machine; with `best_effort`, it is shown in any case; with `off`, reads are not noted.",
+    )
+    trail_anchor_file: _OptionalPath = Field(
+        default=None,
+        description="File that gets the end of the trail's chain from time to time. Put it outside the database's machine; without it, it is `trail/anchors.jsonl` in `state_dir`.",
+    )
+    trail_anchor_seconds: float = Field(
+        default=60.0, gt=0, description="Shortest time between two anchors of the trail."
+    )
     body_limit_bytes: int = Field(default=4_500_000, ge=1024, description="Largest request body, in bytes.")
     max_records_per_request: int = Field(
         default=1000, ge=1, description="Most records in one `POST /v1/flagged`."

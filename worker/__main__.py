@@ -25,6 +25,7 @@ def make_app() -> "typer.Typer":
     from worker.command_line import EXIT_CODES
     from worker.notify_commands import add_notify_commands
     from worker.service_commands import add_service_commands
+    from worker.trail_commands import add_trail_commands
 
     app = typer.Typer(
         name="python -m worker",
@@ -38,6 +39,7 @@ def make_app() -> "typer.Typer":
     add_bundle_commands(app)
     add_admin_commands(app)
     add_notify_commands(app)
+    add_trail_commands(app)
     return app
 
 

@@ -52,12 +52,14 @@ def open_settings() -> Settings:
 
 @contextmanager
 def opened_database(settings: Settings) -> Iterator["Database"]:
-    """The database for the time of one command."""
+    """The database for the time of one command; what it does is the operator's in the trail."""
     from db.session import open_database  # noqa: PLC0415 - not every command has a database
+    from db.trail import OPERATOR, acting_as  # noqa: PLC0415 - as above
 
     database = open_database(settings)
     try:
-        yield database
+        with acting_as(OPERATOR):
+            yield database
     finally:
         database.dispose()
 

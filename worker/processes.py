@@ -19,6 +19,7 @@ from worker.liveness import LOADING_S, LivenessFile, loading_file, refusal_file
 from worker.loop import run_loop
 from worker.notifying import Notifier
 from worker.redis_link import connect_redis
+from worker.sealing import RoundThread, Sealer
 from worker.serving import Queue, serve_queue
 from worker.sweep import Sweeper
 from worker.verify import refuse_unusable_bundles
@@ -76,12 +77,16 @@ def run_sweeper(settings: Settings, stop: threading.Event) -> None:
     notifier = Notifier.of(database, settings=settings, metrics=metrics)
     if notifier is not None:
         notifier.start()
+    sealer = Sealer(database, settings, metrics=metrics)
+    sealing = RoundThread(sealer, name="sealer").start()
     try:
         run_loop(sweeper.step, name="sweeper", stop=stop, beat=liveness.beat, pause_s=settings.sweep_seconds)
     finally:
         liveness.remove()
         if notifier is not None:
             notifier.close()
+        sealing.close()
+        sealer.close()
         counting.close()
         client.close()
         database.dispose()

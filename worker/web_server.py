@@ -16,15 +16,18 @@ from db.session import open_database
 from web.app import create_app
 from wherefrom.access import refuse_keyless_production
 from wherefrom.errors import ConfigurationError
+from wherefrom.journal import journal_folder
 from wherefrom.logs import get_logger
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
 from worker.app import make_celery
 from worker.counter_store import CounterStore
 from worker.hints import HintSender
+from worker.journal_mover import JournalMover
 from worker.liveness import LivenessFile
 from worker.loop import guarded, stop_on_signals
 from worker.redis_link import connect_redis
+from worker.sealing import RoundThread
 
 log = get_logger(__name__)
 
@@ -91,11 +94,15 @@ def run_web(settings: Settings) -> None:
     url = f"http://{_shown_host(settings.host)}:{port}"
     liveness.create(url=url)
     counting = CounterStore(metrics, database).start()
+    mover = JournalMover(database, journal_folder(settings), metrics=metrics)
+    moving = RoundThread(mover, name="journal-mover").start()
     log.info("web_started", url=url)
     try:
         server.run(sockets=[listener])
     finally:
         liveness.remove()
+        app.state.services.close()
+        moving.close()
         counting.close()
         hints.close()
         listener.close()

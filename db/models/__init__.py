@@ -22,7 +22,8 @@ from db.models.listing import ListingFactsRow, SavedView
 from db.models.notices import Alert, WebhookDelivery
 from db.models.review import Review, ReviewAssignment, ReviewItem, ReviewMember, ReviewQueue, ReviewRow
 from db.models.search import ENGINE_OWN, ExampleWords, OutputWords
-from db.models.service import ApiKey, CounterTotal, Person, Producer, SchemaRelease, TrailEvent
+from db.models.service import ApiKey, CounterTotal, Person, Producer, SchemaRelease
+from db.models.trail import ItemKey, ServiceLease, TrailEvent
 from db.models.vectors import OutputVector
 from db.models.what_if import WhatIf, WhatIfOutputRow
 
@@ -48,6 +49,7 @@ __all__ = [
     "FlaggedOutput",
     "FlaggedText",
     "GroupMeasurement",
+    "ItemKey",
     "ListingFactsRow",
     "Measurement",
     "MeasuringCheckRow",
@@ -65,6 +67,7 @@ __all__ = [
     "ReviewRow",
     "SavedView",
     "SchemaRelease",
+    "ServiceLease",
     "TrailEvent",
     "TrainingExample",
     "WebhookDelivery",

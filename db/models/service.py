@@ -1,4 +1,4 @@
-"""What the service keeps about itself: the trail, producers, people and their keys, totals of counters, the release of the schema."""
+"""What the service keeps about itself: producers, people and their keys, totals of counters, the release of the schema."""
 
 from datetime import datetime
 from typing import Any
@@ -7,23 +7,6 @@ from sqlalchemy import ForeignKey
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.models.columns import BIG, Base, Id, Now, Sha256, Short
-
-
-class TrailEvent(Base):
-    """One line of the append-only trail. No foreign keys: the trail outlives what it tells of.
-
-    `prev_hash` and `row_hash` are NULL until the event is sealed into the chain.
-    """
-
-    __tablename__ = "trail_event"
-
-    id: Mapped[Id]
-    at: Mapped[Now]
-    kind: Mapped[Short]
-    subject: Mapped[Short] = mapped_column(index=True)
-    payload: Mapped[dict[str, Any]]
-    prev_hash: Mapped[Sha256 | None]
-    row_hash: Mapped[Sha256 | None]
 
 
 class Producer(Base):

@@ -119,7 +119,7 @@ def test_the_trail_has_every_act_and_no_text(db: Database, fix_list: int, ann: R
     """Ids and counts: what may have to be erased is not there."""
     put(db, fix_list, ann, training_example_ids=(1,), reason="a secret reason")
     put(db, fix_list, ann, culprits=AuditFilter(text="a secret"), reason="x")
-    fix_lists.note_export(db, fix_list, by="ann", rows=1, what="rows")
+    fix_lists.note_export(db, fix_list, rows=1, what="rows")
     fix_lists.close_list(db, fix_list, by=ann)
     with db.reading() as session:
         events = [(one.kind, one.subject, str(one.payload)) for one in session.query(TrailEvent)]

@@ -75,11 +75,12 @@ def stored_story(database: Database) -> story.Story:
 
 
 @pytest.fixture
-def make_app(database: Database, database_url: str) -> Callable[..., FastAPI]:
+def make_app(database: Database, database_url: str, tmp_path: Path) -> Callable[..., FastAPI]:
     """Makes an application with settings of its own."""
 
     def make(notify: Callable[..., None] | None = None, **settings: object) -> FastAPI:
-        made = Settings.model_validate({"database_url": database_url, "session_secret": SECRET, **settings})
+        given = {"database_url": database_url, "session_secret": SECRET, "state_dir": tmp_path / "state"}
+        made = Settings.model_validate(given | settings)
         extra = {"notify": notify} if notify else {}
         return create_app(made, database, metrics=Metrics(), queue=SilentProbe(), **extra)
 
@@ -93,10 +94,15 @@ def client(make_app: Callable[..., FastAPI]) -> TestClient:
 
 
 @pytest.fixture
-def sqlite_story(_story_sqlite_url: str) -> Iterator[tuple[Settings, Database]]:
+def sqlite_story(_story_sqlite_url: str, tmp_path: Path) -> Iterator[tuple[Settings, Database]]:
     """The story in SQLite only, for tests that are not about SQL."""
     opened = Database(_story_sqlite_url)
-    yield Settings.model_validate({"database_url": _story_sqlite_url, "session_secret": SECRET}), opened
+    given = {
+        "database_url": _story_sqlite_url,
+        "session_secret": SECRET,
+        "state_dir": tmp_path / "state",
+    }
+    yield Settings.model_validate(given), opened
     opened.dispose()
 
 

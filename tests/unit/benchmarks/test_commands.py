@@ -40,6 +40,7 @@ COMMANDS = (
     "shifts",
     "tiers",
     "tokens",
+    "trail",
     "yardstick",
 )
 #: These write files instead of figures.
