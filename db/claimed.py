@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db.leases import attempts_spent
-from db.models import Audit, Bundle, FlaggedOutput, FlaggedText, OutputGroupMember
+from db.models import Audit, Bundle, FlaggedOutput, FlaggedText, ModelRevision, OutputGroupMember
 from db.statements import AnySelect
 from wherefrom.errors import OUTPUT_ERASED, InvalidRecord
 from wherefrom.records import ClaimedAudit, ClaimedOutputGroup, FlaggedRecord, Lease
@@ -100,7 +100,8 @@ def _claimed_row(
         "hypothetical": row.FlaggedOutput.hypothetical_of is not None,
     }
     if row.FlaggedOutput.members is None:
-        return ClaimedAudit(**claimed, record=record_of(row.FlaggedOutput, row.FlaggedText))
+        record = _asked_of(row.explained, record_of(row.FlaggedOutput, row.FlaggedText))
+        return ClaimedAudit(**claimed, record=record)
     outputs = members[row.FlaggedOutput.id]
     erased = next((output.id for output, text in outputs if text is None), None)
     if erased is not None:
@@ -108,9 +109,17 @@ def _claimed_row(
             f"the text of output {erased}, a member of the group, was erased before the audit was answered"
         )
         return _erased(row, owner, reason)
-    records = [record_of(output, text) for output, text in outputs if text is not None]
-    against = [FlaggedRecord.model_validate(one) for one in row.FlaggedText.against or ()]
+    records = [
+        _asked_of(row.explained, record_of(output, text)) for output, text in outputs if text is not None
+    ]
+    given = [FlaggedRecord.model_validate(one) for one in row.FlaggedText.against or ()]
+    against = [_asked_of(row.explained, one) for one in given]
     return ClaimedOutputGroup(**claimed, record=records[0], members=tuple(records), against=tuple(against))
+
+
+def _asked_of(model: str, record: FlaggedRecord) -> FlaggedRecord:
+    """The record as a model is asked about it: token ids are those of the model that said it, and another one cuts the text anew."""
+    return record if record.model == model else record.model_copy(update={"token_ids": None})
 
 
 def _erased(row: Any, owner: str, reason: str) -> Unreadable:
@@ -126,10 +135,12 @@ def _claimed(audit_ids: Sequence[int]) -> AnySelect:
             Audit.attempt,
             attempts_spent(Audit).label("spent"),
             Bundle.name.label("bundle_name"),
+            ModelRevision.name.label("explained"),
             FlaggedOutput,
             FlaggedText,
         )
         .join(Bundle, Bundle.id == Audit.bundle_id)
+        .join(ModelRevision, ModelRevision.id == Bundle.model_revision_id)
         .join(FlaggedOutput, FlaggedOutput.id == Audit.flagged_output_id)
         .outerjoin(FlaggedText, FlaggedText.flagged_output_id == FlaggedOutput.id)
         .where(Audit.id.in_(audit_ids))

@@ -1,4 +1,4 @@
-"""The views over what people do at the desk: review queues, verdicts, fix lists, what-ifs; `db.views` says what holds of all views."""
+"""The views over what people do at the desk: review queues, verdicts, fix lists, what-ifs, comparisons of bundles; `db.views` says what holds of all views."""
 
 #: By name.
 DESK_VIEWS: dict[str, str] = {
@@ -176,5 +176,23 @@ FROM finding_output p
 JOIN finding f ON f.id = p.finding_id
 JOIN audit a ON a.id = p.audit_id
 JOIN flagged_output o ON o.id = a.flagged_output_id
+""",
+    "v_comparisons": """
+SELECT
+    b.name AS bundle,
+    o.name AS other_bundle,
+    p.flagged_output_id AS output_id,
+    p.audit_id,
+    p.other_audit_id,
+    p.stayed,
+    p.gone,
+    p.came,
+    p.moved,
+    p.top_changed,
+    c.computed_at
+FROM compared_output p
+JOIN bundle_comparison c ON c.id = p.comparison_id
+JOIN bundle b ON b.id = c.bundle_id
+JOIN bundle o ON o.id = c.other_bundle_id
 """,
 }

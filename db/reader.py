@@ -279,7 +279,7 @@ SUMMARY = (
     Audit.weak.label("weak"),
 )
 
-_supposed_of = aliased(Audit)
+_supposed_of, _beside = aliased(Audit), aliased(Audit)
 
 #: What an `AuditDetail` has beyond its summary and its citations, under its names.
 _DETAIL = (
@@ -302,6 +302,11 @@ _DETAIL = (
     .where(_supposed_of.flagged_output_id == FlaggedOutput.hypothetical_of)
     .scalar_subquery()
     .label("hypothetical_of"),
+    select(func.max(_beside.id))
+    .where(_beside.flagged_output_id == Audit.flagged_output_id, _beside.id != Audit.id)
+    .correlate(Audit)
+    .scalar_subquery()
+    .label("other_audit_id"),
     Audit.seconds.label("seconds"),
 )
 

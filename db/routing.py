@@ -158,9 +158,7 @@ def ask_again(
     ids = None if audit_ids is None else sorted(set(audit_ids))
     total = AskedAgain()
     for outputs in _outputs(db, model, ids=ids, state=state):
-        with db.writing() as session:
-            _lock_routing(session)
-            made = _ask(session, bundle_id, outputs)
+        made = ask_outputs(db, bundle_id, outputs)
         total = AskedAgain(total.asked + made, total.present + len(outputs) - made)
     if ids is None:
         return total
@@ -170,6 +168,23 @@ def ask_again(
             f"the bundle explains the model {model!r}; none of these {len(ids)} audits belongs to a stored output of that model"
         )
     return AskedAgain(total.asked, total.present, left_out)
+
+
+def ask_outputs(db: Database, bundle_id: int, outputs: Sequence[tuple[int, int]]) -> int:
+    """Ask outputs (id, priority) again under a bundle, of whichever model; how many new audits that made.
+
+    An output that has an audit there already gets no second one, also where two ask at once.
+
+    Raises:
+        UnknownBundle: this bundle does not exist.
+    """
+    made = 0
+    for start in range(0, len(outputs), CHUNK):
+        with db.writing() as session:
+            _name_of(session, bundle_id)
+            _lock_routing(session)
+            made += _ask(session, bundle_id, outputs[start : start + CHUNK])
+    return made
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ _NEEDS = {
     "v_findings": "finding",
     "v_finding_words": "finding_word",
     "v_finding_outputs": "finding_output",
+    "v_comparisons": "compared_output",
 }
 
 _TABLE = re.compile(r"(?:FROM|JOIN) (\w+) (\w)\b")

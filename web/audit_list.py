@@ -14,6 +14,7 @@ from web.caller import Caller
 from web.filters import LINK_NAMES, AuditPageQuery, link_query
 from web.forms import Form, form_of
 from web.pages import given_filters
+from web.reauditing import reaudit_under
 from web.render import render
 from web.review_forms import (
     filter_of,
@@ -160,10 +161,16 @@ def all_of_them(request: Request, services: Shared, caller: Reader, asked: Asked
     if asked.query is None:
         raise InvalidRequest("; ".join(f"`{name}`: {what}" for name, what in asked.problems.items()))
     filters = selected(services, asked.query, caller).filters
+    known = catalogue.list_bundles(services.database)
+    under = next((one for one in known if one.name == request.query_params.get("under")), None)
     return render(
         "bulk.html",
         request,
-        preview=bulk.preview(services.database, filters, person_id=person_id_of(caller)),
+        preview=bulk.preview(
+            services.database, filters, person_id=person_id_of(caller), under=under.id if under else None
+        ),
+        bundles=known,
+        under=under,
         words=filter_words(filters),
         given=plain_filters(filters),
         query=filter_query(filters),
@@ -182,6 +189,17 @@ def requeue(services: Shared, form: Judging) -> Response:
     done = bulk.requeue(services.database, filters)
     services.notify(one.id for one in catalogue.list_bundles(services.database) if one.active)
     return _told(filters, did="requeue", changed=done.changed, left=done.left)
+
+
+@router.post("/bulk/reaudit")
+def reaudit(services: Shared, form: Judging) -> Response:
+    """Audit every output of a filter under another bundle too."""
+    needs_all(form.caller)
+    filters, under = filter_of(form), form.text("under")
+    if not under:
+        raise InvalidRequest("choose a bundle")
+    done = reaudit_under(services, form.caller, filters, under=under)
+    return _told(filters, did="reaudit", changed=done.changed, left=done.left, under=under)
 
 
 @router.post("/bulk/verdict")

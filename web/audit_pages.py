@@ -85,6 +85,7 @@ def audit_page(
     database = services.database
     detail = reader.get_audit(database, audit_id)
     query = f"?{request.url.query}" if request.url.query else ""
+    bundle = _bundle(services, detail)
     return render(
         "audit.html",
         request,
@@ -95,7 +96,8 @@ def audit_page(
         supposed=hypotheticals.hypotheticals_of(database, audit_id) if caller.sees_all else [],
         can_suppose=caller.may(Scope.MEASURE) and bool(detail.completion) and detail.audit.members is None,
         same_first=_same_first(services, detail) if caller.sees_all else [],
-        computed=computed_facts(detail, _bundle(services, detail)),
+        computed=computed_facts(detail, bundle),
+        asked_of=bundle.model if bundle is not None and bundle.model != detail.audit.model else None,
         address=f"{str(request.base_url).rstrip('/')}/audits/{audit_id}",
         printed_at=utc_now(),
         can_measure=services.settings.recipe is not None and bool(detail.completion),

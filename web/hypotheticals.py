@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
-from db import hypotheticals, reader
+from db import catalogue, hypotheticals, reader
 from db.keys import Scope
 from web import body
 from web.api import Id, Shared, notify_of
@@ -128,6 +128,8 @@ def compared(request: Request, services: Shared, audit_id: Id, other_audit_id: I
         answered=one.audit.state.is_answered and other.audit.state.is_answered,
         unfinished=sum(side.audit.state.is_open for side in (one, other)),
         preferred=plain_segments(other.preferred or ""),
+        same_output=one.audit.output_id == other.audit.output_id,
+        explained={one.name: one.model for one in catalogue.list_bundles(services.database)},
     )
 
 

@@ -9,12 +9,15 @@ from pydantic import BaseModel, Field
 
 from db import bulk, catalogue, listings, saved_views
 from web.api import Id, Reader, Shared
+from web.caller import Caller
 from web.errors import DESK_REFUSALS
 from web.filters import LINK_NAMES, AuditQuery, FilterQuery
 from web.json_body import body_of, documented_body
+from web.reauditing import reaudit_under
 from web.review_api import Name, Who, judge_of
 from web.review_forms import checked, needs_all, person_id_of
 from web.selecting import selected
+from web.services import Services
 from wherefrom.errors import InvalidRequest
 from wherefrom.records import (
     BulkAction,
@@ -22,11 +25,25 @@ from wherefrom.records import (
     BulkResult,
     ListingFacts,
     SavedViewRecord,
+    Text,
     Verdict,
     ViewDraft,
 )
 
 router = APIRouter(prefix="/v1", tags=["lists"], responses=DESK_REFUSALS)
+
+
+_Under = Annotated[Text, Field(min_length=1, max_length=200)] | None
+
+
+class BulkQuery(AuditQuery):
+    """Which audits, and which bundle they may be audited under too."""
+
+    under: _Under = Field(
+        default=None,
+        description="Name of a bundle; the preview then says how many outputs can be audited under it too.",
+        examples=["support-8"],
+    )
 
 
 class BulkRequest(FilterQuery):
@@ -35,6 +52,10 @@ class BulkRequest(FilterQuery):
     action: BulkAction = Field(description="What to do.", examples=[BulkAction.REQUEUE])
     give: Verdict | None = Field(default=None, description="The verdict to give, for the action `verdict`.")
     comment: str = Field(default="", max_length=4000, description="Why, for the action `verdict`.")
+    under: _Under = Field(
+        default=None,
+        description="Name of the bundle to audit the outputs under too, for the action `reaudit`.",
+    )
 
 
 #: Bodies that the OpenAPI document describes.
@@ -58,10 +79,11 @@ def listing(services: Shared, caller: Reader, query: Annotated[AuditQuery, Query
 
 
 @router.get("/bulk")
-def preview(services: Shared, caller: Reader, query: Annotated[AuditQuery, Query()]) -> BulkPreview:
+def preview(services: Shared, caller: Reader, query: Annotated[BulkQuery, Query()]) -> BulkPreview:
     """How many audits of a filter each bulk action would change."""
     found = selected(services, query, caller)
-    return bulk.preview(services.database, found.filters, person_id=person_id_of(caller))
+    under = None if query.under is None else catalogue.bundle_by_name(services.database, query.under).id
+    return bulk.preview(services.database, found.filters, person_id=person_id_of(caller), under=under)
 
 
 @router.post("/bulk", openapi_extra=documented_body(BulkRequest))
@@ -71,8 +93,13 @@ def change(
     body: Annotated[BulkRequest, Depends(body_of(BulkRequest))],
     reviewer: Name = None,
 ) -> BulkResult:
-    """Do something to every audit of a filter, not only to those of a page; one call takes a bounded number and says what is left."""
+    """Do something to every audit of a filter, not only to those of a page; one call takes a bounded number and says what is left.
+
+    `reaudit` also needs the scope `measure`: it costs as much as so many new audits.
+    """
     needs_all(caller)
+    if body.action is BulkAction.REAUDIT:
+        return _reaudit(services, caller, body)
     if body.action is BulkAction.REQUEUE:
         done = bulk.requeue(services.database, body.to_filter())
         services.notify(one.id for one in catalogue.list_bundles(services.database) if one.active)
@@ -81,6 +108,12 @@ def change(
         raise InvalidRequest("`give` names the verdict; set it")
     by = judge_of(services, caller, reviewer)
     return bulk.judge_all(services.database, body.to_filter(), body.give, body.comment, by=by)
+
+
+def _reaudit(services: Services, caller: Caller, body: BulkRequest) -> BulkResult:
+    if body.under is None:
+        raise InvalidRequest("`under` names the bundle; set it")
+    return reaudit_under(services, caller, body.to_filter(), under=body.under)
 
 
 @router.get("/views")

@@ -5,7 +5,7 @@ That is: outputs are grouped into findings, review queues are filled by their ru
 
 from datetime import datetime
 
-from db import listings, review_queues, routing, search
+from db import comparisons, listings, review_queues, routing, search
 from db.audit_queue import AuditQueue
 from db.measurement_queue import MeasurementQueue
 from db.session import Database
@@ -69,11 +69,13 @@ class Sweeper:
         self._know_lists()
 
     def _know_lists(self) -> None:
-        """Index texts that the search does not know, and work out large listings that somebody waits for."""
+        """Index texts that the search does not know, and work out large listings and comparisons that somebody waits for."""
         if indexed := search.index_missing(self._database):
             log.debug("texts_indexed", texts=indexed)
         if listed := listings.refresh(self._database):
             log.debug("listings_worked_out", listings=listed)
+        if compared := comparisons.refresh(self._database):
+            log.debug("comparisons_worked_out", comparisons=compared)
 
     def _attributing(self) -> dict[int, int]:
         """Audits and what-ifs that could be claimed now, by bundle id."""

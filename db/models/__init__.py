@@ -15,6 +15,7 @@ from db.models.audits import (
     OutputGroupMember,
 )
 from db.models.columns import Base
+from db.models.comparing import BundleComparisonRow, ComparedOutputRow
 from db.models.corpora import Bundle, Corpus, ModelRevision, TrainingExample
 from db.models.findings import Finding, FindingEntryRow, FindingMark, FindingOutput, FindingWord
 from db.models.fixing import FixList, FixListEntry, FixListRow
@@ -34,7 +35,9 @@ __all__ = [
     "Audit",
     "Base",
     "Bundle",
+    "BundleComparisonRow",
     "Citation",
+    "ComparedOutputRow",
     "Corpus",
     "CounterTotal",
     "ExampleWords",

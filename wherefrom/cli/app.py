@@ -11,6 +11,7 @@ import typer
 
 from wherefrom.cli import (
     asking_groups,
+    comparing,
     export,
     findings,
     fix_work,
@@ -117,7 +118,7 @@ SERVICE_COMMANDS: dict[str, Callable[..., None]] = {
     "measure": measuring.measure,
     "suppose": supposing.suppose,
     "hypotheticals": supposing.hypotheticals,
-    "compare": supposing.compare,
+    "compare": comparing.compare,
     "bulk": lists.bulk,
     "views": lists.views,
     "view-save": lists.view_save,

@@ -11,7 +11,7 @@ from wherefrom.cli.reviewing import AsOption
 from wherefrom.client import Service
 from wherefrom.client.filters import AuditFilters
 from wherefrom.errors import NotFound
-from wherefrom.records import AuditOrder, BulkAction, SavedViewRecord, Verdict
+from wherefrom.records import AuditOrder, BulkAction, BulkPreview, SavedViewRecord, Verdict
 from wherefrom.terminal import err, out, print_table, visible
 
 
@@ -73,11 +73,14 @@ def view_delete(
 
 @takes_filters
 def bulk(
-    action: Annotated[BulkAction, typer.Argument(metavar="ACTION", help="requeue or verdict.")],
+    action: Annotated[BulkAction, typer.Argument(metavar="ACTION", help="requeue, verdict or reaudit.")],
     *,
     filters: AuditFilters,
     give: Annotated[Verdict | None, typer.Option(help="The verdict to give.")] = None,
     comment: Annotated[str, typer.Option(help="Why, with the verdict.")] = "",
+    under: Annotated[
+        str | None, typer.Option(metavar="BUNDLE", help="Name of the bundle to audit the outputs under too.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many would change.")] = False,
     reviewer: AsOption = None,
     url: UrlOption = None,
@@ -85,22 +88,29 @@ def bulk(
 ) -> None:
     """Do something to every audit of a filter; `queue-add` puts them into a review queue and assigns them.
 
-    `requeue` sends abstained, rejected and dead audits back to the queue. `verdict` gives one verdict on each answered audit that you have not judged. One run takes a bounded number and says how
-    many are left.
+    `requeue` sends abstained, rejected and dead audits back to the queue. `verdict` gives one verdict on each answered audit that you have not judged.
+    `reaudit` audits the outputs under another bundle too, also of another model; the old answers stay. One run takes a bounded number and says how many are left.
 
     Examples:
       wherefrom bulk requeue --state dead --since 24h --dry-run
 
       wherefrom bulk verdict --give unrelated --text "test message"
+
+      wherefrom bulk reaudit --under support-8 --bundle support-7 --dry-run
     """
     if action is BulkAction.VERDICT and give is None and not dry_run:
         raise typer.BadParameter("name the verdict", param_hint="--give")
+    if action is BulkAction.REAUDIT and under is None:
+        raise typer.BadParameter("name the bundle", param_hint="--under")
     with Service(url) as service:
         if dry_run:
-            print_json([service.bulk_preview(**filters)]) if as_json else _preview(service, action, filters)
+            found = service.bulk_preview(under=under, **filters)
+            print_json([found]) if as_json else out().print(_preview(found, action))
             return
         if action is BulkAction.REQUEUE:
             done = service.requeue_all(**filters)
+        elif action is BulkAction.REAUDIT:
+            done = service.reaudit_all(under or "", **filters)
         else:
             done = service.judge_all(give or "", comment=comment, reviewer=reviewer, **filters)
     if as_json:
@@ -111,10 +121,11 @@ def bulk(
         err().print(f"{done.left} are left; run it again")
 
 
-def _preview(service: Service, action: BulkAction, filters: AuditFilters) -> None:
-    found = service.bulk_preview(**filters)
-    number = found.requeuable if action is BulkAction.REQUEUE else found.unjudged
-    out().print(f"{f'more than {found.most}' if number > found.most else number} audits would change")
+def _preview(found: BulkPreview, action: BulkAction) -> str:
+    numbers = {BulkAction.REQUEUE: found.requeuable, BulkAction.REAUDIT: found.reauditable or 0}
+    number = numbers.get(action, found.unjudged)
+    changes = "outputs would be audited" if action is BulkAction.REAUDIT else "audits would change"
+    return f"{f'more than {found.most}' if number > found.most else number} {changes}"
 
 
 def view_named(service: Service, name: str, reviewer: str | None) -> SavedViewRecord:

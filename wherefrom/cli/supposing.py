@@ -1,4 +1,4 @@
-"""`wherefrom suppose` and `wherefrom compare`: what if the model had said something else?"""
+"""`wherefrom suppose`: what if the model had said something else?"""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,12 +6,10 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from wherefrom.cli.audit_view import print_heading
 from wherefrom.cli.options import JsonOption, UrlOption
-from wherefrom.cli.output import number, one_line, print_json
+from wherefrom.cli.output import one_line, print_json
 from wherefrom.client import Service
 from wherefrom.errors import ConfigurationError
-from wherefrom.records import ComparedCitation, Comparison
 from wherefrom.terminal import print_table, say
 
 _AuditId = Annotated[int, typer.Argument(min=1, metavar="AUDIT_ID", help="Audit of the flagged output.")]
@@ -70,46 +68,3 @@ def hypotheticals(audit_id: _AuditId, *, url: UrlOption = None, as_json: JsonOpt
     ]
     columns = [("audit", "right"), ("state", "left"), ("first citation from", "left"), ("answer", "left")]
     print_table(columns, rows, empty="nothing was supposed")
-
-
-def compare(
-    audit_id: _AuditId,
-    other: Annotated[int, typer.Argument(min=1, metavar="OTHER_AUDIT_ID", help="The other audit.")],
-    *,
-    url: UrlOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Show the citations of two audits side by side: which stayed, which are gone, which came.
-
-    Ranks compare. Scores compare only within one audit.
-
-    Examples:
-      wherefrom compare 17 93
-    """
-    with Service(url) as service:
-        found = service.compare(audit_id, other)
-    if as_json:
-        print_json([found])
-        return
-    _print_comparison(found)
-
-
-def _print_comparison(found: Comparison) -> None:
-    told = ", ".join(f"{found.count(change)} {change}" for change in ("stayed", "gone", "came"))
-    bundles = "" if found.same_bundle else "; the audits are of different bundles"
-    print_heading(f"Audit {found.audit_id} beside {found.other_audit_id}: {told}{bundles}")
-    columns = [
-        (f"rank in {found.audit_id}", "right"), ("influence", "right"), (f"rank in {found.other_audit_id}", "right"), ("influence", "right"),
-        ("change", "left"), ("source", "left"), ("example", "left"), ("text", "left"),
-    ]  # fmt: skip
-    print_table(
-        columns, [_row(one) for one in found.citations], empty="neither audit cites a training example"
-    )
-
-
-def _row(one: ComparedCitation) -> tuple[str | Text, ...]:
-    ranks = ["-" if rank is None else str(rank) for rank in (one.rank, one.other_rank)]
-    return (
-        ranks[0], number(one.influence_score), ranks[1], number(one.other_influence_score),
-        one.change, one.source, one.example_id, one_line(one.completion, length=80),
-    )  # fmt: skip

@@ -25,13 +25,24 @@ class ListService(Posts):
         """How many audits a filter finds, counted up to 10,000, and with `fdr` how many are supported. `as_of` says when that was worked out."""
         return read_answer(self._connection.get("/v1/listing", {**filters, "fdr": fdr}), ListingFacts)
 
-    def bulk_preview(self, **filters: Unpack[AuditFilters]) -> BulkPreview:
-        """How many audits of a filter can be put into a queue, tried again, or judged; nothing is changed."""
-        return read_answer(self._connection.get("/v1/bulk", filters), BulkPreview)
+    def bulk_preview(self, *, under: str | None = None, **filters: Unpack[AuditFilters]) -> BulkPreview:
+        """How many audits of a filter can be put into a queue, tried again, or judged; nothing is changed.
+
+        With the name of a bundle, `reauditable` says how many of their outputs can be audited `under` it too.
+        """
+        return read_answer(self._connection.get("/v1/bulk", {**filters, "under": under}), BulkPreview)
 
     def requeue_all(self, **filters: Unpack[AuditFilters]) -> BulkResult:
         """Send abstained, rejected and dead audits of a filter back to the queue; call it again while `left` is not 0."""
         body = plain(filters) | {"action": BulkAction.REQUEUE.value}
+        return self._send("/v1/bulk", body, BulkResult)
+
+    def reaudit_all(self, under: str, **filters: Unpack[AuditFilters]) -> BulkResult:
+        """Audit every output of a filter under another bundle too, by its name; the old answers stay. Call it again while `left` is not 0.
+
+        Needs the scope `measure` too. Bundles of other models may be named: `compare_bundles` then meets the next model.
+        """
+        body = plain(filters) | {"action": BulkAction.REAUDIT.value, "under": under}
         return self._send("/v1/bulk", body, BulkResult)
 
     def judge_all(

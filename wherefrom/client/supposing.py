@@ -1,12 +1,20 @@
-"""The part of `Service` that asks what if: another answer in place of a flagged one, and two audits side by side."""
+"""The part of `Service` that asks what if: another answer in place of a flagged one, two audits side by side, and two bundles."""
 
 from pydantic import ValidationError
 
 from wherefrom.client.answers import read_answer
 from wherefrom.client.reviewing import ReviewService
 from wherefrom.errors import InvalidRequest
-from wherefrom.frames import Records
-from wherefrom.records import Comparison, HypotheticalRecord, HypotheticalRequest, IntakeResult, Page
+from wherefrom.frames import Records, Stream
+from wherefrom.records import (
+    BundleComparison,
+    ComparedOutput,
+    Comparison,
+    HypotheticalRecord,
+    HypotheticalRequest,
+    IntakeResult,
+    Page,
+)
 from wherefrom.records.explain import first_problem
 
 
@@ -47,3 +55,16 @@ class SupposingService(ReviewService):
         """The citations of two audits side by side: which stayed, which are gone, which came."""
         path = f"/v1/audits/{audit_id:d}/comparison/{other_audit_id:d}"
         return read_answer(self._connection.get(path), Comparison)
+
+    def compare_bundles(self, bundle: str, other: str) -> BundleComparison:
+        """What changed between two bundles, by their names, over all outputs that both have answered for.
+
+        A large comparison is worked out in the background: `progress` says how far it is, and `as_of` how old the summary.
+        """
+        asked = {"bundle": bundle, "other": other}
+        return read_answer(self._connection.get("/v1/bundle-comparison", asked), BundleComparison)
+
+    def compared_outputs(self, bundle: str, other: str, *, page_size: int = 100) -> Stream[ComparedOutput]:
+        """The outputs that were compared, the largest change first; pages are fetched while the caller reads."""
+        asked = {"bundle": bundle, "other": other}
+        return self._pages("/v1/bundle-comparison/outputs", Page[ComparedOutput], asked, page_size)

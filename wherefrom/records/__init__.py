@@ -33,6 +33,18 @@ from wherefrom.records.blaming import (
     SourceBlame,
     SourceDetail,
 )
+from wherefrom.records.comparing import (
+    BundleComparison,
+    ComparedCitation,
+    ComparedOutput,
+    Comparison,
+    ComparisonSummary,
+    SourceShift,
+    SupportShift,
+    compare,
+    matched,
+    moved,
+)
 from wherefrom.records.conclusion import Conclusion, Strength
 from wherefrom.records.engine import (
     Attribution,
@@ -94,13 +106,7 @@ from wherefrom.records.flagged import (
     sha256_of_json,
     utc_now,
 )
-from wherefrom.records.hypothetical import (
-    ComparedCitation,
-    Comparison,
-    HypotheticalRecord,
-    HypotheticalRequest,
-    compare,
-)
+from wherefrom.records.hypothetical import HypotheticalRecord, HypotheticalRequest
 from wherefrom.records.leases import Lease
 from wherefrom.records.listing import (
     AuditOrder,
@@ -196,6 +202,7 @@ __all__ = [
     "BulkAction",
     "BulkPreview",
     "BulkResult",
+    "BundleComparison",
     "BundleInfo",
     "CitationDraft",
     "CitationRecord",
@@ -207,7 +214,9 @@ __all__ = [
     "ClaimedOutputGroup",
     "ClaimedWhatIf",
     "ComparedCitation",
+    "ComparedOutput",
     "Comparison",
+    "ComparisonSummary",
     "Conclusion",
     "ControlEffect",
     "Culprit",
@@ -291,10 +300,12 @@ __all__ = [
     "ShortText",
     "SourceBlame",
     "SourceDetail",
+    "SourceShift",
     "SourceSummary",
     "Span",
     "Strength",
     "Support",
+    "SupportShift",
     "Supported",
     "Text",
     "TextRange",
@@ -313,6 +324,8 @@ __all__ = [
     "conclusion_of",
     "filter_help",
     "filter_type",
+    "matched",
+    "moved",
     "named_parts",
     "notice_body",
     "sha256_of_json",

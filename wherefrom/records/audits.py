@@ -272,6 +272,8 @@ class AuditDetail(Frozen):
     finding_id: int | None = None
     #: Of what somebody supposes: the first audit of the output in whose place it stands.
     hypothetical_of: int | None = None
+    #: Another audit of the same output, under another bundle; the newest where there are several.
+    other_audit_id: int | None = None
     #: What was found, in one plain sentence; None while there is no answer, and in answers of earlier releases.
     conclusion: Conclusion | None = None
 

@@ -82,6 +82,8 @@ class BulkAction(StrEnum):
     REQUEUE = "requeue"
     #: Give one verdict on each answered audit as a whole.
     VERDICT = "verdict"
+    #: Audit the outputs under another bundle too; the old answers stay.
+    REAUDIT = "reaudit"
 
 
 class BulkPreview(Frozen):
@@ -90,6 +92,10 @@ class BulkPreview(Frozen):
     answered: int = Field(description="Answered audits, which can go into a review queue.")
     requeuable: int = Field(description="Abstained, rejected and dead audits that can be tried again.")
     unjudged: int = Field(description="Answered audits that whoever asks has not judged as a whole.")
+    reauditable: int | None = Field(
+        default=None,
+        description="Outputs with a text and without an audit under the bundle that was asked for; None where none was.",
+    )
     most: int = Field(description="Counting ends here; a larger number means more than this.")
     as_of: datetime = Field(description="When it was counted.")
 

@@ -1,0 +1,31 @@
+"""Audits the outputs of a whole filter under another bundle, for a form or the API; `db.bulk` does it."""
+
+from db import bulk, catalogue
+from db.keys import Scope
+from web.caller import Caller
+from web.services import Services
+from wherefrom.errors import Forbidden
+from wherefrom.records import AuditFilter, BulkResult
+
+
+def reaudit_under(services: Services, caller: Caller, filters: AuditFilter, *, under: str) -> BulkResult:
+    """Queue the audits, and tell the workers.
+
+    Args:
+        services: The service.
+        caller: Who asks.
+        filters: Which outputs.
+        under: Name of the bundle.
+
+    Raises:
+        Forbidden: the caller lacks the scope `measure`.
+        UnknownBundle: there is no such bundle.
+    """
+    if not caller.may(Scope.MEASURE):
+        raise Forbidden(
+            f"{caller.name!r} lacks the scope `measure`; audits under another bundle cost as much as new ones"
+        )
+    bundle = catalogue.bundle_by_name(services.database, under)
+    done = bulk.reaudit(services.database, filters, bundle.id)
+    services.notify([bundle.id])
+    return done
