@@ -54,6 +54,7 @@ def merge(db: Database, finding_id: int, into: int, *, by: Reviewer) -> int:
     with db.writing() as session:
         mine, target = root_of(session, finding_id), root_of(session, into)
         rows = _lock(session, {mine, target})
+        _still_alone(session, mine, target)
         if mine == target:
             raise InvalidRequest(f"findings {finding_id} and {into} are one already")
         if rows[mine].bundle_id != rows[target].bundle_id:
@@ -81,6 +82,7 @@ def take_out(db: Database, finding_id: int, *, by: Reviewer) -> int:
     with db.writing() as session:
         root = root_of(session, finding_id)
         _lock(session, {root, finding_id})
+        _still_alone(session, root)
         if root == finding_id:
             raise InvalidRequest(f"finding {finding_id} stands by itself already")
         brought = _brought(session, finding_id)
@@ -157,10 +159,23 @@ def _locked_root(session: Session, finding_id: int) -> int:
 
     Raises:
         NotFound: there is none with this number.
+        InvalidRequest: see `_still_alone`.
     """
     root = root_of(session, finding_id)
     _lock(session, {root})
-    return root_of(session, finding_id)  # it may have gone into another one before the lock was ours
+    _still_alone(session, root)
+    return root
+
+
+def _still_alone(session: Session, *roots: int) -> None:
+    """Look again under the locks: two people who merge two findings into each other must not lose both.
+
+    Raises:
+        InvalidRequest: one of them has gone into another finding since it was looked up.
+    """
+    for one in roots:
+        if root_of(session, one) != one:
+            raise InvalidRequest(f"finding {one} has just gone into another one; look at it again")
 
 
 def _lock(session: Session, finding_ids: set[int]) -> dict[int, Any]:

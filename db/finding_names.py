@@ -37,8 +37,8 @@ INSIDE, OUTSIDE, READ_CHARS = 200, 400, 2_000
 FEW_OTHERS = 50
 #: Newest outputs whose sources are counted, and sources that are told.
 COUNTED, SOURCES = 10_000, 5
-#: A word of a name is in at least this share of the outputs, and has so many letters.
-_SHARE, _LETTERS = 0.2, 3
+#: A word of a name is in at least this share of the outputs, so many times as often as elsewhere, and has so many letters.
+_SHARE, _TIMES, _LETTERS = 0.2, 2.0, 3
 #: Invisible characters: they are taken out of a word, so that it is the same word.
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
@@ -59,7 +59,7 @@ def telling_words(inside: Mapping[int, str], outside: Sequence[str]) -> list[tup
 
     def telling(word: str) -> float:
         here, there = len(having[word]) / len(inside), (others[word] + 0.5) / (len(outside) + 1)
-        return here * math.log(here / there) if here > there else 0.0
+        return here * math.log(here / there) if here >= _TIMES * there else 0.0
 
     known = [word for word, outputs in having.items() if len(outputs) >= least and telling(word) > 0]
     best = sorted(known, key=lambda word: (-telling(word), word))[:WORDS]

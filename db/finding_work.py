@@ -4,15 +4,15 @@ Vectors of different bundles do not compare, so each bundle has findings of its 
 only outputs that stand in none join one, or found one together. What people merge or split therefore stays.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import exists, func, insert, select, update
+from sqlalchemy import exists, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
-from db.clock import db_now
+from db.clock import db_after, db_now
 from db.models import (
     Audit,
     Citation,
@@ -38,6 +38,8 @@ EXEMPLARS = 16
 CITED = 10
 #: Audits whose citations are read at once.
 _CHUNK = 500
+#: What grew gets new words when so long has passed since the last time, seconds.
+RENAMED_AFTER_S = 60.0
 #: Answers that ended this long before the last look are looked at again: their transaction may have committed after it, seconds.
 OVERLAP = timedelta(seconds=900)
 
@@ -232,18 +234,26 @@ def _join(session: Session, done: Round, grouped: Grouped) -> None:
             joined.setdefault(finding_id, []).append(audit_id)
     if not joined:
         return
-    locked = select(Finding.id, Finding.merged_into).where(Finding.id.in_(joined)).order_by(Finding.id)
-    into = {row.id: row.merged_into for row in session.execute(locked.with_for_update())}
+    into = _locked_with_wholes(session, joined)
     have: dict[int | None, int] = {}
     for one in done.exemplars:
         have[one.finding_id] = have.get(one.finding_id, 0) + 1
     exemplars: list[int] = []
     for finding_id, audit_ids in joined.items():
-        whole = [finding_id] if into[finding_id] is None else sorted([finding_id, into[finding_id]])
+        root = into[finding_id]
+        whole = [finding_id] if root is None else [finding_id, root]
         grown = {"outputs": Finding.outputs + len(audit_ids), "due": True}
         session.execute(update(Finding).where(Finding.id.in_(whole)).values(**grown))
         exemplars += audit_ids[: max(0, EXEMPLARS - have.get(finding_id, 0))]
     mark_exemplars(session, exemplars)
+
+
+def _locked_with_wholes(session: Session, finding_ids: Iterable[int]) -> dict[int, int | None]:
+    """Findings by number with what they went into; both are held, in the order of their numbers, as whoever merges holds them."""
+    wholes = select(Finding.merged_into).where(Finding.id.in_(finding_ids), Finding.merged_into.is_not(None))
+    ids = {*finding_ids, *session.scalars(wholes)}
+    locked = select(Finding.id, Finding.merged_into).where(Finding.id.in_(ids)).order_by(Finding.id)
+    return {row.id: row.merged_into for row in session.execute(locked.with_for_update())}
 
 
 def _found(session: Session, bundle_id: int, audit_ids: Sequence[int]) -> None:
@@ -280,9 +290,10 @@ def mark_exemplars(session: Session, audit_ids: Sequence[int]) -> None:
 
 def due_findings(db: Database, *, most: int) -> Iterator[int]:
     """Findings whose words and sources are to be worked out: what grew, and what lost a word to an erasure."""
-    from_there = select(Finding.id).where(Finding.due, Finding.merged_into.is_(None))
+    rested = or_(Finding.counted_at.is_(None), Finding.counted_at < db_after(-RENAMED_AFTER_S))
+    grown = select(Finding.id).where(Finding.due, Finding.merged_into.is_(None), rested)
     with db.reading() as session:
-        found = list(session.scalars(from_there.order_by(Finding.id).limit(most)))
+        found = list(session.scalars(grown.order_by(Finding.counted_at, Finding.id).limit(most)))
         if len(found) < most:
             found += session.scalars(_robbed(most - len(found)))
     yield from dict.fromkeys(found)

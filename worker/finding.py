@@ -19,16 +19,16 @@ def group_outputs(db: Database, *, call_s: float = CALL_S) -> int:
 
     Args:
         db: The database.
-        call_s: After so long nothing further is begun, seconds.
+        call_s: After so long no further outputs are placed, and after as long again nothing further is named, seconds.
     """
-    began = time.monotonic()
+    until = time.monotonic() + call_s
     placed = sum(
-        _group_bundle(db, bundle_id, until=began + call_s)
-        for bundle_id in finding_work.bundles_with_vectors(db)
+        _group_bundle(db, bundle_id, until=until) for bundle_id in finding_work.bundles_with_vectors(db)
     )
+    until = time.monotonic() + call_s
     for finding_id in finding_work.due_findings(db, most=NAMED):
         finding_names.name_finding(db, finding_id)
-        if time.monotonic() - began > 2 * call_s:
+        if time.monotonic() > until:
             break
     return placed
 

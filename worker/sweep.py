@@ -69,13 +69,15 @@ class Sweeper:
         self._know_lists()
 
     def _know_lists(self) -> None:
-        """Index texts that the search does not know, and work out large listings and comparisons that somebody waits for."""
+        """Index texts that the search does not know, work out large listings and comparisons that somebody waits for, and group outputs."""
         if indexed := search.index_missing(self._database):
             log.debug("texts_indexed", texts=indexed)
         if listed := listings.refresh(self._database):
             log.debug("listings_worked_out", listings=listed)
         if compared := comparisons.refresh(self._database):
             log.debug("comparisons_worked_out", comparisons=compared)
+        if self._round % QUEUE_ROUNDS == 1:  # `_route` counted this round already
+            group_outputs(self._database)
 
     def _attributing(self) -> dict[int, int]:
         """Audits and what-ifs that could be claimed now, by bundle id."""
@@ -100,8 +102,6 @@ class Sweeper:
         moved = routing.move_waiting(self._database)
         if self._round % UNROUTED_ROUNDS == 0:
             moved += routing.queue_unrouted(self._database)
-        if self._round % QUEUE_ROUNDS == 0:
-            group_outputs(self._database)  # before the queues: a rule may ask for a finding
         if self._round % QUEUE_ROUNDS == 0 and (entered := review_queues.fill_all(self._database)):
             log.info("review_queues_filled", audits=entered)
         self._round += 1

@@ -1,6 +1,6 @@
 """The part of `Service` about findings: flagged outputs that say the same kind of thing."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from wherefrom.client.answers import read_answer
 from wherefrom.client.posting import Posts
@@ -62,6 +62,6 @@ class FindingService(Posts):
         return self._send(f"/v1/findings/{finding_id:d}/ask", {}, IntakeResult)
 
     def _change(
-        self, finding_id: int, what: str, body: dict[str, object], reviewer: str | None
+        self, finding_id: int, what: str, body: Mapping[str, object], reviewer: str | None
     ) -> FindingSummary:
         return self._send(f"/v1/findings/{finding_id:d}/{what}", body, FindingSummary, reviewer=reviewer)

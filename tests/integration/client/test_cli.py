@@ -458,7 +458,7 @@ def test_fix_lists_from_the_command_line(run: RunCommand, served: Served, tmp_pa
 def test_findings_from_the_command_line(run: RunCommand, served: Served) -> None:
     """The list, one of them, a title, a merge and its undoing, a split, a question, and the outputs by the filter; the client does the same."""
     group_story(served.database)
-    [first, second] = [one["finding_id"] for one in lines(run("findings", "--json")[1])]
+    first, second = (int(str(one["finding_id"])) for one in lines(run("findings", "--json")[1]))
     assert len(lines(run("findings", "--limit", "1", "--json")[1])) == 1
     one, other = str(first), str(second)
     assert run("finding-rename", one, "\u202eours", "--as", "ann")[1].startswith(

@@ -1,6 +1,8 @@
 """Findings in SQL: outputs are placed once and bundle by bundle, people's decisions stay, names go with the texts they are made of."""
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from db.reviews import Reviewer
 from db.session import Database
 from tests.integration.db.builders import (
     accept,
+    at_once,
     attribution,
     claim,
     claim_one,
@@ -253,6 +256,39 @@ def test_names_go_with_the_texts(db: Database, bundle_id: int, ann: Reviewer) ->
         finding_changes.ask_as_one(db, alone, producer="local")
     trail = all_of(db, lambda: select(TrailEvent.payload).where(TrailEvent.kind.like("finding%")))
     assert "by hand" not in str(trail)
+
+
+def test_two_people_who_merge_at_once_lose_nothing(grouped: Database, ann: Reviewer) -> None:
+    """Each into the other: one is first, the other is told; one finding stands, with everything."""
+    first, second = (one.finding_id for one in listed(grouped))
+
+    def merged(one: int, into: int) -> int | None:
+        try:
+            return finding_changes.merge(grouped, one, into, by=ann)
+        except InvalidRequest:
+            return None
+
+    done = at_once([lambda: merged(first, second), lambda: merged(second, first)])
+    assert done.count(None) == 1
+    [whole] = listed(grouped)
+    assert (whole.finding_id, whole.outputs) == (next(one for one in done if one), 10)
+
+
+def test_sqlite_erases_words_and_vectors_whoever_erases(sqlite_copy: str) -> None:
+    """A tool that follows no foreign keys erases as much as the service."""
+    db = Database(sqlite_copy)
+    bundle_id = register(db)
+    say(db, bundle_id, 0, 2, 4)
+    group_outputs(db)
+    with closing(sqlite3.connect(sqlite_copy.removeprefix("sqlite:///"))) as tool:
+        tool.execute("DELETE FROM flagged_text")
+        tool.commit()
+        left = tool.execute(
+            "SELECT (SELECT count(*) FROM finding_word), (SELECT count(*) FROM output_vector)"
+        )
+        assert left.fetchall() == [(0, 0)]
+    assert listed(db)[0].name == "Finding 1"
+    db.dispose()
 
 
 def erase(db: Database, output_id: int) -> None:
