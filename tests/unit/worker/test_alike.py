@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from db.finding_work import AlikeOutput, Round
+from db.finding_work import AlikeOutput, Grouped, Round
 from wherefrom.records import utc_now
 from worker import alike
 
@@ -15,7 +15,9 @@ def output(number: int, *direction: int, finding: int | None = None, cited: Mapp
     return AlikeOutput(number, np.array(direction, dtype=np.int8).tobytes(), finding, cited or {})
 
 
-def grouped(*new: AlikeOutput, loose: tuple[AlikeOutput, ...] = (), exemplars: tuple[AlikeOutput, ...] = ()):  # type: ignore[no-untyped-def]  # the function under test says it
+def grouped(
+    *new: AlikeOutput, loose: tuple[AlikeOutput, ...] = (), exemplars: tuple[AlikeOutput, ...] = ()
+) -> Grouped:
     """Where outputs go."""
     return alike.group(Round(1, 0, new, loose, exemplars, utc_now()))
 
