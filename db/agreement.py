@@ -1,7 +1,7 @@
 """What the verdicts of people say together: agreement of pairs, and how often blind verdicts bear out what was stated."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -46,6 +46,8 @@ class Comparison:
     #: Examples that were mixed in at random.
     mixed_in: Bin
     people: int
+    #: Citations whose effect was measured: how often its interval lies above 0.
+    measured: tuple[Bin, ...]
 
 
 def pairs(db: Database, queue_id: int | None = None) -> list[PairAgreement]:
@@ -99,7 +101,7 @@ def _pair(first: str, second: str, shared: list[tuple[int, Verdict, Verdict]]) -
 
 
 def compare(db: Database) -> Comparison:
-    """Blind verdicts that stand, by the confidence and the rank of what they judge; one statement."""
+    """Blind verdicts that stand, by the confidence and the rank of what they judge, and measured effects by confidence; two statements."""
     query = (
         select(Review.rank, Review.verdict, Review.person_id, Citation.confidence)
         .outerjoin(Citation, (Citation.audit_id == Review.audit_id) & (Citation.rank == Review.rank))
@@ -109,7 +111,11 @@ def compare(db: Database) -> Comparison:
     by_rank: dict[str, list[tuple[float | None, Verdict]]] = {name: [] for name in _RANKS}
     mixed_in: list[tuple[float | None, Verdict]] = []
     people = set()
+    effects: dict[int, list[tuple[float | None, Verdict]]] = defaultdict(list)
     with db.reading() as session:
+        for stated, low in session.execute(_MEASURED):
+            above = Verdict.CONFIRMED if low is not None and low > 0 else Verdict.UNRELATED
+            effects[_bin_of(stated or 0.0)].append((stated, above))
         for rank, verdict, person_id, confidence in session.execute(query):
             if verdict is None:
                 continue  # the query leaves them out
@@ -119,15 +125,30 @@ def compare(db: Database) -> Comparison:
                 continue
             by_rank[_rank_name(rank)].append((confidence, verdict))
             if confidence is not None:
-                by_confidence[sum(confidence >= edge for edge in _EDGES) - 1].append((confidence, verdict))
+                by_confidence[_bin_of(confidence)].append((confidence, verdict))
     return Comparison(
-        tuple(
-            _bin(f"{100 * edge:.0f} to {100 * edge + 20:.0f} %", by_confidence[place])
-            for place, edge in enumerate(_EDGES)
-        ),
+        _bins(by_confidence),
         tuple(_bin(name, found) for name, found in by_rank.items()),
         _bin("drawn at random", mixed_in),
         len(people),
+        _bins(effects),
+    )
+
+
+#: Confidence and lower end of the effect of citations whose effect was measured.
+_MEASURED = select(Citation.confidence, Citation.measured_low_nats).where(
+    Citation.confidence.is_not(None), Citation.measured_effect_nats.is_not(None)
+)
+
+
+def _bin_of(confidence: float) -> int:
+    return sum(confidence >= edge for edge in _EDGES) - 1
+
+
+def _bins(found: Mapping[int, list[tuple[float | None, Verdict]]]) -> tuple[Bin, ...]:
+    return tuple(
+        _bin(f"{100 * edge:.0f} to {100 * edge + 20:.0f} %", found.get(place, ()))
+        for place, edge in enumerate(_EDGES)
     )
 
 

@@ -29,6 +29,7 @@ from web.folding import folded
 from web.forms import Form, form_of
 from web.lit import lit_output
 from web.measuring import check_measurable
+from web.plots import score_plot
 from web.render import render
 from web.security import needs
 from web.services import Services
@@ -161,6 +162,7 @@ def _citations(detail: AuditDetail) -> dict[str, Any]:
         "has_spans": any(view.marked for view in (*citations, *opponents)),
         "effects": effects.effects_by_rank(detail.measurements, ranks),
         "groups": [effects.group_view(one) for one in detail.group_measurements],
+        "plot": score_plot(detail),
         "meanings": _MEANINGS,
         "tier_meanings": _TIER_MEANINGS,
         "sign_not_determined": SIGN_NOT_DETERMINED,

@@ -104,7 +104,7 @@ def _bar(
     base, share = HEIGHT - BOTTOM, one.first_citations / one.audits if one.audits else None
     whisker = None if share is None else (base - scale * interval[0], max(base - scale * interval[1], TOP))
     return PeriodBar(
-        label=_label(one.start, one.end - one.start),
+        label=period_label(one.start, one.end - one.start),
         audits=one.audits,
         first_citations=one.first_citations,
         share=share,
@@ -119,7 +119,8 @@ def _bar(
     )
 
 
-def _label(start: datetime, length: timedelta) -> str:
+def period_label(start: datetime, length: timedelta) -> str:
+    """The name of a stretch of time: its day, with the hour where it is shorter than a day."""
     return f"{start:%d %b %H:%M}" if length < timedelta(days=1) else f"{start:%d %b %Y}"
 
 

@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 
 from wherefrom.records import utc_now
 
-#: Marks of source tags in the style sheet: twelve hues, filled and as rings.
+#: Marks among which each source has a favourite; `web.source_colours` gives the others where one is taken.
 NUM_SOURCE_COLOURS = 24
 
 # Not seen although no control or format character: fillers, blank pattern, variation selectors that smuggle text.
@@ -81,7 +81,7 @@ def plain_line(text: str) -> str:
 
 
 def source_colour(source: str) -> int:
-    """The colour of a source, 0 to `NUM_SOURCE_COLOURS` - 1; the same on every page and machine."""
+    """The favourite mark of a source, 0 to `NUM_SOURCE_COLOURS` - 1; the same on every page and machine."""
     return hashlib.sha256(source.encode("utf-8", "replace")).digest()[0] % NUM_SOURCE_COLOURS
 
 
@@ -158,7 +158,6 @@ FILTERS: dict[str, Callable[..., object]] = {
     "visible": visible,
     "editable": editable,
     "plain_line": plain_line,
-    "source_colour": source_colour,
     "duration": duration,
     "ago": ago,
     "age_s": age_s,

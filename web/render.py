@@ -9,9 +9,10 @@ from typing import Any
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
 
 from web.display import FILTERS, share
+from web.source_colours import SourceColours, mark_on_page
 from wherefrom.version import __version__
 
 _HERE = Path(__file__).parent
@@ -36,6 +37,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters.update(FILTERS)
+    made.filters["source_colour"] = pass_context(mark_on_page)
     made.globals.update(static_url=static_url, version=__version__, share=share)
     return made
 
@@ -56,6 +58,7 @@ def render(
         "path": request.url.path,
         "reader": getattr(request.state, "caller", None),
         "form_token": getattr(request.state, "form_token", str),
+        "source_colours": SourceColours(),
     }
     html = environment().get_template(template).render(**known, **context)
     return HTMLResponse(html, status_code=status, headers=dict(headers or {}))

@@ -16,6 +16,7 @@ from web.blind import blind_page
 from web.caller import Caller
 from web.filters import AuditPageQuery
 from web.forms import Form, form_of
+from web.plots import calibration_plot
 from web.render import render
 from web.review_forms import (
     back_to,
@@ -147,10 +148,12 @@ def people_and_confidence(
 ) -> HTMLResponse:
     """What was stated against what people found blind, and how far people agree, in all or in one queue."""
     needs_all(caller)
+    found = agreement.compare(services.database)
     return render(
         "agreement.html",
         request,
-        comparison=agreement.compare(services.database),
+        comparison=found,
+        plot=calibration_plot(found.by_confidence, found.measured),
         pairs=agreement.pairs(services.database, queue),
         queue=None if queue is None else review_queues.get_queue(services.database, queue),
     )
