@@ -116,6 +116,19 @@ FROM fix_list_entry e
 JOIN fix_list l ON l.id = e.list_id
 JOIN person p ON p.id = e.person_id
 """,
+    "v_trail": """
+SELECT
+    t.id AS event_id,
+    t.at,
+    t.kind,
+    t.subject,
+    t.actor,
+    t.payload,
+    t.sequence,
+    t.prev_hash,
+    t.row_hash
+FROM trail_event t
+""",
     "v_what_if": """
 SELECT
     w.id AS what_if_id,

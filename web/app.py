@@ -30,6 +30,7 @@ from web import (
     review_pages,
     sign_in,
     source_pages,
+    trail_pages,
     verdict_pages,
     what_if_pages,
 )
@@ -96,6 +97,8 @@ _ROUTERS = (
     fix_pages.router,
     what_if_pages.router,
     sign_in.router,
+    trail_pages.api,
+    trail_pages.pages,
 )
 #: Bodies that the OpenAPI document describes.
 _BODIES = (

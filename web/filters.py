@@ -31,14 +31,15 @@ LINK_NAMES = (*FILTER_NAMES, "fdr", "unseen", "sort")
 _AGO = re.compile(r"([0-9]{1,4})([hd])")
 
 
-def _no_empty(value: object) -> object:
+def no_empty(value: object) -> object:
+    """None for an empty value: a form sends its empty fields."""
     return None if isinstance(value, str) and not value.strip() else value
 
 
-def _moment(value: object, *, last: bool) -> object:
+def moment_of(value: object, *, last: bool) -> object:
     """An aware time; a bare day is its first or its last moment in UTC, a time without a zone is in UTC."""
     if not isinstance(value, str) or not value.strip():
-        return _no_empty(value)
+        return no_empty(value)
     if ago := _AGO.fullmatch(value.strip()):
         number, unit = int(ago[1]), ago[2]
         return utc_now() - timedelta(hours=number if unit == "h" else 24 * number)
@@ -59,8 +60,8 @@ def _moment(value: object, *, last: bool) -> object:
         ) from error
 
 
-_Cursor = Annotated[Annotated[str, Field(max_length=500)] | None, BeforeValidator(_no_empty)]
-_Limit = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_no_empty)]
+_Cursor = Annotated[Annotated[str, Field(max_length=500)] | None, BeforeValidator(no_empty)]
+_Limit = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(no_empty)]
 
 
 class PageQuery(BaseModel):
@@ -92,8 +93,8 @@ class FilterQuery(AuditFilter):
     @classmethod
     def _given(cls, value: object, info: ValidationInfo) -> object:
         if filter_type(str(info.field_name)) is datetime:
-            return _moment(value, last=info.field_name == "until")
-        return _no_empty(value)
+            return moment_of(value, last=info.field_name == "until")
+        return no_empty(value)
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -113,17 +114,17 @@ class FilterQuery(AuditFilter):
 class AuditQuery(FilterQuery, PageQuery):
     """The filters of the list of audits as parameters, and at which rate the audits are judged."""
 
-    fdr: Annotated[Annotated[float, Field(gt=0, lt=1)] | None, BeforeValidator(_no_empty)] = Field(
+    fdr: Annotated[Annotated[float, Field(gt=0, lt=1)] | None, BeforeValidator(no_empty)] = Field(
         default=None,
         description="Judge all audits of the listing at this false discovery rate: `supported` of each, `support` of the listing.",
         examples=[DEFAULT_FDR],
     )
-    unseen: Annotated[bool | None, BeforeValidator(_no_empty)] = Field(
+    unseen: Annotated[bool | None, BeforeValidator(no_empty)] = Field(
         default=None,
         description="Only audits received since the last visit of the person who asks to the list; all where nobody has been there.",
         examples=[True],
     )
-    sort: Annotated[AuditOrder | None, BeforeValidator(_no_empty)] = Field(
+    sort: Annotated[AuditOrder | None, BeforeValidator(no_empty)] = Field(
         default=None,
         description="The order; without it, newest first. `answered`, `score` and `support` list only audits that have what they sort by.",
         examples=[AuditOrder.SCORE],

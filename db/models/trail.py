@@ -32,6 +32,7 @@ class TrailEvent(Base):
         Index("uq_trail_event_sequence", "sequence", unique=True),
         Index("ix_trail_event_kind_id", "kind", "id"),
         Index("ix_trail_event_actor_id", "actor", "id"),
+        Index("ix_trail_event_at", "at"),
     )
 
     id: Mapped[Id]

@@ -24,6 +24,7 @@ from wherefrom.cli import (
     service,
     sources,
     supposing,
+    trail,
 )
 from wherefrom.cli.output import ExitCode, exit_code_of, print_error
 from wherefrom.errors import ConfigurationError, WherefromError
@@ -115,6 +116,7 @@ SERVICE_COMMANDS: dict[str, Callable[..., None]] = {
     "queue": service.queue,
     "bundles": service.bundles,
     "export": export.export,
+    "trail": trail.trail,
     "measure": measuring.measure,
     "suppose": supposing.suppose,
     "hypotheticals": supposing.hypotheticals,

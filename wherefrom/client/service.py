@@ -20,6 +20,7 @@ from wherefrom.client.lists import ListService
 from wherefrom.client.queues import QueueService
 from wherefrom.client.records_in import read_record, record_json
 from wherefrom.client.supposing import SupposingService
+from wherefrom.client.trail import TrailService
 from wherefrom.errors import (
     IdempotencyConflict,
     InvalidRecord,
@@ -67,7 +68,9 @@ class _Results(Frozen):
     results: tuple[IntakeResult, ...]
 
 
-class Service(SupposingService, FixService, ListService, QueueService, ExportService, FindingService):
+class Service(
+    SupposingService, FixService, ListService, QueueService, ExportService, FindingService, TrailService
+):
     """A wherefrom service over HTTP. Safe to share between threads; make a new one after a fork.
 
     Args:

@@ -157,6 +157,7 @@ from wherefrom.records.reviewing import (
     ToJudge,
     WorkItem,
 )
+from wherefrom.records.trail import TrailFilter, TrailRecord
 from wherefrom.records.verdicts import (
     MAX_COMMENT,
     BlindVerdict,
@@ -311,6 +312,8 @@ __all__ = [
     "TextRange",
     "Tier",
     "ToJudge",
+    "TrailFilter",
+    "TrailRecord",
     "TrainingExample",
     "Turn",
     "Verdict",

@@ -23,6 +23,7 @@ _INDEXES = (
     ("uq_trail_event_sequence", ["sequence"], True, None),
     ("ix_trail_event_kind_id", ["kind", "id"], False, None),
     ("ix_trail_event_actor_id", ["actor", "id"], False, None),
+    ("ix_trail_event_at", ["at"], False, None),
 )
 
 #: What an UPDATE may not change.

@@ -43,7 +43,7 @@ def served(templates: Templates, tmp_path: Path) -> Iterator[Served]:
     """A running service with the story in its database, and pages of at most seven."""
     url = templates.copy_sqlite(tmp_path / "wherefrom.db", "long_story", _fill)
     database = Database(url)
-    settings = Settings(database_url=url, max_page_size=7, recipe="recipe.json")
+    settings = Settings(database_url=url, max_page_size=7, recipe="recipe.json", state_dir=tmp_path / "state")
     listener = socket.create_server(("127.0.0.1", 0))
     app = create_app(settings, database, metrics=Metrics())
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))

@@ -76,6 +76,20 @@ def test_a_judged_list(run: RunCommand, served: Served) -> None:
     assert run("audits", "--fdr", "10")[0] == 2
 
 
+def test_trail(run: RunCommand, served: Served) -> None:
+    """The newest events as a table and as JSON lines, by filters, page after page."""
+    code, out, _ = run("trail", "--kind", "audit.finished", "--limit", "2")
+    assert (code, out.count("audit.finished"), "service" in out) == (0, 2, True)
+    found = lines(run("trail", "--limit", "20", "--json")[1])
+    numbers = [int(str(one["event_id"])) for one in found]
+    assert len(found) == 20
+    assert numbers == sorted(numbers, reverse=True)
+    subject = f"audit:{served.story.audit_ids[0]}"
+    assert [one["subject"] for one in lines(run("trail", "--subject", subject, "--json")[1])] == [subject]
+    assert "no event" in "".join(map(str, run("trail", "--until", "2020-01-01")))
+    assert run("trail", "--since", "never")[0] == 2
+
+
 def test_show(run: RunCommand, served: Served) -> None:
     """One audit is shown with its output and citations; a missing one is exit code 4."""
     number = str(served.story.audit_ids[0])

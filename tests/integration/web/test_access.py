@@ -125,7 +125,17 @@ def test_writes_from_other_sites_are_refused(quick_client):
 def test_no_route_is_forgotten(guarded, stored_story):
     """Off loopback every route but the open ones answers 401 without a key."""
     paths = guarded.get("/openapi.json").json()["paths"]
-    pages = ["/", "/audits/1", "/examples/1", "/examples", "/sources", "/bundles", "/bundles/b-1", "/queue"]
+    pages = [
+        "/",
+        "/audits/1",
+        "/examples/1",
+        "/examples",
+        "/sources",
+        "/bundles",
+        "/bundles/b-1",
+        "/queue",
+        "/trail",
+    ]
     pages += ["/review", "/review/new", "/review/put", "/review/agreement", "/review/1", "/review/1/items/1"]
     tried = [(method, path) for path, methods in paths.items() for method in methods]
     tried += [("get", path) for path in pages]

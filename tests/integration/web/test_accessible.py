@@ -38,6 +38,7 @@ PAGES = (
     "/findings/1",
     "/bulk",
     "/bundles",
+    "/trail",
     CARD,
     "/queue",
     "/review",
