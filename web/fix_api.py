@@ -250,7 +250,6 @@ def cleaned_jsonl(
     services: Shared,
     list_id: Id,
     *,
-    caller: Annotated[Caller, Depends(needs(Scope.READ))],
     corpus: Annotated[
         str | None,
         Query(max_length=64, description="`corpus_sha256`, where the rows of the list are of several."),
@@ -262,7 +261,7 @@ def cleaned_jsonl(
     """
     fix_lists.get_list(services.database, list_id)
     corpus_id = fix_rows.stored_corpus(services.database, list_id, corpus)
-    fix_lists.note_export(services.database, list_id, by=caller.name, rows=0, what="cleaned")
+    fix_lists.note_export(services.database, list_id, rows=0, what="cleaned")
     lines = (
         json.dumps(row, ensure_ascii=False) + "\n"
         for row in fix_rows.staying(services.database, list_id, corpus_id)

@@ -1,4 +1,4 @@
-r"""Which outputs are alike, and what they found together. docs/adr/0019 has the reasons.
+r"""Which outputs are alike, and what they found together. docs/adr/0020 has the reasons.
 
     s(x, y) = 1/2 cos(v(x), v(y)) + 1/2 cos(c(x), c(y))        v: similarity vector,  c: 1 / sqrt(rank) at each cited training example
 
