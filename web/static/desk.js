@@ -34,6 +34,7 @@ function swap(fresh) {
     if (hadFocus) old.querySelector(focused)?.focus();
   }
   showControls();
+  reachTexts();
 }
 
 async function refresh() {
@@ -51,6 +52,13 @@ async function refresh() {
     }
   }
   if (next) timer = setTimeout(refresh, next * 1000);
+}
+
+// What scrolls by itself can be reached and scrolled by keys.
+function reachTexts() {
+  for (const one of document.querySelectorAll(".text, .left")) {
+    if (one.scrollHeight > one.clientHeight && !one.querySelector("a, button, summary, [tabindex]")) one.tabIndex = 0;
+  }
 }
 
 function showControls() {
@@ -202,6 +210,9 @@ for (const name of ["pointerover", "focusin"]) document.addEventListener(name, (
 document.addEventListener("click", (event) => follow(event.target));
 
 for (const one of document.querySelectorAll("[data-keys]")) one.hidden = false;
+reachTexts();
+// A fold hides how long its texts are until it opens; `toggle` does not bubble.
+document.addEventListener("toggle", reachTexts, true);
 for (const one of document.querySelectorAll("[data-live]")) served.set(one.id, one.innerHTML);
 if (secondsOf(document)) {
   showControls();

@@ -1,30 +1,50 @@
-"""axe-core finds nothing of any level on any page, in light and in dark, with everything on it that a page can hold."""
+"""axe-core finds nothing of any level on any page, in light and in dark, and no text of a stranger does anything there.
+
+Every page is visited once in a real browser, with everything on it that a page can hold; the tests look at what was found.
+"""
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from fastapi.responses import HTMLResponse
+from fastapi.routing import APIRoute
 from playwright.sync_api import Browser, Page
+from starlette.routing import Match
 
-from db import fix_lists, fix_rows, people, what_ifs
+from db import bulk, fix_lists, fix_rows, people, what_ifs
 from db.reviews import Reviewer
-from db.session import Database
-from tests.integration.web import story
+from tests.integration.web import hostile
+from tests.integration.web.conftest import Desk
+from tests.integration.web.test_comparisons import AFTER, BEFORE, answer_all, next_model
 from tests.integration.web.test_evidence_page import answer_one, with_evidence
 from tests.integration.web.test_finding_pages import group_story
+from web.app import _ROUTERS
 from wherefrom.records import AuditFilter, FixAction, FixChange, FixListDraft, Via
-from wherefrom.settings import Settings
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
+
+#: What axe is asked for.
+VIOLATIONS: dict[str, Any] = {"resultTypes": ["violations"]}
+#: Its rules that look at colours.
+COLOUR_RULES = ["color-contrast", "link-in-text-block"]
 
 #: The page of the story's bundle.
 CARD = "/bundles/b-5f0c9a7d31e2"
+#: What somebody sees who has not said who they are.
+UNNAMED = ("/audits/1", "/culprits", "/review", "/sign-in")
 PAGES = (
     "/",
     "/?flag_reason=refund_promise&fdr=0.1",
     "/?text=nothing-has-this",
-    "/audits/1",
     "/audits/9",
     "/audits/13",
+    "/compare",
+    f"/compare?bundle={BEFORE}&other={AFTER}",
+    f"/bulk?under={AFTER}",
     "/examples/12",
     "/examples?example_id=none",
     "/sources",
@@ -37,6 +57,9 @@ PAGES = (
     "/findings",
     "/findings/1",
     "/bulk",
+    "/export",
+    "/compare",
+    f"/compare?bundle={BEFORE}&other={AFTER}",
     "/bundles",
     "/trail",
     CARD,
@@ -48,60 +71,144 @@ PAGES = (
     "/sign-in",
     "/nothing",
 )
-#: Pages that say that there is nothing.
-MISSING = {"/nothing", "/examples?example_id=none"}
+_ATTACK = urlencode({"text": hostile.SHORT})
+#: Addresses that hold an attack; what is shown of it is text.
+HOSTILE = (
+    f"/?{_ATTACK}&{urlencode(dict.fromkeys(('flag_reason', 'source', 'model', 'since', 'score_min'), hostile.SHORT))}",
+    f"/?{urlencode({'source': hostile.SHORT, 'model': hostile.SHORT})}",
+    f"/examples?{_ATTACK}",
+    f"/source?{urlencode({'source': hostile.SHORT})}",
+    f"/culprits?{urlencode({'source': hostile.SHORT})}",
+    f"/review/new?{urlencode({'flag_reason': hostile.SHORT})}",
+    f"/fix-lists/put?{urlencode({'whole_source': hostile.SHORT})}",
+    f"/bundles/{quote(hostile.SHORT, safe='')}",
+    f"/sign-in?{urlencode({'next': hostile.SHORT})}",
+    f"/{quote(hostile.SHORT, safe='')}",
+)
+#: Pages that answer with an error, and say so.
+MISSING = {"/nothing", "/examples?example_id=none", HOSTILE[0], HOSTILE[-1]}
+#: What a page is made of that attacks would like to be: nothing of it is there, unless it is ours.
+FOREIGN = """[...document.querySelectorAll(
+  'script:not([src^="/static/"]), iframe, base, object, embed, style, math, img:not([src^="data:image/svg"]), ' +
+  'link:not([href^="/static/"]), [href^="javascript:" i], [action^="javascript:" i], [style], svg[onload]')]
+  .concat([...document.querySelectorAll('*')].filter(one => [...one.attributes].some(it => it.name.startsWith('on'))))
+  .map(one => one.outerHTML.slice(0, 200)).concat(typeof owned === 'undefined' ? [] : ['owned'])"""
 
 
-@pytest.fixture
-def rich(sqlite_story: tuple[Settings, Database], quick_story: story.Story) -> int:
-    """An audit with spans, confidences, effects and near-duplicates."""
-    return int(answer_one(quick_story, sqlite_story[1], with_evidence))
+@dataclass
+class Visits:
+    """What was found on all pages."""
+
+    #: By axe, each with its page, element and reason.
+    faults: list[str] = field(default_factory=list)
+    #: Elements and scripts that no page of ours has.
+    foreign: list[str] = field(default_factory=list)
+    #: What the browser and its content policy complained of.
+    complaints: list[str] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
 
 
-@pytest.fixture
-def fix_list(sqlite_story: tuple[Settings, Database]) -> None:
-    """A fix list with rows of a source, and a what-if that waits."""
-    database = sqlite_story[1]
+@pytest.fixture(scope="module")
+def full_desk(desk: Desk) -> tuple[Desk, list[str], list[str]]:
+    """The desk with all that there is, and the pages beside `PAGES` that show it; the last ones are as others are, but for their texts."""
+    database = desk.database
     ann = Reviewer(people.choose_local(database, "ann").ref, Via.LOCAL)
     number = fix_lists.create_list(database, FixListDraft(name="refunds", note="before January"), by=ann)
     change = FixChange(source="vendor_batch_07", action=FixAction.REMOVE, reason="promises refunds")
     fix_rows.change_rows(database, number, change, by=ann)
     what_ifs.ask(database, number, AuditFilter(), most=10, by="ann")
+    rich = answer_one(desk.story, database, with_evidence)
+    assert len(group_story(database)) == 2
+    following = next_model(database)
+    bulk.reaudit(database, AuditFilter(bundle=BEFORE), following)
+    answer_all(database, following)
+    audit, *others = hostile.fill(database)
+    return desk, [f"/audits/{rich}", f"/audits/{rich}/compare/1", *others], [audit, *HOSTILE]
 
 
-@pytest.fixture
-def findings(sqlite_story: tuple[Settings, Database]) -> None:
-    """Two findings."""
-    assert len(group_story(sqlite_story[1])) == 2
-
-
-@pytest.fixture(params=["light", "dark"])
-def themed(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Page]:
-    """A page in one colour scheme, as wide as a laptop."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme=request.param)
-    yield context.new_page()
+@pytest.fixture(scope="module")
+def visits(full_desk: tuple[Desk, list[str], list[str]], browser: Browser) -> Iterator[Visits]:
+    """All pages, seen as somebody without a name and as an auditor, with every fold open and a citation ticked."""
+    desk, more, alike = full_desk
+    found = Visits()
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.on("dialog", lambda one: (found.foreign.append(f"dialog: {one.message}"), one.dismiss()))
+    page.on("pageerror", lambda one: found.complaints.append(str(one)))
+    page.on(
+        "console",
+        lambda one: found.complaints.append(f"{page.url}: {one.text}") if _is_complaint(one) else None,
+    )
+    for path in UNNAMED:
+        _visit(page, desk.url, path, found)
+        _ask_axe(page, path, found)
+    page.get_by_label("Name").fill("ann")
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"{desk.url}/")
+    for path in (*PAGES, *more):
+        _visit(page, desk.url, path, found)
+        _ask_axe(page, path, found)
+    for path in alike:
+        _visit(page, desk.url, path, found)
+    yield found
     context.close()
 
 
-def faults(page: Page) -> list[str]:
-    """What axe finds, each with the element and why."""
-    found: dict[str, Any] = Axe().run(page, options={"resultTypes": ["violations"]}).response
+def _is_complaint(message: Any) -> bool:
+    """Not that a page that is missing answers with an error."""
+    return (
+        message.type in {"error", "warning"} and "the server responded with a status of" not in message.text
+    )
+
+
+def _visit(page: Page, url: str, path: str, found: Visits) -> None:
+    answer = page.goto(url + path)
+    assert answer is not None
+    assert answer.ok or path in MISSING, (path, answer.status)
+    found.paths.append(path)
+    page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+    page.evaluate("document.querySelector('.tick-citation')?.click()")
+    found.foreign += [f"{path}: {one}" for one in page.evaluate(FOREIGN)]
+
+
+def _ask_axe(page: Page, path: str, found: Visits) -> None:
+    found.faults += [f"{path}: {one}" for one in faults(Axe().run(page, options=VIOLATIONS).response)]
+    page.emulate_media(color_scheme="dark")
+    # The other rules do not depend on colours, and have just been asked.
+    dark = page.evaluate("options => axe.run(document, options)", {**VIOLATIONS, "runOnly": COLOUR_RULES})
+    found.faults += [f"{path}, dark: {one}" for one in faults(dark)]
+    page.emulate_media(color_scheme="light")
+
+
+def faults(answer: dict[str, Any]) -> list[str]:
+    """What axe found, each with the element and why."""
     return [
         f"{one['id']} ({one['impact']}): {node['html'][:160]} {node['failureSummary'][:300]}"
-        for one in found["violations"]
+        for one in answer["violations"]
         for node in one["nodes"]
     ]
 
 
-@pytest.mark.browser
-@pytest.mark.usefixtures("fix_list", "findings")
-def test_no_page_has_a_fault(server: str, themed: Page, rich: int) -> None:
-    """Every page, an audit with everything on it with its folds open, and an audit as a reviewer sees it."""
-    told: list[str] = []
-    for path in (*PAGES, f"/audits/{rich}", f"/audits/{rich}/compare/1"):
-        answer = themed.goto(server + path)
-        assert answer is not None
-        assert answer.ok or path in MISSING, path
-        themed.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
-        told += [f"{path}: {one}" for one in faults(themed)]
-    assert not told, "\n".join(told)
+def test_no_page_has_a_fault(visits: Visits) -> None:
+    """Of any level, in light and in dark."""
+    assert not visits.faults, "\n".join(visits.faults)
+
+
+def test_hostile_texts_stay_text(visits: Visits) -> None:
+    """Whatever field they stand in: no element of theirs, no script, no dialog, and the content policy had nothing to stop."""
+    assert not visits.foreign, "\n".join(visits.foreign)
+    assert not visits.complaints, "\n".join(visits.complaints)
+
+
+def test_no_page_was_left_out(visits: Visits) -> None:
+    """Every route that answers with a page was asked for; a new one belongs into `PAGES`, with something on it."""
+    routes = [one for router in _ROUTERS for one in router.routes if isinstance(one, APIRoute)]
+    pages = {one.path for one in routes if one.endpoint.__annotations__["return"] is HTMLResponse}
+    seen = {_route_of(path.partition("?")[0], routes) for path in visits.paths}
+    assert sorted(pages - seen) == []
+
+
+def _route_of(path: str, routes: list[APIRoute]) -> str:
+    """The route that answers; the first one that matches, as in the application."""
+    scope = {"type": "http", "method": "GET", "path": path}
+    return next((one.path for one in routes if one.matches(scope)[0] is Match.FULL), "")

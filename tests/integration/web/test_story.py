@@ -1,7 +1,8 @@
 """An auditor's day in a real browser, once by mouse and once by keyboard alone, in one service.
 
-A flag arrives, a queue takes it by its rule, the auditor finds it, reads its citations, has an effect measured and judges; a colleague
-disagrees; rows go on a fix list, a what-if is asked, and the rows leave as a file.
+A flag arrives, a queue takes it by its rule, the auditor finds it, reads its citations, has an effect measured and judges; rows go on a
+fix list, a what-if is asked, and the rows leave as a file; the output is audited under the bundle of the next model, and both are compared;
+a colleague disagrees.
 """
 
 import json
@@ -18,10 +19,11 @@ from db.measurement_queue import MeasurementQueue
 from db.what_if_queue import WhatIfQueue
 from tests.integration.web import story
 from tests.integration.web.conftest import Desk
+from tests.integration.web.test_comparisons import AFTER, answer_all, next_model
 from tests.integration.web.test_evidence_page import EFFECT, OUTPUT, with_evidence
 from wherefrom.records import ListScore
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
 #: Most presses of Tab from where somebody is to what they want.
 MOST_TABS = 45
@@ -50,6 +52,10 @@ class Mouse:
         """Tick a box."""
         del key
         box.click()
+
+    def choose(self, field: Locator, option: str) -> None:
+        """Choose what begins with these words."""
+        field.select_option(option)
 
     def move(self, target: Locator, key: str) -> None:
         """Go to a row or a citation."""
@@ -91,6 +97,11 @@ class Keys(Mouse):
         self._reach(box)
         self.page.keyboard.press("Space")
 
+    def choose(self, field: Locator, option: str) -> None:
+        """By Tab and its first letters."""
+        self._reach(field)
+        self.page.keyboard.type(option)
+
     def move(self, target: Locator, key: str) -> None:
         """By its key."""
         self.page.keyboard.press(key)
@@ -130,6 +141,14 @@ class Day:
 Opened = Callable[[type[Mouse]], Day]
 
 
+@pytest.fixture(autouse=True)
+def _patience() -> Iterator[None]:
+    """A busy machine is no failure of the desk."""
+    expect.set_options(timeout=30_000)
+    yield
+    expect.set_options(timeout=5_000)
+
+
 @pytest.fixture
 def open_day(desk: Desk, browser: Browser, complaints: list[str]) -> Iterator[Opened]:
     """Opens a browser of its own for each person; what it complains of is collected."""
@@ -139,7 +158,7 @@ def open_day(desk: Desk, browser: Browser, complaints: list[str]) -> Iterator[Op
         context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(30_000)
         page.on(
             "console", lambda one: complaints.append(one.text) if one.type in {"error", "warning"} else None
         )
@@ -273,6 +292,27 @@ def take_the_rows_away(day: Day, folder: Path) -> None:
     assert {one["action"] for one in rows} == {"remove"}
 
 
+def meet_the_next_model(day: Day) -> None:
+    """The same output under the bundle of a model that learned the cleaned corpus, and what changed."""
+    page, hands = day.page, day.hands
+    bundle_id = next_model(day.desk.database)
+    hands.press(day.link("Audits"), "g a")
+    expect(page.get_by_role("heading", level=1, name="Audits")).to_be_visible()
+    hands.write(page.get_by_label("Reason", exact=True), day.reason)
+    hands.press(day.button("Filter"))
+    hands.press(day.link("more actions"))
+    hands.choose(page.get_by_label("Bundle"), AFTER)
+    hands.press(day.button("Count"))
+    hands.press(day.button("Audit 1 under it"))
+    expect(page.get_by_text("1 new audit is queued.")).to_be_visible()
+    answer_all(day.desk.database, bundle_id)
+    hands.press(day.link("Compare the two bundles"))
+    hands.press(day.button("Compare"))
+    expect(page.get_by_text("outputs with another first citation")).to_be_visible()
+    hands.press(page.locator("[data-row]", has_text=day.reason), "j Enter")
+    expect(page.get_by_role("heading", name="One output under two bundles")).to_be_visible()
+
+
 def disagree(day: Day) -> None:
     """A colleague takes the next of the queue, and finds it unrelated."""
     page, kind = day.page, day.hands.name
@@ -305,5 +345,6 @@ def test_an_auditors_day(open_day: Opened, complaints: list[str], tmp_path: Path
     put_on_a_list(day)
     ask_what_if(day, audit_id)
     take_the_rows_away(day, tmp_path)
+    meet_the_next_model(day)
     disagree(open_day(kind))
     assert complaints == []
