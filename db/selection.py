@@ -303,6 +303,7 @@ def _cited_between(
 #: What each filter means; those that belong together are put together in `_parts`.
 _PARTS: dict[str, Callable[[Any], _Part]] = {
     "state": _equal(Audit.state),
+    "code": _equal(Audit.code),
     "model": _of_output(FlaggedOutput.model),
     "bundle": lambda value: _Part(
         Audit.bundle_id == select(Bundle.id).where(Bundle.name == value).scalar_subquery()

@@ -23,6 +23,7 @@ from worker.engine import engine_of_process
 from worker.hints import HintSender, MeasureHintSender
 from worker.liveness import LOADING_S
 from worker.owners import owner_name
+from worker.presence import Presence, no_bundles
 from worker.redis_link import broker_of, connect_redis
 from worker.runtime import Runtime
 
@@ -63,6 +64,8 @@ class WherefromCelery(Celery):  # type: ignore[misc]  # Celery ships no types
         self.node = node or secrets.token_hex(4)
         #: Stores what this pool process counts; None in every other process.
         self.counting: CounterStore | None = None
+        #: Gives its signs of life; None likewise.
+        self.presence: Presence | None = None
         super().__init__(*args, **kwargs)
 
     def on_init(self) -> None:
@@ -90,6 +93,8 @@ class WherefromCelery(Celery):  # type: ignore[misc]  # Celery ships no types
 
     def _end_runtime(self, **_: Any) -> None:
         """Runs in each pool process before it ends in order."""
+        if self.presence is not None:
+            self.presence.close()
         if self.counting is not None:
             self.counting.close()
 
@@ -154,14 +159,17 @@ def start_measurer_runtime(app: WherefromCelery) -> "MeasurerRuntime":
 def _start(app: WherefromCelery, task: str, *, sender: Callable[..., Any], made: Callable[..., R]) -> R:
     """A runtime of this kind with hints, metrics, database and engine of its own, and the counting beside it."""
     settings, metrics, database = app.settings, Metrics(), open_database(app.settings)
+    owner = owner_name(app.node)
     runtime = made(
         settings,
         database=database,
         hints=sender(app, connect_redis(settings), settings=settings, metrics=metrics, sender="task"),
         metrics=metrics,
         engine=engine_of_process(settings),
-        owner=owner_name(app.node),
+        owner=owner,
     )
     app.tasks[task].runtime = runtime
     app.counting = CounterStore(metrics, database).start()
+    loaded = getattr(runtime, "loaded_bundles", no_bundles)
+    app.presence = Presence(database, role=app.role.value, name=owner, bundles=loaded).start()
     return runtime

@@ -18,6 +18,8 @@ from worker.intake import Intake
 from worker.liveness import LOADING_S, LivenessFile, loading_file, refusal_file
 from worker.loop import run_loop
 from worker.notifying import Notifier
+from worker.owners import owner_name
+from worker.presence import Presence
 from worker.redis_link import connect_redis
 from worker.sealing import RoundThread, Sealer
 from worker.serving import Queue, serve_queue
@@ -46,6 +48,7 @@ def run_intake(settings: Settings, stop: threading.Event) -> None:
 
     liveness.create()
     counting = CounterStore(metrics, database).start()
+    presence = Presence(database, role="intake", name=owner_name()).start()
     try:
         run_loop(intake.step, name="intake", stop=stop, beat=_beat, pause_s=0)
         intake.leave()
@@ -53,6 +56,7 @@ def run_intake(settings: Settings, stop: threading.Event) -> None:
         log.info("consumer_left_behind", consumer=consumer, reason=str(error))
     finally:
         liveness.remove()
+        presence.close()
         counting.close()
         client.close()
         database.dispose()
@@ -74,6 +78,7 @@ def run_sweeper(settings: Settings, stop: threading.Event) -> None:
     log.info("sweeper_started", every_s=settings.sweep_seconds)
     liveness.create()
     counting = CounterStore(metrics, database).start()
+    presence = Presence(database, role="sweep", name=owner_name()).start()
     notifier = Notifier.of(database, settings=settings, metrics=metrics)
     if notifier is not None:
         notifier.start()
@@ -87,6 +92,7 @@ def run_sweeper(settings: Settings, stop: threading.Event) -> None:
             notifier.close()
         sealing.close()
         sealer.close()
+        presence.close()
         counting.close()
         client.close()
         database.dispose()

@@ -40,6 +40,10 @@ class Runtime(ProcessRuntime):
         """Whether the engine over a bundle is loaded."""
         return bundle_id in self._loaded
 
+    def loaded_bundles(self) -> tuple[int, ...]:
+        """Ids of the bundles whose engines are loaded."""
+        return tuple(self._loaded)
+
     def attributor(self, bundle_id: int) -> Attributor:
         """The engine over a bundle, loaded when first asked for; the least recently used one makes room.
 

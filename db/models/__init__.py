@@ -24,6 +24,7 @@ from db.models.notices import Alert, WebhookDelivery
 from db.models.review import Review, ReviewAssignment, ReviewItem, ReviewMember, ReviewQueue, ReviewRow
 from db.models.search import ENGINE_OWN, ExampleWords, OutputWords
 from db.models.service import ApiKey, CounterTotal, Person, Producer, SchemaRelease
+from db.models.signs import ProcessSign
 from db.models.trail import ItemKey, ServiceLease, TrailEvent
 from db.models.vectors import OutputVector
 from db.models.what_if import WhatIf, WhatIfOutputRow
@@ -61,6 +62,7 @@ __all__ = [
     "OutputVector",
     "OutputWords",
     "Person",
+    "ProcessSign",
     "Producer",
     "Review",
     "ReviewAssignment",

@@ -24,6 +24,7 @@ from wherefrom.cli import (
     service,
     sources,
     supposing,
+    today,
     trail,
 )
 from wherefrom.cli.output import ExitCode, exit_code_of, print_error
@@ -114,6 +115,7 @@ SERVICE_COMMANDS: dict[str, Callable[..., None]] = {
     "source": sources.source,
     "search": sources.search,
     "queue": service.queue,
+    "today": today.today,
     "bundles": service.bundles,
     "export": export.export,
     "trail": trail.trail,

@@ -13,6 +13,7 @@ class AuditFilters(TypedDict, total=False):
     """
 
     state: AuditState | str | None
+    code: str | None
     flag_reason: str | None
     severity: Severity | str | None
     model: str | None

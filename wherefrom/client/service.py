@@ -49,6 +49,7 @@ from wherefrom.records import (
     QueueHealth,
     SourceSummary,
     Support,
+    Today,
 )
 from wherefrom.records.explain import describe_problems, first_problem
 from wherefrom.settings import load_settings
@@ -287,6 +288,10 @@ class Service(
     def queue(self) -> QueueHealth:
         """Audits by state, and how long the oldest one waits."""
         return read_answer(self._connection.get("/v1/queue"), QueueHealth)
+
+    def today(self) -> Today:
+        """How the work goes: states, throughput of the last hour, processes, what is stuck and why, and what is new since the caller's last visit."""
+        return read_answer(self._connection.get("/v1/today"), Today)
 
     def bundles(self) -> Records[BundleInfo]:
         """The bundles that the service knows."""

@@ -53,6 +53,11 @@ class AuditFilter(Frozen):
     state: AuditState | None = Field(
         default=None, description="State of the audit.", examples=[AuditState.DONE]
     )
+    code: _Word | None = Field(
+        default=None,
+        description="Stable code of why it is rejected, abstained or dead, or of its last failure.",
+        examples=["out_of_memory"],
+    )
     flag_reason: _Word | None = Field(
         default=None, description="The producer's reason, exactly.", examples=["policy"]
     )

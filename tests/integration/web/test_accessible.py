@@ -13,10 +13,14 @@ from axe_playwright_python.sync_playwright import Axe
 from fastapi.responses import HTMLResponse
 from fastapi.routing import APIRoute
 from playwright.sync_api import Browser, Page
+from sqlalchemy import update
 from starlette.routing import Match
 
-from db import bulk, fix_lists, fix_rows, people, what_ifs
+from db import bulk, fix_lists, fix_rows, people, signs, what_ifs
+from db.clock import db_after
+from db.models import ProcessSign
 from db.reviews import Reviewer
+from db.signs import Sign
 from tests.integration.web import hostile
 from tests.integration.web.conftest import Desk
 from tests.integration.web.test_comparisons import AFTER, BEFORE, answer_all, next_model
@@ -64,6 +68,8 @@ PAGES = (
     "/trail",
     CARD,
     "/queue",
+    "/today",
+    f"/bulk?under={AFTER}",
     "/review",
     "/review/new?flag_reason=refund_promise",
     "/review/put",
@@ -122,6 +128,10 @@ def full_desk(desk: Desk) -> tuple[Desk, list[str], list[str]]:
     following = next_model(database)
     bulk.reaudit(database, AuditFilter(bundle=BEFORE), following)
     answer_all(database, following)
+    for pid in (1, 2):
+        signs.give_sign(database, Sign(f"w{pid}", "attribute", "worker", pid, (following,)))
+    with database.writing() as session:
+        session.execute(update(ProcessSign).where(ProcessSign.pid == 2).values(seen_at=db_after(-90)))
     audit, *others = hostile.fill(database)
     return desk, [f"/audits/{rich}", f"/audits/{rich}/compare/1", *others], [audit, *HOSTILE]
 

@@ -1,0 +1,127 @@
+"""What happens now: throughput, processes, what is stuck and why, what is new; each bounded, on both engines."""
+
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import update
+
+from db import hypotheticals, people, reader, signs, today
+from db.audit_queue import AuditQueue, Finished
+from db.clock import db_after
+from db.models import Audit, Person, ProcessSign
+from db.queue import Failure
+from db.session import Database
+from db.signs import Sign
+from tests.integration.db.builders import (
+    accept,
+    answered,
+    claim,
+    claim_one,
+    five_citations,
+    record,
+    recorded_statements,
+)
+from wherefrom.records import AuditFilter, AuditState, HypotheticalRequest
+
+
+def dead(db: Database, bundle_id: int, code: str = "out_of_memory") -> int:
+    """An audit that died of something."""
+    held = claim_one(db, bundle_id)
+    AuditQueue(db).fail(held.lease, Failure(code, "x", retry_in_s=None), max_attempts=5)
+    return held.audit_id
+
+
+def test_what_ended_in_each_minute(db: Database, bundle_id: int) -> None:
+    """The last hour only, in the minutes of the database's clock, without what somebody supposes."""
+    one, two, three = answered(db, bundle_id, record(1), record(2), record(3))
+    accept(db, record(4))
+    dead(db, bundle_id)
+    hypotheticals.suppose(db, one, HypotheticalRequest(completion="No."), producer="local")
+    AuditQueue(db).finish([Finished(claim_one(db, bundle_id), five_citations(), 0.1)])
+    with db.writing() as session:
+        for audit_id, seconds in ((two, -600), (three, -7200)):
+            session.execute(update(Audit).where(Audit.id == audit_id).values(finished_at=db_after(seconds)))
+    found = today.today(db)
+    assert len(found.minutes) == 60
+    ends = [one.start for one in found.minutes]
+    assert ends == [ends[0] + timedelta(minutes=minute) for minute in range(60)]
+    assert sum(one.done for one in found.minutes) == 2
+    assert sum(one.dead for one in found.minutes[-2:]) == 1
+    assert sum(one.done for one in found.minutes[48:51]) == 1
+    assert found.queue.states[AuditState.DONE] == 3
+    assert not found.partial
+
+
+def test_what_is_stuck_and_why(db: Database, bundle_id: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By state and code, the most first; only what can be tried again says so; beyond a bound it says that there are more."""
+    accept(db, *(record(number) for number in range(5)), record(9, model="unknown"))
+    for code in ("out_of_memory", "out_of_memory", "disk_full"):
+        dead(db, bundle_id, code)
+    held = claim_one(db, bundle_id)
+    AuditQueue(db).fail(held.lease, Failure("disk_full", "x", retry_in_s=60), max_attempts=5)
+    stuck = [(one.state.value, one.code, one.audits, one.retry, one.more) for one in today.today(db).stuck]
+    assert stuck == [
+        ("dead", "out_of_memory", 2, True, False),
+        ("dead", "disk_full", 1, True, False),
+        ("rejected", "unknown_model", 1, False, False),
+        ("pending", "disk_full", 1, False, False),
+    ]
+    listed = reader.list_audits(db, AuditFilter(state=AuditState.DEAD, code="disk_full")).items
+    assert [one.code for one in listed] == ["disk_full"]
+    monkeypatch.setattr(today, "LOOKED_AT", 2)
+    capped = today.today(db).stuck
+    assert sum(one.audits for one in capped if one.state is AuditState.DEAD) == 2
+    assert [one.more for one in capped if one.state is AuditState.DEAD] == [True] * sum(
+        one.state is AuditState.DEAD for one in capped
+    )
+
+
+def test_who_works(db: Database, bundle_id: int) -> None:
+    """With bundle and model; silent after a minute, gone after ten, and at once after an end in order."""
+    accept(db, record(1))
+    for pid in (1, 2, 3, 4):
+        signs.give_sign(db, Sign(f"h:{pid}", "attribute", "h", pid))
+    signs.give_sign(db, Sign("h:1", "attribute", "h", 1, (bundle_id, 4711)))
+    with db.writing() as session:
+        for pid, ago in ((2, -90), (3, -1000)):
+            session.execute(update(ProcessSign).where(ProcessSign.pid == pid).values(seen_at=db_after(ago)))
+    signs.take_sign(db, "h:4")
+    found = today.today(db)
+    assert [(one.pid, one.alive, one.bundles, one.models) for one in found.workers] == [
+        (1, True, ("bundle-a",), ("support-7",)),
+        (2, False, (), ()),
+    ]
+    assert [(one.bundle, one.audits, one.workers) for one in found.waiting] == [("bundle-a", 1, 1)]
+    signs.give_sign(db, Sign("h:5", "sweep", "h", 5))
+    with db.reading() as session:
+        assert session.get(ProcessSign, "h:3") is None, "forgotten when another process starts"
+
+
+def test_what_is_new_since_the_last_visit(db: Database, bundle_id: int) -> None:
+    """Received and answered after it; nothing for whoever was never there; two statements more."""
+    old, _ = answered(db, bundle_id, record(1), record(2))
+    person = people.choose_local(db, "ann").ref.person_id
+    assert today.today(db, person_id=person).news is None
+    with db.writing() as session:
+        session.execute(update(Person).values(seen_at=db_after(-3600)))
+        long_ago = db_after(-7200)
+        session.execute(
+            update(Audit).where(Audit.id == old).values(created_at=long_ago, finished_at=long_ago)
+        )
+    news = today.today(db, person_id=person).news
+    assert news is not None
+    assert (news.received, news.answered, news.findings) == (1, 1, 0)
+
+
+def test_it_costs_the_same_however_much_there_is(db: Database, bundle_id: int) -> None:
+    """And every count ends at a bound."""
+    counted = set()
+    for numbers in (range(1), range(1, 9)):
+        accept(db, *(record(number) for number in numbers))
+        held = claim(db, bundle_id, limit=3).audits
+        AuditQueue(db).finish([Finished(one, five_citations(), 0.1) for one in held])
+        with recorded_statements() as statements:
+            today.today(db)
+        counted.add(len(statements))
+    assert counted == {7}, statements
+    assert all("LIMIT" in one or "bundle" in one for one in statements), statements

@@ -1,0 +1,92 @@
+"""What is stuck is told in words, with what to do."""
+
+import inspect
+from datetime import UTC, datetime
+
+import pytest
+
+from wherefrom import errors
+from wherefrom.records import (
+    AuditState,
+    Minute,
+    QueueHealth,
+    Stuck,
+    Today,
+    Waiting,
+    WorkerSign,
+)
+from wherefrom.remedies import REMEDIES, WAITS, in_words, remedy
+
+NOW = datetime(2026, 1, 31, 8, 0, tzinfo=UTC)
+
+
+def today(
+    *roles: str, pending: int = 0, expired: int = 0, loaded: int = 1, stuck: tuple[Stuck, ...] = ()
+) -> Today:
+    """A day with these living processes."""
+    states = dict.fromkeys(AuditState, 0) | {AuditState.PENDING: pending}
+    return Today(
+        now=NOW,
+        queue=QueueHealth(states=states, oldest_pending_seconds=None, expired_leases=expired),
+        minutes=tuple(Minute(start=NOW, done=minute % 2, dead=1) for minute in range(60)),
+        partial=False,
+        workers=tuple(
+            WorkerSign(
+                name=role, role=role.removeprefix("silent "), host="h", pid=1, bundles=(), models=(),
+                started_at=NOW, seen_at=NOW, alive=not role.startswith("silent"),
+            )
+            for role in roles
+        ),
+        waiting=(Waiting(bundle="b", model="m", audits=pending, workers=loaded),) if pending else (),
+        stuck=stuck,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        (today("attribute", "sweep"), []),
+        (today(), []),
+        (today("attribute", "sweep", pending=3), []),
+        (today("sweep", pending=3), ["no worker"]),
+        (today("silent attribute", "sweep", pending=3), ["no worker"]),
+        (today("attribute", "sweep", pending=3, loaded=0), ["no worker has loaded: b"]),
+        (today("attribute", "sweep", expired=2), ["2 leases ran out"]),
+        (today("attribute", "silent sweep", pending=1), ["No sweeper"]),
+    ],
+)
+def test_what_keeps_the_work_from_going_on(found: Today, told: list[str]) -> None:
+    """Each is said once, with what to do; a process that is silent does not count."""
+    alerts = in_words(found, {}).alerts
+    assert len(alerts) == len(told)
+    for alert, text in zip(alerts, told, strict=True):
+        assert text in alert.text
+        assert alert.advice
+
+
+def test_each_code_has_a_meaning_and_a_remedy() -> None:
+    """Those that stand with audits; an unknown one has the usual advice of its state."""
+    one = Stuck(state=AuditState.DEAD, code="out_of_memory", audits=3, more=False, retry=True)
+    other = Stuck(state=AuditState.PENDING, code="x", audits=1, more=False, retry=False)
+    first, second = in_words(today(stuck=(one, other)), {"out_of_memory": "It did not fit."}).stuck
+    assert (first.meaning, first.advice) == ("It did not fit.", REMEDIES["out_of_memory"])
+    assert second.advice == WAITS
+    known = {
+        kind.code
+        for kind in vars(errors).values()
+        if inspect.isclass(kind) and issubclass(kind, errors.WherefromError)
+    } | errors.STORED_CODES.keys()
+    assert set(REMEDIES) <= known
+    assert errors.STORED_CODES.keys() - REMEDIES.keys() == {errors.NO_SUPPORT}, (
+        "an abstained audit is not stuck"
+    )
+    for state in (AuditState.DEAD, AuditState.REJECTED):
+        assert remedy(state, None)
+
+
+def test_rates_are_of_whole_minutes() -> None:
+    """The last minute is not over, so it counts for nothing."""
+    found = today()
+    assert found.per_minute("dead") == 1
+    assert found.per_minute("done", "dead") == 1.5
+    assert found.abstained_share == 0

@@ -1,0 +1,60 @@
+"""Today: how the work goes, who does it, what is stuck and why, and what is new; one page and one answer of the API.
+
+The page follows the work by asking for itself every few seconds (`desk.js`), not over server-sent events: those would hold a connection and a thread
+for each open page, and a page that was left open behind a proxy would miss that its stream had ended.
+"""
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import HTMLResponse
+
+from db import today as reading
+from db.keys import Scope
+from web.api import READ_REFUSALS, Reader, Shared
+from web.errors import code_meanings
+from web.render import render
+from web.review_forms import person_id_of
+from web.security import needs
+from web.services import Services
+from web.throughput_plot import throughput_plot
+from wherefrom.records import Today
+from wherefrom.records.today import RATE_MINUTES
+from wherefrom.remedies import in_words
+
+api = APIRouter(
+    prefix="/v1", tags=["read"], responses=READ_REFUSALS, dependencies=[Depends(needs(Scope.READ))]
+)
+pages = APIRouter(include_in_schema=False, dependencies=[Depends(needs(Scope.READ))])
+
+
+@api.get("/today")
+def today(services: Shared, caller: Reader) -> Today:
+    """How the work goes: states, ages, throughput of the last hour, processes, what is stuck and why, and what is new since the caller's last visit."""
+    return _read(services, person_id_of(caller))
+
+
+@pages.get("/today")
+def page(request: Request, services: Shared, caller: Reader) -> HTMLResponse:
+    """The same as a page that follows the work."""
+    found = _read(services, person_id_of(caller))
+    return render(
+        "today.html",
+        request,
+        today=found,
+        health=found.queue,
+        plot=throughput_plot(found.minutes),
+        rate_minutes=RATE_MINUTES,
+        looked_at=reading.LOOKED_AT,
+        role_words=_ROLE_WORDS,
+    )
+
+
+def _read(services: Services, person_id: int | None) -> Today:
+    return in_words(reading.today(services.database, person_id=person_id), code_meanings())
+
+
+_ROLE_WORDS = {
+    "attribute": "worker",
+    "measure": "measurer",
+    "sweep": "sweeper",
+    "intake": "intake of the stream",
+}
