@@ -47,6 +47,8 @@ class Scope(StrEnum):
     REVIEW = "review"
     #: Have effects measured, which costs trainings.
     MEASURE = "measure"
+    #: Scrape `/metrics` and nothing else; `read` may too.
+    METRICS = "metrics"
     #: All of it.
     ADMIN = "admin"
 

@@ -176,7 +176,7 @@ def readyz(services: Annotated[Services, Depends(services_of)]) -> Response:
 @router.get(
     "/metrics",
     response_class=PlainTextResponse,
-    dependencies=[Depends(needs(Scope.READ))],
+    dependencies=[Depends(needs(Scope.METRICS))],
     responses=documented(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN),
 )
 def metrics(services: Annotated[Services, Depends(services_of)]) -> Response:

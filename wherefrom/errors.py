@@ -159,6 +159,12 @@ class BundleCorrupt(PermanentError):
     code = "bundle_corrupt"
 
 
+class BundleUnsigned(PermanentError):
+    """The setting `bundle_keys` asks for signed bundles, and none of its keys has signed this one. Nothing of it was parsed."""
+
+    code = "bundle_unsigned"
+
+
 class BundleMismatch(PermanentError):
     """A bundle was built for a different model, tokenizer, adapter or corpus."""
 

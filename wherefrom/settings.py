@@ -45,6 +45,10 @@ class Settings(NotifySettings, BaseSettings):
         default=Path(".wherefrom/bundles"),
         description="Folder that holds the bundles, one subfolder per bundle.",
     )
+    bundle_keys: tuple[Path, ...] = Field(
+        default=(),
+        description="Files with public keys (JSON list). With it, every bundle must be signed by one of them; others are refused before anything of them is parsed.",
+    )
     models_dir: Path = Field(
         default=Path(".wherefrom/models"),
         description="Folder that holds the models and adapters that bundles name, one subfolder each.",

@@ -144,7 +144,7 @@ def keys_create(
     name: Annotated[str, typer.Argument(help="Name of the key; a name is never used twice.")],
     *,
     scope: Annotated[
-        list[str], typer.Option(help="ingest, read, review, measure or admin; may be repeated.")
+        list[str], typer.Option(help="ingest, read, review, measure, metrics or admin; may be repeated.")
     ],
     producer: Annotated[
         str | None,

@@ -8,8 +8,15 @@ from db.session import Database
 from wherefrom.atomic import atomic_folder, write_bytes
 from wherefrom.attribution.bundles.card_file import finish_replacing, replace_card
 from wherefrom.attribution.bundles.examples import iter_examples
-from wherefrom.attribution.bundles.manifest import Manifest, read_card, read_manifest
+from wherefrom.attribution.bundles.manifest import (
+    MANIFEST,
+    SIGNATURE,
+    Manifest,
+    read_card,
+    read_manifest,
+)
 from wherefrom.attribution.bundles.model_location import note_path
+from wherefrom.attribution.bundles.signing import check_signature
 from wherefrom.errors import DiskFull, UnknownBundle
 from wherefrom.settings import Settings
 
@@ -19,6 +26,7 @@ def add_bundle(database: Database, settings: Settings, path: Path, *, activate: 
 
     Raises:
         UnknownBundle: there is no such folder.
+        BundleUnsigned: the settings ask for a signature, and it has none that is right.
         BundleCorrupt: a file is not what the manifest states.
         BundleMismatch: the model is known with other weights, or the name for another bundle.
         DiskFull: the bundle cannot be copied to `bundles_dir`.
@@ -26,6 +34,7 @@ def add_bundle(database: Database, settings: Settings, path: Path, *, activate: 
     """
     if not path.is_dir():
         raise UnknownBundle(f"folder not found: {path}")
+    check_signature(path, settings.bundle_keys)
     manifest = read_manifest(path)
     home = settings.bundles_dir / manifest.name
     if home.resolve() != path.resolve():
@@ -66,7 +75,9 @@ def _copy(path: Path, home: Path) -> None:
 
 
 def _refresh_card(path: Path, home: Path) -> None:
-    """Take over another card; one without measured quality never replaces one that has it."""
+    """Take over another card, and the signature of what is then the same manifest; a card without measured quality never replaces one that has it."""
     given, present = read_card(path), read_card(home)
     if given != present and (given.get("quality") or not present.get("quality")):
         replace_card(home, given)
+    if (path / SIGNATURE).is_file() and (path / MANIFEST).read_bytes() == (home / MANIFEST).read_bytes():
+        write_bytes(home / SIGNATURE, (path / SIGNATURE).read_bytes())

@@ -4,9 +4,11 @@ Nothing is loaded at import: torch and the model come when the first bundle is o
 """
 
 import importlib
+from pathlib import Path
 
 from wherefrom.attribution.bundles.manifest import read_manifest
 from wherefrom.attribution.bundles.model_location import find_model
+from wherefrom.attribution.bundles.signing import check_signature
 from wherefrom.attribution.interface import Attributor, EffectMeter, Engine
 from wherefrom.attribution.models.files import hash_beside
 from wherefrom.errors import ConfigurationError
@@ -27,16 +29,16 @@ class BundleEngine:
 
     def check(self, bundle: BundleInfo) -> None:
         """Check folder and manifest against what is registered."""
-        check_bundle(bundle, self._settings.bundles_dir / bundle.name)
+        check_bundle(bundle, self._signed(bundle))
 
     def check_model(self, bundle: BundleInfo) -> None:
         """Look for the model's folder."""
-        folder = self._settings.bundles_dir / bundle.name
+        folder = self._signed(bundle)
         find_model(folder, read_manifest(folder, verify=False), self._settings.models_dir)
 
     def open_attributor(self, bundle: BundleInfo) -> Attributor:
         """Load bundle and model, after checking every hash."""
-        settings, folder = self._settings, self._settings.bundles_dir / bundle.name
+        settings, folder = self._settings, self._signed(bundle)
         manifest = read_manifest(folder, verify=False)  # `open_bundle` checks the hashes
         check_registered(bundle, manifest)
         found = find_model(folder, manifest, settings.models_dir)
@@ -58,8 +60,19 @@ class BundleEngine:
         """Read recipe and corpus, after checking that the recipe suits; models are loaded when first needed."""
         from worker.effect_meter import check_suited, open_meter
 
+        self._signed(bundle)
         check_suited(bundle, self._settings)
         return open_meter(bundle, self._settings)
+
+    def _signed(self, bundle: BundleInfo) -> Path:
+        """The bundle's folder; nothing of it is parsed where a signature is asked for and is not right.
+
+        Raises:
+            BundleUnsigned: see `check_signature`.
+        """
+        folder = self._settings.bundles_dir / bundle.name
+        check_signature(folder, self._settings.bundle_keys)
+        return folder
 
 
 def load_engine(settings: Settings) -> Engine:

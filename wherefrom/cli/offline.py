@@ -13,7 +13,7 @@ import typer
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles.build import build_bundle
 from wherefrom.attribution.bundles.bundle import Bundle
-from wherefrom.attribution.bundles.manifest import Manifest, read_manifest
+from wherefrom.attribution.bundles.manifest import Manifest
 from wherefrom.attribution.bundles.model_location import write_note
 from wherefrom.attribution.bundles.options import BuildOptions
 from wherefrom.attribution.corpus import ReadAs
@@ -26,6 +26,7 @@ from wherefrom.attribution.offline import (
     read_queries,
     signals_of_all,
 )
+from wherefrom.cli import signing
 from wherefrom.cli.build_options import (
     BlocksChoice,
     BlocksOption,
@@ -299,20 +300,6 @@ def _say_attributed(bundle: str, queries: int, *, skipped: int, rejected: Sequen
     )
 
 
-def verify(
-    *, bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")], as_json: Json = False
-) -> None:
-    """Check every file of a bundle against the hashes of its manifest.
-
-    Example: wherefrom bundle verify ./bundles/support
-    """
-    manifest = read_manifest(bundle)
-    if as_json:
-        typer.echo(json.dumps({"name": manifest.name, "files": len(manifest.files), "intact": True}))
-        return
-    say(f"Bundle {manifest.name} is intact: {counted(len(manifest.files), 'file')} checked.")
-
-
 def set_threads(threads: int) -> None:
     """Give torch this many threads; 0 leaves the number to it."""
     if threads:
@@ -323,11 +310,13 @@ def add_commands(app: typer.Typer) -> None:
     """Put the engine's commands under an app."""
     app.command("build")(build)
     app.command("attribute")(attribute)
-    bundle = typer.Typer(help="Inspect a bundle.", no_args_is_help=True, rich_markup_mode=None)
+    bundle = typer.Typer(help="Verify and sign bundles.", no_args_is_help=True, rich_markup_mode=None)
     bundle.callback()(_bundle_commands)
-    bundle.command("verify")(verify)
+    bundle.command("verify")(signing.verify)
+    bundle.command("sign")(signing.sign)
+    bundle.command("keys")(signing.keys)
     app.add_typer(bundle, name="bundle")
 
 
 def _bundle_commands() -> None:
-    """Inspect a bundle and verify its hashes."""
+    """Verify a bundle's hashes, and sign it."""

@@ -167,6 +167,11 @@ def test_scopes(guarded, stored_story, database):
     assert guarded.post("/v1/flagged", json=RECORD, headers=ingest).status_code == 202
     assert guarded.get("/v1/audits", headers=read).status_code == 200
     assert guarded.get("/metrics", headers=read).status_code == 200
+    scrape = {"Authorization": f"Bearer {keys.create_key(database, 'prometheus', ['metrics'])}"}
+    asked = [
+        guarded.get(path, headers=scrape).status_code for path in ("/metrics", "/v1/audits", "/", "/v1/trail")
+    ]
+    assert asked == [200, 403, 403, 403]
     assert guarded.post("/v1/flagged", json=RECORD, headers=admin).status_code == 202
     assert guarded.get("/v1/audits", headers=admin).status_code == 200
 

@@ -146,6 +146,20 @@ def test_changed_bundle(run: RunCommand, tmp_path: Path) -> None:
     assert "card.json has changed" in done.err
 
 
+def test_sign_and_verify(run: RunCommand, tmp_path: Path) -> None:
+    """Keys are made, a whole bundle is signed and stays whole; a changed one is not signed, and an unsigned one is refused by its signature."""
+    bundle = Path(shutil.copytree(shared_micro_bundle(), tmp_path / "bundle"))
+    private, public = str(tmp_path / "team.key"), str(tmp_path / "team.pub")
+    assert run("bundle", "keys", private, public).code == 0
+    unsigned = run("bundle", "verify", str(bundle), "--key", public)
+    assert (unsigned.code, "error[bundle_unsigned]" in unsigned.err) == (2, True)
+    assert run("bundle", "sign", str(bundle), "--key", private).code == 0
+    assert "signed by an accepted key and intact" in run("bundle", "verify", str(bundle), "--key", public).out
+    assert run("bundle", "verify", str(bundle)).code == 0
+    (bundle / "card.json").write_text("{}")
+    assert "error[bundle_corrupt]" in run("bundle", "sign", str(bundle), "--key", private).err
+
+
 def test_citations_and_scores(run: RunCommand, queries: Path, tmp_path: Path) -> None:
     """Citations as JSONL; scores as float32 [Q, N] in corpus order, equal to the exact scores and to the citations' influence."""
     output, scores = tmp_path / "citations.jsonl", tmp_path / "scores.npy"

@@ -17,6 +17,8 @@ from wherefrom.errors import BundleCorrupt, UnknownBundle
 from wherefrom.records import Frozen, sha256_of_json
 
 MANIFEST = "manifest.json"
+#: Stands beside the manifest where somebody signed it (`signing`); the manifest cannot list it.
+SIGNATURE = "manifest.sig"
 CARD = "card.json"
 BUNDLE_SCHEMA: Literal[3] = 3
 
@@ -228,7 +230,8 @@ def read_manifest(bundle: Path, *, verify: bool = True) -> Manifest:
 
 
 def _verify_files(bundle: Path, manifest: Manifest) -> None:
-    present = {str(one.relative_to(bundle)) for one in bundle.rglob("*") if one.is_file()} - {MANIFEST}
+    present = {str(one.relative_to(bundle)) for one in bundle.rglob("*") if one.is_file()}
+    present -= {MANIFEST, SIGNATURE}
     for name in sorted(present ^ manifest.files.keys()):
         raise BundleCorrupt(
             f"{bundle}: file {name} is {'not in the manifest' if name in present else 'missing'}"
@@ -266,7 +269,7 @@ def hash_folder(folder: Path) -> dict[str, FileEntry]:
     return {
         str(one.relative_to(folder)): hash_file(one)
         for one in sorted(folder.rglob("*"))
-        if one.is_file() and one.name != MANIFEST
+        if one.is_file() and one.name not in {MANIFEST, SIGNATURE}
     }
 
 
