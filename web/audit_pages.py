@@ -86,7 +86,7 @@ def audit_page(
     database = services.database
     detail = reader.get_audit(database, audit_id)
     query = f"?{request.url.query}" if request.url.query else ""
-    bundle = _bundle(services, detail)
+    bundle = bundle_of(services, detail)
     return render(
         "audit.html",
         request,
@@ -158,13 +158,13 @@ def _citations(detail: AuditDetail) -> dict[str, Any]:
         "folds": folded(citations),
         "opponents": opponents,
         "shares": evidence.source_shares(detail.citations),
-        "missing": _missing(detail),
+        "missing": missing_reasons(detail),
         "has_spans": any(view.marked for view in (*citations, *opponents)),
         "effects": effects.effects_by_rank(detail.measurements, ranks),
         "groups": [effects.group_view(one) for one in detail.group_measurements],
         "plot": score_plot(detail),
         "meanings": _MEANINGS,
-        "tier_meanings": _TIER_MEANINGS,
+        "tier_meanings": TIER_MEANINGS,
         "sign_not_determined": SIGN_NOT_DETERMINED,
         "weak_text": weak_text(detail.noise_best),
     }
@@ -195,7 +195,8 @@ def _same_first(services: Services, detail: AuditDetail) -> list[AuditSummary]:
     )
 
 
-def _bundle(services: Services, detail: AuditDetail) -> BundleInfo | None:
+def bundle_of(services: Services, detail: AuditDetail) -> BundleInfo | None:
+    """The bundle that explains an audit; None while there is none."""
     name = detail.audit.bundle
     return None if name is None else catalogue.bundle_by_name(services.database, name)
 
@@ -238,7 +239,7 @@ def measure_source(
     return RedirectResponse(f"/audits/{audit_id}#groups", status_code=HTTPStatus.SEE_OTHER)
 
 
-def _missing(detail: AuditDetail) -> list[tuple[str, str]]:
+def missing_reasons(detail: AuditDetail) -> list[tuple[str, str]]:
     """What an answered audit does not say, each with the reason; nothing of a group, which has no such figures by design."""
     if detail.audit.members is not None:
         return []
@@ -261,7 +262,8 @@ _WHY_MISSING = {
     "spans": "No marked text: the engine that answered stored none.",
 }
 
-_TIER_MEANINGS = {
+#: What each tier of evidence means.
+TIER_MEANINGS = {
     Tier.RETRIEVED.value: "The projection found it; nothing exact was computed.",
     Tier.INFLUENCE.value: "Scored by the exact kernel. Nothing was measured yet.",
     Tier.MEASURED.value: "The model was updated with and without it, beside random controls.",

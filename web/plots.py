@@ -177,6 +177,10 @@ def _point(one: Bin) -> CalibrationPoint:
     )
 
 
+#: What stands for outputs without a citation; its mark says nothing.
+NOTHING_CITED = "nothing cited"
+
+
 @dataclass(frozen=True)
 class Piece:
     """The outputs of one stretch of time whose first citation comes from one source."""
@@ -207,14 +211,11 @@ class TimePlot:
     stretches: tuple[Stretch, ...]
     sources: tuple[tuple[str, int], ...]
     ticks: tuple[tuple[float, str], ...]
+    nothing: str = NOTHING_CITED
     width: int = WIDTH
     height: int = TOP + TIME + BOTTOM
     left: int = LEFT
     base: int = TOP + TIME
-
-
-#: What stands for outputs without a citation.
-NOTHING_CITED = "nothing cited"
 
 
 def time_plot(received: Sequence[tuple[datetime, str | None]], edges: Sequence[datetime]) -> TimePlot | None:

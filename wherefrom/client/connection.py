@@ -228,7 +228,10 @@ def _headers(api_key: str | None) -> dict[str, str]:
     return headers | {"authorization": f"Bearer {api_key}"}
 
 
-def _as_parameter(value: object) -> str:
+def _as_parameter(value: object) -> str | list[str]:
+    """A value as it is written into an address; a list is written once for each item."""
+    if isinstance(value, list):
+        return [str(one) for one in value]
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 

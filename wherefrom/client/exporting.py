@@ -1,5 +1,6 @@
 """Exports and reports as methods of `Service`."""
 
+from collections.abc import Sequence
 from typing import Any, Unpack
 
 from wherefrom.client.filters import AuditFilters
@@ -38,6 +39,24 @@ class ExportService(Posts):
         """
         asked = {"rows": ExportRows(rows).value, "fdr": fdr, "sort": sort, "unseen": unseen}
         return Stream(map(self._row, self._connection.lines("/v1/export.jsonl", {**filters, **asked})))
+
+    def report(
+        self, audit_ids: Sequence[int] = (), *, title: str | None = None, **filters: Unpack[AuditFilters]
+    ) -> str:
+        """A report of audits for people, as one HTML file with everything in it.
+
+        Args:
+            audit_ids: Which audits, at most 50.
+            title: Its title.
+            **filters: In place of numbers: the newest 50 audits that pass; ``in_queue`` takes a review queue.
+
+        Raises:
+            NotFound: there is no such audit, or nothing passes.
+            InvalidRequest: numbers and filters are given.
+        """
+        numbers = [int(one) for one in audit_ids]
+        body = self._connection.get("/v1/report.html", {**filters, "title": title, "audit": numbers or None})
+        return body.decode("utf-8")
 
     def _row(self, line: bytes) -> Row:
         try:

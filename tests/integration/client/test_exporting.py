@@ -108,3 +108,25 @@ def test_every_list_is_a_table(served: Served, monkeypatch: pytest.MonkeyPatch) 
         with pytest.raises(ConfigurationError, match=r"wherefrom\[pandas\]"):
             service.sources().to_pandas()
     assert json.loads(frames["export"]["labels"][0])["classifier"] == "policy-v3"
+
+
+def test_a_report_is_written(run: RunCommand, served: Served, tmp_path: Path) -> None:
+    """Of numbers, of a filter; what names nothing, or both, is refused before a file is there."""
+    first, second = (str(one) for one in served.story.audit_ids[:2])
+    file = tmp_path / "incident.html"
+    assert run("report", first, second, "-o", str(file), "--title", "Two <b>")[0] == 0
+    html = file.read_text("utf-8")
+    assert html.startswith("<!doctype html>")
+    assert f'id="audit-{second}"' in html
+    assert "Two &lt;b&gt;" in html
+    [told] = lines(run("report", "--reason", "refund_promise", "-o", str(file), "--json")[1])
+    assert told["size_bytes"] == file.stat().st_size
+    assert "Together" in file.read_text("utf-8")
+    for wrong, code in (
+        ((), 2),
+        ((first, "--state", "done"), 2),
+        (("99999",), 4),
+        (("--reason", "nothing"), 4),
+    ):
+        assert run("report", *wrong, "-o", str(tmp_path / "none.html"))[0] == code, wrong
+    assert not (tmp_path / "none.html").exists()
