@@ -15,7 +15,7 @@ from db.audit_queue import AuditQueue
 from db.clock import db_after, db_now
 from db.counts import COUNTED_WORK, count_at_most
 from db.models import Audit, Finding, FlaggedText, ProcessSign
-from db.reader import of_what_was_said
+from db.said import of_what_was_said
 from db.selection import ANSWERED
 from db.session import Database
 from db.signs import FORGOTTEN_S, SILENT_S

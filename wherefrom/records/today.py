@@ -99,7 +99,8 @@ class Today(Frozen):
     def per_minute(self, *states: str) -> float:
         """Audits that ended so in a minute, over the last whole ten minutes."""
         last = self.minutes[-1 - RATE_MINUTES : -1]
-        return sum(getattr(one, state) for one in last for state in states) / RATE_MINUTES
+        ended: int = sum(getattr(one, state) for one in last for state in states)
+        return ended / RATE_MINUTES
 
     @property
     def abstained_share(self) -> float | None:

@@ -13,7 +13,7 @@ from db import reader
 from db.audit_queue import AuditQueue
 from db.counters import read_totals
 from db.intake import accept
-from db.models import Audit, Citation, FlaggedText
+from db.models import Audit, Citation, FlaggedText, ProcessSign
 from db.queue import Failure
 from tests.integration.worker.conftest import TEXTS, examples, register_bundle
 from tests.integration.worker.processes import kill_group_at_work, running, sweeping
@@ -78,6 +78,12 @@ def assert_cited_once(parts, count):
         assert stored[audit_id] == [(one.rank, round(one.score, 9)) for one in expected.citations]
 
 
+def roles_alive(parts):
+    """What the processes do that give signs of life."""
+    with parts.database.reading() as session:
+        return set(session.scalars(select(ProcessSign.role)))
+
+
 @pytest.mark.slow
 def test_kill_storm(parts, tmp_path):
     """500 audits, the worker's process group killed in the middle of a batch: 500 done, each with its citations once."""
@@ -126,6 +132,7 @@ def test_forged_and_doubled_messages_do_no_harm(parts, tmp_path, server):
             parts.hints().send(1)
         wait_until(lambda: done(parts) == 20, 60, "all audits")
         wait_until(lambda: parts.queued_hints() == 0, 30, "the queue to empty")
+        assert roles_alive(parts) == {"attribute"}
         server.stop()
         server.start()
         flag(parts, 20)
@@ -133,6 +140,7 @@ def test_forged_and_doubled_messages_do_no_harm(parts, tmp_path, server):
         worker.send_signal(signal.SIGTERM)
         # A connection that Redis dropped is given up after its socket timeout of 30 s, and only then the worker ends.
         assert worker.wait(75) == 0
+    assert roles_alive(parts) == set(), "a process that ends in order takes its sign of life away"
     totals = read_totals(parts.database)
     assert totals["wherefrom_audits_finished_total", '{"state": "done"}'] == 40, (
         "the pool process stored what it counted"
