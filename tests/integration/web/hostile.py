@@ -70,7 +70,7 @@ def fill(db: Database) -> list[str]:
     """Put the attacks wherever somebody can write; the pages that show them."""
     bundle_id = _bundle(db)
     audit_id = _audit(db, bundle_id, reason=SHORT)
-    _audit(db, bundle_id, reason=CORPUS[0], state=AuditState.ABSTAINED)
+    _audit(db, bundle_id, reason=CORPUS[0], is_supported=False)
     eve = people.choose_local(db, SHORT)
     by = Reviewer(eve.ref, Via.LOCAL)
     for draft in (
@@ -121,7 +121,7 @@ def _corpus() -> list[TrainingExample]:
     ]
 
 
-def _audit(db: Database, bundle_id: int, *, reason: str, state: AuditState = AuditState.DONE) -> int:
+def _audit(db: Database, bundle_id: int, *, reason: str, is_supported: bool = True) -> int:
     """An answered audit of the hostile model."""
     record = FlaggedRecord(
         idempotency_key=f"{SHORT}{reason}"[:200],
@@ -139,8 +139,10 @@ def _audit(db: Database, bundle_id: int, *, reason: str, state: AuditState = Aud
     answer = with_evidence(story.attribution(record, _corpus(), opponents=1))
     first = answer.citations[0].model_copy(update={"effect_basis": SHORT})
     answer = answer.model_copy(update={"citations": (first, *answer.citations[1:4])})
-    code, why = (NO_SUPPORT, LONG) if state is AuditState.ABSTAINED else (None, None)
-    AuditQueue(db).finish([Finished(claim.audits[0], answer, 1, state=state, code=code, reason=why)])
+    done = Finished(claim.audits[0], answer, 1)
+    if not is_supported:
+        done = Finished(claim.audits[0], answer, 1, state=AuditState.ABSTAINED, code=NO_SUPPORT, reason=LONG)
+    AuditQueue(db).finish([done])
     assert stored.audit_id is not None
     return stored.audit_id
 

@@ -12,7 +12,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from fastapi.responses import HTMLResponse
 from fastapi.routing import APIRoute
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page
 from sqlalchemy import update
 from starlette.routing import Match
 
@@ -143,12 +143,7 @@ def visits(full_desk: tuple[Desk, list[str], list[str]], browser: Browser) -> It
     found = Visits()
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
-    page.on("dialog", lambda one: (found.foreign.append(f"dialog: {one.message}"), one.dismiss()))
-    page.on("pageerror", lambda one: found.complaints.append(str(one)))
-    page.on(
-        "console",
-        lambda one: found.complaints.append(f"{page.url}: {one.text}") if _is_complaint(one) else None,
-    )
+    _listen(page, found)
     for path in UNNAMED:
         _visit(page, desk.url, path, found)
         _ask_axe(page, path, found)
@@ -164,7 +159,23 @@ def visits(full_desk: tuple[Desk, list[str], list[str]], browser: Browser) -> It
     context.close()
 
 
-def _is_complaint(message: Any) -> bool:
+def _listen(page: Page, found: Visits) -> None:
+    """Note what a page does beyond showing itself."""
+
+    def on_dialog(one: Dialog) -> None:
+        found.foreign.append(f"{page.url}: dialog {one.message}")
+        one.dismiss()
+
+    def on_console(one: ConsoleMessage) -> None:
+        if _is_complaint(one):
+            found.complaints.append(f"{page.url}: {one.text}")
+
+    page.on("dialog", on_dialog)
+    page.on("console", on_console)
+    page.on("pageerror", lambda one: found.complaints.append(str(one)))
+
+
+def _is_complaint(message: ConsoleMessage) -> bool:
     """Not that a page that is missing answers with an error."""
     return (
         message.type in {"error", "warning"} and "the server responded with a status of" not in message.text

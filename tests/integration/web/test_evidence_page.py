@@ -1,7 +1,9 @@
 """What stands behind a citation on its page: spans side by side, measured effects, reasons for what is missing, the card."""
 
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
+from typing import Literal
 
 import pytest
 
@@ -9,12 +11,14 @@ from db import catalogue, intake, measurements, reader
 from db.audit_queue import AuditQueue, Finished
 from db.measurement_queue import MeasurementQueue
 from db.queue import Failure
+from db.session import Database
 from tests.integration.web import story
 from tests.integration.web.conftest import BASE_URL
 from tests.integration.web.forms import send
 from web.headers import CONTENT_SECURITY_POLICY
 from wherefrom.errors import NO_SUPPORT
 from wherefrom.records import (
+    Attribution,
     AuditState,
     ControlEffect,
     EvidenceSpan,
@@ -36,8 +40,15 @@ EFFECT = MeasuredEffect(
 
 
 def answer_one(
-    stored_story, database, change, *, state=AuditState.DONE, code=None, reason=None, completion=None
-):
+    stored_story: story.Story,
+    database: Database,
+    change: Callable[[Attribution], Attribution],
+    *,
+    state: Literal[AuditState.DONE, AuditState.ABSTAINED] = AuditState.DONE,
+    code: str | None = None,
+    reason: str | None = None,
+    completion: str | None = None,
+) -> int:
     """The audit of one more flagged output, whose answer is changed by the test."""
     record = story.record(700).model_copy(
         update={"severity": Severity.CRITICAL, "completion": completion or OUTPUT, "idempotency_key": None}
@@ -50,13 +61,13 @@ def answer_one(
     AuditQueue(database).finish(
         [Finished(batch.audits[0], answer, 0.1, state=state, code=code, reason=reason)]
     )
-    return accepted.audit_id
+    return batch.audits[0].audit_id
 
 
 OUTPUT = f"We refund every product {ATTACK} at any time, no receipt."
 
 
-def with_evidence(answer):
+def with_evidence(answer: Attribution) -> Attribution:
     """The first citation with two pairs of stretches, an overlap inside of the first, and every other number."""
     first = answer.citations[0].model_copy(
         update={
