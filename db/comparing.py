@@ -39,7 +39,7 @@ from wherefrom.records.comparing import MOST_SOURCES
 from wherefrom.statistics import adjusted, binomial_tail
 
 #: Audits of the other bundle that one step walks over.
-STEP = 500
+STEP = 250
 
 _one, _other = aliased(Audit), aliased(Audit)
 

@@ -34,11 +34,15 @@ def count_at_most(
 
 
 def count_states(
-    session: Session, row: Leased, states: type[State], *conditions: ColumnElement[bool]
+    session: Session,
+    row: Leased,
+    states: type[State],
+    *conditions: ColumnElement[bool],
+    most: int | None = None,
 ) -> dict[State, int]:
-    """How many rows that match stand in each state; `COUNTED` + 1 means more than `COUNTED`."""
+    """How many rows that match stand in each state; one more than `most`, or `COUNTED`, means that there are more."""
+    limit = (most or COUNTED) + 1
     counts: list[ScalarSelect[Any]] = [
-        count_at_most(COUNTED + 1, row.state == literal_column(f"'{state.value}'"), *conditions)
-        for state in states
+        count_at_most(limit, row.state == literal_column(f"'{state.value}'"), *conditions) for state in states
     ]
     return dict(zip(states, session.execute(select(*counts)).one(), strict=True))

@@ -204,8 +204,8 @@ def sources(db: Database) -> list[SourceSummary]:
         return [SourceSummary(**row) for row in session.execute(select(view).order_by(*order)).mappings()]
 
 
-def queue_health(db: Database) -> QueueHealth:
-    """Counts of all states up to `COUNTED`, the age of the oldest pending audit, and leases that ran out and were not taken back yet.
+def queue_health(db: Database, *, most: int | None = None) -> QueueHealth:
+    """Counts of all states up to `most`, or `COUNTED`, the age of the oldest pending audit, and leases that ran out and were not taken back yet.
 
     What somebody supposes counts in no state and in no age.
     """
@@ -214,11 +214,12 @@ def queue_health(db: Database) -> QueueHealth:
     oldest: ScalarSelect[Any] = pending_since.limit(1).scalar_subquery()
     leases = count_at_most(COUNTED, expired(Audit))
     with db.reading() as session:
-        counted = count_states(session, Audit, AuditState, said)
+        counted = count_states(session, Audit, AuditState, said, most=most)
         now, since, lost = session.execute(select(db_now(), oldest, leases)).one()
+    limit = most or COUNTED
     return QueueHealth(
-        states={state: min(number, COUNTED) for state, number in counted.items()},
-        more_than=tuple(state for state, number in counted.items() if number > COUNTED),
+        states={state: min(number, limit) for state, number in counted.items()},
+        more_than=tuple(state for state, number in counted.items() if number > limit),
         oldest_pending_seconds=None if since is None else max(0.0, (now - since).total_seconds()),
         expired_leases=lost,
     )

@@ -42,7 +42,7 @@ def today(db: Database, *, person_id: int | None = None) -> Today:
         db: The database.
         person_id: Whose news to tell; None for nobody.
     """
-    queue = reader.queue_health(db)
+    queue = reader.queue_health(db, most=COUNTED_WORK)
     bundles = {one.id: one for one in catalogue.list_bundles(db)}
     pending = AuditQueue(db).pending_counts()
     with db.reading() as session:
