@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import wait_until
 from wherefrom.errors import ReadNotRecorded
 from wherefrom.journal import Journal, Line, files_of, new_id, reading
 
@@ -60,8 +61,7 @@ def test_lines_are_handed_to_the_disk_before_they_are_promised(tmp_path: Path) -
 
     made = Journal(tmp_path, sync=sync)
     first = made.append(line())
-    while not calls:
-        pass
+    wait_until(lambda: calls, message="the first line to reach the disk")
     later = [made.append(line(number)) for number in range(50)]
     assert not first.done()
     assert not any(one.done() for one in later)
