@@ -19,6 +19,8 @@ from wherefrom.evaluation.material import machine
 Work = Callable[[argparse.Namespace, Path], dict[str, Any]]
 #: The figures as lines for people.
 Table = Callable[[dict[str, Any]], list[str]]
+#: The figures as the closing JSON line has them.
+Closing = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def command(doc: str | None, *, threads: int | None = None) -> argparse.ArgumentParser:
@@ -36,10 +38,21 @@ def command(doc: str | None, *, threads: int | None = None) -> argparse.Argument
     return parser
 
 
-def run(parser: argparse.ArgumentParser, work: Work, *, table: Table) -> None:
+def run(
+    parser: argparse.ArgumentParser, work: Work, *, table: Table, closing: Closing | None = None
+) -> dict[str, Any]:
     """Say what the benchmark runs on, do its work, print its table, and end with one JSON line where it was asked for.
 
     A mistake of the user ends with one line and exit code 2, as argparse's own.
+
+    Args:
+        parser: made by `command`.
+        work: does the work.
+        table: tells the figures.
+        closing: what the JSON line holds; by default the figures, the seconds and the machine.
+
+    Returns:
+        The figures.
     """
     arguments = parser.parse_args()
     if arguments.threads is not None:
@@ -54,8 +67,9 @@ def run(parser: argparse.ArgumentParser, work: Work, *, table: Table) -> None:
         parser.exit(2, f"error: {error}\n")
     report(table(result))
     if arguments.json:
-        closing = {"seconds": time.monotonic() - started} | result | {"machine": described}
-        report([json.dumps(closing)])
+        everything = {"seconds": time.monotonic() - started} | result | {"machine": described}
+        report([json.dumps(everything if closing is None else closing(result))])
+    return result
 
 
 def named(text: str, known: Iterable[str], *, option: str) -> list[str]:

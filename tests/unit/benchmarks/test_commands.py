@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[3]
 COMMANDS = (
     "behaviours",
     "calibration",
+    "chaos",
     "counterfactual",
     "deep_bank",
     "deep_bank.citations",

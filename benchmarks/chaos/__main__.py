@@ -1,0 +1,5 @@
+"""`python -m benchmarks.chaos`."""
+
+from benchmarks.chaos.run import main
+
+main()
