@@ -20,4 +20,6 @@ def moved_reads(settings: Settings, database: Database, *, least: int = 0) -> li
             events = list(found.order_by(TrailEvent.id))
         return (events,) if len(events) >= least else None
 
-    return wait_until(there, message="reads in the trail")[0]
+    found = wait_until(there, message="reads in the trail")
+    assert found is not None
+    return found[0]
