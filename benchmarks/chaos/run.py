@@ -14,6 +14,7 @@ holds the figures; `--out` gets all of them. docs/reliability.md explains the wo
 import argparse
 import json
 import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,7 @@ def main() -> None:
     )
     parser.add_argument("--keep", action="store_true", help="keep the folder with logs and journals")
     parser.add_argument("--out", type=Path, help="write all figures here, as JSON")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that every process of the storm ends with it
     result = run(parser, _work, table=_table, closing=closing)
     if result["broken"]:
         sys.exit(1)
