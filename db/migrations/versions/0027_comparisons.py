@@ -16,9 +16,9 @@ _JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 _TIME = sa.DateTime(timezone=True)
 
 
-def _reference(table: str, name: str, column: str, **options: bool) -> sa.Column[int]:
+def _reference(table: str, name: str, column: str, *, in_key: bool = False) -> sa.Column[int]:
     key = sa.ForeignKey(f"{column}.id", name=op.f(f"fk_{table}_{name}"))
-    return sa.Column(name, _BIG, key, nullable=False, **options)
+    return sa.Column(name, _BIG, key, nullable=False, autoincrement=False if in_key else "auto")
 
 
 def upgrade() -> None:
@@ -43,8 +43,8 @@ def upgrade() -> None:
     )
     op.create_table(
         "compared_output",
-        _reference("compared_output", "comparison_id", "bundle_comparison", autoincrement=False),
-        _reference("compared_output", "flagged_output_id", "flagged_output", autoincrement=False),
+        _reference("compared_output", "comparison_id", "bundle_comparison", in_key=True),
+        _reference("compared_output", "flagged_output_id", "flagged_output", in_key=True),
         _reference("compared_output", "audit_id", "audit"),
         _reference("compared_output", "other_audit_id", "audit"),
         *(sa.Column(name, _TIME, nullable=False) for name in ("finished_at", "other_finished_at")),

@@ -95,7 +95,8 @@ def test_every_route_that_shows_a_flagged_text_notes_it(made: Made, sqlite_story
         items = [(row.queue_id, row.id) for row in session.execute(mine.order_by(ReviewItem.queue_id))]
     assert [queue for queue, _ in items] == [1, 2]  # the second one is blind
     sign_in(client, name="ann")
-    shown, silent = set(), set()
+    shown: set[str] = set()
+    silent: set[str] = set()
     for route, path in _addresses(audit_id, other, example, items=items):
         before = len(_journaled(settings))
         answer = client.get(path)
@@ -126,7 +127,7 @@ def _addresses(
         one.path
         for router in _ROUTERS
         for one in router.routes
-        if isinstance(one, APIRoute) and "GET" in one.methods
+        if isinstance(one, APIRoute) and "GET" in (one.methods or ())
     }
     for route in sorted(paths):
         for queue, item in items if "queue_id" in route else items[:1]:
@@ -184,7 +185,7 @@ def test_who_reads_is_told_by_id(made: Made, sqlite_story: Story) -> None:
         (person, "key", of_ann),
         (person, "session", of_ann),
     ]
-    assert re.fullmatch(r"person:\d+", person)
+    assert re.fullmatch(r"person:\d+", person or "")
 
 
 def test_a_file_is_noted_page_by_page(made: Made, sqlite_story: Story) -> None:
