@@ -23,12 +23,12 @@ from wherefrom.attribution.bundles.options import BuildOptions
 from wherefrom.attribution.bundles.shards import RawShard
 from wherefrom.attribution.bundles.shards import read_rows as read_signals
 from wherefrom.attribution.cores import cores_of
-from wherefrom.attribution.fusion import ADAPTER_WEIGHTS, FusionWeights, standardise
+from wherefrom.attribution.fusion import default_weights, standardise
 from wherefrom.attribution.models.adapted import STRENGTH, AdapterReader
 from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.models.lora import block_of, read_lora
 from wherefrom.attribution.models.model import load_model
-from wherefrom.attribution.models.reading import BundleForm, reads_adapter
+from wherefrom.attribution.models.reading import BundleForm
 from wherefrom.attribution.offline import read_queries
 from wherefrom.attribution.whitening import SecondMoments, Whitener
 from wherefrom.evaluation.asking import built_bundle, read_file
@@ -61,17 +61,24 @@ def order_shown(found: Mapping[str, Matrix]) -> dict[str, Matrix]:
     """The order shown of each form, over all rows."""
     return {
         f"{form}, order shown": shown_order(
-            form, found.get(f"{form}, net", found[form]), found["bm25"], found["similarity"]
+            form,
+            found.get(f"{form}, net", found[form]),
+            found["bm25"],
+            found["similarity"],
+            final=found.get(f"{form}, final"),
         )
         for form in FORMS
     }
 
 
-def shown_order(form: BundleForm, influence: Matrix, bm25: Matrix, similarity: Matrix) -> Matrix:
+def shown_order(
+    form: BundleForm, influence: Matrix, bm25: Matrix, similarity: Matrix, *, final: Matrix | None = None
+) -> Matrix:
     """The parts of an order shown by the form's weights, without the term for lengths, which differ little here; net influence where the form has it."""
-    weights = ADAPTER_WEIGHTS if reads_adapter(form) else FusionWeights()
+    weights = default_weights(form, final=final is not None)
+    parts = [influence, bm25, similarity, *([] if final is None else [final])]
     return standardised_sum(
-        [influence, bm25, similarity], [weights.influence, weights.bm25, weights.similarity]
+        parts, [weights.influence, weights.bm25, weights.similarity, weights.final][: len(parts)]
     )
 
 

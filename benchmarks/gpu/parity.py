@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,13 @@ from wherefrom.attribution.models.adjoint import Adjoint
 from wherefrom.attribution.models.model import LanguageModel, load_model
 from wherefrom.attribution.models.padding import pad_right
 from wherefrom.attribution.models.placement import CPU, Placement
-from wherefrom.attribution.models.reading import BundleForm, make_reader, ranks_of, reads_adapter
+from wherefrom.attribution.models.reading import (
+    AdapterReading,
+    BundleForm,
+    make_reader,
+    ranks_of,
+    reads_adapter,
+)
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.attribution.models.trajectory import ReadsSignals
 from wherefrom.attribution.whitening import SecondMoments, Whitener
@@ -45,6 +51,8 @@ class Computed:
     cores: Tensor | None
     #: `[OUTPUTS, N]` kernel cosines.
     scores: Tensor
+    #: `[N, M D]` sketches of the gradients at the final weights, of the form `adapter`.
+    final: Tensor | None = None
 
 
 def compare(subject: Subject, placement: Placement) -> dict[str, Any]:
@@ -88,23 +96,24 @@ def computed(language: LanguageModel, subject: Subject, form: BundleForm) -> Com
         ],
         cores_of(factors).cpu() if reads_adapter(form) else None,
         scores.cpu(),
+        None if raw.final is None else raw.final.flatten(1).cpu(),
     )
 
 
 def reader_of(language: LanguageModel, subject: Subject, form: BundleForm) -> ReadsSignals:
     """What reads outputs in a form, as bundles of this model have it; the map of `adapter-forward` is fitted on the first rows of the corpus, where the model is."""
+    adapter = AdapterReading(subject.folders.adapter, final=form == "adapter")
     reader = partial(
         make_reader,
         [language],
         form=form,
         layers=default_layers(form, language.layers),
         similarity_layer=round(0.75 * language.layers),
-        adapter_dir=subject.folders.adapter,
     )
     if form != "adapter-forward":
-        return reader()
-    fitted = contexts([read_rows(_first_rows(language, subject), reader())], language.device)
-    return reader(adjoint=Adjoint.fit(fitted).to(language.device))
+        return reader(adapter=adapter)
+    fitted = contexts([read_rows(_first_rows(language, subject), reader(adapter=adapter))], language.device)
+    return reader(adapter=replace(adapter, adjoint=Adjoint.fit(fitted).to(language.device)))
 
 
 def _first_rows(language: LanguageModel, subject: Subject) -> Sequence[TokenRow]:
@@ -166,6 +175,8 @@ def _cosines(found: Computed, expected: Computed) -> Mapping[str, dict[str, floa
     }
     if found.cores is not None and expected.cores is not None:
         parts["cores"] = list(found.cores), list(expected.cores)
+    if found.final is not None and expected.final is not None:
+        parts["gradients at the final weights"] = list(found.final), list(expected.final)
     cosines = {
         name: torch.stack(
             [torch.nn.functional.cosine_similarity(a, b, dim=0) for a, b in zip(*both, strict=True)]

@@ -31,7 +31,7 @@ from wherefrom.attribution.cores import CoreStore, cores_of
 from wherefrom.attribution.corpus import ReadAs, Turns
 from wherefrom.attribution.explanation.modules import USUAL_SHARES
 from wherefrom.attribution.factors import Factors
-from wherefrom.attribution.fusion import FusionWeights, ShownParts, fuse
+from wherefrom.attribution.fusion import HALF_WAY_WEIGHTS, FusionWeights, ShownParts, fuse
 from wherefrom.attribution.groups import read_groups
 from wherefrom.attribution.kernel import kernel_norms, segment_sum, token_kernel
 from wherefrom.attribution.models.files import ModelFolders
@@ -150,7 +150,14 @@ def test_the_order_shown_takes_out_what_rows_share(bundle: Bundle, signals: list
         expected = net * norms[rows] * float(query.signals.norm)
         np.testing.assert_allclose(scores.net, expected, rtol=1e-4, atol=1e-5 * float(query.signals.norm))
         assert not np.allclose(scores.net, scores.magnitude)
-        parts = ShownParts(scores.net, scores.candidates.bm25, scores.similarity, bundle.store.lengths(rows))
+        assert bundle.final is not None
+        assert query.signals.final is not None
+        final = bundle.final.scores(query.signals.final, rows)
+        assert scores.final is not None
+        np.testing.assert_allclose(scores.final, final, rtol=1e-5)
+        parts = ShownParts(
+            scores.net, scores.candidates.bm25, scores.similarity, bundle.store.lengths(rows), final=final
+        )
         np.testing.assert_allclose(scores.shown, fuse(parts, bundle.weights), atol=1e-4)
         assert fuse(parts, alone).argmax() == expected.argmax()
 
@@ -162,6 +169,35 @@ def test_a_bundle_from_before_the_curvature_orders_by_influence(
     engine = LanguageAttributor(replace(bundle, curvature=None))
     scores = engine.score(signals[0]).scores
     np.testing.assert_allclose(scores.net, scores.magnitude, rtol=1e-5)
+
+
+def test_a_bundle_without_gradients_at_the_final_weights_orders_as_before(
+    adapter: Path, tmp_path: Path
+) -> None:
+    """--no-final: one pass over the model, the weights of before, and nothing of it in the bundle."""
+    plain = build(
+        shared_micro_model(),
+        shared_corpus(ROWS),
+        tmp_path / "b",
+        adapter=adapter,
+        form="adapter",
+        final=False,
+    )
+    assert plain.parameters.weight_final is None
+    assert "weight_final" not in plain.to_bytes().decode()
+    opened = open_bundle(tmp_path / "b", ModelFolders(shared_micro_model(), adapter))
+    assert opened.final is None
+    assert opened.weights == HALF_WAY_WEIGHTS
+    assert not list((tmp_path / "b").rglob("final*"))
+    asked = prepare_all(
+        LanguageAttributor(opened),
+        read_queries(shared_corpus(ROWS))[0][:1],
+        max_tokens=256,
+        over_long="reject",
+    )
+    (query,) = signals_of_all(LanguageAttributor(opened), asked)
+    assert query.signals.final is None
+    assert LanguageAttributor(opened).score(query).scores.final is None
 
 
 def test_parts_of_the_model_add_up_to_the_influence(bundle: Bundle, signals: list[ReadQuery]) -> None:

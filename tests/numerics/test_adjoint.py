@@ -17,7 +17,7 @@ from wherefrom.attribution.bundles.manifest import MANIFEST, hash_folder, read_c
 from wherefrom.attribution.models.adapted import AdapterReader, ForwardAdapterReader
 from wherefrom.attribution.models.adjoint import ADJOINT, Adjoint
 from wherefrom.attribution.models.files import ModelFolders
-from wherefrom.attribution.models.reading import make_reader
+from wherefrom.attribution.models.reading import AdapterReading, make_reader
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.attribution.offline import (
     attribute_all,
@@ -63,7 +63,7 @@ def exact(bundle: Bundle, folders: ModelFolders) -> AdapterReader:
         form="adapter",
         layers=(),
         similarity_layer=bundle.manifest.parameters.similarity_layer,
-        adapter_dir=folders.adapter,
+        adapter=AdapterReading(folders.adapter),
     )
     assert isinstance(reader, AdapterReader)
     return reader

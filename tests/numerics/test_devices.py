@@ -30,7 +30,7 @@ from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.models.losses import row_losses
 from wherefrom.attribution.models.model import load_model
 from wherefrom.attribution.models.placement import CPU, Placement
-from wherefrom.attribution.models.reading import make_reader
+from wherefrom.attribution.models.reading import AdapterReading, make_reader
 from wherefrom.attribution.models.trajectory import load_halfway
 from wherefrom.attribution.offline import (
     attribute_all,
@@ -79,7 +79,11 @@ def test_signals_are_those_of_the_cpu(placement, folders, form):
     for place in (placement, CPU):
         language = load_model(folders.model, folders.adapter, placement=place)
         reader = make_reader(
-            [language], form=form, layers=(1, 3), similarity_layer=2, adapter_dir=folders.adapter
+            [language],
+            form=form,
+            layers=(1, 3),
+            similarity_layer=2,
+            adapter=AdapterReading(folders.adapter, final=True),
         )
         assert reader.split_pass, "bfloat16 must not cost the split pass"
         read.append(reader.read(ROWS))

@@ -9,7 +9,7 @@ tokens of c with b and those of p with -b stand behind each other as one query: 
 from collections.abc import Sequence
 
 import numpy as np
-import torch
+from torch import Tensor
 
 from wherefrom.attribution.batching import pack_queries
 from wherefrom.attribution.bundles.bundle import Bundle
@@ -25,6 +25,7 @@ from wherefrom.attribution.interface import OverLong, PreparedQuery
 from wherefrom.attribution.kernel import cosines, kernel_norms
 from wherefrom.attribution.memory import memory_errors
 from wherefrom.attribution.models.render import TokenRow
+from wherefrom.attribution.models.signals import Signals
 from wherefrom.attribution.noise import Noise, sampled_rows, spread_of
 from wherefrom.attribution.output_group import (
     PASS_TOKENS,
@@ -40,6 +41,7 @@ from wherefrom.attribution.query import (
     ScoredQuery,
     TokenizedQuery,
     contrast,
+    contrast_rows,
 )
 from wherefrom.attribution.retrieval.candidates import Sought, find_candidates
 from wherefrom.attribution.retrieval.index import Rows
@@ -177,12 +179,14 @@ class LanguageAttributor:
         queries = [_own(query) for query in prepared]
         contrasted = [query.preferred for query in queries if query.preferred is not None]
         read = self._reader.read([query.row for query in queries] + contrasted)
-        if not all(bool(torch.isfinite(values).all()) for values in (read.a, read.b, read.pooled, read.loss)):
+        if not read.finite:
             raise UnusableModel(
                 "the model's states or losses of an output are not finite, so nothing can be compared with them"
             )
         whole = Factors(*self._bundle.whitener.apply(read.a, read.b), read.lengths)
-        factors = contrast(whole, [query.preferred is not None for query in queries])
+        with_answer = [query.preferred is not None for query in queries]
+        factors = contrast(whole, with_answer)
+        final = self._final(read, with_answer)
         norms = kernel_norms(factors)
         projected = self._bundle.projection.apply(factors, norms).cpu().numpy()
         pooled = self._bundle.pooling.apply(read.pooled[: len(queries)]).cpu().numpy()
@@ -197,12 +201,19 @@ class LanguageAttributor:
                     pooled=pooled[index],
                     encoded=None if encoded is None else encoded[index],
                     loss=float(read.loss[index]),
+                    final=None if final is None else final[index],
                     tokens=query.row.explained_tokens,
                     read_tokens=read.lengths[index],
                 )
             )
             for index, (query, one) in enumerate(zip(queries, factors.rows(), strict=True))
         ]
+
+    def _final(self, read: Signals, with_answer: Sequence[bool]) -> Tensor | None:
+        """Whitened sketches `[Q, M D]` of the gradients at the final weights, where the bundle has them."""
+        if self._bundle.final is None or read.final is None:
+            return None
+        return contrast_rows(self._bundle.final.whitened(read.final), with_answer)
 
     def score(self, query: ReadQuery, *, count: int | None = None) -> ScoredQuery:
         """Find candidates of one query and score them exactly.
@@ -233,6 +244,9 @@ class LanguageAttributor:
         near = None
         if bundle.encoded is not None and signals.encoded is not None:
             near = bundle.encoded.vectors[rows] @ signals.encoded
+        final = None
+        if bundle.final is not None and signals.final is not None:
+            final = bundle.final.scores(signals.final, rows)
         full = self._full_tier(query, rows) if isinstance(query, ReadQuery) else None
         parts = EffectScoreParts(
             magnitude=net,
@@ -250,7 +264,10 @@ class LanguageAttributor:
             retrieval=retrieval,
             similarity=similarity,
             encoder=near,
-            shown=fuse(ShownParts(ordered, candidates.bm25, similarity, lengths, near), bundle.weights),
+            final=final,
+            shown=fuse(
+                ShownParts(ordered, candidates.bm25, similarity, lengths, near, final), bundle.weights
+            ),
             effect=effect_scores(parts, midpoint=bundle.manifest.parameters.midpoint),
             ekfac=None if full is None else full.cosine[0].numpy(),
             noise=Noise.of(

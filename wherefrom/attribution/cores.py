@@ -11,18 +11,17 @@ token s of an example keeps a *sketch*, the projection (`retrieval.core_projecti
 so each output token's share is exact, M adds up to k, and only its division over the example's tokens is approximate.
 """
 
-import io
 import math
 from collections.abc import Iterable, Sequence
-from contextlib import closing
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from wherefrom.attribution.arrays import ArrayWriter, quantised
 from wherefrom.attribution.factors import Factors
 from wherefrom.attribution.kernel import gradient_matrices, segment_sum
 from wherefrom.errors import BundleCorrupt
@@ -68,7 +67,7 @@ class CoreWriter:
     def __init__(self, folder: Path, examples: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._cores = _Array(folder / "cores.npy", examples)
+        self._cores = ArrayWriter(folder / "cores.npy", examples)
         self._scales: list[npt.NDArray[np.float32]] = []
         self._lengths: list[int] = []
         self._norms: list[float] = []
@@ -82,7 +81,7 @@ class CoreWriter:
     def append(self, factors: Factors, norms: Sequence[float]) -> None:
         """Add rows in corpus order with their kernel norms."""
         groups = factors.a.shape[1]
-        values, scales = _quantise(cores_of(factors).view(len(factors.lengths), groups, -1))
+        values, scales = quantised(cores_of(factors).view(len(factors.lengths), groups, -1))
         self._cores.append(values)
         self._scales.append(scales)
         self._lengths.extend(factors.lengths)
@@ -101,49 +100,12 @@ def write_sketches(folder: Path, parts: Iterable[Factors], projection: Projects)
     """Write the sketches of a corpus' tokens, in order; the cores stand in the folder already."""
     tokens = int(np.load(folder / "offsets.npy", allow_pickle=False)[-1])
     scales = []
-    with closing(_Array(folder / "sketches.npy", tokens)) as written:
+    with ArrayWriter(folder / "sketches.npy", tokens) as written:
         for part in parts:
-            values, scale = _quantise(sketches(part, projection))
+            values, scale = quantised(sketches(part, projection))
             written.append(values)
             scales.append(scale)
     np.save(folder / "sketch_scales.npy", np.concatenate(scales))
-
-
-class _Array:
-    """Appends to a `.npy` file whose length is known; unbuffered, and not mapped, because on a full disk a mapped file ends the process (SIGBUS)."""
-
-    def __init__(self, file: Path, count: int) -> None:
-        self._file = file.open("wb", buffering=0)
-        self._count, self._started = count, False
-
-    def append(self, values: npt.NDArray[Any]) -> None:
-        """Add entries of the first axis."""
-        if not self._started:
-            shape = (self._count, *values.shape[1:])
-            header = {
-                "descr": np.lib.format.dtype_to_descr(values.dtype),
-                "fortran_order": False,
-                "shape": shape,
-            }
-            start = io.BytesIO()
-            np.lib.format.write_array_header_1_0(start, header)
-            self._write(memoryview(start.getvalue()))
-            self._started = True
-        self._write(memoryview(np.ascontiguousarray(values).tobytes()))
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def _write(self, content: memoryview) -> None:
-        while content:  # an unbuffered file may take less than it is given
-            content = content[self._file.write(content) :]
-
-
-def _quantise(values: Tensor) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-    """int8 along the last axis with one scale each."""
-    scales = values.abs().amax(dim=-1).clamp_min(1e-20) / 127.0
-    return (values / scales[..., None]).round().to(torch.int8).cpu().numpy(), scales.cpu().numpy()
 
 
 class CoreStore:

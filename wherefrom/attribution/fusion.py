@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from wherefrom.attribution.models.reading import BundleForm, reads_adapter
+
 Scores = npt.NDArray[np.float32]
 
 #: Places among which the first by BM25 stands.
@@ -31,11 +33,21 @@ class FusionWeights:
     similarity: float = 2.0
     encoder: float = 3.0
     length: float = 0.2
+    #: Of the gradients at the final weights, where the bundle has them.
+    final: float = 0.0
 
 
 #: Of the forms that read an adapter: influence finds both the source and the effect, and words beside it find the reworded facts. Chosen on the choosing half of
-#: the deep bank (docs/quality/deep-model.md).
-ADAPTER_WEIGHTS = FusionWeights(influence=1.0, bm25=0.5, similarity=0.0)
+#: the deep bank (docs/quality/deep-model.md): without and with the gradients at the final weights.
+HALF_WAY_WEIGHTS = FusionWeights(influence=1.0, bm25=0.5, similarity=0.0)
+ADAPTER_WEIGHTS = FusionWeights(influence=1.0, bm25=0.6, similarity=0.0, final=0.75)
+
+
+def default_weights(form: BundleForm, *, final: bool) -> FusionWeights:
+    """Weights of a form where nobody chose others; `final`: whether it reads gradients at the final weights."""
+    if not reads_adapter(form):
+        return FusionWeights()
+    return ADAPTER_WEIGHTS if final else HALF_WAY_WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -49,6 +61,8 @@ class ShownParts:
     tokens: npt.NDArray[np.int64]
     #: Cosine of the sentence encoder, where the bundle has one.
     encoder: Scores | None = None
+    #: Influence by the gradients at the final weights, where the bundle has them.
+    final: Scores | None = None
 
 
 def standardise(scores: Scores) -> Scores:
@@ -70,6 +84,8 @@ def fuse(parts: ShownParts, weights: FusionWeights) -> Scores:
     ]
     if parts.encoder is not None:
         weighted.append((weights.encoder, parts.encoder))
+    if parts.final is not None:
+        weighted.append((weights.final, parts.final))
     total = sum(weight for weight, _ in weighted)
     mean = sum(weight * standardise(scores) for weight, scores in weighted) / total
     length = np.log(np.maximum(parts.tokens, 1))

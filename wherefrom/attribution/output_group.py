@@ -136,6 +136,7 @@ def joined_group(group: TokenizedGroup, read: Sequence[ReadQuery], bundle: Bundl
         pooled=_mean_direction([one.signals.pooled for one in members]),
         encoded=_mean_encoded(members),
         loss=float(np.mean([one.signals.loss for one in members])),
+        final=_mean_final(members, against),
         tokens=sum(one.signals.tokens for one in members),
         read_tokens=sum(one.signals.read_tokens for one in members),
     )
@@ -148,6 +149,17 @@ def mean_factors(members: Sequence[Factors], against: Sequence[Factors]) -> Fact
     a = torch.cat([one.a for one, _ in weighted])
     b = torch.cat([one.b * weight for one, weight in weighted])
     return Factors(a, b, (len(a),))
+
+
+def _mean_final(members: Sequence[ReadQuery], against: Sequence[ReadQuery]) -> torch.Tensor | None:
+    """The same of the sketches of the gradients at the final weights, `[M D]`, where the bundle has them."""
+    own, other = (
+        [one.signals.final for one in some if one.signals.final is not None] for some in (members, against)
+    )
+    if not own:
+        return None
+    mean = torch.stack(own).mean(dim=0)
+    return mean - torch.stack(other).mean(dim=0) if other else mean
 
 
 def member_influence(group: ReadGroup, bundle: Bundle, rows: Rows) -> list[tuple[float, ...]]:

@@ -80,6 +80,8 @@ class QuerySignals:
     pooled: Scores  # [D]
     encoded: Scores | None  # [E], where the bundle has a sentence encoder
     loss: float
+    #: Whitened sketch of the gradients at the final weights `[M D]`, where the bundle has them; of the completion minus the acceptable answer.
+    final: Tensor | None
     #: Explained tokens of the completion, and those of its tokens that have factors (`models.trajectory.ReadsSignals.reads`).
     tokens: int
     read_tokens: int
@@ -114,6 +116,8 @@ class CandidateScores:
     similarity: Scores
     #: Cosine of the sentence encoder, where the bundle has one.
     encoder: Scores | None
+    #: Influence by the gradients at the final weights, where the bundle has them.
+    final: Scores | None
     shown: Scores
     #: The effect head (`effect`).
     effect: Scores
@@ -128,6 +132,18 @@ class ScoredQuery(ReadQuery):
     """A query with its candidates."""
 
     scores: CandidateScores
+
+
+def contrast_rows(values: Tensor, contrasted: Sequence[bool]) -> Tensor:
+    """One row per query, minus that of its acceptable answer.
+
+    Args:
+        values: `[B, ...]` of all queries, then of the acceptable answers of those that have one, in the same order.
+        contrasted: whether each query has one.
+    """
+    found = values[: len(contrasted)].clone()
+    found[torch.tensor(contrasted, device=values.device)] -= values[len(contrasted) :]
+    return found
 
 
 def contrast(factors: Factors, contrasted: Sequence[bool]) -> Factors:

@@ -55,6 +55,13 @@ BlocksOption = Annotated[
         help="The blocks that the forms adapter and adapter-forward read. auto: the upper half, where the adapter adapts 12 blocks or more. all: every adapted block."
     ),
 ]
+FinalOption = Annotated[
+    bool,
+    typer.Option(
+        "--final/--no-final",
+        help="Whether the form adapter also reads gradients at the final weights: a better order, for a second pass over the model.",
+    ),
+]
 Midpoint = Annotated[
     bool,
     typer.Option(
@@ -83,7 +90,7 @@ EncoderWeight = Annotated[
     float | None,
     typer.Option(
         min=0.0,
-        help="Weight of the encoder in the order shown; default: 3 (beside influence 1, BM25 3, similarity 2; form adapter: influence 1, BM25 .5). A large weight finds facts, a small one finds bad sources.",
+        help="Weight of the encoder in the order shown; default: 3 (beside influence 1, BM25 3, similarity 2; form adapter: influence 1, final gradients .75, BM25 .6). A large weight finds facts, a small one finds bad sources.",
     ),
 ]
 

@@ -33,6 +33,7 @@ from wherefrom.cli.build_options import (
     CorpusPath,
     Encoder,
     EncoderWeight,
+    FinalOption,
     FormChoice,
     FormOption,
     FullTier,
@@ -97,6 +98,7 @@ def build(
     form: FormOption = FormChoice.AUTO,
     similarity: SimilarityOption = None,
     blocks: BlocksOption = BlocksChoice.AUTO,
+    final: FinalOption = True,
     model_name: Annotated[
         str | None, typer.Option(help="Revision name that producers send; default: the folders' names.")
     ] = None,
@@ -135,6 +137,7 @@ def build(
         form=form.value,
         similarity=None if similarity is None else similarity.value,
         blocks=blocks.value,
+        final=final,
         model_name=model_name,
         max_tokens=max_tokens,
         candidates=candidates,

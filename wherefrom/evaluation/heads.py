@@ -74,9 +74,24 @@ def form_scores(bundle: Bundle, queries: Sequence[ReadQuery]) -> dict[str, Matri
         form: exact_scores(bundle, queries, silent),
         f"{form}, projected": projected_scores(bundle, queries),
     }
+    if bundle.final is not None:
+        found[f"{form}, final"] = final_scores(bundle, queries)
     if bundle.curvature is None:
         return found
-    return found | {f"{name}, net": net_scores(bundle, queries, one) for name, one in found.items()}
+    cosines = [form, f"{form}, projected"]
+    return found | {f"{name}, net": net_scores(bundle, queries, found[name]) for name in cosines}
+
+
+def final_scores(bundle: Bundle, queries: Sequence[ReadQuery]) -> Matrix:
+    """Influence by the gradients at the final weights, `[Q, N]`, of a bundle that has them."""
+    rows = np.arange(len(bundle.store))
+    return np.stack(
+        [
+            bundle.final.scores(one.signals.final, rows)
+            for one in queries
+            if bundle.final is not None and one.signals.final is not None
+        ]
+    )
 
 
 def net_scores(bundle: Bundle, queries: Sequence[ReadQuery], cosines: Matrix) -> Matrix:

@@ -12,7 +12,7 @@ from wherefrom.attribution.bundles.options import BuildOptions
 from wherefrom.attribution.models.reading import BundleForm
 from wherefrom.evaluation.asking import built_bundle, read_file
 from wherefrom.evaluation.cost import folder_bytes
-from wherefrom.evaluation.heads import bm25_scores, net_scores, similarity_scores
+from wherefrom.evaluation.heads import bm25_scores, final_scores, net_scores, similarity_scores
 
 
 def adapter(subject: AdapterSubject) -> dict[str, Scored]:
@@ -21,7 +21,9 @@ def adapter(subject: AdapterSubject) -> dict[str, Scored]:
     influence = read.exact()
     words, similar = _words(read), _similar(read)
     (net, net_seconds) = timed(lambda: net_scores(read.bundle, read.queries, influence.scores))
-    shown, seconds = timed(lambda: shown_order("adapter", net, words.scores, similar.scores))
+    (final, final_seconds) = timed(lambda: final_scores(read.bundle, read.queries))
+    shown, seconds = timed(lambda: shown_order("adapter", net, words.scores, similar.scores, final=final))
+    seconds += final_seconds
     each = influence.seconds_per_query + words.seconds_per_query + (net_seconds + seconds) / len(read.queries)
     stored = folder_bytes(read.bundle.path) / len(subject.rows)
     return {
@@ -30,7 +32,7 @@ def adapter(subject: AdapterSubject) -> dict[str, Scored]:
             read.build_seconds,
             each,
             stored,
-            "net influence and BM25, every pair exact; the whole bundle",
+            "net influence, final gradients and BM25, every pair exact; the whole bundle",
         ),
         "wherefrom adapter": influence,
         "wherefrom adapter, projected": read.retrieved(),

@@ -10,7 +10,14 @@ import torch
 from wherefrom.attribution import query as stages
 from wherefrom.attribution.factors import Factors
 from wherefrom.attribution.models.render import TokenRow
-from wherefrom.attribution.query import CandidateScores, QuerySignals, ReadQuery, ScoredQuery, TokenizedQuery
+from wherefrom.attribution.query import (
+    CandidateScores,
+    QuerySignals,
+    ReadQuery,
+    ScoredQuery,
+    TokenizedQuery,
+    contrast_rows,
+)
 from wherefrom.attribution.retrieval.candidates import Candidates
 from wherefrom.records import Message, Query, Role
 
@@ -28,7 +35,15 @@ def signals() -> QuerySignals:
     a, b = torch.ones(2, 1, 3), torch.ones(2, 1, 3)
     none = np.zeros(2, dtype=np.float32)
     return QuerySignals(
-        Factors(a, b, (2,)), torch.tensor(1.0), none, none, None, loss=0.5, tokens=1, read_tokens=1
+        Factors(a, b, (2,)),
+        torch.tensor(1.0),
+        none,
+        none,
+        None,
+        loss=0.5,
+        final=None,
+        tokens=1,
+        read_tokens=1,
     )
 
 
@@ -43,6 +58,7 @@ def scores() -> CandidateScores:
         one,
         one,
         encoder=None,
+        final=None,
         shown=one,
         effect=one,
         ekfac=None,
@@ -84,3 +100,11 @@ def test_no_stage_forwards_a_part_of_another() -> None:
         if isinstance(one, ast.Return) and isinstance(one.value, ast.Attribute)
     ]
     assert not [ast.unparse(one) for one in returned if ast.unparse(one).startswith("self.")]
+
+
+def test_an_acceptable_answer_is_taken_from_its_own_query() -> None:
+    """Rows of answers stand behind all queries, in the order of those that have one."""
+    values = torch.tensor([[1.0], [2.0], [3.0], [0.5], [0.25]])
+    found = contrast_rows(values, [True, False, True])
+    assert found.tolist() == [[0.5], [2.0], [2.75]]
+    assert values[0] == 1.0

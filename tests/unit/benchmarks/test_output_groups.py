@@ -39,6 +39,7 @@ def test_precision_by_each_order() -> None:
         retrieval=falling,
         similarity=falling,
         encoder=None,
+        final=None,
         shown=falling,
         effect=falling,
         ekfac=None,

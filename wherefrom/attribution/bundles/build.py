@@ -22,6 +22,7 @@ from wherefrom.attribution.bundles.adapter_files import write_adapter_files
 from wherefrom.attribution.bundles.card import learning_on_card, new_card, reading_coverage
 from wherefrom.attribution.bundles.examples import write_examples
 from wherefrom.attribution.bundles.features import (
+    FEATURES,
     feature_writer,
     write_encoded,
     write_no_calibration,
@@ -39,6 +40,7 @@ from wherefrom.attribution.bundles.manifest import (
     hash_folder,
 )
 from wherefrom.attribution.bundles.options import BuildOptions, parameters_of, with_readable_form
+from wherefrom.attribution.bundles.readers import reader_of
 from wherefrom.attribution.bundles.reading import corpus_entry, reading_entry
 from wherefrom.attribution.bundles.rendering import OnNote, ignore_note, joined_note, render_corpus
 from wherefrom.attribution.bundles.shards import ShardFolder
@@ -47,6 +49,7 @@ from wherefrom.attribution.bundles.work_folder import check_out, nothing_left_of
 from wherefrom.attribution.corpus import Corpus, read_corpus
 from wherefrom.attribution.ekfac.gradients import block_linears
 from wherefrom.attribution.ekfac.path import build_path
+from wherefrom.attribution.gradient_sketch import FinalGradients
 from wherefrom.attribution.groups import near_duplicate_groups, write_groups
 from wherefrom.attribution.kernel import kernel_norms
 from wherefrom.attribution.learning import Learning
@@ -54,7 +57,7 @@ from wherefrom.attribution.models.adapted import AdapterReader
 from wherefrom.attribution.models.files import ModelFolders, fingerprint
 from wherefrom.attribution.models.model import LanguageModel, load_model
 from wherefrom.attribution.models.placement import CPU, device_name
-from wherefrom.attribution.models.reading import make_reader, ranks_of
+from wherefrom.attribution.models.reading import ranks_of
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.attribution.models.rows import RenderedRow
 from wherefrom.attribution.models.trajectory import ReadsSignals, load_halfway
@@ -263,15 +266,7 @@ class _Build:
 
     def _read_signals(self, rows: Sequence[TokenRow], shards: ShardFolder) -> ReadsSignals:
         """The pass over the model; returns what read it."""
-        reader = make_reader(
-            self._points,
-            form=self._parameters.form,
-            layers=self._parameters.layers,
-            similarity_layer=self._parameters.similarity_layer,
-            adapter_dir=self._adapter_dir,
-            similarity=self._parameters.similarity or "hidden",
-            first_block=self._parameters.first_block,
-        )
+        reader = reader_of(self._parameters, self._points, adapter_dir=self._adapter_dir)
         missing = shards.missing(len(rows))
         total = sum(len(row.ids) for row in rows)
         done = total - sum(len(row.ids) for number in missing for row in shards.part(rows, number))
@@ -297,6 +292,8 @@ class _Build:
                 losses.append(shard.loss)
                 self._progress("whiten", sum(map(len, losses)), count)
             writer.finish()
+        if self._parameters.weight_final is not None:
+            FinalGradients.write(self._bundle / FEATURES, lambda: shards.final(count), count=count)
         states = torch.cat(pooled)  # [N, D]
         pooling = Pooling.fit(states, self._parameters.similarity or "hidden")
         pooling.save(self._bundle / "features")

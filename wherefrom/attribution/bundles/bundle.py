@@ -11,17 +11,18 @@ from safetensors.torch import load_file
 
 from wherefrom.attribution.bundles.examples import ExampleTexts
 from wherefrom.attribution.bundles.manifest import Manifest, Parameters, read_manifest
+from wherefrom.attribution.bundles.readers import reader_of
 from wherefrom.attribution.bundles.tokens import ShownRanges, TokenRows
 from wherefrom.attribution.cores import CoreStore
 from wherefrom.attribution.ekfac.path import EkfacPath, load_path
 from wherefrom.attribution.explanation.modules import USUAL_SHARES, ModuleEvidence, ModuleMap, UsualShares
 from wherefrom.attribution.fusion import FusionWeights
+from wherefrom.attribution.gradient_sketch import FinalGradients
 from wherefrom.attribution.models.adapted import AdapterReader
 from wherefrom.attribution.models.adjoint import ADJOINT, Adjoint
 from wherefrom.attribution.models.files import ModelFingerprint, ModelFolders
 from wherefrom.attribution.models.model import LanguageModel, load_model
 from wherefrom.attribution.models.placement import CPU, Placement
-from wherefrom.attribution.models.reading import make_reader
 from wherefrom.attribution.models.trajectory import ReadsSignals, load_halfway
 from wherefrom.attribution.retrieval.candidates import Indexes
 from wherefrom.attribution.retrieval.encoder import (
@@ -68,6 +69,8 @@ class Bundle:
     vectors: Vectors
     #: What rows share is taken out of the influence by it, in the forms that read an adapter.
     curvature: RowCurvature | None
+    #: Gradients of the adapter's matrices at the final weights, in the form `adapter`.
+    final: FinalGradients | None
     #: `[N, D]` what similarity compares (`retrieval.pooling`), memory-mapped.
     pooled: Vectors
     pooling: Pooling
@@ -112,6 +115,7 @@ class Bundle:
             similarity=parameters.weight_similarity,
             encoder=parameters.weight_encoder,
             length=parameters.weight_length,
+            final=parameters.weight_final or 0.0,
         )
 
 
@@ -161,6 +165,7 @@ def open_bundle(
         projection=projection,
         vectors=vectors,
         curvature=RowCurvature.load(features),
+        final=None if parameters.weight_final is None else FinalGradients.load(features, language.device),
         pooled=pooled,
         pooling=Pooling.load(features).to(language.device),
         index=_index(
@@ -199,17 +204,9 @@ def _whitener(path: Path) -> Whitener:
 def _reader(
     points: tuple[LanguageModel, ...], path: Path, *, parameters: Parameters, adapter_dir: Path | None
 ) -> ReadsSignals:
-    form = parameters.form
-    return make_reader(
-        points,
-        form=form,
-        layers=parameters.layers,
-        similarity_layer=parameters.similarity_layer,
-        adapter_dir=adapter_dir,
-        similarity=parameters.similarity or "hidden",
-        adjoint=Adjoint.load(path / ADJOINT).to(points[0].device) if form == "adapter-forward" else None,
-        first_block=parameters.first_block,
-    )
+    forward_only = parameters.form == "adapter-forward"
+    adjoint = Adjoint.load(path / ADJOINT).to(points[0].device) if forward_only else None
+    return reader_of(parameters, points, adapter_dir=adapter_dir, adjoint=adjoint)
 
 
 def _points(

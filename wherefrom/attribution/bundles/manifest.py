@@ -95,7 +95,9 @@ class CorpusEntry(Grown):
 class Parameters(Grown):
     """Everything that decides the numbers of a bundle besides model and corpus."""
 
-    LATER: ClassVar[frozenset[str]] = frozenset({"rendering", "similarity", "instead", "first_block"})
+    LATER: ClassVar[frozenset[str]] = frozenset(
+        {"rendering", "similarity", "instead", "first_block", "weight_final"}
+    )
 
     form: Literal["forward", "activation", "adapter", "adapter-forward"]
     #: Why this is not the form that was asked for; None where it is.
@@ -121,6 +123,8 @@ class Parameters(Grown):
     encoder: str | None = None
     weight_encoder: float
     weight_length: float
+    #: Of the gradients at the final weights (`models.final_gradients`); None where they are not read.
+    weight_final: float | None = None
     #: How texts are rendered, where the model's folder does not say it all.
     rendering: RenderingRule | None = None
 

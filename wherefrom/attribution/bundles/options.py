@@ -6,7 +6,7 @@ from typing import Literal
 
 from wherefrom.attribution.bundles.manifest import Parameters
 from wherefrom.attribution.corpus.rows import Corpus, ReadAs
-from wherefrom.attribution.fusion import ADAPTER_WEIGHTS, FusionWeights
+from wherefrom.attribution.fusion import FusionWeights, default_weights
 from wherefrom.attribution.models.lora import adapted_names, first_block_read, other_kind
 from wherefrom.attribution.models.model import LanguageModel
 from wherefrom.attribution.models.placement import CPU, Placement
@@ -34,6 +34,8 @@ class BuildOptions:
     candidates: int | None = None
     #: Which blocks of a LoRA model the forms that read an adapter read: `auto` takes the upper half of a deep one.
     blocks: Literal["auto", "all"] = "auto"
+    #: Whether the form `adapter` also reads gradients at the final weights, by a pass of its own (`models.final_gradients`).
+    final: bool = True
     #: Also read the model half-way between the first and the final weights (see `models.trajectory`).
     midpoint: bool = False
     #: Also fit EK-FAC over all linear layers, for audits that are marked important.
@@ -145,6 +147,7 @@ def parameters_of(
         encoder=None if options.encoder is None else options.encoder.resolve().name,
         weight_encoder=weights.encoder,
         weight_length=weights.length,
+        weight_final=weights.final if reads_final(form, options) else None,
         rendering=rendering_of(language, corpus, options.rendering),
     )
 
@@ -155,8 +158,13 @@ def _first_block(form: BundleForm, adapter_dir: Path | None, options: BuildOptio
     return first_block_read(adapted_names(adapter_dir))
 
 
+def reads_final(form: BundleForm, options: BuildOptions) -> bool:
+    """Whether gradients at the final weights are read."""
+    return form == "adapter" and options.final
+
+
 def _weights(form: BundleForm, options: BuildOptions) -> FusionWeights:
-    weights = options.weights or (ADAPTER_WEIGHTS if reads_adapter(form) else FusionWeights())
+    weights = options.weights or default_weights(form, final=reads_final(form, options))
     return weights if options.encoder_weight is None else replace(weights, encoder=options.encoder_weight)
 
 

@@ -38,6 +38,7 @@ class RawShard:
     pooled: Tensor  # [B, D]
     loss: Tensor  # [B]
     context: Tensor | None = None  # [S, F], see `Signals`
+    final: Tensor | None = None  # [B, M, D], see `Signals`
 
     def whitened(self, whitener: Whitener) -> Factors:
         """The shard's factors."""
@@ -75,6 +76,8 @@ class ShardFolder:
             extra: dict[str, Any] = {}
             if raw.context is not None:
                 extra["context"] = raw.context.half().cpu().numpy()
+            if raw.final is not None:
+                extra["final"] = raw.final.cpu().numpy()
             np.savez(
                 file,
                 a=raw.a.half().cpu().numpy(),
@@ -103,6 +106,13 @@ class ShardFolder:
             raise ValueError("no shards: a corpus has at least one row")
         return total
 
+    def final(self, rows: int) -> Iterator[Tensor]:
+        """Sketches of the final gradients `[B, M, D]` of all shards in corpus order, on the CPU; none where they were not read."""
+        for number in range(shard_count(rows)):
+            with np.load(self.path(number), allow_pickle=False) as stored:
+                if "final" in stored:
+                    yield torch.from_numpy(stored["final"])
+
     def read(self, rows: int) -> Iterator[RawShard]:
         """All shards in corpus order, on the CPU."""
         for number in range(shard_count(rows)):
@@ -124,11 +134,12 @@ def _check_finite(raw: RawShard, first: int) -> None:
     Raises:
         UnusableModel: names the first row with such a value, counted from 1; `first` is the shard's first row, from 0.
     """
-    if all(bool(torch.isfinite(values).all()) for values in (raw.a, raw.b, raw.pooled, raw.loss)):
+    all_values = (raw.a, raw.b, raw.pooled, raw.loss, raw.final)
+    if all(bool(torch.isfinite(values).all()) for values in all_values if values is not None):
         return
     for index, (a, b) in enumerate(zip(raw.a.split(raw.lengths), raw.b.split(raw.lengths), strict=True)):
-        values = (a, b, raw.pooled[index], raw.loss[index])
-        if not all(bool(torch.isfinite(one).all()) for one in values):
+        values = (a, b, raw.pooled[index], raw.loss[index], None if raw.final is None else raw.final[index])
+        if not all(bool(torch.isfinite(one).all()) for one in values if one is not None):
             raise UnusableModel(
                 f"training example {first + index + 1} of the corpus: the model's states or losses are not finite; its weights contain NaN or infinity, or this row overflows"
             )
@@ -145,7 +156,7 @@ def read_rows(rows: Sequence[TokenRow], reader: ReadsSignals) -> RawShard:
     Raises:
         OutOfMemory: a single row does not fit.
     """
-    parts: dict[int, tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]] = {}
+    parts: dict[int, tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None]] = {}
     packs = pack_rows(
         [len(row.ids) for row in rows], BATCH_TOKENS, completions=[row.completion_tokens for row in rows]
     )
@@ -167,12 +178,14 @@ def read_rows(rows: Sequence[TokenRow], reader: ReadsSignals) -> RawShard:
             signals.pooled,
             signals.loss,
             [None] * len(batch) if signals.context is None else signals.context.split(lengths),
+            [None] * len(batch) if signals.final is None else signals.final,
             strict=True,
         )
-        for index, a, b, pooled, loss, context in split:
-            parts[index] = a, b, pooled, loss, context
+        for index, *values in split:
+            parts[index] = tuple(values)
     ordered = [parts[index] for index in range(len(rows))]
     contexts = [one[4] for one in ordered if one[4] is not None]
+    final = [one[5] for one in ordered if one[5] is not None]
     return RawShard(
         torch.cat([one[0] for one in ordered]),
         torch.cat([one[1] for one in ordered]),
@@ -180,4 +193,5 @@ def read_rows(rows: Sequence[TokenRow], reader: ReadsSignals) -> RawShard:
         torch.stack([one[2] for one in ordered]),
         torch.stack([one[3] for one in ordered]),
         torch.cat(contexts) if contexts else None,
+        torch.stack(final) if final else None,
     )

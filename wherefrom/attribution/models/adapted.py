@@ -44,7 +44,7 @@ STRENGTH = 0.5
 
 
 @dataclass
-class _Caught:
+class Caught:
     """What the hooks of one layer saw in the pass with a graph, `[B, W, r]`."""
 
     states: list[Tensor] = field(default_factory=list)
@@ -114,11 +114,9 @@ class AdapterReader(SignalReader):
     def read(self, rows: Sequence[TokenRow]) -> Signals:
         """Signals of a batch of rows: u and v `[S, G, r]`, where layers of lower rank are filled up with zeros."""
         with torch.enable_grad(), self._hooked() as caught:
-            done = self._split(rows) if self.split_pass else self._plain(rows)
+            done = self._forward(rows)
             explained = Places.find(rows, done.first)
-            losses, ends, errors = self._ends(done, explained)
-            starts = [one.start for one in caught if one.start is not None]
-            torch.autograd.grad(ends, starts, errors, allow_unused=True)  # the hooks keep what is wanted
+            losses, errors = self._backward(done, explained, caught)
         read = Places.flagged(rows, done.first, [self.reads(row) for row in rows])
         u, v = (
             self._of_layers(side, read)
@@ -129,6 +127,17 @@ class AdapterReader(SignalReader):
             wrong = errors if done.logits is None else self._output_errors(done, explained)[1]
             context = self._context(rows, done, read, wrong)
         return self._signals(rows, done, u, v, losses=losses, context=context)
+
+    def _forward(self, rows: Sequence[TokenRow]) -> Pass:
+        """The pass over the model, split where that gives the same."""
+        return self._split(rows) if self.split_pass else self._plain(rows)
+
+    def _backward(self, done: Pass, explained: Places, caught: Sequence[Caught]) -> tuple[Tensor, Tensor]:
+        """Losses of the explained tokens and the gradient that the pass back began with; the hooks keep what is wanted of it."""
+        losses, ends, errors = self._ends(done, explained)
+        starts = [one.start for one in caught if one.start is not None]
+        torch.autograd.grad(ends, starts, errors, allow_unused=True)
+        return losses, errors
 
     def _of_layers(self, caught: Sequence[list[Tensor]], read: Places) -> Tensor:
         """What the hooks of all layers kept, at the tokens that are read, `[S, G, r]`."""
@@ -190,9 +199,9 @@ class AdapterReader(SignalReader):
         return losses, ends, errors.to(ends)
 
     @contextmanager
-    def _hooked(self) -> Iterator[list[_Caught]]:
+    def _hooked(self) -> Iterator[list[Caught]]:
         """The model with its adapter at the strength that is read; what each adapted layer sees and should have said is kept."""
-        caught = {layer.name: _Caught() for layer in self._adapted}
+        caught = {layer.name: Caught() for layer in self._adapted}
         handles = [
             self._modules[layer.name].register_forward_hook(
                 partial(self._at_layer, layer, caught.get(layer.name))
@@ -208,7 +217,7 @@ class AdapterReader(SignalReader):
     def _at_layer(
         self,
         layer: AdaptedLinear,
-        caught: _Caught | None,
+        caught: Caught | None,
         _module: Any,
         inputs: tuple[Tensor, ...],
         output: Tensor,
@@ -223,8 +232,9 @@ class AdapterReader(SignalReader):
         starts = caught is not None and torch.is_grad_enabled() and not output.requires_grad
         if starts and whole:
             states.requires_grad = True
-        missing = self._missing * layer.added(states, output)
-        weakened: Tensor = output - missing.to(output.dtype)
+        weakened = output
+        if self._missing:
+            weakened = output - (self._missing * layer.added(states, output)).to(output.dtype)
         if caught is None:
             return weakened
         if starts and not whole:
@@ -236,7 +246,7 @@ class AdapterReader(SignalReader):
         return weakened
 
     def _keep(
-        self, layer: AdaptedLinear, caught: _Caught, *, seen: Tensor, states: Tensor, weakened: Tensor
+        self, layer: AdaptedLinear, caught: Caught, *, seen: Tensor, states: Tensor, weakened: Tensor
     ) -> None:
         """Keep u of a pass over completions, and v when the gradient comes."""
         read = states if layer.read_low is layer.low else torch.nn.functional.linear(seen, layer.read_low)
@@ -314,7 +324,7 @@ class ForwardAdapterReader(AdapterReader):
     def read(self, rows: Sequence[TokenRow]) -> Signals:
         """Signals of a batch of rows: u, and v as the map predicts it, `[S, G, r]`."""
         with self._hooked() as caught:
-            done = self._split(rows) if self.split_pass else self._plain(rows)
+            done = self._forward(rows)
         read = Places.flagged(rows, done.first, [self.reads(row) for row in rows])
         u = self._of_layers([one.states for one in caught], read)
         losses, errors = self._output_errors(done, Places.find(rows, done.first))

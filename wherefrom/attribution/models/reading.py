@@ -1,11 +1,14 @@
 """Which reader belongs to a bundle's form."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from wherefrom.attribution.models.adapted import AdapterReader, ForwardAdapterReader
 from wherefrom.attribution.models.adjoint import Adjoint
+from wherefrom.attribution.models.final_gradients import TwoPointReader
 from wherefrom.attribution.models.lora import read_lora
 from wherefrom.attribution.models.model import LanguageModel
 from wherefrom.attribution.models.signals import Similarity
@@ -21,16 +24,29 @@ def reads_adapter(form: BundleForm) -> bool:
     return form in ("adapter", "adapter-forward")
 
 
+@dataclass(frozen=True)
+class AdapterReading:
+    """How the forms that read an adapter read it."""
+
+    #: Folder of the adapter that is merged into the audited model.
+    folder: Path | None
+    #: Which states are pooled for similarity.
+    similarity: Similarity = "hidden"
+    #: The learned map of the form `adapter-forward`; without it, exact error signals are read and what they are predicted from.
+    adjoint: Adjoint | None = None
+    #: See `AdapterReader`.
+    first_block: int | None = None
+    #: Whether the form `adapter` also reads gradients at the final weights (`final_gradients`).
+    final: bool = False
+
+
 def make_reader(
     points: Sequence[LanguageModel],
     *,
     form: BundleForm,
     layers: Sequence[int],
     similarity_layer: int,
-    adapter_dir: Path | None,
-    similarity: Similarity = "hidden",
-    adjoint: Adjoint | None = None,
-    first_block: int | None = None,
+    adapter: AdapterReading,
 ) -> ReadsSignals:
     """The reader of a form.
 
@@ -39,11 +55,7 @@ def make_reader(
         form: the bundle's form.
         layers: hidden states that are read; none for the forms that read an adapter.
         similarity_layer: hidden state for similarity.
-        adapter_dir: folder of the adapter that is merged into the audited model.
-        similarity: which states are pooled for similarity; those of an adapter only in the forms that read it.
-        adjoint: the learned map of the form `adapter-forward`; without it, exact error signals are read and what they are predicted from.
-
-        first_block: see `AdapterReader`.
+        adapter: how the adapter is read; the other forms do not look at it.
 
     Raises:
         ConfigurationError: a form that reads an adapter, without an adapter.
@@ -56,27 +68,22 @@ def make_reader(
             layers=layers,
             similarity_layer=similarity_layer,
         )
-    if adapter_dir is None:
+    if adapter.folder is None:
         raise ConfigurationError(
             f"the form `{form}` reads the directions of an adapter: give the adapter (--adapter), or choose --form activation or forward"
         )
-    adapted = read_lora(points[0].model, adapter_dir)
-    if adjoint is not None:
-        return ForwardAdapterReader(
-            points[0],
-            adapted,
-            similarity_layer=similarity_layer,
-            adjoint=adjoint,
-            similarity=similarity,
-            first_block=first_block,
-        )
-    return AdapterReader(
+    adapted = read_lora(points[0].model, adapter.folder)
+    kind: Callable[..., AdapterReader] = partial(AdapterReader, context=form == "adapter-forward")
+    if adapter.adjoint is not None:
+        kind = partial(ForwardAdapterReader, adjoint=adapter.adjoint)
+    elif adapter.final:
+        kind = TwoPointReader
+    return kind(
         points[0],
         adapted,
         similarity_layer=similarity_layer,
-        similarity=similarity,
-        context=form == "adapter-forward",
-        first_block=first_block,
+        similarity=adapter.similarity,
+        first_block=adapter.first_block,
     )
 
 

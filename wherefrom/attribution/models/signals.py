@@ -58,6 +58,14 @@ class Signals:
     loss: Tensor
     #: `[S, F]` what error signals are predicted from (`models.adjoint`); None where nobody asked.
     context: Tensor | None = None
+    #: `[B, M, D]` sketches of the gradients of an adapter's matrices at the final weights (`models.final_gradients`), where they are read.
+    final: Tensor | None = None
+
+    @property
+    def finite(self) -> bool:
+        """Whether all values are numbers."""
+        values = (self.a, self.b, self.pooled, self.loss, self.final)
+        return all(bool(torch.isfinite(one).all()) for one in values if one is not None)
 
 
 @dataclass(frozen=True)

@@ -335,7 +335,7 @@ def test_a_first_build_that_read_no_row_leaves_nothing(
         build(shared_micro_model(), bad, out)
     assert sorted(tmp_path.iterdir()) == before
     for error in (full_disk(), Killed()):
-        monkeypatch.setattr(building, "make_reader", fail(error))
+        monkeypatch.setattr(building, "reader_of", fail(error))
         with pytest.raises((DiskFull, Killed)):
             build(shared_micro_model(), rows, out)
         assert sorted(tmp_path.iterdir()) == before

@@ -15,7 +15,7 @@ from wherefrom.attribution.bundles.options import (
     form_by_depth,
     with_readable_form,
 )
-from wherefrom.attribution.fusion import ADAPTER_WEIGHTS, FusionWeights
+from wherefrom.attribution.fusion import ADAPTER_WEIGHTS, HALF_WAY_WEIGHTS, FusionWeights
 from wherefrom.attribution.models.lora import first_block_read
 from wherefrom.attribution.models.model import load_model
 
@@ -93,9 +93,9 @@ def _as_deep(adapter: Path) -> None:
 def test_weights_of_the_order_shown() -> None:
     """Each form has its own; the user's go before them, and the encoder's may be set alone."""
     assert _weights("activation", BuildOptions()) == FusionWeights()
-    assert (
-        _weights("adapter", BuildOptions()) == _weights("adapter-forward", BuildOptions()) == ADAPTER_WEIGHTS
-    )
+    assert _weights("adapter", BuildOptions()) == ADAPTER_WEIGHTS
+    assert _weights("adapter", BuildOptions(final=False)) == HALF_WAY_WEIGHTS
+    assert _weights("adapter-forward", BuildOptions()) == HALF_WAY_WEIGHTS
     assert _weights("adapter", BuildOptions(encoder_weight=9.0)) == replace(ADAPTER_WEIGHTS, encoder=9.0)
     own = FusionWeights(1, 0, 0)
     assert _weights("adapter", BuildOptions(weights=own)) == own
