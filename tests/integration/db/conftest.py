@@ -10,7 +10,6 @@ from db.session import Database
 from tests.integration.db.builders import register
 from tests.services.templates import Templates
 
-
 #: A TRUNCATE of all tables makes hundreds of files anew; most tests write to a few tables. As a replica, no trigger refuses and no reference is followed.
 _EMPTY = """
 SET LOCAL session_replication_role = replica;
