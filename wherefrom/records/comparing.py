@@ -82,10 +82,11 @@ class Comparison(Frozen):
 
 def compare(one: AuditDetail, other: AuditDetail) -> Comparison:
     """The citations of two audits by training example; opponents are left out. Ranks compare, scores only within one audit."""
+    same_bundle = one.audit.bundle == other.audit.bundle
     return Comparison(
         audit_id=one.audit.audit_id,
         other_audit_id=other.audit.audit_id,
-        same_bundle=one.audit.bundle == other.audit.bundle,
+        same_bundle=same_bundle,
         citations=tuple(
             ComparedCitation(
                 training_example_id=known.training_example_id,
@@ -98,32 +99,39 @@ def compare(one: AuditDetail, other: AuditDetail) -> Comparison:
                 influence_score=here.influence_score if here else None,
                 other_influence_score=there.influence_score if there else None,
             )
-            for here, there in matched(one.citations, other.citations)
+            for here, there in matched(one.citations, other.citations, by_text=not same_bundle)
             if (known := here or there) is not None
         ),
     )
 
 
-def matched(ones: Sequence[C], others: Sequence[C]) -> list[tuple[C | None, C | None]]:
+def matched(
+    ones: Sequence[C], others: Sequence[C], *, by_text: bool = True
+) -> list[tuple[C | None, C | None]]:
     """Citations of two audits in pairs: those of the first in their order, then what only the other has.
 
     The same row is the same citation. Where the rows are of two corpora, equal contents are, one by one in the order of their ranks.
+
+    Args:
+        ones: of the first audit.
+        others: of the other.
+        by_text: whether the rows may be of two corpora; within one, two rows of the same words are two rows.
     """
     by_row = {one.training_example_id: one for one in others}
     same = {one.training_example_id for one in ones} & by_row.keys()
-    by_text: dict[str, deque[C]] = defaultdict(deque)
+    left: dict[str, deque[C]] = defaultdict(deque)
     for other in others:
         if other.training_example_id not in same:
-            by_text[other.text_sha256].append(other)
+            left[other.text_sha256].append(other)
     pairs: list[tuple[C | None, C | None]] = []
     for one in ones:
-        alike = by_text.get(one.text_sha256)
+        alike = left.get(one.text_sha256) if by_text else None
         if one.training_example_id in same:
             pairs.append((one, by_row[one.training_example_id]))
         else:
             pairs.append((one, alike.popleft() if alike else None))
-    left = {other.training_example_id for rest in by_text.values() for other in rest}
-    return pairs + [(None, other) for other in others if other.training_example_id in left]
+    came = {other.training_example_id for rest in left.values() for other in rest}
+    return pairs + [(None, other) for other in others if other.training_example_id in came]
 
 
 def moved(pairs: Sequence[tuple[Cited | None, Cited | None]]) -> float:

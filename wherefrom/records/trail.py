@@ -1,10 +1,11 @@
 """The trail as it is read: events, and the filters of their list."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
+from wherefrom.records.bounds import Details
 from wherefrom.records.flagged import Frozen, Text
 
 _Word = Annotated[Text, Field(max_length=200)]
@@ -46,7 +47,7 @@ class TrailRecord(Frozen):
     subject: str
     #: Who did it, by id; None where an older release wrote it.
     actor: str | None
-    payload: dict[str, Any]
+    payload: Details
     #: Place in the chain, from 1 on; None until it is sealed.
     sequence: int | None
     #: Digest that stands for the trail up to here.

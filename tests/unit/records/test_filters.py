@@ -74,5 +74,7 @@ def test_the_commands_have_an_option_per_filter(command):
         "--output",
         "--format",
         "--verdicts",
+        "--rows",
+        "--manifest",
     }
     assert set(options) <= others
