@@ -49,11 +49,12 @@ def build(model: Model, home: Path, *, say: Say) -> Path:
     bundles.mkdir(parents=True, exist_ok=True)
     corpus, controls = model.story / "corpus.jsonl", model.story / "controls.jsonl"
     say(
-        "Building the bundle: wherefrom build --model BASE --adapter demo/adapter --corpus demo/story/corpus.jsonl --no-learning-check --out BUNDLE"
+        "Building the bundle: wherefrom build --model BASE --adapter demo/adapter --corpus demo/story/corpus.jsonl --no-learning-check --no-final --out BUNDLE"
     )
     files = ("--corpus", str(corpus), "--out", str(built))
-    # the outputs have just shown that this adapter has learned; asking again takes half a minute
-    _wherefrom("build", "--no-learning-check", "--model-name", model.name, *files, *model.options)
+    # the outputs have just shown that this adapter has learned; asking again takes half a minute, and the second pass over the model five on two cores
+    quick = ("--no-learning-check", "--no-final")
+    _wherefrom("build", *quick, "--model-name", model.name, *files, *model.options)
     say(
         "Calibrating it: wherefrom calibrate --bundle BUNDLE --controls demo/story/controls.jsonl --out CALIBRATED"
     )

@@ -85,8 +85,7 @@ def test_keys(server, page, complaints):
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("width", [420, 1400])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "scheme"), [(420, "light"), (1400, "dark")])
 def test_nothing_is_wider_than_the_window(server, browser, width, scheme):
     """No page scrolls sideways on a phone."""
     context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)

@@ -84,7 +84,14 @@ def roles_alive(parts):
         return set(session.scalars(select(ProcessSign.role)))
 
 
+#: On SQLite the short storm (`tests/integration/test_chaos.py`) kills and empties more than these do.
+ON_POSTGRES = pytest.mark.parametrize(
+    "database_url", [pytest.param("postgres", marks=pytest.mark.postgres)], indirect=True
+)
+
+
 @pytest.mark.slow
+@ON_POSTGRES
 def test_kill_storm(parts, tmp_path):
     """500 audits, the worker's process group killed in the middle of a batch: 500 done, each with its citations once."""
     flag(parts, 500)
@@ -105,6 +112,7 @@ def test_kill_storm(parts, tmp_path):
 
 
 @pytest.mark.slow
+@ON_POSTGRES
 def test_flushall_after_acceptance_loses_nothing(parts, tmp_path):
     """Accepted is in SQL: with the whole of Redis gone in the middle, every audit is done."""
     flag(parts, 500)
