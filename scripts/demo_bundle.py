@@ -43,7 +43,7 @@ def build(model: Model, home: Path, *, say: Say) -> Path:
         home: cache folder; the bundle comes to `bundles/NAME` below it.
         say: hears what is being done.
     """
-    built, calibrated, bundles = home / "new", home / "calibrated", home / "bundles"
+    built, calibrated, bundles = home / "half-way", home / "calibrated", home / "bundles"
     for folder in (built, calibrated):
         shutil.rmtree(folder, ignore_errors=True)
     bundles.mkdir(parents=True, exist_ok=True)
