@@ -1,4 +1,4 @@
-"""Arrays of a corpus on disk: `.npy` files that are written part by part, of numbers that are int8 with a scale."""
+"""Arrays of a corpus on disk: `.npy` files that are written part by part, and numbers that are int8 with a scale for each last axis."""
 
 import io
 from pathlib import Path
@@ -11,12 +11,20 @@ import torch
 from torch import Tensor
 
 
-class ArrayWriter:
-    """Appends to a `.npy` file whose length is known; unbuffered, and not mapped, because on a full disk a mapped file ends the process (SIGBUS)."""
+class QuantisedWriter:
+    """Appends numbers to two `.npy` files, int8 values and float32 scales; complete after `finish`."""
 
-    def __init__(self, file: Path, count: int) -> None:
-        self._file = file.open("wb", buffering=0)
-        self._count, self._started = count, False
+    def __init__(self, values: Path, scales: Path, *, count: int) -> None:
+        """Open the files.
+
+        Args:
+            values: file of the values.
+            scales: file of the scales.
+            count: entries of the first axis in all.
+        """
+        self._values = _ArrayFile(values, count)
+        self._scales_file = scales
+        self._scales: list[npt.NDArray[np.float32]] = []
 
     def __enter__(self) -> Self:
         return self
@@ -24,7 +32,25 @@ class ArrayWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self._values.close()
+
+    def append(self, numbers: Tensor) -> None:
+        """Add entries of the first axis, `[n, ..., D]`."""
+        values, scales = quantise(numbers)
+        self._values.append(values.cpu().numpy())
+        self._scales.append(scales.cpu().numpy())
+
+    def finish(self) -> None:
+        """Write the scales."""
+        np.save(self._scales_file, np.concatenate(self._scales))
+
+
+class _ArrayFile:
+    """Appends to a `.npy` file whose length is known; unbuffered, and not mapped, because on a full disk a mapped file ends the process (SIGBUS)."""
+
+    def __init__(self, file: Path, count: int) -> None:
+        self._file = file.open("wb", buffering=0)
+        self._count, self._started = count, False
 
     def append(self, values: npt.NDArray[Any]) -> None:
         """Add entries of the first axis."""
@@ -37,20 +63,33 @@ class ArrayWriter:
             }
             start = io.BytesIO()
             np.lib.format.write_array_header_1_0(start, header)
-            self._write(memoryview(start.getvalue()))
+            write_all(self._file, memoryview(start.getvalue()))
             self._started = True
-        self._write(memoryview(np.ascontiguousarray(values).tobytes()))
+        write_all(self._file, memoryview(np.ascontiguousarray(values).tobytes()))
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
-    def _write(self, content: memoryview) -> None:
-        while content:  # an unbuffered file may take less than it is given
-            content = content[self._file.write(content) :]
+
+def write_all(file: io.FileIO, content: memoryview) -> None:
+    """An unbuffered file may take less than it is given."""
+    while content:
+        content = content[file.write(content) :]
 
 
-def quantised(values: Tensor) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-    """int8 along the last axis with one scale each."""
-    scales = values.abs().amax(dim=-1).clamp_min(1e-20) / 127.0
-    return (values / scales[..., None]).round().to(torch.int8).cpu().numpy(), scales.cpu().numpy()
+def quantise(numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """int8 values `[..., D]` and their scales `[...]`, where the numbers are."""
+    scales = numbers.abs().amax(dim=-1).clamp_min(1e-20) / 127.0
+    return (numbers / scales[..., None]).round().to(torch.int8), scales
+
+
+def restored(
+    values: npt.NDArray[np.int8],
+    scales: npt.NDArray[np.float32],
+    rows: npt.NDArray[np.int64],
+    device: torch.device | None,
+) -> Tensor:
+    """Float32 numbers of the given rows of both arrays, which may be mapped, on a device (None: the CPU)."""
+    some, scale = (torch.from_numpy(np.array(one[rows])).to(device or "cpu") for one in (values, scales))
+    return some.float().mul_(scale[..., None])

@@ -14,6 +14,7 @@ so each output token's share is exact, M adds up to k, and only its division ove
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Protocol, Self
 
 import numpy as np
@@ -21,7 +22,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from wherefrom.attribution.arrays import ArrayWriter, quantised
+from wherefrom.attribution.arrays import QuantisedWriter, restored
 from wherefrom.attribution.factors import Factors
 from wherefrom.attribution.kernel import gradient_matrices, segment_sum
 from wherefrom.errors import BundleCorrupt
@@ -67,29 +68,28 @@ class CoreWriter:
     def __init__(self, folder: Path, examples: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._cores = ArrayWriter(folder / "cores.npy", examples)
-        self._scales: list[npt.NDArray[np.float32]] = []
+        self._cores = QuantisedWriter(folder / "cores.npy", folder / "core_scales.npy", count=examples)
         self._lengths: list[int] = []
         self._norms: list[float] = []
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._cores.close()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._cores.__exit__(kind, error, trace)
 
     def append(self, factors: Factors, norms: Sequence[float]) -> None:
         """Add rows in corpus order with their kernel norms."""
         groups = factors.a.shape[1]
-        values, scales = quantised(cores_of(factors).view(len(factors.lengths), groups, -1))
-        self._cores.append(values)
-        self._scales.append(scales)
+        self._cores.append(cores_of(factors).view(len(factors.lengths), groups, -1))
         self._lengths.extend(factors.lengths)
         self._norms.extend(norms)
 
     def finish(self) -> None:
         """Write what belongs to the cores: scales, offsets and norms."""
-        np.save(self._folder / "core_scales.npy", np.concatenate(self._scales))
+        self._cores.finish()
         np.save(
             self._folder / "offsets.npy", np.concatenate([[0], np.cumsum(self._lengths)]).astype(np.int64)
         )
@@ -99,13 +99,10 @@ class CoreWriter:
 def write_sketches(folder: Path, parts: Iterable[Factors], projection: Projects) -> None:
     """Write the sketches of a corpus' tokens, in order; the cores stand in the folder already."""
     tokens = int(np.load(folder / "offsets.npy", allow_pickle=False)[-1])
-    scales = []
-    with ArrayWriter(folder / "sketches.npy", tokens) as written:
+    with QuantisedWriter(folder / "sketches.npy", folder / "sketch_scales.npy", count=tokens) as written:
         for part in parts:
-            values, scale = quantised(sketches(part, projection))
-            written.append(values)
-            scales.append(scale)
-    np.save(folder / "sketch_scales.npy", np.concatenate(scales))
+            written.append(sketches(part, projection))
+        written.finish()
 
 
 class CoreStore:
@@ -146,11 +143,8 @@ class CoreStore:
 
     def cores(self, rows: Rows, device: torch.device | None = None) -> Tensor:
         """Cores of the given rows, float32 `[K, G r r]`, on a device (None: the CPU)."""
-        values = self._read("cores", rows, device).float()  # [K, G, r r]
-        return (values * self._read("core_scales", rows, device)[..., None]).flatten(1)
-
-    def _read(self, name: str, rows: Rows, device: torch.device | None) -> Tensor:
-        return torch.from_numpy(np.array(self._arrays[name][rows])).to(device or "cpu")
+        held = self._arrays
+        return restored(held["cores"], held["core_scales"], rows, device).flatten(1)
 
     def scores(self, queries: Factors, rows: Rows) -> Tensor:
         """Kernel values `[Q, K]` of every query with the given rows, on the CPU."""
@@ -178,8 +172,7 @@ class CoreStore:
         lengths = tuple(self.lengths(rows).tolist())
         tokens = np.concatenate([np.arange(self.offsets[row], self.offsets[row + 1]) for row in rows])
         device = query.a.device
-        kept = self._read("sketches", tokens, device).float()
-        kept *= self._read("sketch_scales", tokens, device)[:, None]
+        kept = restored(self._arrays["sketches"], self._arrays["sketch_scales"], tokens, device)
         pairs = sketches(query, self._projection) @ kept.T  # [T_q, S]
         lacking = self._by_token(query, rows) - segment_sum(pairs.T.contiguous(), lengths).T  # [T_q, K]
         counts = torch.tensor(lengths, device=device)

@@ -4,7 +4,6 @@ int8 with a scale per token lost nothing against float32 (LDS .612 both, on a pr
 `.npy`, opened memory-mapped; hashes are checked by `bundles.manifest` before they are opened.
 """
 
-import io
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from wherefrom.attribution.arrays import quantise, write_all
 from wherefrom.errors import BundleCorrupt
 
 _FILES = ("a", "a_scale", "b", "b_scale", "offsets", "norms")
@@ -77,14 +77,9 @@ class PackedFactors:
 
 def pack(factors: Factors) -> PackedFactors:
     """Quantise to int8, one scale per token and group."""
-    a, a_scale = _quantise(factors.a)
-    b, b_scale = _quantise(factors.b)
+    a, a_scale = quantise(factors.a)
+    b, b_scale = quantise(factors.b)
     return PackedFactors(a, a_scale, b, b_scale, factors.lengths)
-
-
-def _quantise(values: Tensor) -> tuple[Tensor, Tensor]:
-    scale = values.abs().amax(dim=-1).clamp_min(1e-20) / 127.0  # [S, G]
-    return (values / scale[..., None]).round().to(torch.int8), scale
 
 
 class FactorWriter:
@@ -116,7 +111,7 @@ class FactorWriter:
         ):
             array = values.cpu().numpy()
             self._shapes[name] = (array.shape[1:], array.dtype)
-            _write_all(self._parts[name], memoryview(array.tobytes()))
+            write_all(self._parts[name], memoryview(array.tobytes()))
         self._lengths.extend(packed.lengths)
         self._norms.extend(norms)
 
@@ -139,12 +134,6 @@ class FactorWriter:
         offsets = np.concatenate([[0], np.cumsum(self._lengths)]).astype(np.int64)
         np.save(self._folder / "offsets.npy", offsets)
         np.save(self._folder / "norms.npy", np.array(self._norms, dtype=np.float32))
-
-
-def _write_all(file: io.FileIO, content: memoryview) -> None:
-    """An unbuffered file may take less than it is given."""
-    while content:
-        content = content[file.write(content) :]
 
 
 class FactorStore:

@@ -13,6 +13,8 @@ References:
     Attribution by random projections of gradients: TRAK (arXiv:2303.14186); per matrix: LoGra (arXiv:2405.13954).
 """
 
+import functools
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +26,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from wherefrom.attribution.arrays import ArrayWriter, quantised
-from wherefrom.attribution.whitening import inverse_roots
+from wherefrom.attribution.arrays import QuantisedWriter, restored
+from wherefrom.attribution.whitening import inverse_roots, outer_sums
 from wherefrom.errors import BundleCorrupt
 
 Rows = npt.NDArray[np.int64]
@@ -34,6 +36,8 @@ Rows = npt.NDArray[np.int64]
 NUMBERS = 128
 #: Flat from .1 to 1 (LDS .739, .741, .740, .739 there at .13, .38, .77 and 1.3).
 FINAL_DAMPING = 0.3
+#: Rows whose sketches are float32 at once.
+_ROWS = 256
 WHITENING, _SKETCHES, _SCALES = "final_whitening.safetensors", "final.npy", "final_scales.npy"
 
 
@@ -96,10 +100,8 @@ class FinalGradients:
         """final(q, z) `[K]` of one whitened query `[M D]` with the given rows."""
         parts = [query.new_zeros(0)]
         for first in range(0, len(rows), _ROWS):
-            part = rows[first : first + _ROWS]
-            values = torch.from_numpy(np.array(self.sketches[part])).to(query.device).float()
-            values *= torch.from_numpy(np.array(self.scales[part])).to(query.device)[..., None]
-            parts.append(values.flatten(1) @ query)
+            held = restored(self.sketches, self.scales, rows[first : first + _ROWS], query.device)
+            parts.append(held.flatten(1) @ query)
         found: npt.NDArray[np.float32] = torch.cat(parts).cpu().numpy()
         return found
 
@@ -112,21 +114,13 @@ class FinalGradients:
             parts: gives raw sketches `[B, M, D]` in corpus order, from the beginning each time.
             count: N.
         """
-        moments: npt.NDArray[np.float64] | None = None
-        for part in parts():
-            stacked = part.transpose(0, 1).double()  # [M, B, D]
-            found = (stacked.transpose(1, 2) @ stacked).cpu().numpy()
-            moments = found if moments is None else moments + found
-        if moments is None:
-            raise ValueError("no sketches: a corpus has at least one row")
-        roots, scales = inverse_roots(moments / count, FINAL_DAMPING), []
+        moments = functools.reduce(operator.iadd, map(outer_sums, parts()))  # [M, D, D]
+        roots = inverse_roots(moments / count, FINAL_DAMPING)
         save_file({"roots": roots}, features / WHITENING)
-        with ArrayWriter(features / _SKETCHES, count) as written:
+        with QuantisedWriter(features / _SKETCHES, features / _SCALES, count=count) as written:
             for part in parts():
-                values, scale = quantised(whitened(part, roots.to(part.device)))
-                written.append(values)
-                scales.append(scale)
-        np.save(features / _SCALES, np.concatenate(scales))
+                written.append(whitened(part, roots.to(part.device)))
+            written.finish()
 
     @classmethod
     def load(cls, features: Path, device: torch.device) -> "FinalGradients":
@@ -144,10 +138,6 @@ class FinalGradients:
             raise BundleCorrupt(
                 f"{features}: the sketches of final gradients cannot be read: {error}"
             ) from error
-
-
-#: Rows whose sketches are float32 at once.
-_ROWS = 256
 
 
 def whitened(sketches: Tensor, roots: Tensor) -> Tensor:

@@ -43,8 +43,8 @@ class SecondMoments:
 
     def add(self, a: Tensor, b: Tensor) -> None:
         """Add positions: `a [S, La, D]` and `b [S, Lb, D]`."""
-        self.a += _outer_sums(a)
-        self.b += _outer_sums(b)
+        self.a += outer_sums(a)
+        self.b += outer_sums(b)
         self.count += len(a)
 
     def merge(self, other: "SecondMoments") -> None:
@@ -54,7 +54,8 @@ class SecondMoments:
         self.count += other.count
 
 
-def _outer_sums(values: Tensor) -> npt.NDArray[np.float64]:
+def outer_sums(values: Tensor) -> npt.NDArray[np.float64]:
+    """Sums of outer products over the first axis: `[S, L, D]` to `[L, D, D]`."""
     stacked = values.transpose(0, 1).double()  # [L, S, D]
     sums: npt.NDArray[np.float64] = (stacked.transpose(1, 2) @ stacked).cpu().numpy()  # [L, D, D]
     return sums

@@ -393,7 +393,7 @@ SEAMS: dict[str, tuple[str, Callable[..., Any]]] = {
         "wherefrom.attribution.bundles.build.save_file",
         fail(SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")),
     ),
-    "factors": ("wherefrom.attribution.factors._write_all", fail(full_disk())),
+    "factors": ("wherefrom.attribution.factors.write_all", fail(full_disk())),
     "factor files": ("wherefrom.attribution.factors.shutil.copyfileobj", fail(full_disk())),
     "arrays": (
         "wherefrom.attribution.bundles.build.np.save",
