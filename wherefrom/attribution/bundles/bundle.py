@@ -147,9 +147,7 @@ def open_bundle(
     points = _points(manifest, language, folders)
     features = path / "features"
     parameters = manifest.parameters
-    store, projection = open_features(path, parameters.form, language.device)
-    if len(store) != manifest.corpus.examples:
-        raise BundleCorrupt(f"{path}: {len(store)} factors for {manifest.corpus.examples} training examples")
+    store, projection = _features(path, manifest, language.device)
     vectors = np.load(features / "vectors.npy", mmap_mode="r", allow_pickle=False)
     pooled = np.load(features / "pooled.npy", mmap_mode="r", allow_pickle=False)
     reader = _reader(points, path, parameters=parameters, adapter_dir=folders.adapter)
@@ -181,6 +179,14 @@ def open_bundle(
         shown=ShownRanges(path),
         full=load_path(points, path),
     )
+
+
+def _features(path: Path, manifest: Manifest, device: torch.device) -> tuple[ExampleStore, Projects]:
+    """The stored features and their projection."""
+    store, projection = open_features(path, manifest.parameters.form, device)
+    if len(store) != manifest.corpus.examples:
+        raise BundleCorrupt(f"{path}: {len(store)} factors for {manifest.corpus.examples} training examples")
+    return store, projection
 
 
 def _language(

@@ -18,6 +18,7 @@ from wherefrom.attribution.batching import pack_rows
 from wherefrom.attribution.factors import Factors
 from wherefrom.attribution.memory import memory_errors
 from wherefrom.attribution.models.render import TokenRow
+from wherefrom.attribution.models.signals import all_finite
 from wherefrom.attribution.models.trajectory import ReadsSignals
 from wherefrom.attribution.whitening import SecondMoments, Whitener
 from wherefrom.errors import OutOfMemory, UnusableModel
@@ -134,12 +135,11 @@ def _check_finite(raw: RawShard, first: int) -> None:
     Raises:
         UnusableModel: names the first row with such a value, counted from 1; `first` is the shard's first row, from 0.
     """
-    all_values = (raw.a, raw.b, raw.pooled, raw.loss, raw.final)
-    if all(bool(torch.isfinite(values).all()) for values in all_values if values is not None):
+    if all_finite(raw.a, raw.b, raw.pooled, raw.loss, raw.final):
         return
     for index, (a, b) in enumerate(zip(raw.a.split(raw.lengths), raw.b.split(raw.lengths), strict=True)):
-        values = (a, b, raw.pooled[index], raw.loss[index], None if raw.final is None else raw.final[index])
-        if not all(bool(torch.isfinite(one).all()) for one in values if one is not None):
+        final = None if raw.final is None else raw.final[index]
+        if not all_finite(a, b, raw.pooled[index], raw.loss[index], final):
             raise UnusableModel(
                 f"training example {first + index + 1} of the corpus: the model's states or losses are not finite; its weights contain NaN or infinity, or this row overflows"
             )

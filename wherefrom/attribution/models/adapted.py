@@ -206,7 +206,9 @@ class AdapterReader(SignalReader):
             self._modules[layer.name].register_forward_hook(
                 partial(self._at_layer, layer, caught.get(layer.name))
             )
-            for layer in self._all
+            for layer in (
+                self._all if self._missing else self._adapted
+            )  # at full strength nothing is weakened
         ]
         try:
             yield list(caught.values())
@@ -249,14 +251,19 @@ class AdapterReader(SignalReader):
         self, layer: AdaptedLinear, caught: Caught, *, seen: Tensor, states: Tensor, weakened: Tensor
     ) -> None:
         """Keep u of a pass over completions, and v when the gradient comes."""
-        read = states if layer.read_low is layer.low else torch.nn.functional.linear(seen, layer.read_low)
-        caught.states.append(read.detach())
+        caught.states.append(self._states_read(layer, seen, states))
         if not weakened.requires_grad:
             return
         if self._as_backpropagated(layer):
             states.register_hook(lambda gradient: caught.errors.append(gradient / -self._missing))
         else:
             weakened.register_hook(lambda gradient: caught.errors.append(gradient.float() @ layer.read_high))
+
+    @staticmethod
+    def _states_read(layer: AdaptedLinear, seen: Tensor, states: Tensor) -> Tensor:
+        """U in the directions that are read, where `states` is A x."""
+        read = states if layer.read_low is layer.low else torch.nn.functional.linear(seen, layer.read_low)
+        return read.detach()
 
     def _as_backpropagated(self, layer: AdaptedLinear) -> bool:
         """Whether the gradient of u, which comes by what is given back alone, has v in it."""

@@ -40,8 +40,18 @@ class FinalGradientReader(AdapterReader):
         *,
         similarity_layer: int,
         first_block: int | None = None,
+        probed: bool | None = None,
     ) -> None:
-        """See `AdapterReader`."""
+        """See `AdapterReader`.
+
+        Args:
+            language: the audited model, adapter merged.
+            adapted: its adapted layers.
+            similarity_layer: any hidden state; nothing is pooled here.
+            first_block: the first block whose adapted layers are read.
+            probed: what the probe of another reader of this model has found; None to probe.
+        """
+        self._probed = probed
         super().__init__(
             language, adapted, similarity_layer=similarity_layer, strength=FINAL, first_block=first_block
         )
@@ -77,9 +87,12 @@ class FinalGradientReader(AdapterReader):
     def _whole(self, rows: Sequence[TokenRow]) -> Pass:
         """The pass over whole rows, without the head; padding is behind them, so that no gradient comes from it."""
         ids, mask = pad_right([row.ids[:-1] for row in rows], self._device)
-        out = self._decoder(input_ids=ids, attention_mask=mask, output_hidden_states=True, use_cache=False)
-        hidden = [*out.hidden_states[:-1], out.last_hidden_state]
-        return Pass(hidden, None, tuple(row.start - 1 for row in rows))
+        out = self._decoder(input_ids=ids, attention_mask=mask, use_cache=False)
+        return Pass([out.last_hidden_state], None, tuple(row.start - 1 for row in rows))
+
+    def _probe(self) -> bool:
+        """Whether the head is a plain product; the adapter's strength does not matter to that."""
+        return super()._probe() if self._probed is None else self._probed
 
     def _keep(
         self,
@@ -87,18 +100,18 @@ class FinalGradientReader(AdapterReader):
         caught: Caught,  # noqa: ARG002  # of the overridden method
         *,
         seen: Tensor,
-        states: Tensor,  # noqa: ARG002  # of the overridden method
+        states: Tensor,
         weakened: Tensor,
     ) -> None:
         """Sketch both gradients when the pass comes back to the layer."""
         if weakened.requires_grad:
-            held = seen.detach()
-            weakened.register_hook(lambda gradient: self._take(layer, held, gradient))
+            held, u = seen.detach(), self._states_read(layer, seen, states)
+            weakened.register_hook(lambda gradient: self._take(layer, held, u, gradient=gradient))
 
     @torch.no_grad()
-    def _take(self, layer: AdaptedLinear, seen: Tensor, gradient: Tensor) -> None:
+    def _take(self, layer: AdaptedLinear, seen: Tensor, u: Tensor, *, gradient: Tensor) -> None:
         errors = gradient.float()  # [B, W, O]
-        u, v = seen @ layer.read_low.T, errors @ layer.read_high
+        v = errors @ layer.read_high
         own = errors if layer.lengths is None else errors * layer.lengths
         number = self._numbers[layer.name]
         for place, matrix in ((number, v.transpose(1, 2) @ seen), (number + 1, own.transpose(1, 2) @ u)):
@@ -126,7 +139,11 @@ class TwoPointReader(AdapterReader):
             first_block=first_block,
         )
         self._final = FinalGradientReader(
-            language, adapted, similarity_layer=similarity_layer, first_block=first_block
+            language,
+            adapted,
+            similarity_layer=similarity_layer,
+            first_block=first_block,
+            probed=self.split_pass,
         )
 
     def read(self, rows: Sequence[TokenRow]) -> Signals:

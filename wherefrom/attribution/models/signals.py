@@ -64,8 +64,7 @@ class Signals:
     @property
     def finite(self) -> bool:
         """Whether all values are numbers."""
-        values = (self.a, self.b, self.pooled, self.loss, self.final)
-        return all(bool(torch.isfinite(one).all()) for one in values if one is not None)
+        return all_finite(self.a, self.b, self.pooled, self.loss, self.final)
 
 
 @dataclass(frozen=True)
@@ -340,6 +339,11 @@ def common_prefix(sequences: Sequence[tuple[int, ...]]) -> int:
         if one != other:
             return index
     return min(len(first), len(last))
+
+
+def all_finite(*values: Tensor | None) -> bool:
+    """Whether all values of all tensors are numbers; None counts as such."""
+    return all(bool(torch.isfinite(one).all()) for one in values if one is not None)
 
 
 def unit_rms(states: Tensor) -> Tensor:
