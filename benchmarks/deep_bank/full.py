@@ -17,14 +17,13 @@ from typing import Any
 from benchmarks.deep_bank.gradients import gradient_kernels
 from benchmarks.deep_bank.material import FULL, RECIPE
 from benchmarks.deep_bank.proxies.scores import Kernel, read_signals, similarity, state_kernel, word_scores
-from benchmarks.deep_bank.scores import standardised_sum
+from benchmarks.deep_bank.scores import shown_order
 from benchmarks.deep_bank.table import ceiling, lines_of, table, truth_of
 from benchmarks.deep_bank.train import ensure_full_model, load_losses
 from benchmarks.program import command, report, run
 from benchmarks.work_folder import kept_scores
 from scripts.smollm2 import default_cache, ensure_base_model
 from wherefrom.attribution.bundles.options import default_layers
-from wherefrom.attribution.fusion import FusionWeights
 from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.models.model import LanguageModel, load_model
 from wherefrom.attribution.models.signals import Form
@@ -69,12 +68,9 @@ def all_scores(work: Path) -> dict[str, Matrix]:
 
 
 def orders_shown(found: Mapping[str, Matrix]) -> dict[str, Matrix]:
-    """Every kernel with the standard share of BM25 and similarity, as a page orders its citations."""
-    weights = FusionWeights()
+    """Every kernel with the share of BM25 and similarity that both forms have, as a page orders its citations."""
     return {
-        f"{name}, order shown": standardised_sum(
-            [one, found["bm25"], found["similarity"]], [weights.influence, weights.bm25, weights.similarity]
-        )
+        f"{name}, order shown": shown_order("activation", one, found["bm25"], found["similarity"])
         for name, one in found.items()
         if name.startswith(("forward, of 4", "activation, of 4"))
     }
