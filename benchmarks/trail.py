@@ -9,22 +9,19 @@ of `WHEREFROM_TRAIL_READS` take turns, and each has its median.
 
 import argparse
 import statistics
-import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
-import uvicorn
 
 from benchmarks.program import command, report, run
 from db import intake, migrate, trail_chain
 from db.session import Database
 from db.trail import Event, TrailKind, record_events
 from db.trail_verify import verify
+from scripts.web_thread import serving
 from web.app import create_app
 from web.health import SilentProbe
 from wherefrom.errors import ConfigurationError
@@ -70,23 +67,6 @@ def seal_all(db: Database) -> tuple[float, float]:
             return time.monotonic() - started, longest
 
 
-@contextmanager
-def served(settings: Settings, db: Database) -> Iterator[str]:
-    """One web process, in a thread; its address."""
-    app = create_app(settings, db, metrics=Metrics(), queue=SilentProbe())
-    server = uvicorn.Server(
-        uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", lifespan="off")
-    )
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join(10)
-    app.state.services.close()
-
-
 def ask(url: str, *, readers: int, pages: int) -> tuple[float, float]:
     """Ask for pages; milliseconds of the median page, and pages a second."""
 
@@ -115,7 +95,9 @@ def reads(settings: Settings, db: Database, arguments: argparse.Namespace) -> di
     found: dict[str, list[tuple[float, float]]] = {mode: [] for mode in MODES}
     for _ in range(arguments.rounds):
         for mode in MODES:
-            with served(settings.model_copy(update={"trail_reads": mode}), db) as url:
+            chosen = settings.model_copy(update={"trail_reads": mode})
+            app = create_app(chosen, db, metrics=Metrics(), queue=SilentProbe())
+            with serving(app) as url:
                 ask(url, readers=1, pages=4)
                 found[mode].append(ask(url, readers=arguments.readers, pages=arguments.pages))
     return {

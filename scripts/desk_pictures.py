@@ -5,24 +5,22 @@ Starts the service over the story of the tests (no model is needed), opens its p
 """
 
 import argparse
-import shutil
 import tempfile
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Literal, get_args
 
-import uvicorn
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from db import bulk, fix_lists, fix_rows, people, review_queues, review_work, reviews, what_ifs
 from db.reviews import Reviewer
 from db.session import Database
 from db.what_if_queue import WhatIfQueue
+from scripts.chromium import browsing
+from scripts.web_thread import serving
 from tests.integration.web import story
 from tests.integration.web.test_comparisons import AFTER, BEFORE, answer_all, next_model
 from tests.integration.web.test_evidence_page import answer_one, with_evidence
@@ -108,16 +106,6 @@ def write(png: bytes, path: Path) -> None:
 
 
 @contextmanager
-def browsing() -> Iterator[Browser]:
-    """The system's Chromium."""
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@contextmanager
 def served(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """The service over the story: its address, and its pages by name."""
     url = f"sqlite:///{folder / 'desk.db'}"
@@ -127,17 +115,8 @@ def served(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
     settings = Settings.model_validate(
         {"database_url": url, "session_secret": secret, "recipe": "recipe.json"}
     )
-    app = create_app(settings, database, metrics=Metrics(), queue=SilentProbe())
-    server = uvicorn.Server(
-        uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", lifespan="off")
-    )
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.02)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}", pages
-    server.should_exit = True
-    thread.join(10)
+    with serving(create_app(settings, database, metrics=Metrics(), queue=SilentProbe())) as address:
+        yield address, pages
     database.dispose()
 
 

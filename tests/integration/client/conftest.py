@@ -1,19 +1,16 @@
-"""The real web application over SQLite, served by uvicorn on a free port, filled with the story of the pages."""
+"""The real web application over SQLite, served on a free port, filled with the story of the pages."""
 
-import socket
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import uvicorn
 from structlog.testing import capture_logs
 
 from db.session import Database
+from scripts.web_thread import serving
 from tests.integration.web.story import Story, fill_with_story
 from tests.services.templates import Templates
-from tests.waiting import wait_until
 from web.app import create_app
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
@@ -44,15 +41,8 @@ def served(templates: Templates, tmp_path: Path) -> Iterator[Served]:
     url = templates.copy_sqlite(tmp_path / "wherefrom.db", "long_story", _fill)
     database = Database(url)
     settings = Settings(database_url=url, max_page_size=7, recipe="recipe.json", state_dir=tmp_path / "state")
-    listener = socket.create_server(("127.0.0.1", 0))
     app = create_app(settings, database, metrics=Metrics())
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    wait_until(lambda: server.started)
-    with capture_logs():  # the service's lines do not belong to what the command prints
-        yield Served(f"http://127.0.0.1:{listener.getsockname()[1]}", database, _stories[0])
-        server.should_exit = True
-        thread.join(10)
-    listener.close()
+    # the service's lines do not belong to what the command prints
+    with capture_logs(), serving(app) as url:
+        yield Served(url, database, _stories[0])
     database.dispose()

@@ -4,23 +4,20 @@ Each kind of database is made once per session and engine; a test gets a copy of
 """
 
 import os
-import shutil
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import uvicorn
 from fastapi import FastAPI
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 from starlette.testclient import TestClient
 
 from db.session import Database
+from scripts.chromium import ABSENT, browsing, find_chromium
+from scripts.web_thread import serving
 from tests.integration.web import story
 from tests.services.templates import Templates
-from tests.waiting import wait_until
 from web.app import create_app
 from web.health import SilentProbe
 from wherefrom.metrics import Metrics
@@ -115,30 +112,17 @@ def quick_story(sqlite_story: tuple[Settings, Database]) -> story.Story:
 @pytest.fixture
 def quick_client(sqlite_story: tuple[Settings, Database]) -> TestClient:
     """A client over the story in SQLite, for tests of what happens before the database is asked."""
-    settings, opened = sqlite_story
-    return TestClient(create_app(settings, opened, metrics=Metrics(), queue=SilentProbe()), base_url=BASE_URL)
+    return TestClient(_app_over(*sqlite_story), base_url=BASE_URL)
 
 
-@contextmanager
-def _serving(settings: Settings, database: Database) -> Iterator[str]:
-    """The service on a free loopback port; its address."""
-    app = create_app(settings, database, metrics=Metrics(), queue=SilentProbe())
-    running = uvicorn.Server(
-        uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", lifespan="off")
-    )
-    thread = threading.Thread(target=running.run, daemon=True)
-    thread.start()
-    wait_until(lambda: running.started, message="the web service")
-    port = running.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}"
-    running.should_exit = True
-    thread.join(10)
+def _app_over(settings: Settings, database: Database) -> FastAPI:
+    return create_app(settings, database, metrics=Metrics(), queue=SilentProbe())
 
 
 @pytest.fixture
 def server(sqlite_story: tuple[Settings, Database]) -> Iterator[str]:
     """The service over the story."""
-    with _serving(*sqlite_story) as url:
+    with serving(_app_over(*sqlite_story)) as url:
         yield url
 
 
@@ -159,7 +143,7 @@ def desk(templates: Templates, tmp_path_factory: pytest.TempPathFactory) -> Iter
     settings = Settings.model_validate(
         {"database_url": url, "session_secret": SECRET, "recipe": "recipe.json"}
     )
-    with _serving(settings, database) as address:
+    with serving(_app_over(settings, database)) as address:
         yield Desk(address, database, _stories[0])
     database.dispose()
 
@@ -167,18 +151,12 @@ def desk(templates: Templates, tmp_path_factory: pytest.TempPathFactory) -> Iter
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """The system's Chromium; absent locally = skip, absent in CI = fail."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        reason = "no Chromium on PATH (apt-get install chromium)"
+    if find_chromium() is None:
         if os.environ.get("CI"):
-            pytest.fail(reason, pytrace=False)
-        pytest.skip(reason)
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(
-            executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"]
-        )
+            pytest.fail(ABSENT, pytrace=False)
+        pytest.skip(ABSENT)
+    with browsing() as launched:
         yield launched
-        launched.close()
 
 
 @pytest.fixture
