@@ -37,6 +37,15 @@ CorpusPath = Annotated[
         help="Training corpus: .jsonl, .json, .csv, .tsv (also .gz, .zst), .parquet, or a folder of them or of `datasets`."
     ),
 ]
+NewFolder = Annotated[Path, typer.Option(help="Folder of the new bundle; must not exist.")]
+ModelName = Annotated[
+    str | None, typer.Option(help="Revision name that producers send; default: the folders' names.")
+]
+Candidates = Annotated[int | None, typer.Option(min=1, help="Candidates scored exactly per query.")]
+LongestExample = Annotated[
+    int, typer.Option(min=8, help="Longest training example in tokens; longer ones are cut.")
+]
+SkipBadRows = Annotated[bool, typer.Option("--skip-bad", help="Skip bad rows and print how many.")]
 FormOption = Annotated[
     FormChoice,
     typer.Option(

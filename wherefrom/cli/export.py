@@ -29,40 +29,44 @@ from wherefrom.records import (
 from wherefrom.terminal import counted, out, visible
 from wherefrom.version import __version__
 
+_Output = Annotated[
+    Path, typer.Option("--output", "-o", help="The file to write; an existing file is replaced.")
+]
+_Form = Annotated[
+    ExportFormat | None,
+    typer.Option("--format", help="Default: taken from the file name, else jsonl. Parquet needs pyarrow."),
+]
+_Rows = Annotated[
+    ExportRows | None,
+    typer.Option(
+        "--rows",
+        help="One row per audit, per citation, or per training example that answered audits cite. Default: audits in JSONL, citations in CSV and Parquet.",
+    ),
+]
+_Manifest = Annotated[
+    Path | None,
+    typer.Option(
+        "--manifest",
+        help="Write a manifest as well: filter, bundles, rows, hash, times and version, as JSON.",
+    ),
+]
+_Verdicts = Annotated[
+    bool,
+    typer.Option(
+        "--verdicts",
+        help="Write outputs with the blind verdicts of people instead, as JSONL for `wherefrom calibrate --verdicts`.",
+    ),
+]
+
 
 @takes_filters
 def export(
     *,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="The file to write; an existing file is replaced.")
-    ],
-    form: Annotated[
-        ExportFormat | None,
-        typer.Option(
-            "--format", help="Default: taken from the file name, else jsonl. Parquet needs pyarrow."
-        ),
-    ] = None,
-    rows: Annotated[
-        ExportRows | None,
-        typer.Option(
-            "--rows",
-            help="One row per audit, per citation, or per training example that answered audits cite. Default: audits in JSONL, citations in CSV and Parquet.",
-        ),
-    ] = None,
-    manifest: Annotated[
-        Path | None,
-        typer.Option(
-            "--manifest",
-            help="Write a manifest as well: filter, bundles, rows, hash, times and version, as JSON.",
-        ),
-    ] = None,
-    verdicts: Annotated[
-        bool,
-        typer.Option(
-            "--verdicts",
-            help="Write outputs with the blind verdicts of people instead, as JSONL for `wherefrom calibrate --verdicts`.",
-        ),
-    ] = False,
+    output: _Output,
+    form: _Form = None,
+    rows: _Rows = None,
+    manifest: _Manifest = None,
+    verdicts: _Verdicts = False,
     filters: AuditFilters,
     url: UrlOption = None,
     as_json: JsonOption = False,

@@ -30,6 +30,7 @@ from wherefrom.cli import signing
 from wherefrom.cli.build_options import (
     BlocksChoice,
     BlocksOption,
+    Candidates,
     CorpusPath,
     Encoder,
     EncoderWeight,
@@ -38,8 +39,12 @@ from wherefrom.cli.build_options import (
     FormOption,
     FullTier,
     LearningCheck,
+    LongestExample,
     Midpoint,
+    ModelName,
+    NewFolder,
     SimilarityOption,
+    SkipBadRows,
     StartFolder,
 )
 from wherefrom.cli.corpus_options import (
@@ -93,22 +98,16 @@ def build(
     *,
     model: Model,
     corpus: CorpusPath,
-    out: Annotated[Path, typer.Option(help="Folder of the new bundle; must not exist.")],
+    out: NewFolder,
     adapter: Adapter = None,
     form: FormOption = FormChoice.AUTO,
     similarity: SimilarityOption = None,
     blocks: BlocksOption = BlocksChoice.AUTO,
     final: FinalOption = True,
-    model_name: Annotated[
-        str | None, typer.Option(help="Revision name that producers send; default: the folders' names.")
-    ] = None,
-    candidates: Annotated[
-        int | None, typer.Option(min=1, help="Candidates scored exactly per query.")
-    ] = None,
-    max_tokens: Annotated[
-        int, typer.Option(min=8, help="Longest training example in tokens; longer ones are cut.")
-    ] = 1024,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Skip bad rows and print how many.")] = False,
+    model_name: ModelName = None,
+    candidates: Candidates = None,
+    max_tokens: LongestExample = 1024,
+    skip_bad: SkipBadRows = False,
     turns: TurnsOption = ReadAs.turns,
     dialect: FormatOption = None,
     split: SplitOption = None,
