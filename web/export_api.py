@@ -1,7 +1,6 @@
 """Exports under `/v1`: audits, citations or training examples of any filter, as JSON lines, or as a ZIP with a manifest. Streamed page by page."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Annotated
 
@@ -19,11 +18,10 @@ from web.render import render
 from web.review_forms import filter_words
 from web.selecting import selected
 from web.services import Services
-from wherefrom.export_files import Tally, check_format, file_name, pieces_of, zipped
+from wherefrom.export_files import Origins, Tally, check_format, file_name, pieces_of, zipped
 from wherefrom.export_rows import Row, rows_of
 from wherefrom.records import (
     AuditDetail,
-    ExportedBundle,
     ExportFormat,
     ExportManifest,
     ExportRows,
@@ -50,14 +48,6 @@ class ZipQuery(ExportQuery):
     format: ExportFormat = Field(default=ExportFormat.CSV, description="The format of the file in the ZIP.")
 
 
-@dataclass
-class _Origins:
-    """Where the rows of an export come from, noted on their way."""
-
-    bundles: set[str] = field(default_factory=set)
-    corpora: set[str] = field(default_factory=set)
-
-
 @api.get(
     "/export.jsonl",
     response_class=StreamingResponse,
@@ -67,7 +57,7 @@ def export_lines(
     services: Shared, caller: Reader, query: Annotated[ExportQuery, Query()]
 ) -> StreamingResponse:
     """Every row of a selection as one JSON object per line. Rows of `audits` are whole audits, as `/v1/audits/{id}` has them. The trail notes who took it."""
-    rows = export_rows(services, query, caller, form=ExportFormat.JSONL, origins=_Origins())
+    rows = export_rows(services, query, caller, form=ExportFormat.JSONL, origins=Origins())
     pieces = pieces_of(rows, query.rows, ExportFormat.JSONL)
     name = file_name(query.rows, ExportFormat.JSONL, utc_now())
     return file_answer(pieces, name=name, media_type="application/x-ndjson")
@@ -84,7 +74,7 @@ def export_zip(services: Shared, caller: Reader, query: Annotated[ZipQuery, Quer
     In CSV, a `'` precedes everything that a spreadsheet would run as a formula. Parquet needs pyarrow where the service runs.
     """
     check_format(query.format)
-    origins, tally, begun_at = _Origins(), Tally(), utc_now()
+    origins, tally, begun_at = Origins(), Tally(), utc_now()
     asked = asked_filter(services, query, caller)
     rows = export_rows(services, query, caller, form=query.format, origins=origins)
     name = file_name(query.rows, query.format, begun_at)
@@ -99,7 +89,7 @@ def export_zip(services: Shared, caller: Reader, query: Annotated[ZipQuery, Quer
             sha256=tally.digest.hexdigest(),
             size_bytes=tally.size_bytes,
             filter=asked,
-            bundles=_bundles(services, origins),
+            bundles=origins.among(catalogue.list_bundles(services.database)),
             begun_at=begun_at,
             finished_at=utc_now(),
             exported_by=caller.name,
@@ -129,7 +119,7 @@ def export_page(
 
 
 def export_rows(
-    services: Services, query: ExportQuery, caller: Caller, *, form: ExportFormat, origins: _Origins
+    services: Services, query: ExportQuery, caller: Caller, *, form: ExportFormat, origins: Origins
 ) -> Iterator[Row]:
     """The rows of a selection, read while they are taken; the trail knows of it before the first one."""
     exporting.note_export(services.database, query.rows.value, form=form.value, filters=query.to_filter())
@@ -143,7 +133,7 @@ def _begun(rows: Iterator[Row]) -> Iterator[Row]:
     return chain(list(islice(rows, 1)), rows)
 
 
-def _example_rows(services: Services, query: ExportQuery, caller: Caller, origins: _Origins) -> Iterator[Row]:
+def _example_rows(services: Services, query: ExportQuery, caller: Caller, origins: Origins) -> Iterator[Row]:
     found = selected(services, query, caller)
     wanted = listings.look_up(services.database, found.filters)
     for one in exporting.cited_examples(services.database, wanted):
@@ -152,7 +142,7 @@ def _example_rows(services: Services, query: ExportQuery, caller: Caller, origin
 
 
 def _audit_rows(
-    services: Services, query: ExportQuery, caller: Caller, *, form: ExportFormat, origins: _Origins
+    services: Services, query: ExportQuery, caller: Caller, *, form: ExportFormat, origins: Origins
 ) -> Iterator[Row]:
     whole = query.rows is ExportRows.AUDITS and form is ExportFormat.JSONL
     for detail in whole_audits(services, query, caller):
@@ -178,12 +168,3 @@ def asked_filter(services: Services, query: AuditQuery, caller: Caller) -> dict[
     """What selects the audits, with times that hold later too, and how they were judged and sorted."""
     plain = selected(services, query, caller).filters.model_dump(mode="json", exclude_none=True)
     return plain | query.model_dump(mode="json", include={"fdr", "sort"}, exclude_none=True)
-
-
-def _bundles(services: Services, origins: _Origins) -> tuple[ExportedBundle, ...]:
-    found = catalogue.list_bundles(services.database)
-    return tuple(
-        ExportedBundle(name=one.name, model=one.model, corpus_sha256=one.corpus_sha256)
-        for one in found
-        if one.name in origins.bundles or one.corpus_sha256 in origins.corpora
-    )

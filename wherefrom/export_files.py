@@ -16,7 +16,7 @@ from types import ModuleType
 from wherefrom.csv_text import csv_line
 from wherefrom.errors import FormatUnavailable
 from wherefrom.export_rows import COLUMNS, FLOATS, INTEGERS, TRUTHS, Row
-from wherefrom.records import ExportFormat, ExportManifest, ExportRows
+from wherefrom.records import BundleInfo, ExportedBundle, ExportFormat, ExportManifest, ExportRows
 
 #: Rows, and characters of text, of one piece of a file; a row group of Parquet.
 GROUP_ROWS, GROUP_CHARS = 5000, 8_000_000
@@ -48,6 +48,22 @@ class Tally:
             self.size_bytes += len(piece)
             self.digest.update(piece)
             yield piece
+
+
+@dataclass
+class Origins:
+    """Where the rows of an export come from, noted on their way."""
+
+    bundles: set[str] = field(default_factory=set)
+    corpora: set[str] = field(default_factory=set)
+
+    def among(self, known: Iterable[BundleInfo]) -> tuple[ExportedBundle, ...]:
+        """Those bundles that answered the audits, or explain the corpora of the training examples."""
+        return tuple(
+            ExportedBundle(name=one.name, model=one.model, corpus_sha256=one.corpus_sha256)
+            for one in known
+            if one.name in self.bundles or one.corpus_sha256 in self.corpora
+        )
 
 
 def check_format(form: ExportFormat) -> None:

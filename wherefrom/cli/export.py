@@ -16,11 +16,10 @@ from wherefrom.cli.output import print_json, progress
 from wherefrom.cli.output_file import output_file
 from wherefrom.client import Service
 from wherefrom.client.filters import AuditFilters
-from wherefrom.export_files import Tally, check_format, pieces_of
+from wherefrom.export_files import Origins, Tally, check_format, pieces_of
 from wherefrom.export_rows import Row, rows_of
 from wherefrom.records import (
     AuditDetail,
-    ExportedBundle,
     ExportFormat,
     ExportManifest,
     ExportRows,
@@ -115,8 +114,7 @@ class _Taking:
 
     def __init__(self, service: Service, kind: ExportRows, form: ExportFormat, filters: AuditFilters) -> None:
         self._service, self._kind, self._form, self._filters = service, kind, form, filters
-        self._bundles: set[str] = set()
-        self._corpora: set[str] = set()
+        self._origins = Origins()
         self.audits = 0
 
     def write(self, output: Path) -> ExportManifest:
@@ -136,7 +134,7 @@ class _Taking:
             sha256=tally.digest.hexdigest(),
             size_bytes=tally.size_bytes,
             filter={name: str(value) for name, value in self._filters.items() if value is not None},
-            bundles=self._origins(),
+            bundles=self._origins.among(self._service.bundles()),
             begun_at=begun_at,
             finished_at=utc_now(),
             exported_by="command line",
@@ -146,26 +144,19 @@ class _Taking:
     def _rows(self) -> Iterator[Row]:
         if self._kind is ExportRows.EXAMPLES:
             for row in self._service.export_rows(self._kind, **self._filters):
-                self._corpora.add(str(row["corpus_sha256"]))
+                self._origins.corpora.add(str(row["corpus_sha256"]))
                 yield row
             return
         for audit in self._service.export_rows(ExportRows.AUDITS, **self._filters):
             self.audits += 1
             if (name := audit["audit"]["bundle"]) is not None:
-                self._bundles.add(name)
+                self._origins.bundles.add(name)
             yield from self._of_audit(audit)
 
     def _of_audit(self, audit: Row) -> Iterable[Row]:
         if self._kind is ExportRows.AUDITS and self._form is ExportFormat.JSONL:
             return [audit]
         return rows_of(AuditDetail.model_validate(audit, extra="ignore"), self._kind)
-
-    def _origins(self) -> tuple[ExportedBundle, ...]:
-        return tuple(
-            ExportedBundle(name=one.name, model=one.model, corpus_sha256=one.corpus_sha256)
-            for one in self._service.bundles()
-            if one.name in self._bundles or one.corpus_sha256 in self._corpora
-        )
 
 
 def _export_verdicts(output: Path, url: str | None, *, as_json: bool) -> None:
