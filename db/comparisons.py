@@ -28,6 +28,7 @@ from db.models import (
 )
 from db.pages import Keyset
 from db.reader import EXCERPT_CHARS
+from db.reads import note_texts
 from db.session import Database
 from db.statements import insert_new
 from wherefrom.errors import DatabaseUnavailable, InvalidRequest, UnknownBundle
@@ -225,4 +226,6 @@ def _unanswered(one: _Side, other: _Side) -> ColumnElement[Any]:
 
 
 def _output(row: RowMapping) -> ComparedOutput:
+    """The output in a row; its excerpt is a read of the text, which both audits have."""
+    note_texts((row["audit_id"], row["other_audit_id"]))
     return ComparedOutput(**{name: row[name] for name in ComparedOutput.model_fields})

@@ -19,6 +19,7 @@ from tests.integration.web import story
 from tests.integration.web.conftest import BASE_URL
 from tests.integration.web.forms import send, sign_in
 from tests.integration.web.journals import moved_reads
+from tests.integration.web.test_comparisons import AFTER, BEFORE, PAGE, answer_all, next_model
 from web.app import _ROUTERS, create_app
 from web.health import SilentProbe
 from wherefrom.journal import Journal, files_of, journal_folder
@@ -134,6 +135,23 @@ def _addresses(
             numbers = {"audit_id": audit_id, "other_audit_id": other, "training_example_id": example}
             numbers |= {"queue_id": queue, "item_id": item}
             yield route, re.sub(r"{(\w+)}", lambda name, known=numbers: str(known.get(name[1], 1)), route)  # type: ignore[misc] # a default of a lambda
+
+
+@pytest.mark.parametrize("address", ["/compare", "/v1/bundle-comparison/outputs"])
+def test_outputs_of_two_bundles_are_noted_under_both(made: Made, sqlite_story: Story, address: str) -> None:
+    """Routes that need the names of two bundles: the excerpt of an output is a read of it, whichever of its audits somebody asks after."""
+    settings, database = sqlite_story
+    audit_id, client = marked(database), made()
+    bundle_id = next_model(database)
+    assert client.post("/v1/bulk", json={"action": "reaudit", "under": AFTER}).json()["changed"] > 0
+    answer_all(database, bundle_id)
+    client.get(PAGE)
+    before = len(_journaled(settings))
+    answer = client.get(address, params={"bundle": BEFORE, "other": AFTER})
+    assert MARK in answer.text
+    other = client.get(f"/v1/audits/{audit_id}").json()["other_audit_id"]
+    noted = [one for line in _journaled(settings)[before:-1] for one in line["payload"]["audits"]]
+    assert {audit_id, other} <= set(noted)
 
 
 def _journaled(settings: Settings) -> list[dict[str, Any]]:
