@@ -1,7 +1,7 @@
 """Reads the whole chain and names the first link that is broken."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -81,33 +81,30 @@ def verify(
     _, unsealed = count_events(db)
     lag_s = lag_seconds(db)
     with db.reading() as session:
-        head, broken = _walk(session, anchors, told)
+        last, broken = _walk(session, anchors, told)
         broken = broken or _unprotected(session)
-    verdict = Verdict(0 if head is None else head.sequence, unsealed, lag_s, len(anchors), head)
-    if broken is None:
-        return verdict
-    return Verdict(
-        verdict.events, unsealed, lag_s, len(anchors), head, broken.fault, broken.sequence, broken.event_id, broken.text
-    )  # fmt: skip
+    head = last if last.sequence else None
+    verdict = Verdict(last.sequence, unsealed, lag_s, len(anchors), head)
+    return verdict if broken is None else replace(verdict, **vars(broken))
 
 
 def _walk(
     session: Session, anchors: Mapping[int, str], told: Callable[[int], None]
-) -> tuple[Link | None, _Break | None]:
-    """The last right link, and what is wrong behind it."""
+) -> tuple[Link, _Break | None]:
+    """The last right link, or what stands before the first one, and what is wrong behind it."""
     last = Link(0, GENESIS)
     for page in _pages(session):
         for row in page:
             broken = _check(row, last, anchors)
             if broken is not None:
-                return (last if last.sequence else None), broken
+                return last, broken
             last = Link(row.sequence, row.row_hash)
         told(last.sequence)
     later = [place for place in anchors if place > last.sequence]
     if later:
         words = f"event {last.sequence + 1} and what follows is gone: an anchor saw {max(later)} events, the chain has {last.sequence}"
-        return (last if last.sequence else None), _Break(Fault.CUT, last.sequence + 1, None, words)
-    return (last if last.sequence else None), None
+        return last, _Break(Fault.CUT, last.sequence + 1, None, words)
+    return last, None
 
 
 def _pages(session: Session) -> Iterator[list[Any]]:
