@@ -5,7 +5,7 @@ Leases, retry times and expiry are compared with one clock only, the database's,
 around it may be wrong. On SQLite a time is text in UTC with microseconds (``2025-01-31 08:00:00.123000``), which sorts as time.
 """
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Dialect, Float, literal
@@ -13,6 +13,9 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import DateTime, TypeDecorator
+
+#: What ended this long before the last look is looked at again: its transaction may have committed after it.
+LATE_COMMIT = timedelta(seconds=900)
 
 
 class UtcTimestamp(TypeDecorator[datetime]):

@@ -6,13 +6,13 @@ only outputs that stand in none join one, or found one together. What people mer
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import exists, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
-from db.clock import db_after, db_now
+from db.clock import LATE_COMMIT, db_after, db_now
 from db.models import (
     Audit,
     Bundle,
@@ -41,8 +41,6 @@ CITED = 10
 _CHUNK = 500
 #: What grew gets new words when so long has passed since the last time, seconds.
 RENAMED_AFTER_S = 60.0
-#: Answers that ended this long before the last look are looked at again: their transaction may have committed after it, seconds.
-OVERLAP = timedelta(seconds=900)
 
 
 @dataclass(frozen=True)
@@ -95,12 +93,12 @@ def read_round(db: Database, bundle_id: int) -> Round | None:
     with db.reading() as session:
         now = session.scalars(select(db_now())).one()
         mark = session.get(FindingMark, bundle_id)
-        since = None if mark is None or mark.looked_to is None else mark.looked_to - OVERLAP
+        since = None if mark is None or mark.looked_to is None else mark.looked_to - LATE_COMMIT
         rows = session.execute(_unseen(bundle_id, since)).all()
     version = 0 if mark is None else mark.version
     looked_to = rows[-1].finished_at if len(rows) == BATCH else now
     if not rows:
-        if mark is not None and mark.looked_to is not None and now - mark.looked_to > OVERLAP:
+        if mark is not None and mark.looked_to is not None and now - mark.looked_to > LATE_COMMIT:
             _store_mark(db, bundle_id, version, looked_to)
         return None
     with db.reading() as session:

@@ -6,7 +6,6 @@ out, so neither the rule nor a hand brings it in again.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import exists, func, insert, literal, select, update
@@ -14,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
 from db.blind import draw
-from db.clock import db_now
+from db.clock import LATE_COMMIT, db_now
 from db.counts import count_at_most
 from db.listings import look_up
 from db.models import (
@@ -49,9 +48,6 @@ from wherefrom.records import (
 COUNTED_ITEMS = 10_000
 #: Audits that enter with one transaction.
 CHUNK = 500
-#: Audits that ended this long before the last look are looked at again: their transaction may have committed after it, seconds.
-OVERLAP_S = 900.0
-#: Others have no citations to judge.
 
 
 @dataclass(frozen=True)
@@ -176,9 +172,7 @@ def fill(db: Database, queue_id: int) -> int:
         return 0
     # An output comes into a finding some time after it was answered, and people move it later: all of it is looked at.
     since = (
-        []
-        if last is None or queue.rule.finding is not None
-        else [Audit.finished_at >= last - timedelta(seconds=OVERLAP_S)]
+        [] if last is None or queue.rule.finding is not None else [Audit.finished_at >= last - LATE_COMMIT]
     )
     added = _enter(db, queue, [*look_up(db, queue.rule), *since], by="rule")
     with db.writing() as session:
