@@ -28,6 +28,7 @@ from db.models.findings import WORD_CHARS
 from db.search import words_of
 from db.session import Database
 from db.statements import insert_rows
+from db.vectors import lock_texts
 
 #: Words of a name, and outputs that each of them is stored with.
 WORDS, WITNESSES = 4, 20
@@ -155,20 +156,9 @@ def _sources(session: Session, whole: Sequence[int]) -> tuple[list[dict[str, Any
 
 
 def _store_words(session: Session, finding_id: int, words: Sequence[tuple[str, list[int]]]) -> int:
-    """Put words in the place of those that are stored, with outputs whose text is there; how many have any.
-
-    The texts are locked against erasure until the transaction ends: an erasure that comes later takes the words with it.
-    """
+    """Put words in the place of those that are stored, with outputs whose text is there; how many have any."""
     session.execute(delete(FindingWord).where(FindingWord.finding_id == finding_id))
-    witnesses = sorted({output_id for _, having in words for output_id in having[-WITNESSES:]})
-    there = set(
-        session.scalars(
-            select(FlaggedText.flagged_output_id)
-            .where(FlaggedText.flagged_output_id.in_(witnesses))
-            .order_by(FlaggedText.flagged_output_id)
-            .with_for_update(read=True, key_share=True)
-        )
-    )
+    there = set(lock_texts(session, {output_id for _, having in words for output_id in having[-WITNESSES:]}))
     rows = [
         {"finding_id": finding_id, "place": place, "flagged_output_id": output_id, "word": word}
         for place, (word, having) in enumerate(words, start=1)
