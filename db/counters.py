@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 
 from sqlalchemy import select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from db.models import CounterTotal
 from db.session import Database
+from db.statements import insert_or_else
 from wherefrom.metrics import Series
 
 
@@ -18,19 +18,18 @@ def add_to_totals(db: Database, increments: Mapping[Series, float]) -> None:
     """
     if not increments:
         return
-    insert = postgresql.insert if db.dialect == "postgresql" else sqlite.insert
     # In one order everywhere, so that two processes never wait for each other.
     rows = [
         {"name": name, "labels": labels, "value": value}
         for (name, labels), value in sorted(increments.items())
     ]
-    statement = insert(CounterTotal).values(rows)
-    statement = statement.on_conflict_do_update(
-        index_elements=[CounterTotal.name, CounterTotal.labels],
-        set_={"value": CounterTotal.value + statement.excluded.value},
-    )
     with db.writing() as session:
-        session.execute(statement)
+        new = insert_or_else(session, CounterTotal).values(rows)
+        added = new.on_conflict_do_update(
+            index_elements=[CounterTotal.name, CounterTotal.labels],
+            set_={"value": CounterTotal.value + new.excluded.value},
+        )
+        session.execute(added)
 
 
 def read_totals(db: Database) -> dict[Series, float]:

@@ -19,6 +19,7 @@ from db.counts import count_at_most
 from db.examples import storable_text
 from db.models import WebhookDelivery
 from db.session import Database
+from db.statements import materialized
 from db.trail import Event, TrailKind, record_events
 from wherefrom.errors import ATTEMPTS_EXHAUSTED, PermanentError, WherefromError
 from wherefrom.records import (
@@ -85,10 +86,7 @@ def claim(db: Database, *, lease_s: float, delivery_id: int | None = None) -> Ou
         .order_by(WebhookDelivery.next_attempt_at, WebhookDelivery.id)
         .limit(1)
     )
-    # A subquery of its own: PostgreSQL would lock more rows than one, if it ran it again.
-    picked = (
-        due.with_for_update(skip_locked=True).cte("picked").prefix_with("MATERIALIZED", dialect="postgresql")
-    )
+    picked = materialized(due.with_for_update(skip_locked=True), "picked")
     take = (
         update(WebhookDelivery)
         .where(WebhookDelivery.id == picked.c.id)

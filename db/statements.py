@@ -25,9 +25,14 @@ def insert_new(
     Execute it with rows **sorted by the unique columns**: two transactions that insert the same rows in different orders
     deadlock on PostgreSQL. A row that was skipped can be read by the next statement.
     """
+    keys = [column.key for column in unique]
+    return insert_or_else(session, model).on_conflict_do_nothing(index_elements=keys or None)
+
+
+def insert_or_else(session: Session, model: type[Base]) -> postgresql.Insert | sqlite.Insert:
+    """An INSERT of the engine's own kind, which can be told what to do with a row that is there."""
     on_sqlite = session.get_bind().dialect.name == "sqlite"
-    statement = sqlite.insert(model) if on_sqlite else postgresql.insert(model)
-    return statement.on_conflict_do_nothing(index_elements=[column.key for column in unique] or None)
+    return sqlite.insert(model) if on_sqlite else postgresql.insert(model)
 
 
 def insert_rows(model: type[Base]) -> Insert:

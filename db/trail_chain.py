@@ -13,12 +13,12 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from sqlalchemy import Table, bindparam, exists, func, literal_column, or_, select, text, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from db.clock import db_after, db_now
 from db.models import ServiceLease, TrailEvent
 from db.session import Database
+from db.statements import insert_or_else
 
 #: What stands before the first event.
 GENESIS = "0" * 64
@@ -119,10 +119,9 @@ def seal(db: Database, *, owner: str, at_once: int = AT_ONCE) -> Sealing:
 
 def hold(session: Session, name: str, *, owner: str, lease_s: float) -> bool:
     """Take or renew a lease in the caller's transaction, which keeps everybody else out until it ends; False where another holds it."""
-    new = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
     until = db_after(lease_s)
     statement = (
-        new(ServiceLease)
+        insert_or_else(session, ServiceLease)
         .values(name=name, owner=owner, until=until)
         .on_conflict_do_update(
             index_elements=[ServiceLease.name],

@@ -3,9 +3,6 @@
 Several sweepers may run; one seals at a time (`db.trail_chain`).
 """
 
-import os
-import secrets
-import socket
 import threading
 from typing import Self
 
@@ -19,6 +16,7 @@ from wherefrom.settings import Settings
 from worker.anchors import Anchors, anchor_file
 from worker.journal_mover import JournalMover
 from worker.loop import guarded
+from worker.owners import owner_name
 
 log = get_logger(__name__)
 
@@ -31,7 +29,7 @@ class Sealer:
 
     def __init__(self, database: Database, settings: Settings, *, metrics: Metrics) -> None:
         self._database, self._metrics = database, metrics
-        self._owner = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._owner = owner_name()
         self._mover = JournalMover(database, journal_folder(settings), metrics=metrics)
         self._anchors = Anchors(
             (anchor_file(settings),), every_s=settings.trail_anchor_seconds, metrics=metrics
