@@ -23,14 +23,15 @@ from worker.engine import engine_of_process
 from worker.hints import HintSender, MeasureHintSender
 from worker.liveness import LOADING_S
 from worker.owners import owner_name
-from worker.presence import Presence, no_bundles
+from worker.presence import Presence
+from worker.process_runtime import ProcessRuntime
 from worker.redis_link import broker_of, connect_redis
 from worker.runtime import Runtime
 
 if TYPE_CHECKING:
     from worker.measurer_runtime import MeasurerRuntime
 
-R = TypeVar("R")
+R = TypeVar("R", bound=ProcessRuntime)
 
 #: Longest time from the start of a pool process until it says that it is up; one that takes longer is killed and started again. Celery's 4 s are
 #: less than a spawned Python needs for its imports on a busy machine (measured: 1.5 s idle, 11 s at a load of four per core), and a machine whose pool
@@ -170,6 +171,5 @@ def _start(app: WherefromCelery, task: str, *, sender: Callable[..., Any], made:
     )
     app.tasks[task].runtime = runtime
     app.counting = CounterStore(metrics, database).start()
-    loaded = getattr(runtime, "loaded_bundles", no_bundles)
-    app.presence = Presence(database, role=app.role.value, name=owner, bundles=loaded).start()
+    app.presence = Presence(database, role=app.role.value, name=owner, bundles=runtime.loaded_bundles).start()
     return runtime

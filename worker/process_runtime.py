@@ -39,6 +39,10 @@ class ProcessRuntime:
         self._hints = parts["hints"]
         self._engine = parts["engine"]
 
+    def loaded_bundles(self) -> tuple[int, ...]:
+        """Ids of the bundles whose engines are loaded; none where a process serves whichever is asked for."""
+        return ()
+
     def send_hint(self, bundle_id: int) -> None:
         """Pass the hint on."""
         self._hints.pass_on(bundle_id)
