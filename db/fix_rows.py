@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, delete, func, literal, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from db.culprits import culprit_ids
 from db.examples import CHUNK, storable_name
@@ -186,10 +186,12 @@ def _take_off(session: Session, list_id: int, wanted: ColumnElement[bool]) -> in
     return number
 
 
-def _on(list_id: int, number: ColumnElement[Any]) -> ColumnElement[bool]:
+def _on(
+    list_id: int, number: ColumnElement[Any] | InstrumentedAttribute[int], *further: ColumnElement[bool]
+) -> ColumnElement[bool]:
     return (
         select(FixListRow.list_id)
-        .where(FixListRow.list_id == list_id, FixListRow.training_example_id == number)
+        .where(FixListRow.list_id == list_id, FixListRow.training_example_id == number, *further)
         .exists()
     )
 
@@ -228,13 +230,7 @@ def stored_corpus(db: Database, list_id: int, sha256: str | None) -> int:
 def staying(db: Database, list_id: int, corpus_id: int) -> Iterator[dict[str, Any]]:
     """The rows of a stored corpus that a list neither removes nor fixes, in the order of the corpus, page by page."""
     leaves = [one for one in FixAction if one.leaves]
-    gone = (
-        select(FixListRow.training_example_id)
-        .where(FixListRow.list_id == list_id, FixListRow.action.in_(leaves))
-        .where(FixListRow.training_example_id == TrainingExample.id)
-        .correlate(TrainingExample)
-        .exists()
-    )
+    gone = _on(list_id, TrainingExample.id, FixListRow.action.in_(leaves))
     columns = (
         TrainingExample.row,
         TrainingExample.example_id.label("id"),
