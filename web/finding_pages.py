@@ -111,7 +111,7 @@ def take_out(services: Shared, finding_id: Id, form: Sent) -> Response:
 def split(services: Shared, finding_id: Id, form: Sent) -> Response:
     """Let ticked outputs leave for a finding of their own."""
     needs_all(form.caller)
-    ticked = [int(one) for one in form.fields.get("audit", []) if one.isascii() and one.isdecimal()]
+    ticked = form.ticked("audit")
     if not ticked:
         raise InvalidRequest("tick at least one output")
     wanted = checked(FindingSplit, {"audit_ids": ticked, "title": form.text("title")})

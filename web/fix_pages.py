@@ -96,9 +96,8 @@ def put_rows(services: Shared, form: Sent) -> Response:
     """Put rows on a list that the form names, or on a new one."""
     needs_all(form.caller)
     by, change = reviewer_of(form.caller), _change_of(form)
-    is_new = form.text("list") in {"", NEW} or form.has(
-        "name"
-    )  # who types a name means it, whatever list stands beside it
+    # Who types a name means it, whatever list stands beside it.
+    is_new = form.text("list") in {"", NEW} or form.has("name")
     list_id = _make(services, form, by) if is_new else form.number("list") or 0
     done = fix_rows.change_rows(services.database, list_id, change, by=by)
     back = form.text("back", most=2000)
@@ -171,7 +170,7 @@ def _change_of(form: Form) -> FixChange:
     Raises:
         InvalidRequest: nothing is ticked, or a value cannot be used.
     """
-    ticked = [int(one) for one in form.fields.get("row", []) if one.isascii() and one.isdecimal()]
+    ticked = form.ticked("row")
     source, by_filter = form.text("whole_source", most=MAX_SOURCE), form.has("by_filter")
     if not (ticked or source or by_filter):
         raise InvalidRequest("tick at least one training example")

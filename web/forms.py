@@ -15,6 +15,8 @@ from web.security import needs
 from web.services import Services, services_of
 from wherefrom.errors import Forbidden, InvalidRequest
 
+#: Most characters of a number.
+_NUMBER_CHARS = 20
 #: Largest form, bytes, and most fields of it.
 FORM_BYTES, FORM_FIELDS = 65_536, 500
 #: Largest form that carries a whole answer, bytes: three stand for each byte of another script.
@@ -48,12 +50,17 @@ class Form:
         Raises:
             InvalidRequest: it is no number.
         """
-        value = self.text(name, most=20)
+        value = self.text(name, most=_NUMBER_CHARS)
         if not value:
             return None
         if not (value.lstrip("-").isascii() and value.lstrip("-").isdecimal()):
             raise InvalidRequest(f"`{name}` is not a number")
         return int(value)
+
+    def ticked(self, name: str) -> list[int]:
+        """The numbers of the boxes of this name that are ticked; what is no number is passed over."""
+        sent = (one for one in self.fields.get(name, []) if len(one) <= _NUMBER_CHARS)
+        return [int(one) for one in sent if one.isascii() and one.isdecimal()]
 
     def has(self, name: str) -> bool:
         """Whether a box was ticked."""
