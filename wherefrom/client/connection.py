@@ -104,9 +104,7 @@ class Connection:
             NotFound: the thing asked for does not exist.
             InvalidRecord: the service refused the parameters.
         """
-        wanted = {
-            name: _as_parameter(value) for name, value in (parameters or {}).items() if value is not None
-        }
+        wanted = _given(parameters or {})
         answer = self._send(self._client.build_request("GET", path, params=wanted))
         if answer.problem is not None:
             raise answer.problem.as_error()
@@ -119,13 +117,11 @@ class Connection:
             ServiceUnavailable: no answer, or it ended before its last line.
             Unauthorized, Forbidden, NotFound, InvalidRecord: as `get`.
         """
-        wanted = {name: _as_parameter(value) for name, value in parameters.items() if value is not None}
         try:
-            with self._client.stream("GET", path, params=wanted) as response:
+            with self._client.stream("GET", path, params=_given(parameters)) as response:
                 if not response.is_success:
                     response.read()
-                    problem = self._problem(response)
-                    raise problem.as_error()
+                    raise self._problem(response).as_error()
                 yield from _lines(response.iter_bytes())
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ServiceUnavailable(
@@ -226,6 +222,10 @@ def _headers(api_key: str | None) -> dict[str, str]:
             "the API key has characters that no key contains, such as a line break from a file"
         )
     return headers | {"authorization": f"Bearer {api_key}"}
+
+
+def _given(parameters: Mapping[str, Any]) -> dict[str, str | list[str]]:
+    return {name: _as_parameter(value) for name, value in parameters.items() if value is not None}
 
 
 def _as_parameter(value: object) -> str | list[str]:

@@ -1,14 +1,12 @@
 """Exports and reports as methods of `Service`."""
 
 from collections.abc import Sequence
-from typing import Any, Unpack
+from typing import Unpack
 
 from wherefrom.client.filters import AuditFilters
 from wherefrom.client.posting import Posts
-from wherefrom.errors import ServiceUnavailable
 from wherefrom.export_rows import Row
 from wherefrom.frames import Stream
-from wherefrom.json_text import read_json
 from wherefrom.records import AuditOrder, ExportRows
 
 
@@ -38,7 +36,7 @@ class ExportService(Posts):
             ServiceUnavailable: the connection broke before the last row; what was read is not whole.
         """
         asked = {"rows": ExportRows(rows).value, "fdr": fdr, "sort": sort, "unseen": unseen}
-        return Stream(map(self._row, self._connection.lines("/v1/export.jsonl", {**filters, **asked})))
+        return self._rows("/v1/export.jsonl", {**filters, **asked})
 
     def report(
         self, audit_ids: Sequence[int] = (), *, title: str | None = None, **filters: Unpack[AuditFilters]
@@ -57,12 +55,3 @@ class ExportService(Posts):
         numbers = [int(one) for one in audit_ids]
         body = self._connection.get("/v1/report.html", {**filters, "title": title, "audit": numbers or None})
         return body.decode("utf-8")
-
-    def _row(self, line: bytes) -> Row:
-        try:
-            found: Any = read_json(line)
-        except ValueError as error:
-            raise ServiceUnavailable(f"{self._connection.url} sent a broken row; try again") from error
-        if not isinstance(found, dict):
-            raise ServiceUnavailable(f"{self._connection.url} sent a row that is no object")
-        return found

@@ -1,6 +1,5 @@
 """Fix lists and culprits as methods of `Service`."""
 
-import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
@@ -162,9 +161,9 @@ class FixService(Posts):
 
         Raises:
             InvalidRequest: the corpus is not stored whole, or has to be named.
+            ServiceUnavailable: the connection broke before the last row; what was read is not whole.
         """
-        lines = self._connection.lines(f"/v1/fix-lists/{list_id:d}/cleaned.jsonl", {"corpus": corpus})
-        return Stream(map(json.loads, lines))
+        return self._rows(f"/v1/fix-lists/{list_id:d}/cleaned.jsonl", {"corpus": corpus})
 
     def fix_history(self, list_id: int) -> Records[FixEntry]:
         """Who put what on a list, when and why; the newest 200 entries, newest first."""

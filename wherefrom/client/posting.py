@@ -8,7 +8,10 @@ from urllib.parse import urlencode
 
 from wherefrom.client.answers import Record, read_answer
 from wherefrom.client.connection import Connection
+from wherefrom.errors import ServiceUnavailable
+from wherefrom.export_rows import Row
 from wherefrom.frames import Records, Stream
+from wherefrom.json_text import read_json
 from wherefrom.records import Page
 
 
@@ -62,6 +65,23 @@ class Posts:
                 after = place(found[-1])
 
         return Stream(items())
+
+    def _rows(self, path: str, parameters: Mapping[str, Any]) -> Stream[Row]:
+        """The JSON objects of an answer that has one a line, as they come.
+
+        Raises:
+            ServiceUnavailable: while it is read: the connection broke, or a line is no object.
+        """
+        return Stream(map(self._row, self._connection.lines(path, parameters)))
+
+    def _row(self, line: bytes) -> Row:
+        try:
+            found: Any = read_json(line)
+        except ValueError as error:
+            raise ServiceUnavailable(f"{self._connection.url} sent a broken row; try again") from error
+        if not isinstance(found, dict):
+            raise ServiceUnavailable(f"{self._connection.url} sent a row that is no object")
+        return found
 
     def _items(
         self, path: str, shape: type[Page[Record]], parameters: Mapping[str, Any], page_size: int | None
