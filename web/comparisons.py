@@ -50,12 +50,9 @@ def comparison(services: Shared, query: Annotated[BundlesQuery, Query()]) -> Bun
 @api.get("/bundle-comparison/outputs")
 def compared_outputs(services: Shared, query: Annotated[BundlesQuery, Query()]) -> Page[ComparedOutput]:
     """The outputs that were compared, those whose citations moved most first."""
+    size = query.size(services.settings.max_page_size)
     return comparisons.compared_outputs(
-        services.database,
-        query.bundle,
-        query.other,
-        cursor=query.cursor,
-        limit=query.size(services.settings.max_page_size),
+        services.database, query.bundle, query.other, cursor=query.cursor, limit=size
     )
 
 
@@ -67,14 +64,7 @@ def compare(request: Request, services: Shared) -> HTMLResponse:
     found, outputs = None, Page[ComparedOutput](items=())
     if given["bundle"] and given["other"]:
         query = checked(BundlesQuery, given)
-        found = comparisons.compare_bundles(services.database, query.bundle, query.other)
-        outputs = comparisons.compared_outputs(
-            services.database,
-            query.bundle,
-            query.other,
-            cursor=query.cursor,
-            limit=query.size(services.settings.max_page_size),
-        )
+        found, outputs = comparison(services, query), compared_outputs(services, query)
     return render(
         "bundle_comparison.html",
         request,

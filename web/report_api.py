@@ -18,7 +18,7 @@ from web.audit_pages import TIER_MEANINGS, bundle_of
 from web.caller import Caller
 from web.errors import documented
 from web.export_api import whole_audits
-from web.filters import AuditQuery
+from web.filters import AuditQuery, no_empty
 from web.render import STATIC_DIR, render
 from web.report import incident_of, reported
 from web.review_forms import filter_words
@@ -35,17 +35,13 @@ router = APIRouter(prefix="/v1", tags=["export"], responses=READ_REFUSALS)
 MOST_REPORTED = 50
 
 
-def _no_title(value: object) -> object:
-    return None if isinstance(value, str) and not value.strip() else value
-
-
 class ReportQuery(AuditQuery):
     """Which audits a report is about: their numbers, or a filter whose newest ones are taken; `cursor` and `limit` are not used."""
 
     audit: list[Annotated[int, Field(ge=1, le=MAX_ID)]] = Field(
         default=[], max_length=MOST_REPORTED, description="Numbers of audits, in place of a filter."
     )
-    title: Annotated[Annotated[str, Field(max_length=MAX_SHORT_CHARS)] | None, BeforeValidator(_no_title)] = (
+    title: Annotated[Annotated[str, Field(max_length=MAX_SHORT_CHARS)] | None, BeforeValidator(no_empty)] = (
         Field(default=None, description="Title of the report.", examples=["Refund promises in January"])
     )
 

@@ -1,5 +1,6 @@
 """Commands of findings: flagged outputs that say the same kind of thing, and what people do to them."""
 
+from itertools import islice
 from typing import Annotated
 
 import typer
@@ -30,11 +31,7 @@ def findings(
       wherefrom audits --finding 3
     """
     with Service(url) as service:
-        found = []
-        for one in service.findings(bundle=bundle):
-            found.append(one)
-            if len(found) == limit:
-                break
+        found = list(islice(service.findings(bundle=bundle), limit or None))
     if as_json:
         print_json(found)
         return
