@@ -158,6 +158,15 @@ def reviews_of(db: Database, audit_id: int) -> tuple[ReviewRecord, ...]:
         return tuple(_history(session, Review.audit_id == audit_id).values())
 
 
+def reviews_of_each(db: Database, audit_ids: Collection[int]) -> dict[int, list[ReviewRecord]]:
+    """The same of several audits; one statement."""
+    given: dict[int, list[ReviewRecord]] = {one: [] for one in audit_ids}
+    with db.reading() as session:
+        for record in _history(session, Review.audit_id.in_(audit_ids)).values():
+            given[record.audit_id].append(record)
+    return given
+
+
 def reviews_of_item(db: Database, item_id: int, person_id: int) -> tuple[ReviewRecord, ...]:
     """What one person found about an item; a blind reviewer must not see what others found."""
     with db.reading() as session:

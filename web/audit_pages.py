@@ -86,7 +86,7 @@ def audit_page(
     database = services.database
     detail = reader.get_audit(database, audit_id)
     query = f"?{request.url.query}" if request.url.query else ""
-    bundle = bundle_of(services, detail)
+    bundle = _bundle(services, detail)
     return render(
         "audit.html",
         request,
@@ -195,8 +195,7 @@ def _same_first(services: Services, detail: AuditDetail) -> list[AuditSummary]:
     )
 
 
-def bundle_of(services: Services, detail: AuditDetail) -> BundleInfo | None:
-    """The bundle that explains an audit; None while there is none."""
+def _bundle(services: Services, detail: AuditDetail) -> BundleInfo | None:
     name = detail.audit.bundle
     return None if name is None else catalogue.bundle_by_name(services.database, name)
 

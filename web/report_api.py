@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from functools import cache
 from http import HTTPStatus
 from itertools import islice
@@ -12,15 +13,15 @@ from fastapi.responses import HTMLResponse, Response
 from markupsafe import Markup
 from pydantic import BeforeValidator, Field
 
-from db import exporting, listings, reader, reviews
+from db import catalogue, exporting, listings, reader, reviews
 from web.api import MAX_ID, READ_REFUSALS, Reader, Shared
-from web.audit_pages import TIER_MEANINGS, bundle_of
+from web.audit_pages import TIER_MEANINGS
 from web.caller import Caller
 from web.errors import documented
 from web.export_api import whole_audits
 from web.filters import AuditQuery, no_empty
 from web.render import STATIC_DIR, render
-from web.report import incident_of, reported
+from web.report import ReportedAudit, incident_of, reported
 from web.review_forms import filter_words
 from web.reviewed import found_view
 from web.selecting import selected
@@ -98,16 +99,7 @@ def report(
         words=[] if query.audit else filter_words(found),
         facts=facts,
         incident=incident_of(details),
-        audits=[
-            reported(
-                one,
-                bundle_of(services, one),
-                found_view(
-                    reviews.reviews_of(services.database, one.audit.audit_id), one, caller=caller, page=""
-                ),
-            )
-            for one in details
-        ],
+        audits=_reported(services, details, caller),
         tier_meanings=TIER_MEANINGS,
         sign_not_determined=SIGN_NOT_DETERMINED,
         weak_text=weak_text,
@@ -133,6 +125,22 @@ def _details(services: Services, query: ReportQuery, caller: Caller) -> list[Aud
     if missing := set(wanted) - {one.audit.audit_id for one in found}:
         raise NotFound(f"audit {min(missing)} does not exist")
     return found
+
+
+def _reported(services: Services, details: Sequence[AuditDetail], caller: Caller) -> list[ReportedAudit]:
+    """The audits as the report shows them; the reviews of all are read at once, and each bundle once."""
+    database = services.database
+    given = reviews.reviews_of_each(database, [one.audit.audit_id for one in details])
+    names = {one.audit.bundle for one in details if one.audit.bundle is not None}
+    bundles = {name: catalogue.bundle_by_name(database, name) for name in names}
+    return [
+        reported(
+            one,
+            bundles.get(one.audit.bundle or ""),
+            found_view(given[one.audit.audit_id], one, caller=caller, page=""),
+        )
+        for one in details
+    ]
 
 
 def _title(details: list[AuditDetail]) -> str:

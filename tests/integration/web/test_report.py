@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 
 from db.models import Audit, Citation, FlaggedOutput, FlaggedText, TrainingExample
 from db.session import Database
+from tests.integration.db.builders import recorded_statements
 from tests.integration.web.journals import moved_reads
 from tests.integration.web.story import Story
 from wherefrom.settings import Settings
@@ -139,3 +140,17 @@ def test_the_trail_and_the_refusals(
         assert quick_client.get(f"/v1/report.html?{query}").status_code == status, query
     assert f'/v1/report.html?audit={number}"' in quick_client.get(f"/audits/{number}").text
     assert 'action="/v1/report.html"' in quick_client.get("/export").text
+
+
+def test_reviews_and_bundles_are_read_once(quick_client: TestClient, quick_story: Story) -> None:
+    """Those of many audits as those of one."""
+    number = quick_story.audit_ids[0]
+    reads = []
+    for query in (f"audit={number}", "flag_reason=refund_promise"):
+        with recorded_statements() as statements:
+            answer = quick_client.get(f"/v1/report.html?{query}")
+        assert answer.status_code == 200, answer.text
+        tables = ("review", "bundle")
+        reads.append([sum(f"\nFROM {name} " in one for one in statements) for name in tables])
+    assert reads[0] == reads[1]
+    assert all(reads[0])
