@@ -113,7 +113,12 @@ def served(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
     pages = fill(database, url)
     secret = "of-pictures-only-and-of-nothing-else-0123"  # noqa: S105 - signs a session of this run
     settings = Settings.model_validate(
-        {"database_url": url, "session_secret": secret, "recipe": "recipe.json"}
+        {
+            "database_url": url,
+            "session_secret": secret,
+            "recipe": "recipe.json",
+            "state_dir": folder / "state",
+        }
     )
     with serving(create_app(settings, database, metrics=Metrics(), queue=SilentProbe())) as address:
         yield address, pages

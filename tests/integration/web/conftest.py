@@ -138,10 +138,16 @@ class Desk:
 @pytest.fixture(scope="module")
 def desk(templates: Templates, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     """The service that the tests of a module share."""
-    url = templates.copy_sqlite(tmp_path_factory.mktemp("desk") / "web.db", "story", _fill)
+    folder = tmp_path_factory.mktemp("desk")
+    url = templates.copy_sqlite(folder / "web.db", "story", _fill)
     database = Database(url)
     settings = Settings.model_validate(
-        {"database_url": url, "session_secret": SECRET, "recipe": "recipe.json"}
+        {
+            "database_url": url,
+            "session_secret": SECRET,
+            "recipe": "recipe.json",
+            "state_dir": folder / "state",
+        }
     )
     with serving(_app_over(settings, database)) as address:
         yield Desk(address, database, _stories[0])
