@@ -11,7 +11,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.chaos.outputs import MODEL, POISON
+from benchmarks.chaos.outputs import MODEL, POISON, number_of, seconds_of
 from db import catalogue
 from db.session import Database
 from wherefrom.attribution.interface import EffectMeter, OverLong, PreparedQuery
@@ -23,8 +23,6 @@ from wherefrom.settings import Settings
 ENGINE = "benchmarks.chaos.engine:make_engine"
 BUNDLE = "storm"
 EXAMPLES, CITATIONS = 200, 5
-#: Shortest and longest time of one output, seconds.
-FAST_S, SLOW_S = 0.005, 0.050
 
 
 def example(row: int) -> TrainingExample:
@@ -103,8 +101,7 @@ class StormAttributor:
     def prepare(self, query: Query, *, max_tokens: int, over_long: OverLong) -> StormQuery:
         """Turn the text into a number."""
         del max_tokens, over_long
-        number = int.from_bytes(hashlib.sha256(query.completion.encode()).digest()[:8], "big")
-        return StormQuery(query.key, number, POISON in query.completion)
+        return StormQuery(query.key, number_of(query.completion), POISON in query.completion)
 
     def attribute(
         self, prepared: Sequence[PreparedQuery], *, top_k: int, opponents: int
@@ -112,7 +109,7 @@ class StormAttributor:
         """Take the time of all outputs, then die or answer."""
         del top_k, opponents
         queries = [one for one in prepared if isinstance(one, StormQuery)]
-        threading.Event().wait(sum(FAST_S + (SLOW_S - FAST_S) * (one.number % 1000) / 999 for one in queries))
+        threading.Event().wait(sum(seconds_of(one.number) for one in queries))
         if any(one.is_poison for one in queries):
             os.kill(os.getpid(), signal.SIGKILL)
         return [_answer(one) for one in queries]

@@ -46,8 +46,8 @@ class Scene:
     lease_s: float
     #: How long Redis is stopped, seconds.
     pause_s: float
+    clock: Clock
     postgres: PostgresHouse | None = None
-    clock: Clock | None = None
     disk: Disk | None = None
     deck: list[str] = field(default_factory=list)
     kills: int = 0
@@ -206,9 +206,8 @@ FAILOVER = _postgres("read-only failover", lambda house: house.fail_over())
 
 def _clock(name: str, offset_s: int) -> Fault:
     def done(scene: Scene) -> str:
-        if scene.clock is not None:
-            scene.clock.set(offset_s)
-            time.sleep(CLOCK_HOLD_S)
+        scene.clock.set(offset_s)
+        time.sleep(CLOCK_HOLD_S)
         return name
 
     return Fault(name, done)
@@ -258,7 +257,7 @@ def short_plan(scene: Scene, *, number_of_kills: int) -> list[Fault]:
     between = [PAUSE, REDIS_CRASH, PRODUCER, FLUSH, REDIS_PAUSE]
     if scene.postgres is not None:
         between += [RESTART, BACKENDS]
-    if scene.clock is not None and scene.clock.environment:
+    if scene.clock.environment:
         between += [CLOCKS[ALWAYS], CLOCKS[EVERYSEC]]
     planned = [kills(number) for number in groups]
     for place, fault in enumerate(between):
@@ -275,7 +274,7 @@ def _others(scene: Scene, mode: str) -> list[Fault]:
     }[mode]
     if scene.postgres is not None:
         found += {ALWAYS: [RESTART, BACKENDS], EVERYSEC: [FAILOVER], NO_AOF: [CRASH, BACKENDS]}[mode]
-    if scene.clock is not None and scene.clock.environment:
+    if scene.clock.environment:
         found.append(CLOCKS[mode])
     if scene.disk is not None and mode == EVERYSEC:
         found.append(DISK)

@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.chaos import ledger, plain_app
 from benchmarks.chaos.cluster import Cluster, Kept
-from benchmarks.chaos.outputs import HTTP, POISON, key_of, record
+from benchmarks.chaos.outputs import HTTP, is_poison, key_of
 from benchmarks.chaos.producers import Journal
 from benchmarks.chaos.servers import RedisHouse
 from benchmarks.chaos.storm import Weather, say
@@ -193,10 +193,10 @@ def _figures(scene: Plain, weather: Weather) -> dict[str, Any]:
         key_of(name, number)
         for name in PRODUCERS
         for number in range(weather.outputs)
-        if POISON in record(name, number)["completion"]
+        if is_poison(name, number)
     }
     lost = len(published - rows.keys() - poisons)
-    again = _again(rows)
+    again = rows.total() - len(rows)
     return {
         "accepted": len(published | rows.keys()),
         "done": len(rows),
@@ -218,9 +218,3 @@ def _figures(scene: Plain, weather: Weather) -> dict[str, Any]:
             f"{name} is {number}" for name, number in (("lost", lost), ("duplicates", again)) if number
         ],
     }
-
-
-def _again(rows: Mapping[str, int]) -> int:
-    """Rows beyond the first of each key."""
-    counts: Collection[int] = rows.values()
-    return sum(counts) - len(counts)

@@ -3,7 +3,6 @@
 `STORM_RESULTS` names a SQLite file, which stands for whatever a task of an application writes to.
 """
 
-import hashlib
 import os
 import signal
 import sqlite3
@@ -11,13 +10,11 @@ import threading
 
 from celery import Celery
 
-from benchmarks.chaos.outputs import POISON
+from benchmarks.chaos.outputs import POISON, number_of, seconds_of
 
 TASK = "storm.attribute"
 #: Its default is an hour. A message that a dead worker held comes back after this, seconds.
 VISIBILITY_S = 30
-#: The time of an output, seconds; as of `benchmarks.chaos.engine`.
-FAST_S, SLOW_S = 0.005, 0.050
 
 
 def make_app(redis_url: str) -> Celery:
@@ -49,9 +46,8 @@ def open_results(file: str) -> sqlite3.Connection:
 
 
 def attribute(key: str, completion: str) -> None:
-    """Take an output's time, then die or write a row."""
-    number = int.from_bytes(hashlib.sha256(completion.encode()).digest()[:8], "big")
-    threading.Event().wait(FAST_S + (SLOW_S - FAST_S) * (number % 1000) / 999)
+    """Take an output's time, which is that of `benchmarks.chaos.engine`, then die or write a row."""
+    threading.Event().wait(seconds_of(number_of(completion)))
     if POISON in completion:
         os.kill(os.getpid(), signal.SIGKILL)
     results = open_results(os.environ["STORM_RESULTS"])

@@ -19,9 +19,10 @@ from pathlib import Path
 import httpx
 import redis
 
-from benchmarks.chaos.outputs import CLI, HTTP, SPOOL, STREAM, kind_of, record
+from benchmarks.chaos.outputs import CLI, FLAGGED, HTTP, SPOOL, STREAM, kind_of, record
 from wherefrom.client import Client
 from wherefrom.client.sender import SendingOptions
+from wherefrom.messages import RECORD_FIELD
 from wherefrom.settings import Settings, load_settings
 
 #: Outputs that are sent at once.
@@ -76,11 +77,11 @@ def send_over_stream(name: str, settings: Settings) -> Send:
         socket_timeout=_REDIS_TIMEOUT_S,
         socket_connect_timeout=_REDIS_TIMEOUT_S,
     )
-    stream = f"{settings.key_prefix}wherefrom:flagged"
 
     def send(numbers: Sequence[int]) -> float:
         tries = [
-            partial(client.xadd, stream, {"record": json.dumps(record(name, number))}) for number in numbers
+            partial(client.xadd, FLAGGED, {RECORD_FIELD: json.dumps(record(name, number))})
+            for number in numbers
         ]
         return min(map(_until_done, tries))
 

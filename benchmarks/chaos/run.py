@@ -16,6 +16,7 @@ import json
 import shutil
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +50,10 @@ def _work(arguments: argparse.Namespace, _: Path) -> dict[str, Any]:
         seed=arguments.seed,
         rounds_of_others=arguments.rounds,
     )
-    if arguments.canary_limit:
-        weather = Weather(**vars(weather) | {"canary_s": arguments.canary_limit})
     if arguments.short:
         weather = shortened(weather)
+    if arguments.canary_limit:
+        weather = replace(weather, canary_s=arguments.canary_limit)
     folder = public_folder()
     try:
         if arguments.plain_celery:
@@ -105,7 +106,7 @@ def main() -> None:
     parser.add_argument(
         "--canary-limit",
         type=float,
-        help="seconds within which a canary must be answered (default: 15 on an idle machine; 60 with --short)",
+        help="seconds within which a canary must be answered (default: 15; 90 with --short)",
     )
     parser.add_argument(
         "--short", action="store_true", help="520 outputs, 10 SIGKILLs and the faults that need no waiting"

@@ -3,7 +3,7 @@
 import random
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,9 +13,20 @@ from benchmarks.chaos import faults, ledger
 from benchmarks.chaos.cluster import Cluster, Kept, worker_command
 from benchmarks.chaos.engine import ENGINE, register
 from benchmarks.chaos.faults import Scene
-from benchmarks.chaos.outputs import CLI, HTTP, MODEL, MODEL_VARIABLE, SPOOL, STREAM, is_poison, key_of
+from benchmarks.chaos.outputs import (
+    CLI,
+    FLAGGED,
+    HTTP,
+    KEY_PREFIX,
+    MODEL,
+    MODEL_VARIABLE,
+    SPOOL,
+    STREAM,
+    is_poison,
+    key_of,
+)
 from benchmarks.chaos.producers import Journal
-from benchmarks.chaos.servers import Clock, PostgresHouse, RedisHouse, small_disk
+from benchmarks.chaos.servers import Clock, Disk, PostgresHouse, RedisHouse, small_disk
 from benchmarks.chaos.watching import Canaries, Reclaims
 from benchmarks.program import report
 from db import migrate, reader
@@ -46,7 +57,7 @@ class Weather:
     outputs: int
     kills: int
     seed: int
-    #: How often every other fault comes under each setting of Redis; 0 leaves them to `faults.short_plan`.
+    #: How often every other fault comes under each setting of Redis.
     rounds_of_others: int = 1
     workers: int = 2
     pool: int = 2
@@ -63,7 +74,7 @@ class Stage:
     """What a storm takes place on: an engine with its bundle, and the settings that go with it."""
 
     #: Registers the bundle.
-    register: Any
+    register: Callable[[Database], object]
     settings: Mapping[str, str]
     model: str
 
@@ -91,14 +102,8 @@ def storm(weather: Weather, folder: Path, *, stage: Stage = STORM_STAGE) -> dict
         scene = _scene(weather, cluster, database, ground)
         stack.callback(scene.reclaims.stop)
         for name in (*OTHERS, *scene.workers):
-            cluster.add(_service(name, folder, environment))
-        canaries = Canaries(
-            database,
-            environment["WHEREFROM_SERVICE_URL"],
-            ground.redis,
-            "storm:wherefrom:flagged",
-            stage.model,
-        )
+            cluster.add(_service(name, folder, environment | ground.clock.environment))
+        canaries = Canaries(database, environment["WHEREFROM_SERVICE_URL"], ground.redis, stage.model)
         say("start", f"answering after {canaries.send(_START):.1f} s")
         counts = counts_of(weather.outputs)
         for name, count in counts.items():
@@ -117,7 +122,7 @@ class Ground:
     redis: RedisHouse
     clock: Clock
     postgres: PostgresHouse | None
-    disk: Any
+    disk: Disk | None
 
 
 @contextmanager
@@ -142,7 +147,7 @@ def _environment(weather: Weather, folder: Path, ground: Ground, stage: Stage) -
     return child_environment(
         database_url=ground.url,
         redis_url=ground.redis.url,
-        key_prefix="storm:",
+        key_prefix=KEY_PREFIX,
         bundles_dir=str(folder / "bundles"),
         log_format="json",
         lease_seconds=str(weather.lease_s),
@@ -180,14 +185,7 @@ def _scene(weather: Weather, cluster: Cluster, database: Database, ground: Groun
 def _service(name: str, folder: Path, environment: Mapping[str, str]) -> Kept:
     command = worker_command(COMMANDS.get(name, "run"))
     own = dict(environment) | {"WHEREFROM_STATE_DIR": str(folder / f"state-{name}")}
-    own |= _storm_clock(folder)
     return Kept(name, command, own, folder / f"{name}.log")
-
-
-def _storm_clock(folder: Path) -> dict[str, str]:
-    """The variables that give a process the storm's clock."""
-    library = folder / "clock.so"
-    return {"LD_PRELOAD": str(library), "STORM_CLOCK": str(folder / "clock")} if library.exists() else {}
 
 
 def _producer(name: str, count: int, folder: Path, environment: Mapping[str, str]) -> Kept:
@@ -216,7 +214,7 @@ def _await_empty_stream(canaries: Canaries) -> None:
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         with canaries.house.client() as client:
-            if not client.xlen(canaries.stream):
+            if not client.xlen(FLAGGED):
                 return
         time.sleep(0.05)
 
@@ -238,7 +236,7 @@ def _is_quiet(scene: Scene, canaries: Canaries) -> bool:
     try:
         states = reader.queue_health(scene.database).states
         with canaries.house.client() as client:
-            waiting = client.xlen(canaries.stream)
+            waiting = client.xlen(FLAGGED)
     except (DatabaseUnavailable, QueueUnavailable):
         return False
     return not waiting and not states[AuditState.PENDING] and not states[AuditState.RUNNING]
@@ -284,7 +282,7 @@ def _figures(weather: Weather, scene: Scene, canaries: Canaries, folder: Path) -
 
 def _left_out(weather: Weather, scene: Scene) -> list[str]:
     found = []
-    if scene.clock is None or not scene.clock.environment:
+    if not scene.clock.environment:
         found.append("clock (no C compiler)")
     if scene.disk is None:
         found.append(

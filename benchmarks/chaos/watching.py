@@ -11,11 +11,12 @@ import httpx
 import redis
 from sqlalchemy import select
 
-from benchmarks.chaos.outputs import MODEL
+from benchmarks.chaos.outputs import FLAGGED
 from benchmarks.chaos.servers import RedisHouse
 from db.models import Audit, FlaggedOutput
 from db.session import Database
 from wherefrom.errors import DatabaseUnavailable
+from wherefrom.messages import RECORD_FIELD
 from wherefrom.records import AuditState
 
 _POLL_S = 0.1
@@ -30,8 +31,7 @@ class Canaries:
     database: Database
     url: str
     house: RedisHouse
-    stream: str
-    model: str = MODEL
+    model: str
     #: By fault, seconds.
     seconds: dict[str, list[float]] = field(default_factory=dict)
     #: Keys that HTTP acknowledged, and those that Redis did with the moment.
@@ -58,16 +58,12 @@ class Canaries:
         self.seconds.setdefault(fault, []).append(took)
         return took
 
-    def all_seconds(self) -> list[float]:
-        """Of all faults."""
-        return [one for found in self.seconds.values() for one in found]
-
     def _sent(self, record: dict[str, str], *, over_stream: bool) -> bool:
         key, began = record["idempotency_key"], time.time()
         try:
             if over_stream:
                 with self.house.client() as client:
-                    client.xadd(self.stream, {"record": json.dumps(record)})
+                    client.xadd(FLAGGED, {RECORD_FIELD: json.dumps(record)})
                 self.streamed[key] = began
             else:
                 httpx.post(
