@@ -1,4 +1,4 @@
-"""Fixtures for everybody: a real Redis, a real PostgreSQL, SQLite files, and an environment without our settings.
+"""Fixtures for everybody: a real Redis, a real PostgreSQL, SQLite files, a receiver of webhooks, and an environment without our settings.
 
 A service that is absent skips its tests on a developer's machine and fails them in CI.
 """
@@ -14,6 +14,7 @@ import hypothesis
 import pytest
 
 from tests.services.postgres import PostgresServer, find_postgres
+from tests.services.receiver import Receiver
 from tests.services.redis import RedisServer
 from tests.services.templates import Templates
 from worker.embedded import find_redis_server
@@ -152,3 +153,10 @@ def database_url(request: pytest.FixtureRequest) -> str:
     """The same test on both databases, each new and empty."""
     url: str = request.getfixturevalue(f"{request.param}_url")
     return url
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """A receiver of webhooks on loopback."""
+    with Receiver() as started:
+        yield started

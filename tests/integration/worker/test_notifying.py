@@ -4,7 +4,6 @@ import base64
 import hashlib
 import hmac
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -40,13 +39,6 @@ FLAGGED = record().completion
 def database_url(sqlite_url: str) -> str:
     """Notices are tested on both engines in tests/integration/db; SQLite is enough here."""
     return sqlite_url
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    """A receiver on loopback."""
-    with Receiver() as started:
-        yield started
 
 
 @pytest.fixture

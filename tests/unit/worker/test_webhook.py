@@ -5,7 +5,6 @@ import shutil
 import socket
 import ssl
 import subprocess
-from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -25,13 +24,6 @@ PRIVATE = [
     "2001:0:4136:e378:8000:63bf:80ff:fffe",
 ]  # fmt: skip
 NEVER = ["0.0.0.0", "::", "224.0.0.1", "ff02::1", "::ffff:0.0.0.0"]
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    """A receiver on loopback."""
-    with Receiver() as started:
-        yield started
 
 
 class Names:
