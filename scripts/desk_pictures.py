@@ -22,9 +22,15 @@ from db.what_if_queue import WhatIfQueue
 from scripts.chromium import browsing
 from scripts.web_thread import serving
 from tests.integration.web import story
-from tests.integration.web.test_comparisons import AFTER, BEFORE, answer_all, next_model
-from tests.integration.web.test_evidence_page import answer_one, with_evidence
-from tests.integration.web.test_finding_pages import group_story
+from tests.integration.web.sequel import (
+    AFTER,
+    BEFORE,
+    answer_all,
+    answer_one,
+    group_story,
+    next_model,
+    with_evidence,
+)
 from web.app import create_app
 from web.health import SilentProbe
 from wherefrom.metrics import Metrics

@@ -14,8 +14,8 @@ from db.measurement_queue import MeasurementQueue
 from db.models import Audit, Citation
 from db.queue import Failure
 from tests.integration.client.conftest import Served
+from tests.integration.web.sequel import group_story
 from tests.integration.web.story import MODEL
-from tests.integration.web.test_finding_pages import group_story
 from wherefrom.cli import main
 from wherefrom.client import Service
 from wherefrom.records import (

@@ -171,16 +171,21 @@ def complaints() -> list[str]:
     return []
 
 
+def note_complaints(page: Page, complaints: list[str]) -> None:
+    """Note what the console says of a page that is an error or a warning, and what its scripts raise."""
+    page.on(
+        "console",
+        lambda message: complaints.append(message.text) if message.type in {"error", "warning"} else None,
+    )
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+
+
 @pytest.fixture
 def page(browser: Browser, complaints: list[str]) -> Iterator[Page]:
     """A page whose complaints are collected."""
     context = browser.new_context(viewport={"width": 1400, "height": 900})
     opened = context.new_page()
-    opened.on(
-        "console",
-        lambda message: complaints.append(message.text) if message.type in {"error", "warning"} else None,
-    )
-    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    note_complaints(opened, complaints)
     opened.add_init_script(
         "document.addEventListener('securitypolicyviolation', e => console.error('CSP', e.violatedDirective, e.blockedURI))"
     )

@@ -20,7 +20,7 @@ from db.reviews import Reviewer
 from db.session import Database
 from db.what_if_queue import WhatIfQueue
 from tests.integration.web import story
-from tests.integration.web.test_evidence_page import with_evidence
+from tests.integration.web.sequel import with_evidence
 from wherefrom.errors import NO_SUPPORT
 from wherefrom.records import (
     AuditFilter,

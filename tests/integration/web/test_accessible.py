@@ -23,9 +23,15 @@ from db.reviews import Reviewer
 from db.signs import Sign
 from tests.integration.web import hostile
 from tests.integration.web.conftest import Desk
-from tests.integration.web.test_comparisons import AFTER, BEFORE, answer_all, next_model
-from tests.integration.web.test_evidence_page import answer_one, with_evidence
-from tests.integration.web.test_finding_pages import group_story
+from tests.integration.web.sequel import (
+    AFTER,
+    BEFORE,
+    answer_all,
+    answer_one,
+    group_story,
+    next_model,
+    with_evidence,
+)
 from web.app import _ROUTERS
 from wherefrom.records import AuditFilter, FixAction, FixChange, FixListDraft, Via
 
@@ -37,7 +43,7 @@ VIOLATIONS: dict[str, Any] = {"resultTypes": ["violations"]}
 COLOUR_RULES = ["color-contrast", "link-in-text-block"]
 
 #: The page of the story's bundle.
-CARD = "/bundles/b-5f0c9a7d31e2"
+CARD = f"/bundles/{BEFORE}"
 #: What somebody sees who has not said who they are.
 UNNAMED = ("/audits/1", "/culprits", "/review", "/sign-in")
 PAGES = (

@@ -13,10 +13,10 @@ from sqlalchemy import update
 from db.audit_queue import AuditQueue, Finished
 from db.models import Bundle
 from tests.integration.web import story
-from tests.integration.web.test_evidence_page import answer_one, with_evidence
+from tests.integration.web.sequel import BEFORE, answer_one, with_evidence
 
 #: The page of the story's bundle.
-CARD = "/bundles/b-5f0c9a7d31e2"
+CARD = f"/bundles/{BEFORE}"
 
 
 @pytest.mark.browser

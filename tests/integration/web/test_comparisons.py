@@ -1,55 +1,22 @@
 """Re-audit in bulk and two bundles side by side, over forms and the API: the whole way, who may, and what it costs."""
 
-import hashlib
 import re
 
 import pytest
 from starlette.testclient import TestClient
 
-from db import catalogue, keys
-from db.audit_queue import AuditQueue, Finished
+from db import keys
 from db.keys import Scope
 from db.session import Database
 from tests.integration.db.builders import recorded_statements
 from tests.integration.web import story
 from tests.integration.web.conftest import BASE_URL
 from tests.integration.web.forms import send
+from tests.integration.web.sequel import AFTER, BEFORE, answer_all, next_model
 from wherefrom.settings import Settings
 
-BEFORE, AFTER = "b-5f0c9a7d31e2", "b-cleaned"
 ATTACK = "<script>alert(1)</script>"
-#: The corpus without the source that taught refunds, counted anew.
-CLEANED = [
-    one.model_copy(update={"row": number, "example_id": f"row-{number:06d}"})
-    for number, one in enumerate(one for one in story.corpus(60) if one.source != "vendor_batch_07")
-]
 PAGE = f"/compare?bundle={BEFORE}&other={AFTER}"
-
-
-def next_model(database: Database, name: str = AFTER) -> int:
-    """Register the bundle of the next model, trained on the cleaned corpus."""
-    return catalogue.register_bundle(
-        database,
-        name=name,
-        model=f"{name}-model",
-        weights_sha256=hashlib.sha256(name.encode()).hexdigest(),
-        adapter_sha256=None,
-        tokenizer_sha256="3" * 64,
-        corpus_sha256=hashlib.sha256(f"{name} corpus".encode()).hexdigest(),
-        corpus_name="cleaned",
-        corpus_examples=len(CLEANED),
-        form="activation",
-        card={},
-        examples=CLEANED,
-    )
-
-
-def answer_all(database: Database, bundle_id: int) -> None:
-    """Answer what is pending under a bundle."""
-    claim = AuditQueue(database).claim(bundle_id, limit=100, owner="w", lease_s=60)
-    assert claim is not None
-    done = [Finished(one, story.attribution(one.record, CLEANED), 0.1) for one in claim.audits]
-    AuditQueue(database).finish(done)
 
 
 def test_the_next_model_is_met(stored_story: story.Story, database: Database, client: TestClient) -> None:

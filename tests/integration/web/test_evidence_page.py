@@ -1,91 +1,24 @@
 """What stands behind a citation on its page: spans side by side, measured effects, reasons for what is missing, the card."""
 
 import re
-from collections.abc import Callable
 from html.parser import HTMLParser
-from typing import Literal
 
 import pytest
 
-from db import catalogue, intake, measurements, reader
-from db.audit_queue import AuditQueue, Finished
+from db import catalogue, measurements, reader
 from db.measurement_queue import MeasurementQueue
 from db.queue import Failure
-from db.session import Database
-from tests.integration.web import story
 from tests.integration.web.conftest import BASE_URL
 from tests.integration.web.forms import send
+from tests.integration.web.sequel import ATTACK, EFFECT, OUTPUT, answer_one, with_evidence
 from web.headers import CONTENT_SECURITY_POLICY
 from wherefrom.errors import NO_SUPPORT
 from wherefrom.records import (
-    Attribution,
     AuditState,
-    ControlEffect,
-    EvidenceSpan,
-    MeasuredEffect,
     MeasurementState,
     Method,
     ModulePart,
-    Overlap,
-    Severity,
-    Span,
 )
-
-ATTACK = '<img src=x onerror="alert(1)">'
-EFFECT = MeasuredEffect(
-    effect_nats=0.0123, low_nats=0.01, high_nats=0.0146, z=5.25, seeds=3,
-    controls=(ControlEffect(example_ids=("c",), effect_nats=-0.0004), ControlEffect(example_ids=("d",), effect_nats=0.001)),
-    group=("a", "b"), weak=False, cost_seconds=75.0,
-)  # fmt: skip
-
-
-def answer_one(
-    stored_story: story.Story,
-    database: Database,
-    change: Callable[[Attribution], Attribution],
-    *,
-    state: Literal[AuditState.DONE, AuditState.ABSTAINED] = AuditState.DONE,
-    code: str | None = None,
-    reason: str | None = None,
-    completion: str | None = None,
-) -> int:
-    """The audit of one more flagged output, whose answer is changed by the test."""
-    record = story.record(700).model_copy(
-        update={"severity": Severity.CRITICAL, "completion": completion or OUTPUT, "idempotency_key": None}
-    )
-    (accepted,) = intake.accept(database, [record], producer="local", channel="http")
-    batch = AuditQueue(database).claim(stored_story.bundle_id, limit=1, owner="w", lease_s=60)
-    assert batch is not None
-    assert batch.audits[0].audit_id == accepted.audit_id, "the most urgent is claimed first"
-    answer = change(story.attribution(record, story.corpus(20)))
-    AuditQueue(database).finish(
-        [Finished(batch.audits[0], answer, 0.1, state=state, code=code, reason=reason)]
-    )
-    return batch.audits[0].audit_id
-
-
-OUTPUT = f"We refund every product {ATTACK} at any time, no receipt."
-
-
-def with_evidence(answer: Attribution) -> Attribution:
-    """The first citation with two pairs of stretches, an overlap inside of the first, and every other number."""
-    first = answer.citations[0].model_copy(
-        update={
-            "spans": (
-                EvidenceSpan(output=Span(start=3, end=20), example=Span(start=0, end=12), share=0.62),
-                EvidenceSpan(output=Span(start=24, end=60), example=Span(start=14, end=18), share=0.2),
-            ),
-            "overlaps": (Overlap(output=Span(start=3, end=9), example=Span(start=3, end=9), tokens=2),),
-            "encoder_score": 0.57,
-            "ekfac_score": 0.41,
-            "effect_nats": 0.0042,
-            "effect_basis": "bank of 64",
-            "confidence": 0.83,
-            "duplicates": 4,
-        }
-    )
-    update = {"citations": (first, *answer.citations[1:]), "conformal_p": 0.004, "novelty_p": 0.02}
-    return answer.model_copy(update=update)
 
 
 class Marks(HTMLParser):

@@ -2,37 +2,14 @@
 
 import re
 
-import numpy as np
 import pytest
-from sqlalchemy import insert, select, text
 
 from db import keys
-from db.models import Finding, OutputVector
-from db.session import Database
 from tests.integration.db.builders import recorded_statements
 from tests.integration.web.forms import send, sign_in
-from worker.finding import group_outputs
+from tests.integration.web.sequel import group_story
 
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'>{{7*7}}\u202e"
-
-
-def group_story(db: Database) -> list[int]:
-    """Give the story's answered outputs vectors of two kinds, by turns, and group them; the findings' numbers."""
-    with db.writing() as session:
-        rows = session.execute(
-            text("SELECT a.flagged_output_id AS o, a.bundle_id AS b FROM audit a JOIN flagged_text t ON t.flagged_output_id = a.flagged_output_id"
-                 " JOIN flagged_output f ON f.id = a.flagged_output_id WHERE a.state IN ('done', 'abstained') AND f.members IS NULL ORDER BY a.id")
-        ).all()  # fmt: skip
-        vectors = []
-        for place, row in enumerate(rows):
-            noise = np.random.default_rng(place).normal(0, 5, 16)
-            noise[place % 2] += 100
-            vector = np.rint(noise).clip(-127, 127).astype(np.int8).tobytes()
-            vectors.append({"flagged_output_id": row.o, "bundle_id": row.b, "vector": vector})
-        session.execute(insert(OutputVector), vectors)
-    group_outputs(db)
-    with db.reading() as session:
-        return list(session.scalars(select(Finding.id).order_by(Finding.outputs.desc(), Finding.id.desc())))
 
 
 @pytest.fixture

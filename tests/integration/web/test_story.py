@@ -18,9 +18,8 @@ from db.audit_queue import AuditQueue, Finished
 from db.measurement_queue import MeasurementQueue
 from db.what_if_queue import WhatIfQueue
 from tests.integration.web import story
-from tests.integration.web.conftest import Desk
-from tests.integration.web.test_comparisons import AFTER, answer_all, next_model
-from tests.integration.web.test_evidence_page import EFFECT, OUTPUT, with_evidence
+from tests.integration.web.conftest import Desk, note_complaints
+from tests.integration.web.sequel import AFTER, EFFECT, OUTPUT, answer_all, next_model, with_evidence
 from wherefrom.records import ListScore
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
@@ -159,10 +158,7 @@ def open_day(desk: Desk, browser: Browser, complaints: list[str]) -> Iterator[Op
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(30_000)
-        page.on(
-            "console", lambda one: complaints.append(one.text) if one.type in {"error", "warning"} else None
-        )
-        page.on("pageerror", lambda one: complaints.append(str(one)))
+        note_complaints(page, complaints)
         return Day(desk, kind(page), f"refund_by_{kind.name}")
 
     yield opened
