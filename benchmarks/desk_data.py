@@ -63,6 +63,11 @@ class Drawn:
         return np.minimum((choices * self.random.power(0.5, number)).astype(int), choices - 1)
 
 
+def num_examples(audits: int) -> int:
+    """Training examples of a database with so many audits."""
+    return max(100, audits // 10)
+
+
 def fill(url: str, *, audits: int, where: Path, all_open: bool = False) -> None:
     """Make the schema and fill it; with `all_open` every audit waits, and nothing is cited or judged yet.
 
@@ -153,7 +158,7 @@ def _write(connection: Connection, name: str, rows: Sequence[dict[str, Any]]) ->
 def _rows(audits: int, *, all_open: bool) -> Iterator[tuple[str, Sequence[dict[str, Any]]]]:
     """Tables with their rows, in chunks."""
     still_open = audits if all_open else OPEN
-    drawn, examples = Drawn(), max(100, audits // 10)
+    drawn, examples = Drawn(), num_examples(audits)
     yield from _frame()
     for start in range(0, examples, CHUNK):
         yield from _examples(drawn, range(start, min(start + CHUNK, examples)))

@@ -139,7 +139,7 @@ def _work(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         clock,
         batches=arguments.batches,
         batch=arguments.batch,
-        examples=max(100, arguments.pending // 10),
+        examples=desk_data.num_examples(arguments.pending),
     )
     db.dispose()
     cpu = {f"{name}_cpu_ms": 1000 * clock.cpu[name] / audits for name in (_CLAIM, _STORE)}

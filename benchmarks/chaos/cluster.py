@@ -14,7 +14,7 @@ from pathlib import Path
 #: How often the processes are looked at, seconds.
 _LOOK_S = 0.1
 _STOP_S = 20.0
-POOL_MARK = b"spawn_main"
+_POOL_MARK = b"spawn_main"
 
 
 @dataclass
@@ -75,7 +75,7 @@ class Cluster:
     def pool(self, name: str) -> list[int]:
         """Pool processes of a worker."""
         pid = self.pid(name)
-        return [] if pid is None else [child for child in _children(pid) if _is_pool(child)]
+        return [] if pid is None else pool_of(pid)
 
     def signal_group(self, name: str, number: signal.Signals) -> None:
         """A signal for a process and all that it started."""
@@ -117,6 +117,11 @@ def worker_command(*words: str) -> list[str]:
     return [sys.executable, "-m", "worker", *words]
 
 
+def pool_of(pid: int) -> list[int]:
+    """Pool processes of a worker's main process."""
+    return [child for child in _children(pid) if _is_pool(child)]
+
+
 def _children(pid: int) -> list[int]:
     try:
         return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
@@ -126,6 +131,6 @@ def _children(pid: int) -> list[int]:
 
 def _is_pool(pid: int) -> bool:
     try:
-        return POOL_MARK in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return _POOL_MARK in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select
 
+from benchmarks.chaos.cluster import pool_of
 from db import reader
 from db.models import Audit
 from tests import overlap_engine
@@ -68,20 +69,14 @@ def test_a_busy_worker_hears_again_after_a_crash_of_redis(parts, tmp_path, serve
     assert took_s < RECOVERED_S, took_s
 
 
-def pool_pids(worker):
-    """Pool processes of a worker."""
-    children = Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split()
-    return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-
-
 def test_a_killed_process_comes_back_on_a_busy_machine(parts, tmp_path):
     """It takes longer to be up than Celery allows by itself, and loads for longer than a batch may take: it works all the same."""
     late = {"engine": overlap_engine.LATE_ENGINE, "batch_time_limit_seconds": "2"}
     log = tmp_path / "log"
     with sweeping(parts), running(parts.settings, "run", log=log, **late) as worker:
-        wait_until(lambda: pool_pids(worker), 60, "the pool")
+        wait_until(lambda: pool_of(worker.pid), 60, "the pool")
         wait_until(lambda: "ready" in log.read_text(), 60, "the worker")
-        os.kill(pool_pids(worker)[0], signal.SIGKILL)
+        os.kill(pool_of(worker.pid)[0], signal.SIGKILL)
         flag(parts, 3)
         wait_until(lambda: count(parts, AuditState.DONE) == 3, 100, "the next process to work")
     assert "Timed out waiting for UP message" not in log.read_text()
