@@ -7,7 +7,7 @@ a claim of `db.outbox`.
 import threading
 from collections.abc import Iterator
 from functools import partial
-from typing import Self
+from typing import TYPE_CHECKING, Self
 from urllib.parse import urlencode, urlsplit
 
 from db import alerts, outbox
@@ -22,7 +22,9 @@ from wherefrom.metrics import Metrics
 from wherefrom.records import AuditState, Level, Notice, NoticeKind, Outgoing
 from wherefrom.settings import Settings
 from worker.loop import guarded
-from worker.webhook import WebhookSender
+
+if TYPE_CHECKING:
+    from worker.webhook import WebhookSender
 
 log = get_logger(__name__)
 
@@ -100,7 +102,7 @@ class Deliverer:
     """Sends what is due."""
 
     def __init__(
-        self, database: Database, sender: WebhookSender, *, settings: Settings, metrics: Metrics
+        self, database: Database, sender: "WebhookSender", *, settings: Settings, metrics: Metrics
     ) -> None:
         self._database, self._sender = database, sender
         self._settings, self._metrics = settings, metrics
@@ -141,7 +143,7 @@ class Notifier:
     """Looks and tells, from a thread."""
 
     def __init__(
-        self, database: Database, sender: WebhookSender, *, settings: Settings, metrics: Metrics
+        self, database: Database, sender: "WebhookSender", *, settings: Settings, metrics: Metrics
     ) -> None:
         self._database, self._settings, self._metrics = database, settings, metrics
         self._deliverer = Deliverer(database, sender, settings=settings, metrics=metrics)
@@ -154,6 +156,8 @@ class Notifier:
         target = settings.webhook()
         if target is None:
             return None
+        from worker.webhook import WebhookSender  # noqa: PLC0415 - httpcore; most services tell nothing
+
         sender = WebhookSender(target, timeout_s=settings.notify_timeout_seconds)
         return cls(database, sender, settings=settings, metrics=metrics)
 

@@ -8,7 +8,18 @@ import pytest
 
 from tests.integration.worker.processes import ROOT
 
-HEAVY = {"torch", "transformers", "numpy", "sqlalchemy", "alembic", "celery", "redis", "httpx", "uvicorn"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "numpy",
+    "sqlalchemy",
+    "alembic",
+    "celery",
+    "redis",
+    "httpcore",
+    "httpx",
+    "uvicorn",
+}
 
 
 def imported(code: str) -> set[str]:
