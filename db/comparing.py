@@ -20,12 +20,12 @@ from db.models import (
     Citation,
     ComparedOutputRow,
     FlaggedOutput,
-    TrailEvent,
     TrainingExample,
 )
 from db.selection import ANSWERED
 from db.session import Database
 from db.statements import insert_rows
+from db.trail import NEWEST_CHANGE
 from wherefrom.records import (
     AuditState,
     ComparisonSummary,
@@ -60,7 +60,7 @@ def step(db: Database, comparison_id: int) -> bool:
     """
     with db.reading() as session:
         row = session.get_one(BundleComparisonRow, comparison_id)
-        newest = session.scalar(select(func.max(TrailEvent.id))) or 0
+        newest = session.scalar(select(NEWEST_CHANGE)) or 0
         found = session.execute(_walk(row)).all()
         changed = [one for one in found if one.audit_id is not None and _is_new(one)]
         values = _compared(session, changed)

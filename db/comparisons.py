@@ -1,7 +1,7 @@
 """Two bundles over the outputs that were audited under both, as people ask for it and read it. `db.comparing` works it out.
 
 A small comparison is worked out when somebody looks. A large one is left to the sweeper; until it is done, what is known is told with its age.
-What is known holds as long as the newest event of the trail is the one that it was worked out at, as for listings.
+What is known holds as long as the newest change in the trail is the one that it was worked out at, as for listings.
 """
 
 import time
@@ -24,13 +24,13 @@ from db.models import (
     FlaggedOutput,
     FlaggedText,
     ModelRevision,
-    TrailEvent,
 )
 from db.pages import Keyset
 from db.reader import EXCERPT_CHARS
 from db.reads import note_texts
 from db.session import Database
 from db.statements import insert_new
+from db.trail import NEWEST_CHANGE
 from wherefrom.errors import DatabaseUnavailable, InvalidRequest, UnknownBundle
 from wherefrom.records import BundleComparison, ComparedOutput, ComparisonSummary, Page
 
@@ -178,10 +178,9 @@ def _number_of(one: _Side, other: _Side) -> ScalarSelect[int]:
 
 
 def _look(db: Database, one: _Side, other: _Side) -> _Known:
-    newest = select(func.max(TrailEvent.id)).scalar_subquery()
     with db.reading() as session:
         row = session.scalars(select(BundleComparisonRow).where(*_of(one, other))).one_or_none()
-        event, now = session.execute(select(newest, db_now())).one()
+        event, now = session.execute(select(NEWEST_CHANGE, db_now())).one()
     if row is None:
         return _Known(None, holds=False, mine=True)
     holds = row.summary is not None and row.next_at is None and row.newest_event == (event or 0)

@@ -1,8 +1,8 @@
 """What a listing says of itself as a whole: how many audits it finds, and at which p they are supported. Worked out once, not on every page.
 
 A small listing is worked out when it is asked for. A large one is kept in `listing_facts` and worked out again by the sweeper; until then what
-is known is told with its age. What is kept is true as long as the newest event of the trail is the one that it was worked out at:
-everything that changes a listing leaves an event, but for a claim and an erased text.
+is known is told with its age. What is kept is true as long as the newest change in the trail is the one that it was worked out at:
+everything that changes a listing leaves an event, but for a claim and an erased text. Reads leave events too, and change nothing.
 """
 
 import time
@@ -12,16 +12,16 @@ from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, delete, func, literal, or_, select, update
-from sqlalchemy.orm import Session
 
 from db import support
 from db.clock import db_after, db_now
 from db.counts import count_at_most
-from db.models import Audit, ListingFactsRow, TrailEvent
+from db.models import Audit, ListingFactsRow
 from db.reader import select_audits
 from db.selection import narrow, without_support
 from db.session import Database
 from db.statements import insert_new
+from db.trail import NEWEST_CHANGE
 from wherefrom.errors import DatabaseUnavailable
 from wherefrom.records import AuditFilter, ListingFacts, Support, Supported, sha256_of_json
 from wherefrom.statistics import DEFAULT_FDR
@@ -122,7 +122,7 @@ def refresh(db: Database) -> int:
     while done == 0 or time.monotonic() - began < ROUND_S:
         with db.reading() as session:
             row = session.scalars(_WANTED.limit(1)).first()
-            newest = _newest_event(session)
+            newest = session.scalar(select(NEWEST_CHANGE)) or 0
         if row is None:
             break
         _work_out(
@@ -150,7 +150,7 @@ def _look(db: Database, listing: _Listing) -> _Kept:
     with db.reading() as session:
         row = session.scalars(select(ListingFactsRow).where(ListingFactsRow.key == listing.key)).one_or_none()
         now, newest, audits = session.execute(
-            select(db_now(), _NEWEST_EVENT, count_at_most(SMALL + 1, *_in_time(filters)))
+            select(db_now(), NEWEST_CHANGE, count_at_most(SMALL + 1, *_in_time(filters)))
         ).one()
         small = audits <= SMALL or (listing.level is None and not listing.plain)
         if not small:
@@ -164,13 +164,6 @@ def _in_time(filters: AuditFilter) -> list[ColumnElement[bool]]:
     ends = [Audit.created_at >= filters.since] if filters.since else []
     ends += [Audit.created_at <= filters.until] if filters.until else []
     return ends or [Audit.id > 0]
-
-
-_NEWEST_EVENT = select(func.max(TrailEvent.id)).scalar_subquery()
-
-
-def _newest_event(session: Session) -> int:
-    return session.scalar(select(_NEWEST_EVENT)) or 0
 
 
 def _work_out(db: Database, listing: _Listing, *, newest_event: int, keep: bool = False) -> ListingFacts:

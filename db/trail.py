@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from sqlalchemy import ScalarSelect, func, select
 from sqlalchemy.orm import Session
 
 from db.models import TrailEvent
@@ -101,6 +102,12 @@ class TrailKind(StrEnum):
 
 #: Events that end an audit.
 AUDIT_ENDS = (TrailKind.AUDIT_FINISHED.value, TrailKind.AUDIT_REJECTED.value, TrailKind.AUDIT_DEAD.value)
+
+
+#: Number of the newest event of something that changed. What was only read, or taken out, comes from a journal.
+NEWEST_CHANGE: ScalarSelect[Any] = (
+    select(func.max(TrailEvent.id)).where(TrailEvent.journal_id.is_(None)).scalar_subquery()
+)
 
 
 @dataclass(frozen=True)

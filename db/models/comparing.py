@@ -23,7 +23,7 @@ class BundleComparisonRow(Base):
     next_audit: Mapped[int] = mapped_column(BIG)
     #: Outputs that this look has found under both.
     seen: Mapped[int]
-    #: Number of the newest trail event when this look began, and when the last whole one did.
+    #: Number of the newest change in the trail when this look began, and when the last whole one did.
     pass_event: Mapped[int] = mapped_column(BIG)
     newest_event: Mapped[int] = mapped_column(BIG)
     #: A `ComparisonSummary` as JSON.

@@ -28,7 +28,7 @@ class ListingFactsRow(Base):
     supported: Mapped[int | None]
     judged: Mapped[int | None]
     uncalibrated: Mapped[int | None]
-    #: Number of the newest trail event when it was worked out.
+    #: Number of the newest change in the trail when it was worked out.
     newest_event: Mapped[int] = mapped_column(BIG)
     first_asked_at: Mapped[Now]
     asked_at: Mapped[Now]

@@ -5,7 +5,7 @@ from sqlalchemy import select
 
 from db import bulk, comparing, comparisons, hypotheticals, reader
 from db.audit_queue import AuditQueue, Finished
-from db.models import Audit, BundleComparisonRow
+from db.models import Audit, BundleComparisonRow, TrailEvent
 from db.session import Database
 from tests.integration.db.builders import (
     accept,
@@ -156,6 +156,24 @@ def test_a_large_comparison_is_left_to_the_sweeper(
     assert stale.progress == 0
     assert not any("citation" in one for one in statements)
     assert comparisons.refresh(db) == 1
+
+
+def test_a_read_leaves_a_comparison_as_it_is(
+    db: Database, bundle_id: int, cleaned: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page shows texts, which the trail tells; it would never be at its end if that made it look again."""
+    monkeypatch.setattr(comparisons, "SMALL", 0)
+    answered(db, bundle_id, record(1), answer=by_number(1, 2))
+    asked_again(db, cleaned)
+    answer(db, cleaned, by_content(1, 2))
+    comparisons.compare_bundles(db, "bundle-a", "cleaned")
+    comparisons.refresh(db)
+    done = comparisons.compare_bundles(db, "bundle-a", "cleaned")
+    assert done.progress is None
+    with db.writing() as session:
+        session.add(TrailEvent(kind="text.read", subject="audits", payload={}, journal_id="line-1"))
+    assert comparisons.compare_bundles(db, "bundle-a", "cleaned") == done
+    assert comparisons.refresh(db) == 0
 
 
 def test_two_that_go_on_at_once_do_no_harm(db: Database, bundle_id: int, cleaned: int) -> None:

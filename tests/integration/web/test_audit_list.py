@@ -10,7 +10,7 @@ from sqlalchemy import text, update
 from starlette.testclient import TestClient
 
 from db import listings, people, reader, reviews, saved_views, search
-from db.models import Audit, Person
+from db.models import Audit, Person, TrailEvent
 from db.session import Database
 from tests.integration.web.forms import send, sign_in
 from tests.integration.web.story import Story
@@ -233,6 +233,22 @@ def test_a_large_list_is_counted_by_the_sweeper(
     saved_views.save_view(database, me, ViewDraft(name="x", parameters={}))
     assert listings.facts(database, AuditFilter(channel="stream"), level=0.1, wait=False) == reviews_before
     assert listings.refresh(database) == 1, "somebody asked for it after something had happened"
+    assert listings.refresh(database) == 0
+
+
+def test_a_read_leaves_a_large_list_as_it_is(
+    client: TestClient, database: Database, stored_story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every page that somebody looks at is an event of the trail; the sweeper does not count anew for it."""
+    monkeypatch.setattr(listings, "SMALL", 1)
+    monkeypatch.setattr("db.selection.FEW", 1)
+    filters = AuditFilter(channel="stream")
+    client.get("/?channel=stream&fdr=0.1")
+    assert listings.refresh(database) == 1
+    known = listings.facts(database, filters, level=0.1, wait=False)
+    with database.writing() as session:
+        session.add(TrailEvent(kind="text.read", subject="audits", payload={}, journal_id="line-1"))
+    assert listings.facts(database, filters, level=0.1, wait=False) == known
     assert listings.refresh(database) == 0
 
 
