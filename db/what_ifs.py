@@ -113,6 +113,13 @@ def outputs_of(db: Database, what_if_id: int) -> list[WhatIfOutput]:
     return found
 
 
+def audits_of(db: Database, what_if_id: int) -> set[int]:
+    """The audits of its outputs; no text is read."""
+    with db.reading() as session:
+        query = select(WhatIfOutputRow.audit_id).where(WhatIfOutputRow.what_if_id == what_if_id)
+        return set(session.scalars(query))
+
+
 def left_out_ids(db: Database, what_if_id: int) -> list[str]:
     """Ids in the corpus of the training examples that a what-if leaves out, for a measured check of the whole list."""
     with db.reading() as session:

@@ -45,7 +45,7 @@ def measure_list(
         MeasuringUnavailable: there is no recipe, or it does not suit.
     """
     what_ifs.get_what_if(services.database, what_if_id)
-    known = {one.audit_id for one in what_ifs.outputs_of(services.database, what_if_id)}
+    known = what_ifs.audits_of(services.database, what_if_id)
     audits = [one for one in dict.fromkeys(audit_ids) if one in known][:MOST_MEASURED]
     if not audits:
         raise InvalidRequest("choose at least one output of the what-if")

@@ -107,6 +107,9 @@ def test_every_route_that_shows_a_flagged_text_notes_it(made: Made, sqlite_story
             }
             (shown if named & marks else silent).add(path if "item_id" in route else route)
     assert not silent
+    before = len(_journaled(settings))
+    assert client.post("/v1/what-ifs/1/measure", json={"audits": [2**40]}).status_code == 422
+    assert len(_journaled(settings)) == before, "nothing was shown"
     each = {f"/review/{queue}/items/{item}" for queue, item in items}
     assert shown >= SHOWING | each, (SHOWING | each) - shown
 
