@@ -4,6 +4,7 @@ A list is changed under a lock on its row, so that its history has an order and 
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import case, func, insert, select, update
@@ -23,6 +24,15 @@ from wherefrom.records import FixAction, FixEntry, FixEvent, FixListDraft, FixLi
 
 #: Entries of a history that are read.
 ENTRIES = 200
+
+
+@dataclass(frozen=True)
+class NamedList:
+    """A list as forms offer it, without what is on it."""
+
+    list_id: int
+    name: str
+    is_open: bool
 
 
 def create_list(db: Database, draft: FixListDraft, *, by: Reviewer) -> int:
@@ -52,6 +62,13 @@ def list_lists(db: Database) -> list[FixListSummary]:
     order = (FixList.closed_at.is_not(None), FixList.id.desc())
     with db.reading() as session:
         return [FixListSummary(**row) for row in session.execute(_summaries().order_by(*order)).mappings()]
+
+
+def named_lists(db: Database) -> list[NamedList]:
+    """All lists, the newest first; what is on them is not counted."""
+    query = select(FixList.id, FixList.name, FixList.closed_at).order_by(FixList.id.desc())
+    with db.reading() as session:
+        return [NamedList(row.id, row.name, row.closed_at is None) for row in session.execute(query)]
 
 
 def get_list(db: Database, list_id: int) -> FixListSummary:

@@ -19,6 +19,7 @@ from db import (
     reader,
     reviews,
 )
+from db.fix_lists import NamedList
 from db.keys import Scope
 from web import effects, evidence, reviewed
 from web.api import Id, Rank, Shared
@@ -44,7 +45,6 @@ from wherefrom.records import (
     AuditSummary,
     BundleInfo,
     FixAction,
-    FixListSummary,
     GroupRequest,
     Method,
     QueueItem,
@@ -116,7 +116,7 @@ def audit_page(
 class Fixing:
     """What the page needs so that citations can be ticked into a fix list."""
 
-    lists: Sequence[FixListSummary]
+    lists: Sequence[NamedList]
     #: Of each training example the lists that it is on: number, name, decision.
     on_lists: Mapping[int, Sequence[tuple[int, str, FixAction]]]
     actions: Sequence[FixAction] = tuple(FixAction)
@@ -127,9 +127,9 @@ def _fixing(services: Services, detail: AuditDetail, caller: Caller) -> Fixing |
     cited = [one.training_example_id for one in (*detail.citations, *detail.opponents)]
     if not cited or caller.person is None or not caller.sees_all:
         return None
-    lists = fix_lists.list_lists(services.database)
+    lists = fix_lists.named_lists(services.database)
     on_lists = fix_rows.actions_on(services.database, cited) if lists else {}
-    return Fixing([one for one in lists if one.closed_at is None], on_lists)
+    return Fixing([one for one in lists if one.is_open], on_lists)
 
 
 def _texts(detail: AuditDetail) -> dict[str, Any]:

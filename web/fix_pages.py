@@ -9,6 +9,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from db import fix_lists, fix_rows, people, what_ifs
+from db.fix_lists import NamedList
 from db.keys import Scope
 from db.reviews import Reviewer
 from web import evidence
@@ -22,7 +23,7 @@ from web.security import needs
 from web.services import Services
 from web.sign_in import local_path
 from wherefrom.errors import InvalidRequest
-from wherefrom.records import MAX_REASON, AuditFilter, FixAction, FixChange, FixListDraft, FixListSummary
+from wherefrom.records import MAX_REASON, AuditFilter, FixAction, FixChange, FixListDraft
 from wherefrom.records.bounds import MAX_SOURCE
 from wherefrom.records.explain import explain_details
 
@@ -49,9 +50,9 @@ class RowsQuery(BaseModel):
     after: int = Field(default=0, ge=0, le=2**63 - 1)
 
 
-def open_lists(services: Services) -> list[FixListSummary]:
+def open_lists(services: Services) -> list[NamedList]:
     """Lists that can be changed, the newest first; forms offer them."""
-    return [one for one in fix_lists.list_lists(services.database) if one.closed_at is None]
+    return [one for one in fix_lists.named_lists(services.database) if one.is_open]
 
 
 def _see_other(where: str) -> Response:
