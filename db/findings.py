@@ -10,7 +10,7 @@ from sqlalchemy import RowMapping, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from db.culprits import culprits
-from db.finding_roots import root_of, whole_of
+from db.finding_roots import ROOT, root_of, whole_of
 from db.models import Audit, Bundle, Finding, FindingEntryRow, FindingOutput, FindingWord, Person
 from db.pages import Keyset
 from db.session import Database
@@ -157,15 +157,15 @@ def _related(session: Session, whole: Sequence[int]) -> list[RelatedFinding]:
         .limit(LOOKED_FOR)
         .subquery("mine")
     )
-    other, held = aliased(Audit), aliased(Finding)
+    other = aliased(Audit)
     shared = func.count().label("shared")
     roots = (
-        select(func.coalesce(held.merged_into, held.id).label("root"), shared)
-        .join(FindingOutput, FindingOutput.finding_id == held.id)
+        select(ROOT.label("root"), shared)
+        .join(FindingOutput, FindingOutput.finding_id == Finding.id)
         .join(other, other.id == FindingOutput.audit_id)
         .join(mine, mine.c.flagged_output_id == other.flagged_output_id)
         .where(other.bundle_id != mine.c.bundle_id)
-        .group_by(func.coalesce(held.merged_into, held.id))
+        .group_by(ROOT)
         .order_by(shared.desc())
         .limit(RELATED)
         .subquery("roots")
