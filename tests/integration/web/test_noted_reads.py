@@ -19,7 +19,8 @@ from tests.integration.web import story
 from tests.integration.web.conftest import BASE_URL
 from tests.integration.web.forms import send, sign_in
 from tests.integration.web.journals import moved_reads
-from tests.integration.web.test_comparisons import AFTER, BEFORE, PAGE, answer_all, next_model
+from tests.integration.web.sequel import AFTER, BEFORE, answer_all, next_model
+from tests.integration.web.test_comparisons import PAGE
 from web.app import _ROUTERS, create_app
 from web.health import SilentProbe
 from wherefrom.journal import Journal, files_of, journal_folder
