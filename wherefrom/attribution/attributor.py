@@ -49,6 +49,9 @@ from wherefrom.attribution.what_if import checked_rows, score_list
 from wherefrom.errors import ConfigurationError, InvalidRecord, UnusableModel
 from wherefrom.records import Attribution, ListScore, Query, QueryGroup
 
+#: Told of a calibration that does not say its rows.
+NOT_TIED = "an earlier release fitted the calibration and did not write on which training examples; calibrate again to have them compared"
+
 
 class LanguageAttributor:
     """Attributes flagged outputs of one model to its training corpus."""
@@ -58,6 +61,8 @@ class LanguageAttributor:
         self._reader = bundle.reader
         calibration = Calibration.load(bundle.path)
         calibration.check_form(bundle.manifest.parameters.form)
+        #: What whoever opens the bundle should read; None where there is nothing.
+        self.note = None if calibration.check_corpus(bundle.manifest.corpus.sha256) else NOT_TIED
         self._judge = Judge(
             calibration,
             texts=bundle.texts,

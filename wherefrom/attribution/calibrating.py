@@ -347,7 +347,7 @@ def write_calibrated(bundle: Path, out: Path, calibration: Calibration) -> Manif
     """Write a copy of a bundle with this calibration; files that stay are linked where the file system can, else copied.
 
     Raises:
-        ConfigurationError: `out` exists, or the calibration was fitted on another form.
+        ConfigurationError: `out` exists, or the calibration was fitted on another form or other rows.
         BundleCorrupt: the bundle is not intact.
         DiskFull: there is nothing at `out`.
     """
@@ -355,6 +355,7 @@ def write_calibrated(bundle: Path, out: Path, calibration: Calibration) -> Manif
         raise ConfigurationError(f"{out} already exists and bundles are never changed; choose another folder")
     manifest = read_manifest(bundle)
     calibration.check_form(manifest.parameters.form)
+    calibration.check_corpus(manifest.corpus.sha256)
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(out) as work:
         for name in manifest.files:

@@ -23,7 +23,12 @@ from wherefrom.attribution.calibrating import (
     judge_all,
     write_calibrated,
 )
-from wherefrom.attribution.calibration.fitted import Calibration, EffectCurve
+from wherefrom.attribution.calibration.fitted import (
+    BANK_CORPUS_SHA256,
+    CORPUS_SHA256,
+    Calibration,
+    EffectCurve,
+)
 from wherefrom.attribution.calibration.judging import CitationFeatures
 from wherefrom.attribution.groups import read_groups
 from wherefrom.attribution.models.files import ModelFolders
@@ -183,34 +188,51 @@ def _fit(
     def judged(queries: Sequence[Query]) -> list[CitationFeatures]:
         return judge_all(attributor, queries, max_tokens=max_tokens, progress=progress)
 
+    effects = None if files is None else _effects(attributor, opened, files, progress)
     without = Outputs(
         judged(read_queries(controls)[0]),
         groups=read_control_groups(controls),
         sha256=hash_file(controls).sha256,
     )
     known = None if causes is None else replace(causes.outputs, queries=judged(causes.queries))
-    return fit_calibration(
+    fitted = fit_calibration(
         without,
         known,
         groups=read_groups(opened.path, len(opened.store)),
-        effects=None if files is None else _effects(attributor, opened, files, progress),
+        effects=None if effects is None else effects.curve,
         date=utc_now().date().isoformat(),
         form=opened.manifest.parameters.form,
     )
+    rows: dict[str, str | None] = {CORPUS_SHA256: opened.manifest.corpus.sha256}
+    if effects is not None:
+        rows |= {BANK_CORPUS_SHA256: effects.corpus_sha256}
+    untied = () if effects is None or effects.untied is None else (effects.untied,)
+    return replace(fitted, fitted_on={**fitted.fitted_on, **rows}, warnings=(*fitted.warnings, *untied))
+
+
+@dataclass(frozen=True)
+class _Effects:
+    """The effect scale, and what it stands on."""
+
+    curve: EffectCurve
+    #: Of the bank's corpus; None in banks of earlier releases.
+    corpus_sha256: str | None
+    #: Why the bank's content could not be compared.
+    untied: str | None
 
 
 def _effects(
     attributor: LanguageAttributor, opened: Bundle, files: BankFiles, progress: Progress
-) -> EffectCurve:
-    bank = load_bank(files.bank)
+) -> _Effects:
+    bank, asked = load_bank(files.bank), read_queries(files.queries)[0]
+    losses, corpus = bank.losses(files.losses), opened.manifest.corpus.sha256
+    untied = bank.content.check(corpus_sha256=corpus, name=files.losses, queries=asked)
     prepared = prepare_all(
-        attributor,
-        read_queries(files.queries)[0],
-        max_tokens=opened.manifest.parameters.max_tokens,
-        over_long="truncate",
+        attributor, asked, max_tokens=opened.manifest.parameters.max_tokens, over_long="truncate"
     )
     influence = exact_scores(opened, signals_of_all(attributor, prepared), progress)
-    return fit_effects(influence, bank.kept, bank.losses(files.losses), basis=files.bank.stem)
+    curve = fit_effects(influence, bank.kept, losses, basis=files.bank.stem)
+    return _Effects(curve, bank.content.corpus_sha256, untied)
 
 
 def _bank_files(bank: Path | None, queries: Path | None, losses: str | None) -> BankFiles | None:

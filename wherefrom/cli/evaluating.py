@@ -100,7 +100,7 @@ def evaluate(
     with progress_bars(quiet=as_json) as progress:
         report = evaluate_bundle(opened, files, progress)
     name = opened.manifest.name
-    card = evaluated_card(read_card(bundle), report, files=files, bundle=name)
+    card = evaluated_card(read_card(bundle), report, files=files, manifest=opened.manifest)
     replace_card(bundle, card)
     if page is not None:
         write_text(page, card_page(name, card))

@@ -273,6 +273,8 @@ def _attribute_each(
 ) -> None:
     """Attribute each query by itself and write what was asked for."""
     attributor = LanguageAttributor(opened)
+    if attributor.note is not None:
+        say(f"warning: {attributor.note}", to_stderr=True)
     prepared, rejected = prepare_usable(
         attributor, asked, max_tokens=limits.max_tokens, over_long=limits.over_long, skip_bad=limits.skip_bad
     )

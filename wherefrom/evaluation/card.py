@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from wherefrom.attribution.bundles.manifest import Manifest
+from wherefrom.attribution.calibration.fitted import CORPUS_SHA256
 from wherefrom.evaluation.material import MaterialFiles, machine
 from wherefrom.evaluation.plots import conformal_curve, lds_bars, recall_lines, reliability_diagram
 from wherefrom.evaluation.report import Report
@@ -10,7 +12,7 @@ from wherefrom.records import utc_now
 
 
 def evaluated_card(
-    card: Mapping[str, Any], report: Report, *, files: MaterialFiles, bundle: str
+    card: Mapping[str, Any], report: Report, *, files: MaterialFiles, manifest: Manifest
 ) -> dict[str, Any]:
     """The bundle's card with the figures of one run in place of those of earlier runs.
 
@@ -18,12 +20,13 @@ def evaluated_card(
         card: as the build or an earlier run wrote it; cost and coverage are kept.
         report: what was measured.
         files: the material, of which names and hashes are told.
-        bundle: name of the bundle.
+        manifest: of the bundle, whose name and rows the figures are of.
     """
     kept = {key: value for key, value in card.items() if key not in {"quality", "quality_reason", "plots"}}
     quality = {
         "date": utc_now().date().isoformat(),
-        "command": files.command(bundle),
+        "command": files.command(manifest.name),
+        CORPUS_SHA256: manifest.corpus.sha256,
         **report.quality(),
         "material": files.as_json(),
         "machine": machine(),

@@ -117,15 +117,20 @@ def _against_bank(report: Report, bench: _Bench, files: MaterialFiles) -> None:
     if files.bank is None or files.bank_queries is None:
         report.missing["LDS"] = "no bank given (--bank, --bank-queries)"
         return
-    losses = files.bank_losses or files.bank_queries.stem
-    truth = read_bank(files.bank, losses)
-    truth.check(examples=len(bench.bundle.store), queries=len(read_queries(files.bank_queries)[0]))
+    losses, asked = files.bank_losses or files.bank_queries.stem, read_queries(files.bank_queries)[0]
+    corpus = bench.bundle.manifest.corpus.sha256
+    truth, content = read_bank(files.bank, losses)
+    truth.check(examples=len(bench.bundle.store), queries=len(asked))
+    untied = content.check(corpus_sha256=corpus, name=losses, queries=asked)
     made_of = "bank, bank queries"
     if files.bank_repeat is None:
         report.missing["share of the ceiling of LDS"] = "no repeated bank given (--bank-repeat)"
     else:
-        repeat = read_bank(files.bank_repeat, losses)
+        repeat, content = read_bank(files.bank_repeat, losses)
+        untied = content.check(corpus_sha256=corpus, name=losses, queries=asked) or untied
         report.ceiling = ceiling_estimate(truth, repeat, made_of=f"{made_of}, repeated bank")
+    if untied is not None:
+        report.missing["content of the bank"] = untied
     heads = bench.heads(files.bank_queries).judged()
     report.add("LDS, ", lds_estimates(heads, truth, made_of=made_of))
 

@@ -15,6 +15,7 @@ from wherefrom.evaluation.truth import BankTruth
 from wherefrom.json_text import read_json
 from wherefrom.records import sha256_of_json
 from wherefrom.retraining.bank import load_bank
+from wherefrom.retraining.bank_content import BankContent
 
 
 @dataclass(frozen=True)
@@ -76,14 +77,14 @@ def content_hash(path: Path) -> str:
     return hash_file(path).sha256
 
 
-def read_bank(path: Path, losses: str) -> BankTruth:
-    """Losses of one file of queries.
+def read_bank(path: Path, losses: str) -> tuple[BankTruth, BankContent]:
+    """Losses of one file of queries, and what the bank was made with.
 
     Raises:
         InvalidRecord, ConfigurationError: there is no bank, or it did not measure these queries.
     """
     bank = load_bank(path)
-    return BankTruth(bank.kept, bank.losses(losses))
+    return BankTruth(bank.kept, bank.losses(losses)), bank.content
 
 
 def read_gold(file: Path, rows: Mapping[str, int]) -> list[list[int]]:

@@ -5,7 +5,7 @@ them alone, in an order of its own (also seed m). Stored are the mean losses per
 examples, in nats. That is the measured truth behind LDS (`attribution.ranking_metrics`) and effects in nats.
 
     bank.json              what the bank belongs to: recipe, base model, corpus, queries, share
-    model-000.npz          kept [N] bool, corpus_loss [N], query_loss.NAME [Q] float32, seconds
+    model-000.npz          kept [N] bool, corpus_loss [N], query_loss.NAME [Q] float32, seconds, digests of corpus and queries (`bank_content`)
 
 `load_bank` also reads one `.npz` of many models with `kept [M, N]`, `corpus_loss [M, N]`, `query_loss [M, Q]` and any
 `NAME_query_loss [M, Q]`.
@@ -14,7 +14,7 @@ examples, in nats. That is the measured truth behind LDS (`attribution.ranking_m
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from wherefrom.atomic import atomic_file
 from wherefrom.attribution.models.model import LanguageModel
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.errors import ConfigurationError, InvalidRecord
+from wherefrom.retraining.bank_content import BankContent, is_content
 from wherefrom.retraining.recipe import Recipe
 from wherefrom.retraining.runs import RunProgress, check_mark, query_key
 from wherefrom.retraining.training import fine_tune, mean_losses
@@ -47,6 +48,8 @@ class Bank:
     corpus_losses: Losses
     #: `[M]` seconds of each training; NaN where they were not kept.
     seconds: npt.NDArray[np.float64]
+    #: What rows and queries said.
+    content: BankContent = field(default_factory=BankContent)
 
     def __len__(self) -> int:
         return len(self.kept)
@@ -146,8 +149,9 @@ def train_model(
     folder: Path,
     number: int,
     share: float,
+    content: BankContent | None = None,
 ) -> bool:
-    """Train and save one model of an open bank.
+    """Train and save one model of an open bank, with what rows and queries say (`content`) for whoever uses the bank.
 
     Returns:
         Whether it was trained now; False where its file is there.
@@ -165,6 +169,7 @@ def train_model(
             corpus_loss=mean_losses(model, rows),
             seconds=np.float64(time.monotonic() - started),
             **arrays,
+            **(content or BankContent()).arrays(),
         )
     return True
 
@@ -188,13 +193,19 @@ def load_bank(path: Path) -> Bank:
         query_losses={name: np.concatenate([part.query_losses[name] for part in parts]) for name in names},
         corpus_losses=np.concatenate([part.corpus_losses for part in parts]),
         seconds=np.concatenate([part.seconds for part in parts]),
+        content=BankContent.joined(
+            {str(file): part.content for file, part in zip(files, parts, strict=True)}
+        ),
     )
 
 
 def _read(file: Path) -> Bank:
     try:
         with np.load(file, allow_pickle=False) as content:
-            arrays = {name: np.atleast_2d(content[name]) for name in content.files}
+            digests = BankContent.of_arrays(
+                {name: content[name] for name in filter(is_content, content.files)}
+            )
+            arrays = {name: np.atleast_2d(content[name]) for name in content.files if not is_content(name)}
     except (OSError, ValueError) as error:
         raise InvalidRecord(f"{file}: not readable as a bank: {error}") from error
     lacking = [name for name in ("kept", "corpus_loss") if name not in arrays]
@@ -212,7 +223,8 @@ def _read(file: Path) -> Bank:
             f"{file}: losses of {', '.join(wrong) or 'the corpus'} do not fit `kept` {kept.shape}"
         )
     seconds = arrays["seconds"].reshape(-1) if "seconds" in arrays else np.full(len(kept), np.nan)
-    return Bank(kept, losses, arrays["corpus_loss"].astype(np.float32), seconds.astype(np.float64))
+    corpus_loss = arrays["corpus_loss"].astype(np.float32)
+    return Bank(kept, losses, corpus_loss, seconds.astype(np.float64), digests)
 
 
 def _query_name(array: str) -> str:

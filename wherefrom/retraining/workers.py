@@ -21,6 +21,7 @@ from wherefrom.attribution.models.rule import RenderingRule
 from wherefrom.attribution.offline import read_queries
 from wherefrom.errors import ConfigurationError
 from wherefrom.retraining.bank import Bank, load_bank, open_bank, train_model
+from wherefrom.retraining.bank_content import BankContent, queries_sha256
 from wherefrom.retraining.recipe import Recipe
 from wherefrom.retraining.runs import RunProgress
 from wherefrom.retraining.training import token_rows
@@ -54,6 +55,7 @@ class _Loaded:
     language: LanguageModel
     rows: list[TokenRow]
     queries: dict[str, list[TokenRow]]
+    content: BankContent
 
 
 def run_job(job: BankJob, *, workers: int = 1, progress: RunProgress) -> Bank:
@@ -103,11 +105,12 @@ def _load(job: BankJob) -> _Loaded:
     rule = rendering_of(language, corpus, job.rendering)
     language = language if rule is None else language.with_rule(rule)
     rows = token_rows(language, corpus.rows, max_tokens=job.recipe.max_tokens)
+    asked = {file.stem: read_queries(file)[0] for file in job.queries}
     queries = {
-        file.stem: token_rows(language, read_queries(file)[0], max_tokens=job.recipe.max_tokens)
-        for file in job.queries
+        name: token_rows(language, some, max_tokens=job.recipe.max_tokens) for name, some in asked.items()
     }
-    return _Loaded(language, rows, queries)
+    digests = {name: queries_sha256(some) for name, some in asked.items()}
+    return _Loaded(language, rows, queries, BankContent(corpus.sha256, digests))
 
 
 def _train_one(job: BankJob, loaded: _Loaded, number: int) -> None:
@@ -119,6 +122,7 @@ def _train_one(job: BankJob, loaded: _Loaded, number: int) -> None:
         folder=job.out,
         number=number,
         share=job.share,
+        content=loaded.content,
     )
 
 

@@ -17,6 +17,7 @@ from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.offline import prepare_all, read_queries
 from wherefrom.attribution.verdict_causes import read_verdicts
 from wherefrom.records import Attribution
+from wherefrom.retraining.bank_content import UNTIED
 
 RunCommand = Callable[..., Run]
 
@@ -90,6 +91,8 @@ def test_calibrated_copy(run: RunCommand, controls: Path, known: Path, bank: Pat
     stored = json.loads((out / "calibration.json").read_text())
     assert stored["fitted_on"]["controls_sha256"] == printed["controls_sha256"]
     assert stored["warnings"] == printed["warnings"]
+    assert printed["warnings"][-1] == UNTIED
+    assert stored["fitted_on"]["corpus_sha256"] == before.corpus.sha256
 
     ours, theirs = cite(out, known), cite(out, controls)
     for one in [*ours, *theirs]:
@@ -107,6 +110,19 @@ def test_calibrated_copy(run: RunCommand, controls: Path, known: Path, bank: Pat
         > np.mean([one.citations[0].confidence for one in theirs])
     )
     assert np.median([one.conformal_p for one in ours]) < np.median([one.conformal_p for one in theirs])
+
+
+def test_a_bank_of_as_many_other_rows_is_refused(
+    run: RunCommand, controls: Path, known: Path, bank: Path
+) -> None:
+    """It has the bundle's number of training examples and the file's number of queries, and was made with others."""
+    with np.load(bank) as content:
+        np.savez(bank, **content, corpus_sha256=np.array("0" * 64))
+    words = ["--bank", str(bank), "--bank-queries", str(known), "--bank-losses", "queries"]
+    done = calibrate(run, controls, bank.parent / "out", *words)
+    assert done.code != 0
+    assert "made with another corpus" in done.err
+    assert not (bank.parent / "out").exists()
 
 
 def test_p_does_not_depend_on_how_many_are_cited(

@@ -5,6 +5,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from tests.tiny import shared_micro_bundle
+from wherefrom.attribution.bundles.manifest import read_manifest
 from wherefrom.attribution.calibration.reliability import Bin
 from wherefrom.evaluation.card import evaluated_card, plots_of
 from wherefrom.evaluation.estimates import Estimate
@@ -83,7 +85,8 @@ def test_the_page_escapes_everything_and_needs_nothing_else(report: Report) -> N
         "quality_reason": "not measured",
         "cost": {"bundle_bytes": 77, "seconds": {"index": 1.5}},
     }
-    card = evaluated_card(before, report, files=MaterialFiles(), bundle="b-1")
+    manifest = read_manifest(shared_micro_bundle(), verify=False)
+    card = evaluated_card(before, report, files=MaterialFiles(), manifest=manifest)
     assert "quality_reason" not in card
     assert card["cost"] == before["cost"]
     tags = _Tags()
@@ -92,4 +95,5 @@ def test_the_page_escapes_everything_and_needs_nothing_else(report: Report) -> N
     assert tags.text.count(EVIL) >= 5
     assert {"svg", "table"} <= tags.seen
     assert "77" in tags.text
-    assert "wherefrom evaluate --bundle b-1" in tags.text
+    assert f"wherefrom evaluate --bundle {manifest.name}" in tags.text
+    assert manifest.corpus.sha256 in tags.text

@@ -11,7 +11,9 @@ from wherefrom.attribution.models.render import TokenRow
 from wherefrom.attribution.models.rule import RenderingRule
 from wherefrom.attribution.offline import read_queries
 from wherefrom.errors import ConfigurationError, InvalidRecord
-from wherefrom.retraining.bank import Bank, load_bank, make_bank, subset
+from wherefrom.records import Query
+from wherefrom.retraining.bank import Bank, load_bank, make_bank, subset, train_model
+from wherefrom.retraining.bank_content import UNTIED, BankContent, queries_sha256
 from wherefrom.retraining.recipe import Recipe
 from wherefrom.retraining.training import fine_tune, mean_losses, token_rows
 from wherefrom.retraining.workers import BankJob, run_job
@@ -111,6 +113,50 @@ def test_what_is_no_bank_is_refused(tmp_path: Path) -> None:
         load_bank(tmp_path / "pickle.npz")
 
 
+def _content(rows: str = "a", queries: str = "b") -> BankContent:
+    return BankContent(rows * 64, {"asked": queries * 64})
+
+
+def test_a_bank_says_what_it_was_made_with(
+    tmp_path: Path, rows: list[TokenRow], queries: list[TokenRow], short: Recipe
+) -> None:
+    """Digests of corpus and queries stand in each file; a file of another bank is refused, and one of before makes the bank say nothing."""
+    for number in range(2):
+        train_model(
+            micro_language(),
+            rows,
+            queries={"asked": queries},
+            recipe=short,
+            folder=tmp_path,
+            number=number,
+            share=0.5,
+            content=_content(),
+        )
+    assert load_bank(tmp_path).content == _content()
+    for foreign in (_content(rows="c"), _content(queries="c")):
+        file = tmp_path / "model-001.npz"
+        with np.load(file) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        np.savez(file, **arrays | foreign.arrays())
+        with pytest.raises(InvalidRecord, match=r"model-001.npz: made with another corpus or other queries"):
+            load_bank(tmp_path)
+    np.savez(file, **{name: one for name, one in arrays.items() if "sha256" not in name})
+    assert load_bank(tmp_path).content == BankContent()
+
+
+def test_a_bank_of_as_many_other_rows_or_queries_is_refused() -> None:
+    """Content is compared, not numbers: other words, or the same in another order. What a bank of before does not say is told."""
+    asked = [Query(key=str(place), turns=(), completion=f"answer {place}") for place in range(3)]
+    bank = BankContent("a" * 64, {"asked": queries_sha256(asked)})
+    renamed = [one.model_copy(update={"key": "other"}) for one in asked]
+    assert bank.check(corpus_sha256="a" * 64, name="asked", queries=renamed) is None
+    with pytest.raises(ConfigurationError, match="made with another corpus than this"):
+        bank.check(corpus_sha256="b" * 64, name="asked", queries=asked)
+    with pytest.raises(ConfigurationError, match="another queries 'asked' than this"):
+        bank.check(corpus_sha256="a" * 64, name="asked", queries=asked[::-1])
+    assert BankContent().check(corpus_sha256="b" * 64, name="asked", queries=asked) == UNTIED
+
+
 @pytest.mark.slow  # two processes import torch
 def test_two_processes_make_the_same_bank_as_one(tmp_path: Path, short: Recipe) -> None:
     """From files, with the names of the query files; the number of workers changes no byte."""
@@ -154,6 +200,8 @@ def test_a_bank_is_rendered_as_its_bundle(tmp_path: Path, short: Recipe) -> None
     tokens = partial(token_rows, language, max_tokens=short.max_tokens)
     asked = {"held_out": tokens(read_queries(queries)[0])}
     rows = tokens(read_corpus(shared_corpus(16)).rows)
+    assert made.content.corpus_sha256 == read_corpus(shared_corpus(16)).sha256
+    assert made.content.queries_sha256 == {"held_out": queries_sha256(read_queries(queries)[0])}
     expected = make_bank(language, rows, queries=asked, recipe=short, folder=tmp_path / "own", models=1)
     assert np.array_equal(made.corpus_losses, expected.corpus_losses)
     assert np.array_equal(made.losses("held_out"), expected.losses("held_out"))

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from wherefrom.atomic import disk_errors, write_bytes
 from wherefrom.attribution.bundles.manifest import CARD, MANIFEST, Manifest, hash_file, read_manifest
+from wherefrom.errors import BundleMismatch
 
 
 def replace_card(bundle: Path, card: Mapping[str, Any]) -> Manifest:
@@ -21,10 +22,12 @@ def replace_card(bundle: Path, card: Mapping[str, Any]) -> Manifest:
 
     Raises:
         BundleCorrupt: the bundle is not intact.
+        BundleMismatch: the card's figures were measured on other training examples.
         DiskFull: nothing was changed.
         ValueError: the card holds numbers that JSON has no form for.
     """
     manifest = read_manifest(bundle)
+    _check_rows(card, manifest)
     text = json.dumps(card, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     mode = stat.S_IMODE((bundle / MANIFEST).stat().st_mode)
     with disk_errors(bundle):
@@ -35,6 +38,17 @@ def replace_card(bundle: Path, card: Mapping[str, Any]) -> Manifest:
     _waiting(bundle, CARD).replace(bundle / CARD)
     _waiting(bundle, MANIFEST).replace(bundle / MANIFEST)
     return sealed
+
+
+def _check_rows(card: Mapping[str, Any], manifest: Manifest) -> None:
+    """Refuse figures of other rows; cards of earlier releases do not say theirs."""
+    quality = card.get("quality")
+    measured = quality.get("corpus_sha256") if isinstance(quality, Mapping) else None
+    if measured not in {None, manifest.corpus.sha256}:
+        raise BundleMismatch(
+            f"bundle {manifest.name}: the card's figures were measured on other training examples (SHA-256 {str(measured)[:12]}, here {manifest.corpus.sha256[:12]}); "
+            "run `wherefrom evaluate` on this bundle"
+        )
 
 
 def finish_replacing(bundle: Path) -> bool:

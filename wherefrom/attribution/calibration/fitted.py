@@ -31,6 +31,8 @@ Values = npt.NDArray[np.float64]
 
 CALIBRATION = "calibration.json"
 CALIBRATION_SCHEMA: Literal[1] = 1
+#: In `fitted_on`: digest over the rows of the corpus whose scores it was fitted on, and of the corpus of the bank behind its effects.
+CORPUS_SHA256, BANK_CORPUS_SHA256 = "corpus_sha256", "bank_corpus_sha256"
 #: Citations, in the order shown, among which the best one is looked for.
 JUDGED = 10
 #: An audit abstains where more than this share of the controls have as good a best citation.
@@ -116,6 +118,30 @@ class Calibration:
             raise ConfigurationError(
                 f"the calibration was fitted on scores of the form `{fitted}`, and the bundle has the form `{form}`; calibrate the bundle itself"
             )
+
+    def check_corpus(self, corpus_sha256: str) -> bool:
+        """Refuse a bundle of other rows than those that this was fitted on.
+
+        Args:
+            corpus_sha256: digest over the rows of the bundle's corpus, in order, as its manifest has it.
+
+        Returns:
+            Whether the calibration says its rows at all; those of earlier releases do not.
+
+        Raises:
+            ConfigurationError: the rows differ, or their order.
+        """
+        fitted = {
+            what: self.fitted_on.get(name)
+            for what, name in (("the corpus", CORPUS_SHA256), ("the bank's corpus", BANK_CORPUS_SHA256))
+        }
+        for what, digest in fitted.items():
+            if digest not in {None, corpus_sha256}:
+                raise ConfigurationError(
+                    f"the calibration was fitted on other training examples than the bundle has ({what}: SHA-256 {digest[:12]}, here {corpus_sha256[:12]}); "
+                    "calibrate the bundle itself"
+                )
+        return not self.fitted or fitted["the corpus"] is not None
 
     def score(self, features: Features) -> float | None:
         """The score s of a query from the features of its citations, of which the first ten rows count; None without a model or a citation."""

@@ -7,7 +7,7 @@ import pytest
 
 from wherefrom.attribution.bundles.card_file import finish_replacing, replace_card
 from wherefrom.attribution.bundles.manifest import read_card, read_manifest
-from wherefrom.errors import BundleCorrupt
+from wherefrom.errors import BundleCorrupt, BundleMismatch
 
 
 def test_a_card_is_replaced_under_the_same_name(micro_bundle: Path) -> None:
@@ -68,3 +68,12 @@ def test_numbers_without_a_json_form_are_refused(micro_bundle: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         replace_card(micro_bundle, {"value": float("nan")})
     assert read_manifest(micro_bundle) == before
+
+
+def test_figures_of_other_rows_are_refused(micro_bundle: Path) -> None:
+    """As many training examples, other ones: a card that was measured on them is not this bundle's. A card of before does not say its rows."""
+    corpus = read_manifest(micro_bundle).corpus.sha256
+    with pytest.raises(BundleMismatch, match="measured on other training examples"):
+        replace_card(micro_bundle, {"quality": {"corpus_sha256": "0" * 64}})
+    for quality in ({"corpus_sha256": corpus}, {}):
+        assert replace_card(micro_bundle, {"quality": quality}).corpus.sha256 == corpus

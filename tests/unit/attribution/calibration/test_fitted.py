@@ -17,7 +17,9 @@ from wherefrom.attribution.calibrating import (
 )
 from wherefrom.attribution.calibration.evidence import FEATURES
 from wherefrom.attribution.calibration.fitted import (
+    BANK_CORPUS_SHA256,
     CALIBRATION,
+    CORPUS_SHA256,
     Calibration,
     EffectCurve,
     conformal_p,
@@ -193,6 +195,19 @@ def test_another_form_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="the bundle has the form `forward`"):
         write_calibrated(shared_micro_bundle(), tmp_path / "out", fitted)
     fit_calibration(controls, known, groups=GROUPS).check_form("adapter")  # one of before does not say
+
+
+@pytest.mark.parametrize("which", [CORPUS_SHA256, BANK_CORPUS_SHA256])
+def test_other_rows_are_refused(tmp_path: Path, which: str) -> None:
+    """As many training examples, but not these: neither written into the bundle nor opened with it. One of before does not say its rows."""
+    fitted = fit_calibration(*outputs(controls=200), groups=GROUPS)
+    assert not fitted.check_corpus("a" * 64)
+    assert replace(fitted, fitted_on={CORPUS_SHA256: "a" * 64}).check_corpus("a" * 64)
+    foreign = replace(fitted, fitted_on={which: "b" * 64})
+    with pytest.raises(ConfigurationError, match="fitted on other training examples"):
+        foreign.check_corpus("a" * 64)
+    with pytest.raises(ConfigurationError, match="calibrate the bundle itself"):
+        write_calibrated(shared_micro_bundle(), tmp_path / "out", foreign)
 
 
 @pytest.mark.parametrize(
