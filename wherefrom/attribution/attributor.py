@@ -62,7 +62,7 @@ class LanguageAttributor:
         calibration = Calibration.load(bundle.path)
         calibration.check_form(bundle.manifest.parameters.form)
         #: What whoever opens the bundle should read; None where there is nothing.
-        self.note = None if calibration.check_corpus(bundle.manifest.corpus.sha256) else NOT_TIED
+        self.note = None if calibration.check_corpus(bundle.manifest.fitted_on) else NOT_TIED
         self._judge = Judge(
             calibration,
             texts=bundle.texts,

@@ -355,7 +355,7 @@ def write_calibrated(bundle: Path, out: Path, calibration: Calibration) -> Manif
         raise ConfigurationError(f"{out} already exists and bundles are never changed; choose another folder")
     manifest = read_manifest(bundle)
     calibration.check_form(manifest.parameters.form)
-    calibration.check_corpus(manifest.corpus.sha256)
+    calibration.check_corpus(manifest.fitted_on)
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(out) as work:
         for name in manifest.files:

@@ -182,6 +182,11 @@ class Manifest(Grown):
     #: SHA-256 over all of the above.
     seal: str = ""
 
+    @property
+    def fitted_on(self) -> frozenset[str]:
+        """Digests of the corpora that calibration and figures of this bundle may stand on: its own, and that of a bundle whose fitted parts it took over."""
+        return frozenset({self.corpus.sha256})
+
     def content_name(self) -> str:
         """The name that this content must have; the date, the libraries, the device and the card (it holds seconds) do not count."""
         content = self.model_dump(

@@ -14,7 +14,7 @@ query lies from the corpus: the mean of three standardised distances (`evidence`
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -119,11 +119,11 @@ class Calibration:
                 f"the calibration was fitted on scores of the form `{fitted}`, and the bundle has the form `{form}`; calibrate the bundle itself"
             )
 
-    def check_corpus(self, corpus_sha256: str) -> bool:
+    def check_corpus(self, corpora: Collection[str]) -> bool:
         """Refuse a bundle of other rows than those that this was fitted on.
 
         Args:
-            corpus_sha256: digest over the rows of the bundle's corpus, in order, as its manifest has it.
+            corpora: digests over rows, in order, that fitted parts of the bundle may stand on (`Manifest.fitted_on`).
 
         Returns:
             Whether the calibration says its rows at all; those of earlier releases do not.
@@ -136,9 +136,9 @@ class Calibration:
             for what, name in (("the corpus", CORPUS_SHA256), ("the bank's corpus", BANK_CORPUS_SHA256))
         }
         for what, digest in fitted.items():
-            if digest not in {None, corpus_sha256}:
+            if digest is not None and digest not in corpora:
                 raise ConfigurationError(
-                    f"the calibration was fitted on other training examples than the bundle has ({what}: SHA-256 {digest[:12]}, here {corpus_sha256[:12]}); "
+                    f"the calibration was fitted on other training examples than the bundle has ({what}: SHA-256 {digest[:12]}, here {', '.join(one[:12] for one in sorted(corpora))}); "
                     "calibrate the bundle itself"
                 )
         return not self.fitted or fitted["the corpus"] is not None

@@ -201,11 +201,11 @@ def test_another_form_is_refused(tmp_path: Path) -> None:
 def test_other_rows_are_refused(tmp_path: Path, which: str) -> None:
     """As many training examples, but not these: neither written into the bundle nor opened with it. One of before does not say its rows."""
     fitted = fit_calibration(*outputs(controls=200), groups=GROUPS)
-    assert not fitted.check_corpus("a" * 64)
-    assert replace(fitted, fitted_on={CORPUS_SHA256: "a" * 64}).check_corpus("a" * 64)
+    assert not fitted.check_corpus({"a" * 64})
+    assert replace(fitted, fitted_on={CORPUS_SHA256: "a" * 64}).check_corpus({"a" * 64})
     foreign = replace(fitted, fitted_on={which: "b" * 64})
     with pytest.raises(ConfigurationError, match="fitted on other training examples"):
-        foreign.check_corpus("a" * 64)
+        foreign.check_corpus({"a" * 64})
     with pytest.raises(ConfigurationError, match="calibrate the bundle itself"):
         write_calibrated(shared_micro_bundle(), tmp_path / "out", foreign)
 
