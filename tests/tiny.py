@@ -111,6 +111,24 @@ def write_adapter(folder: Path, model_dir: Path, *, seed: int = 5, **more: Any) 
     return folder
 
 
+def write_encoder(folder: Path) -> Path:
+    """Save a small sentence encoder with random weights and the tiny model's tokenizer."""
+    torch.manual_seed(3)
+    config = transformers.BertConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=48,
+        max_position_embeddings=64,
+        pad_token_id=0,
+    )
+    transformers.BertModel(config).save_pretrained(str(folder))
+    for name in TOKENIZER_FILES:
+        (folder / name).write_bytes((TINY_MODEL / name).read_bytes())
+    return folder
+
+
 def quiet(stage: str, done: int, total: int) -> None:
     """No progress."""
 

@@ -15,7 +15,7 @@ from wherefrom.attribution.bundles.manifest import (
     read_card,
     read_manifest,
 )
-from wherefrom.attribution.bundles.model_location import note_path
+from wherefrom.attribution.bundles.model_location import copy_note
 from wherefrom.attribution.bundles.signing import check_signature
 from wherefrom.errors import DiskFull, UnknownBundle
 from wherefrom.settings import Settings
@@ -39,8 +39,7 @@ def add_bundle(database: Database, settings: Settings, path: Path, *, activate: 
     home = settings.bundles_dir / manifest.name
     if home.resolve() != path.resolve():
         _copy(path, home)
-        if note_path(path).is_file():
-            write_bytes(note_path(home), note_path(path).read_bytes())
+        copy_note(path, home)
     bundle_id = catalogue.register_bundle(
         database,
         name=manifest.name,

@@ -22,7 +22,7 @@ class QuantisedWriter:
             scales: file of the scales.
             count: entries of the first axis in all.
         """
-        self._values = _ArrayFile(values, count)
+        self._values = ArrayFile(values, count)
         self._scales_file = scales
         self._scales: list[npt.NDArray[np.float32]] = []
 
@@ -45,12 +45,20 @@ class QuantisedWriter:
         np.save(self._scales_file, np.concatenate(self._scales))
 
 
-class _ArrayFile:
+class ArrayFile:
     """Appends to a `.npy` file whose length is known; unbuffered, and not mapped, because on a full disk a mapped file ends the process (SIGBUS)."""
 
     def __init__(self, file: Path, count: int) -> None:
         self._file = file.open("wb", buffering=0)
         self._count, self._started = count, False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def append(self, values: npt.NDArray[Any]) -> None:
         """Add entries of the first axis."""

@@ -10,8 +10,6 @@ influence score: means of both in bins of pairs (tenths, then finer at the top, 
 
 import hashlib
 import json
-import os
-import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,6 +23,7 @@ from wherefrom.atomic import atomic_folder
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.batching import pack_queries
 from wherefrom.attribution.bundles.build import Progress
+from wherefrom.attribution.bundles.deriving import link_or_copy
 from wherefrom.attribution.bundles.manifest import (
     CARD,
     MANIFEST,
@@ -362,7 +361,7 @@ def write_calibrated(bundle: Path, out: Path, calibration: Calibration) -> Manif
             target = work / name
             target.parent.mkdir(parents=True, exist_ok=True)
             if name not in {CALIBRATION, CARD}:
-                _link(bundle / name, target)
+                link_or_copy(bundle / name, target)
         calibration.save(work)
         card = read_card(bundle) | {"calibration": calibration_on_card(calibration)}
         (work / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -370,13 +369,6 @@ def write_calibrated(bundle: Path, out: Path, calibration: Calibration) -> Manif
         sealed = manifest.model_copy(update={"files": files}).sealed()
         (work / MANIFEST).write_bytes(sealed.to_bytes())
     return sealed
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without links
-        shutil.copyfile(source, target)
 
 
 def labels_of(one: CitationFeatures, gold: Sequence[int], groups: Groups) -> npt.NDArray[np.bool_]:

@@ -117,10 +117,17 @@ class FinalGradients:
         moments = functools.reduce(operator.iadd, map(outer_sums, parts()))  # [M, D, D]
         roots = inverse_roots(moments / count, FINAL_DAMPING)
         save_file({"roots": roots}, features / WHITENING)
-        with QuantisedWriter(features / _SKETCHES, features / _SCALES, count=count) as written:
-            for part in parts():
-                written.append(whitened(part, roots.to(part.device)))
-            written.finish()
+        _write(features, parts(), roots, count=count)
+
+    def write_more(self, features: Path, parts: Iterable[Tensor], *, count: int) -> None:
+        """Store the sketches of further rows in another folder, whitened as those of the corpus.
+
+        Args:
+            features: the folder.
+            parts: raw sketches `[B, M, D]`.
+            count: rows in all.
+        """
+        _write(features, parts, self.roots, count=count)
 
     @classmethod
     def load(cls, features: Path, device: torch.device) -> "FinalGradients":
@@ -138,6 +145,13 @@ class FinalGradients:
             raise BundleCorrupt(
                 f"{features}: the sketches of final gradients cannot be read: {error}"
             ) from error
+
+
+def _write(features: Path, parts: Iterable[Tensor], roots: Tensor, *, count: int) -> None:
+    with QuantisedWriter(features / _SKETCHES, features / _SCALES, count=count) as written:
+        for part in parts:
+            written.append(whitened(part, roots.to(part.device)))
+        written.finish()
 
 
 def whitened(sketches: Tensor, roots: Tensor) -> Tensor:

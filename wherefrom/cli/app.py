@@ -40,7 +40,7 @@ from wherefrom.version import __version__
 ENGINE_COMMANDS = {
     "build": "Build a bundle from a model and its training corpus",
     "attribute": "Cite training examples for the outputs in a file",
-    "bundle": "Verify and sign bundles",
+    "bundle": "Verify and sign bundles, erase or add training examples",
     "bank": "Retrain a model on random halves of its corpus",
     "recipe": "Write the recipe of a fine-tune from its folder",
     "calibrate": "Write a calibrated copy of a bundle",

@@ -26,7 +26,7 @@ from wherefrom.attribution.offline import (
     read_queries,
     signals_of_all,
 )
-from wherefrom.cli import signing
+from wherefrom.cli import deriving, signing
 from wherefrom.cli.build_options import (
     BlocksChoice,
     BlocksOption,
@@ -314,13 +314,19 @@ def add_commands(app: typer.Typer) -> None:
     """Put the engine's commands under an app."""
     app.command("build")(build)
     app.command("attribute")(attribute)
-    bundle = typer.Typer(help="Verify and sign bundles.", no_args_is_help=True, rich_markup_mode=None)
+    bundle = typer.Typer(
+        help="Verify and sign bundles; write them with other rows.",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+    )
     bundle.callback()(_bundle_commands)
     bundle.command("verify")(signing.verify)
     bundle.command("sign")(signing.sign)
     bundle.command("keys")(signing.keys)
+    bundle.command("forget")(deriving.forget)
+    bundle.command("add")(deriving.add)
     app.add_typer(bundle, name="bundle")
 
 
 def _bundle_commands() -> None:
-    """Verify a bundle's hashes, and sign it."""
+    """Verify and sign a bundle, or write one with fewer or more training examples."""

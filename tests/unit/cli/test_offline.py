@@ -160,6 +160,32 @@ def test_sign_and_verify(run: RunCommand, tmp_path: Path) -> None:
     assert "error[bundle_corrupt]" in run("bundle", "sign", str(bundle), "--key", private).err
 
 
+def test_forget_and_add(run: RunCommand, tmp_path: Path) -> None:
+    """A bundle without a row and one with further rows, each with the share that a rebuild depends on; an unknown id is no usage error."""
+    rows = tiny_rows(41)
+    bundle, first, second = shared_micro_bundle(), tmp_path / "first", tmp_path / "second"
+    missing = run("bundle", "forget", str(bundle), "nobody", "--out", str(first))
+    assert (missing.code, first.exists()) == (4, False)
+    done = run("bundle", "forget", str(bundle), rows[0]["id"], "--out", str(first))
+    assert done.code == 0
+    for part in (
+        "without 1 example.",
+        "It is not signed",
+        f"{bundle} still holds them",
+        "40 rows; 1 were erased",
+    ):
+        assert part in " ".join(done.out.split())
+    corpus = write_jsonl(tmp_path / "new.jsonl", rows[40:])
+    added = run(
+        *("bundle", "add", str(first), "--corpus", str(corpus), "--out", str(second)),
+        *("--model", str(shared_micro_model()), "--json"),
+    )
+    assert added.code == 0
+    printed = json.loads(added.out)
+    assert (printed["examples"], printed["changed_share"], printed["rebuild_due"]) == (40, 0.05, False)
+    assert run("bundle", "verify", str(second)).code == 0
+
+
 def test_citations_and_scores(run: RunCommand, queries: Path, tmp_path: Path) -> None:
     """Citations as JSONL; scores as float32 [Q, N] in corpus order, equal to the exact scores and to the citations' influence."""
     output, scores = tmp_path / "citations.jsonl", tmp_path / "scores.npy"

@@ -163,10 +163,27 @@ class FileEntry(Frozen):
     bytes: int = Field(ge=0)
 
 
+class DerivedEntry(Frozen):
+    """What a bundle was made of, where it was not built from its corpus (`deriving`)."""
+
+    #: Name of the bundle whose rows were changed.
+    parent: str
+    #: Rows of the corpus that the statistics were fitted on.
+    statistics_rows: int = Field(ge=1)
+    #: Rows that went and came since, all derived bundles between counted.
+    erased: int = Field(ge=0)
+    added: int = Field(ge=0)
+
+    @property
+    def changed_share(self) -> float:
+        """Rows that went or came over the rows of the statistics."""
+        return (self.erased + self.added) / self.statistics_rows
+
+
 class Manifest(Grown):
     """The content of `manifest.json`."""
 
-    LATER: ClassVar[frozenset[str]] = frozenset({"built_on"})
+    LATER: ClassVar[frozenset[str]] = frozenset({"built_on", "derived"})
 
     bundle_schema: Literal[3] = Field(default=BUNDLE_SCHEMA, alias="schema")
     name: str
@@ -178,6 +195,8 @@ class Manifest(Grown):
     versions: dict[str, str]
     #: None in bundles of earlier releases, which were built on the CPU in float32.
     built_on: ComputeEntry | None = None
+    #: None where it was built from its corpus.
+    derived: DerivedEntry | None = None
     files: dict[str, FileEntry]
     #: SHA-256 over all of the above.
     seal: str = ""

@@ -7,7 +7,7 @@ checked against the manifest's hashes when the bundle is opened.
 
 from pathlib import Path
 
-from wherefrom.atomic import write_json
+from wherefrom.atomic import write_bytes, write_json
 from wherefrom.attribution.bundles.manifest import Manifest
 from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.errors import UnusableModel
@@ -27,6 +27,12 @@ def write_note(bundle: Path, folders: ModelFolders) -> None:
         "start": None if folders.start is None else str(folders.start.resolve()),
     }
     write_json(note_path(bundle), content)
+
+
+def copy_note(bundle: Path, other: Path) -> None:
+    """Leave the same note beside another bundle of the same model, where there is one."""
+    if note_path(bundle).is_file():
+        write_bytes(note_path(other), note_path(bundle).read_bytes())
 
 
 def find_model(bundle: Path, manifest: Manifest, models_dir: Path) -> ModelFolders:

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,11 +24,17 @@ def check_out(out: Path) -> None:
         )
 
 
-def open_to_readers(folder: Path, model: str) -> None:
-    """Give every file the mode of the one named: safetensors writes files that their owner alone can read, and services run as somebody else."""
+def open_to_readers(folder: Path, model: str, *, but: Collection[Path] = ()) -> None:
+    """Give every file the mode of the one named: safetensors writes files that their owner alone can read, and services run as somebody else.
+
+    Args:
+        folder: a bundle that is being made.
+        model: name of the file whose mode the others get.
+        but: files that another bundle shares; they have their mode.
+    """
     mode = (folder / model).stat().st_mode
     for file in folder.rglob("*"):
-        if file.is_file():
+        if file.is_file() and file not in but:
             file.chmod(mode)
 
 

@@ -214,7 +214,12 @@ class Corpus:
 
 def corpus_sha256(rows: Iterable[CorpusRow]) -> str:
     """The hash over ids and text hashes of rows, in order."""
+    return corpus_sha256_of((row.example_id, row.text_sha256()) for row in rows)
+
+
+def corpus_sha256_of(rows: Iterable[tuple[str, str]]) -> str:
+    """The same of rows whose ids and text hashes are known."""
     digest = hashlib.sha256()
-    for row in rows:
-        digest.update(f"{row.example_id}\x1f{row.text_sha256()}\n".encode())
+    for example_id, text_sha256 in rows:
+        digest.update(f"{example_id}\x1f{text_sha256}\n".encode())
     return digest.hexdigest()

@@ -35,7 +35,8 @@ SEED = 20_000
 
 _TENSORS = "factors.safetensors"
 _FACTS = "ekfac.json"
-_NORMS = "norms"
+#: Name of the tensor of `norms`.
+NORMS = "norms"
 
 #: Called with a stage's name, what is done and what there is to do.
 Progress = Callable[[str, int, int], None]
@@ -105,7 +106,7 @@ class EkfacFactors:
             for part, value in vars(layer).items()
         }
         if self.norms is not None:
-            tensors[_NORMS] = self.norms
+            tensors[NORMS] = self.norms
         save_file(tensors, folder / _TENSORS)
         facts = {"layers": list(self.layers), **asdict(self.facts)}
         (folder / _FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
@@ -126,7 +127,7 @@ class EkfacFactors:
                 )
                 for name in facts.pop("layers")
             }
-            return cls(layers, EkfacFacts(**facts), tensors.get(_NORMS))
+            return cls(layers, EkfacFacts(**facts), tensors.get(NORMS))
         except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
             raise BundleCorrupt(f"{folder}: the EK-FAC factors cannot be read: {error}") from error
 

@@ -109,7 +109,7 @@ def build_path(
     """
     scorers = []
     for number, language in enumerate(points):
-        factors = build_ekfac(language, rows, _folder(bundle, number), labels=labels, progress=progress)
+        factors = build_ekfac(language, rows, point_folder(bundle, number), labels=labels, progress=progress)
         scorers.append(EkfacScorer(language, factors))
     return EkfacPath(scorers)
 
@@ -125,11 +125,12 @@ def load_path(points: Sequence[LanguageModel], bundle: Path) -> EkfacPath | None
         return None
     return EkfacPath(
         [
-            EkfacScorer(language, EkfacFactors.load(_folder(bundle, number)))
+            EkfacScorer(language, EkfacFactors.load(point_folder(bundle, number)))
             for number, language in enumerate(points)
         ]
     )
 
 
-def _folder(bundle: Path, number: int) -> Path:
+def point_folder(bundle: Path, number: int) -> Path:
+    """Where a bundle has the factors of one point."""
     return bundle / FOLDER / f"point-{number}"

@@ -9,13 +9,11 @@ import torch
 import transformers
 
 from tests.tiny import (
-    TINY_MODEL,
-    TOKENIZER_FILES,
-    VOCABULARY,
     build,
     changed_json,
     shared_corpus,
     shared_micro_model,
+    write_encoder,
 )
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles.bundle import open_bundle
@@ -31,21 +29,7 @@ TEXTS = ["The refund is on its way.", "", "Charge the battery overnight, always.
 @pytest.fixture
 def encoder_dir(tmp_path: Path) -> Path:
     """A small encoder with random weights, as transformers saves it."""
-    torch.manual_seed(3)
-    config = transformers.BertConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=48,
-        max_position_embeddings=64,
-        pad_token_id=0,
-    )
-    folder = tmp_path / "small-encoder"
-    transformers.BertModel(config).save_pretrained(str(folder))
-    for name in TOKENIZER_FILES:
-        (folder / name).write_bytes((TINY_MODEL / name).read_bytes())
-    return folder
+    return write_encoder(tmp_path / "small-encoder")
 
 
 def test_embedding_is_the_mean_of_the_last_states(encoder_dir: Path) -> None:

@@ -1,0 +1,200 @@
+"""Adds training examples to a bundle by writing a new version: only the new rows go through the model.
+
+The statistics that were fitted on the first bundle are kept, so the old rows score as before, and the new ones are scored as if those statistics were theirs too. That gets worse the more rows
+come: from `deriving.REBUILD_SHARE` on a new build is due.
+"""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wherefrom.atomic import atomic_folder
+from wherefrom.attribution.bundles.build import Progress
+from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
+from wherefrom.attribution.bundles.deriving import (
+    Change,
+    card_of,
+    check_known_files,
+    finish,
+    share_files,
+    write_searched,
+)
+from wherefrom.attribution.bundles.examples import iter_examples
+from wherefrom.attribution.bundles.features import FEATURES, PROJECTION, feature_writer
+from wherefrom.attribution.bundles.manifest import MANIFEST, Manifest
+from wherefrom.attribution.bundles.reading import read_as
+from wherefrom.attribution.bundles.rendering import OnNote, ignore_note, render_corpus
+from wherefrom.attribution.bundles.row_arrays import join_features
+from wherefrom.attribution.bundles.shards import SHARD_ROWS, ShardFolder
+from wherefrom.attribution.bundles.tokens import write_shown_ranges, write_token_rows
+from wherefrom.attribution.bundles.work_folder import check_out, open_to_readers
+from wherefrom.attribution.cores import CoreStore, write_sketches
+from wherefrom.attribution.corpus import Corpus, read_corpus
+from wherefrom.attribution.ekfac.factors import EkfacFactors
+from wherefrom.attribution.ekfac.path import point_folder
+from wherefrom.attribution.ekfac.scores import EkfacScorer
+from wherefrom.attribution.factors import FactorStore
+from wherefrom.attribution.kernel import kernel_norms
+from wherefrom.attribution.models.files import ModelFolders
+from wherefrom.attribution.models.placement import CPU, Placement
+from wherefrom.attribution.models.reading import reads_adapter
+from wherefrom.attribution.models.render import TokenRow
+from wherefrom.attribution.models.rows import RenderedRow
+from wherefrom.attribution.retrieval.core_projection import CoreProjection
+from wherefrom.attribution.retrieval.encoder import ENCODED
+from wherefrom.attribution.retrieval.projection import Projection
+from wherefrom.errors import ConfigurationError
+
+#: Ids that an error names.
+_NAMED = 3
+
+
+@dataclass(frozen=True)
+class _New:
+    """The rows that come, as texts and as tokens."""
+
+    corpus: Corpus
+    rendered: Sequence[RenderedRow]
+
+
+def add_examples(
+    bundle: Path,
+    corpus_path: Path,
+    out: Path,
+    *,
+    folders: ModelFolders,
+    skip_bad: bool = False,
+    placement: Placement = CPU,
+    progress: Progress,
+    on_note: OnNote = ignore_note,
+) -> Manifest:
+    """Write the bundle `out`: `bundle` with the rows of a further corpus behind its own.
+
+    Args:
+        bundle: an intact bundle; it is not changed.
+        corpus_path: the new rows, in any form that a corpus has.
+        out: folder of the new bundle.
+        folders: the model and its adapter, those of the bundle.
+        skip_bad: leave bad rows out and count them.
+        placement: where the model computes.
+        progress: called with each stage.
+        on_note: hears what the person who adds should read.
+
+    Raises:
+        ConfigurationError: `out` exists, or the bundle has an example of one of the new ids.
+        BundleCorrupt, BundleMismatch: the bundle or the model cannot be used.
+        PermanentError: a new row cannot be used; see `wherefrom.errors`.
+        DiskFull: there is nothing at `out`.
+    """
+    check_out(out)
+    progress("load model", 0, 1)
+    opened = open_bundle(bundle, folders, exact_search=True, placement=placement)
+    check_known_files(bundle, opened.manifest)
+    new = _read(opened, corpus_path, skip_bad=skip_bad, on_note=on_note)
+    progress("load model", 1, 1)
+    with atomic_folder(out) as work:
+        share_files(bundle, opened.manifest, work)
+        shared = {one for one in work.rglob("*") if one.is_file()}
+        added = work / "added"
+        _write_added(opened, new, added, progress=progress)
+        join_features(bundle, added, work)
+        shutil.rmtree(added)
+        _write_tokens(opened, new, work)
+        rows = [one.as_example(row) for row, one in enumerate(new.corpus.rows)]
+        write_searched(work, [*iter_examples(bundle), *rows])
+        _join_norms(opened, new, work)
+        change = Change(
+            added=len(rows),
+            skipped=new.corpus.skipped,
+            truncated=sum(one.tokens.truncated for one in new.rendered),
+        )
+        made = finish(work, parent=opened.manifest, parent_card=card_of(bundle), change=change)
+        open_to_readers(work, MANIFEST, but=shared)
+    return made
+
+
+def _read(bundle: Bundle, corpus_path: Path, *, skip_bad: bool, on_note: OnNote) -> _New:
+    manifest = bundle.manifest
+    corpus = read_corpus(corpus_path, skip_bad=skip_bad, how=read_as(manifest.corpus.reading))
+    for line in corpus.reading.lines():
+        on_note(line)
+    corpus, rendered = render_corpus(
+        bundle.language.renderer,
+        corpus,
+        max_tokens=manifest.parameters.max_tokens,
+        skip_bad=skip_bad,
+        on_note=on_note,
+    )
+    present = {one.example_id for one in iter_examples(bundle.path)}
+    twice = [one.example_id for one in corpus.rows if one.example_id in present]
+    if twice:
+        raise ConfigurationError(
+            f"{corpus_path}: {len(twice)} rows have ids that {manifest.name} has already, such as {', '.join(map(repr, twice[:_NAMED]))}; "
+            "give new rows new ids, or erase the old ones first"
+        )
+    return _New(corpus, rendered)
+
+
+def _write_added(bundle: Bundle, new: _New, added: Path, *, progress: Progress) -> None:
+    """Write the arrays of the new rows as a bundle of theirs would have them, with the old statistics."""
+    rows = _tokens(new)
+    shards, count = ShardFolder(added / "raw"), len(rows)
+    for number in shards.missing(count):
+        shards.compute(number, rows, bundle.reader)
+        progress("read signals (rows)", min(count, (number + 1) * SHARD_ROWS), count)
+    features, device = added / FEATURES, bundle.language.device
+    whitener, pooled = bundle.whitener.to(device), []
+    with feature_writer(added, bundle.manifest.parameters.form, examples=count) as writer:
+        for shard in shards.read(count):
+            factors = shard.whitened(whitener)
+            writer.append(factors, kernel_norms(factors).tolist())
+            pooled.append(bundle.pooling.apply(shard.pooled))
+        writer.finish()
+    np.save(features / "pooled.npy", torch.cat(pooled).numpy())
+    if bundle.final is not None:
+        bundle.final.write_more(features, shards.final(count), count=count)
+    np.save(features / "vectors.npy", _projected(bundle, features, shards, count=count).numpy())
+    if bundle.encoded is not None:
+        texts = [f"{row.prompt_text()}\n{row.completion_text()}" for row in new.corpus.rows]
+        np.save(features / ENCODED, bundle.encoded.encoder.embed(texts))
+
+
+def _projected(bundle: Bundle, features: Path, shards: ShardFolder, *, count: int) -> Tensor:
+    """Projected vectors of the new rows `[M, P]`; in the forms that read an adapter their sketches too."""
+    file, device = bundle.path / PROJECTION, bundle.language.device
+    if not reads_adapter(bundle.manifest.parameters.form):
+        return Projection.load(file).to(device).apply_all(FactorStore(features))
+    projection, whitener = CoreProjection.load(file).to(device), bundle.whitener.to(device)
+    write_sketches(features, (one.whitened(whitener) for one in shards.read(count)), projection)
+    return projection.apply_all(CoreStore(features))
+
+
+def _write_tokens(bundle: Bundle, new: _New, work: Path) -> None:
+    """Tokens of all rows: whether there are marks of explained tokens and shown ranges depends on all of them."""
+    write_token_rows(work, [*bundle.tokens.read(range(len(bundle.tokens))), *_tokens(new)])
+    shown = [tuple(bundle.shown.of(row)) for row in range(len(bundle.tokens))]
+    write_shown_ranges(
+        work, [*shown, *(one.ranges_of(bundle.reader.reads(one.tokens)) for one in new.rendered)]
+    )
+
+
+def _tokens(new: _New) -> list[TokenRow]:
+    return [one.tokens for one in new.rendered]
+
+
+def _join_norms(bundle: Bundle, new: _New, work: Path) -> None:
+    """The full tier: its factors stay, the norms of the new rows come behind those of the old ones."""
+    if bundle.full is None:
+        return
+    rows = _tokens(new)
+    for number, language in enumerate(bundle.points):
+        factors = EkfacFactors.load(point_folder(bundle.path, number))
+        if factors.norms is not None:
+            norms = torch.cat([factors.norms, EkfacScorer(language, factors).norms(rows).cpu()])
+            factors = factors.with_norms(norms, factors.facts.norms_damping)
+        factors.save(point_folder(work, number))

@@ -1,0 +1,217 @@
+"""Makes a bundle of another one with fewer or more training examples: what belongs to rows is written anew, the rest is shared.
+
+Statistics of the whole corpus (whitening, projection, centre of the similarity, row curvature, usual shares, the learned adjoint, EK-FAC factors, the calibration) stay as they were
+fitted on the first bundle, so the scores of the rows that stay do not change. What searches is built anew by what builds it for a new bundle: graphs, BM25, near-duplicate groups. BM25 weighs words by the rows
+that are there. A shared file is a hard link where the file system has them, else a copy.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wherefrom.attribution.bundles.examples import EXAMPLE_OFFSETS, EXAMPLES, iter_examples, write_examples
+from wherefrom.attribution.bundles.manifest import (
+    CARD,
+    MANIFEST,
+    CorpusEntry,
+    DerivedEntry,
+    Manifest,
+    hash_file,
+    read_card,
+)
+from wherefrom.attribution.bundles.row_arrays import OF_ROWS
+from wherefrom.attribution.bundles.tokens import TokenRows
+from wherefrom.attribution.corpus import corpus_sha256_of
+from wherefrom.attribution.ekfac.path import FOLDER as EKFAC
+from wherefrom.attribution.explanation.modules import USUAL_SHARES
+from wherefrom.attribution.groups import GROUPS, near_duplicate_groups, write_groups
+from wherefrom.attribution.models.adjoint import ADJOINT
+from wherefrom.attribution.retrieval.encoder import ENCODED, ENCODED_INDEX, ENCODER
+from wherefrom.attribution.retrieval.index import ORIGINALS, HnswIndex, originals_of, unit_rows
+from wherefrom.attribution.retrieval.lexical import LexicalIndex
+from wherefrom.errors import BundleCorrupt
+from wherefrom.records import TrainingExample, utc_now
+
+#: From this share of rows that came or went since the statistics were fitted, a new build is due (docs/experiments.md has the measurement).
+REBUILD_SHARE = 0.2
+
+#: Written anew from texts and arrays.
+_REBUILT = frozenset({EXAMPLES, EXAMPLE_OFFSETS, GROUPS, CARD})
+_REBUILT_FOLDERS = ("index/", "lexical/", f"{EKFAC}/")
+#: The same whichever rows there are.
+_SHARED = frozenset(
+    {
+        "whitening.safetensors",
+        "projection.safetensors",
+        "calibration.json",
+        ADJOINT,
+        USUAL_SHARES,
+        "features/pooled_centre.npy",
+        "features/pooled_basis.npy",
+        "features/final_whitening.safetensors",
+        "features/row_curvature.npy",
+    }
+)
+_SHARED_FOLDERS = (f"{ENCODER}/",)
+
+
+def check_known_files(bundle: Path, manifest: Manifest) -> None:
+    """Refuse a bundle with a file of which nobody said whether it holds something of its rows.
+
+    Raises:
+        BundleCorrupt: names the file.
+    """
+    for name in manifest.files:
+        known = name in OF_ROWS | _REBUILT | _SHARED
+        if not known and not name.startswith(_REBUILT_FOLDERS + _SHARED_FOLDERS):
+            raise BundleCorrupt(
+                f"{bundle}: this release does not know whether {name} holds something of training examples; build the bundle again"
+            )
+
+
+def share_files(bundle: Path, manifest: Manifest, target: Path) -> None:
+    """Put the files that do not depend on the rows into the folder of a new bundle, and make its other folders."""
+    for folder in ("features", "corpus", "index", "lexical"):
+        (target / folder).mkdir(parents=True, exist_ok=True)
+    for name in manifest.files:
+        if name in _SHARED or name.startswith(_SHARED_FOLDERS):
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            link_or_copy(bundle / name, target / name)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Let both be one file where the file system can; a copy where it cannot."""
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)
+
+
+def write_searched(target: Path, examples: Sequence[TrainingExample]) -> None:
+    """Write what is made of texts and of arrays that are there: texts, BM25, near-duplicate groups, graphs."""
+    numbered = [one.model_copy(update={"row": row}) for row, one in enumerate(examples)]
+    write_examples(target, iter(numbered))
+    texts = [f"{one.prompt}\n{one.completion}" for one in numbered]
+    LexicalIndex.build(texts).save(target / "lexical")
+    write_groups(target, near_duplicate_groups(texts))
+    originals = originals_of([one.text_sha256 for one in numbered])
+    np.save(target / "index" / ORIGINALS, originals)
+    for array, graph in (
+        ("vectors.npy", "projected.hnsw"),
+        ("pooled.npy", "similarity.hnsw"),
+        (ENCODED, ENCODED_INDEX),
+    ):
+        file = target / "features" / array
+        if file.is_file():
+            vectors = np.load(file, allow_pickle=False)
+            HnswIndex.build(unit_rows(vectors) if array == "vectors.npy" else vectors, originals).save(
+                target / "index" / graph
+            )
+
+
+@dataclass(frozen=True)
+class Change:
+    """How the rows of a derived bundle differ from those of the one that it was made of."""
+
+    erased: int = 0
+    added: int = 0
+    #: Further rows that were left out or cut, of those that were added.
+    skipped: int = 0
+    truncated: int = 0
+
+
+def finish(target: Path, *, parent: Manifest, parent_card: dict[str, Any], change: Change) -> Manifest:
+    """Write card and manifest of a folder that has everything else."""
+    derived = _derived(parent, change)
+    corpus = _corpus(target, parent.corpus, change)
+    card = _card(target, parent_card, parent, corpus=corpus, derived=derived)
+    (target / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    manifest = parent.model_copy(
+        update={
+            "created_at": utc_now(),
+            "corpus": corpus,
+            "parameters": parent.parameters.fitting(corpus.examples),
+            "derived": derived,
+            "files": {name: _entry(target, name, parent) for name in _names(target)},
+        }
+    ).sealed()
+    (target / MANIFEST).write_bytes(manifest.to_bytes())
+    return manifest
+
+
+def _names(folder: Path) -> Iterator[str]:
+    return (str(one.relative_to(folder)) for one in sorted(folder.rglob("*")) if one.is_file())
+
+
+def _entry(target: Path, name: str, parent: Manifest) -> Any:
+    shared = name in _SHARED or name.startswith(_SHARED_FOLDERS)
+    return parent.files[name] if shared else hash_file(target / name)
+
+
+def _derived(parent: Manifest, change: Change) -> DerivedEntry:
+    before = parent.derived
+    return DerivedEntry(
+        parent=parent.name,
+        statistics_rows=parent.corpus.examples if before is None else before.statistics_rows,
+        erased=change.erased + (0 if before is None else before.erased),
+        added=change.added + (0 if before is None else before.added),
+    )
+
+
+def _corpus(target: Path, before: CorpusEntry, change: Change) -> CorpusEntry:
+    tokens = TokenRows(target)
+    rows = tokens.read(range(len(tokens)))
+    return before.model_copy(
+        update={
+            "sha256": corpus_sha256_of((one.example_id, one.text_sha256) for one in iter_examples(target)),
+            "examples": len(rows),
+            "tokens": sum(len(row.ids) for row in rows),
+            "completion_tokens": sum(row.explained_tokens for row in rows),
+            "skipped": before.skipped + change.skipped,
+            "truncated": before.truncated + change.truncated,
+        }
+    )
+
+
+def _card(
+    target: Path,
+    card: dict[str, Any],
+    parent: Manifest,
+    *,
+    corpus: CorpusEntry,
+    derived: DerivedEntry,
+) -> dict[str, Any]:
+    size = sum((target / name).stat().st_size for name in _names(target))
+    cost = {"bundle_bytes": size, "bytes_per_example": size / corpus.examples}
+    facts = {
+        "made_of": parent.name,
+        "rows_erased": derived.erased,
+        "rows_added": derived.added,
+        "rows_of_the_statistics": derived.statistics_rows,
+        "rebuild_due": "yes" if derived.changed_share >= REBUILD_SHARE else "no",
+    }
+    kept = {name: value for name, value in card.items() if name != "plots"}
+    return kept | {
+        "quality": None,
+        "quality_reason": f"not measured since the rows of {parent.name} were changed",
+        "cost": dict(card.get("cost") or {}) | cost,
+        "derived": facts,
+    }
+
+
+def card_of(bundle: Path) -> dict[str, Any]:
+    """The card that a derived bundle's card is made of.
+
+    Raises:
+        BundleCorrupt: it cannot be read.
+    """
+    try:
+        return read_card(bundle)
+    except (OSError, ValueError) as error:
+        raise BundleCorrupt(f"{bundle}: the card cannot be read: {error}") from error
