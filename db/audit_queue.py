@@ -18,6 +18,8 @@ from db.examples import storable_name
 from db.leases import any_held, token
 from db.models import Audit, Bundle
 from db.queue import LeasedQueue, ending_of, ending_values
+from db.session import Database
+from db.setups import KnownSetups, Setup
 from db.trail import Event, TrailKind, record_events
 from db.vectors import store_vectors
 from wherefrom.records import Attribution, AuditState, Claim, ClaimedAudit, Lease, sha256_of_json
@@ -34,6 +36,8 @@ class Finished:
     state: Literal[AuditState.DONE, AuditState.ABSTAINED] = AuditState.DONE
     code: str | None = None
     reason: str | None = None
+    #: What it was computed with.
+    setup: Setup | None = None
 
 
 class AuditQueue(LeasedQueue[AuditState]):
@@ -53,6 +57,10 @@ class AuditQueue(LeasedQueue[AuditState]):
 
     #: A batch is claimed together and worked one pack after the other: what was not in work when its process died pays nothing.
     claims_count = False
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self._setups = KnownSetups()
 
     def claim(
         self, bundle_id: int, *, owner: str, limit: int, lease_s: float, max_attempts: int | None = None
@@ -87,15 +95,16 @@ class AuditQueue(LeasedQueue[AuditState]):
     def finish(self, finished: Sequence[Finished]) -> set[int]:
         """Store attributions with their citations and close their audits in one transaction, each fenced on its own.
 
-        Costs five to seven statements however many audits there are, two more where there are similarity vectors.
+        Costs five to seven statements however many audits there are, two more where there are similarity vectors, and two more the first time with a setup.
 
         Returns:
             Ids of the audits that were stored; for the others another worker is responsible by now, and nothing was written.
         """
+        self._setups.rolled_back()
         with self._database.writing() as session:
             corpora = _lock_held(session, [one.claimed.lease for one in finished])
             stored = [one for one in finished if _token(one) in corpora]
-            _close(session, stored)
+            _close(session, [(one, self._setups.id_of(session, one.setup)) for one in stored])
             cited = [
                 CitedAudit(one.claimed.audit_id, corpora[_token(one)], one.attribution.citations)
                 for one in stored
@@ -103,6 +112,7 @@ class AuditQueue(LeasedQueue[AuditState]):
             store_citations(session, cited)
             _store_vectors(session, stored)
             record_events(session, [_finished_event(one) for one in stored])
+        self._setups.committed()
         return {one.claimed.audit_id for one in stored}
 
 
@@ -153,11 +163,12 @@ _CLOSE = ending_of(
     "noise_level",
     "noise_best",
     "weak",
+    "setup_id",
 )
 
 
-def _close(session: Session, stored: Sequence[Finished]) -> None:
-    """Close audits that `_lock_held` has locked, by one statement for all of them.
+def _close(session: Session, stored: Sequence[tuple[Finished, int | None]]) -> None:
+    """Close audits that `_lock_held` has locked, each with the id of its setup, by one statement for all of them.
 
     Raises:
         RuntimeError: the fence did not match one of them, which the lock makes impossible; nothing is stored then.
@@ -165,12 +176,12 @@ def _close(session: Session, stored: Sequence[Finished]) -> None:
     if not stored:
         return
     # Past the ORM, which would take a list of values for rows that it finds by their ids alone.
-    closed = session.connection().execute(_CLOSE, [_closing_values(one) for one in stored]).rowcount
+    closed = session.connection().execute(_CLOSE, [_closing_values(*one) for one in stored]).rowcount
     if closed != len(stored):
         raise RuntimeError(f"{closed} of {len(stored)} locked audits were closed")
 
 
-def _closing_values(one: Finished) -> dict[str, Any]:
+def _closing_values(one: Finished, setup_id: int | None) -> dict[str, Any]:
     """The fence of an audit and what closes it."""
     answer = one.attribution
     first = next((citation for citation in answer.citations if citation.rank == 1), None)
@@ -190,6 +201,7 @@ def _closing_values(one: Finished) -> dict[str, Any]:
         noise_level=answer.noise_level,
         noise_best=answer.noise_best,
         weak=answer.weak,
+        setup_id=setup_id,
     )
 
 

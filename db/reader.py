@@ -31,6 +31,7 @@ from db.reads import note_texts
 from db.said import of_what_was_said
 from db.selection import Narrowed, narrow
 from db.session import Database
+from db.setups import ASKED_AGAIN
 from db.statements import AnySelect, walked
 from db.trail import AUDIT_ENDS
 from wherefrom.errors import NotFound
@@ -309,6 +310,7 @@ _DETAIL = (
     .scalar_subquery()
     .label("other_audit_id"),
     Audit.seconds.label("seconds"),
+    *ASKED_AGAIN,
 )
 
 
@@ -361,15 +363,8 @@ def _citations(session: Session, audit_ids: Sequence[int]) -> Iterator[tuple[int
 
 def _citation(row: Mapping[str, Any]) -> CitationRecord:
     """A citation; what older releases did not store is empty."""
-    found = CitationRecord(
-        **(
-            dict(row)
-            | {
-                name: row[name] or ()
-                for name in ("spans", "overlaps", "modules", "member_influence", "alike")
-            }
-        )
-    )
+    listed = ("spans", "overlaps", "modules", "member_influence", "alike")
+    found = CitationRecord(**(dict(row) | {name: row[name] or () for name in listed}))
     return found.model_copy(update={"carried_by": carried_by(found.modules, found.influence_score)})
 
 

@@ -12,16 +12,18 @@ killed its worker, so it runs alone, after the others, and is marked before: a d
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TypeVar
 
 from db.audit_queue import Finished
 from tasks.failures import AUDIT, failure_of
 from tasks.heartbeat import Heartbeat
+from tasks.preparing import prepare_audit
 from tasks.store import AuditStore
 from wherefrom.attribution.batching import pack_by_length
-from wherefrom.attribution.interface import Attributor, GroupAttributor, PreparedQuery
-from wherefrom.errors import NO_SUPPORT, DatabaseUnavailable, GroupsUnsupported
+from wherefrom.attribution.interface import Attributor, PreparedQuery
+from wherefrom.attribution.setup import setup_of
+from wherefrom.errors import NO_SUPPORT, DatabaseUnavailable
 from wherefrom.logs import get_logger
 from wherefrom.metrics import Metrics
 from wherefrom.records import (
@@ -29,9 +31,6 @@ from wherefrom.records import (
     AuditState,
     Claim,
     ClaimedAudit,
-    ClaimedOutputGroup,
-    Query,
-    QueryGroup,
 )
 from wherefrom.settings import Settings
 
@@ -142,6 +141,7 @@ class _Batch:
         self._metrics = metrics
         self._clock = clock
         self._heartbeat = heartbeat
+        self._setup = setup_of(attributor, settings)
         #: By audit id: the queries of the audits that can be attributed.
         self._prepared: dict[int, PreparedQuery] = {}
         self._outcomes: Counter[str] = Counter()
@@ -172,40 +172,14 @@ class _Batch:
 
     def _prepare(self, audit: ClaimedAudit) -> bool:
         """Turn an audit's output into tokens; where that fails, its failure is recorded."""
-        prepared = _attempt(lambda: self._tokens(audit))
+        prepared = _attempt(
+            lambda: prepare_audit(audit, attributor=self._attributor, settings=self._settings)
+        )
         if isinstance(prepared, Exception):
             self._settle(audit, prepared)
             return False
         self._prepared[audit.audit_id] = prepared
         return True
-
-    def _tokens(self, audit: ClaimedAudit) -> PreparedQuery:
-        """The audit's output, or those of its group, as tokens.
-
-        Raises:
-            GroupsUnsupported: the engine answers for single outputs alone.
-            PermanentError: as of `Attributor.prepare`.
-        """
-        key, max_tokens, over_long = str(audit.audit_id), self._settings.max_tokens, self._settings.over_long
-        if not isinstance(audit, ClaimedOutputGroup):
-            important = audit.record.severity in self._settings.full_tier()
-            query = Query.from_record(key, audit.record, important=important)
-            return self._attributor.prepare(query, max_tokens=max_tokens, over_long=over_long)
-        if not isinstance(self._attributor, GroupAttributor):
-            raise GroupsUnsupported(
-                f"the engine of bundle {self._attributor.bundle_name} answers for single outputs only"
-            )
-        group = QueryGroup(
-            key=key,
-            members=tuple(
-                Query.from_record(f"output {place}", one) for place, one in enumerate(audit.members, start=1)
-            ),
-            against=tuple(
-                Query.from_record(f"acceptable answer {place}", one)
-                for place, one in enumerate(audit.against, start=1)
-            ),
-        )
-        return self._attributor.prepare_group(group, max_tokens=max_tokens, over_long=over_long)
 
     def _attribute(self, pack: Sequence[ClaimedAudit]) -> None:
         """Attribute one pack in one pass and store each answer; split the pack where the pass fails."""
@@ -224,7 +198,10 @@ class _Batch:
         self._metrics.observe("batch_seconds", seconds, stage="attribute")
         share_s = seconds / len(held)
         self._store_answers(
-            [_finished(audit, answer, share_s) for audit, answer in zip(held, answers, strict=True)]
+            [
+                replace(_finished(audit, answer, share_s), setup=self._setup)
+                for audit, answer in zip(held, answers, strict=True)
+            ]
         )
 
     def _pass(self, pack: Sequence[ClaimedAudit]) -> list[Attribution]:

@@ -12,7 +12,15 @@ from wherefrom.errors import UnusableModel
 from wherefrom.records import BundleInfo
 from wherefrom.settings import Settings
 from wherefrom.terminal import counted, say
-from worker.command_line import Json, hint_at, open_settings, opened_database, print_json, print_rows
+from worker.command_line import (
+    EXIT_UNHEALTHY,
+    Json,
+    hint_at,
+    open_settings,
+    opened_database,
+    print_json,
+    print_rows,
+)
 
 if TYPE_CHECKING:
     from db.routing import Moved
@@ -141,9 +149,41 @@ def _warn_of_missing_model(bundle: BundleInfo, settings: Settings) -> None:
         say(f"warning: {error}. Workers of this machine refuse the bundle until then.", to_stderr=True)
 
 
+def reproduce(
+    citation: Annotated[
+        str, typer.Argument(help="AUDIT/RANK, such as 17/1, or the address of a citation on a page.")
+    ],
+    *,
+    as_json: Json = False,
+) -> None:
+    """Compute a citation again from the bundle that it names. Nothing is queued and nothing is stored.
+
+    The answer is same, different (with every score that lies farther apart than rounding explains) or erased. Exit code 1 if it is different.
+
+    Examples:
+      python -m worker reproduce 17/1
+      python -m worker reproduce 17/-1 --json
+    """
+    from wherefrom.records.lineage import CitationAddress, Reproduced
+    from worker.engine import engine_of_process
+    from worker.reproducing import reproduce as compute_again
+
+    address, settings = CitationAddress.parse(citation), open_settings()
+    with opened_database(settings) as database:
+        found = compute_again(database, engine_of_process(settings), settings, address)
+    if as_json:
+        print_json(found.model_dump(mode="json"))
+    else:
+        say(f"{found.verdict.value}: citation {address} ({found.example_id}) of bundle {found.bundle}")
+        say(found.text)
+    if found.verdict is Reproduced.DIFFERENT:
+        raise typer.Exit(EXIT_UNHEALTHY)
+
+
 def add_bundle_commands(app: typer.Typer) -> None:
     """Put the commands of this file on the command line."""
-    app.command(rich_help_panel="Maintenance")(add_bundle)
+    for command in (add_bundle, reproduce):
+        app.command(rich_help_panel="Maintenance")(command)
     group = typer.Typer(
         invoke_without_command=True,
         help="""List the registered bundles, or choose the one that explains a model.

@@ -24,6 +24,7 @@ from db.models.notices import Alert, WebhookDelivery
 from db.models.review import Review, ReviewAssignment, ReviewItem, ReviewMember, ReviewQueue, ReviewRow
 from db.models.search import ENGINE_OWN, ExampleWords, OutputWords
 from db.models.service import ApiKey, CounterTotal, Person, Producer, SchemaRelease
+from db.models.setups import EngineSetup
 from db.models.signs import ProcessSign
 from db.models.trail import ItemKey, ServiceLease, TrailEvent
 from db.models.vectors import OutputVector
@@ -41,6 +42,7 @@ __all__ = [
     "ComparedOutputRow",
     "Corpus",
     "CounterTotal",
+    "EngineSetup",
     "ExampleWords",
     "Finding",
     "FindingEntryRow",

@@ -146,6 +146,8 @@ class Audit(LeaseColumns, Base):
     noise_best: Mapped[float | None]
     #: No influence score is more than `noise_best`.
     weak: Mapped[bool | None]
+    #: What it was computed with (`EngineSetup`); NULL in answers of earlier releases.
+    setup_id: Mapped[int | None] = mapped_column(BIG)
 
 
 class Citation(Base):

@@ -7,12 +7,15 @@ tokens of c with b and those of p with -b stand behind each other as one query: 
 """
 
 from collections.abc import Sequence
+from importlib.metadata import version
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from wherefrom.attribution.batching import pack_queries
 from wherefrom.attribution.bundles.bundle import Bundle
+from wherefrom.attribution.bundles.manifest import LIBRARIES
 from wherefrom.attribution.calibration.fitted import Calibration
 from wherefrom.attribution.calibration.judging import CitationFeatures, Judge
 from wherefrom.attribution.citing import Citer
@@ -77,6 +80,16 @@ class LanguageAttributor:
     def bundle_name(self) -> str:
         """Content name of the bundle."""
         return self._bundle.manifest.name
+
+    def computes_with(self) -> dict[str, str | int]:
+        """See `DescribedAttributor.computes_with`."""
+        language = self._bundle.language
+        return {
+            **{name: version(name) for name in LIBRARIES},
+            "device": language.device.type,
+            "dtype": str(language.dtype).removeprefix("torch."),
+            "threads": torch.get_num_threads(),
+        }
 
     def prepare_group(self, group: QueryGroup, *, max_tokens: int, over_long: OverLong) -> TokenizedGroup:
         """See `GroupAttributor.prepare_group`."""

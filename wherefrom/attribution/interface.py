@@ -6,7 +6,7 @@ worker's pool processes are spawned, so each of them makes an engine of its own.
 (`PYTHONPATH`, or the folder that the service is started from). Everything else (claims, leases, retries, storage) stays as it is.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Protocol, runtime_checkable
 
 from wherefrom.records import (
@@ -64,6 +64,14 @@ class Attributor(Protocol):
         Raises:
             OutOfMemory: the batch did not fit; smaller batches may.
         """
+
+
+@runtime_checkable
+class DescribedAttributor(Attributor, Protocol):
+    """An engine that says what it computes with; of one that does not, audits say the release and the settings alone."""
+
+    def computes_with(self) -> Mapping[str, str | int]:
+        """Versions of the libraries, device, numbers (`dtype`) and threads: what may change a score in its last digits."""
 
 
 @runtime_checkable

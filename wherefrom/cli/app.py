@@ -45,6 +45,7 @@ ENGINE_COMMANDS = {
     "recipe": "Write the recipe of a fine-tune from its folder",
     "calibrate": "Write a calibrated copy of a bundle",
     "evaluate": "Measure a bundle and write its card",
+    "reproduce": "Compute a citation again from its bundle",
     "fix-list-clean": "Write the corpus without the rows of a fix list",
 }
 #: Where an engine command lives, if not in `wherefrom.cli.offline`.
@@ -53,6 +54,7 @@ _ENGINE_MODULES = {
     "recipe": "wherefrom.cli.retraining",
     "calibrate": "wherefrom.cli.calibrating",
     "evaluate": "wherefrom.cli.evaluating",
+    "reproduce": "wherefrom.cli.reproducing",
     "fix-list-clean": "wherefrom.cli.cleaning",
 }
 

@@ -274,6 +274,12 @@ class AuditDetail(Frozen):
     hypothetical_of: int | None = None
     #: Another audit of the same output, under another bundle; the newest where there are several.
     other_audit_id: int | None = None
+    #: Token ids of the completion, where the producer gave them.
+    token_ids: Items[int] | None = None
+    #: The prompt came as one text, not as messages; None where that was not told.
+    plain_prompt: bool | None = None
+    #: Versions, numbers and settings that the answer was computed with; None while there is none, and in answers of earlier releases.
+    computed_with: Details | None = None
     #: What was found, in one plain sentence; None while there is no answer, and in answers of earlier releases.
     conclusion: Conclusion | None = None
 

@@ -1,15 +1,18 @@
 """A built bundle of the tiny model in the service: registered, loaded by a process's runtime, used, refused."""
 
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select, update
 
 from db import catalogue, reader
 from db.intake import accept
-from db.models import Audit, Citation
+from db.models import Audit, Citation, EngineSetup, FlaggedText
+from db.session import Database
 from tasks.hint import work_hint
+from tests import overlap_engine
 from tests.integration.worker.processes import kill_group_at_work, running, sweeping
 from tests.tiny import (
     TINY,
@@ -26,14 +29,19 @@ from tests.tiny import (
 from tests.waiting import wait_until
 from wherefrom.attribution.bundles.card_file import replace_card
 from wherefrom.attribution.bundles.manifest import read_card, read_manifest
+from wherefrom.attribution.models.placement import CPU
 from wherefrom.attribution.models.rule import RenderingRule
-from wherefrom.errors import BundleCorrupt, BundleMismatch, NoChatTemplate
+from wherefrom.cli.reproducing import gone_of, reproduced
+from wherefrom.errors import BundleCorrupt, BundleMismatch, ConfigurationError, NoChatTemplate, NotFound
+from wherefrom.library import open_with_model
 from wherefrom.metrics import Metrics
 from wherefrom.records import AuditState, FlaggedRecord, Tier
+from wherefrom.records.lineage import CitationAddress, Reproduced, Reproduction
 from worker.app import make_celery
 from worker.bundles import add_bundle
 from worker.engine import load_engine
 from worker.hints import HintSender
+from worker.reproducing import reproduce
 from worker.runtime import Runtime
 from worker.verify import refuse_unusable_bundles
 
@@ -86,6 +94,74 @@ def test_outputs_that_waited_for_their_bundle_are_cited(runtime, database):
     assert detail.audit.bundle == manifest.name
     assert [one.rank for one in detail.citations] == list(range(1, 11))
     assert {one.tier for one in detail.citations} == {Tier.INFLUENCE}
+
+
+def _answered(runtime: Runtime, database: Database, count: int) -> list[int]:
+    results = flag(database, count)
+    bundle_id, _ = add_bundle(database, runtime.settings, shared_bundle(), activate=True)
+    while work_hint({"bundle_id": bundle_id}, runtime) is not None:
+        pass
+    return [one.audit_id for one in results]
+
+
+def _reproduced(runtime: Runtime, database: Database, text: str, **changes: object) -> Reproduction:
+    settings = runtime.settings.model_copy(update=changes)
+    return reproduce(database, load_engine(settings), settings, CitationAddress.parse(text))
+
+
+def test_citations_are_computed_again_from_their_bundle(runtime: Runtime, database: Database) -> None:
+    """A citation and an opponent of a batch come out alone; a stored score that was changed, other settings, versions, an erased text and another engine are told."""
+    audit_ids = _answered(runtime, database, 3)
+    detail = reader.get_audit(database, audit_ids[1])
+    setup = detail.computed_with
+    assert setup is not None
+    assert (setup["engine"], setup["dtype"], setup["max_tokens"]) == ("wherefrom", "float32", 1024)
+    assert setup["torch"] == version("torch")
+    # a setting that was changed since does not matter: the answer is asked for as it was then
+    same = [_reproduced(runtime, database, f"{audit_ids[1]}/{rank}", max_tokens=16) for rank in (1, -1)]
+    assert [one.verdict for one in same] == ["same", "same"]
+    assert [one.rank_now for one in same] == [1, -1]
+    assert not any(one.other for one in same)
+    assert max(abs(part.now - part.stored) / part.allowed for part in same[0].scores) < 0.2
+
+    with database.writing() as session:
+        change = update(Citation).where(Citation.audit_id == audit_ids[1], Citation.rank == 2)
+        session.execute(change.values(influence_score=Citation.influence_score + 0.01))
+        session.execute(update(EngineSetup).values(content={**setup, "torch": "1.13.0"}))
+    changed = _reproduced(runtime, database, f"http://host/audits/{audit_ids[1]}?from=list#citation-2")
+    assert changed.verdict is Reproduced.DIFFERENT
+    assert [one.name for one in changed.scores if one.differs] == ["influence_score"]
+    assert "influence_score was" in changed.text
+    assert f"torch was 1.13.0, is {version('torch')}" in changed.text
+
+    with database.writing() as session:
+        output_id = reader.get_audit(database, audit_ids[2]).audit.output_id
+        session.execute(delete(FlaggedText).where(FlaggedText.flagged_output_id == output_id))
+    gone = _reproduced(runtime, database, f"{audit_ids[2]}")
+    assert (gone.verdict, gone.rank, gone.scores) == (Reproduced.ERASED, 1, ())
+    with pytest.raises(NotFound, match="no citation of rank 99"):
+        _reproduced(runtime, database, f"{audit_ids[0]}/99")
+    with pytest.raises(
+        ConfigurationError, match="answered by the engine wherefrom, and this process has tests"
+    ):
+        _reproduced(runtime, database, f"{audit_ids[0]}/1", engine=overlap_engine.ENGINE)
+
+
+def test_an_auditor_computes_a_citation_again_without_the_service(
+    runtime: Runtime, database: Database
+) -> None:
+    """From what the service tells of the audit, and a folder of the bundle; another bundle is refused."""
+    [audit_id] = _answered(runtime, database, 1)
+    detail, address = reader.get_audit(database, audit_id), CitationAddress(audit_id=audit_id, rank=1)
+    opened = open_with_model(shared_bundle(), TINY_MODEL, None, placement=CPU)
+    found = reproduced(opened, detail, address)
+    assert found.verdict is Reproduced.SAME, found.text
+    other = detail.model_copy(update={"audit": detail.audit.model_copy(update={"bundle": "b-other"})})
+    with pytest.raises(BundleMismatch, match="answered by bundle b-other"):
+        reproduced(opened, other, address)
+    assert gone_of(detail, address) is None
+    erased = detail.model_copy(update={"completion": "", "turns": ()})
+    assert gone_of(erased, address).verdict is Reproduced.ERASED
 
 
 class TestFormAdapter:

@@ -31,6 +31,7 @@ from wherefrom.attribution.bundles.features import (
 from wherefrom.attribution.bundles.learned import check_learned
 from wherefrom.attribution.bundles.manifest import (
     CARD,
+    LIBRARIES,
     MANIFEST,
     ComputeEntry,
     Manifest,
@@ -68,8 +69,6 @@ from wherefrom.attribution.retrieval.pooling import Pooling
 from wherefrom.attribution.whitening import SecondMoments, Whitener
 from wherefrom.errors import ConfigurationError
 from wherefrom.records import sha256_of_json, utc_now
-
-_LIBRARIES = ("torch", "transformers", "safetensors", "peft", "hnswlib", "numpy", "bm25s")
 
 #: Files of an unfinished build that the next one goes on from.
 _FINISHED = "raw/*.npz"
@@ -383,7 +382,7 @@ class _Build:
             corpus=corpus_entry(self._corpus, rows, self._learning),
             parameters=self._parameters,
             projection=projection,
-            versions={name: version(name) for name in _LIBRARIES},
+            versions={name: version(name) for name in LIBRARIES},
             built_on=ComputeEntry(
                 device=self._placement.device.type,
                 name=device_name(self._placement.device),

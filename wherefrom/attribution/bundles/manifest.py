@@ -21,6 +21,8 @@ MANIFEST = "manifest.json"
 SIGNATURE = "manifest.sig"
 CARD = "card.json"
 BUNDLE_SCHEMA: Literal[3] = 3
+#: Libraries whose releases may change a number.
+LIBRARIES = ("torch", "transformers", "safetensors", "peft", "hnswlib", "numpy", "bm25s")
 
 
 class Grown(Frozen):

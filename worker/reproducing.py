@@ -1,0 +1,74 @@
+"""Computes a citation again from the bundle that it names, and holds it against what is stored. Nothing is queued, nothing is written, and no text is shown."""
+
+from db import catalogue, reader
+from db.claimed import read_claimed
+from db.session import Database
+from tasks.preparing import prepare_audit
+from wherefrom.attribution.interface import Attributor, Engine
+from wherefrom.attribution.reproducing import check_engine, citation_of, compare, erased
+from wherefrom.attribution.setup import OWN_ENGINE, settings_of_then, setup_of
+from wherefrom.errors import OUTPUT_ERASED, ConfigurationError
+from wherefrom.records import Attribution, AuditDetail, ClaimedAudit
+from wherefrom.records.lineage import CitationAddress, Reproduction
+from wherefrom.settings import Settings
+
+#: Who holds the audit while it is read; nothing is claimed.
+_READER = "reproduce"
+
+
+def reproduce(
+    database: Database, engine: Engine, settings: Settings, address: CitationAddress
+) -> Reproduction:
+    """Compute a citation again.
+
+    The settings that decide scores are those of then, where the audit says them.
+
+    Raises:
+        NotFound: there is no such audit or citation, or the audit has no answer.
+        ConfigurationError: another engine answered the audit than the one of this process.
+        UnknownBundle, BundleCorrupt, BundleMismatch, BundleUnsigned, UnusableModel: the bundle or its model is not what the audit names.
+    """
+    detail = reader.get_audit(database, address.audit_id)
+    stored = citation_of(detail, address)
+    bundle = catalogue.find_bundle(database, str(detail.audit.bundle))
+    check_engine(detail.computed_with, settings.engine or OWN_ENGINE)
+    claimed = _claimed(database, address.audit_id)
+    if claimed is None:
+        return erased(address, stored, bundle.name, then=detail.computed_with)
+    with_then = settings_of_then(settings, detail.computed_with)
+    attributor = engine.open_attributor(bundle)
+    answer = _asked(attributor, claimed, with_then, detail)
+    return compare(
+        address,
+        stored,
+        answer,
+        bundle=bundle.name,
+        then=detail.computed_with,
+        now=setup_of(attributor, with_then),
+    )
+
+
+def _asked(
+    attributor: Attributor, claimed: ClaimedAudit, settings: Settings, detail: AuditDetail
+) -> Attribution:
+    """The answer, with as many citations and opponents as are stored."""
+    prepared = prepare_audit(claimed, attributor=attributor, settings=settings)
+    (answer,) = attributor.attribute(
+        [prepared], top_k=max(1, len(detail.citations)), opponents=len(detail.opponents)
+    )
+    return answer
+
+
+def _claimed(database: Database, audit_id: int) -> ClaimedAudit | None:
+    """The audit as a worker would have it; None where a text of it was erased.
+
+    Raises:
+        ConfigurationError: its rows cannot be read.
+    """
+    with database.reading() as session:
+        read = read_claimed(session, [audit_id], _READER)
+    if read.audits:
+        return read.audits[0]
+    if read.unreadable and read.unreadable[0].code != OUTPUT_ERASED:
+        raise ConfigurationError(f"audit {audit_id}: {read.unreadable[0].reason}")
+    return None
