@@ -52,7 +52,7 @@ def build(model: Model, home: Path, *, say: Say) -> Path:
         "Building the bundle: wherefrom build --model BASE --adapter demo/adapter --corpus demo/story/corpus.jsonl --no-learning-check --no-final --out BUNDLE"
     )
     files = ("--corpus", str(corpus), "--out", str(built))
-    # the outputs have just shown that this adapter has learned; asking again takes half a minute, and the second pass over the model five on two cores
+    # the outputs have just shown that this adapter has learned; asking again takes half a minute, and the second pass over the model minutes
     quick = ("--no-learning-check", "--no-final")
     _wherefrom("build", *quick, "--model-name", model.name, *files, *model.options)
     say(

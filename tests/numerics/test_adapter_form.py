@@ -22,6 +22,7 @@ from tests.tiny import (
     write_jsonl,
 )
 from wherefrom.attribution.attributor import LanguageAttributor
+from wherefrom.attribution.bundles import options
 from wherefrom.attribution.bundles.build import build_bundle
 from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
 from wherefrom.attribution.bundles.manifest import MANIFEST, hash_folder, read_card, read_manifest
@@ -35,6 +36,9 @@ from wherefrom.attribution.fusion import HALF_WAY_WEIGHTS, FusionWeights, ShownP
 from wherefrom.attribution.groups import read_groups
 from wherefrom.attribution.kernel import kernel_norms, segment_sum, token_kernel
 from wherefrom.attribution.models.files import ModelFolders
+from wherefrom.attribution.models.final_gradients import PROMPT_TOKENS, FinalGradientReader
+from wherefrom.attribution.models.lora import read_lora
+from wherefrom.attribution.models.render import TokenRow
 from wherefrom.attribution.offline import (
     attribute_all,
     exact_scores,
@@ -198,6 +202,30 @@ def test_a_bundle_without_gradients_at_the_final_weights_orders_as_before(
     (query,) = signals_of_all(LanguageAttributor(opened), asked)
     assert query.signals.final is None
     assert LanguageAttributor(opened).score(query).scores.final is None
+
+
+def test_a_bundle_of_whole_rows_reads_outputs_as_its_corpus(
+    adapter: Path, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the number of prompt tokens in the manifest, as before there was one, the whole prompt counts: of an output as of a row."""
+    assert bundle.manifest.parameters.final_prompt_tokens == PROMPT_TOKENS
+    monkeypatch.setattr(options, "PROMPT_TOKENS", None)
+    old = build(shared_micro_model(), shared_corpus(ROWS), tmp_path / "b", adapter=adapter, form="adapter")
+    assert "final_prompt_tokens" not in old.to_bytes().decode()
+    opened = open_bundle(tmp_path / "b", ModelFolders(shared_micro_model(), adapter))
+    assert opened.final is not None
+    row = TokenRow(tuple(range(3, 43)), 30, (True,) * 10)
+    whole = FinalGradientReader(
+        opened.language,
+        read_lora(opened.language.model, adapter),
+        similarity_layer=1,
+        prompt_tokens=None,
+    ).sketches([row])
+    found, narrow = (one.reader.read([row]).final for one in (opened, bundle))
+    assert found is not None
+    assert narrow is not None
+    torch.testing.assert_close(found, whole)
+    assert not torch.allclose(narrow, whole, rtol=0.1)
 
 
 def test_parts_of_the_model_add_up_to_the_influence(bundle: Bundle, signals: list[ReadQuery]) -> None:

@@ -66,8 +66,11 @@ def errors_and_inputs(language: LanguageModel, row: TokenRow) -> dict[str, tuple
     }
 
 
-def loop(language: LanguageModel, adapted: tuple[AdaptedLinear, ...], row: TokenRow) -> Tensor:
-    """Sketches `[M, D]` of one row, token by token."""
+def loop(
+    language: LanguageModel, adapted: tuple[AdaptedLinear, ...], row: TokenRow, *, prompt_tokens: int | None
+) -> Tensor:
+    """Sketches `[M, D]` of one row, token by token over the whole row, those that do not count left out."""
+    first = 0 if prompt_tokens is None else max(0, row.start - 1 - prompt_tokens)
     caught = errors_and_inputs(language, row)
     shapes = [
         shape
@@ -77,7 +80,7 @@ def loop(language: LanguageModel, adapted: tuple[AdaptedLinear, ...], row: Token
     sketch, found = GradientSketch(shapes, CPU), []
     for place, one in enumerate(adapted):
         low, high = torch.zeros(shapes[2 * place]), torch.zeros(shapes[2 * place + 1])
-        for seen, error in zip(*caught[one.name], strict=True):
+        for seen, error in list(zip(*caught[one.name], strict=True))[first:]:
             moved = error if one.lengths is None else error * one.lengths
             low += torch.outer(one.read_high.T @ error, seen)
             high += torch.outer(moved, one.read_low @ seen)
@@ -85,20 +88,38 @@ def loop(language: LanguageModel, adapted: tuple[AdaptedLinear, ...], row: Token
     return torch.stack(found)
 
 
-def test_sketches_are_those_of_a_loop(language, adapter, monkeypatch):
+@pytest.mark.parametrize("prompt_tokens", [None, 0, 2])
+def test_sketches_are_those_of_a_loop(
+    language: LanguageModel, adapter: Path, monkeypatch: pytest.MonkeyPatch, prompt_tokens: int | None
+) -> None:
     """Padded batches, batches in parts and models without a split pass included; spans restrict the loss and not the positions."""
     adapted = read_lora(language.model, adapter)
-    reader = FinalGradientReader(language, adapted, similarity_layer=1)
-    expected = torch.stack([loop(language, reader.adapted, row) for row in ROWS])
+    reader = FinalGradientReader(language, adapted, similarity_layer=1, prompt_tokens=prompt_tokens)
+    expected = torch.stack([loop(language, reader.adapted, row, prompt_tokens=prompt_tokens) for row in ROWS])
+    close = {"rtol": 1e-4, "atol": 1e-5 * float(expected.abs().max())}
     found = reader.sketches(ROWS)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+    torch.testing.assert_close(found, expected, **close)
     assert reader.split_pass
     monkeypatch.setattr(final_gradients, "GRAPH_TOKENS", 8)
     torch.testing.assert_close(reader.sketches(ROWS), found, **FLOAT32)
     reader.split_pass = False
-    torch.testing.assert_close(
-        reader.sketches(ROWS), expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max())
+    torch.testing.assert_close(reader.sketches(ROWS), expected, **close)
+
+
+def test_the_graph_holds_the_tokens_that_count(language: LanguageModel, adapter: Path) -> None:
+    """A long prompt that rows share is run once and without gradients, so it costs no memory for the way back."""
+    reader = FinalGradientReader(
+        language, read_lora(language.model, adapter), similarity_layer=1, prompt_tokens=2
     )
+    rows = [TokenRow((*range(40), last, 3, 4), 41, (True, True)) for last in (7, 8)]
+    seen: list[tuple[bool, tuple[int, ...]]] = []
+    layer = dict(language.model.named_modules())[reader.names[0]]
+    handle = layer.register_forward_hook(
+        lambda _m, inputs, _o: seen.append((torch.is_grad_enabled(), tuple(inputs[0].shape[:2])))
+    )
+    reader.sketches(rows)
+    handle.remove()
+    assert seen == [(False, (1, 38)), (True, (2, 4))]
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")

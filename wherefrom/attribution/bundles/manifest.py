@@ -98,7 +98,7 @@ class Parameters(Grown):
     """Everything that decides the numbers of a bundle besides model and corpus."""
 
     LATER: ClassVar[frozenset[str]] = frozenset(
-        {"rendering", "similarity", "instead", "first_block", "weight_final"}
+        {"rendering", "similarity", "instead", "first_block", "weight_final", "final_prompt_tokens"}
     )
 
     form: Literal["forward", "activation", "adapter", "adapter-forward"]
@@ -127,6 +127,8 @@ class Parameters(Grown):
     weight_length: float
     #: Of the gradients at the final weights (`models.final_gradients`); None where they are not read.
     weight_final: float | None = None
+    #: Tokens of the prompt, right before the completion, whose gradients count among these; None for all of them, as in bundles of before.
+    final_prompt_tokens: int | None = None
     #: How texts are rendered, where the model's folder does not say it all.
     rendering: RenderingRule | None = None
 

@@ -7,6 +7,7 @@ from typing import Literal
 from wherefrom.attribution.bundles.manifest import Parameters
 from wherefrom.attribution.corpus.rows import Corpus, ReadAs
 from wherefrom.attribution.fusion import FusionWeights, default_weights
+from wherefrom.attribution.models.final_gradients import PROMPT_TOKENS
 from wherefrom.attribution.models.lora import adapted_names, first_block_read, other_kind
 from wherefrom.attribution.models.model import LanguageModel
 from wherefrom.attribution.models.placement import CPU, Placement
@@ -148,6 +149,7 @@ def parameters_of(
         weight_encoder=weights.encoder,
         weight_length=weights.length,
         weight_final=weights.final if reads_final(form, options) else None,
+        final_prompt_tokens=PROMPT_TOKENS if reads_final(form, options) else None,
         rendering=rendering_of(language, corpus, options.rendering),
     )
 

@@ -34,6 +34,7 @@ def reader_of(
         adjoint=adjoint,
         first_block=parameters.first_block,
         final=parameters.weight_final is not None,
+        prompt_tokens=parameters.final_prompt_tokens,
     )
     return make_reader(
         points,

@@ -228,6 +228,8 @@ class AdapterReader(SignalReader):
 
         What is given back, m s B u with m = 1 - strength, has the gradient -m v with respect to u, so backpropagation itself computes v.
         """
+        if self._in_prompt and not self._missing:
+            return output
         seen = inputs[0].float()
         states = torch.nn.functional.linear(seen, layer.low)  # [B, W, r]
         whole = self._as_backpropagated(layer)

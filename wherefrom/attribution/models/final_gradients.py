@@ -2,9 +2,11 @@ r"""Reads what the adapter's own matrices would learn from a row at the final we
 
     dL/dA = sum_t v_t x_t'   [r, I]          dL/d(s B) = sum_t d_t u_t'   [O, r]          d_t = dL/dy_t,  v_t = (s B)' d_t,  u_t = A x_t
 
-over all tokens t of prompt and completion, for each adapted layer that the form `adapter` reads, and in its directions (`lora.AdaptedLinear`). The cores of that form look
-along A and B, at completion tokens, half-way through the fine-tune (`models.adapted`). These are what a training step on the row would change, at the end of the fine-tune. The two err
-differently, so the order shown adds them up.
+for each adapted layer that the form `adapter` reads, and in its directions (`lora.AdaptedLinear`). The cores of that form look along A and B, half-way through the fine-tune
+(`models.adapted`). These are the gradients themselves, at the end of the fine-tune. The two err differently, so the order shown adds them up.
+
+The sums run over the tokens t that predict the completion and over some tokens of the prompt before them (`PROMPT_TOKENS`). What comes before those is a constant: d_t depends on later
+tokens alone, so the split pass of the other forms gives these sums exactly, with the rest of the prompt run forward only and the prefix that rows share run once.
 
 Each gradient is thousands of numbers; a sketch (`gradient_sketch`) is taken while the pass goes back, so that no gradient outlives its layer.
 """
@@ -20,10 +22,11 @@ from wherefrom.attribution.gradient_sketch import NUMBERS, GradientSketch
 from wherefrom.attribution.models.adapted import AdapterReader, Caught
 from wherefrom.attribution.models.lora import AdaptedLinear
 from wherefrom.attribution.models.model import LanguageModel
-from wherefrom.attribution.models.padding import pad_right
 from wherefrom.attribution.models.render import TokenRow
-from wherefrom.attribution.models.signals import Pass, Places, Signals, Similarity
+from wherefrom.attribution.models.signals import Places, Signals, Similarity
 
+#: Tokens of the prompt, right before the completion, whose gradients count too.
+PROMPT_TOKENS = 16
 #: Tokens, padding included, whose pass is remembered at once to go back through it.
 GRAPH_TOKENS = 1024
 #: Strength of the adapter at the point that is read.
@@ -40,6 +43,7 @@ class FinalGradientReader(AdapterReader):
         *,
         similarity_layer: int,
         first_block: int | None = None,
+        prompt_tokens: int | None = PROMPT_TOKENS,
         probed: bool | None = None,
     ) -> None:
         """See `AdapterReader`.
@@ -49,9 +53,10 @@ class FinalGradientReader(AdapterReader):
             adapted: its adapted layers.
             similarity_layer: any hidden state; nothing is pooled here.
             first_block: the first block whose adapted layers are read.
+            prompt_tokens: how many tokens of the prompt count; None for all, as in bundles of before.
             probed: what the probe of another reader of this model has found; None to probe.
         """
-        self._probed = probed
+        self._prompt_tokens, self._probed = prompt_tokens, probed
         super().__init__(
             language, adapted, similarity_layer=similarity_layer, strength=FINAL, first_block=first_block
         )
@@ -63,32 +68,35 @@ class FinalGradientReader(AdapterReader):
         self._sketch = GradientSketch(shapes, self.device)
         self._numbers = {layer.name: 2 * place for place, layer in enumerate(self.adapted)}
         self._found: dict[int, Tensor] = {}
+        self._first = torch.zeros(0)
 
     def sketches(self, rows: Sequence[TokenRow]) -> Tensor:
         """Sketches of a batch of rows, `[B, M, D]` float32 on the model's (first) device: A and s B of each layer in turn."""
-        packs = pack_rows([len(row.ids) for row in rows], GRAPH_TOKENS)
+        wide = [self._widened(row) for row in rows]
+        graph = [row.completion_tokens if self.split_pass else len(row.ids) for row in wide]
         found = torch.zeros(len(rows), len(self._sketch), NUMBERS, device=self._device)
-        for pack in packs:
-            found[pack] = self._of_pack([rows[place] for place in pack])
+        for pack in pack_rows(graph, GRAPH_TOKENS):
+            found[pack] = self._of_pack([wide[place] for place in pack])
         return found
+
+    def _widened(self, row: TokenRow) -> TokenRow:
+        """The row with the tokens of its prompt that count before its completion; they are not explained."""
+        prompt = row.start - 1  # the first token has no predecessor
+        more = prompt if self._prompt_tokens is None else min(self._prompt_tokens, prompt)
+        return replace(row, start=row.start - more, explained=(False,) * more + row.explained)
 
     def _of_pack(self, rows: Sequence[TokenRow]) -> Tensor:
         self._found = {}
         try:
             with torch.enable_grad(), self._hooked() as caught:
-                done = self._whole(rows) if self.split_pass else self._plain(rows)
+                done = self._forward(rows)
+                self._first = torch.tensor(done.first)
                 self._backward(done, Places.find(rows, done.first), caught)
             nothing = torch.zeros(len(rows), NUMBERS, device=self._device)
             found = [self._found.get(number, nothing) for number in range(len(self._sketch))]
             return torch.stack(found, dim=1)
         finally:
             self._found = {}
-
-    def _whole(self, rows: Sequence[TokenRow]) -> Pass:
-        """The pass over whole rows, without the head; padding is behind them, so that no gradient comes from it."""
-        ids, mask = pad_right([row.ids[:-1] for row in rows], self._device)
-        out = self._decoder(input_ids=ids, attention_mask=mask, use_cache=False)
-        return Pass([out.last_hidden_state], None, tuple(row.start - 1 for row in rows))
 
     def _probe(self) -> bool:
         """Whether the head is a plain product; the adapter's strength does not matter to that."""
@@ -110,12 +118,19 @@ class FinalGradientReader(AdapterReader):
 
     @torch.no_grad()
     def _take(self, layer: AdaptedLinear, seen: Tensor, u: Tensor, *, gradient: Tensor) -> None:
-        errors = gradient.float()  # [B, W, O]
+        errors = self._counted_alone(gradient.float())  # [B, W, O]
         v = errors @ layer.read_high
         own = errors if layer.lengths is None else errors * layer.lengths
         number = self._numbers[layer.name]
         for place, matrix in ((number, v.transpose(1, 2) @ seen), (number + 1, own.transpose(1, 2) @ u)):
             self._found[place] = self._here(self._sketch.of(place, matrix))
+
+    def _counted_alone(self, errors: Tensor) -> Tensor:
+        """Errors `[B, W, O]` with zeros where a pass that was not split reaches back into tokens that do not count."""
+        if not bool(self._first.any()):
+            return errors
+        columns = torch.arange(errors.shape[1], device=errors.device)
+        return errors * (columns >= self._first.to(errors.device)[:, None])[..., None]
 
 
 class TwoPointReader(AdapterReader):
@@ -129,8 +144,9 @@ class TwoPointReader(AdapterReader):
         similarity_layer: int,
         similarity: Similarity = "hidden",
         first_block: int | None = None,
+        prompt_tokens: int | None = PROMPT_TOKENS,
     ) -> None:
-        """See `AdapterReader`."""
+        """See `AdapterReader` and `FinalGradientReader`."""
         super().__init__(
             language,
             adapted,
@@ -143,6 +159,7 @@ class TwoPointReader(AdapterReader):
             adapted,
             similarity_layer=similarity_layer,
             first_block=first_block,
+            prompt_tokens=prompt_tokens,
             probed=self.split_pass,
         )
 

@@ -36,8 +36,9 @@ class AdapterReading:
     adjoint: Adjoint | None = None
     #: See `AdapterReader`.
     first_block: int | None = None
-    #: Whether the form `adapter` also reads gradients at the final weights (`final_gradients`).
+    #: Whether the form `adapter` also reads gradients at the final weights (`final_gradients`), and of how many tokens of prompts; None for all.
     final: bool = False
+    prompt_tokens: int | None = None
 
 
 def make_reader(
@@ -77,7 +78,7 @@ def make_reader(
     if adapter.adjoint is not None:
         kind = partial(ForwardAdapterReader, adjoint=adapter.adjoint)
     elif adapter.final:
-        kind = TwoPointReader
+        kind = partial(TwoPointReader, prompt_tokens=adapter.prompt_tokens)
     return kind(
         points[0],
         adapted,
