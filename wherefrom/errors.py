@@ -249,6 +249,12 @@ class DatabaseUnavailable(TransientError):
     code = "database_unavailable"
 
 
+class IndexUnavailable(TransientError):
+    """The server that holds a bundle's vector indexes does not answer, or it refuses."""
+
+    code = "index_unavailable"
+
+
 class DatabaseReadOnly(DatabaseUnavailable):
     """The database answers but refuses writes: it is a standby, or it is set to read-only."""
 

@@ -359,10 +359,12 @@ def open_with_model(
     placement: Placement,
 ) -> bundles.Bundle:
     """Open a bundle with the model that is named, or with the one that is found where none is."""
+    settings = load_settings()
     if model is None:
-        found = find_model(path, read_manifest(path, verify=False), load_settings().models_dir)
+        found = find_model(path, read_manifest(path, verify=False), settings.models_dir)
         model, adapter, start = found.model, adapter or found.adapter, start or found.start
-    return bundles.open_bundle(path, ModelFolders(model, adapter, start), placement=placement)
+    folders = ModelFolders(model, adapter, start)
+    return bundles.open_bundle(path, folders, placement=placement, milvus=settings.milvus_server())
 
 
 def _span(given: Any) -> Any:

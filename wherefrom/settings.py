@@ -10,6 +10,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from wherefrom.errors import ConfigurationError, MeasuringUnavailable
+from wherefrom.index_settings import IndexSettings
 from wherefrom.masking import mask, readable_url, secrets_of
 from wherefrom.notify_settings import NotifySettings, empty_is_unset
 from wherefrom.records import Severity
@@ -23,7 +24,7 @@ _OptionalFactory = Annotated[
 ]
 
 
-class Settings(NotifySettings, BaseSettings):
+class Settings(NotifySettings, IndexSettings, BaseSettings):
     """Settings of the service, the workers and the client; each can be set as `WHEREFROM_<NAME>`."""
 
     model_config = SettingsConfigDict(

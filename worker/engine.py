@@ -54,7 +54,9 @@ class BundleEngine:
             torch.set_num_threads(settings.torch_threads)
         placement = place_process(settings, WORKER)
         with memory_errors(f"bundle {bundle.name} with its model"):
-            opened = LanguageAttributor(open_bundle(folder, found, marks=marks, placement=placement))
+            opened = LanguageAttributor(
+                open_bundle(folder, found, marks=marks, placement=placement, milvus=settings.milvus_server())
+            )
         if opened.note is not None:
             log.warning("bundle_opened_with_note", bundle=bundle.name, note=opened.note)
         return opened

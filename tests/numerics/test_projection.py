@@ -12,7 +12,8 @@ from tests.tiny import opened, shared_micro_bundle, token_factors
 from wherefrom.attribution.factors import FactorStore
 from wherefrom.attribution.kernel import kernel_scores
 from wherefrom.attribution.ranking_metrics import spearman_rows
-from wherefrom.attribution.retrieval.index import ExactIndex, HnswIndex, originals_of
+from wherefrom.attribution.retrieval.hnsw_index import HnswIndex
+from wherefrom.attribution.retrieval.index import ExactIndex, originals_of
 from wherefrom.attribution.retrieval.projection import DIMENSIONS, Projection, ProjectionSize, choose_size
 from wherefrom.errors import BundleCorrupt
 

@@ -7,7 +7,6 @@ tokens of c with b and those of p with -b stand behind each other as one query: 
 """
 
 from collections.abc import Sequence
-from importlib.metadata import version
 
 import numpy as np
 import torch
@@ -15,7 +14,8 @@ from torch import Tensor
 
 from wherefrom.attribution.batching import pack_queries
 from wherefrom.attribution.bundles.bundle import Bundle
-from wherefrom.attribution.bundles.manifest import LIBRARIES
+from wherefrom.attribution.bundles.entries import library_versions
+from wherefrom.attribution.bundles.indexes import driver_of
 from wherefrom.attribution.calibration.fitted import Calibration
 from wherefrom.attribution.calibration.judging import CitationFeatures, Judge
 from wherefrom.attribution.citing import Citer
@@ -85,7 +85,7 @@ class LanguageAttributor:
         """See `DescribedAttributor.computes_with`."""
         language = self._bundle.language
         return {
-            **{name: version(name) for name in LIBRARIES},
+            **library_versions(driver_of(self._bundle.manifest)),
             "device": language.device.type,
             "dtype": str(language.dtype).removeprefix("torch."),
             "threads": torch.get_num_threads(),

@@ -4,13 +4,18 @@ A failed pass must let go of its tensors before the next one begins, or that one
 tensors. So the frames are cleared, and on a GPU torch gives back what it keeps for later use.
 """
 
+import os
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
 from wherefrom.errors import OutOfMemory
+
+#: What a container may use, where there is a limit.
+_CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 @contextmanager
@@ -29,6 +34,16 @@ def memory_errors(what: str) -> Iterator[None]:
         give_back()
         where = "the GPU's memory" if isinstance(error, torch.OutOfMemoryError) else "memory"
         raise OutOfMemory(f"{what} did not fit into {where}") from error
+
+
+def machine_bytes() -> int:
+    """Memory of this machine, or what the container may use of it."""
+    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        limit = _CONTAINER_LIMIT.read_text(encoding="ascii").strip()
+    except OSError:
+        return installed
+    return min(installed, int(limit)) if limit.isdigit() else installed
 
 
 def give_back() -> None:

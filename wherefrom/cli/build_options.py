@@ -31,6 +31,15 @@ class BlocksChoice(StrEnum):
     ALL = "all"
 
 
+class IndexChoice(StrEnum):
+    """What makes the vector indexes."""
+
+    AUTO = "auto"
+    HNSW = "hnsw"
+    FAISS = "faiss"
+    MILVUS = "milvus"
+
+
 CorpusPath = Annotated[
     Path,
     typer.Option(
@@ -62,6 +71,13 @@ BlocksOption = Annotated[
     BlocksChoice,
     typer.Option(
         help="The blocks that the forms adapter and adapter-forward read. auto: the upper half, where the adapter adapts 12 blocks or more. all: every adapted block."
+    ),
+]
+IndexOption = Annotated[
+    IndexChoice,
+    typer.Option(
+        "--index",
+        help="What searches the corpus. hnsw: a graph in memory. faiss: an inverted file on disk, for tens of millions of examples. milvus: the server of WHEREFROM_MILVUS_URI. auto: hnsw, or faiss where the graphs would exceed WHEREFROM_INDEX_MEMORY_SHARE.",
     ),
 ]
 FinalOption = Annotated[

@@ -41,7 +41,8 @@ def forget(
 
     Example: wherefrom bundle forget ./bundles/support vendor-7-0042 --out ./bundles/support-2
     """
-    found = forget_examples(bundle, out, example_ids, copies=copies, key=key)
+    milvus = load_settings().milvus_server()
+    found = forget_examples(bundle, out, example_ids, copies=copies, key=key, milvus=milvus)
     copy_note(bundle, out)
     if as_json:
         typer.echo(
@@ -81,8 +82,9 @@ def add(
 
     Example: wherefrom bundle add ./bundles/support --corpus new.jsonl --out ./bundles/support-2
     """
+    settings = load_settings()
     if model is None:
-        folders = find_model(bundle, read_manifest(bundle, verify=False), load_settings().models_dir)
+        folders = find_model(bundle, read_manifest(bundle, verify=False), settings.models_dir)
     else:
         folders = ModelFolders(model, adapter, start)
     with progress_bars(quiet=as_json) as report:
@@ -93,6 +95,7 @@ def add(
             folders=folders,
             skip_bad=skip_bad,
             placement=placement_of(device, dtype),
+            milvus=settings.milvus_server(),
             progress=report,
             on_note=lambda sentence: say(sentence, to_stderr=True),
         )

@@ -13,6 +13,7 @@ import typer
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles.build import build_bundle
 from wherefrom.attribution.bundles.bundle import Bundle
+from wherefrom.attribution.bundles.indexes import IndexWishes
 from wherefrom.attribution.bundles.manifest import Manifest
 from wherefrom.attribution.bundles.model_location import write_note
 from wherefrom.attribution.bundles.options import BuildOptions
@@ -26,6 +27,7 @@ from wherefrom.attribution.offline import (
     read_queries,
     signals_of_all,
 )
+from wherefrom.attribution.retrieval.index_drivers import DriverName
 from wherefrom.cli import deriving, signing
 from wherefrom.cli.build_options import (
     BlocksChoice,
@@ -38,6 +40,8 @@ from wherefrom.cli.build_options import (
     FormChoice,
     FormOption,
     FullTier,
+    IndexChoice,
+    IndexOption,
     LearningCheck,
     LongestExample,
     Midpoint,
@@ -70,6 +74,7 @@ from wherefrom.cli.progress import progress_bars
 from wherefrom.cli.targets import Targets
 from wherefrom.library import open_with_model
 from wherefrom.records import Query
+from wherefrom.settings import load_settings
 from wherefrom.terminal import counted, say
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON line instead of text.")]
@@ -119,6 +124,7 @@ def build(
     chat_template: TemplateOption = None,
     template_args: TemplateArgsOption = None,
     join: JoinOption = "",
+    index: IndexOption = IndexChoice.AUTO,
     learning_check: LearningCheck = True,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
@@ -148,9 +154,19 @@ def build(
         encoder_weight=encoder_weight,
         rendering=rendering_rule(chat_template, template_args, join=join),
         check_learning=learning_check,
+        index=_index_wishes(index),
         placement=placement_of(device, dtype),
     )
     _build_and_say(ModelFolders(model, adapter, start), corpus, out, options=options, as_json=as_json)
+
+
+def _index_wishes(choice: IndexChoice) -> IndexWishes:
+    settings = load_settings()
+    return IndexWishes(
+        driver=None if choice is IndexChoice.AUTO else DriverName(choice.value),
+        memory_share=settings.index_memory_share,
+        milvus=settings.milvus_server(),
+    )
 
 
 def _build_and_say(

@@ -231,11 +231,13 @@ def _search(report: Report, bench: _Bench, files: MaterialFiles) -> None:
     made_of = "the bundle" if file is None else file.name
     rows = [one.scores.candidates.rows for one in asked]
     report.add("", candidates_hold(influence, rows, unit=unit, made_of=made_of))
-    vectors = unit_rows(np.asarray(bench.bundle.vectors))
+    vectors, searched_by = unit_rows(np.asarray(bench.bundle.vectors)), bench.bundle.searched_by
     queries = np.stack([one.signals.projected for one in asked])
     for count in sorted({10, bench.bundle.manifest.parameters.candidates}):
         shares = search_recall(bench.bundle.index, vectors, queries, min(count, len(vectors)))
-        report.measures[f"HNSW recall@{count} against exhaustive search"] = mean_of(shares, unit, made_of)
+        report.measures[f"{searched_by} recall@{count} against exhaustive search"] = mean_of(
+            shares, unit, made_of
+        )
     report.add("", overhead(bench.attributor, bench.bundle.language, asked, made_of=made_of))
 
 

@@ -26,6 +26,7 @@ from wherefrom.attribution.bundles.deriving import (
 )
 from wherefrom.attribution.bundles.examples import iter_examples
 from wherefrom.attribution.bundles.features import FEATURES, PROJECTION, feature_writer
+from wherefrom.attribution.bundles.indexes import driver_of
 from wherefrom.attribution.bundles.manifest import MANIFEST, Manifest
 from wherefrom.attribution.bundles.reading import read_as
 from wherefrom.attribution.bundles.rendering import OnNote, ignore_note, render_corpus
@@ -49,6 +50,7 @@ from wherefrom.attribution.retrieval.core_projection import CoreProjection
 from wherefrom.attribution.retrieval.encoder import ENCODED
 from wherefrom.attribution.retrieval.projection import Projection
 from wherefrom.errors import ConfigurationError
+from wherefrom.index_settings import MilvusServer
 
 #: Ids that an error names.
 _NAMED = 3
@@ -62,7 +64,7 @@ class _New:
     rendered: Sequence[RenderedRow]
 
 
-def add_examples(
+def add_examples(  # noqa: PLR0913 - the choices of a build, each by keyword
     bundle: Path,
     corpus_path: Path,
     out: Path,
@@ -70,6 +72,7 @@ def add_examples(
     folders: ModelFolders,
     skip_bad: bool = False,
     placement: Placement = CPU,
+    milvus: MilvusServer | None = None,
     progress: Progress,
     on_note: OnNote = ignore_note,
 ) -> Manifest:
@@ -82,6 +85,7 @@ def add_examples(
         folders: the model and its adapter, those of the bundle.
         skip_bad: leave bad rows out and count them.
         placement: where the model computes.
+        milvus: where Milvus is, for a bundle whose indexes are there.
         progress: called with each stage.
         on_note: hears what the person who adds should read.
 
@@ -106,14 +110,14 @@ def add_examples(
         shutil.rmtree(added)
         _write_tokens(opened, new, work)
         rows = [one.as_example(row) for row, one in enumerate(new.corpus.rows)]
-        write_searched(work, [*iter_examples(bundle), *rows])
+        index = write_searched(work, [*iter_examples(bundle), *rows], driver_of(opened.manifest), milvus)
         _join_norms(opened, new, work)
         change = Change(
             added=len(rows),
             skipped=new.corpus.skipped,
             truncated=sum(one.tokens.truncated for one in new.rendered),
         )
-        made = finish(work, parent=opened.manifest, parent_card=card_of(bundle), change=change)
+        made = finish(work, parent=opened.manifest, parent_card=card_of(bundle), change=change, index=index)
         open_to_readers(work, MANIFEST, but=shared)
     return made
 

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from safetensors.torch import save_file
 from wherefrom.atomic import disk_errors, move_folder, write_text
 from wherefrom.attribution.bundles.adapter_files import write_adapter_files
 from wherefrom.attribution.bundles.card import learning_on_card, new_card, reading_coverage
+from wherefrom.attribution.bundles.entries import compute_entry, library_versions, model_entry
 from wherefrom.attribution.bundles.examples import write_examples
 from wherefrom.attribution.bundles.features import (
     FEATURES,
@@ -28,14 +28,13 @@ from wherefrom.attribution.bundles.features import (
     write_no_calibration,
     write_projection,
 )
+from wherefrom.attribution.bundles.indexes import chosen_driver, write_indexes
 from wherefrom.attribution.bundles.learned import check_learned
 from wherefrom.attribution.bundles.manifest import (
     CARD,
-    LIBRARIES,
     MANIFEST,
-    ComputeEntry,
+    IndexEntry,
     Manifest,
-    ModelEntry,
     Parameters,
     ProjectionEntry,
     hash_folder,
@@ -57,13 +56,14 @@ from wherefrom.attribution.learning import Learning
 from wherefrom.attribution.models.adapted import AdapterReader
 from wherefrom.attribution.models.files import ModelFolders, fingerprint
 from wherefrom.attribution.models.model import LanguageModel, load_model
-from wherefrom.attribution.models.placement import CPU, device_name
+from wherefrom.attribution.models.placement import CPU
 from wherefrom.attribution.models.reading import ranks_of
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.attribution.models.rows import RenderedRow
 from wherefrom.attribution.models.trajectory import ReadsSignals, load_halfway
 from wherefrom.attribution.retrieval.encoder import SentenceEncoder
-from wherefrom.attribution.retrieval.index import ORIGINALS, HnswIndex, originals_of
+from wherefrom.attribution.retrieval.index import originals_of
+from wherefrom.attribution.retrieval.index_drivers import DriverName
 from wherefrom.attribution.retrieval.lexical import LexicalIndex
 from wherefrom.attribution.retrieval.pooling import Pooling
 from wherefrom.attribution.whitening import SecondMoments, Whitener
@@ -96,6 +96,7 @@ def build_bundle(
         PermanentError: the corpus or the model cannot be used; see `wherefrom.errors`.
     """
     check_out(out)
+    options.index.check()
     with disk_errors(out, doing="building"):
         corpus = read_corpus(corpus_path, skip_bad=options.skip_bad, how=options.read)
         for line in corpus.reading.lines():
@@ -135,7 +136,7 @@ def build_bundle(
             options=options,
             progress=progress,
         )
-        return build.run(rendered)
+        return build.run(rendered, on_note)
 
 
 def _learning(
@@ -190,16 +191,17 @@ class _Build:
         self._parameters = parameters
         self._learning = learning
         self._placement = options.placement
+        self._index = options.index
         self._model_name = options.model_name or "+".join(
             filter(None, [language.base_folder, language.adapter_folder])
         )
 
-    def run(self, rendered: Sequence[RenderedRow]) -> Manifest:
+    def run(self, rendered: Sequence[RenderedRow], on_note: OnNote) -> Manifest:
         """All stages in order, over the corpus as tokens."""
         with nothing_left_of(self._work, unless=_FINISHED):
-            return self._run(rendered)
+            return self._run(rendered, on_note)
 
-    def _run(self, rendered: Sequence[RenderedRow]) -> Manifest:
+    def _run(self, rendered: Sequence[RenderedRow], on_note: OnNote) -> Manifest:
         rows = [one.tokens for one in rendered]
         self._claim_folder()
         if self._parameters.full_tier:
@@ -218,12 +220,14 @@ class _Build:
         if isinstance(reader, AdapterReader):
             with self._timed("adapter"):
                 write_adapter_files(self._bundle, reader, lambda: shards.read(len(rows)))
+        with self._timed("index"):
+            index = self._write_indexes(on_note)
         if self._parameters.full_tier:
             with self._timed("full_tier"):
                 build_path(self._points, rows, bundle=self._bundle, progress=self._progress)
         write_no_calibration(self._bundle)
-        self._write_card(rows, projection, mean_loss=loss, split_pass=reader.split_pass)
-        manifest = self._write_manifest(rows, projection)
+        self._write_card(rows, projection, index, mean_loss=loss, split_pass=reader.split_pass)
+        manifest = self._write_manifest(rows, projection, index)
         open_to_readers(self._bundle, MANIFEST)
         move_folder(self._bundle, self._out)
         shutil.rmtree(self._work)
@@ -300,7 +304,7 @@ class _Build:
         return float(torch.cat(losses).mean())
 
     def _write_projection(self) -> ProjectionEntry:
-        """Fit and store the projection, the projected corpus and both vector indexes."""
+        """Fit and store the projection and the projected corpus."""
         self._progress("fit projection", 0, 1)
         vectors, entry = write_projection(
             self._bundle,
@@ -310,13 +314,15 @@ class _Build:
         )
         self._progress("fit projection", 1, 1)
         np.save(self._bundle / "features" / "vectors.npy", vectors.numpy())
-        folder = self._bundle / "index"
-        folder.mkdir()
-        np.save(folder / ORIGINALS, self._originals)
-        unit = torch.nn.functional.normalize(vectors, dim=1).numpy()
-        HnswIndex.build(unit, self._originals).save(folder / "projected.hnsw")
-        pooled = np.load(self._bundle / "features" / "pooled.npy", allow_pickle=False)
-        HnswIndex.build(pooled, self._originals).save(folder / "similarity.hnsw")
+        return entry
+
+    def _write_indexes(self, on_note: OnNote) -> IndexEntry:
+        """The indexes over everything that is searched by vectors."""
+        self._progress("index", 0, 1)
+        driver, why = chosen_driver(self._bundle, self._index)
+        if why is not None:
+            on_note(why)
+        entry = write_indexes(self._bundle, self._originals, driver, milvus=self._index.milvus)
         self._progress("index", 1, 1)
         return entry
 
@@ -331,17 +337,18 @@ class _Build:
         write_shown_ranges(self._bundle, [one.ranges_of(reader.reads(one.tokens)) for one in rendered])
 
     def _write_encoded(self, texts: Sequence[str]) -> None:
-        """The encoder itself, its vectors of the corpus and their index."""
+        """The encoder itself and its vectors of the corpus."""
         if self._encoder is None:
             return
         folder, encoder = self._encoder
-        write_encoded(self._bundle, folder, encoder, texts=texts, originals=self._originals)
+        write_encoded(self._bundle, folder, encoder, texts=texts)
         self._progress("encode texts", len(texts), len(texts))
 
     def _write_card(
         self,
         rows: Sequence[TokenRow],
         projection: ProjectionEntry,
+        index: IndexEntry,
         *,
         mean_loss: float,
         split_pass: bool,
@@ -356,38 +363,23 @@ class _Build:
             bundle_bytes=sum(one.stat().st_size for one in self._bundle.rglob("*") if one.is_file()),
             split_pass=split_pass,
         )
-        card |= {"learning": learning_on_card(self._learning)}
+        card |= {"learning": learning_on_card(self._learning), "index": index.model_dump(mode="json")}
         card["coverage"] |= reading_coverage(reading_entry(self._corpus.reading))
         (self._bundle / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
-    def _write_manifest(self, rows: Sequence[TokenRow], projection: ProjectionEntry) -> Manifest:
-        language, marks = self._language, self._language.fingerprint
+    def _write_manifest(
+        self, rows: Sequence[TokenRow], projection: ProjectionEntry, index: IndexEntry
+    ) -> Manifest:
         draft = Manifest(
             name="b-unnamed",
             created_at=utc_now(),
-            model=ModelEntry(
-                name=self._model_name,
-                base_folder=language.base_folder,
-                adapter_folder=language.adapter_folder,
-                weights_sha256=marks.weights_sha256,
-                adapter_sha256=marks.adapter_sha256,
-                tokenizer_sha256=marks.tokenizer_sha256,
-                start_folder=self._points[1].base_folder if self._start_sha256() else None,
-                start_sha256=self._start_sha256(),
-                weight_bytes=marks.weight_bytes,
-                parameters=language.parameters,
-                layers=language.layers,
-                hidden_size=language.hidden_size,
-            ),
+            model=model_entry(self._points, self._model_name, self._start_sha256()),
             corpus=corpus_entry(self._corpus, rows, self._learning),
             parameters=self._parameters,
             projection=projection,
-            versions={name: version(name) for name in LIBRARIES},
-            built_on=ComputeEntry(
-                device=self._placement.device.type,
-                name=device_name(self._placement.device),
-                dtype=self._placement.dtype_name,
-            ),
+            versions=library_versions(DriverName(index.driver)),
+            built_on=compute_entry(self._placement),
+            index=index,
             files=hash_folder(self._bundle),
         )
         manifest = draft.sealed()

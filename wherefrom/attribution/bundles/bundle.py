@@ -10,6 +10,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from wherefrom.attribution.bundles.examples import ExampleTexts
+from wherefrom.attribution.bundles.indexes import (
+    ENCODED_TEXTS,
+    POOLED_VECTORS,
+    PROJECTED,
+    PROJECTED_VECTORS,
+    SIMILARITY,
+    IndexOpener,
+    driver_of,
+)
 from wherefrom.attribution.bundles.manifest import Manifest, Parameters, read_manifest
 from wherefrom.attribution.bundles.readers import reader_of
 from wherefrom.attribution.bundles.tokens import ShownRanges, TokenRows
@@ -27,26 +36,19 @@ from wherefrom.attribution.models.trajectory import ReadsSignals, load_halfway
 from wherefrom.attribution.retrieval.candidates import Indexes
 from wherefrom.attribution.retrieval.encoder import (
     ENCODED,
-    ENCODED_INDEX,
     ENCODER,
     EncodedCorpus,
     SentenceEncoder,
 )
-from wherefrom.attribution.retrieval.index import (
-    ORIGINALS,
-    ExactIndex,
-    HnswIndex,
-    Rows,
-    VectorIndex,
-    Vectors,
-    unit_rows,
-)
+from wherefrom.attribution.retrieval.index import Rows, VectorIndex, Vectors
+from wherefrom.attribution.retrieval.index_drivers import DriverName
 from wherefrom.attribution.retrieval.lexical import LexicalIndex
 from wherefrom.attribution.retrieval.pooling import Pooling
 from wherefrom.attribution.row_curvature import RowCurvature
 from wherefrom.attribution.stored import ExampleStore, Projects, open_features
 from wherefrom.attribution.whitening import Whitener
 from wherefrom.errors import BundleCorrupt, BundleMismatch
+from wherefrom.index_settings import MilvusServer
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,13 @@ class Bundle:
     shown: ShownRanges
     #: The full tier, where the bundle holds it.
     full: EkfacPath | None
+
+    @property
+    def searched_by(self) -> str:
+        """Name of the index driver for people."""
+        return {DriverName.HNSW: "HNSW", DriverName.FAISS: "faiss", DriverName.MILVUS: "Milvus"}[
+            driver_of(self.manifest)
+        ]
 
     @property
     def indexes(self) -> Indexes:
@@ -126,6 +135,7 @@ def open_bundle(
     exact_search: bool = False,
     marks: Future[ModelFingerprint] | None = None,
     placement: Placement = CPU,
+    milvus: MilvusServer | None = None,
 ) -> Bundle:
     """Check and open a bundle together with its model.
 
@@ -133,23 +143,27 @@ def open_bundle(
         path: the bundle's folder.
         folders: the model and its adapter, which must have the hashes that the manifest states; the folder that the fine-tune began with, where the bundle
             reads the half-way model and has no adapter.
-        exact_search: search exhaustively instead of by HNSW (tests and evaluation).
+        exact_search: search exhaustively instead of by the bundle's indexes (tests and evaluation).
         marks: the hashes of model and adapter, where they are being computed already (`models.files.hash_beside`).
         placement: where the model computes; any, whatever the bundle was built on.
+        milvus: where Milvus is, for a bundle whose indexes are there.
 
     Raises:
         OutOfMemory: model, projection or factors do not fit there.
         UnknownBundle, BundleCorrupt: nothing usable at `path`.
         BundleMismatch: model, adapter or tokenizer are not those of the bundle.
+        ConfigurationError: what the bundle's index driver needs is not installed or not set.
+        IndexUnavailable: its server does not answer.
     """
     manifest = read_manifest(path)
+    indexes = IndexOpener(path, manifest, milvus=milvus, exact=exact_search)
     language = _language(manifest, folders, marks=marks, placement=placement)
     points = _points(manifest, language, folders)
     features = path / "features"
     parameters = manifest.parameters
     store, projection = _features(path, manifest, language.device)
-    vectors = np.load(features / "vectors.npy", mmap_mode="r", allow_pickle=False)
-    pooled = np.load(features / "pooled.npy", mmap_mode="r", allow_pickle=False)
+    vectors = np.load(features / PROJECTED_VECTORS, mmap_mode="r", allow_pickle=False)
+    pooled = np.load(features / POOLED_VECTORS, mmap_mode="r", allow_pickle=False)
     reader = _reader(points, path, parameters=parameters, adapter_dir=folders.adapter)
     return Bundle(
         path=path,
@@ -166,14 +180,10 @@ def open_bundle(
         final=None if parameters.weight_final is None else FinalGradients.load(features, language.device),
         pooled=pooled,
         pooling=Pooling.load(features).to(language.device),
-        index=_index(
-            path / "index" / "projected.hnsw",
-            unit_rows(vectors) if exact_search else vectors,
-            exact=exact_search,
-        ),
-        similarity=_index(path / "index" / "similarity.hnsw", pooled, exact=exact_search),
+        index=indexes.open(PROJECTED),
+        similarity=indexes.open(SIMILARITY),
         lexical=LexicalIndex.load(path / "lexical"),
-        encoded=_encoded(path, parameters, language.device, exact=exact_search),
+        encoded=_encoded(path, parameters, language.device, indexes),
         texts=ExampleTexts(path),
         tokens=TokenRows(path),
         shown=ShownRanges(path),
@@ -252,23 +262,15 @@ def check_model(manifest: Manifest, language: LanguageModel) -> None:
 
 
 def _encoded(
-    path: Path, parameters: Parameters, device: torch.device, *, exact: bool
+    path: Path, parameters: Parameters, device: torch.device, indexes: IndexOpener
 ) -> EncodedCorpus | None:
     if parameters.encoder is None:
         return None
     vectors = np.load(path / "features" / ENCODED, mmap_mode="r", allow_pickle=False)
-    index = _index(path / "index" / ENCODED_INDEX, vectors, exact=exact)
-    return EncodedCorpus(SentenceEncoder.load(path / ENCODER, device), vectors, index)
+    return EncodedCorpus(SentenceEncoder.load(path / ENCODER, device), vectors, indexes.open(ENCODED_TEXTS))
 
 
 def _modules(reader: ReadsSignals, store: ExampleStore, path: Path) -> ModuleEvidence | None:
     if not isinstance(reader, AdapterReader) or not isinstance(store, CoreStore):
         return None
     return ModuleEvidence(store, ModuleMap.of(reader.names), UsualShares.load(path / USUAL_SHARES))
-
-
-def _index(file: Path, vectors: Vectors, *, exact: bool) -> VectorIndex:
-    if exact:
-        return ExactIndex(vectors)
-    originals: Rows = np.load(file.with_name(ORIGINALS), allow_pickle=False)
-    return HnswIndex.load(file, dimensions=vectors.shape[1], originals=originals)

@@ -1,7 +1,7 @@
 """Makes a bundle of another one with fewer or more training examples: what belongs to rows is written anew, the rest is shared.
 
 Statistics of the whole corpus (whitening, projection, centre of the similarity, row curvature, usual shares, the learned adjoint, EK-FAC factors, the calibration) stay as they were
-fitted on the first bundle, so the scores of the rows that stay do not change. What searches is built anew by what builds it for a new bundle: graphs, BM25, near-duplicate groups. BM25 weighs words by the rows
+fitted on the first bundle, so the scores of the rows that stay do not change. What searches is built anew by what builds it for a new bundle: vector indexes, BM25, near-duplicate groups. BM25 weighs words by the rows
 that are there. A shared file is a hard link where the file system has them, else a copy.
 """
 
@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from wherefrom.attribution.bundles.examples import EXAMPLE_OFFSETS, EXAMPLES, iter_examples, write_examples
+from wherefrom.attribution.bundles.indexes import write_indexes
 from wherefrom.attribution.bundles.manifest import (
     CARD,
     MANIFEST,
     CorpusEntry,
     DerivedEntry,
+    IndexEntry,
     Manifest,
     hash_file,
     read_card,
@@ -32,10 +32,12 @@ from wherefrom.attribution.ekfac.path import FOLDER as EKFAC
 from wherefrom.attribution.explanation.modules import USUAL_SHARES
 from wherefrom.attribution.groups import GROUPS, near_duplicate_groups, write_groups
 from wherefrom.attribution.models.adjoint import ADJOINT
-from wherefrom.attribution.retrieval.encoder import ENCODED, ENCODED_INDEX, ENCODER
-from wherefrom.attribution.retrieval.index import ORIGINALS, HnswIndex, originals_of, unit_rows
+from wherefrom.attribution.retrieval.encoder import ENCODER
+from wherefrom.attribution.retrieval.index import originals_of
+from wherefrom.attribution.retrieval.index_drivers import DriverName
 from wherefrom.attribution.retrieval.lexical import LexicalIndex
 from wherefrom.errors import BundleCorrupt
+from wherefrom.index_settings import MilvusServer
 from wherefrom.records import TrainingExample, utc_now
 
 #: From this share of rows that came or went since the statistics were fitted, a new build is due (docs/experiments.md has the measurement).
@@ -93,26 +95,27 @@ def link_or_copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def write_searched(target: Path, examples: Sequence[TrainingExample]) -> None:
-    """Write what is made of texts and of arrays that are there: texts, BM25, near-duplicate groups, graphs."""
+def write_searched(
+    target: Path, examples: Sequence[TrainingExample], driver: DriverName, milvus: MilvusServer | None
+) -> IndexEntry:
+    """Write what is made of texts and of arrays that are there: texts, BM25, near-duplicate groups, vector indexes.
+
+    Args:
+        target: folder of the new bundle.
+        examples: its rows.
+        driver: what makes the vector indexes.
+        milvus: where Milvus is.
+
+    Returns:
+        The driver and what its indexes lose, for the manifest.
+    """
     numbered = [one.model_copy(update={"row": row}) for row, one in enumerate(examples)]
     write_examples(target, iter(numbered))
     texts = [f"{one.prompt}\n{one.completion}" for one in numbered]
     LexicalIndex.build(texts).save(target / "lexical")
     write_groups(target, near_duplicate_groups(texts))
     originals = originals_of([one.text_sha256 for one in numbered])
-    np.save(target / "index" / ORIGINALS, originals)
-    for array, graph in (
-        ("vectors.npy", "projected.hnsw"),
-        ("pooled.npy", "similarity.hnsw"),
-        (ENCODED, ENCODED_INDEX),
-    ):
-        file = target / "features" / array
-        if file.is_file():
-            vectors = np.load(file, allow_pickle=False)
-            HnswIndex.build(unit_rows(vectors) if array == "vectors.npy" else vectors, originals).save(
-                target / "index" / graph
-            )
+    return write_indexes(target, originals, driver, milvus=milvus)
 
 
 @dataclass(frozen=True)
@@ -126,11 +129,14 @@ class Change:
     truncated: int = 0
 
 
-def finish(target: Path, *, parent: Manifest, parent_card: dict[str, Any], change: Change) -> Manifest:
+def finish(
+    target: Path, *, parent: Manifest, parent_card: dict[str, Any], change: Change, index: IndexEntry
+) -> Manifest:
     """Write card and manifest of a folder that has everything else."""
     derived = _derived(parent, change)
     corpus = _corpus(target, parent.corpus, change)
     card = _card(target, parent_card, parent, corpus=corpus, derived=derived)
+    card |= {"index": index.model_dump(mode="json")}
     (target / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     manifest = parent.model_copy(
         update={
@@ -138,6 +144,7 @@ def finish(target: Path, *, parent: Manifest, parent_card: dict[str, Any], chang
             "corpus": corpus,
             "parameters": parent.parameters.fitting(corpus.examples),
             "derived": derived,
+            "index": index,
             "files": {name: _entry(target, name, parent) for name in _names(target)},
         }
     ).sealed()

@@ -24,6 +24,7 @@ from wherefrom.attribution.bundles.deriving import (
     write_searched,
 )
 from wherefrom.attribution.bundles.examples import iter_examples
+from wherefrom.attribution.bundles.indexes import driver_of
 from wherefrom.attribution.bundles.manifest import MANIFEST, Manifest, read_manifest
 from wherefrom.attribution.bundles.row_arrays import Rows, keep_rows
 from wherefrom.attribution.bundles.signing import sign_bundle
@@ -31,6 +32,7 @@ from wherefrom.attribution.bundles.work_folder import check_out, open_to_readers
 from wherefrom.attribution.ekfac.factors import NORMS
 from wherefrom.attribution.ekfac.path import FOLDER as EKFAC
 from wherefrom.errors import BundleCorrupt, ConfigurationError, NotFound
+from wherefrom.index_settings import MilvusServer
 from wherefrom.records import TrainingExample
 
 #: Ids that an error names.
@@ -59,7 +61,13 @@ def copies_of(bundle: Path, example_ids: Collection[str]) -> list[str]:
 
 
 def forget_examples(
-    bundle: Path, out: Path, example_ids: Collection[str], *, copies: bool = False, key: Path | None = None
+    bundle: Path,
+    out: Path,
+    example_ids: Collection[str],
+    *,
+    copies: bool = False,
+    key: Path | None = None,
+    milvus: MilvusServer | None = None,
 ) -> Erased:
     """Write the bundle `out`: `bundle` without some training examples.
 
@@ -69,6 +77,7 @@ def forget_examples(
         example_ids: which examples.
         copies: whether other examples with exactly the same text go too. Without it they are an error, because the text would stay.
         key: file with the private key that signs the new bundle; None leaves it unsigned.
+        milvus: where Milvus is, for a bundle whose indexes are there. The old collections stay until somebody drops them there.
 
     Raises:
         NotFound: the bundle has no example of an id; nothing was written.
@@ -84,7 +93,7 @@ def forget_examples(
     _check(bundle, examples, wanted)
     kept = np.array([row for row, one in enumerate(examples) if one.example_id not in wanted], dtype=np.int64)
     with atomic_folder(out) as work:
-        made = _write(bundle, work, manifest, kept=kept, examples=examples)
+        made = _write(bundle, work, manifest, kept=kept, examples=examples, milvus=milvus)
         if key is not None:
             sign_bundle(work, key)
     return Erased(made, tuple(sorted(wanted)), signed=key is not None)
@@ -110,15 +119,21 @@ def _named(ids: list[str]) -> str:
 
 
 def _write(
-    bundle: Path, work: Path, manifest: Manifest, *, kept: Rows, examples: list[TrainingExample]
+    bundle: Path,
+    work: Path,
+    manifest: Manifest,
+    *,
+    kept: Rows,
+    examples: list[TrainingExample],
+    milvus: MilvusServer | None,
 ) -> Manifest:
     share_files(bundle, manifest, work)
     shared = {one for one in work.rglob("*") if one.is_file()}
     keep_rows(bundle, work, kept)
-    write_searched(work, [examples[row] for row in kept.tolist()])
+    index = write_searched(work, [examples[row] for row in kept.tolist()], driver_of(manifest), milvus)
     _keep_norms(bundle, work, kept)
     change = Change(erased=len(examples) - len(kept))
-    made = finish(work, parent=manifest, parent_card=card_of(bundle), change=change)
+    made = finish(work, parent=manifest, parent_card=card_of(bundle), change=change, index=index)
     open_to_readers(work, MANIFEST, but=shared)
     return made
 

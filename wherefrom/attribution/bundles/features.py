@@ -17,12 +17,10 @@ from wherefrom.attribution.models.reading import BundleForm, reads_adapter
 from wherefrom.attribution.retrieval.core_projection import CoreProjection
 from wherefrom.attribution.retrieval.encoder import (
     ENCODED,
-    ENCODED_INDEX,
     ENCODER,
     SentenceEncoder,
     copy_encoder,
 )
-from wherefrom.attribution.retrieval.index import HnswIndex, Rows
 from wherefrom.attribution.retrieval.projection import Projection, choose_size
 from wherefrom.attribution.row_curvature import RowCurvature
 
@@ -90,22 +88,17 @@ def write_projection(
     )
 
 
-def write_encoded(
-    bundle: Path, folder: Path, encoder: SentenceEncoder, *, texts: Sequence[str], originals: Rows
-) -> None:
-    """A sentence encoder, its vectors of the corpus and their index.
+def write_encoded(bundle: Path, folder: Path, encoder: SentenceEncoder, *, texts: Sequence[str]) -> None:
+    """A sentence encoder and its vectors of the corpus.
 
     Args:
         bundle: folder that is being built.
         folder: the encoder's own folder.
         encoder: the encoder, loaded.
         texts: of the corpus.
-        originals: the first row with each row's text.
     """
     copy_encoder(folder, bundle / ENCODER)
-    vectors = encoder.embed(texts)
-    np.save(bundle / FEATURES / ENCODED, vectors)
-    HnswIndex.build(vectors, originals).save(bundle / "index" / ENCODED_INDEX)
+    np.save(bundle / FEATURES / ENCODED, encoder.embed(texts))
 
 
 def write_no_calibration(bundle: Path) -> None:

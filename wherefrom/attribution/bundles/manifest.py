@@ -160,6 +160,15 @@ class ComputeEntry(Frozen):
     dtype: Literal["float32", "bfloat16"]
 
 
+class IndexEntry(Frozen):
+    """The vector indexes."""
+
+    #: What made and searches them (`retrieval.index_drivers`).
+    driver: Literal["hnsw", "faiss", "milvus"]
+    #: Share of the exact 100 nearest that each index finds, on sampled rows of the corpus.
+    recall_at_100: dict[str, float]
+
+
 class FileEntry(Frozen):
     """One file of the bundle."""
 
@@ -187,7 +196,7 @@ class DerivedEntry(Frozen):
 class Manifest(Grown):
     """The content of `manifest.json`."""
 
-    LATER: ClassVar[frozenset[str]] = frozenset({"built_on", "derived"})
+    LATER: ClassVar[frozenset[str]] = frozenset({"built_on", "derived", "index"})
 
     bundle_schema: Literal[3] = Field(default=BUNDLE_SCHEMA, alias="schema")
     name: str
@@ -201,6 +210,8 @@ class Manifest(Grown):
     built_on: ComputeEntry | None = None
     #: None where it was built from its corpus.
     derived: DerivedEntry | None = None
+    #: None in bundles of earlier releases, whose driver is `hnsw`.
+    index: IndexEntry | None = None
     files: dict[str, FileEntry]
     #: SHA-256 over all of the above.
     seal: str = ""
@@ -211,9 +222,11 @@ class Manifest(Grown):
         return frozenset({self.corpus.sha256})
 
     def content_name(self) -> str:
-        """The name that this content must have; the date, the libraries, the device and the card (it holds seconds) do not count."""
+        """The name that this content must have; the date, the libraries, the device, the card (it holds seconds) and what was measured of the indexes do not count."""
         content = self.model_dump(
-            mode="json", by_alias=True, exclude={"name", "created_at", "versions", "built_on", "seal"}
+            mode="json",
+            by_alias=True,
+            exclude={"name", "created_at", "versions", "built_on", "index", "seal"},
         )
         content["files"].pop(CARD, None)
         return f"b-{sha256_of_json(content)[:16]}"

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from wherefrom.attribution.bundles.indexes import IndexWishes
 from wherefrom.attribution.bundles.manifest import Parameters
 from wherefrom.attribution.corpus.rows import Corpus, ReadAs
 from wherefrom.attribution.fusion import FusionWeights, default_weights
@@ -58,6 +59,8 @@ class BuildOptions:
     encoder_weight: float | None = None
     #: Where the model computes, and in which numbers.
     placement: Placement = CPU
+    #: What makes the vector indexes.
+    index: IndexWishes = field(default_factory=IndexWishes)
 
 
 def rendering_of(language: LanguageModel, corpus: Corpus, asked: RenderingRule) -> RenderingRule | None:

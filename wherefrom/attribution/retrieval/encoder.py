@@ -27,10 +27,9 @@ from wherefrom.attribution.retrieval.index import VectorIndex, Vectors
 from wherefrom.errors import UnusableModel
 from wherefrom.json_text import read_json
 
-#: Where a bundle holds its encoder, below `features` the corpus' vectors, below `index` their graph.
+#: Where a bundle holds its encoder, below `features` the corpus' vectors.
 ENCODER = "encoder"
 ENCODED = "encoded.npy"
-ENCODED_INDEX = "encoded.hnsw"
 #: What a folder of sentence-transformers says about the encoder beside its weights.
 POOLING = "1_Pooling/config.json"
 _LENGTH = "sentence_bert_config.json"

@@ -1,30 +1,26 @@
-"""Nearest-neighbour search behind one small protocol: hnswlib, and an exact one in memory.
+"""Nearest-neighbour search behind one small protocol, and the exact search in memory; what the drivers share.
 
-A distributed vector database would be a third class here. Files are hashed before they are opened (`bundles.manifest`): hnswlib does not
-survive crafted files.
+The drivers are `hnsw_index`, `faiss_index` and `milvus_index`; `index_drivers` chooses among them by name. Files are hashed before they are opened (`bundles.manifest`):
+native libraries do not survive crafted files.
 """
 
-import errno
-import os
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-import hnswlib
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from wherefrom.errors import BundleCorrupt
 
 Vectors = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 
-#: For each row the first one that it is a copy of, beside the graphs of a bundle; all of them hold the same rows.
+#: For each row the first one that it is a copy of, beside the indexes of a bundle; all of them hold the same rows.
 ORIGINALS = "originals.npy"
-
-_M = 24
-_EF_CONSTRUCTION = 200
-_SEED = 7
+#: Rows that are read at once from vectors on disk.
+CHUNK_ROWS = 16_384
 
 
 def unit_rows(vectors: Vectors) -> Vectors:
@@ -33,14 +29,79 @@ def unit_rows(vectors: Vectors) -> Vectors:
     return unit
 
 
+class VectorSource(Protocol):
+    """Vectors `[N, P]` that are read in parts: an array, a mapped one, or `UnitVectors` of it."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """N and P."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice | Rows, /) -> Vectors: ...
+
+
+class UnitVectors:
+    """Vectors `[N, P]` as if each had unit length; only what is read is computed."""
+
+    def __init__(self, vectors: Vectors) -> None:
+        self._vectors = vectors
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """N and P."""
+        return self._vectors.shape
+
+    def __len__(self) -> int:
+        return len(self._vectors)
+
+    def __getitem__(self, rows: slice | Rows, /) -> Vectors:
+        part = torch.from_numpy(np.array(self._vectors[rows]))
+        unit: Vectors = torch.nn.functional.normalize(part, dim=1).numpy()
+        return unit
+
+
+def chunks_of(vectors: VectorSource, first: int = 0) -> Iterator[tuple[Rows, Vectors]]:
+    """Row numbers and vectors from the row `first` on, part by part, in order."""
+    for start in range(first, len(vectors), CHUNK_ROWS):
+        part = vectors[start : start + CHUNK_ROWS]
+        yield np.arange(start, start + len(part), dtype=np.int64), part
+
+
 class VectorIndex(Protocol):
     """Finds the stored unit vectors with the largest inner product with a query; the query's length does not change the order."""
 
     def __len__(self) -> int:
-        """Number of stored vectors."""
+        """Number of stored rows, copies included."""
 
     def search(self, query: Vectors, count: int) -> tuple[Rows, Vectors]:
         """Rows and inner products of the `count` nearest (fewer if fewer are stored), best first; `query` is `[P]`."""
+
+
+class StoredIndex(VectorIndex, Protocol):
+    """An index that a driver made or opened. Bundles never change, so what is to be forgotten is left out of a new one that is built (`index_drivers`)."""
+
+    def add(self, vectors: VectorSource, originals: Rows) -> None:
+        """Take in the rows behind those that are held.
+
+        Args:
+            vectors: of all rows `[N', P]`, those that are held first.
+            originals: of all rows; see `Copies`.
+        """
+
+    def save(self, file: Path) -> None:
+        """Write the index, or where it is.
+
+        Raises:
+            OSError: it could not be written whole.
+        """
+
+    def verify(self, file: Path) -> None:
+        """Check that the index holds as many vectors as the corpus has; `file` is named in the error.
+
+        Raises:
+            BundleCorrupt: it holds another number.
+        """
 
 
 class ExactIndex:
@@ -59,77 +120,67 @@ class ExactIndex:
         return rows, scores[rows]
 
 
-class HnswIndex:
-    """Approximate search by hnswlib (Malkov & Yashunin, arXiv:1603.09320); built with one thread, so the same input gives the same graph.
+class Copies:
+    """Which rows are copies of earlier ones. An index holds one vector per group of copies: among many equal ones a graph leads nowhere else.
 
-    The graph holds one vector per group of copies: among many equal ones its links lead nowhere else, and the other rows are lost.
+    Holds the copies only, so a corpus without any costs nothing.
     """
 
-    def __init__(self, index: "hnswlib.Index", originals: Rows) -> None:
-        self._index = index
-        self._originals = originals
-        #: Rows group by group, each group in the order of its rows; where each begins, and its first row.
-        self._order = np.argsort(originals, kind="stable").astype(np.int64)
-        self._first, self._starts = np.unique(originals[self._order], return_index=True)
-
-    @classmethod
-    def build(cls, vectors: Vectors, originals: Rows | None = None) -> "HnswIndex":
-        """Index the rows of `[N, P]` unit vectors under their row numbers.
-
-        Args:
-            vectors: the unit vectors.
-            originals: for each row the first one that it is a copy of, itself where it is none; see `originals_of`.
-        """
-        rows = np.arange(len(vectors), dtype=np.int64)
-        originals = rows if originals is None else originals
-        index = hnswlib.Index(space="ip", dim=vectors.shape[1])
-        kept = rows[originals == rows]
-        index.init_index(max_elements=len(kept), M=_M, ef_construction=_EF_CONSTRUCTION, random_seed=_SEED)
-        index.add_items(vectors[kept], kept, num_threads=1)
-        return cls(index, originals)
-
-    @classmethod
-    def load(cls, file: Path, *, dimensions: int, originals: Rows) -> "HnswIndex":
-        """Open what `save` wrote.
-
-        Raises:
-            BundleCorrupt: the file is no index of the vectors that are no copies.
-        """
-        count = len(np.unique(originals))
-        index = hnswlib.Index(space="ip", dim=dimensions)
-        try:
-            index.load_index(str(file), max_elements=count)
-        except RuntimeError as error:
-            raise BundleCorrupt(f"{file}: not an HNSW index: {error}") from error
-        if index.get_current_count() != count:
-            raise BundleCorrupt(
-                f"{file}: has {index.get_current_count()} vectors, but the manifest says {count}"
-            )
-        return cls(index, originals)
-
-    def save(self, file: Path) -> None:
-        """Write the graph and the vectors.
-
-        Raises:
-            OSError: the file is incomplete; hnswlib itself does not look.
-        """
-        self._index.save_index(str(file))
-        if file.stat().st_size != self._index.index_file_size():
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
+    def __init__(self, originals: Rows) -> None:
+        """`originals`: for each row the first one that it is a copy of, itself where it is none; `[N]`, may be mapped."""
+        self._rows = len(originals)
+        copies = np.concatenate([_copies_in(originals, first) for first in range(0, self._rows, CHUNK_ROWS)])
+        order = np.argsort(copies[:, 0], kind="stable")
+        self._first, self._copies = copies[order].T  # both [C], by group, then by row
 
     def __len__(self) -> int:
-        return len(self._originals)
+        """Rows, copies included."""
+        return self._rows
 
-    def search(self, query: Vectors, count: int) -> tuple[Rows, Vectors]:
-        """See `VectorIndex`; copies stand beside each other."""
-        wanted = min(count, self._index.get_current_count())
-        self._index.set_ef(max(100, 2 * wanted))
-        found, distances = self._index.knn_query(query[None], k=wanted, num_threads=1)
-        groups = np.searchsorted(self._first, found[0].astype(np.int64))
-        ends = np.append(self._starts[1:], len(self._order))
-        members = [self._order[self._starts[group] : ends[group]][:count] for group in groups]
-        scores = np.repeat((1.0 - distances[0]).astype(np.float32), [len(one) for one in members])
-        return np.concatenate(members)[:count], scores[:count]
+    @property
+    def groups(self) -> int:
+        """Rows that are no copies."""
+        return self._rows - len(self._copies)
+
+    def without(self, rows: Rows) -> npt.NDArray[np.bool_]:
+        """Which of some rows are no copies."""
+        return ~np.isin(rows, self._copies)
+
+    def spread(self, labels: Rows, scores: Vectors, count: int) -> tuple[Rows, Vectors]:
+        """Found groups with their copies behind them, at most `count` rows.
+
+        Args:
+            labels: first row of each group, best first.
+            scores: their inner products.
+            count: how many rows are wanted.
+        """
+        starts, ends = (np.searchsorted(self._first, labels, side=side) for side in ("left", "right"))
+        if not (ends - starts).any():
+            return labels[:count], scores[:count]
+        members = [
+            np.concatenate([labels[at : at + 1], self._copies[start:end]])
+            for at, (start, end) in enumerate(zip(starts, ends, strict=True))
+        ]
+        spread = np.repeat(scores, [len(one) for one in members])
+        return np.concatenate(members)[:count], spread[:count]
+
+
+def check_count(file: Path, held: int, copies: Copies) -> None:
+    """Refuse an index with another number of vectors than the corpus has.
+
+    Raises:
+        BundleCorrupt: names the file.
+    """
+    if held != copies.groups:
+        raise BundleCorrupt(f"{file}: has {held} vectors, but the manifest says {copies.groups}")
+
+
+def _copies_in(originals: Rows, first: int) -> Rows:
+    """Pairs `[C, 2]` of the copies in one part of the rows: the first row of its group, and itself."""
+    part = np.asarray(originals[first : first + CHUNK_ROWS])
+    rows = np.arange(first, first + len(part), dtype=np.int64)
+    pairs: Rows = np.column_stack([part, rows])[part != rows]
+    return pairs
 
 
 def originals_of(keys: Sequence[Hashable]) -> Rows:

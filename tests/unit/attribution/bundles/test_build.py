@@ -25,7 +25,7 @@ from tests.tiny import (
     write_micro_model,
 )
 from wherefrom.attribution.bundles import build as building
-from wherefrom.attribution.bundles import shards
+from wherefrom.attribution.bundles import entries, shards
 from wherefrom.attribution.bundles.build import build_bundle
 from wherefrom.attribution.bundles.bundle import open_bundle
 from wherefrom.attribution.bundles.examples import iter_examples
@@ -33,7 +33,7 @@ from wherefrom.attribution.bundles.manifest import Manifest, read_card, read_man
 from wherefrom.attribution.bundles.options import BuildOptions, default_layers
 from wherefrom.attribution.bundles.shards import ShardFolder
 from wherefrom.attribution.models.files import ModelFolders
-from wherefrom.attribution.retrieval.index import HnswIndex
+from wherefrom.attribution.retrieval.hnsw_index import HnswIndex
 from wherefrom.errors import (
     ConfigurationError,
     DiskFull,
@@ -82,6 +82,7 @@ def test_what_is_built(tmp_path: Path, rows: Path) -> None:
         "whitening",
         "projection",
         "lexical",
+        "index",
     }
     assert str(tmp_path) not in (tmp_path / "bundle" / "manifest.json").read_text(), (
         "no absolute path in a bundle"
@@ -311,7 +312,7 @@ def test_unfinished_build_of_other_inputs(
 ) -> None:
     """Shards of another corpus, form or limit are refused, not mixed in."""
     with monkeypatch.context() as patch:
-        patch.setattr(building, "_LIBRARIES", ("no such library",))
+        patch.setattr(entries, "LIBRARIES", ("no such library",))
         with pytest.raises(Exception, match="no such library"):
             build(shared_micro_model(), rows, tmp_path / "bundle")
     other = write_jsonl(tmp_path / "other.jsonl", tiny_rows(19))
@@ -399,7 +400,7 @@ SEAMS: dict[str, tuple[str, Callable[..., Any]]] = {
         "wherefrom.attribution.bundles.build.np.save",
         fail(OSError("4715 requested and 3040 written")),
     ),
-    "graph": ("wherefrom.attribution.retrieval.index.HnswIndex.save", fail(full_disk())),
+    "graph": ("wherefrom.attribution.retrieval.hnsw_index.HnswIndex.save", fail(full_disk())),
     "texts": ("wherefrom.attribution.bundles.build.write_examples", fail(full_disk())),
     "rename": (
         "wherefrom.attribution.bundles.build.Path.rename",

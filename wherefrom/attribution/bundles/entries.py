@@ -1,0 +1,46 @@
+"""What the manifest of a new bundle says of its model, its libraries and the machine."""
+
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from wherefrom.attribution.bundles.manifest import LIBRARIES, ComputeEntry, ModelEntry
+from wherefrom.attribution.models.model import LanguageModel
+from wherefrom.attribution.models.placement import Placement, device_name
+from wherefrom.attribution.retrieval.index_drivers import DriverName, index_packages
+
+
+def model_entry(points: Sequence[LanguageModel], name: str, start_sha256: str | None) -> ModelEntry:
+    """The model of a bundle.
+
+    Args:
+        points: the points of the fine-tune that are read, the audited model first.
+        name: its revision name.
+        start_sha256: hash of the first weights, where the half-way model needs another folder than the audited model's own.
+    """
+    language, marks = points[0], points[0].fingerprint
+    return ModelEntry(
+        name=name,
+        base_folder=language.base_folder,
+        adapter_folder=language.adapter_folder,
+        weights_sha256=marks.weights_sha256,
+        adapter_sha256=marks.adapter_sha256,
+        tokenizer_sha256=marks.tokenizer_sha256,
+        start_folder=points[1].base_folder if start_sha256 else None,
+        start_sha256=start_sha256,
+        weight_bytes=marks.weight_bytes,
+        parameters=language.parameters,
+        layers=language.layers,
+        hidden_size=language.hidden_size,
+    )
+
+
+def library_versions(driver: DriverName) -> dict[str, str]:
+    """Versions of the libraries that decide the numbers of a bundle, those of its index driver included."""
+    return {name: version(name) for name in (*LIBRARIES, *index_packages(driver))}
+
+
+def compute_entry(placement: Placement) -> ComputeEntry:
+    """Where the model was read."""
+    return ComputeEntry(
+        device=placement.device.type, name=device_name(placement.device), dtype=placement.dtype_name
+    )
