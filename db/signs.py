@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import delete, update
+from sqlalchemy import delete, func, select, update
 
 from db.clock import db_after, db_now
 from db.models import ProcessSign
 from db.session import Database
 from db.statements import insert_new
 
+#: What processes do, as their signs say it. The web process gives none: it is scraped.
+ROLES = ("attribute", "measure", "intake", "sweep")
 #: Seconds between two signs of a process.
 EVERY_S = 15.0
 #: Without a sign for so long, a process counts as silent; after so long, nobody hears of it again.
@@ -45,6 +47,17 @@ def give_sign(db: Database, sign: Sign) -> None:
             insert_new(session, ProcessSign, (ProcessSign.name,)), [new | {"bundles": list(sign.bundles)}]
         )
         session.execute(delete(ProcessSign).where(ProcessSign.seen_at < db_after(-FORGOTTEN_S)))
+
+
+def alive(db: Database) -> dict[str, int]:
+    """How many processes of each role gave a sign lately; 0 where none did."""
+    counted = (
+        select(ProcessSign.role, func.count())
+        .where(ProcessSign.seen_at >= db_after(-SILENT_S))
+        .group_by(ProcessSign.role)
+    )
+    with db.reading() as session:
+        return dict.fromkeys(ROLES, 0) | dict(session.execute(counted).all())
 
 
 def take_sign(db: Database, name: str) -> None:

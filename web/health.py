@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
@@ -13,17 +13,16 @@ from pydantic import BaseModel, Field
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
-from db import counters, intake, migrate, outbox, reader, trail_chain
+from db import counters, intake, migrate
 from db.keys import Scope
 from web.errors import documented
+from web.gauges import read_gauges
 from web.security import needs
 from web.services import Services, services_of
 from wherefrom.errors import DatabaseReadOnly, DatabaseUnavailable, QueueUnavailable, WherefromError
-from wherefrom.journal import journal_folder, size_of
 from wherefrom.logs import get_logger
-from wherefrom.messages import FLAGGED_STREAM, QUARANTINE_STREAM
+from wherefrom.messages import ATTRIBUTE_QUEUE, FLAGGED_STREAM, QUARANTINE_STREAM
 from wherefrom.metrics import Series
-from wherefrom.records import AuditState
 from wherefrom.redis_url import connection_options
 from wherefrom.settings import Settings
 
@@ -64,6 +63,7 @@ class RedisProbe:
         self._redis: Redis = Redis.from_url(url, **connection_options(url, timeouts))
         self._stream = settings.key_prefix + FLAGGED_STREAM
         self._quarantine = settings.key_prefix + QUARANTINE_STREAM
+        self._hints = settings.key_prefix + ATTRIBUTE_QUEUE
 
     def ping(self) -> None:
         """Return when Redis answers.
@@ -92,11 +92,19 @@ class RedisProbe:
         """
         return self._length(self._quarantine)
 
-    def _length(self, key: str) -> int:
+    def hints(self) -> int:
+        """Hints on the queue of audits.
+
+        Raises:
+            QueueUnavailable: Redis does not answer.
+        """
+        return self._length(self._hints, self._redis.llen)
+
+    def _length(self, key: str, count: Callable[[str], Any] | None = None) -> int:
         try:
-            return int(self._redis.xlen(key))
+            return int((count or self._redis.xlen)(key))
         except ResponseError as error:
-            raise QueueUnavailable(f"the key {key} is not a stream") from error
+            raise QueueUnavailable(f"the key {key} holds something else") from error
         except RedisError as error:
             raise QueueUnavailable("Redis does not answer") from error
 
@@ -113,6 +121,10 @@ class SilentProbe:
 
     def quarantined_entries(self) -> int:
         """No entries."""
+        return 0
+
+    def hints(self) -> int:
+        """No hints."""
         return 0
 
 
@@ -181,25 +193,7 @@ def readyz(services: Annotated[Services, Depends(services_of)]) -> Response:
 )
 def metrics(services: Annotated[Services, Depends(services_of)]) -> Response:
     """All metrics in the Prometheus text format. Gauges of the queue are read at scrape time. Counters cover all processes of the service."""
-    try:
-        health = reader.queue_health(services.database)
-        for state in AuditState:
-            services.metrics.gauge("audits", health.states.get(state, 0), state=state.value)
-        services.metrics.gauge("oldest_pending_seconds", health.oldest_pending_seconds or 0.0)
-        for standing, count in outbox.counts(services.database).items():
-            services.metrics.gauge("webhook_deliveries", count, state=standing.value)
-        services.metrics.gauge("trail_lag_seconds", trail_chain.lag_seconds(services.database))
-    except DatabaseUnavailable:
-        # Counters of this process are worth scraping while the database is away; `/readyz` tells that it is.
-        services.metrics.gauge("oldest_pending_seconds", float("nan"))
-        services.metrics.gauge("trail_lag_seconds", float("nan"))
-    services.metrics.gauge("trail_journal_bytes", size_of(journal_folder(services.settings)))
-    try:
-        services.metrics.gauge("stream_entries", services.queue.stream_entries())
-        services.metrics.gauge("quarantine_entries", services.queue.quarantined_entries())
-    except QueueUnavailable:
-        services.metrics.gauge("stream_entries", float("nan"))
-        services.metrics.gauge("quarantine_entries", float("nan"))
+    read_gauges(services)
     return Response(generate_latest(_Shown(services)), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -51,6 +51,13 @@ class QueueProbe(Protocol):
             QueueUnavailable: Redis does not answer.
         """
 
+    def hints(self) -> int:
+        """Hints on the queue of audits.
+
+        Raises:
+            QueueUnavailable: Redis does not answer.
+        """
+
 
 @dataclass(frozen=True)
 class Services:

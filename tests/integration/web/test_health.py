@@ -2,10 +2,12 @@
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from sqlalchemy import text
+from sqlalchemy import text, update
 from starlette.testclient import TestClient
 
-from db import migrate
+from db import migrate, signs
+from db.clock import db_after
+from db.models import ProcessSign
 from db.session import Database
 from tests.integration.db.sabotage import read_only, refuse_rows
 from tests.integration.web.conftest import BASE_URL
@@ -43,9 +45,25 @@ def test_metrics_hold_the_queue_and_the_requests(client, stored_story):
     assert found[("wherefrom_oldest_pending_seconds",)] >= 0
     assert found[("wherefrom_stream_entries",)] == 0
     assert found[("wherefrom_quarantine_entries",)] == 0
+    assert found[("wherefrom_hints_queued",)] == found[("wherefrom_expired_leases",)] == 0
+    assert found[("wherefrom_state_free_bytes",)] > 0
+    assert found[("wherefrom_measurements", ("state", "dead"))] == 0
+    assert {found[("wherefrom_processes", ("role", role))] for role in signs.ROLES} == {0}
     route = ("route", "/v1/audits/{audit_id}")
     assert found[("wherefrom_http_requests_total", ("method", "GET"), route, ("status", "200"))] == 1
     assert not any("nothing-of-this-name" in str(key) for key in found)
+
+
+def test_metrics_say_which_processes_are_alive(client, database):
+    """A process that gave a sign counts, one that was silent for a minute does not."""
+    for name in ("one", "two"):
+        signs.give_sign(database, signs.Sign(name, "attribute", "host", 1))
+    with database.writing() as session:
+        silent = update(ProcessSign).where(ProcessSign.name == "two")
+        session.execute(silent.values(seen_at=db_after(-2 * signs.SILENT_S)))
+    found = samples(client)
+    assert found[("wherefrom_processes", ("role", "attribute"))] == 1
+    assert found[("wherefrom_processes", ("role", "sweep"))] == 0
 
 
 def test_metrics_hold_what_other_processes_counted(client, database):

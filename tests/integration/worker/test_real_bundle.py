@@ -122,7 +122,7 @@ def test_citations_are_computed_again_from_their_bundle(runtime: Runtime, databa
     assert [one.verdict for one in same] == ["same", "same"]
     assert [one.rank_now for one in same] == [1, -1]
     assert not any(one.other for one in same)
-    assert max(abs(part.now - part.stored) / part.allowed for part in same[0].scores) < 0.2
+    assert max(abs((part.now or 0.0) - part.stored) / part.allowed for part in same[0].scores) < 0.2
 
     with database.writing() as session:
         change = update(Citation).where(Citation.audit_id == audit_ids[1], Citation.rank == 2)
@@ -161,7 +161,9 @@ def test_an_auditor_computes_a_citation_again_without_the_service(
         reproduced(opened, other, address)
     assert gone_of(detail, address) is None
     erased = detail.model_copy(update={"completion": "", "turns": ()})
-    assert gone_of(erased, address).verdict is Reproduced.ERASED
+    gone = gone_of(erased, address)
+    assert gone is not None
+    assert gone.verdict is Reproduced.ERASED
 
 
 class TestFormAdapter:

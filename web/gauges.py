@@ -1,0 +1,55 @@
+"""The gauges of `/metrics`: read from database, Redis and disk when somebody scrapes. What cannot be read is no number (NaN), so that an alert can tell it from zero."""
+
+import shutil
+from collections.abc import Callable
+
+from db import measurements, outbox, reader, signs, trail_chain
+from web.services import Services
+from wherefrom.errors import DatabaseUnavailable, QueueUnavailable
+from wherefrom.journal import journal_folder, size_of
+from wherefrom.metrics import Metrics
+from wherefrom.records import AuditState
+
+_NOTHING = float("nan")
+#: Gauges without labels that need the database.
+_STORED = ("oldest_pending_seconds", "expired_leases", "trail_lag_seconds")
+
+
+def read_gauges(services: Services) -> None:
+    """Set every gauge."""
+    metrics = services.metrics
+    try:
+        _read_database(services)
+    except DatabaseUnavailable:
+        # Counters of this process are worth scraping while the database is away.
+        for name in _STORED:
+            metrics.gauge(name, _NOTHING)
+    _read_queue(metrics, "stream_entries", services.queue.stream_entries)
+    _read_queue(metrics, "quarantine_entries", services.queue.quarantined_entries)
+    _read_queue(metrics, "hints_queued", services.queue.hints)
+    metrics.gauge("trail_journal_bytes", size_of(journal_folder(services.settings)))
+    folder = services.settings.state_dir
+    metrics.gauge("state_free_bytes", shutil.disk_usage(folder).free if folder.is_dir() else _NOTHING)
+
+
+def _read_database(services: Services) -> None:
+    database, metrics = services.database, services.metrics
+    health = reader.queue_health(database)
+    for state in AuditState:
+        metrics.gauge("audits", health.states.get(state, 0), state=state.value)
+    metrics.gauge("oldest_pending_seconds", health.oldest_pending_seconds or 0.0)
+    metrics.gauge("expired_leases", health.expired_leases)
+    for standing, count in outbox.counts(database).items():
+        metrics.gauge("webhook_deliveries", count, state=standing.value)
+    for ending, count in measurements.measurement_counts(database).items():
+        metrics.gauge("measurements", count, state=ending.value)
+    for role, count in signs.alive(database).items():
+        metrics.gauge("processes", count, role=role)
+    metrics.gauge("trail_lag_seconds", trail_chain.lag_seconds(database))
+
+
+def _read_queue(metrics: Metrics, name: str, read: Callable[[], int]) -> None:
+    try:
+        metrics.gauge(name, read())
+    except QueueUnavailable:
+        metrics.gauge(name, _NOTHING)
