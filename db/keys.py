@@ -7,13 +7,12 @@ stand behind it (`db.people`); only such a key judges.
 
 import hashlib
 import hmac
-import re
 import secrets
 import time
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -21,17 +20,22 @@ from sqlalchemy import false, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from db.budgets import NO_QUOTAS, Quotas, quotas_of
 from db.clock import db_after, db_now
 from db.models import ApiKey, Person, Producer
 from db.people import ensure_person
 from db.producers import checked_name, ensure_producer
 from db.session import Database
+from db.sight import NO_LIMITS, Limits, limits_of
 from db.statements import AnySelect
 from db.trail import Event, TrailKind, record_events
 from wherefrom.errors import ConfigurationError, NotFound, WherefromError
 
 #: `last_used_at` is written, or tried to be written, at most this often, seconds: reading must not cost a write each time.
 LAST_USED_STEP_S = 60.0
+
+#: Keys that end within this time are told of, and those that ended so long ago.
+ENDS_SOON = timedelta(days=14)
 
 _MARK = "wf"
 
@@ -82,6 +86,16 @@ class KeyInfo:
     person_id: int | None = None
     #: Sessions of the person that began before it are refused.
     sessions_from: datetime | None = None
+    #: Which outputs it may see and send.
+    limits: Limits = NO_LIMITS
+    #: How much it may do.
+    quotas: Quotas = NO_QUOTAS
+    key_id: int = 0
+
+    def is_ending(self, now: datetime) -> bool:
+        """Whether a key that was used ends soon, or has ended a short while ago."""
+        used = self.last_used_at is not None and self.revoked_at is None
+        return used and self.expires_at is not None and abs(self.expires_at - now) <= ENDS_SOON
 
     def ends_session(self, began_at: datetime) -> bool:
         """Whether the person signed out after a session began."""
@@ -123,6 +137,8 @@ def create_key(
     *,
     producer: str | None = None,
     person: str | None = None,
+    limits: Limits = NO_LIMITS,
+    quotas: Quotas = NO_QUOTAS,
 ) -> str:
     """Make a key and return it, this one time.
 
@@ -133,9 +149,11 @@ def create_key(
         expires_at: From when it is refused, aware; None for never.
         producer: Whose it is; made where it is missing. None: a producer of the key's name.
         person: Who stands behind it; made where they are missing. None: a person of the key's name where the key may review, else nobody.
+        limits: Which outputs it may see and send; by default all of them.
+        quotas: How much it may do; by default all that it wants.
 
     Raises:
-        ConfigurationError: a name is taken, reserved or empty, or a scope does not exist.
+        ConfigurationError: a name is taken, reserved or empty, a scope does not exist, or the limits do not suit the scopes.
     """
     try:
         granted = sorted({Scope(one).value for one in scopes})
@@ -144,29 +162,59 @@ def create_key(
     if not granted:
         raise ConfigurationError("a key needs at least one scope")
     wanted = checked_name(name, what="a key")
+    _check_limits(limits, granted, producer or wanted)
+    quotas.check()
     behind = person or (wanted if Scope.REVIEW in granted else None)
     try:
         with db.writing() as session:
-            owner = _Owner(
+            owner = KeyOwner(
                 ensure_producer(session, producer or wanted),
                 None if behind is None else ensure_person(session, behind),
             )
-            return _insert_key(session, wanted, owner, scopes=granted, expires_at=expires_at)
+            terms = KeyTerms(granted, expires_at, limits, quotas)
+            return insert_key(session, wanted, owner, terms)
     except IntegrityError as error:
         raise ConfigurationError(f"a key named {name!r} is or was in use; choose another name") from error
 
 
 @dataclass(frozen=True)
-class _Owner:
+class KeyOwner:
     """Whose a key is: under whose name records are stored, and who judges with it."""
 
     producer_id: int
     person_id: int | None
 
 
-def _insert_key(
-    session: Session, name: str, owner: _Owner, *, scopes: list[str], expires_at: datetime | None
-) -> str:
+@dataclass(frozen=True)
+class KeyTerms:
+    """What a key may do, of what, and until when."""
+
+    scopes: list[str]
+    expires_at: datetime | None
+    limits: Limits
+    quotas: Quotas
+
+
+def _check_limits(limits: Limits, scopes: Sequence[str], producer: str) -> None:
+    """Refuse limits that would not hold, or would leave nothing."""
+    if not limits.given:
+        return
+    if wide := {Scope.ADMIN, Scope.METRICS}.intersection(scopes):
+        raise ConfigurationError(
+            f"a key with the scope {min(wide)} cannot be limited: it speaks of the service as a whole; leave the scope or the limits out"
+        )
+    if Scope.INGEST in scopes and limits.queues:
+        raise ConfigurationError(
+            "a key that flags outputs cannot be limited to queues: outputs enter them later; make two keys"
+        )
+    if Scope.INGEST in scopes and limits.producers and producer not in limits.producers:
+        raise ConfigurationError(
+            f"the key flags outputs of the producer {producer!r}, which is not among its producers; add it with --only-producer, or choose --producer"
+        )
+
+
+def insert_key(session: Session, name: str, owner: KeyOwner, terms: KeyTerms) -> str:
+    """Store a key; the key itself, this one time."""
     prefix = secrets.token_hex(4)
     key = f"{_MARK}_{prefix}_{secrets.token_urlsafe(32)}"
     row = {
@@ -175,69 +223,18 @@ def _insert_key(
         "person_id": owner.person_id,
         "prefix": prefix,
         "key_sha256": _sha256(key),
-        "scopes": scopes,
-        "expires_at": expires_at,
+        "scopes": terms.scopes,
+        "limits": terms.limits.stored(),
+        "quotas": terms.quotas.stored(),
+        "expires_at": terms.expires_at,
     }
     session.execute(insert(ApiKey), [row])
-    record_events(session, [Event(TrailKind.KEY_CREATED, f"api_key:{prefix}", {"scopes": scopes})])
+    said = {"scopes": terms.scopes} | ({"limited": True} if terms.limits.given else {})
+    record_events(session, [Event(TrailKind.KEY_CREATED, f"api_key:{prefix}", said)])
     return key
 
 
-@dataclass(frozen=True)
-class RotatedKey:
-    """The key that takes another one's place."""
-
-    name: str
-    producer: str
-    scopes: tuple[str, ...]
-    #: Shown this one time.
-    key: str
-
-
-def rotate_key(
-    db: Database,
-    name: str,
-    *,
-    grace_s: float,
-    new_name: str | None = None,
-    expires_at: datetime | None = None,
-) -> RotatedKey:
-    """Make a new key of the same producer with the same scopes; the old one goes on for a while.
-
-    Args:
-        db: The database.
-        name: The key to be replaced.
-        grace_s: How long the old key is still taken, seconds; 0 revokes it at once.
-        new_name: Name of the new key; by default the old one's with the next free number.
-        expires_at: From when the new key is refused, aware; None for never.
-
-    Raises:
-        NotFound: there is no key with this name.
-        ConfigurationError: the key is revoked or expired, or the new name cannot be used.
-    """
-    try:
-        with db.writing() as session:
-            old = _key_named(session, name)
-            ended = old.expired or old.revoked_at is not None
-            if ended:
-                raise ConfigurationError(
-                    f"the key {old.name!r} is revoked or expired; make a new one: keys create NAME --producer {old.producer}"
-                )
-            wanted = checked_name(new_name or _next_name(session, old.name), what="a key")
-            key = _insert_key(
-                session,
-                wanted,
-                _Owner(ensure_producer(session, old.producer), old.person_id),
-                scopes=list(old.scopes),
-                expires_at=expires_at,
-            )
-            _retire(session, old, grace_s=grace_s)
-    except IntegrityError as error:
-        raise ConfigurationError(f"a key named {new_name!r} is or was in use; choose another name") from error
-    return RotatedKey(wanted, old.producer, tuple(old.scopes), key)
-
-
-def _retire(session: Session, old: Any, *, grace_s: float) -> None:
+def retire(session: Session, old: Any, *, grace_s: float) -> None:
     """Let a key end after the grace, or where it ends anyway before that."""
     mine = update(ApiKey).where(ApiKey.prefix == old.prefix)
     if grace_s <= 0:
@@ -247,16 +244,6 @@ def _retire(session: Session, old: Any, *, grace_s: float) -> None:
     later = or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > db_after(grace_s))
     session.execute(mine.where(later).values(expires_at=db_after(grace_s)))
     record_events(session, [Event(TrailKind.KEY_ENDING, f"api_key:{old.prefix}", {"grace_s": grace_s})])
-
-
-def _next_name(session: Session, name: str) -> str:
-    """The name with the next free number behind it: `production`, `production-2`, `production-3`."""
-    taken = set(session.scalars(select(ApiKey.name)))
-    found = re.fullmatch(r"(?P<stem>.+)-(?P<number>[1-9][0-9]{0,5})", name)
-    stem, number = (found["stem"], int(found["number"])) if found else (name, 1)
-    while f"{stem}-{number + 1}" in taken:
-        number += 1
-    return f"{stem}-{number + 1}"
 
 
 def check_key(db: Database, key: str, notes: UseNotes | None = None) -> KeyInfo | None:
@@ -292,6 +279,22 @@ def key_of_session(db: Database, prefix: str) -> KeyInfo | None:
     return _key_info(row)
 
 
+def set_quotas(db: Database, name: str, quotas: Quotas) -> None:
+    """Bound what a key may do from now on; quotas without a number take every bound away. What it spent today stays spent.
+
+    Raises:
+        NotFound: there is no key with this name.
+        ConfigurationError: the quotas mean nothing.
+    """
+    quotas.check()
+    with db.writing() as session:
+        key = key_named(session, name)
+        changed = update(ApiKey).where(ApiKey.prefix == key.prefix).values(quotas=quotas.stored())
+        session.execute(changed)
+        said = quotas.stored() or {}
+        record_events(session, [Event(TrailKind.KEY_BOUNDED, f"api_key:{key.prefix}", dict(said))])
+
+
 def revoke_key(db: Database, name: str) -> None:
     """Refuse a key from now on; a key that is revoked already stays so.
 
@@ -299,12 +302,17 @@ def revoke_key(db: Database, name: str) -> None:
         NotFound: there is no key with this name.
     """
     with db.writing() as session:
-        key = _key_named(session, name)
+        key = key_named(session, name)
         if key.revoked_at is None:
-            _retire(session, key, grace_s=0)
+            retire(session, key, grace_s=0)
 
 
-def _key_named(session: Session, name: str) -> Any:
+def key_named(session: Session, name: str) -> Any:
+    """The row of a key.
+
+    Raises:
+        NotFound: there is no key with this name.
+    """
     names = {name, unicodedata.normalize("NFC", name)}
     sayable = "\x00" not in name and not any("\ud800" <= one <= "\udfff" for one in name)
     row = session.execute(_KEYS.where(ApiKey.name.in_(names))).first() if sayable else None
@@ -325,6 +333,9 @@ _KEYS: AnySelect = (
         func.coalesce(Producer.name, ApiKey.name).label("producer"),
         ApiKey.prefix,
         ApiKey.scopes,
+        ApiKey.id.label("key_id"),
+        ApiKey.limits,
+        ApiKey.quotas,
         ApiKey.created_at,
         ApiKey.expires_at,
         ApiKey.last_used_at,
@@ -355,6 +366,9 @@ def _key_info(row: Any) -> KeyInfo:
         person=row.person,
         person_id=row.person_id,
         sessions_from=row.sessions_from,
+        limits=limits_of(row.limits),
+        quotas=quotas_of(row.quotas),
+        key_id=row.key_id,
     )
 
 

@@ -20,6 +20,7 @@ from db.models import Audit, ListingFactsRow
 from db.reader import select_audits
 from db.selection import narrow, without_support
 from db.session import Database
+from db.sight import is_limited
 from db.statements import insert_new
 from db.trail import NEWEST_CHANGE
 from wherefrom.errors import DatabaseUnavailable
@@ -91,6 +92,8 @@ def facts(
         wait: Work a large listing out when nothing is known of it. Without it the sweeper is left to do so, and the answer is None.
     """
     listing = _Listing(filters, level)
+    if is_limited():  # what is kept was worked out over everything
+        return _work_out(db, listing, newest_event=0)
     known = _look(db, listing)
     if known.holds:
         return known.facts
@@ -180,7 +183,7 @@ def _work_out(db: Database, listing: _Listing, *, newest_event: int, keep: bool 
     found = ListingFacts(
         matching=min(number, COUNTED_AUDITS), more=number > COUNTED_AUDITS, support=judged, as_of=now
     )
-    if keep or time.monotonic() - began > KEPT_FROM_S:
+    if not is_limited() and (keep or time.monotonic() - began > KEPT_FROM_S):
         _keep(db, listing, _values(found) | {"newest_event": newest_event})
     return found
 

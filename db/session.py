@@ -16,6 +16,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from db.faults import judged
+from db.sight import limit_statements
 from wherefrom.errors import ConfigurationError, DatabaseReadOnly
 from wherefrom.masking import MASK, is_secret_name, mask, readable_url
 from wherefrom.private import private_file, private_folder
@@ -205,10 +206,13 @@ def make_engine(
         ConfigurationError: the folder of a SQLite file cannot be made.
     """
     if url.get_backend_name() == "postgresql":
-        return _postgresql_engine(url)
-    return _sqlite_engine(
-        url, foreign_keys=foreign_keys, query_only=query_only, busy_timeout_s=busy_timeout_s
-    )
+        engine = _postgresql_engine(url)
+    else:
+        engine = _sqlite_engine(
+            url, foreign_keys=foreign_keys, query_only=query_only, busy_timeout_s=busy_timeout_s
+        )
+    limit_statements(engine)
+    return engine
 
 
 def _postgresql_engine(url: URL) -> Engine:

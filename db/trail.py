@@ -56,6 +56,8 @@ class TrailKind(StrEnum):
     KEY_REVOKED = "key.revoked"
     #: It ends at a time, because a new one took its place.
     KEY_ENDING = "key.ending"
+    #: It has other quotas.
+    KEY_BOUNDED = "key.bounded"
     PERSON_ADDED = "person.added"
     QUEUE_CREATED = "queue.created"
     QUEUE_CLOSED = "queue.closed"

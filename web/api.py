@@ -15,9 +15,11 @@ from starlette.concurrency import run_in_threadpool
 from db import catalogue, group_measurements, intake, measurements, reader
 from db.keys import Scope
 from web import body, export
+from web.budget import paying_outputs
 from web.caller import Caller
 from web.errors import documented
 from web.filters import AuditQuery, PageQuery
+from web.limited import check_sends
 from web.measuring import check_measurable
 from web.openapi import FLAGGED_REQUEST, FLAGGED_RESPONSE_EXAMPLES
 from web.security import needs
@@ -143,7 +145,10 @@ async def flag(
 def _accept(
     records: Sequence[FlaggedRecord], *, alone: bool, caller: Caller, services: Services
 ) -> Sequence[IntakeResult]:
-    results = intake.accept(services.database, records, producer=caller.producer, channel=CHANNEL)
+    check_sends(caller, {record.model for record in records})
+    with paying_outputs(services, caller, len(records)) as stored:
+        results = intake.accept(services.database, records, producer=caller.producer, channel=CHANNEL)
+        stored(sum(one.status == "accepted" for one in results))
     for result in results:
         services.metrics.count("intake_records_total", channel=CHANNEL, status=result.status)
     if alone and results[0].status == "conflict":

@@ -23,6 +23,7 @@ from web import (
     groups,
     health,
     hypotheticals,
+    key_pages,
     list_api,
     pages,
     queue_api,
@@ -104,6 +105,7 @@ _ROUTERS = (
     sign_in.router,
     trail_pages.api,
     trail_pages.pages,
+    key_pages.router,
 )
 #: Bodies that the OpenAPI document describes.
 _BODIES = (

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
+from db.budgets import Budget
 from db.keys import KeyInfo, Scope
 from db.producers import LOCAL
+from db.sight import NO_LIMITS, Limits, Sight
 from db.trail import LOCAL_ACTOR
 from wherefrom.records import PersonRef, Via
 
@@ -25,6 +27,10 @@ class Caller:
     seed: str
     #: Prefix of the key, or of the key that the session began with; None without one.
     key: str | None = None
+    #: Which outputs they may see and send.
+    limits: Limits = NO_LIMITS
+    #: How much they may do; None where nothing is bounded.
+    budget: Budget | None = None
 
     def may(self, scope: Scope) -> bool:
         """Whether the key or the session has the scope."""
@@ -44,6 +50,18 @@ class Caller:
         return LOCAL_ACTOR if self.key is None else f"api_key:{self.key}"
 
     @property
+    def sight(self) -> Sight | None:
+        """What their statements may read; None where that is everything."""
+        if not self.limits.given:
+            return None
+        return Sight(self.limits, None if self.person is None else self.person.person_id)
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether they may look after keys."""
+        return self.may(Scope.ADMIN)
+
+    @property
     def sees_all(self) -> bool:
         """Not only what stands in their queues and assignments."""
         return self.may(Scope.READ)
@@ -58,4 +76,14 @@ def caller_of_key(info: KeyInfo, *, via: Via, seed: str) -> Caller:
     person = None
     if info.person is not None and info.person_id is not None:
         person = PersonRef(person_id=info.person_id, name=info.person)
-    return Caller(info.name, info.producer, frozenset(info.scopes), person, via, seed, info.prefix)
+    return Caller(
+        name=info.name,
+        producer=info.producer,
+        scopes=frozenset(info.scopes),
+        person=person,
+        via=via,
+        seed=seed,
+        key=info.prefix,
+        limits=info.limits,
+        budget=Budget(info.key_id, info.quotas) if info.quotas.given else None,
+    )

@@ -3,6 +3,7 @@
 An answer carries a stable code and a text that says what to do; never a traceback, never a model's output.
 """
 
+import math
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
@@ -41,6 +42,7 @@ _STATUS: dict[type[WherefromError], HTTPStatus] = {
     errors.RequestAborted: HTTPStatus.BAD_REQUEST,
     errors.TooBusy: HTTPStatus.TOO_MANY_REQUESTS,
     errors.TooManyAttempts: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.TooManyRequests: HTTPStatus.TOO_MANY_REQUESTS,
     UnknownHost: HTTPStatus.BAD_REQUEST,
     errors.Unauthorized: HTTPStatus.UNAUTHORIZED,
     errors.Forbidden: HTTPStatus.FORBIDDEN,
@@ -139,7 +141,10 @@ def answer_of(request: Request, error: WherefromError) -> Response:
         detail = detail.model_copy(
             update={"field": error.problems[0].field, "problems": list(error.problems)}
         )
-    return error_answer(request, status_of(error), detail)
+    answer = error_answer(request, status_of(error), detail)
+    if isinstance(error, errors.TooManyRequests):
+        answer.headers["Retry-After"] = str(math.ceil(error.retry_after_s))
+    return answer
 
 
 def _message(error: WherefromError) -> str:

@@ -2,6 +2,7 @@
 
 from db import bulk, catalogue
 from db.keys import Scope
+from web.budget import pay_for_reaudits
 from web.caller import Caller
 from web.services import Services
 from wherefrom.errors import Forbidden
@@ -26,6 +27,9 @@ def reaudit_under(services: Services, caller: Caller, filters: AuditFilter, *, u
             f"{caller.name!r} lacks the scope `measure`; audits under another bundle cost as much as new ones"
         )
     bundle = catalogue.bundle_by_name(services.database, under)
+    if caller.budget is not None:
+        counted = bulk.preview(services.database, filters, under=bundle.id).reauditable or 0
+        pay_for_reaudits(services, caller, min(counted, bulk.MOST))
     done = bulk.reaudit(services.database, filters, bundle.id)
     services.notify([bundle.id])
     return done

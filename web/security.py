@@ -21,11 +21,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from db import keys, people
 from db.keys import Scope as KeyScope
+from db.sight import see_only
 from db.trail import act_as
 from web.body import raise_too_large
+from web.budget import pay_for
 from web.caller import NOBODY, Caller, caller_of_key
 from web.errors import UnknownHost, answer_of
 from web.headers import SECURITY_HEADERS
+from web.limited import check_within, sees_statements
 from web.services import Services, services_of
 from web.sessions import COOKIE, SessionKind, cookie_of
 from wherefrom.access import key_needed
@@ -239,8 +242,15 @@ def needs(scope: KeyScope | None) -> Callable[..., Awaitable[Caller]]:
             found = await run_in_threadpool(authenticate, request.headers, services, scope, reads=reads)
         else:
             found = authenticate(request.headers, services, scope)
+        route = getattr(request.scope.get("route"), "path", "")
+        check_within(found, request.method, route)
+        if found.budget is not None and not getattr(request.state, "is_paid", False):
+            request.state.is_paid = True  # a route may ask for several scopes; the request is one
+            await run_in_threadpool(pay_for, services, found, request.method, route)
         request.state.caller = found
         act_as(found.actor)
+        if sees_statements(scope):
+            see_only(found.sight)
         request.state.form_token = partial(_form_token, services, found)
         return found
 

@@ -147,10 +147,37 @@ class Forbidden(PermanentError):
     code = "forbidden"
 
 
+class BeyondLimits(Forbidden):
+    """The API key is limited to producers, models or review queues, and what was asked for lies beyond them."""
+
+    code = "beyond_limits"
+
+
 class TooManyAttempts(PermanentError):
     """Too many failed attempts to sign in. Wait a minute."""
 
     code = "too_many_attempts"
+
+
+class TooManyRequests(PermanentError):
+    """The API key asks faster than its limit. Wait as long as `Retry-After` says.
+
+    Args:
+        message: What is wrong.
+        retry_after_s: Until it may ask again, seconds.
+    """
+
+    code = "too_many_requests"
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class QuotaSpent(TooManyRequests):
+    """The API key did so much today as its quota allows. It may go on at 00:00 UTC."""
+
+    code = "quota_spent"
 
 
 class BundleCorrupt(PermanentError):

@@ -23,6 +23,7 @@ def make_app() -> "typer.Typer":
     from worker.admin_commands import add_admin_commands
     from worker.bundle_commands import add_bundle_commands
     from worker.command_line import EXIT_CODES
+    from worker.key_commands import add_key_commands
     from worker.notify_commands import add_notify_commands
     from worker.service_commands import add_service_commands
     from worker.trail_commands import add_trail_commands
@@ -38,6 +39,7 @@ def make_app() -> "typer.Typer":
     add_service_commands(app)
     add_bundle_commands(app)
     add_admin_commands(app)
+    add_key_commands(app)
     add_notify_commands(app)
     add_trail_commands(app)
     return app

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -203,16 +204,29 @@ def _database_file(settings: Settings) -> Iterator[Finding]:
 
 
 def _keys(settings: Settings) -> Iterator[Finding]:
-    """Nothing where all is well: keys of a release that reserved no names may share idempotency keys with the service's own entry points."""
+    """Nothing where all is well: keys that end soon, and keys of a release that reserved no names, which may share idempotency keys with the service's own entry points."""
     database = open_database(settings)
     try:
         held = [key for key in keys.list_keys(database) if key.revoked_at is None]
     finally:
         database.dispose()
+    now = datetime.now(UTC)
     for key in held:
+        if (text := _ending(key, now)) is not None:
+            yield Finding("keys", "warning", text)
         if is_reserved(key.producer):
             text = f"the key {key.name} has the producer {key.producer}, a name that the service uses itself; create another key (python -m worker keys create), then revoke this one"
             yield Finding("keys", "warning", text)
+
+
+def _ending(key: keys.KeyInfo, now: datetime) -> str | None:
+    """What is to be done about a key that somebody uses and that is about to end, or has ended a short while ago; None where nothing is."""
+    if key.expires_at is None or key.last_used_at is None or not key.is_ending(now):
+        return None
+    used = f"it was last used on {key.last_used_at:%Y-%m-%d %H:%M} UTC"
+    if key.expires_at <= now:
+        return f"the key {key.name} expired on {key.expires_at:%Y-%m-%d %H:%M} UTC, and {used}; make a new one: python -m worker keys create NAME --producer {key.producer}"
+    return f"the key {key.name} ends on {key.expires_at:%Y-%m-%d %H:%M} UTC, and {used}; replace it in time: python -m worker keys rotate {key.name}"
 
 
 def _webhook(settings: Settings) -> Iterator[Finding]:

@@ -23,7 +23,7 @@ from db.models.listing import ListingFactsRow, SavedView
 from db.models.notices import Alert, WebhookDelivery
 from db.models.review import Review, ReviewAssignment, ReviewItem, ReviewMember, ReviewQueue, ReviewRow
 from db.models.search import ENGINE_OWN, ExampleWords, OutputWords
-from db.models.service import ApiKey, CounterTotal, Person, Producer, SchemaRelease
+from db.models.service import ApiKey, CounterTotal, KeyBudget, Person, Producer, SchemaRelease
 from db.models.setups import EngineSetup
 from db.models.signs import ProcessSign
 from db.models.trail import ItemKey, ServiceLease, TrailEvent
@@ -56,6 +56,7 @@ __all__ = [
     "FlaggedText",
     "GroupMeasurement",
     "ItemKey",
+    "KeyBudget",
     "ListingFactsRow",
     "Measurement",
     "MeasuringCheckRow",

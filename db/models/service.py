@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey
+from sqlalchemy import ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.models.columns import BIG, Base, Id, Now, Sha256, Short
@@ -48,10 +48,29 @@ class ApiKey(Base):
     prefix: Mapped[Short] = mapped_column(unique=True)
     key_sha256: Mapped[Sha256]
     scopes: Mapped[list[Any]]
+    #: `db.sight.Limits`: what of the outputs it may see and send; NULL for all of it.
+    limits: Mapped[dict[str, Any] | None]
+    #: `db.budgets.Quotas`: how much it may do; NULL where nothing is bounded.
+    quotas: Mapped[dict[str, Any] | None]
     created_at: Mapped[Now]
     expires_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+
+
+class KeyBudget(Base):
+    """How much a key with quotas did: of a day, or of the last moments. Keys without quotas have no rows."""
+
+    __tablename__ = "key_budget"
+
+    api_key_id: Mapped[int] = mapped_column(
+        BIG, ForeignKey("api_key.id"), primary_key=True, autoincrement=False
+    )
+    what: Mapped[str] = mapped_column(String(20), primary_key=True)
+    #: Days since 1970 (UTC) of which `used` speaks; 0 for requests.
+    day: Mapped[int]
+    #: What was done that day; for requests the second since 1970 up to which they are paid for.
+    used: Mapped[float]
 
 
 class CounterTotal(Base):

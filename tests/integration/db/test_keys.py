@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import select
 
-from db import keys, people
+from db import key_rotation, keys, people
 from db.models import ApiKey
 from db.session import Database
 from tests.integration.db.builders import recorded_statements
@@ -103,7 +103,7 @@ def test_a_key_that_may_review_has_a_person_behind_it(db: Database) -> None:
 def test_a_rotated_key_keeps_its_person(db: Database) -> None:
     """Whoever judged with the old key judges with the new one."""
     keys.create_key(db, "ann", ["review"])
-    info = keys.check_key(db, keys.rotate_key(db, "ann", grace_s=0).key)
+    info = keys.check_key(db, key_rotation.rotate_key(db, "ann", grace_s=0).key)
     assert info is not None
     assert (info.person, info.scopes) == ("ann", ("review",))
 

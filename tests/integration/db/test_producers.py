@@ -5,7 +5,7 @@ import time
 import pytest
 from sqlalchemy import text
 
-from db import intake, keys, migrate
+from db import intake, key_rotation, keys, migrate
 from db.producers import LOCAL, RESERVED, checked_name, is_reserved
 from db.session import Database
 from tests.integration.db.builders import record
@@ -30,10 +30,10 @@ def test_a_rotated_key_keeps_the_idempotency_keys(db: Database, bundle_id: int) 
     """What the old key sent is a duplicate with the new one; the old one goes on for the grace."""
     old = keys.create_key(db, "production", ["ingest", "read"])
     assert _flag(db, old) == "accepted"
-    new = keys.rotate_key(db, "production", grace_s=3600.0)
+    new = key_rotation.rotate_key(db, "production", grace_s=3600.0)
     assert (new.name, new.producer, new.scopes) == ("production-2", "production", ("ingest", "read"))
     assert [_flag(db, one) for one in (old, new.key)] == ["duplicate", "duplicate"]
-    third = keys.rotate_key(db, "production-2", grace_s=0.0, new_name="other")
+    third = key_rotation.rotate_key(db, "production-2", grace_s=0.0, new_name="other")
     assert keys.check_key(db, new.key) is None
     assert _flag(db, third.key) == "duplicate"
 
@@ -41,12 +41,12 @@ def test_a_rotated_key_keeps_the_idempotency_keys(db: Database, bundle_id: int) 
 def test_a_rotated_key_ends_after_the_grace(db: Database) -> None:
     """The grace never makes a key live longer than it would have."""
     key = keys.create_key(db, "production", ["read"])
-    keys.rotate_key(db, "production", grace_s=0.001)
+    key_rotation.rotate_key(db, "production", grace_s=0.001)
     wait_until(lambda: keys.check_key(db, key) is None)
     with pytest.raises(ConfigurationError, match="--producer production"):
-        keys.rotate_key(db, "production", grace_s=0.0)
+        key_rotation.rotate_key(db, "production", grace_s=0.0)
     with pytest.raises(NotFound):
-        keys.rotate_key(db, "nobody", grace_s=0.0)
+        key_rotation.rotate_key(db, "nobody", grace_s=0.0)
 
 
 def test_keys_of_one_producer_share_its_idempotency_keys(db: Database, bundle_id: int) -> None:
@@ -82,7 +82,7 @@ def test_a_reserved_name_is_no_way_in(db: Database) -> None:
             keys.create_key(db, name, ["ingest"], producer=producer)
     keys.create_key(db, "fine", ["ingest"])
     with pytest.raises(ConfigurationError):
-        keys.rotate_key(db, "fine", grace_s=0.0, new_name="Cli")
+        key_rotation.rotate_key(db, "fine", grace_s=0.0, new_name="Cli")
     assert [(one.name, one.revoked_at) for one in keys.list_keys(db)] == [("fine", None)]
 
 
@@ -116,7 +116,7 @@ def test_keys_of_the_release_before_get_their_producers(own: Database, own_url: 
         session.execute(text(rows), {"n": "late", "p": "p9", **values})
     listed = [(one.name, one.producer) for one in keys.list_keys(db)]
     assert listed == [(name, name) for name in ("production", "stream", "Production", "late")]
-    assert keys.rotate_key(db, "late", grace_s=0.0).producer == "late"
+    assert key_rotation.rotate_key(db, "late", grace_s=0.0).producer == "late"
     migrate.downgrade(own_url, "0004")
     migrate.upgrade(own_url)
     assert len(keys.list_keys(db)) == 5

@@ -8,7 +8,7 @@ from sqlalchemy import text
 from starlette.routing import Mount
 from starlette.testclient import TestClient
 
-from db import keys
+from db import key_rotation, keys
 from db.session import Database
 from tests.integration.web import story
 from tests.integration.web.conftest import BASE_URL
@@ -135,6 +135,7 @@ def test_no_route_is_forgotten(guarded, stored_story):
         "/bundles/b-1",
         "/queue",
         "/trail",
+        "/keys",
     ]
     pages += ["/review", "/review/new", "/review/put", "/review/agreement", "/review/1", "/review/1/items/1"]
     tried = [(method, path) for path, methods in paths.items() for method in methods]
@@ -201,7 +202,7 @@ def test_a_producer_keeps_its_idempotency_keys_over_a_rotation(guarded, stored_s
     """The same record with the new key is a duplicate."""
     value = RECORD | {"idempotency_key": "order-1"}
     old = bearer(database, "ingest", name="production")
-    new = {"Authorization": f"Bearer {keys.rotate_key(database, 'production', grace_s=60.0).key}"}
+    new = {"Authorization": f"Bearer {key_rotation.rotate_key(database, 'production', grace_s=60.0).key}"}
     answers = [guarded.post("/v1/flagged", json=value, headers=headers) for headers in (old, new)]
     assert [one.json()["results"][0]["status"] for one in answers] == ["accepted", "duplicate"]
 

@@ -70,6 +70,7 @@ PAGES = (
     "/export",
     "/bundles",
     "/trail",
+    "/keys",
     CARD,
     "/queue",
     "/today",

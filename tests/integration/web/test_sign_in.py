@@ -7,7 +7,7 @@ import pytest
 from starlette.datastructures import Headers
 from starlette.testclient import TestClient
 
-from db import keys, people
+from db import key_rotation, keys, people
 from tests.integration.db.builders import recorded_statements
 from tests.integration.web.conftest import BASE_URL
 from tests.integration.web.forms import FORM, send, sign_in, token_of
@@ -73,7 +73,7 @@ def test_signing_out_ends_every_session_of_the_person(guarded, opened):
     assert send(guarded, "/", "/sign-out").headers["location"] == "/sign-in"
     assert TestClient(guarded.app, base_url=BASE_URL).get("/", headers=copied).status_code == 401
     assert other.get("/").status_code == 200
-    sign_in(guarded, key=keys.rotate_key(opened, "ann-key", grace_s=0).key)
+    sign_in(guarded, key=key_rotation.rotate_key(opened, "ann-key", grace_s=0).key)
     assert guarded.get("/").status_code == 200
 
 
