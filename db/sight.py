@@ -213,7 +213,7 @@ def _mine(writer: _Writer) -> str:
 ROOT = "flagged_output"
 
 #: Tables that hold nothing of any output, and that a limited caller's requests read.
-OPEN = frozenset({"person", "schema_release", "key_budget"})
+OPEN = frozenset({"person", "schema_release", "key_budget", "engine_setup"})
 
 #: Conditions besides those of the foreign keys that lead to an output.
 _FURTHER: dict[str, _Rule] = {ROOT: _outputs, "review_item": _of_queues("r.queue_id")}
