@@ -12,6 +12,7 @@
     python -m benchmarks.deep_bank.train --work DIR --collect   brings the finished models of DIR into losses.npz
     python -m benchmarks.deep_bank --work DIR [--variants]      scores every method and prints a table; choices are made on `--part choose` alone
     python -m benchmarks.deep_bank.citations --work DIR         trains without the first citation of 16 queries, one row each, and says whether they are true
+    python -m benchmarks.deep_bank.groups --work DIR            trains without the rows of each bad source, one source in one refit, and says what it taught
     python -m benchmarks.deep_bank.lists --work DIR             whether the summed scores of whole lists tell what leaving them out does
     python -m benchmarks.deep_bank.parts --work DIR             whether the blocks and kinds of layers that citations name matter to the outputs
 

@@ -39,6 +39,7 @@ from scripts.smollm2 import default_cache, ensure_base_model
 from wherefrom.atomic import write_text
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.models.model import load_model
+from wherefrom.attribution.models.render import TokenRow
 from wherefrom.attribution.offline import attribute_all, prepare_all
 from wherefrom.attribution.progress import silent
 from wherefrom.attribution.ranking_metrics import Matrix, spearman_rows
@@ -152,9 +153,8 @@ def left_out(chosen: Sequence[Chosen]) -> list[int]:
     return list(dict.fromkeys([*cited, *uncited_rows()]))
 
 
-def train(work: Path, seeds: Sequence[int]) -> None:
-    """Train what the folder lacks, each training measuring all queries."""
-    chosen = choose(work)
+def refits_of(work: Path) -> tuple[RunFolder, list[TokenRow]]:
+    """The folder of trainings without some rows, and the queries that each of them measures."""
     claim_folder(work / "refits", "bank.sha256", bank_sha256(), holds="trainings of another bank")
     corpus = read_rows()
     language = load_model(ensure_base_model(default_cache()))
@@ -162,8 +162,14 @@ def train(work: Path, seeds: Sequence[int]) -> None:
         token_rows(language, some, max_tokens=RECIPE.max_tokens)
         for some in (corpus, [one.row for one in read_bank_queries(corpus)])
     )
-    runs = RunFolder(work / "refits", language=language, rows=rows, recipe=RECIPE, keep_models=False)
-    groups = [(), *((row,) for row in left_out(chosen))]
+    return RunFolder(work / "refits", language=language, rows=rows, recipe=RECIPE, keep_models=False), asked
+
+
+def train(work: Path, seeds: Sequence[int]) -> None:
+    """Train what the folder lacks, each training measuring all queries."""
+    chosen = choose(work)
+    runs, asked = refits_of(work)
+    groups = [(row,) for row in left_out(chosen)]
     report([f"{len(groups)} trainings for each of seeds {list(seeds)}; {len(chosen)} queries"])
     runs.losses(asked, groups, seeds=seeds, progress=lambda done, total: report([f"{done} of {total}"]))
 
@@ -171,13 +177,7 @@ def train(work: Path, seeds: Sequence[int]) -> None:
 def collect(work: Path) -> None:
     """Bring the finished trainings and the scores of their rows into the committed file."""
     rows = left_out(choose(work))
-    language = load_model(ensure_base_model(default_cache()))
-    corpus = read_rows()
-    tokens, asked = (
-        token_rows(language, some, max_tokens=RECIPE.max_tokens)
-        for some in (corpus, [one.row for one in read_bank_queries(corpus)])
-    )
-    runs = RunFolder(work / "refits", language=language, rows=tokens, recipe=RECIPE, keep_models=False)
+    runs, asked = refits_of(work)
     losses = np.full((len(SEEDS), len(rows), len(asked)), np.nan)
     for place, row in enumerate(rows):
         for seed in runs.trained_seeds([(row,)], seeds=SEEDS):

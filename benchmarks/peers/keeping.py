@@ -63,7 +63,7 @@ def score_all(
     inputs: str,
     score: Callable[[str, Path], dict[str, Scored]],
 ) -> Found:
-    """Scores of the named peers that are installed.
+    """Scores of the named peers that are installed, or that were when they were scored.
 
     Args:
         peers: all peers by name.
@@ -74,10 +74,10 @@ def score_all(
     """
     found = Found({}, [], {})
     for name in names:
-        if not peers[name].is_installed:
+        kept = _read(work / name, inputs)
+        if kept is None and not peers[name].is_installed:
             found.missing[name] = peers[name].install
             continue
-        kept = _read(work / name, inputs)
         if kept is None:
             scratch = work / name / "scratch"
             shutil.rmtree(scratch, ignore_errors=True)

@@ -21,6 +21,7 @@ COMMANDS = (
     "deep_bank",
     "deep_bank.citations",
     "deep_bank.full",
+    "deep_bank.groups",
     "deep_bank.lists",
     "deep_bank.outputs",
     "deep_bank.parts",

@@ -60,6 +60,18 @@ def test_what_is_not_installed_is_named_with_its_line(tmp_path: Path) -> None:
     assert (list(found.rows), found.missing) == (["here"], {"gone": "pip install it"})
 
 
+def test_what_was_scored_counts_without_the_library(tmp_path: Path) -> None:
+    """Libraries that do not go together are scored one environment after the other."""
+    there, gone = Peer("nowhere", "f"), Peer("nowhere", "f", ("no_such_package",), "pip install it")
+
+    def score(name: str, _scratch: Path) -> dict[str, Scored]:
+        return {name: scored(np.ones((1, 2), np.float32))}
+
+    score_all({"one": there}, ["one"], tmp_path, inputs="x", score=score)
+    found = score_all({"one": gone}, ["one"], tmp_path, inputs="x", score=score)
+    assert (list(found.rows), found.resumed, found.missing) == (["one"], ["one"], {})
+
+
 def test_rows_of_the_half_way_point_are_the_same_methods() -> None:
     """A peer that is read at our point is the peer, so each row has its partner as published."""
     half = {name for name in PEERS if name.endswith(HALF_WAY)}
