@@ -1,5 +1,6 @@
 """Gradients of A and s B at the final weights, against loops over autograd's own; their sketches, whitening and use in the order shown."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -96,14 +97,14 @@ def test_sketches_are_those_of_a_loop(
     adapted = read_lora(language.model, adapter)
     reader = FinalGradientReader(language, adapted, similarity_layer=1, prompt_tokens=prompt_tokens)
     expected = torch.stack([loop(language, reader.adapted, row, prompt_tokens=prompt_tokens) for row in ROWS])
-    close = {"rtol": 1e-4, "atol": 1e-5 * float(expected.abs().max())}
+    close = partial(torch.testing.assert_close, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
     found = reader.sketches(ROWS)
-    torch.testing.assert_close(found, expected, **close)
+    close(found, expected)
     assert reader.split_pass
     monkeypatch.setattr(final_gradients, "GRAPH_TOKENS", 8)
     torch.testing.assert_close(reader.sketches(ROWS), found, **FLOAT32)
     reader.split_pass = False
-    torch.testing.assert_close(reader.sketches(ROWS), expected, **close)
+    close(reader.sketches(ROWS), expected)
 
 
 def test_the_graph_holds_the_tokens_that_count(language: LanguageModel, adapter: Path) -> None:

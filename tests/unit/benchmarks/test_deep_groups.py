@@ -3,17 +3,17 @@
 import numpy as np
 import pytest
 
-from benchmarks.deep_bank.groups import bad_sources, figures, table
+from benchmarks.deep_bank.groups import Losses, bad_sources, figures, table
 from benchmarks.deep_bank.material import read_bank_queries, read_rows
 
 SOURCES = ["one", "two", "three", "four"]
 ASKED = ["one", "two", "one", "fact"]
 
 
-def losses(effect: float, *, seeds: int = 1) -> np.ndarray:
+def losses(effect: float, *, seeds: int = 1) -> Losses:
     """Losses `[S, 4, 4]`: leaving out `one` costs its outputs the effect; groups differ by up to .03 nats otherwise."""
     noise = np.array([0.0, 0.01, 0.02, 0.03])
-    found = np.tile(noise[:, None], (seeds, 1, len(ASKED))) + np.arange(seeds)[:, None, None]
+    found: Losses = np.tile(noise[:, None], (seeds, 1, len(ASKED))) + np.arange(seeds)[:, None, None]
     found[:, 0, [0, 2]] += effect
     return found
 
