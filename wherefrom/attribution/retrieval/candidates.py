@@ -54,27 +54,16 @@ class Indexes:
 
 def find_candidates(query: Sought, indexes: Indexes, *, count: int) -> Candidates:
     """At most `count` candidates of one query; fewer in a smaller corpus."""
-    bm25 = mean_over_texts(indexes.lexical, query.texts)
-    best = np.argsort(-bm25, kind="stable")[:count]
     lists = {
         "projection": indexes.projected.search(query.projected, count)[0],
         "opponents": indexes.projected.search(-query.projected, count)[0],
         "similarity": indexes.similarity.search(query.pooled, count)[0],
-        "bm25": best[bm25[best] > 0],
+        "bm25": indexes.lexical.search(query.texts, count),
     }
     if indexes.encoded is not None and query.encoded is not None:
         lists["encoder"] = indexes.encoded.search(query.encoded, count)[0]
     rows = merge([(lists[name], turns) for name, turns in _TURNS.items() if name in lists], count)
-    return Candidates(rows, bm25[rows])
-
-
-def mean_over_texts(lexical: LexicalIndex, texts: Sequence[str]) -> Vectors:
-    """BM25 of one query with every training example, `[N]`; of a group the mean over its members."""
-    total = lexical.scores(texts[0]).copy()
-    for text in texts[1:]:
-        total += lexical.scores(text)
-    total /= len(texts)
-    return total
+    return Candidates(rows, indexes.lexical.scores_of(query.texts, rows))
 
 
 def merge(lists: Sequence[tuple[Rows, int]], count: int) -> Rows:
