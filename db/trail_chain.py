@@ -93,6 +93,15 @@ def head_of(session: Session) -> Link | None:
     return None if row is None else Link(row.sequence, row.row_hash)
 
 
+def link_at(db: Database, sequence: int) -> Link | None:
+    """The link at a place of the chain; None where the chain does not reach it."""
+    with db.reading() as session:
+        found = session.execute(
+            select(EVENTS.c.sequence, EVENTS.c.row_hash).where(EVENTS.c.sequence == sequence)
+        ).first()
+    return None if found is None else Link(*found)
+
+
 def seal(db: Database, *, owner: str, at_once: int = AT_ONCE) -> Sealing:
     """Give the oldest unsealed events their places, in one transaction, if nobody else seals.
 

@@ -357,6 +357,12 @@ class DiskFull(TransientError):
     code = "disk_full"
 
 
+class BackupFailed(TransientError):
+    """The database cannot be copied or brought back, or a file of a backup has changed. The message says why."""
+
+    code = "backup_failed"
+
+
 class SpoolFull(TransientError):
     """The client's spool file has reached its size limit. The record was not accepted."""
 

@@ -21,6 +21,7 @@ def make_app() -> "typer.Typer":
     import typer
 
     from worker.admin_commands import add_admin_commands
+    from worker.backup_commands import add_backup_commands
     from worker.bundle_commands import add_bundle_commands
     from worker.command_line import EXIT_CODES
     from worker.key_commands import add_key_commands
@@ -42,6 +43,7 @@ def make_app() -> "typer.Typer":
     add_key_commands(app)
     add_notify_commands(app)
     add_trail_commands(app)
+    add_backup_commands(app)
     return app
 
 

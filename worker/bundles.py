@@ -58,8 +58,18 @@ def add_bundle(database: Database, settings: Settings, path: Path, *, activate: 
     return bundle_id, manifest
 
 
+def copy_bundle(path: Path, home: Path) -> None:
+    """Copy a bundle into place in one step, with the note that says where its model lies. One that is there and whole stays as it is, but for a card that was measured since.
+
+    Raises:
+        BundleCorrupt: the one that is there is not intact.
+        DiskFull: there is nothing at `home`.
+    """
+    _copy(path, home)
+    copy_note(path, home)
+
+
 def _copy(path: Path, home: Path) -> None:
-    """Copy into place in one step; a bundle that is there and whole stays as it is, but for a card that was measured since."""
     if home.is_dir():
         finish_replacing(home)
         read_manifest(home)

@@ -2,10 +2,9 @@
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 import redis
 
@@ -17,6 +16,7 @@ from wherefrom.errors import PermanentError, TransientError, WherefromError
 from wherefrom.messages import INTAKE_GROUP
 from wherefrom.records import AuditState, BundleInfo, DeliveryState, MeasurementState
 from wherefrom.settings import Settings, masked, unknown_variables
+from worker.diagnosis import Finding
 from worker.embedded import beside_local_service
 from worker.engine import OTHER_ENGINE, load_engine
 from worker.health import check_health
@@ -29,21 +29,17 @@ from worker.redis_link import (
     redis_errors,
     rejected_stream,
 )
+from worker.upkeep import (
+    look_at_clock,
+    look_at_disks,
+    look_at_hints,
+    look_at_stream,
+    look_at_trail,
+)
 from worker.webhook import WebhookSender
 
 #: kombu's Redis transport and XAUTOCLAIM need it.
 LEAST_REDIS = (6, 2)
-
-Verdict = Literal["ok", "warning", "problem"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at. A `problem` keeps the service from working; a `warning` may lose or hide something."""
-
-    what: str
-    verdict: Verdict
-    text: str
 
 
 def examine(settings: Settings) -> list[Finding]:
@@ -61,7 +57,11 @@ def examine(settings: Settings) -> list[Finding]:
     if stored.verdict == "ok":
         looks += [("bundles", lambda: _bundles(settings)), ("audits", lambda: _audits(settings))]
         looks += [("keys", lambda: _keys(settings)), ("database file", lambda: _database_file(settings))]
-        looks.append(("webhook", lambda: _webhook(settings)))
+        looks += [("webhook", lambda: _webhook(settings)), ("trail", lambda: look_at_trail(settings))]
+        looks.append(("clock", lambda: look_at_clock(settings)))
+        if queued.verdict == "ok":
+            looks.append(("hint lag", lambda: _hints(settings)))
+    looks.append(("disk", lambda: look_at_disks(settings)))
     for what, look in looks:
         try:
             findings += look()
@@ -116,6 +116,16 @@ def _redis(settings: Settings) -> Iterator[Finding]:
         )
         yield from _durability(client)
         yield from _queues(client, settings)
+        yield from look_at_stream(client, settings)
+
+
+def _hints(settings: Settings) -> Iterator[Finding]:
+    database = open_database(settings)
+    try:
+        with redis_errors(), connect_redis(beside_local_service(settings)) as client:
+            yield from look_at_hints(client, database, settings)
+    finally:
+        database.dispose()
 
 
 def _durability(client: redis.Redis) -> Iterator[Finding]:
