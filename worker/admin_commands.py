@@ -121,7 +121,20 @@ def _ask_again(bundle: str, audit_ids: list[int] | None, state: AuditState | Non
         raise typer.Exit(EXIT_USAGE)
 
 
+def roles() -> None:
+    """Print the SQL that makes the database roles of PostgreSQL: owner, writer, ingest and auditor. Nothing is run.
+
+    Run it as a superuser after each `migrate`; it takes away what it does not grant. See docs/operations.md.
+
+    Examples:
+      python -m worker roles | psql postgresql://postgres@db.example/wherefrom
+    """
+    from db.roles import roles_sql
+
+    say(roles_sql(), keep="\n")
+
+
 def add_admin_commands(app: typer.Typer) -> None:
     """Put the commands of this file on the command line."""
-    for command in (doctor, retry, replay):
+    for command in (doctor, retry, replay, roles):
         app.command(rich_help_panel="Maintenance")(command)
