@@ -9,7 +9,12 @@ from collections.abc import Iterator, Mapping
 from db.models import Base, TrailEvent
 from db.views import VIEWS
 
-OWNER, WRITER, INGEST, AUDITOR = "wherefrom_owner", "wherefrom_writer", "wherefrom_ingest", "wherefrom_auditor"
+OWNER, WRITER, INGEST, AUDITOR = (
+    "wherefrom_owner",
+    "wherefrom_writer",
+    "wherefrom_ingest",
+    "wherefrom_auditor",
+)
 ROLES = (OWNER, WRITER, INGEST, AUDITOR)
 
 #: Alembic's own table, which is in no model.
@@ -48,7 +53,7 @@ def tables() -> tuple[str, ...]:
 def _statements() -> Iterator[str]:
     for role in ROLES:
         yield (
-            f"DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') THEN"  # noqa: S608 - names of ours
+            f"DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') THEN"
             f" CREATE ROLE {role} NOLOGIN; END IF; END $$;"
         )
     users = f"{WRITER}, {INGEST}, {AUDITOR}"

@@ -5,12 +5,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import redis
 
 from db import catalogue, keys, measurements, outbox, reader
 from db.producers import is_reserved
 from db.session import Database, open_database, parse_url
+from wherefrom.access import is_loopback
 from wherefrom.attribution.interface import Engine
 from wherefrom.errors import PermanentError, TransientError, WherefromError
 from wherefrom.messages import INTAKE_GROUP
@@ -50,6 +52,7 @@ def examine(settings: Settings) -> list[Finding]:
     ]
     if settings.engine is not None:
         findings.append(Finding("engine", "warning", f"{settings.engine}: {OTHER_ENGINE}"))
+    findings += list(_plain_links(settings))
     findings += [stored := _health("database", settings), queued := _health("redis", settings)]
     looks: list[tuple[str, Callable[[], Iterator[Finding]]]] = []
     if queued.verdict == "ok":
@@ -71,6 +74,23 @@ def examine(settings: Settings) -> list[Finding]:
     findings += [_process(name, settings) for name in ("intake", "worker", "sweeper", *measurer, "web")]
     findings += _devices(settings)
     return [replace(one, text=masked(one.text)) for one in findings]
+
+
+def _plain_links(settings: Settings) -> Iterator[Finding]:
+    """Nothing where Redis and the database are on this machine, or prove who they are."""
+    redis_url = urlsplit(beside_local_service(settings).redis_url.get_secret_value())
+    if redis_url.scheme == "redis" and not is_loopback(redis_url.hostname or "localhost"):
+        yield Finding(
+            "redis link", "warning", "texts and the password cross the network in the clear; use rediss://"
+        )
+    url = parse_url(settings.database_url.get_secret_value())
+    away = url.get_backend_name() == "postgresql" and not is_loopback(url.host or "localhost")
+    if away and url.query.get("sslmode") != "verify-full":
+        yield Finding(
+            "database link",
+            "warning",
+            "nothing checks that the server is the right one; put sslmode=verify-full&sslrootcert=PATH into the URL",
+        )
 
 
 def _health(name: str, settings: Settings) -> Finding:

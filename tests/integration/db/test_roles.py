@@ -33,9 +33,9 @@ class As:
         given = make_url(self.url).set(drivername="postgresql").render_as_string(hide_password=False)
         with psycopg.connect(given) as connection:
             if role is not None:
-                connection.execute(f"SET ROLE {role}")  # type: ignore[call-overload] # a name of ours
+                connection.execute(f"SET ROLE {role}")
             for statement in statements:
-                found = connection.execute(statement)  # type: ignore[call-overload] # of this file
+                found = connection.execute(statement)
             return found.fetchall() if found.description else []
 
     def database(self, role: str) -> Database:
@@ -57,16 +57,20 @@ def server(templates: Templates, postgres_server: PostgresServer) -> Iterator[As
     yield found
     found.run(None, *(f"DROP OWNED BY {role} CASCADE" for role in ROLES))
     templates.drop_postgres(url)
-    with psycopg.connect(host="127.0.0.1", port=postgres_server.port, user="postgres", autocommit=True) as all_of_them:
+    with psycopg.connect(
+        host="127.0.0.1", port=postgres_server.port, user="postgres", autocommit=True
+    ) as all_of_them:
         for role in ROLES:
-            all_of_them.execute(f"DROP ROLE {role}")  # type: ignore[call-overload] # as above
+            all_of_them.execute(f"DROP ROLE {role}")
 
 
 def test_every_table_has_an_owner_and_is_granted_by_rule(server: As) -> None:
     """Tables of the server, not of the models: one that a migration makes beside them is found."""
     owners = "SELECT c.relname, pg_get_userbyid(c.relowner) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'public' AND c.relkind IN ('r', 'v', 'p')"
     assert dict(server.run(None, owners)) == dict.fromkeys((*roles.tables(), *VIEWS), OWNER)
-    granted = "SELECT table_name, privilege_type FROM information_schema.role_table_grants WHERE grantee = '{}'"
+    granted = (
+        "SELECT table_name, privilege_type FROM information_schema.role_table_grants WHERE grantee = '{}'"
+    )
     writes = {name for name, right in server.run(None, granted.format(WRITER)) if right == "INSERT"}
     assert writes == set(roles.tables()) - {"alembic_version", "schema_release"}
     assert set(server.run(None, granted.format(AUDITOR))) == {(view, "SELECT") for view in VIEWS}
@@ -119,7 +123,11 @@ def test_the_auditor_reads_views_and_nothing_else(server: As) -> None:
     for table in roles.tables():
         with pytest.raises(Refused):
             server.run(AUDITOR, f"SELECT * FROM {table}")
-    for statement in ("DELETE FROM v_audits", "CREATE TABLE mine (x int)", "CREATE TEMP VIEW mine AS SELECT * FROM api_key; SELECT * FROM mine"):
+    for statement in (
+        "DELETE FROM v_audits",
+        "CREATE TABLE mine (x int)",
+        "CREATE TEMP VIEW mine AS SELECT * FROM api_key; SELECT * FROM mine",
+    ):
         with pytest.raises((Refused, psycopg.errors.ObjectNotInPrerequisiteState)):
             server.run(AUDITOR, statement)
     hidden = {"key_sha256", "prefix", "sessions_from", "session_secret", "key"}
