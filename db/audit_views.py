@@ -36,7 +36,8 @@ SELECT
     a.weak,
     a.noise_level,
     a.noise_best,
-    o.members
+    o.members,
+    o.erased_by
 FROM audit a
 JOIN flagged_output o ON o.id = a.flagged_output_id
 LEFT JOIN flagged_text t ON t.flagged_output_id = o.id
@@ -84,7 +85,9 @@ SELECT
     c.modules,
     c.sign_determined,
     c.member_influence,
-    c.alike
+    c.alike,
+    e.erased_at AS example_erased_at,
+    e.erased_by AS example_erased_by
 FROM citation c
 JOIN training_example e ON e.id = c.training_example_id
 JOIN corpus k ON k.id = e.corpus_id

@@ -34,6 +34,8 @@ PRIORITY = {Severity.CRITICAL: 0, Severity.HIGH: 1, Severity.MEDIUM: 2, Severity
 #: Number of PostgreSQL's advisory lock between intake (shared) and the activation of a bundle (exclusive).
 ROUTING_LOCK = 0x77686572
 
+#: In the place of a digest of a text that was erased.
+NO_DIGEST = "0" * 64
 #: Producer, model and channel of the output that `check_writable` stores and takes back.
 PROBE = "wherefrom-probe"
 
@@ -274,7 +276,7 @@ def audit_row(output_id: int, record: FlaggedRecord, bundle_id: int | None) -> d
 
 def result_of(key: str, digest: str, stored: Stored, *, is_new: bool) -> IntakeResult:
     """What the caller is told of one record."""
-    if digest != stored.content_sha256:
+    if stored.content_sha256 not in {digest, NO_DIGEST}:  # an erased output cannot be told from another one
         return IntakeResult(
             status="conflict",
             idempotency_key=key,

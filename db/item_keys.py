@@ -41,6 +41,17 @@ def keyed_digest(key: bytes, digest: str) -> str:
     return hmac.digest(key, digest.encode(), hashlib.sha256).hex()
 
 
+def kept_digests(session: Session, digests: Mapping[str, str]) -> dict[str, str]:
+    """The keyed digest of each item that has a key, from the SHA-256 of its content; both by ``table:id``."""
+    found: dict[str, str] = {}
+    wanted = sorted(digests)
+    for start in range(0, len(wanted), CHUNK):
+        keys = select(ItemKey.subject, ItemKey.key).where(ItemKey.subject.in_(wanted[start : start + CHUNK]))
+        for subject, key in session.execute(keys):
+            found[subject] = keyed_digest(key, digests[subject])
+    return found
+
+
 def digest_is_of(session: Session, subject: str, *, kept: str, digest: str) -> bool | None:
     """Whether what the trail keeps of an item is of the content with this SHA-256; None where its key was destroyed."""
     key = session.scalar(select(ItemKey.key).where(ItemKey.subject == subject))

@@ -286,6 +286,8 @@ _supposed_of, _beside = aliased(Audit), aliased(Audit)
 #: What an `AuditDetail` has beyond its summary and its citations, under its names.
 _DETAIL = (
     FlaggedOutput.idempotency_key.label("idempotency_key"),
+    FlaggedOutput.erased_at.label("erased_at"),
+    FlaggedOutput.erased_by.label("erased_by"),
     FlaggedOutput.occurred_at.label("occurred_at"),
     FlaggedOutput.labels.label("labels"),
     FlaggedText.turns.label("turns"),
@@ -350,6 +352,8 @@ def _citations(session: Session, audit_ids: Sequence[int]) -> Iterator[tuple[int
         "prompt": TrainingExample.prompt,
         "completion": TrainingExample.completion,
         "text_sha256": TrainingExample.text_sha256,
+        "erased_at": TrainingExample.erased_at,
+        "erased_by": TrainingExample.erased_by,
     }
     query = (
         select(Citation.audit_id, *(one.label(name) for name, one in columns.items() if one is not None))
@@ -385,6 +389,8 @@ def _examples(db: Database, condition: ColumnElement[bool]) -> list[ExampleDetai
             TrainingExample.text_sha256,
             Corpus.sha256.label("corpus_sha256"),
             TrainingExample.fields,
+            TrainingExample.erased_at,
+            TrainingExample.erased_by,
             number.label("citations"),
         )
         .join(Corpus, Corpus.id == TrainingExample.corpus_id)

@@ -6,7 +6,7 @@ the other files. What the database says is judged in `db.faults`; its errors bec
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,29 @@ class Database:
             if self.dialect == "postgresql":
                 session.execute(text(f"SET LOCAL lock_timeout = {HASTY_LOCK_MS}"))
             yield session
+
+    def clean(self, tables: Sequence[str]) -> bool:
+        """Take out of the files what transactions have deleted, as far as the engine does that; outside of any transaction.
+
+        SQLite deletes with zeros, and here its log goes into the file and is cut off. PostgreSQL frees the dead rows of the tables.
+
+        Returns:
+            Whether it is done; False where somebody still reads from SQLite's log. Call it again then.
+
+        Raises:
+            DatabaseUnavailable, DatabaseReadOnly: nothing was cleaned.
+        """
+        with database_errors(self.url_masked), self._writer.connect() as opened:
+            connection = opened.execution_options(isolation_level="AUTOCOMMIT")
+            if self.dialect == "sqlite":
+                raw = connection.connection.driver_connection
+                busy, _, _ = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()  # type: ignore[union-attr]  # it is open
+                return not busy
+            connection.exec_driver_sql("SET statement_timeout = 0")
+            for table in tables:
+                connection.exec_driver_sql(f"VACUUM {table}")
+            opened.invalidate()  # the timeout goes with the connection
+            return True
 
     def ping(self) -> None:
         """Ask the database for an answer.
@@ -283,6 +306,9 @@ def _sqlite_engine(url: URL, *, foreign_keys: bool, query_only: bool, busy_timeo
     def _prepare(connection: sqlite3.Connection, record: object) -> None:  # noqa: ARG001 - the event's signature
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(
+            "PRAGMA secure_delete = ON"
+        )  # what is deleted or replaced is overwritten with zeros
         connection.execute(f"PRAGMA foreign_keys = {'ON' if foreign_keys else 'OFF'}")
         connection.execute(f"PRAGMA query_only = {'ON' if query_only else 'OFF'}")
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, TypeAlias, cast
 
-from sqlalchemy import CTE, Insert, Select, Table, bindparam, column, func, insert, select
+from sqlalchemy import CTE, Insert, Select, Table, UpdateBase, bindparam, column, func, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import InstrumentedAttribute, Session
@@ -33,6 +33,11 @@ def insert_or_else(session: Session, model: type[Base]) -> postgresql.Insert | s
     """An INSERT of the engine's own kind, which can be told what to do with a row that is there."""
     on_sqlite = session.get_bind().dialect.name == "sqlite"
     return sqlite.insert(model) if on_sqlite else postgresql.insert(model)
+
+
+def carry_out(session: Session, statement: UpdateBase) -> None:
+    """Execute an UPDATE or DELETE past the ORM, which would look for its rows among those that it has read."""
+    session.execute(statement.execution_options(synchronize_session=False))
 
 
 def insert_rows(model: type[Base]) -> Insert:

@@ -28,6 +28,16 @@ class TrailKind(StrEnum):
     #: The text of an output and all that was made of it are gone; its key is destroyed.
     OUTPUT_ERASED = "output.erased"
     EXAMPLE_ERASED = "example.erased"
+    #: Somebody asked for an erasure, which the sweeper carries out.
+    ERASURE_REQUESTED = "erasure.requested"
+    #: It was not carried out, because a hold came first.
+    ERASURE_REFUSED = "erasure.refused"
+    HOLD_PLACED = "hold.placed"
+    HOLD_LIFTED = "hold.lifted"
+    RETENTION_SET = "retention.set"
+    RETENTION_ENDED = "retention.ended"
+    #: The folder of a bundle that held an erased training example is gone.
+    BUNDLE_DELETED = "bundle.deleted"
     #: Somebody was shown flagged texts: one output, or a page of a list.
     TEXT_READ = "text.read"
     #: Flagged texts left the service in a file; one event per page of it.

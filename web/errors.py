@@ -49,6 +49,7 @@ _STATUS: dict[type[WherefromError], HTTPStatus] = {
     errors.NotFound: HTTPStatus.NOT_FOUND,
     errors.UnknownBundle: HTTPStatus.NOT_FOUND,
     errors.IdempotencyConflict: HTTPStatus.CONFLICT,
+    errors.Held: HTTPStatus.CONFLICT,
     errors.BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.UnsupportedMediaType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     errors.TransientError: HTTPStatus.SERVICE_UNAVAILABLE,

@@ -135,6 +135,12 @@ class NotFound(PermanentError):
     code = "not_found"
 
 
+class Held(PermanentError):
+    """A legal hold is on what was to be erased. Nothing was erased."""
+
+    code = "held"
+
+
 class Unauthorized(PermanentError):
     """The API key is missing, wrong, expired or revoked, or it lacks the scope."""
 

@@ -24,6 +24,7 @@ def make_app() -> "typer.Typer":
     from worker.backup_commands import add_backup_commands
     from worker.bundle_commands import add_bundle_commands
     from worker.command_line import EXIT_CODES
+    from worker.forget_commands import add_forget_commands
     from worker.key_commands import add_key_commands
     from worker.notify_commands import add_notify_commands
     from worker.service_commands import add_service_commands
@@ -41,6 +42,7 @@ def make_app() -> "typer.Typer":
     add_bundle_commands(app)
     add_admin_commands(app)
     add_key_commands(app)
+    add_forget_commands(app)
     add_notify_commands(app)
     add_trail_commands(app)
     add_backup_commands(app)

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from db import catalogue
+from db import catalogue, erased_bundles
 from db.session import Database
 from wherefrom.atomic import atomic_folder, write_bytes
 from wherefrom.attribution.bundles.card_file import finish_replacing, replace_card
@@ -28,7 +28,7 @@ def add_bundle(database: Database, settings: Settings, path: Path, *, activate: 
         UnknownBundle: there is no such folder.
         BundleUnsigned: the settings ask for a signature, and it has none that is right.
         BundleCorrupt: a file is not what the manifest states.
-        BundleMismatch: the model is known with other weights, or the name for another bundle.
+        BundleMismatch: the model is known with other weights, or the name for another bundle; or it holds an erased training example.
         DiskFull: the bundle cannot be copied to `bundles_dir`.
         DatabaseUnavailable: nothing was registered.
     """
@@ -36,6 +36,7 @@ def add_bundle(database: Database, settings: Settings, path: Path, *, activate: 
         raise UnknownBundle(f"folder not found: {path}")
     check_signature(path, settings.bundle_keys)
     manifest = read_manifest(path)
+    erased_bundles.refuse_erased(database, manifest.name)
     home = settings.bundles_dir / manifest.name
     if home.resolve() != path.resolve():
         _copy(path, home)

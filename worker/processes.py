@@ -13,6 +13,7 @@ from wherefrom.settings import Settings
 from worker.app import Role, make_celery
 from worker.counter_store import CounterStore
 from worker.engine import engine_of_process
+from worker.erasing import Eraser
 from worker.hints import HintSender, MeasureHintSender
 from worker.intake import Intake
 from worker.liveness import LOADING_S, LivenessFile, loading_file, refusal_file
@@ -75,6 +76,12 @@ def run_sweeper(settings: Settings, stop: threading.Event) -> None:
     hints = HintSender(celery, client, settings=settings, metrics=metrics, sender="sweeper")
     measure_hints = MeasureHintSender(celery, client, settings=settings, metrics=metrics, sender="sweeper")
     sweeper = Sweeper(database, hints, measure_hints=measure_hints, settings=settings, metrics=metrics)
+    eraser = Eraser(database, client, settings)
+
+    def step() -> None:
+        sweeper.step()
+        eraser.step()
+
     log.info("sweeper_started", every_s=settings.sweep_seconds)
     liveness.create()
     counting = CounterStore(metrics, database).start()
@@ -85,7 +92,7 @@ def run_sweeper(settings: Settings, stop: threading.Event) -> None:
     sealer = Sealer(database, settings, metrics=metrics)
     sealing = RoundThread(sealer, name="sealer").start()
     try:
-        run_loop(sweeper.step, name="sweeper", stop=stop, beat=liveness.beat, pause_s=settings.sweep_seconds)
+        run_loop(step, name="sweeper", stop=stop, beat=liveness.beat, pause_s=settings.sweep_seconds)
     finally:
         liveness.remove()
         if notifier is not None:

@@ -17,6 +17,7 @@ from db.models.audits import (
 from db.models.columns import Base
 from db.models.comparing import BundleComparisonRow, ComparedOutputRow
 from db.models.corpora import Bundle, Corpus, ModelRevision, TrainingExample
+from db.models.erasing import ErasedBundle, Erasure, LegalHold, LegalHoldAudit, RetentionRule
 from db.models.findings import Finding, FindingEntryRow, FindingMark, FindingOutput, FindingWord
 from db.models.fixing import FixList, FixListEntry, FixListRow
 from db.models.listing import ListingFactsRow, SavedView
@@ -43,6 +44,8 @@ __all__ = [
     "Corpus",
     "CounterTotal",
     "EngineSetup",
+    "ErasedBundle",
+    "Erasure",
     "ExampleWords",
     "Finding",
     "FindingEntryRow",
@@ -57,6 +60,8 @@ __all__ = [
     "GroupMeasurement",
     "ItemKey",
     "KeyBudget",
+    "LegalHold",
+    "LegalHoldAudit",
     "ListingFactsRow",
     "Measurement",
     "MeasuringCheckRow",
@@ -67,6 +72,7 @@ __all__ = [
     "Person",
     "ProcessSign",
     "Producer",
+    "RetentionRule",
     "Review",
     "ReviewAssignment",
     "ReviewItem",

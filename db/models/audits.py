@@ -25,6 +25,12 @@ class FlaggedOutput(Base):
             postgresql_where=text("hypothetical_of IS NOT NULL"),
         ),
         Index(None, "channel"),
+        Index(
+            "ix_flagged_output_kept",
+            "id",
+            sqlite_where=text("erased_at IS NULL"),
+            postgresql_where=text("erased_at IS NULL"),
+        ),
     )
 
     id: Mapped[Id]
@@ -39,6 +45,8 @@ class FlaggedOutput(Base):
     labels: Mapped[dict[str, Any]]
     channel: Mapped[Short]
     erased_at: Mapped[datetime | None]
+    #: `request`, or `rule:` and the name of a retention rule. NULL where it is there, and where an earlier release erased it.
+    erased_by: Mapped[Short | None]
     #: Of a group of outputs that is one question: how many there are (`OutputGroupMember`). NULL for an output.
     members: Mapped[int | None]
     #: The flagged output in whose place it is supposed, which nobody has said; NULL for what was said.

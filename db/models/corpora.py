@@ -1,5 +1,6 @@
 """What outputs are traced to: model revisions, corpora, training examples, and the bundles that tie them together."""
 
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Boolean, Index, UniqueConstraint, text
@@ -59,6 +60,9 @@ class TrainingExample(Base):
     fields: Mapped[dict[str, Any]]
     #: The search knows it (`ExampleWords`); NULL: the sweeper has yet to index it.
     indexed: Mapped[bool | None]
+    #: Its text is gone; what cited it still does. NULL where it is there.
+    erased_at: Mapped[datetime | None]
+    erased_by: Mapped[Short | None]
 
 
 class Bundle(Base):

@@ -94,7 +94,7 @@ def _print_output(detail: AuditDetail) -> None:
         out().print(many_lines(turn.content))
     if audit.members is None:
         print_heading("flagged output")
-        out().print(many_lines(detail.completion))
+        out().print(many_lines(detail.completion or _gone(detail)))
     else:
         _print_members(detail)
 
@@ -145,12 +145,20 @@ def _print_citations(heading: str, citations: Sequence[CitationRecord]) -> None:
         (
             str(one.rank), number(one.score), influence(one.influence_score, determined=one.sign_determined), number(one.similarity_score),
             number(one.bm25_score, digits=1), *(number(value(one)) for _, value in extra),
-            one.tier.value, one.source, _example(one), one_line(f"{one.prompt} -> {one.completion}", length=120),
+            one.tier.value, one.source, _example(one), one_line(_gone(one) or f"{one.prompt} -> {one.completion}", length=120),
         )
         for one in citations
     ]  # fmt: skip
     print_table(columns, rows, empty="no training example is cited")
     note_signs(one.sign_determined for one in citations)
+
+
+def _gone(one: AuditDetail | CitationRecord) -> str:
+    """What stands in the place of an erased text; empty where it is there."""
+    if one.erased_at is None:
+        return ""
+    by = "" if one.erased_by is None else f" by {one.erased_by}"
+    return f"(erased on {one.erased_at:%Y-%m-%d}{by})"
 
 
 def _example(one: CitationRecord) -> str:

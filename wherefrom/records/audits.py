@@ -156,6 +156,9 @@ class CitationRecord(Frozen):
     measured_effect_nats: float | None = None
     measured_low_nats: float | None = None
     measured_high_nats: float | None = None
+    #: When the training example's text was erased, and by what: `request`, or `rule:` and a name. None where it is there.
+    erased_at: datetime | None = None
+    erased_by: str | None = None
 
 
 class AuditSummary(Frozen):
@@ -282,6 +285,9 @@ class AuditDetail(Frozen):
     computed_with: Details | None = None
     #: What was found, in one plain sentence; None while there is no answer, and in answers of earlier releases.
     conclusion: Conclusion | None = None
+    #: When the output's text was erased, and by what: `request`, or `rule:` and a name. None where it is there.
+    erased_at: datetime | None = None
+    erased_by: str | None = None
 
 
 class ExampleDetail(Frozen):
@@ -296,6 +302,9 @@ class ExampleDetail(Frozen):
     corpus_sha256: str
     fields: Details
     citations: int
+    #: When the text was erased, and by what; None where it is there.
+    erased_at: datetime | None = None
+    erased_by: str | None = None
 
 
 class AuditNeighbours(Frozen):

@@ -1,0 +1,130 @@
+"""Bundles that hold an erased training example: nobody is sent to them any more, and their folders go when no lease uses them."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from db.clock import db_now
+from db.models import Audit, Bundle, ErasedBundle, GroupMeasurement, Measurement, WhatIf
+from db.session import Database
+from db.statements import carry_out, insert_new
+from db.trail import Event, TrailKind, record_events
+from wherefrom.errors import BundleMismatch, UnknownBundle
+from wherefrom.records import AuditState, MeasurementState
+
+#: Queues whose rows are of a bundle, with the states of waiting, of being worked on, and of an end without an answer.
+_QUEUES = (
+    (Audit, AuditState.PENDING, AuditState.RUNNING, AuditState.REJECTED),
+    (Measurement, MeasurementState.PENDING, MeasurementState.RUNNING, MeasurementState.DEAD),
+    (GroupMeasurement, MeasurementState.PENDING, MeasurementState.RUNNING, MeasurementState.DEAD),
+    (WhatIf, MeasurementState.PENDING, MeasurementState.RUNNING, MeasurementState.DEAD),
+)
+_REASON = "the bundle was deleted because a training example in it was erased; ask again under another bundle"
+
+
+@dataclass(frozen=True)
+class Leaving:
+    """A bundle whose folder must go."""
+
+    bundle_id: int
+    name: str
+    #: A worker holds a lease under it, so its folder stays for now.
+    in_use: bool
+    #: Its folder was deleted on some machine already.
+    deleted: bool
+
+
+def mark(session: Session, bundle_ids: Iterable[int], *, erasure_id: int) -> None:
+    """Let bundles go, in the transaction that erases; none of them may be active."""
+    rows = [{"bundle_id": one, "erasure_id": erasure_id} for one in sorted(set(bundle_ids))]
+    if rows:
+        session.execute(insert_new(session, ErasedBundle, (ErasedBundle.bundle_id,)), rows)
+
+
+def leaving(db: Database) -> list[Leaving]:
+    """All bundles whose folders must go or are gone, oldest first."""
+    columns = select(ErasedBundle.bundle_id, Bundle.name, ErasedBundle.deleted_at)
+    query = columns.join(Bundle, Bundle.id == ErasedBundle.bundle_id).order_by(ErasedBundle.bundle_id)
+    with db.reading() as session:
+        rows = session.execute(query).all()
+        used = _used(session, [row.bundle_id for row in rows if row.deleted_at is None])
+    return [
+        Leaving(
+            row.bundle_id, row.name, in_use=row.bundle_id in used, deleted=row.deleted_at is not None
+        )
+        for row in rows
+    ]  # fmt: skip
+
+
+def _used(session: Session, bundle_ids: list[int]) -> set[int]:
+    found: set[int] = set()
+    for table, _, running, _ in _QUEUES:
+        leases = select(table.bundle_id).where(table.bundle_id.in_(bundle_ids), table.state == running)
+        found |= {one for one in session.scalars(leases.distinct()) if one is not None}
+    return found
+
+
+def end_waiting(db: Database, bundle_id: int) -> int:
+    """End what waits under a bundle that goes: nothing can answer it any more; how many there were."""
+    ended = 0
+    with db.writing() as session:
+        for table, waiting, _, end in _QUEUES:
+            mine = (table.bundle_id == bundle_id, table.state == waiting)
+            ids = session.scalars(select(table.id).where(*mine).with_for_update()).all()
+            gone = {
+                "state": end,
+                "code": UnknownBundle.code,
+                "reason": _REASON,
+                "finished_at": db_now(),
+                "next_attempt_at": None,
+            }
+            carry_out(session, update(table).where(*mine).values(**gone))
+            kind = TrailKind.AUDIT_REJECTED if table is Audit else _DEAD[table.__tablename__]
+            subject = table.__tablename__
+            record_events(
+                session, [Event(kind, f"{subject}:{one}", {"code": UnknownBundle.code}) for one in ids]
+            )
+            ended += len(ids)
+    return ended
+
+
+_DEAD = {
+    "measurement": TrailKind.MEASUREMENT_DEAD,
+    "group_measurement": TrailKind.MEASUREMENT_DEAD,
+    "what_if": TrailKind.WHAT_IF_DEAD,
+}
+
+
+def note_deleted(db: Database, bundle_id: int) -> None:
+    """A machine has deleted its folder of a bundle."""
+    with db.writing() as session:
+        change = (
+            update(ErasedBundle)
+            .where(ErasedBundle.bundle_id == bundle_id, ErasedBundle.deleted_at.is_(None))
+            .values(deleted_at=db_now())
+        )
+        if session.scalar(change.returning(ErasedBundle.bundle_id)) is not None:
+            record_events(session, [Event(TrailKind.BUNDLE_DELETED, f"bundle:{bundle_id}")])
+
+
+def refuse_erased(db: Database, name: str) -> None:
+    """Refuse to put a bundle into service again, or to activate it, that holds an erased training example.
+
+    Raises:
+        BundleMismatch: it does.
+    """
+    query = select(ErasedBundle.bundle_id).join(Bundle, Bundle.id == ErasedBundle.bundle_id)
+    with db.reading() as session:
+        if session.scalar(query.where(Bundle.name == name)) is not None:
+            raise BundleMismatch(
+                f"bundle {name} holds a training example that was erased; it stays out of service. Add the bundle that was made in its place"
+            )
+
+
+def corpora_of(db: Database, bundle_ids: Iterable[int]) -> dict[int, int]:
+    """The corpus of each of these bundles, by id."""
+    with db.reading() as session:
+        rows = session.execute(select(Bundle.id, Bundle.corpus_id).where(Bundle.id.in_(list(bundle_ids))))
+        return {row.id: row.corpus_id for row in rows}
