@@ -1,6 +1,7 @@
 """Arrays of a corpus on disk: `.npy` files that are written part by part, and numbers that are int8 with a scale for each last axis."""
 
 import io
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,9 +23,7 @@ class QuantisedWriter:
             scales: file of the scales.
             count: entries of the first axis in all.
         """
-        self._values = ArrayFile(values, count)
-        self._scales_file = scales
-        self._scales: list[npt.NDArray[np.float32]] = []
+        self._files = ArrayFile(values, count), ArrayFile(scales, count)
 
     def __enter__(self) -> Self:
         return self
@@ -32,17 +31,17 @@ class QuantisedWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._values.close()
+        self.finish()
 
     def append(self, numbers: Tensor) -> None:
         """Add entries of the first axis, `[n, ..., D]`."""
-        values, scales = quantise(numbers)
-        self._values.append(values.cpu().numpy())
-        self._scales.append(scales.cpu().numpy())
+        for file, part in zip(self._files, quantise(numbers), strict=True):
+            file.append(part.cpu().numpy())
 
     def finish(self) -> None:
-        """Write the scales."""
-        np.save(self._scales_file, np.concatenate(self._scales))
+        """Close the files."""
+        for file in self._files:
+            file.close()
 
 
 class ArrayFile:
@@ -78,6 +77,13 @@ class ArrayFile:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def write_parts(file: Path, parts: Iterable[Tensor], *, count: int) -> None:
+    """Write tensors on the CPU behind each other as one `.npy` file with `count` entries of the first axis."""
+    with ArrayFile(file, count) as written:
+        for part in parts:
+            written.append(part.numpy())
 
 
 def write_all(file: io.FileIO, content: memoryview) -> None:

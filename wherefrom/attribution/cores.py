@@ -12,6 +12,7 @@ so each output token's share is exact, M adds up to k, and only its division ove
 """
 
 import math
+from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +24,7 @@ import torch
 from torch import Tensor
 
 from wherefrom.attribution.arrays import QuantisedWriter, restored
-from wherefrom.attribution.factors import Factors
+from wherefrom.attribution.factors import Factors, save_offsets_and_norms
 from wherefrom.attribution.kernel import gradient_matrices, segment_sum
 from wherefrom.errors import BundleCorrupt
 
@@ -69,8 +70,7 @@ class CoreWriter:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._cores = QuantisedWriter(folder / "cores.npy", folder / "core_scales.npy", count=examples)
-        self._lengths: list[int] = []
-        self._norms: list[float] = []
+        self._lengths, self._norms = array("q"), array("f")
 
     def __enter__(self) -> Self:
         return self
@@ -90,10 +90,7 @@ class CoreWriter:
     def finish(self) -> None:
         """Write what belongs to the cores: scales, offsets and norms."""
         self._cores.finish()
-        np.save(
-            self._folder / "offsets.npy", np.concatenate([[0], np.cumsum(self._lengths)]).astype(np.int64)
-        )
-        np.save(self._folder / "norms.npy", np.array(self._norms, dtype=np.float32))
+        save_offsets_and_norms(self._folder, self._lengths, self._norms)
 
 
 def write_sketches(folder: Path, parts: Iterable[Factors], projection: Projects) -> None:

@@ -5,6 +5,7 @@ int8 with a scale per token lost nothing against float32 (LDS .612 both, on a pr
 """
 
 import shutil
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,8 +92,7 @@ class FactorWriter:
         # unbuffered: nothing is left to be written when a full disk ends the build
         self._parts = {name: (folder / f"{name}.part").open("wb", buffering=0) for name in _FILES[:4]}
         self._shapes: dict[str, tuple[tuple[int, ...], np.dtype[np.generic]]] = {}
-        self._lengths: list[int] = []
-        self._norms: list[float] = []
+        self._lengths, self._norms = array("q"), array("f")
 
     def __enter__(self) -> Self:
         return self
@@ -131,9 +131,13 @@ class FactorWriter:
                 np.lib.format.write_array_header_1_0(target, header)
                 shutil.copyfileobj(source, target, 1 << 20)
             Path(part.name).unlink()
-        offsets = np.concatenate([[0], np.cumsum(self._lengths)]).astype(np.int64)
-        np.save(self._folder / "offsets.npy", offsets)
-        np.save(self._folder / "norms.npy", np.array(self._norms, dtype=np.float32))
+        save_offsets_and_norms(self._folder, self._lengths, self._norms)
+
+
+def save_offsets_and_norms(folder: Path, lengths: "array[int]", norms: "array[float]") -> None:
+    """Write where the tokens of each row begin, `[N + 1]`, and the kernel norms, `[N]`."""
+    np.save(folder / "offsets.npy", np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+    np.save(folder / "norms.npy", np.array(norms, dtype=np.float32))
 
 
 class FactorStore:

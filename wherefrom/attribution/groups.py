@@ -72,7 +72,7 @@ def write_groups(bundle: Path, groups: Groups) -> None:
 
 
 def read_groups(bundle: Path, examples: int) -> Groups:
-    """The groups that a bundle stores; each example its own group in a bundle that stores none.
+    """The groups that a bundle stores, mapped; each example its own group in a bundle that stores none.
 
     Raises:
         BundleCorrupt: the file does not fit the corpus.
@@ -81,7 +81,7 @@ def read_groups(bundle: Path, examples: int) -> Groups:
     if not file.is_file():
         return np.arange(examples, dtype=np.int32)
     try:
-        groups = np.load(file, allow_pickle=False)
+        groups = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise BundleCorrupt(f"{file}: the groups cannot be read: {error}") from error
     if groups.shape != (examples,) or groups.dtype != np.int32:

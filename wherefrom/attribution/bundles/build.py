@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 
 from wherefrom.atomic import disk_errors, move_folder, write_text
+from wherefrom.attribution.arrays import ArrayFile
 from wherefrom.attribution.bundles.adapter_files import write_adapter_files
 from wherefrom.attribution.bundles.card import learning_on_card, new_card, reading_coverage
 from wherefrom.attribution.bundles.entries import compute_entry, library_versions, model_entry
@@ -26,6 +26,7 @@ from wherefrom.attribution.bundles.features import (
     feature_writer,
     write_encoded,
     write_no_calibration,
+    write_pooled,
     write_projection,
 )
 from wherefrom.attribution.bundles.indexes import chosen_driver, write_indexes
@@ -65,7 +66,6 @@ from wherefrom.attribution.retrieval.encoder import SentenceEncoder
 from wherefrom.attribution.retrieval.index import originals_of
 from wherefrom.attribution.retrieval.index_drivers import DriverName
 from wherefrom.attribution.retrieval.lexical import LexicalIndex
-from wherefrom.attribution.retrieval.pooling import Pooling
 from wherefrom.attribution.whitening import SecondMoments, Whitener
 from wherefrom.errors import ConfigurationError
 from wherefrom.records import sha256_of_json, utc_now
@@ -212,7 +212,7 @@ class _Build:
         shutil.rmtree(self._bundle, ignore_errors=True)
         self._bundle.mkdir()
         with self._timed("whitening"):
-            loss = self._write_factors(shards, shards.moments(len(rows)), len(rows), ranks=ranks_of(reader))
+            loss = self._write_factors(shards, shards.moments(), len(rows), ranks=ranks_of(reader))
         with self._timed("projection"):
             projection = self._write_projection()
         with self._timed("lexical"):
@@ -286,34 +286,34 @@ class _Build:
         whitener = Whitener.fit(moments, self._parameters.damping, ranks=ranks)
         save_file({"a": whitener.a, "b": whitener.b}, self._bundle / "whitening.safetensors")
         whitener = whitener.to(self._language.device)
-        pooled, losses = [], []
-        with feature_writer(self._bundle, self._parameters.form, examples=count) as writer:
+        states, losses = self._work / "states.npy", []
+        with (
+            feature_writer(self._bundle, self._parameters.form, examples=count) as writer,
+            ArrayFile(states, count) as pooled,
+        ):
             for shard in shards.read(count):
                 factors = shard.whitened(whitener)
                 writer.append(factors, kernel_norms(factors).tolist())
-                pooled.append(shard.pooled)
+                pooled.append(shard.pooled.numpy())
                 losses.append(shard.loss)
                 self._progress("whiten", sum(map(len, losses)), count)
             writer.finish()
         if self._parameters.weight_final is not None:
             FinalGradients.write(self._bundle / FEATURES, lambda: shards.final(count), count=count)
-        states = torch.cat(pooled)  # [N, D]
-        pooling = Pooling.fit(states, self._parameters.similarity or "hidden")
-        pooling.save(self._bundle / "features")
-        np.save(self._bundle / "features" / "pooled.npy", pooling.apply(states).numpy())
+        write_pooled(self._bundle / FEATURES, self._parameters.similarity or "hidden", states)
+        states.unlink()
         return float(torch.cat(losses).mean())
 
     def _write_projection(self) -> ProjectionEntry:
         """Fit and store the projection and the projected corpus."""
         self._progress("fit projection", 0, 1)
-        vectors, entry = write_projection(
+        entry = write_projection(
             self._bundle,
             self._parameters.form,
             budget_bytes=self._language.fingerprint.weight_bytes,
             device=self._language.device,
         )
         self._progress("fit projection", 1, 1)
-        np.save(self._bundle / "features" / "vectors.npy", vectors.numpy())
         return entry
 
     def _write_indexes(self, on_note: OnNote) -> IndexEntry:

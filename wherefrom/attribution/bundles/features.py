@@ -8,12 +8,14 @@ from typing import Protocol, Self
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from wherefrom.attribution.arrays import write_parts
+from wherefrom.attribution.bundles.indexes import POOLED_VECTORS, PROJECTED_VECTORS
 from wherefrom.attribution.bundles.manifest import ProjectionEntry
 from wherefrom.attribution.cores import CoreStore, CoreWriter
 from wherefrom.attribution.factors import Factors, FactorStore, FactorWriter, pack
 from wherefrom.attribution.models.reading import BundleForm, reads_adapter
+from wherefrom.attribution.models.signals import Similarity
 from wherefrom.attribution.retrieval.core_projection import CoreProjection
 from wherefrom.attribution.retrieval.encoder import (
     ENCODED,
@@ -21,10 +23,13 @@ from wherefrom.attribution.retrieval.encoder import (
     SentenceEncoder,
     copy_encoder,
 )
+from wherefrom.attribution.retrieval.pooling import Pooling
 from wherefrom.attribution.retrieval.projection import Projection, choose_size
 from wherefrom.attribution.row_curvature import RowCurvature
 
 FEATURES, PROJECTION = "features", "projection.safetensors"
+#: Rows whose states are turned at once.
+_ROWS = 8192
 
 
 class WritesFeatures(Protocol):
@@ -58,23 +63,22 @@ def feature_writer(bundle: Path, form: BundleForm, *, examples: int) -> WritesFe
 
 def write_projection(
     bundle: Path, form: BundleForm, *, budget_bytes: int, device: torch.device
-) -> tuple[Tensor, ProjectionEntry]:
-    """Fit (on a device) and store the projection of features that are written, and in the forms that read an adapter what their rows share.
+) -> ProjectionEntry:
+    """Fit (on a device) and store the projection of features that are written, the projected vectors of the corpus, and in the forms that read an adapter what their rows share.
 
     Returns:
-        Projected vectors of the corpus `[N, P]` on the CPU, and the projection's size.
+        The projection's size.
     """
-    file = bundle / PROJECTION
+    file, features = bundle / PROJECTION, bundle / FEATURES
     if reads_adapter(form):
         cores = CoreStore(bundle / FEATURES)
         CoreProjection.fit(cores, budget_bytes=budget_bytes, device=device).save(file)
         turned = CoreProjection.load(file).to(device)  # what is stored, not what was fitted
         groups, rank = cores.shape
-        vectors = turned.apply_all(cores)
-        RowCurvature.fit(vectors.numpy(), cores.norms, numbers=groups * rank**2).save(bundle / FEATURES)
-        return vectors, _entry(
-            file, groups, (rank, rank), dimensions=turned.dimensions, budget_bytes=budget_bytes
-        )
+        write_parts(features / PROJECTED_VECTORS, turned.apply_each(cores), count=len(cores))
+        vectors = np.load(features / PROJECTED_VECTORS, mmap_mode="r", allow_pickle=False)
+        RowCurvature.fit(vectors, cores.norms, numbers=groups * rank**2).save(features)
+        return _entry(file, groups, (rank, rank), dimensions=turned.dimensions, budget_bytes=budget_bytes)
     store = FactorStore(bundle / FEATURES)
     sample = store.range(0, 1)
     groups, width_a, width_b = sample.a.shape[1], sample.a.shape[2], sample.b.shape[2]
@@ -83,9 +87,26 @@ def write_projection(
     )
     Projection.fit(store, size, device).save(file)
     projection = Projection.load(file).to(device)
-    return projection.apply_all(store), _entry(
+    write_parts(features / PROJECTED_VECTORS, projection.apply_each(store), count=len(store))
+    return _entry(
         file, groups, (size.rank_a, size.rank_b), dimensions=projection.dimensions, budget_bytes=budget_bytes
     )
+
+
+def write_pooled(features: Path, similarity: Similarity, states: Path) -> None:
+    """What similarity compares, and its centre.
+
+    Args:
+        features: the bundle's folder of features.
+        similarity: which states they are.
+        states: `.npy` file of the corpus' mean states `[N, D]`; read in parts.
+    """
+    # mapped copy-on-write, because torch takes no array that it may not write to; nothing is written
+    mapped = torch.from_numpy(np.load(states, mmap_mode="c", allow_pickle=False))
+    pooling = Pooling.fit(mapped, similarity)
+    pooling.save(features)
+    parts = (pooling.apply(part) for part in mapped.split(_ROWS))
+    write_parts(features / POOLED_VECTORS, parts, count=len(mapped))
 
 
 def write_encoded(bundle: Path, folder: Path, encoder: SentenceEncoder, *, texts: Sequence[str]) -> None:

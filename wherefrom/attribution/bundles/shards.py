@@ -1,7 +1,7 @@
 """The one pass over the model at build time: raw signals of the corpus, shard by shard, each written whole or not at all.
 
 A stopped build goes on behind its last finished shard. Raw factors are float16 (error signals with a scale per token) and are
-deleted when the bundle is finished; second moments are kept in float64 per shard.
+deleted when the bundle is finished. Second moments are added up in float64, in one file, shard after shard: at a width of 4,096 those of every shard would take a gigabyte each.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,6 +25,8 @@ from wherefrom.errors import OutOfMemory, UnusableModel
 
 #: Rows of one shard.
 SHARD_ROWS = 128
+#: Bytes from which moments are large, and shards between two times that large ones are written.
+_LARGE_MOMENTS, _SHARDS_BETWEEN = 1 << 26, 8
 #: Tokens, padding included, of one pass through the model.
 BATCH_TOKENS = 2048
 
@@ -47,19 +49,24 @@ class RawShard:
 
 
 class ShardFolder:
-    """The raw shards of one build."""
+    """The raw shards of one build, and the second moments of those that are finished."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
+        self._moments = MomentsFile(folder / "moments.npz")
 
     def path(self, number: int) -> Path:
         """File of one shard."""
         return self._folder / f"shard-{number:05d}.npz"
 
     def missing(self, rows: int) -> list[int]:
-        """Numbers of the shards that are not finished."""
-        return [number for number in range(shard_count(rows)) if not self.path(number).is_file()]
+        """Numbers of the shards that are not finished, or whose moments are not on disk."""
+        return [
+            number
+            for number in range(shard_count(rows))
+            if number >= self._moments.shards or not self.path(number).is_file()
+        ]
 
     @staticmethod
     def part(rows: Sequence[TokenRow], number: int) -> Sequence[TokenRow]:
@@ -67,11 +74,10 @@ class ShardFolder:
         return rows[number * SHARD_ROWS : (number + 1) * SHARD_ROWS]
 
     def compute(self, number: int, rows: Sequence[TokenRow], reader: ReadsSignals) -> int:
-        """Run one shard through the model and write it; returns the tokens that were read."""
+        """Run one shard through the model and write it; returns the tokens that were read. Shards are computed in ascending order."""
         part = self.part(rows, number)
         raw = read_rows(part, reader)
         _check_finite(raw, number * SHARD_ROWS)
-        moments = SecondMoments.of(raw.a, raw.b)
         scale = raw.b.abs().amax(dim=-1).clamp_min(1e-30)  # [S, Lb]
         with atomic_file(self.path(number)) as unfinished, unfinished.open("wb") as file:
             extra: dict[str, Any] = {}
@@ -87,25 +93,15 @@ class ShardFolder:
                 lengths=np.array(raw.lengths),
                 pooled=raw.pooled.cpu().numpy(),
                 loss=raw.loss.cpu().numpy(),
-                moments_a=moments.a,
-                moments_b=moments.b,
                 **extra,
             )
+        if number >= self._moments.shards:
+            self._moments.add(SecondMoments.of(raw.a, raw.b))
         return sum(len(row.ids) for row in part)
 
-    def moments(self, rows: int) -> SecondMoments:
+    def moments(self) -> SecondMoments:
         """Second moments of all shards together."""
-        total: SecondMoments | None = None
-        for number in range(shard_count(rows)):
-            with np.load(self.path(number), allow_pickle=False) as stored:
-                part = SecondMoments(stored["moments_a"], stored["moments_b"], int(stored["lengths"].sum()))
-            if total is None:
-                total = part
-            else:
-                total.merge(part)
-        if total is None:
-            raise ValueError("no shards: a corpus has at least one row")
-        return total
+        return self._moments.total()
 
     def final(self, rows: int) -> Iterator[Tensor]:
         """Sketches of the final gradients `[B, M, D]` of all shards in corpus order, on the CPU; none where they were not read."""
@@ -127,6 +123,48 @@ class ShardFolder:
                     torch.from_numpy(stored["loss"]),
                     torch.from_numpy(stored["context"]).float() if "context" in stored else None,
                 )
+
+
+class MomentsFile:
+    """Second moments of the first shards of a build, added up in their order.
+
+    Large ones are written after every few shards only; those whose moments a stop lost are computed again.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._total: SecondMoments | None = None
+        #: Shards that are in the sums.
+        self.shards = 0
+        self._written = 0
+        if file.is_file():
+            with np.load(file, allow_pickle=False) as stored:
+                self._total = SecondMoments(stored["a"], stored["b"], int(stored["count"]))
+                self.shards = self._written = int(stored["shards"])
+
+    def add(self, moments: SecondMoments) -> None:
+        """Add those of the next shard."""
+        if self._total is None:
+            self._total = moments
+        else:
+            self._total.merge(moments)
+        self.shards += 1
+        large = moments.a.nbytes + moments.b.nbytes > _LARGE_MOMENTS
+        if self.shards - self._written >= (_SHARDS_BETWEEN if large else 1):
+            self._write(self._total)
+
+    def total(self) -> SecondMoments:
+        """The sums; what is not on disk yet is written."""
+        if self._total is None:
+            raise ValueError("no shards: a corpus has at least one row")
+        if self._written < self.shards:
+            self._write(self._total)
+        return self._total
+
+    def _write(self, total: SecondMoments) -> None:
+        with atomic_file(self._file) as unfinished, unfinished.open("wb") as file:
+            np.savez(file, a=total.a, b=total.b, count=total.count, shards=self.shards)
+        self._written = self.shards
 
 
 def _check_finite(raw: RawShard, first: int) -> None:

@@ -16,8 +16,8 @@ from wherefrom.attribution.calibration.evidence import (
     evidence_features,
 )
 from wherefrom.attribution.calibration.fitted import JUDGED, Calibration
-from wherefrom.attribution.groups import group_sizes
 from wherefrom.attribution.query import ScoredQuery
+from wherefrom.attribution.retrieval.index import Copies
 from wherefrom.attribution.retrieval.lexical import LexicalIndex
 
 Rows = npt.NDArray[np.int64]
@@ -72,8 +72,7 @@ class Judge:
         self._texts = texts
         self._lexical = lexical
         self._groups = groups
-        self._sizes = group_sizes(groups)
-        self._by_group = np.argsort(groups, kind="stable")
+        self._near = Copies(groups)
 
     def look(self, query: ScoredQuery, *, count: int = JUDGED) -> CitationFeatures:
         """Features of the best citations of one query.
@@ -122,14 +121,11 @@ class Judge:
 
     def duplicates(self, row: int) -> int:
         """Further members of the near-duplicate group of a training example."""
-        return int(self._sizes[row]) - 1
+        return len(self._near.members(int(self._groups[row]))) - 1
 
     def alike(self, row: int, *, most: int) -> list[int]:
         """Rows of the first further members of the near-duplicate group of a training example, in corpus order."""
-        if self._sizes[row] == 1:
-            return []
-        first = int(np.searchsorted(self._groups, self._groups[row], sorter=self._by_group))
-        members = self._by_group[first : first + min(int(self._sizes[row]), most + 1)].tolist()
+        members = self._near.members(int(self._groups[row]))[: most + 1].tolist()
         return [one for one in members if one != row][:most]
 
 

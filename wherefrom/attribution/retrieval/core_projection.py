@@ -6,6 +6,7 @@ Inner products of v approximate the kernel's cosine. Cores are small enough that
 in each of 210 layers, 128 numbers take 6.9 MB. It is fitted on the corpus, never on outputs.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,12 +79,15 @@ class CoreProjection:
 
     def apply_all(self, store: CoreStore) -> Tensor:
         """Projected vectors of the whole corpus, `[N, P]` on the CPU."""
-        parts, device = [], self.directions.device
+        return torch.cat(list(self.apply_each(store)))
+
+    def apply_each(self, store: CoreStore) -> Iterator[Tensor]:
+        """The same in parts, in corpus order."""
+        device = self.directions.device
         for rows in torch.arange(len(store)).split(_ROWS):
             norms = torch.from_numpy(store.norms[rows.numpy()].copy())
             found = self.project(store.cores(rows.numpy(), device)).cpu()
-            parts.append(found / norms.clamp_min(1e-20)[:, None])
-        return torch.cat(parts)
+            yield found / norms.clamp_min(1e-20)[:, None]
 
     def save(self, file: Path) -> None:
         """Write as safetensors, int8."""

@@ -126,8 +126,8 @@ class Copies:
     Holds the copies only, so a corpus without any costs nothing.
     """
 
-    def __init__(self, originals: Rows) -> None:
-        """`originals`: for each row the first one that it is a copy of, itself where it is none; `[N]`, may be mapped."""
+    def __init__(self, originals: Rows | npt.NDArray[np.int32]) -> None:
+        """`originals`: for each row the first one that it is a copy of, or that its group of near-duplicates begins with; itself where it is none; `[N]`, may be mapped."""
         self._rows = len(originals)
         copies = np.concatenate([_copies_in(originals, first) for first in range(0, self._rows, CHUNK_ROWS)])
         order = np.argsort(copies[:, 0], kind="stable")
@@ -145,6 +145,12 @@ class Copies:
     def without(self, rows: Rows) -> npt.NDArray[np.bool_]:
         """Which of some rows are no copies."""
         return ~np.isin(rows, self._copies)
+
+    def members(self, label: int) -> Rows:
+        """Rows of one group, ascending; `label` is the first."""
+        start, end = np.searchsorted(self._first, [label, label + 1])
+        found: Rows = np.append(np.int64(label), self._copies[start:end])
+        return found
 
     def spread(self, labels: Rows, scores: Vectors, count: int) -> tuple[Rows, Vectors]:
         """Found groups with their copies behind them, at most `count` rows.
@@ -175,7 +181,7 @@ def check_count(file: Path, held: int, copies: Copies) -> None:
         raise BundleCorrupt(f"{file}: has {held} vectors, but the manifest says {copies.groups}")
 
 
-def _copies_in(originals: Rows, first: int) -> Rows:
+def _copies_in(originals: Rows | npt.NDArray[np.int32], first: int) -> Rows:
     """Pairs `[C, 2]` of the copies in one part of the rows: the first row of its group, and itself."""
     part = np.asarray(originals[first : first + CHUNK_ROWS])
     rows = np.arange(first, first + len(part), dtype=np.int64)

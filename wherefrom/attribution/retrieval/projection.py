@@ -115,8 +115,12 @@ class Projection:
 
     def apply_all(self, store: FactorStore) -> Tensor:
         """Projected vectors of the whole corpus, `[N, P]` on the CPU."""
+        return torch.cat(list(self.apply_each(store)))
+
+    def apply_each(self, store: FactorStore) -> Iterator[Tensor]:
+        """The same in parts, in corpus order."""
         every, device = torch.arange(len(store)), self.core.device
-        return torch.cat([self.apply(rows, norms).cpu() for rows, norms in _batches(store, every, device)])
+        return (self.apply(rows, norms).cpu() for rows, norms in _batches(store, every, device))
 
     def save(self, file: Path) -> None:
         """Write as safetensors: float16 bases, int8 core."""

@@ -397,7 +397,7 @@ SEAMS: dict[str, tuple[str, Callable[..., Any]]] = {
     "factors": ("wherefrom.attribution.factors.write_all", fail(full_disk())),
     "factor files": ("wherefrom.attribution.factors.shutil.copyfileobj", fail(full_disk())),
     "arrays": (
-        "wherefrom.attribution.bundles.build.np.save",
+        "wherefrom.attribution.bundles.indexes.np.save",
         fail(OSError("4715 requested and 3040 written")),
     ),
     "graph": ("wherefrom.attribution.retrieval.hnsw_index.HnswIndex.save", fail(full_disk())),
@@ -440,3 +440,25 @@ def test_other_errors_are_not_called_a_full_disk(
     monkeypatch.setattr(Path, "rename", fail(OSError(errno.EROFS, "read-only")))
     with pytest.raises(OSError, match="read-only"):
         build(shared_micro_model(), rows, tmp_path / "bundle")
+
+
+def test_moments_are_added_up_in_one_file(
+    tmp_path: Path, rows: Path, passes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large ones are written after every few shards: what a stop lost is computed again, and the sums are those of an undisturbed build."""
+    whole = build(shared_micro_model(), rows, tmp_path / "whole")
+    passes.clear()
+    monkeypatch.setattr(shards, "_LARGE_MOMENTS", 0)
+    monkeypatch.setattr(shards, "_SHARDS_BETWEEN", 2)
+    with pytest.raises(Killed):
+        build_bundle(
+            folders=ModelFolders(shared_micro_model()),
+            corpus_path=rows,
+            out=tmp_path / "bundle",
+            options=BuildOptions(check_learning=False),
+            progress=kill_at("read signals", 2),
+        )
+    raw = tmp_path / "bundle.building" / "raw"
+    assert sorted(one.name for one in raw.iterdir()) == ["shard-00000.npz"]
+    assert build(shared_micro_model(), rows, tmp_path / "bundle").name == whole.name
+    assert passes == [0, 0, 1, 2]

@@ -208,6 +208,7 @@ def test_copies_hold_the_copies_alone() -> None:
     assert rows.tolist() == [1, 4, 0, 2, 5]
     np.testing.assert_allclose(scores, [0.9, 0.9, 0.8, 0.8, 0.8])
     assert copies.without(np.arange(6)).tolist() == [True, True, False, True, False, False]
+    assert [copies.members(label).tolist() for label in (0, 1, 3)] == [[0, 2, 5], [1, 4], [3]]
     assert Copies(np.arange(5))._copies.size == 0
 
 
