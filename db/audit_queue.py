@@ -7,6 +7,7 @@ business; what operators do with audits that nobody holds is that of `db.waiting
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 from sqlalchemy import select
@@ -15,6 +16,7 @@ from sqlalchemy.orm import Session
 from db.citations import CitedAudit, store_citations
 from db.claimed import read_claimed
 from db.examples import storable_name
+from db.intake import PRIORITY
 from db.leases import any_held, token
 from db.models import Audit, Bundle
 from db.queue import LeasedQueue, ending_of, ending_values
@@ -23,6 +25,11 @@ from db.setups import KnownSetups, Setup
 from db.trail import Event, TrailKind, record_events
 from db.vectors import store_vectors
 from wherefrom.records import Attribution, AuditState, Claim, ClaimedAudit, Lease, sha256_of_json
+
+#: Every so many claims of a process, one is for audits that are not the most urgent.
+FAIR_EVERY = 8
+#: Priorities of audits, most urgent first.
+PRIORITIES = tuple(sorted(PRIORITY.values()))
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,8 @@ class AuditQueue(LeasedQueue[AuditState]):
     def __init__(self, database: Database) -> None:
         super().__init__(database)
         self._setups = KnownSetups()
+        #: Claims that took something.
+        self._claims = 0
 
     def claim(
         self, bundle_id: int, *, owner: str, limit: int, lease_s: float, max_attempts: int | None = None
@@ -79,9 +88,18 @@ class AuditQueue(LeasedQueue[AuditState]):
         """
         while True:
             with self._database.writing() as session:
-                taken = self._take(
-                    session, bundle_id, owner=owner, limit=limit, lease_s=lease_s, max_attempts=max_attempts
+                take = partial(
+                    self._take,
+                    session,
+                    bundle_id,
+                    owner=owner,
+                    limit=limit,
+                    lease_s=lease_s,
+                    max_attempts=max_attempts,
                 )
+                turn = _turn_of(self._claims + 1)
+                taken = (take(only=(Audit.priority == turn,)) if turn is not None else ()) or take()
+                self._claims += bool(taken)
                 read = read_claimed(session, taken, owner)
                 for one in read.unreadable:
                     self._end(session, one.lease, self.refused, code=one.code, reason=one.reason)
@@ -114,6 +132,16 @@ class AuditQueue(LeasedQueue[AuditState]):
             record_events(session, [_finished_event(one) for one in stored])
         self._setups.committed()
         return {one.claimed.audit_id for one in stored}
+
+
+def _turn_of(claim: int) -> int | None:
+    """The priority whose turn a claim is; None for the usual order, most urgent first.
+
+    Urgent outputs that never end would keep all others waiting for ever. So one claim of `FAIR_EVERY` is for one of the less urgent classes, each in turn.
+    """
+    if claim % FAIR_EVERY:
+        return None
+    return PRIORITIES[-1 - (claim // FAIR_EVERY - 1) % (len(PRIORITIES) - 1)]
 
 
 def _store_vectors(session: Session, finished: Sequence[Finished]) -> None:

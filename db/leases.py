@@ -110,6 +110,7 @@ def pick(
     bundle_id: int,
     limit: int,
     max_attempts: int | None,
+    only: Sequence[ColumnElement[bool]] = (),
 ) -> CTE[Any]:
     """Up to `limit` ids to claim, locked; rows that somebody else holds at this moment are skipped.
 
@@ -117,7 +118,7 @@ def pick(
     """
     first = (
         select(*order)
-        .where(row.bundle_id == bundle_id)
+        .where(row.bundle_id == bundle_id, *only)
         .order_by(*order)
         .limit(limit)
         .with_for_update(skip_locked=True)

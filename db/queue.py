@@ -214,13 +214,16 @@ class LeasedQueue(Generic[State]):
         limit: int,
         lease_s: float,
         max_attempts: int | None,
+        only: Sequence[ColumnElement[bool]] = (),
     ) -> Sequence[int]:
-        """Claim up to `limit` rows, due ones and those whose lease ran out; their ids.
+        """Claim up to `limit` rows, due ones and those whose lease ran out, `only` those that meet further conditions; their ids.
 
         Two claimers never get the same row under the same attempt: on PostgreSQL they skip each other's rows, on SQLite one
         writes at a time.
         """
-        picked = pick(self.row, self.order, bundle_id=bundle_id, limit=limit, max_attempts=max_attempts)
+        picked = pick(
+            self.row, self.order, bundle_id=bundle_id, limit=limit, max_attempts=max_attempts, only=only
+        )
         take = (
             update(self.row)
             .where(self.row.id == picked.c.id)

@@ -1,13 +1,13 @@
 """Claims and leases: never more than the limit, never the same audit twice, nothing lost when a worker dies."""
 
 from functools import partial
-from itertools import chain
+from itertools import chain, count
 
 import pytest
 from sqlalchemy import delete, func, select, text, update
 
 from db import waiting
-from db.audit_queue import AuditQueue
+from db.audit_queue import FAIR_EVERY, AuditQueue
 from db.models import FlaggedOutput, FlaggedText
 from db.queue import Failure
 from db.session import Database
@@ -24,7 +24,7 @@ from tests.integration.db.builders import (
     recorded_statements,
     register,
 )
-from wherefrom.records import AuditState, IntakeResult
+from wherefrom.records import AuditState, IntakeResult, Severity
 
 
 def _next(db: Database, bundle_id: int, *, limit: int, owner: str) -> list[int]:
@@ -351,3 +351,38 @@ def test_a_claim_says_whether_the_prompt_came_as_one_text(db: Database, bundle_i
         prompt.prompt,
         record(2).turns()[0].content,
     ]
+
+
+def test_urgent_audits_overtake_and_starve_nobody(db: Database, bundle_id: int) -> None:
+    """More urgent outputs come than are claimed, for ever: they go first, and of every eight claims one is for the others, the classes in turn, the oldest first."""
+    queue, numbers = AuditQueue(db), count()
+    bulk = {
+        severity: [
+            one.audit_id for one in accept(db, *(record(next(numbers), severity=severity) for _ in range(6)))
+        ]
+        for severity in (Severity.LOW, Severity.MEDIUM, Severity.HIGH)
+    }
+    claimed: list[list[tuple[int, Severity]]] = []
+    for _ in range(3 * FAIR_EVERY):
+        accept(db, *(record(next(numbers), severity=Severity.CRITICAL) for _ in range(5)))
+        taken = queue.claim(bundle_id, limit=4, owner=OWNER, lease_s=60)
+        assert taken is not None
+        claimed.append([(one.audit_id, one.record.severity) for one in taken.audits])
+    turns = claimed[FAIR_EVERY - 1 :: FAIR_EVERY]
+    assert [{severity for _, severity in turn} for turn in turns] == [
+        {Severity.LOW},
+        {Severity.MEDIUM},
+        {Severity.HIGH},
+    ]
+    for turn, waited in zip(turns, bulk.values(), strict=True):
+        assert [audit_id for audit_id, _ in turn] == waited[:4]
+    usual = [one for number, one in enumerate(claimed, start=1) if number % FAIR_EVERY]
+    assert {severity for one in usual for _, severity in one} == {Severity.CRITICAL}
+
+
+def test_a_turn_that_nobody_waits_for_is_a_usual_claim(db: Database, bundle_id: int) -> None:
+    """Without less urgent audits every claim takes what is there."""
+    queue = AuditQueue(db)
+    accept(db, *(record(number, severity=Severity.CRITICAL) for number in range(2 * FAIR_EVERY)))
+    taken = [queue.claim(bundle_id, limit=1, owner=OWNER, lease_s=60) for _ in range(2 * FAIR_EVERY)]
+    assert all(one is not None and len(one.audits) == 1 for one in taken)
