@@ -72,6 +72,21 @@ def local_person(db: Database, person_id: int) -> PersonRef | None:
     return None if row is None or row.keys else PersonRef(person_id=row.person_id, name=row.name)
 
 
+def named_person(db: Database, name: str) -> PersonRef:
+    """The person of a name that was proven elsewhere; added where they are missing.
+
+    Raises:
+        ConfigurationError: the name cannot be used, or differs from a person's name only in case or form of letters.
+    """
+    with db.reading() as session:
+        row = session.execute(select(Person.id, Person.name).where(Person.name == name)).one_or_none()
+    if row is None:
+        with db.writing() as session:
+            found = _info(session, ensure_person(session, name))
+        return found.ref
+    return PersonRef(person_id=row.id, name=row.name)
+
+
 def get_person(db: Database, person_id: int) -> PersonInfo:
     """One person.
 

@@ -43,6 +43,7 @@ from web.health import RedisProbe
 from web.noted_reads import NotedReads
 from web.observe import Observe
 from web.openapi import install_openapi
+from web.proxied import read_proxy
 from web.render import STATIC_DIR
 from web.security import Gate
 from web.services import Notify, QueueProbe, Services, notify_nobody
@@ -158,6 +159,7 @@ def create_app(
         metrics=metrics,
         queue=queue or RedisProbe(settings),
         lanes=lanes,
+        proxy=read_proxy(settings),
         signer=cache(partial(read_signer, settings)),
         notify=notify,
         journal=None if settings.trail_reads == "off" else Journal(journal_folder(settings)),

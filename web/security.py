@@ -168,7 +168,12 @@ def sent_key(headers: Headers) -> str | None:
 
 
 def authenticate(
-    headers: Headers, services: Services, scope: KeyScope | None, *, reads: bool = True
+    headers: Headers,
+    services: Services,
+    scope: KeyScope | None,
+    *,
+    reads: bool = True,
+    address: str | None = None,
 ) -> Caller:
     """Who sent the request, if it may do what the scope says.
 
@@ -179,13 +184,19 @@ def authenticate(
         services: Settings and database.
         scope: What the request needs; None: nothing but a key or a session, where one is asked for.
         reads: Whether a session is taken; not for writes to the API, which carry no token of a form.
+        address: Where the request comes from; only a proxy's matters.
 
     Raises:
         Unauthorized: a key is needed and none was sent, or the key is unknown, expired or revoked.
         Forbidden: the key lacks the scope.
         DatabaseUnavailable: the keys cannot be read.
     """
-    caller = _by_key(headers, services) or (_by_session(headers, services) if reads else None)
+    named = services.proxy.caller_of(headers, address, services.database) if services.proxy else None
+    caller = _by_key(headers, services)
+    if caller is not None and named is not None and caller.person != named.person:
+        raise Forbidden("the API key and the proxy name different people; send one of them")
+    if caller is None and reads:
+        caller = named or _by_session(headers, services)
     if caller is None:
         if asks_for_key(headers, services):
             raise Unauthorized("send an API key as `Authorization: Bearer wf_...`; ask the operator for one")
@@ -198,7 +209,7 @@ def authenticate(
 def asks_for_key(headers: Headers, services: Services) -> bool:
     """Whether a request like this one needs a key."""
     proxied = is_proxied(headers) and not services.settings.unsafe_no_auth
-    return key_needed(services.settings) or proxied
+    return key_needed(services.settings) or proxied or services.proxy is not None
 
 
 def _by_key(headers: Headers, services: Services) -> Caller | None:
@@ -227,9 +238,10 @@ def _by_session(headers: Headers, services: Services) -> Caller | None:
     return None if person is None else replace(NOBODY, person=person, seed=session.value)
 
 
-def needs_thread(headers: Headers) -> bool:
+def needs_thread(headers: Headers, services: Services) -> bool:
     """Whether the database must be asked who sent a request."""
-    return sent_key(headers) is not None or cookie_of(headers, COOKIE) is not None
+    proxied = services.proxy is not None and services.proxy.speaks(headers)
+    return proxied or sent_key(headers) is not None or cookie_of(headers, COOKIE) is not None
 
 
 @cache
@@ -238,10 +250,16 @@ def needs(scope: KeyScope | None) -> Callable[..., Awaitable[Caller]]:
 
     async def caller_of(request: Request, services: Annotated[Services, Depends(services_of)]) -> Caller:
         reads = request.method in _SAFE_METHODS or not request.url.path.startswith("/v1/")
-        if needs_thread(request.headers):  # else there is nothing to look up, so no thread to wait for
-            found = await run_in_threadpool(authenticate, request.headers, services, scope, reads=reads)
-        else:
-            found = authenticate(request.headers, services, scope)
+        ask = partial(
+            authenticate,
+            request.headers,
+            services,
+            scope,
+            reads=reads,
+            address=request.client.host if request.client else None,
+        )
+        # Without a key, a cookie or a proxy there is nothing to look up, so no thread to wait for.
+        found = await run_in_threadpool(ask) if needs_thread(request.headers, services) else ask()
         route = getattr(request.scope.get("route"), "path", "")
         check_within(found, request.method, route)
         if found.budget is not None and not getattr(request.state, "is_paid", False):

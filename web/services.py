@@ -12,6 +12,7 @@ from fastapi import Request
 from db.keys import UseNotes
 from db.session import Database
 from web.admission import Lanes
+from web.proxied import Proxy
 from web.sessions import Signer
 from web.throttle import SignInLimit
 from wherefrom.journal import Journal
@@ -74,6 +75,8 @@ class Services:
     #: Where reads of flagged texts are noted; None where they are not.
     journal: Journal | None = None
     key_uses: UseNotes = field(default_factory=UseNotes)
+    #: Who signs people in before they come here; None where nobody is believed.
+    proxy: Proxy | None = None
     sign_ins: SignInLimit = field(default_factory=SignInLimit)
 
     def close(self) -> None:

@@ -199,6 +199,34 @@ class Settings(NotifySettings, IndexSettings, BaseSettings):
     session_hours: float = Field(
         default=12.0, gt=0, le=720, description="Hours after which people in browsers must sign in again."
     )
+    proxy_user_header: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Header in which a proxy names the person whom it has signed in, such as `X-Auth-Request-Email`. Without it, no such header is believed.",
+    )
+    proxy_secret: SecretStr | None = Field(
+        default=None,
+        min_length=32,
+        description="Secret by which the proxy proves that it is the proxy, at least 32 characters. Needed with `proxy_user_header`.",
+    )
+    proxy_secret_header: str = Field(
+        default="X-Wherefrom-Proxy-Secret",
+        min_length=1,
+        description="Header in which the proxy sends its secret.",
+    )
+    proxy_addresses: tuple[str, ...] = Field(
+        default=("127.0.0.1", "::1"),
+        description="Addresses and networks from which the proxy is believed (JSON list).",
+    )
+    proxy_groups_header: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Header in which the proxy names the person's groups, separated by commas, such as `X-Auth-Request-Groups`.",
+    )
+    proxy_groups: dict[str, str] = Field(
+        default_factory=dict,
+        description='The role of each group: `reviewer`, `auditor` or `admin` (JSON object, such as `{"safety": "auditor"}`). Who is in none may do nothing.',
+    )
     trail_reads: Literal["required", "best_effort", "off"] = Field(
         default="best_effort",
         description="What the trail notes of reads of flagged texts: with `required`, a text is shown only after the read is on the disk of this machine; with `best_effort`, it is shown in any case; with `off`, reads are not noted.",
@@ -290,7 +318,11 @@ class Settings(NotifySettings, IndexSettings, BaseSettings):
     def secrets(self) -> frozenset[str]:
         """Everything in the settings that must not stand in a log or an error."""
         urls = (self.database_url.get_secret_value(), self.redis_url.get_secret_value(), self.service_url)
-        keys = {one.get_secret_value() for one in (self.api_key, self.session_secret) if one is not None}
+        keys = {
+            one.get_secret_value()
+            for one in (self.api_key, self.session_secret, self.proxy_secret)
+            if one is not None
+        }
         return frozenset().union(keys, self.notify_secrets(), *map(secrets_of, urls))
 
     def recipe_file(self) -> Path:
