@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TypeVar
 
+import structlog
+
 from db.audit_queue import Finished
 from tasks.failures import AUDIT, failure_of
 from tasks.heartbeat import Heartbeat
@@ -172,12 +174,13 @@ class _Batch:
 
     def _prepare(self, audit: ClaimedAudit) -> bool:
         """Turn an audit's output into tokens; where that fails, its failure is recorded."""
-        prepared = _attempt(
-            lambda: prepare_audit(audit, attributor=self._attributor, settings=self._settings)
-        )
-        if isinstance(prepared, Exception):
-            self._settle(audit, prepared)
-            return False
+        with structlog.contextvars.bound_contextvars(audit_id=audit.audit_id):
+            prepared = _attempt(
+                lambda: prepare_audit(audit, attributor=self._attributor, settings=self._settings)
+            )
+            if isinstance(prepared, Exception):
+                self._settle(audit, prepared)
+                return False
         self._prepared[audit.audit_id] = prepared
         return True
 
@@ -189,6 +192,10 @@ class _Batch:
                 self._drop(audit)
         if not held:
             return
+        with structlog.contextvars.bound_contextvars(audit_ids=[audit.audit_id for audit in held]):
+            self._work(held)
+
+    def _work(self, held: Sequence[ClaimedAudit]) -> None:
         started = self._clock()
         answers = _attempt(lambda: self._pass(held))
         seconds = self._clock() - started

@@ -50,7 +50,7 @@ def work_hint(message: Mapping[str, Any], runtime: BatchRuntime) -> BatchReport 
     bundle_id = bundle_of(message, AttributeHint)
     if bundle_id is None:
         return None
-    with structlog.contextvars.bound_contextvars(bundle_id=bundle_id):
+    with structlog.contextvars.bound_contextvars(bundle_id=bundle_id, worker=runtime.owner):
         try:
             return _work_bundle(bundle_id, runtime)
         except PermanentError as error:

@@ -56,7 +56,7 @@ def work_measure_hint(message: Mapping[str, Any], runtime: MeasureRuntime) -> Me
     bundle_id = bundle_of(message, MeasureHint)
     if bundle_id is None:
         return None
-    with structlog.contextvars.bound_contextvars(bundle_id=bundle_id):
+    with structlog.contextvars.bound_contextvars(bundle_id=bundle_id, worker=runtime.owner):
         try:
             return _work(bundle_id, runtime)
         except DatabaseUnavailable as error:

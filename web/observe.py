@@ -1,7 +1,11 @@
-"""Counts and times every request by its route template; ids and texts never become labels or log fields."""
+"""Counts and times every request by its route template, and gives it an id that stands on every line that is logged for it; paths and texts never become labels or log fields."""
 
+import re
+import secrets
 import time
 
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from wherefrom.logs import get_logger
@@ -9,12 +13,15 @@ from wherefrom.metrics import Metrics
 
 _log = get_logger(__name__)
 
+#: Header of the request's id: a proxy's or a client's own, where it is a plain word, else a new one. The answer carries it too.
+REQUEST_ID = "X-Request-ID"
+_PLAIN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 #: Route label of requests that no route takes; their paths are a stranger's text.
 UNMATCHED = "unmatched"
 
 
 class Observe:
-    """ASGI middleware: `http_requests_total`, `http_request_seconds` and one log line per request."""
+    """ASGI middleware: `http_requests_total`, `http_request_seconds`, the request's id and one log line per request."""
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
         self._app = app
@@ -25,6 +32,11 @@ class Observe:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        with structlog.contextvars.bound_contextvars(request_id=request_id_of(Headers(scope=scope))):
+            await self._serve(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request_id = structlog.contextvars.get_contextvars()["request_id"]
         status = 500
         start = time.monotonic()
 
@@ -32,6 +44,7 @@ class Observe:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = int(message["status"])
+                MutableHeaders(scope=message)[REQUEST_ID] = request_id
             await send(message)
 
         try:
@@ -43,3 +56,9 @@ class Observe:
             self._metrics.count("http_requests_total", route=route, method=method, status=str(status))
             self._metrics.observe("http_request_seconds", seconds, route=route)
             _log.debug("http_request", route=route, method=method, status=status, seconds=round(seconds, 4))
+
+
+def request_id_of(headers: Headers) -> str:
+    """The id that a request brings, or a new one."""
+    given = headers.get(REQUEST_ID, "")
+    return given if _PLAIN.fullmatch(given) else secrets.token_hex(8)

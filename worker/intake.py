@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 import redis
+import structlog
 
 from db.intake import accept, active_bundle_ids, check_writable
 from db.session import Database
@@ -133,6 +134,10 @@ class Intake:
         """Store what can be read, then let go of the rest."""
         if not entries:
             return
+        with structlog.contextvars.bound_contextvars(first_entry=entries[0].entry_id.decode()):
+            self._take_in(entries)
+
+    def _take_in(self, entries: Sequence[Entry]) -> None:
         readable: list[Readable] = []
         unreadable: list[Verdict] = []
         for entry in entries:

@@ -90,8 +90,8 @@ def counts_of(outputs: int) -> dict[str, int]:
 def storm(weather: Weather, folder: Path, *, stage: Stage = STORM_STAGE) -> dict[str, Any]:
     """Raise a storm and count; the figures, with the invariants that do not hold under `broken`."""
     with ExitStack() as stack:
-        ground = stack.enter_context(_ground(weather, folder))
-        environment = _environment(weather, folder, ground, stage) | {MODEL_VARIABLE: stage.model}
+        ground = stack.enter_context(servers_of(weather, folder))
+        environment = environment_of(weather, folder, ground, stage) | {MODEL_VARIABLE: stage.model}
         migrate.upgrade(ground.url)
         database = Database(ground.url)
         stack.callback(database.dispose)
@@ -102,7 +102,7 @@ def storm(weather: Weather, folder: Path, *, stage: Stage = STORM_STAGE) -> dict
         scene = _scene(weather, cluster, database, ground)
         stack.callback(scene.reclaims.stop)
         for name in (*OTHERS, *scene.workers):
-            cluster.add(_service(name, folder, environment | ground.clock.environment))
+            cluster.add(service_process(name, folder, environment | ground.clock.environment))
         canaries = Canaries(database, environment["WHEREFROM_SERVICE_URL"], ground.redis, stage.model)
         say("start", f"answering after {canaries.send(_START):.1f} s")
         counts = counts_of(weather.outputs)
@@ -126,7 +126,8 @@ class Ground:
 
 
 @contextmanager
-def _ground(weather: Weather, folder: Path) -> Iterator[Ground]:
+def servers_of(weather: Weather, folder: Path) -> Iterator[Ground]:
+    """The servers of a storm, started; stopped at the end of the block."""
     with ExitStack() as stack:
         clock, house = Clock(folder), RedisHouse(folder)
         house.start(ledger.ALWAYS)
@@ -142,7 +143,8 @@ def _ground(weather: Weather, folder: Path) -> Iterator[Ground]:
         yield Ground(postgres.url, house, clock, postgres, disk)
 
 
-def _environment(weather: Weather, folder: Path, ground: Ground, stage: Stage) -> dict[str, str]:
+def environment_of(weather: Weather, folder: Path, ground: Ground, stage: Stage) -> dict[str, str]:
+    """What the service's processes are started with."""
     port = free_port()
     return child_environment(
         database_url=ground.url,
@@ -182,7 +184,8 @@ def _scene(weather: Weather, cluster: Cluster, database: Database, ground: Groun
     )
 
 
-def _service(name: str, folder: Path, environment: Mapping[str, str]) -> Kept:
+def service_process(name: str, folder: Path, environment: Mapping[str, str]) -> Kept:
+    """One process of the service, with a folder of its own for its state."""
     command = worker_command(COMMANDS.get(name, "run"))
     own = dict(environment) | {"WHEREFROM_STATE_DIR": str(folder / f"state-{name}")}
     return Kept(name, command, own, folder / f"{name}.log")

@@ -1,6 +1,7 @@
 """Alive, ready, measured; and what happens when something is away."""
 
 import pytest
+import structlog
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text, update
 from starlette.testclient import TestClient
@@ -192,3 +193,15 @@ def test_the_real_redis_is_asked(redis_server, redis_url):
     redis_server.stop()
     with pytest.raises(QueueUnavailable):
         RedisProbe(settings).ping()
+
+
+def test_a_request_has_an_id_that_stands_on_its_lines(client, stored_story, capsys):
+    """One of its own where it brings none or a hostile one; the answer carries it, and so does every line."""
+    answer = client.get("/v1/audits/1", headers={"X-Request-ID": "trace-17.b"})
+    assert answer.headers["X-Request-ID"] == "trace-17.b"
+    assert "request_id=trace-17.b" in capsys.readouterr().out
+    for hostile in ("", "a b", "x" * 65, "\x1b[31m"):
+        given = client.get("/healthz", headers={"X-Request-ID": hostile}).headers["X-Request-ID"]
+        assert len(given) == 16
+        int(given, 16)
+    assert "request_id" not in structlog.contextvars.get_contextvars()

@@ -40,6 +40,7 @@ COMMANDS = (
     "queue",
     "safety",
     "shifts",
+    "soak",
     "tiers",
     "tokens",
     "trail",

@@ -1,6 +1,7 @@
 """What becomes of each audit of a batch, whatever goes wrong with its neighbours."""
 
 import pytest
+import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -307,3 +308,18 @@ def test_an_unknown_severity_of_the_full_tier_is_refused_at_the_start():
     """A misspelt severity would silently never match."""
     with pytest.raises(ValueError, match="'urgent' is not a severity; the severities are low"):
         Settings(full_tier_severities="critical,urgent")
+
+
+def test_what_is_logged_within_a_pass_carries_its_audits(bench):
+    """Whoever logs below the engine says for which audits, halves of a split pack included; nothing is left bound."""
+    ids = [bench.audits.add(record(f"word{n} take days")) for n in range(4)]
+    seen = []
+
+    def note(keys):
+        seen.append(structlog.contextvars.get_contextvars()["audit_ids"])
+        if len(keys) == len(ids):
+            raise OutOfMemory("too much")
+
+    bench.work(bench.engine(note))
+    assert seen == [ids, ids[:2], ids[2:]]
+    assert "audit_ids" not in structlog.contextvars.get_contextvars()
