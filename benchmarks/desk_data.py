@@ -6,9 +6,9 @@ Rows go in by COPY on PostgreSQL and by plain INSERTs on SQLite, before the inde
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,14 @@ RARE_REASON, RARE_SOURCE = "legal_threat", "lost_batch"
 #: The newest audits still wait.
 OPEN = 50
 #: Disk that one audit takes with everything, bytes; measured, rounded up.
-BYTES_PER_AUDIT = 9_000
+BYTES_PER_AUDIT = 10_000
 #: Rows that are made and written at once.
 CHUNK = 20_000
 _SEED = 7
-_START = datetime(2024, 1, 1, tzinfo=UTC)
+#: A table by name, and some rows of it.
+TableRows = tuple[str, Sequence[dict[str, Any]]]
+#: When the first audit came; one came each minute.
+START = datetime(2024, 1, 1, tzinfo=UTC)
 _WORDS = np.array([FREQUENT_WORD, *(f"word{number}" for number in range(1, 20_000))])
 _REASONS = ("refund_promise", "tone", "policy", "made_up_source", "privacy", "medical_advice")
 _SOURCES = tuple(f"vendor_batch_{number:02d}" for number in range(40))
@@ -68,8 +71,17 @@ def num_examples(audits: int) -> int:
     return max(100, audits // 10)
 
 
-def fill(url: str, *, audits: int, where: Path, all_open: bool = False) -> None:
+def fill(
+    url: str, *, audits: int, where: Path, all_open: bool = False, further: Iterable[TableRows] = ()
+) -> None:
     """Make the schema and fill it; with `all_open` every audit waits, and nothing is cited or judged yet.
+
+    Args:
+        url: An empty database.
+        audits: How many audits.
+        where: A folder on the disk that must have room.
+        all_open: Every audit waits.
+        further: Tables with rows that go in behind these.
 
     Raises:
         ConfigurationError: the disk has no room for so much, or the database holds audits.
@@ -94,7 +106,7 @@ def fill(url: str, *, audits: int, where: Path, all_open: bool = False) -> None:
         for index in indexes:
             connection.execute(DropIndex(index))
         connection.commit()
-        for table, rows in _rows(audits, all_open=all_open):
+        for table, rows in chain(_rows(audits, all_open=all_open), further):
             _write(connection, table, rows)
         report(["rows are in"])
         for statement in [*map(_create, indexes), *terms]:
@@ -155,7 +167,7 @@ def _write(connection: Connection, name: str, rows: Sequence[dict[str, Any]]) ->
     connection.commit()
 
 
-def _rows(audits: int, *, all_open: bool) -> Iterator[tuple[str, Sequence[dict[str, Any]]]]:
+def _rows(audits: int, *, all_open: bool) -> Iterator[TableRows]:
     """Tables with their rows, in chunks."""
     still_open = audits if all_open else OPEN
     drawn, examples = Drawn(), num_examples(audits)
@@ -166,21 +178,21 @@ def _rows(audits: int, *, all_open: bool) -> Iterator[tuple[str, Sequence[dict[s
         numbers = range(start, min(start + CHUNK, audits))
         yield from _outputs(drawn, numbers, audits=audits, still_open=still_open)
         if not all_open:
-            yield from _citations(drawn, numbers, audits=audits, examples=examples)
+            yield from citation_rows(drawn, numbers, audits=audits, examples=examples)
     if not all_open:
         yield from _reviews(audits)
 
 
-def _frame() -> Iterator[tuple[str, Sequence[dict[str, Any]]]]:
-    yield "corpus", [{"id": 1, "sha256": "c" * 64, "name": "corpus", "examples": 1, "created_at": _START}]
+def _frame() -> Iterator[TableRows]:
+    yield "corpus", [{"id": 1, "sha256": "c" * 64, "name": "corpus", "examples": 1, "created_at": START}]
     revision = {
         "weights_sha256": "w" * 64,
         "adapter_sha256": None,
         "tokenizer_sha256": "t" * 64,
-        "created_at": _START,
+        "created_at": START,
     }
     yield "model_revision", [{"id": number, "name": f"support-{number}", **revision} for number in (1, 2)]
-    bundle = {"corpus_id": 1, "form": "adapter", "active": True, "card": {}, "created_at": _START}
+    bundle = {"corpus_id": 1, "form": "adapter", "active": True, "card": {}, "created_at": START}
     yield (
         "bundle",
         [
@@ -188,12 +200,12 @@ def _frame() -> Iterator[tuple[str, Sequence[dict[str, Any]]]]:
             for number in (1, 2)
         ],
     )
-    yield "person", [{"id": 1, "name": "Ada", "created_at": _START}]
-    queue = {"work_order": "oldest", "reviewers": 1, "dedupe": False, "blind": False, "created_at": _START}
+    yield "person", [{"id": 1, "name": "Ada", "created_at": START}]
+    queue = {"work_order": "oldest", "reviewers": 1, "dedupe": False, "blind": False, "created_at": START}
     yield "review_queue", [{"id": 1, "name": "refunds", **queue}]
 
 
-def _examples(drawn: Drawn, numbers: range) -> Iterator[tuple[str, Sequence[dict[str, Any]]]]:
+def _examples(drawn: Drawn, numbers: range) -> Iterator[TableRows]:
     texts = drawn.texts(len(numbers), 60)
     rows = []
     for number, words in zip(numbers, texts, strict=True):
@@ -223,19 +235,22 @@ def _source_of(example: int) -> str:
     return RARE_SOURCE if example < 2 else _SOURCES[(example * example) % 1_601 % len(_SOURCES)]
 
 
+def time_of(number: int) -> datetime:
+    """When an audit came."""
+    return START + timedelta(minutes=number)
+
+
 def _is_rare(number: int, audits: int) -> bool:
-    return number % (audits // RARE) == 0
+    return number < audits and number % (audits // RARE) == 0
 
 
-def _outputs(
-    drawn: Drawn, numbers: range, *, audits: int, still_open: int
-) -> Iterator[tuple[str, Sequence[dict[str, Any]]]]:
+def _outputs(drawn: Drawn, numbers: range, *, audits: int, still_open: int) -> Iterator[TableRows]:
     prompts, answers = drawn.texts(len(numbers), 30), drawn.texts(len(numbers), 60)
     reasons, levels = drawn.skewed(len(numbers), len(_REASONS)), drawn.skewed(len(numbers), 4)
     uniform = drawn.random.random((len(numbers), 3))
     outputs, texts, words, rows, events = [], [], [], [], []
     for place, number in enumerate(numbers):
-        rare, at = _is_rare(number, audits), _START + timedelta(seconds=60 * number)
+        rare, at = _is_rare(number, audits), time_of(number)
         answer = f"{answers[place]} {RARE_WORD}" if rare else answers[place]
         outputs.append(
             {
@@ -263,7 +278,9 @@ def _outputs(
         )
         words.append({"flagged_output_id": number + 1, "prompt": prompts[place], "output": answer})
         rows.append(
-            _audit(number, at, 3 - int(levels[place]), uniform[place], is_open=number >= audits - still_open)
+            audit_row(
+                number, at, 3 - int(levels[place]), uniform[place], is_open=number >= audits - still_open
+            )
         )
         events.append(
             {"at": at, "kind": "output_accepted", "subject": f"flagged_output:{number + 1}", "payload": {}}
@@ -275,7 +292,8 @@ def _outputs(
     )
 
 
-def _audit(number: int, at: datetime, priority: int, uniform: Any, *, is_open: bool) -> dict[str, Any]:
+def audit_row(number: int, at: datetime, priority: int, uniform: Any, *, is_open: bool) -> dict[str, Any]:
+    """The row of an audit; `uniform` are three numbers in [0, 1), which say its score, its p and whether it is dead."""
     dead = uniform[2] < 0.01
     state = AuditState.PENDING if is_open else AuditState.DEAD if dead else AuditState.DONE
     answered = state is AuditState.DONE
@@ -291,9 +309,8 @@ def _audit(number: int, at: datetime, priority: int, uniform: Any, *, is_open: b
     }  # fmt: skip
 
 
-def _citations(
-    drawn: Drawn, numbers: range, *, audits: int, examples: int
-) -> Iterator[tuple[str, Sequence[dict[str, Any]]]]:
+def citation_rows(drawn: Drawn, numbers: range, *, audits: int, examples: int) -> Iterator[TableRows]:
+    """Ten citations of each audit, in chunks; the rare things are planted in those below `audits`."""
     cited = drawn.skewed(len(numbers) * CITATIONS, examples - 2).reshape(-1, CITATIONS) + 2
     scores = drawn.random.random((len(numbers), CITATIONS))
     rows = []
@@ -319,18 +336,19 @@ def _citations(
                     "confidence": round(score * score, 3) if rank <= 3 else None,
                 }
             )
-    yield from (("citation", part) for part in _chunks(rows))
+    yield from (("citation", part) for part in chunks(rows))
 
 
-def _chunks(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+def chunks(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """The rows, `CHUNK` at a time."""
     left = iter(rows)
     while part := list(islice(left, CHUNK)):
         yield part
 
 
-def _reviews(audits: int) -> Iterator[tuple[str, Sequence[dict[str, Any]]]]:
+def _reviews(audits: int) -> Iterator[TableRows]:
     chosen = range(1, audits, max(1, audits // 2_000))
-    item = {"queue_id": 1, "state": "open", "assigned": 0, "finished": 0, "added_at": _START}
+    item = {"queue_id": 1, "state": "open", "assigned": 0, "finished": 0, "added_at": START}
     yield "review_item", [{"audit_id": number + 1, "order_key": number, **item} for number in chosen]
     verdicts = ("confirmed", "plausible", "unrelated", "second_look")
     review = {
@@ -340,7 +358,7 @@ def _reviews(audits: int) -> Iterator[tuple[str, Sequence[dict[str, Any]]]]:
         "person_id": 1,
         "via": "local",
         "blind": False,
-        "created_at": _START,
+        "created_at": START,
     }
     yield (
         "review",

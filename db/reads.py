@@ -27,6 +27,10 @@ class Reads:
         """Something is not journaled yet."""
         return bool(self.audits or self.events)
 
+    def show_nothing(self) -> None:
+        """The answer holds no text after all: what was read for it was only looked up."""
+        self.audits = set()
+
     def take(self) -> tuple[list[int], list[Event]]:
         """The audits in order, and the events; they are noted no longer."""
         taken = sorted(self.audits), self.events

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from sqlalchemy import Table, bindparam, exists, func, literal_column, or_, select, text, update
+from sqlalchemy import Table, bindparam, exists, func, literal, literal_column, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from db.clock import db_after, db_now
@@ -78,12 +78,22 @@ def lag_seconds(db: Database) -> float:
     return 0.0 if row is None else max(0.0, (row.now - row.at).total_seconds())
 
 
-def count_events(db: Database) -> tuple[int, int]:
-    """Events in the chain, by the place of the last one, and events without a place."""
+def count_events(db: Database, *, most: int | None = None) -> tuple[int, int]:
+    """Events in the chain, by the place of the last one, and events without a place.
+
+    Args:
+        db: The database.
+        most: Counting those without a place ends at one more than this; None counts all, however many there are.
+    """
+    head = select(func.max(EVENTS.c.sequence)).scalar_subquery()
+    waiting = select(literal(1).label("one")).where(is_unsealed())
+    if most is not None:
+        waiting = waiting.limit(most + 1)
     with db.reading() as session:
-        head = session.scalar(select(func.max(EVENTS.c.sequence)))
-        waiting = session.scalar(select(func.count()).select_from(EVENTS).where(is_unsealed()))
-    return head or 0, waiting or 0
+        last, number = session.execute(
+            select(head, select(func.count()).select_from(waiting.subquery()).scalar_subquery())
+        ).one()
+    return last or 0, number
 
 
 def head_of(session: Session) -> Link | None:

@@ -56,6 +56,8 @@ class NotedReads:
                 nonlocal refused
                 if refused:
                     return
+                if message["type"] == "http.response.start" and 300 <= message["status"] < 400:
+                    reads.show_nothing()
                 if reads.waits:
                     try:
                         await self._note(journal, self._lines(scope, reads))

@@ -7,6 +7,7 @@ from fastapi.responses import HTMLResponse
 from pydantic import ConfigDict, ValidationInfo, field_validator
 
 from db import trail_chain, trail_reader
+from db.counts import COUNTED_WORK
 from db.keys import Scope
 from db.trail import TrailKind
 from web.api import READ_REFUSALS, Shared
@@ -56,7 +57,7 @@ def trail(services: Shared, query: Annotated[TrailQuery, Query()]) -> Page[Trail
 @pages.get("/trail")
 def trail_page(request: Request, services: Shared, query: Annotated[TrailPageQuery, Query()]) -> HTMLResponse:
     """The trail with its filters."""
-    events, unsealed = trail_chain.count_events(services.database)
+    events, unsealed = trail_chain.count_events(services.database, most=COUNTED_WORK)
     given = {name: value for name in _NAMES if (value := request.query_params.get(name, "").strip())}
     size = query.size(services.settings.max_page_size)
     return render(
@@ -67,5 +68,6 @@ def trail_page(request: Request, services: Shared, query: Annotated[TrailPageQue
         kinds=sorted(TrailKind),
         sealed=events,
         unsealed=unsealed,
+        counted=COUNTED_WORK,
         first_page=query.cursor is None,
     )

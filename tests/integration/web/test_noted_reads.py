@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from fastapi.routing import APIRoute
@@ -13,11 +14,11 @@ from starlette.testclient import TestClient
 
 from db import intake, keys
 from db.audit_queue import AuditQueue, Finished
-from db.models import Citation, ReviewItem
+from db.models import Citation, Person, ReviewItem
 from db.session import Database
 from tests.integration.web import story
 from tests.integration.web.conftest import BASE_URL
-from tests.integration.web.forms import send, sign_in
+from tests.integration.web.forms import FORM, send, sign_in, token_of
 from tests.integration.web.journals import moved_reads
 from tests.integration.web.sequel import AFTER, BEFORE, answer_all, next_model
 from tests.integration.web.test_comparisons import PAGE
@@ -276,6 +277,32 @@ def test_a_database_that_takes_no_writes_shows_texts(made: Made, sqlite_story: S
         assert client.get("/v1/audits.csv").status_code == 200
     events = moved_reads(settings, database, least=3)
     assert {one.kind for one in events} == {"text.read", "export.taken", "text.exported"}
+
+
+def test_a_form_that_leads_elsewhere_shows_nothing(made: Made, sqlite_story: Story) -> None:
+    """An answer that only names another page is no read, whatever was looked up for it; the page that it leads to is."""
+    settings, database = sqlite_story
+    number = marked(database)
+    client = made()
+    sign_in(client, name="ann")
+    assert client.post("/v1/review-queues", json={"name": "all", "rule": {}}).status_code == 201
+    with database.reading() as session:
+        person = session.scalars(select(Person.id).where(Person.name == "ann")).one()
+        item = session.scalars(select(ReviewItem.id).where(ReviewItem.audit_id == number)).one()
+    token = token_of(client, "/review/1")
+    before = len(_journaled(settings))
+    for action, fields in (
+        ("/review/1/assign", {"person": person, "item": item}),
+        (f"/review/1/items/{item}/unassign", {"person": person}),
+        ("/review/1/next", {}),
+        (f"/audits/{number}/reviews", {"verdict": "confirmed"}),
+    ):
+        body = urlencode({"form_token": token, **fields})
+        answer = client.post(action, content=body, headers=FORM, follow_redirects=False)
+        assert answer.status_code == 303, (action, answer.text)
+    assert [one["kind"] for one in _journaled(settings)[before:]] == []
+    assert client.get(answer.headers["location"]).status_code == 200
+    assert [one["kind"] for one in _journaled(settings)[before:]] == ["text.read"]
 
 
 def test_a_form_and_a_review_are_the_persons(made: Made, sqlite_story: Story) -> None:

@@ -9,6 +9,7 @@ from starlette.testclient import TestClient
 from db import keys, trail_chain
 from db.session import Database
 from db.trail import Event, TrailKind, acting_as, record_events
+from web import trail_pages
 from wherefrom.settings import Settings
 
 
@@ -69,6 +70,14 @@ def test_the_page_shows_events_and_nothing_of_them_is_obeyed(client: TestClient,
     assert "audit:1" in chosen
     assert "audit:2<" not in chosen
     del told
+
+
+def test_the_page_counts_no_further_than_it_must(
+    quick_client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits for the sealer is counted up to a bound; beyond it the page says that there are more."""
+    monkeypatch.setattr(trail_pages, "COUNTED_WORK", 3)
+    assert "more than 3 wait for the sealer" in quick_client.get("/trail").text
 
 
 def test_who_may_read_the_trail(sqlite_story: tuple[Settings, Database], quick_client: TestClient) -> None:
