@@ -1,6 +1,6 @@
 """What is told of, and when again: a level that reaches its threshold is told once, and again only when it has doubled or has fallen before.
 
-Between the threshold and `FALLEN` of it nothing changes, so a level that swings around the threshold is told once. However it moves, one
+What was told is taken back by a notice of its own when it falls. Between the threshold and `FALLEN` of it nothing changes, so a level that swings around the threshold is told once. However it moves, one
 subject is told at most once in the pause.
 """
 
@@ -33,6 +33,15 @@ class _Move(Enum):
 
 
 @dataclass(frozen=True)
+class News:
+    """What a look told."""
+
+    raised: Sequence[Level] = ()
+    #: What was told before and is not so any more.
+    resolved: Sequence[Level] = ()
+
+
+@dataclass(frozen=True)
 class _Known:
     """What was told of a subject."""
 
@@ -42,8 +51,13 @@ class _Known:
 
 
 def watch(
-    db: Database, levels: Sequence[Level], *, kinds: Collection[NoticeKind], pause_s: float
-) -> list[Level]:
+    db: Database,
+    levels: Sequence[Level],
+    *,
+    kinds: Collection[NoticeKind],
+    pause_s: float,
+    off: Collection[NoticeKind] = (),
+) -> News:
     """Look at the levels and put notices of those that are news on their way; which these were.
 
     A subject of these kinds that has no level any more has fallen.
@@ -53,6 +67,7 @@ def watch(
         levels: All that reached or may reach a threshold.
         kinds: Of which kinds the levels are all there is.
         pause_s: Seconds for which a subject that was told is not told again.
+        off: Kinds that are told no longer: they fall, and nobody hears of it.
     """
     with db.reading() as session:
         known, now = _known(session, kinds)
@@ -66,9 +81,11 @@ def watch(
         if _move(known.get(_key(one), _Known()), one, now=now, pause_s=pause_s) is not None
     ]
     if not moved:
-        return []
+        return News()
     with db.writing() as session:
-        return [one for one in sorted(moved, key=_key) if _change(session, one, pause_s)]
+        moves = [(one, _change(session, one, pause_s, off)) for one in sorted(moved, key=_key)]
+    raised, resolved = ([one for one, move in moves if move is which] for which in (_Move.TELL, _Move.FALL))
+    return News(raised, [one for one in resolved if one.notice.kind not in off])
 
 
 def _key(level: Level) -> tuple[NoticeKind, str]:
@@ -100,7 +117,7 @@ def _move(known: _Known, level: Level, *, now: datetime, pause_s: float) -> _Mov
     return _Move.TELL if level.value >= level.threshold and (grown or not known.raised) else None
 
 
-def _change(session: Session, level: Level, pause_s: float) -> bool:
+def _change(session: Session, level: Level, pause_s: float, off: Collection[NoticeKind]) -> _Move | None:
     """Write a move under the row's lock, where it still is one: two processes that look at once tell it once."""
     kind, subject = _key(level)
     new = {"kind": kind.value, "subject": subject}
@@ -114,4 +131,6 @@ def _change(session: Session, level: Level, pause_s: float) -> bool:
         announce(session, level.notice)
     elif move is _Move.FALL:
         row.raised = False
-    return move is _Move.TELL
+        if kind not in off:
+            announce(session, level.notice.model_copy(update={"kind": kind.resolved}))
+    return move

@@ -46,6 +46,12 @@ def levels(database: Database, settings: Settings) -> list[Level]:
     return [*_blamed(database, settings), *_filled(database, settings), *_dead(database, settings)]
 
 
+def _off(settings: Settings) -> frozenset[NoticeKind]:
+    """Kinds whose threshold is 0."""
+    thresholds = (settings.notify_blame_outputs, settings.notify_queue_audits, settings.notify_dead_audits)
+    return frozenset(kind for kind, threshold in zip(WATCHED, thresholds, strict=True) if not threshold)
+
+
 def _blamed(database: Database, settings: Settings) -> Iterator[Level]:
     threshold, limit = settings.notify_blame_outputs, settings.notify_blame_q
     if not threshold:
@@ -179,9 +185,14 @@ class Notifier:
         """
         found = levels(self._database, self._settings)
         pause_s = self._settings.notify_pause_seconds
-        for one in alerts.watch(self._database, found, kinds=WATCHED, pause_s=pause_s):
+        news = alerts.watch(self._database, found, kinds=WATCHED, pause_s=pause_s, off=_off(self._settings))
+        for one in news.raised:
             log.info("notice_raised", kind=one.notice.kind.value, value=one.value, threshold=one.threshold)
             self._metrics.count("notices_raised_total", kind=one.notice.kind.value)
+        for one in news.resolved:
+            kind = one.notice.kind.resolved.value
+            log.info("notice_resolved", kind=kind, value=one.value, threshold=one.threshold)
+            self._metrics.count("notices_raised_total", kind=kind)
         outbox.forget_old(self._database)
 
     def tell(self) -> None:

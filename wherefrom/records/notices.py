@@ -25,8 +25,17 @@ class NoticeKind(StrEnum):
     QUEUE_FILLED = "queue.filled"
     #: Many audits are dead.
     AUDITS_DEAD = "audits.dead"
+    #: One that was told has fallen well below its threshold, or is gone.
+    SOURCE_BLAMED_RESOLVED = "source.blamed.resolved"
+    QUEUE_FILLED_RESOLVED = "queue.filled.resolved"
+    AUDITS_DEAD_RESOLVED = "audits.dead.resolved"
     #: An operator asked for it (`python -m worker notify test`).
     TEST = "test"
+
+    @property
+    def resolved(self) -> "NoticeKind":
+        """The kind that takes one back that was told."""
+        return NoticeKind(f"{self.value}.resolved")
 
 
 class DeliveryState(StrEnum):

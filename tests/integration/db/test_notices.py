@@ -190,7 +190,7 @@ def dead_audits(value: int, *, threshold: int = 10, subject: str = "", is_certai
 
 def look(db: Database, *levels: Level, pause_s: float = 0.0) -> int:
     """How many notices a look raised."""
-    return len(alerts.watch(db, levels, kinds=(DEAD,), pause_s=pause_s))
+    return len(alerts.watch(db, levels, kinds=(DEAD,), pause_s=pause_s).raised)
 
 
 @pytest.mark.parametrize(
@@ -226,6 +226,28 @@ def test_subjects_are_apart_and_one_without_a_level_has_fallen(db: Database) -> 
     assert look(db, dead_audits(10, subject="a"), dead_audits(10, subject="b")) == 1
 
 
+def test_what_was_told_is_taken_back_once(db: Database) -> None:
+    """A notice of its own says that it has fallen or is gone, with its numbers; what was never told is not taken back, nor what is told no longer."""
+    look(db, dead_audits(10, subject="a"), dead_audits(10, subject="b"), dead_audits(3, subject="c"))
+    for _ in range(2):
+        look(db, dead_audits(7, subject="a"), pause_s=HOUR_S)
+    bodies = [json.loads(one) for one in bodies_of(db, DEAD.resolved)]
+    assert [one["data"] for one in bodies] == [{"subject": "a", "dead": 7}, {"subject": "b"}]
+    assert {one["type"] for one in bodies} == {"audits.dead.resolved"}
+    look(db, dead_audits(10, subject="a"))
+    news = alerts.watch(db, (), kinds=(DEAD,), pause_s=0.0, off={DEAD})
+    assert not news.resolved
+    assert len(bodies_of(db, DEAD.resolved)) == 2
+    assert look(db, dead_audits(10, subject="a")) == 1, "it fell in silence"
+
+
+def bodies_of(db: Database, kind: NoticeKind) -> list[str]:
+    """What was told of a kind, in order."""
+    with db.reading() as session:
+        wanted = select(WebhookDelivery.body).where(WebhookDelivery.kind == kind.value)
+        return list(session.scalars(wanted.order_by(WebhookDelivery.id)))
+
+
 def test_what_is_not_certain_changes_nothing(db: Database) -> None:
     """It neither reaches the threshold nor falls."""
     assert look(db, dead_audits(50, is_certain=False)) == 0
@@ -240,4 +262,5 @@ def test_processes_that_look_at_once_tell_once(db: Database) -> None:
     assert look(db, dead_audits(0)) == 0
     assert sum(at_once([lambda: look(db, dead_audits(10))] * 8)) == 1
     with db.reading() as session:
-        assert session.scalar(select(func.count()).select_from(WebhookDelivery)) == 2
+        told = select(WebhookDelivery.kind, func.count()).group_by(WebhookDelivery.kind)
+        assert dict(map(tuple, session.execute(told))) == {"audits.dead": 2, "audits.dead.resolved": 1}

@@ -119,6 +119,8 @@ def test_all_three_are_told_signed_and_without_a_text(
     kill(database, *audits[:3])
     deliver(notifier)
     found = {one["type"]: one for one in map(told_of, receiver.got)}
+    fallen = found.pop("source.blamed.resolved")  # the three that died named it
+    assert (fallen["first_citations"], fallen["subject"]) == (2, fallen["source"])
     assert set(found) == {"source.blamed", "queue.filled", "audits.dead"}
     blamed = found["source.blamed"]
     assert (blamed["first_citations"], blamed["audits"]) == (5, 5)
