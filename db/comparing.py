@@ -1,7 +1,7 @@
 """Works out what changed between two bundles, a bounded number of outputs at a time; `db.comparisons` has what is asked and read.
 
 A look walks over the audits of the other bundle in the order of their times, `STEP` at once, and compares those whose output has an audit under the
-first bundle too. Only what was answered since the last look is compared again. At its end all outputs are summed up.
+first bundle too. Only what was answered since the last look is compared again. At its end all outputs are summed up, a part at a time (`db.comparison_sums`).
 Groups of outputs are left out: their members have audits of their own.
 """
 
@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, case, delete, func, literal, select, tuple_, update
+from sqlalchemy import ColumnElement, Row, Select, delete, literal, select, tuple_, update
 from sqlalchemy.orm import Session, aliased
 
 from db.clock import db_now
+from db.comparison_sums import Sums, sum_part, summary_of
 from db.models import (
     Audit,
     BundleComparisonRow,
@@ -27,16 +28,9 @@ from db.session import Database
 from db.statements import insert_rows
 from db.trail import NEWEST_CHANGE
 from wherefrom.records import (
-    AuditState,
-    ComparisonSummary,
-    SourceShift,
-    Supported,
-    SupportShift,
     matched,
     moved,
 )
-from wherefrom.records.comparing import MOST_SOURCES
-from wherefrom.statistics import adjusted, binomial_tail
 
 #: Audits of the other bundle that one step walks over.
 STEP = 250
@@ -60,6 +54,8 @@ def step(db: Database, comparison_id: int) -> bool:
     """
     with db.reading() as session:
         row = session.get_one(BundleComparisonRow, comparison_id)
+        if _is_summed(row):
+            return _sum_up(db, row)
         newest = session.scalar(select(NEWEST_CHANGE)) or 0
         found = session.execute(_walk(row)).all()
         changed = [one for one in found if one.audit_id is not None and _is_new(one)]
@@ -68,23 +64,47 @@ def step(db: Database, comparison_id: int) -> bool:
     _write(db, row, found, values, pass_event=began)
     if len(found) == STEP:
         return False
-    with db.reading() as session:
-        summary = _summary(session, comparison_id)
     with db.writing() as session:
-        ended = update(BundleComparisonRow).where(
+        walked = update(BundleComparisonRow).where(
             BundleComparisonRow.id == comparison_id, BundleComparisonRow.pass_event == began
         )
-        session.execute(
-            ended.values(
-                next_at=None,
-                next_audit=0,
-                seen=0,
-                newest_event=began,
-                summary=summary.model_dump(mode="json"),
-                computed_at=db_now(),
-            )
-        )
-    return True
+        session.execute(walked.values(summed_to=0, sums=Sums(event=began).model_dump(mode="json")))
+    with db.reading() as session:
+        return _sum_up(db, session.get_one(BundleComparisonRow, comparison_id))
+
+
+def _is_summed(row: BundleComparisonRow) -> bool:
+    """Whether the look is at the end of its audits, and sums up; sums of another look are what an older release left."""
+    return row.sums is not None and row.next_at is not None and row.sums["event"] == row.pass_event
+
+
+def _sum_up(db: Database, row: BundleComparisonRow) -> bool:
+    """Sum up a part of the outputs; whether it was the last, and the summary is written."""
+    before = Sums.model_validate(row.sums)
+    with db.reading() as session:
+        part, last = sum_part(session, row.id, after=row.summed_to or 0, event=row.pass_event)
+    sums = before.plus(part)
+    if last is None:
+        values: dict[str, Any] = {
+            "next_at": None,
+            "next_audit": 0,
+            "seen": 0,
+            "newest_event": row.pass_event,
+            "summary": summary_of(sums).model_dump(mode="json"),
+            "computed_at": db_now(),
+            "summed_to": None,
+            "sums": None,
+        }
+    else:
+        values = {"summed_to": last, "sums": sums.model_dump(mode="json")}
+    mine = update(BundleComparisonRow).where(
+        BundleComparisonRow.id == row.id,
+        BundleComparisonRow.pass_event == row.pass_event,
+        BundleComparisonRow.summed_to.is_not_distinct_from(row.summed_to),
+    )
+    with db.writing() as session:
+        session.execute(mine.values(**values))
+    return last is None
 
 
 def _walk(row: BundleComparisonRow) -> Select[Any]:
@@ -210,122 +230,3 @@ def _write(
             session.execute(
                 insert_rows(ComparedOutputRow), [{"comparison_id": row.id, **one} for one in values]
             )
-
-
-def _summary(session: Session, comparison_id: int) -> ComparisonSummary:
-    """All outputs summed up; five statements."""
-    totals = session.execute(_of_both(_TOTALS, comparison_id)).one()._asdict()
-    support = session.execute(_of_both(_SUPPORT, comparison_id).group_by("before", "after")).all()
-    sources = _sources(session, comparison_id)
-    nats = {name: totals.pop(name) for name in ("loss_sum", "other_loss_sum")}
-    outputs = totals["loss_outputs"]
-    return ComparisonSummary(
-        **{name: value or 0 for name, value in totals.items()},
-        loss_nats=nats["loss_sum"] / outputs if outputs else None,
-        other_loss_nats=nats["other_loss_sum"] / outputs if outputs else None,
-        support=tuple(
-            SupportShift(before=before, after=after, outputs=number) for before, after, number in support
-        ),
-        sources=tuple(sources[:MOST_SOURCES]),
-        num_sources=len(sources),
-    )
-
-
-def _of_both(columns: Sequence[Any], comparison_id: int) -> Select[Any]:
-    return (
-        select(*columns)
-        .select_from(ComparedOutputRow)
-        .join(_one, _one.id == ComparedOutputRow.audit_id)
-        .join(_other, _other.id == ComparedOutputRow.other_audit_id)
-        .where(ComparedOutputRow.comparison_id == comparison_id)
-    )
-
-
-def _number_where(condition: ColumnElement[bool]) -> ColumnElement[Any]:
-    return func.sum(case((condition, 1), else_=0))
-
-
-#: Losses per token compare where both models cut the output alike.
-_SAME_TOKENS = (_one.tokens == _other.tokens) & _one.loss_nats.is_not(None) & _other.loss_nats.is_not(None)
-_TOTALS = (
-    func.count().label("outputs"),
-    *(func.sum(getattr(ComparedOutputRow, name)).label(name) for name in ("stayed", "gone", "came")),
-    _number_where(ComparedOutputRow.moved == 0).label("unmoved"),
-    _number_where(ComparedOutputRow.top_changed.is_(True)).label("top_changed"),
-    _number_where(_one.top_source.is_distinct_from(_other.top_source)).label("source_changed"),
-    func.avg(ComparedOutputRow.moved).label("mean_moved"),
-    _number_where(_SAME_TOKENS).label("loss_outputs"),
-    func.sum(case((_SAME_TOKENS, _one.loss_nats))).label("loss_sum"),
-    func.sum(case((_SAME_TOKENS, _other.loss_nats))).label("other_loss_sum"),
-)
-
-
-def _support_of(audit: Any) -> ColumnElement[str]:
-    """What one audit says of its support, without the listing that it stands in."""
-    return case(
-        (audit.state == AuditState.ABSTAINED, literal(Supported.UNSUPPORTED.value)),
-        (audit.weak.is_(True), literal(Supported.WEAK.value)),
-        (audit.conformal_p.is_(None), literal(Supported.UNCALIBRATED.value)),
-        else_=literal(Supported.SUPPORTED.value),
-    )
-
-
-_SUPPORT = (
-    _support_of(_one).label("before"),
-    _support_of(_other).label("after"),
-    func.count().label("outputs"),
-)
-
-
-def _sources(session: Session, comparison_id: int) -> list[SourceShift]:
-    """Every source with a citation under either bundle, those whose first citations moved most first."""
-    tops = (_one.top_source, _other.top_source)
-    firsts = session.execute(_of_both((*tops, func.count()), comparison_id).group_by(*tops)).all()
-    cited, other_cited = (
-        {row.source: row.number for row in session.execute(_by_source(column, comparison_id))}
-        for column in (ComparedOutputRow.audit_id, ComparedOutputRow.other_audit_id)
-    )
-    before, after, kept = defaultdict[str, int](int), defaultdict[str, int](int), defaultdict[str, int](int)
-    for one, other, number in firsts:
-        before[one] += number
-        after[other] += number
-        kept[one] += number if one == other else 0
-    names = sorted({*cited, *other_cited})
-    gains = [(after[name] - kept[name], before[name] - kept[name]) for name in names]
-    found = [
-        SourceShift(
-            source=name,
-            first=before[name],
-            other_first=after[name],
-            gained=gained,
-            lost=lost,
-            citations=cited.get(name, 0),
-            other_citations=other_cited.get(name, 0),
-            q=q,
-        )
-        for name, (gained, lost), q in zip(
-            names, gains, adjusted([_sign_test(*one) for one in gains]), strict=True
-        )
-    ]
-    return sorted(
-        found,
-        key=lambda one: (
-            -abs(one.gained - one.lost),
-            -abs(one.other_citations - one.citations),
-            one.source,
-        ),
-    )
-
-
-def _sign_test(gained: int, lost: int) -> float:
-    """How likely so uneven a split would be if both were as likely, two-sided; 1 where nothing moved."""
-    return min(1.0, 2 * binomial_tail(max(gained, lost), gained + lost, 0.5)) if gained + lost else 1.0
-
-
-def _by_source(audit_id: Any, comparison_id: int) -> Select[str, int]:
-    return (
-        select(Citation.source, func.count().label("number"))
-        .join(ComparedOutputRow, audit_id == Citation.audit_id)
-        .where(ComparedOutputRow.comparison_id == comparison_id, Citation.rank > 0)
-        .group_by(Citation.source)
-    )

@@ -15,7 +15,7 @@ from db import comparing
 from db.clock import db_now
 from db.counts import COUNTED_WORK
 from db.leases import is_pending, is_running
-from db.listings import PATIENCE_S, ROUND_S
+from db.listings import PATIENCE_S
 from db.models import (
     Audit,
     Bundle,
@@ -36,6 +36,8 @@ from wherefrom.records import BundleComparison, ComparedOutput, ComparisonSummar
 
 #: Outputs up to which whoever looks works a comparison out; above, the sweeper does.
 SMALL = 2 * comparing.STEP
+#: After so long no further step is begun in a round of the sweeper, whose other work waits for it; seconds.
+ROUND_S = 0.5
 
 
 @dataclass(frozen=True)

@@ -174,6 +174,12 @@ class Citation(Base):
             postgresql_where=text("confidence IS NOT NULL"),
         ),
         Index(
+            "ix_citation_measured",
+            "measured_effect_nats",
+            sqlite_where=text("measured_effect_nats IS NOT NULL"),
+            postgresql_where=text("measured_effect_nats IS NOT NULL"),
+        ),
+        Index(
             "ix_citation_first",
             "training_example_id",
             "audit_id",

@@ -26,6 +26,9 @@ class BundleComparisonRow(Base):
     #: Number of the newest change in the trail when this look began, and when the last whole one did.
     pass_event: Mapped[int] = mapped_column(BIG)
     newest_event: Mapped[int] = mapped_column(BIG)
+    #: The look is at the end of its audits and sums up, behind this output: a `Sums` as JSON; NULL: it is not.
+    summed_to: Mapped[int | None] = mapped_column(BIG)
+    sums: Mapped[dict[str, Any] | None] = mapped_column(JSON_COLUMN)
     #: A `ComparisonSummary` as JSON.
     summary: Mapped[dict[str, Any] | None] = mapped_column(JSON_COLUMN)
     first_asked_at: Mapped[Now]

@@ -3,8 +3,9 @@
 import pytest
 from sqlalchemy import select
 
-from db import bulk, comparing, comparisons, hypotheticals, reader
+from db import bulk, comparing, comparison_sums, comparisons, hypotheticals, reader
 from db.audit_queue import AuditQueue, Finished
+from db.comparison_sums import Sums
 from db.models import Audit, BundleComparisonRow, TrailEvent
 from db.session import Database
 from tests.integration.db.builders import (
@@ -156,6 +157,33 @@ def test_a_large_comparison_is_left_to_the_sweeper(
     assert stale.progress == 0
     assert not any("citation" in one for one in statements)
     assert comparisons.refresh(db) == 1
+
+
+def test_outputs_are_summed_up_a_part_at_a_time(
+    db: Database, bundle_id: int, cleaned: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In steps that each end soon; parts come to the same as the whole, and sums that another look left are not gone on with."""
+    for number in range(5):
+        answered(db, bundle_id, record(number), answer=by_number(*range(number % 3 + 1)))
+    asked_again(db, cleaned)
+    answer(db, cleaned, *(by_content(*range(1, number + 2)) for number in (0, 1, 2, 1, 0)))
+    whole = comparisons.compare_bundles(db, "bundle-a", "cleaned").summary
+    monkeypatch.setattr(comparison_sums, "PART", 2)
+    answered(db, bundle_id, record(9))  # the look is stale
+    monkeypatch.setattr(comparisons, "SMALL", 0)
+    comparisons.compare_bundles(db, "bundle-a", "cleaned")
+    with db.writing() as session:
+        row = session.scalars(select(BundleComparisonRow)).one()
+        row.sums, row.summed_to = Sums(event=row.pass_event + 1, totals={"outputs": 99}).model_dump(), 3
+        number = row.id
+    steps = []
+    while not comparing.step(db, number):
+        with db.reading() as session:
+            steps.append(session.get_one(BundleComparisonRow, number).summed_to)
+    assert len(steps) == 2, "two parts of two; the last one ended it"
+    done = comparisons.compare_bundles(db, "bundle-a", "cleaned")
+    assert done.summary == whole
+    assert (done.progress, whole is not None and whole.outputs) == (None, 5)
 
 
 def test_a_read_leaves_a_comparison_as_it_is(
