@@ -4,17 +4,17 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Select, func, literal, select, union_all
+from sqlalchemy import func, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from db import catalogue, reader, visits
+from db import catalogue, reader, stuck, visits
 from db.audit_queue import AuditQueue
 from db.clock import db_after, db_now
 from db.counts import COUNTED_WORK, count_at_most
-from db.models import Audit, Finding, FlaggedText, ProcessSign
+from db.models import Audit, Finding, ProcessSign
 from db.said import of_what_was_said
 from db.selection import ANSWERED
 from db.session import Database
@@ -24,15 +24,14 @@ from wherefrom.records import (
     BundleInfo,
     Minute,
     News,
-    Stuck,
     Today,
     Waiting,
     WorkerSign,
 )
 from wherefrom.records.today import MINUTES
 
-#: Audits that ended last and are looked at for the throughput; those of each state that are looked at for their codes; processes that are shown.
-ENDED, LOOKED_AT, SHOWN = 20_000, 5_000, 200
+#: Audits that ended last and are looked at for the throughput, and processes that are shown.
+ENDED, SHOWN = 20_000, 200
 
 
 def today(db: Database, *, person_id: int | None = None) -> Today:
@@ -48,7 +47,7 @@ def today(db: Database, *, person_id: int | None = None) -> Today:
     with db.reading() as session:
         now, minutes, partial = _minutes(session)
         workers = _workers(session, bundles)
-        stuck = _stuck(session)
+        audits, work = stuck.stuck(session)
     since = None if person_id is None else visits.last_visit(db, person_id)
     return Today(
         now=now,
@@ -57,7 +56,8 @@ def today(db: Database, *, person_id: int | None = None) -> Today:
         partial=partial,
         workers=workers,
         waiting=_waiting(pending, bundles, workers),
-        stuck=stuck,
+        stuck=audits,
+        stuck_work=work,
         news=None if since is None else _news(db, since),
     )
 
@@ -152,51 +152,6 @@ def _waiting(
         )
         for number, audits in sorted(pending.items())
         if number in bundles
-    )
-
-
-def _of_state(state: AuditState) -> Select[Any]:
-    """The newest audits of a state with their codes, and whether each can be tried again."""
-    conditions = [Audit.state == state, of_what_was_said(Audit.id)]
-    if state is AuditState.PENDING:
-        conditions.append(Audit.code.is_not(None))
-    retry = Audit.bundle_id.is_not(None) & FlaggedText.flagged_output_id.is_not(None)
-    newest = (
-        select(Audit.code, (retry & literal(state.is_requeuable)).label("retry"))
-        .outerjoin(FlaggedText, FlaggedText.flagged_output_id == Audit.flagged_output_id)
-        .where(*conditions)
-        .order_by(Audit.created_at.desc(), Audit.id.desc())
-        .limit(LOOKED_AT)
-        .subquery()
-    )
-    return select(
-        literal(state.value).label("state"), newest.c.code, newest.c.retry, func.count().label("number")
-    ).group_by(newest.c.code, newest.c.retry)
-
-
-def _stuck(session: Session) -> tuple[Stuck, ...]:
-    """Audits that are dead, rejected, or wait after a failure, by their codes, the most first."""
-    states = (AuditState.DEAD, AuditState.REJECTED, AuditState.PENDING)
-    rows = session.execute(union_all(*map(_of_state, states))).all()
-    looked_at = {state: sum(row.number for row in rows if row.state == state) for state in states}
-    audits: dict[tuple[AuditState, str | None], int] = {}
-    retried: set[tuple[AuditState, str | None]] = set()
-    for row in rows:
-        key = (AuditState(row.state), row.code)
-        audits[key] = audits.get(key, 0) + row.number
-        if row.retry:
-            retried.add(key)
-    return tuple(
-        Stuck(
-            state=state,
-            code=code,
-            audits=number,
-            more=looked_at[state] >= LOOKED_AT,
-            retry=(state, code) in retried,
-        )
-        for (state, code), number in sorted(
-            audits.items(), key=lambda one: (states.index(one[0][0]), -one[1], one[0][1] or "")
-        )
     )
 
 

@@ -9,6 +9,7 @@ from fastapi.responses import HTMLResponse
 
 from db import today as reading
 from db.keys import Scope
+from db.stuck import LOOKED_AT
 from web.api import READ_REFUSALS, Reader, Shared
 from web.errors import code_meanings
 from web.render import render
@@ -16,7 +17,7 @@ from web.review_forms import person_id_of
 from web.security import needs
 from web.services import Services
 from web.throughput_plot import throughput_plot
-from wherefrom.records import Today
+from wherefrom.records import StuckKind, Today
 from wherefrom.records.today import RATE_MINUTES
 from wherefrom.remedies import in_words
 
@@ -43,7 +44,9 @@ def page(request: Request, services: Shared, caller: Reader) -> HTMLResponse:
         health=found.queue,
         plot=throughput_plot(found.minutes),
         rate_minutes=RATE_MINUTES,
-        looked_at=reading.LOOKED_AT,
+        looked_at=LOOKED_AT,
+        work_words=_WORK_WORDS,
+        work_links=_WORK_LINKS,
         role_words=_ROLE_WORDS,
     )
 
@@ -57,4 +60,19 @@ _ROLE_WORDS = {
     "measure": "measurer",
     "sweep": "sweeper",
     "intake": "intake of the stream",
+}
+_WORK_WORDS = {
+    StuckKind.MEASUREMENT: "measured effects",
+    StuckKind.GROUP_MEASUREMENT: "measured effects of groups",
+    StuckKind.WHAT_IF: "what-ifs",
+    StuckKind.COMPARISON: "comparisons of bundles",
+    StuckKind.NOTICE: "notices",
+}
+#: Where each kind is read; a number follows where there is one.
+_WORK_LINKS = {
+    StuckKind.MEASUREMENT: "/audits/",
+    StuckKind.GROUP_MEASUREMENT: "/audits/",
+    StuckKind.WHAT_IF: "/what-ifs/",
+    StuckKind.COMPARISON: "/compare",
+    StuckKind.NOTICE: "/queue",
 }

@@ -1,7 +1,7 @@
 """What an operator does about audits that are stuck, by the code that stands with them; `wherefrom.errors` says what each code means."""
 
 from wherefrom import errors
-from wherefrom.records import Alert, AuditState, Stuck, Today
+from wherefrom.records import Alert, AuditState, MeasurementState, Stuck, StuckKind, StuckWork, Today
 
 _AGAIN = "Then try them again."
 _PRODUCER = "Correct it at the producer, and flag the output again."
@@ -45,6 +45,21 @@ USUAL = {
 WAITS = "They are tried again by themselves."
 
 
+#: What to do about other work: what died without a remedy of its code, and what waits.
+WORK_DEAD = {
+    StuckKind.MEASUREMENT: "Its page has the reason. Mend the cause, and ask for the effect again.",
+    StuckKind.GROUP_MEASUREMENT: "Its page has the reason. Mend the cause, and ask for the effect again.",
+    StuckKind.WHAT_IF: "Its page has the reason. Mend the cause, and ask again on the fix list.",
+    StuckKind.NOTICE: "`python -m worker notify list` has the reason. Mend it, then run `python -m worker notify retry`.",
+}
+WORK_WAITS = {
+    StuckKind.MEASUREMENT: "See that a measurer runs: `python -m worker measure`.",
+    StuckKind.GROUP_MEASUREMENT: "See that a measurer runs: `python -m worker measure`.",
+    StuckKind.WHAT_IF: "See that a worker runs that has loaded its bundle: `python -m worker run`.",
+    StuckKind.COMPARISON: "See that the sweeper runs: `python -m worker sweep`.",
+}
+
+
 def remedy(state: AuditState, code: str | None) -> str:
     """What to do about audits of a state and a code."""
     return REMEDIES.get(code or "", USUAL.get(state, WAITS))
@@ -57,13 +72,23 @@ def in_words(found: Today, meanings: dict[str, str]) -> Today:
         found: What was read.
         meanings: What each code means.
     """
-    stuck = [_worded(one, meanings) for one in found.stuck]
-    return found.model_copy(update={"stuck": tuple(stuck), "alerts": tuple(_alerts(found))})
+    stuck = tuple(_worded(one, meanings) for one in found.stuck)
+    work = tuple(_work_worded(one, meanings) for one in found.stuck_work)
+    return found.model_copy(update={"stuck": stuck, "stuck_work": work, "alerts": tuple(_alerts(found))})
 
 
 def _worded(one: Stuck, meanings: dict[str, str]) -> Stuck:
     meaning = meanings.get(one.code or "", "No code is stored.")
     return one.model_copy(update={"meaning": meaning, "advice": remedy(one.state, one.code)})
+
+
+def _work_worded(one: StuckWork, meanings: dict[str, str]) -> StuckWork:
+    waits = one.state is MeasurementState.PENDING
+    meaning = meanings.get(one.code or "", "It waits for its process." if waits else "No code is stored.")
+    advice = (WORK_WAITS if waits else WORK_DEAD)[one.kind]
+    if not waits and (known := REMEDIES.get(one.code or "")) is not None:
+        advice = f"{known.removesuffix(_AGAIN).rstrip()} Then ask for it again."
+    return one.model_copy(update={"meaning": meaning, "advice": advice})
 
 
 def _alerts(found: Today) -> list[Alert]:

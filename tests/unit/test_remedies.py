@@ -8,9 +8,12 @@ import pytest
 from wherefrom import errors
 from wherefrom.records import (
     AuditState,
+    MeasurementState,
     Minute,
     QueueHealth,
     Stuck,
+    StuckKind,
+    StuckWork,
     Today,
     Waiting,
     WorkerSign,
@@ -82,6 +85,19 @@ def test_each_code_has_a_meaning_and_a_remedy() -> None:
     )
     for state in (AuditState.DEAD, AuditState.REJECTED):
         assert remedy(state, None)
+
+
+@pytest.mark.parametrize("kind", list(StuckKind))
+def test_other_work_has_words_too(kind: StuckKind) -> None:
+    """What died and what waits: each says what to do; what has no button does not say "try again"."""
+    state = MeasurementState.PENDING if kind is StuckKind.COMPARISON else MeasurementState.DEAD
+    codes = ("out_of_memory", None) if state is MeasurementState.DEAD else (None,)
+    work = [StuckWork(kind=kind, state=state, code=one, number=1, more=False, leads_to=None) for one in codes]
+    if kind not in {StuckKind.COMPARISON, StuckKind.NOTICE}:
+        work.append(work[0].model_copy(update={"state": MeasurementState.PENDING, "code": None}))
+    found = in_words(today().model_copy(update={"stuck_work": tuple(work)}), {"out_of_memory": "Too large."})
+    assert all(one.meaning and one.advice.endswith(".") for one in found.stuck_work)
+    assert not any("try them again" in one.advice for one in found.stuck_work)
 
 
 def test_rates_are_of_whole_minutes() -> None:

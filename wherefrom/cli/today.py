@@ -32,7 +32,26 @@ def today(*, url: UrlOption = None, as_json: JsonOption = False) -> None:
         for one in found.stuck
     ]
     columns = [("state", "left"), ("code", "left"), ("audits", "right"), ("what to do", "left")]
-    print_table(columns, stuck, empty="nothing is stuck")
+    print_table(columns, stuck, empty="no audit is stuck")
+    if found.stuck_work:
+        work = [
+            (
+                one.kind.value.replace("_", " "),
+                one.state.value,
+                one.code or "-",
+                f"{one.number}{'+' if one.more else ''}",
+                one.advice,
+            )
+            for one in found.stuck_work
+        ]
+        columns = [
+            ("work", "left"),
+            ("state", "left"),
+            ("code", "left"),
+            ("number", "right"),
+            ("what to do", "left"),
+        ]
+        print_table(columns, work, empty="")
     workers = [
         (
             one.role,

@@ -1,6 +1,7 @@
 """What happens now: how the work goes, who does it, what is stuck and why, and what is new."""
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Annotated
 
 from pydantic import Field
@@ -8,6 +9,7 @@ from pydantic import Field
 from wherefrom.records.audits import AuditState, QueueHealth
 from wherefrom.records.bounds import Items
 from wherefrom.records.flagged import Frozen
+from wherefrom.records.measurements import MeasurementState
 
 #: Minutes that the throughput covers, and the last ones over which rates are taken.
 MINUTES, RATE_MINUTES = 60, 10
@@ -54,6 +56,29 @@ class Stuck(Frozen):
     advice: str = Field(default="", description="What to do.")
 
 
+class StuckKind(StrEnum):
+    """Work that is no audit."""
+
+    MEASUREMENT = "measurement"
+    GROUP_MEASUREMENT = "group_measurement"
+    WHAT_IF = "what_if"
+    COMPARISON = "comparison"
+    NOTICE = "notice"
+
+
+class StuckWork(Frozen):
+    """Work of one kind that died of one reason, or has waited for its process for 15 minutes."""
+
+    kind: StuckKind
+    state: MeasurementState = Field(description="`dead`, or `pending` for what waits.")
+    code: str | None
+    number: int
+    more: bool = Field(description="Only the newest 5,000 were looked at, and there are more.")
+    leads_to: int | None = Field(description="Number of an audit, or of a what-if, that is one of them.")
+    meaning: str = Field(default="", description="What the code means.")
+    advice: str = Field(default="", description="What to do.")
+
+
 class Alert(Frozen):
     """Something that keeps the work from going on."""
 
@@ -93,6 +118,7 @@ class Today(Frozen):
     workers: Items[WorkerSign]
     waiting: Items[Waiting]
     stuck: Items[Stuck]
+    stuck_work: Items[StuckWork] = Field(default=(), description="What else is stuck.")
     alerts: Items[Alert] = ()
     news: News | None = Field(default=None, description="None for whoever has no earlier visit.")
 

@@ -3,13 +3,36 @@
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
-from db import hypotheticals, people, reader, signs, today
+from db import (
+    comparisons,
+    fix_lists,
+    fix_rows,
+    hypotheticals,
+    measurements,
+    outbox,
+    people,
+    reader,
+    signs,
+    stuck,
+    today,
+    what_ifs,
+)
 from db.audit_queue import AuditQueue, Finished
 from db.clock import db_after
-from db.models import Audit, Person, ProcessSign
+from db.models import (
+    Audit,
+    BundleComparisonRow,
+    Citation,
+    Measurement,
+    Person,
+    ProcessSign,
+    WebhookDelivery,
+    WhatIf,
+)
 from db.queue import Failure
+from db.reviews import Reviewer
 from db.session import Database
 from db.signs import Sign
 from tests.integration.db.builders import (
@@ -20,8 +43,20 @@ from tests.integration.db.builders import (
     five_citations,
     record,
     recorded_statements,
+    register,
 )
-from wherefrom.records import AuditFilter, AuditState, HypotheticalRequest
+from wherefrom.records import (
+    AuditFilter,
+    AuditState,
+    FixAction,
+    FixChange,
+    FixListDraft,
+    HypotheticalRequest,
+    Method,
+    Notice,
+    NoticeKind,
+    Via,
+)
 
 
 def dead(db: Database, bundle_id: int, code: str = "out_of_memory") -> int:
@@ -59,8 +94,8 @@ def test_what_is_stuck_and_why(db: Database, bundle_id: int, monkeypatch: pytest
         dead(db, bundle_id, code)
     held = claim_one(db, bundle_id)
     AuditQueue(db).fail(held.lease, Failure("disk_full", "x", retry_in_s=60), max_attempts=5)
-    stuck = [(one.state.value, one.code, one.audits, one.retry, one.more) for one in today.today(db).stuck]
-    assert stuck == [
+    found = [(one.state.value, one.code, one.audits, one.retry, one.more) for one in today.today(db).stuck]
+    assert found == [
         ("dead", "out_of_memory", 2, True, False),
         ("dead", "disk_full", 1, True, False),
         ("rejected", "unknown_model", 1, False, False),
@@ -68,12 +103,44 @@ def test_what_is_stuck_and_why(db: Database, bundle_id: int, monkeypatch: pytest
     ]
     listed = reader.list_audits(db, AuditFilter(state=AuditState.DEAD, code="disk_full")).items
     assert [one.code for one in listed] == ["disk_full"]
-    monkeypatch.setattr(today, "LOOKED_AT", 2)
+    monkeypatch.setattr(stuck, "LOOKED_AT", 2)
     capped = today.today(db).stuck
     assert sum(one.audits for one in capped if one.state is AuditState.DEAD) == 2
     assert [one.more for one in capped if one.state is AuditState.DEAD] == [True] * sum(
         one.state is AuditState.DEAD for one in capped
     )
+
+
+def test_what_else_is_stuck(db: Database, bundle_id: int) -> None:
+    """Measurements, what-ifs, comparisons and notices: what died by its code, and what has waited for its process too long; fresh work is not stuck."""
+    (audit_id,) = answered(db, bundle_id, record(1))
+    measurements.request_measurement(db, audit_id=audit_id, rank=1, method=Method.REFIT, requested_by="ann")
+    ann = Reviewer(people.choose_local(db, "ann").ref, Via.LOCAL)
+    list_id = fix_lists.create_list(db, FixListDraft(name="fix"), by=ann)
+    with db.reading() as session:
+        cited = session.scalars(select(Citation.training_example_id)).first()
+    change = FixChange(action=FixAction.REMOVE, training_example_ids=(cited or 0,))
+    fix_rows.change_rows(db, list_id, change, by=ann)
+    (asked,) = what_ifs.ask(db, list_id, AuditFilter(), most=5, by="ann")
+    register(db, "bundle-b", activate=False, form="activation")
+    comparisons.compare_bundles(db, "bundle-a", "bundle-b")
+    with db.writing() as session:
+        outbox.announce(session, Notice(kind=NoticeKind.TEST))
+    assert today.today(db).stuck_work == ()
+    with db.writing() as session:
+        long_ago = db_after(-2 * stuck.WAITS_S)
+        session.execute(update(Measurement).values(created_at=long_ago))
+        session.execute(update(WhatIf).values(state="dead", code="bundle_corrupt"))
+        session.execute(update(BundleComparisonRow).values(asked_at=long_ago, computed_at=None))
+        session.execute(update(WebhookDelivery).values(state="dead", code="webhook_gone"))
+    found = today.today(db).stuck_work
+    assert [(one.kind.value, one.state.value, one.code, one.number, one.leads_to) for one in found] == [
+        ("measurement", "pending", None, 1, audit_id),
+        ("what_if", "dead", "bundle_corrupt", 1, asked.what_if_id),
+        ("comparison", "pending", None, 1, None),
+        ("notice", "dead", "webhook_gone", 1, None),
+    ]
+    assert not any(one.more for one in found)
 
 
 def test_who_works(db: Database, bundle_id: int) -> None:
