@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Integer, RowMapping, SQLColumnExpression, literal, tuple_
+from sqlalchemy import ColumnElement, Integer, RowMapping, SQLColumnExpression, literal, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from db.clock import UtcTimestamp
@@ -60,12 +60,7 @@ class Keyset:
             InvalidRecord: the cursor is not one that this order gave out.
         """
         position = (self.major.label("_major"), self.minor.label("_minor"))
-        wanted = query
-        if cursor is not None:
-            here, there = tuple_(self.major, self.minor), self._after(cursor)
-            wanted = wanted.where(here < there if self.falling else here > there)
-        if self.major.property.columns[0].nullable:
-            wanted = wanted.where(self.major.is_not(None))
+        wanted = self._behind(query, cursor)
         if self.sorted_by is not None:  # sort numbers only, and read what the page shows
             picked = wanted.with_only_columns(self.minor, maintain_column_froms=True)
             picked = picked.order_by(*self._order()).limit(limit + 1)
@@ -76,6 +71,22 @@ class Keyset:
         more = len(rows) > len(shown) > 0
         next_cursor = self._encode(shown[-1]["_major"], shown[-1]["_minor"]) if more else None
         return Page(items=tuple(record(row) for row in shown), next_cursor=next_cursor)
+
+    def next_ids(self, session: Session, *, cursor: str | None, limit: int) -> Sequence[int]:
+        """The next rows of the table by their numbers, whatever a query selects of them; one statement.
+
+        Raises:
+            InvalidRecord: the cursor is not one that this order gave out.
+        """
+        query = self._behind(select(self.minor), cursor).order_by(*self._order()).limit(limit)
+        return session.scalars(query).all()
+
+    def _behind(self, query: AnySelect, cursor: str | None) -> AnySelect:
+        """The rows behind the cursor."""
+        if cursor is not None:
+            here, there = tuple_(self.major, self.minor), self._after(cursor)
+            query = query.where(here < there if self.falling else here > there)
+        return query.where(self.major.is_not(None)) if self.major.property.columns[0].nullable else query
 
     def _order(self) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
         first = self.major if self.sorted_by is None else self.sorted_by

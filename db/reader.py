@@ -29,7 +29,7 @@ from db.models import Audit, Bundle, Citation, Corpus, FlaggedOutput, FlaggedTex
 from db.pages import Keyset
 from db.reads import note_texts
 from db.said import of_what_was_said
-from db.selection import Narrowed, narrow
+from db.selection import Narrowed, ways
 from db.session import Database
 from db.setups import ASKED_AGAIN
 from db.statements import AnySelect, walked
@@ -68,7 +68,7 @@ def list_audits(
     limit: int = 50,
     supported: float | None = None,
 ) -> Page[AuditSummary]:
-    """One page of audits. One statement, and one before it where filters are looked up (`db.selection`).
+    """One page of audits. One statement, and one before it where filters are looked up (`db.selection`); of a text that many audits hold, up to six.
 
     Args:
         db: The database.
@@ -82,9 +82,14 @@ def list_audits(
         InvalidRecord: the cursor is not one that this list gave out in this order.
     """
     with db.reading() as session:
-        found = narrow(session, filters, limit=supported)
-        query = select_audits(*SUMMARY).where(*found.conditions)
-        return keyset_of(order, found).read(session, query, cursor=cursor, limit=limit, record=summary_of)
+        listed = keyset_of(order, Narrowed(()))
+        for found in ways(session, filters, limit=supported, listed=listed, cursor=cursor):
+            query = select_audits(*SUMMARY).where(*found.conditions)
+            keyset = keyset_of(order, found)
+            page = keyset.read(session, query, cursor=cursor, limit=limit, record=summary_of)
+            if not found.partial or page.next_cursor is not None:
+                break
+    return page
 
 
 def keyset_of(order: AuditOrder, found: Narrowed) -> Keyset:

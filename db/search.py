@@ -84,9 +84,16 @@ class _Hits(FunctionElement[bool]):
     inherit_cache = False
 
     def __init__(
-        self, column: SQLColumnExpression[Any], words: Sequence[str], parts: Sequence[Part], most: int | None
+        self,
+        column: SQLColumnExpression[Any],
+        words: Sequence[str],
+        parts: Sequence[Part],
+        *,
+        most: int | None = None,
+        each: bool = False,
     ) -> None:
         *whole, last = words
+        self.each = each
         self.cut = len(last) >= CUT_SHORT_CHARS
         self.parts, self.most, self.single = tuple(parts), most, not whole
         phrase = " ".join(words)
@@ -111,6 +118,8 @@ def _quoted(word: str) -> str:
 
 @compiles(_Hits, "sqlite")
 def _hits_sqlite(element: _Hits, compiler: SQLCompiler, **kwargs: Any) -> str:
+    if element.each:
+        return _each(element, compiler, "instr", **kwargs)
     column, match, _, _ = (compiler.process(one, **kwargs) for one in element.clauses)
     table = f"{_INDEXES[element.parts[0]].table}_fts"
     limit = "" if element.most is None else f" LIMIT {element.most:d}"
@@ -119,6 +128,8 @@ def _hits_sqlite(element: _Hits, compiler: SQLCompiler, **kwargs: Any) -> str:
 
 @compiles(_Hits, "postgresql")
 def _hits_postgresql(element: _Hits, compiler: SQLCompiler, **kwargs: Any) -> str:
+    if element.each:
+        return _each(element, compiler, "strpos", **kwargs)
     column, _, terms, phrase = element.clauses
     index = _INDEXES[element.parts[0]]
     found = []
@@ -130,6 +141,18 @@ def _hits_postgresql(element: _Hits, compiler: SQLCompiler, **kwargs: Any) -> st
     limit = "" if element.most is None else f" LIMIT {element.most:d}"
     inner = f"SELECT {index.table}.{index.key} FROM {index.table} WHERE {' OR '.join(found)}{limit}"  # noqa: S608 - names of our own, bound values
     return f"{compiler.process(column, **kwargs)} IN ({inner})"
+
+
+def _each(element: _Hits, compiler: SQLCompiler, place_of: str, **kwargs: Any) -> str:
+    """Compares the stored words of one text after another: an index of words reads all that it finds before the first row is told."""
+    column, _, _, phrase = element.clauses
+    index = _INDEXES[element.parts[0]]
+    inside = " OR ".join(
+        f"{place_of}(' ' || {index.table}.{part.value} || ' ', {compiler.process(phrase, **kwargs)}) > 0"
+        for part in element.parts
+    )
+    mine = f"{index.table}.{index.key} = {compiler.process(column, **kwargs)}"
+    return f"EXISTS (SELECT 1 FROM {index.table} WHERE {mine} AND ({inside}))"  # noqa: S608 - names of our own, bound values
 
 
 def hits(
@@ -144,7 +167,13 @@ def hits(
         most: At most so many of the texts; None for all.
     """
     words = words_of(text)
-    return _Hits(column, words, parts, most) if words else false()
+    return _Hits(column, words, parts, most=most) if words else false()
+
+
+def holds(column: SQLColumnExpression[Any], text: str, parts: Sequence[Part]) -> ColumnElement[bool]:
+    """The same as `hits`, for a few rows that are known by themselves: each text is looked at."""
+    words = words_of(text)
+    return _Hits(column, words, parts, each=True) if words else false()
 
 
 def output_words(output_id: int, turns: Iterable[Mapping[str, Any]], completion: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ audits are named by their ids, and what follows costs as much as the few. Where 
 until a page is full, and such a filter is only compared: SQLite would otherwise sort all that it finds.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,13 +38,17 @@ from db.models import (
     ReviewQueue,
     TrainingExample,
 )
-from db.search import Part, hits
+from db.pages import Keyset
+from db.search import Part, hits, holds
 from db.standing import standing
 from db.statements import AnySelect, walked
 from wherefrom.records import AuditFilter, AuditState, ItemState, Judged, Supported
 
 #: Audits that are few: so many are named by their ids and sorted.
 FEW = 2_000
+#: Audits that a search looks through before it asks the index of words, and after that has found many.
+LOOKED_THROUGH = (250, 4_000)
+_TEXTS = ("text", "in_prompt", "in_output", "in_cited")
 
 #: Citations that say why an audit was flagged; opponents do not count.
 _PROPONENT = Citation.rank > 0
@@ -58,6 +62,8 @@ class Narrowed:
     conditions: tuple[ColumnElement[bool], ...]
     #: All audits that can match; None where they are many.
     few: tuple[int, ...] | None = None
+    #: The audits of `few` are not all that can match: a page of them counts only if there are more than fit.
+    partial: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +75,8 @@ class _Part:
     passed: ColumnElement[bool] | None = None
     #: Selects ids of audits, the same one more than once perhaps, at most as many as it is told.
     finds: Callable[[int], Sequence[AnySelect]] | None = None
+    #: The same for audits that are named by their ids; only of a text that is searched for, whose index is no help there.
+    each: ColumnElement[bool] | None = None
 
 
 def conditions(filters: AuditFilter, *, limit: float | None = None) -> list[ColumnElement[bool]]:
@@ -101,6 +109,38 @@ def narrow(session: Session, filters: AuditFilter, *, limit: float | None = None
         return Narrowed(tuple(held))
     few = tuple(sorted(set.intersection(*sets)))
     return Narrowed((Audit.id.in_(few) if few else false(), *held), few)
+
+
+def ways(
+    session: Session, filters: AuditFilter, *, limit: float | None, listed: Keyset, cursor: str | None
+) -> Iterator[Narrowed]:
+    """Ways to a page of a list, the next one where the one before does not fill it; the last one is not partial.
+
+    A text that many audits hold fills a page from the next audits of the list. To ask its index reads all that hold it.
+
+    Args:
+        session: Where to read.
+        filters: The filters.
+        limit: See `conditions`.
+        listed: The order of the list.
+        cursor: Where the page begins.
+    """
+    is_searched = any(getattr(filters, name) is not None for name in _TEXTS)
+    first, second = LOOKED_THROUGH if is_searched else (0, 0)
+    if first:
+        ids = listed.next_ids(session, cursor=cursor, limit=first)
+        yield _among(ids, filters, limit, partial=len(ids) == first)
+    found = narrow(session, filters, limit=limit)
+    if second and found.few is None:
+        ids = listed.next_ids(session, cursor=cursor, limit=second)
+        yield _among(ids, filters, limit, partial=True)
+    yield found
+
+
+def _among(ids: Sequence[int], filters: AuditFilter, limit: float | None, *, partial: bool) -> Narrowed:
+    """The filter over audits that are known by themselves; no statement."""
+    held = [one.holds if one.each is None else one.each for one in _parts(filters, limit)]
+    return Narrowed((Audit.id.in_(ids) if ids else false(), *held), tuple(ids), partial=partial)
 
 
 def _look_up(session: Session, parts: Sequence[_Part]) -> list[set[int] | None]:
@@ -196,15 +236,19 @@ def _cites_example(value: str) -> _Part:
     return _Part(exists().where(Citation.audit_id == Audit.id, *mine), None, finds)
 
 
+#: `hits` or `holds`.
+_Compared = Callable[[SQLColumnExpression[Any], str, Sequence[Part]], ColumnElement[bool]]
+
+
 def _stands_in(parts: Sequence[Part], *, cited: bool) -> Callable[[str], _Part]:
     """A text that is searched for: in the output itself, in cited training examples, or in either."""
 
     def part(text: str) -> _Part:
-        def places(output: SQLColumnExpression[Any]) -> ColumnElement[bool]:
-            found = [hits(output, text, parts)] if parts else []
+        def places(output: SQLColumnExpression[Any], compared: _Compared = hits) -> ColumnElement[bool]:
+            found = [compared(output, text, parts)] if parts else []
             if cited:
-                # Not correlated but for the audit: the training examples are looked up once.
-                example = hits(walked(Citation.training_example_id), text, (Part.EXAMPLE,))
+                # With `hits` not correlated but for the audit: the training examples are looked up once.
+                example = compared(walked(Citation.training_example_id), text, (Part.EXAMPLE,))
                 found.append(exists().where(Citation.audit_id == Audit.id, _PROPONENT, example))
             return or_(*found)
 
@@ -224,7 +268,8 @@ def _stands_in(parts: Sequence[Part], *, cited: bool) -> Callable[[str], _Part]:
                 )
             return looks
 
-        return _Part(places(Audit.flagged_output_id), places(walked(Audit.flagged_output_id)), finds)
+        output = Audit.flagged_output_id
+        return _Part(places(output), places(walked(output)), finds, places(walked(output), holds))
 
     return part
 

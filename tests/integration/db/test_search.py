@@ -5,7 +5,7 @@ import sqlite3
 import pytest
 from sqlalchemy import delete, text
 
-from db import reader, search
+from db import reader, search, selection
 from db.models import ExampleWords, FlaggedText, OutputWords
 from db.session import Database
 from tests.integration.db.builders import (
@@ -20,11 +20,28 @@ from tests.integration.db.builders import (
 )
 from wherefrom.records import AuditFilter
 
+#: By the index alone, from texts that are looked through, and by both in turn.
+WAYS = ((0, 0), (250, 4_000), (1, 2))
 
-def _listed(db: Database, **filters: object) -> list[int]:
-    return [
-        one.audit_id for one in reader.list_audits(db, AuditFilter.model_validate(filters), limit=100).items
-    ]
+
+def _listed(db: Database, limit: int = 100, **filters: object) -> list[int]:
+    """Every audit that a filter finds; each way there finds the same, page by page too."""
+    wanted = AuditFilter.model_validate(filters)
+    found = [_all_pages(db, wanted, limit, looked_through) for looked_through in WAYS]
+    assert found[1:] == found[:-1]
+    return found[0]
+
+
+def _all_pages(db: Database, wanted: AuditFilter, limit: int, looked_through: tuple[int, int]) -> list[int]:
+    found, cursor = [], None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(selection, "LOOKED_THROUGH", looked_through)
+        while True:
+            page = reader.list_audits(db, wanted, cursor=cursor, limit=limit)
+            found += [one.audit_id for one in page.items]
+            cursor = page.next_cursor
+            if cursor is None:
+                return found
 
 
 def _flag(db: Database, number: int, completion: str, prompt: str = "Q") -> int:
@@ -179,9 +196,27 @@ def test_nothing_is_read_to_find_nothing(db: Database, bundle_id: int) -> None:
     answered(db, bundle_id, record(1))
     search.index_missing(db)
     with recorded_statements() as statements:
-        assert _listed(db, text="nobody says this") == []
+        assert _all_pages(db, AuditFilter(text="nobody says this"), 10, (0, 0)) == []
     assert len(statements) == 2
     assert "0 = 1" in statements[1] or "false" in statements[1]
+
+
+def test_a_frequent_word_is_found_without_the_index(
+    db: Database, bundle_id: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page that the next audits fill asks the index nothing; pages by any way follow each other without a gap."""
+    answered(db, bundle_id, *(record(number, completion=f"word {number % 3}") for number in range(9)))
+    search.index_missing(db)
+    monkeypatch.setattr(selection, "LOOKED_THROUGH", (6, 8))
+    with recorded_statements() as statements:
+        page = reader.list_audits(db, AuditFilter(in_output="word"), limit=3)
+    assert len(page.items) == 3
+    assert len(statements) == 2
+    assert not any("MATCH" in one or "@@" in one for one in statements)
+    monkeypatch.setattr(selection, "FEW", 1)
+    assert len(_listed(db, limit=2, in_output="word 1")) == 3
+    assert len(_listed(db, limit=2, text="word")) == 9
+    assert len(_listed(db, limit=2, text="word", severity=record().severity)) == 9
 
 
 def test_long_texts_are_indexed_up_to_a_bound(db: Database) -> None:
