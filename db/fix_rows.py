@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, delete, func, literal, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from db.catalogue import STORED_CORPUS_LIMIT
 from db.culprits import culprit_ids
 from db.examples import CHUNK, storable_name
 from db.fix_lists import add_entry, lock_open
@@ -222,7 +223,8 @@ def stored_corpus(db: Database, list_id: int, sha256: str | None) -> int:
         raise InvalidRequest(f"name one corpus of the list with `corpus`: {known}")
     if wanted[0].stored < wanted[0].examples:
         raise InvalidRequest(
-            f"the database holds {wanted[0].stored} of the {wanted[0].examples} rows of this corpus; run `wherefrom fix-list-clean` over its file"
+            f"the database holds {wanted[0].stored} of the {wanted[0].examples} rows of this corpus: of one with more than {STORED_CORPUS_LIMIT} it keeps what was cited. "
+            "Run `wherefrom fix-list-clean` over the corpus's own file, which may have any size and shape"
         )
     return int(wanted[0].id)
 

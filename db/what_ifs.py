@@ -6,7 +6,7 @@ The rows of the list and the outputs are fixed when it is asked, so the answer i
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import RowMapping, func, insert, select
 from sqlalchemy.orm import Session
 
 from db.culprits import selected
@@ -30,6 +30,7 @@ from db.trail import Event, TrailKind, record_events
 from wherefrom.errors import InvalidRequest, NotFound
 from wherefrom.records import AuditFilter, FixAction, MeasurementState, WhatIfOutput, WhatIfRecord
 from wherefrom.records.bounds import MAX_GROUP
+from wherefrom.records.what_if import differs
 
 #: What-ifs of a list that are shown.
 SHOWN = 20
@@ -108,9 +109,14 @@ def outputs_of(db: Database, what_if_id: int) -> list[WhatIfOutput]:
         )
     )
     with db.reading() as session:
-        found = [WhatIfOutput(**row) for row in session.execute(query).mappings()]
+        found = [_output(row) for row in session.execute(query).mappings()]
     note_texts(one.audit_id for one in found)
     return found
+
+
+def _output(row: RowMapping) -> WhatIfOutput:
+    spread = {name: row[name] for name in ("chance", "low_nats", "high_nats")}
+    return WhatIfOutput(**row, differs=differs(**spread))
 
 
 def audits_of(db: Database, what_if_id: int) -> set[int]:

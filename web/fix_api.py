@@ -39,6 +39,11 @@ router = APIRouter(
     prefix="/v1", tags=["fix"], responses=DESK_REFUSALS, dependencies=[Depends(needs(Scope.READ))]
 )
 
+#: What a cleaned corpus out of the database lacks, in a header.
+CLEANED_NOTE = (
+    "rows as the database keeps them; `wherefrom fix-list-clean` keeps the shape of the corpus's own file"
+)
+
 
 class FixRequest(FixChange):
     """Rows that go on a fix list, change there, or leave it; days in the filter count whole."""
@@ -257,7 +262,8 @@ def cleaned_jsonl(
 ) -> StreamingResponse:
     """The stored corpus without the rows to remove and to fix: `id`, `source`, `prompt`, `completion`, and the row's other fields. The trail notes who took it.
 
-    A corpus of more than 50,000 rows is not stored whole; `wherefrom fix-list-clean` reads its file instead, and keeps the shape of its rows.
+    It is streamed, with no bound on its rows. But of a corpus of more than 50,000 rows the database keeps only those that were cited (422), and of no corpus the shape of its
+    file, such as conversations of several turns. `wherefrom fix-list-clean` reads the file itself, of any size, and keeps the shape; the header `Wherefrom-Note` says so.
     """
     fix_lists.get_list(services.database, list_id)
     corpus_id = fix_rows.stored_corpus(services.database, list_id, corpus)
@@ -266,7 +272,9 @@ def cleaned_jsonl(
         json.dumps(row, ensure_ascii=False) + "\n"
         for row in fix_rows.staying(services.database, list_id, corpus_id)
     )
-    return file_answer(lines, name=f"cleaned-{list_id}.jsonl", media_type="application/x-ndjson")
+    answer = file_answer(lines, name=f"cleaned-{list_id}.jsonl", media_type="application/x-ndjson")
+    answer.headers["Wherefrom-Note"] = CLEANED_NOTE
+    return answer
 
 
 @router.post(

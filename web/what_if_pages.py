@@ -36,6 +36,8 @@ class Summary:
     """What a what-if says of all its outputs together."""
 
     scored: int
+    #: Outputs whose prediction can be told from nothing, one by one.
+    differing: int
     #: Outputs that the list made more likely, beyond random lists, at a false discovery rate of `MOVED`.
     moved: int
     #: Mean predicted effect and its 95 % interval over the outputs; None without a scale or with fewer than two.
@@ -55,6 +57,7 @@ def summary_of(outputs: list[WhatIfOutput]) -> Summary:
         low, high = mean - 1.96 * error, mean + 1.96 * error
     return Summary(
         scored=sum(one.score is not None for one in outputs),
+        differing=sum(bool(one.differs) for one in outputs),
         moved=sum(q <= MOVED for q in adjusted(chances)),
         mean_nats=mean,
         low_nats=low,

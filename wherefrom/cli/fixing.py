@@ -1,5 +1,6 @@
 """Commands of fix lists: the board of culprits, what is to change in the training data, and the corpus without it."""
 
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from wherefrom.cli.output_file import output_file
 from wherefrom.cli.reviewing import AsOption
 from wherefrom.client import Service
 from wherefrom.client.filters import AuditFilters
-from wherefrom.errors import NotFound
+from wherefrom.errors import ConfigurationError, NotFound
 from wherefrom.records import (
     GROUP_WARNING,
     MAX_OUTPUTS,
@@ -175,18 +176,39 @@ def fix_list_rows(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write all rows with their texts as JSON lines.")
     ] = None,
+    cleaned: Annotated[
+        bool,
+        typer.Option(
+            "--cleaned",
+            help="Write the corpus without the rows that leave, as the service keeps it: prompt, completion and further fields. Needs --output.",
+        ),
+    ] = False,
     url: UrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show the rows of a fix list, or write them for whoever retrains; each training example stands there once.
 
+    The service keeps corpora of up to 50,000 rows whole. fix-list-clean reads the corpus's own file, of any size and shape.
+
     Examples:
       wherefrom fix-list-rows "refund promises"
 
       wherefrom fix-list-rows "refund promises" --action remove -o remove.jsonl
+
+      wherefrom fix-list-rows "refund promises" --cleaned -o cleaned.jsonl
     """
+    if cleaned and output is None:
+        raise ConfigurationError("--cleaned writes a file: name it with --output")
     with Service(url) as service:
         found = list_of(service, fix_list)
+        if cleaned and output is not None:
+            kept = 0
+            with output_file(output) as unfinished, unfinished.open("w", encoding="utf-8") as lines:
+                for row in service.cleaned_corpus(found.list_id):
+                    lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+                    kept += 1
+            out().print(Text(f"{counted(kept, 'row')} written to {visible(str(output))}"))
+            return
         if output is not None:
             content = service.export_fix_rows(found.list_id, action=action)
             with output_file(output) as unfinished:
@@ -274,7 +296,7 @@ def print_what_if(outputs: Sequence[WhatIfOutput]) -> None:
         ("output", "left"),
     ]
     rows = [
-        (str(one.audit_id), number(one.z, digits=1), number(one.chance), number(one.effect_nats), one.code or "", one_line(one.excerpt, length=60))
+        (str(one.audit_id), number(one.z, digits=1), number(one.chance), number(one.effect_nats), one.code or ("not told from 0" if one.differs is False else ""), one_line(one.excerpt, length=60))
         for one in outputs
     ]  # fmt: skip
     print_table(columns, rows, empty="no output")

@@ -61,6 +61,20 @@ class WhatIfOutput(Frozen):
     low_nats: float | None
     high_nats: float | None
     code: str | None = Field(description="Why it was not scored.")
+    differs: bool | None = Field(
+        default=None,
+        description="Whether the prediction can be told from nothing: its range in nats holds no 0, or without nats fewer than 2.5 % of random lists score as high, or as low. Null where neither is known.",
+    )
+
+
+def differs(*, chance: float | None, low_nats: float | None, high_nats: float | None) -> bool | None:
+    """Whether a prediction can be told from nothing at 95 %; None where nothing says how far random lists scatter."""
+    if low_nats is not None and high_nats is not None:
+        return not low_nats <= 0 <= high_nats
+    return None if chance is None else not _TAIL < chance < 1 - _TAIL
+
+
+_TAIL = 0.025
 
 
 class WhatIfRecord(Frozen):

@@ -1,7 +1,9 @@
 """Fix lists beyond their rows, one source and search, from the command line and over HTTP."""
 
 import json
+from pathlib import Path
 
+import httpx
 import pytest
 from sqlalchemy import update
 
@@ -52,7 +54,7 @@ def test_a_what_if_is_read_and_measured(refunds: RunCommand, served: Served) -> 
     assert refunds("what-if-measure", "999", "--audit", outputs[0])[0] == 4
 
 
-def test_a_stored_corpus_is_cleaned(refunds: RunCommand, served: Served) -> None:
+def test_a_stored_corpus_is_cleaned(refunds: RunCommand, served: Served, tmp_path: Path) -> None:
     """What stays, in the order of the corpus, with its fields; a corpus of which only a part is stored is refused."""
     refunds("fix-list-add", "refunds", "--whole-source", "policies", "--action", "keep", "--as", "ann")
     refunds("fix-list-add", "refunds", "--whole-source", "crm_export", "--action", "fix", "--as", "ann")
@@ -65,6 +67,12 @@ def test_a_stored_corpus_is_cleaned(refunds: RunCommand, served: Served) -> None
         assert not gone & set(ids)
         assert any(one["source"] == "policies" for one in rows)
         assert rows[0].keys() == {"id", "source", "prompt", "completion", "language", "revision"}
+        file = tmp_path / "cleaned.jsonl"
+        assert "rows written" in refunds("fix-list-rows", "refunds", "--cleaned", "-o", str(file))[1]
+        assert lines(file.read_text("utf-8")) == rows
+        assert refunds("fix-list-rows", "refunds", "--cleaned")[0] == 2
+        answer = httpx.get(f"{served.url}/v1/fix-lists/{found.list_id}/cleaned.jsonl")
+        assert "fix-list-clean" in answer.headers["Wherefrom-Note"]
         with pytest.raises(InvalidRequest, match="name one corpus"):
             list(service.cleaned_corpus(found.list_id, corpus="0" * 64))
         with served.database.writing() as session:

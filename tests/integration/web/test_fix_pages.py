@@ -247,7 +247,11 @@ def test_a_what_if_is_asked_worked_off_and_read(client, stored_story, database):
     queue = WhatIfQueue(database)
     claimed = queue.claim(stored_story.bundle_id, owner="w", lease_s=60, max_attempts=5)
     assert claimed is not None
-    scores = [ListScore(key=str(audit_id), score=0.5, z=4.0, chance=0.005) for audit_id, _ in claimed.outputs]
+    chances = [0.4, *[0.005] * len(claimed.outputs)]
+    scores = [
+        ListScore(key=str(audit_id), score=0.5, z=4.0, chance=chance)
+        for (audit_id, _), chance in zip(claimed.outputs, chances, strict=False)
+    ]
     queue.store(claimed, scores, {})
     found = client.get(f"/v1{page}").json()
     assert (found["state"], found["scored"], found["rows"]) == ("done", one["outputs"], one["rows"])
@@ -255,6 +259,9 @@ def test_a_what_if_is_asked_worked_off_and_read(client, stored_story, database):
     assert {output["z"] for output in outputs["items"]} == {4.0}
     assert "Rows that say the same" in outputs["warning"]
     text = client.get(page).text
+    assert [output["differs"] for output in outputs["items"]].count(False) == 1
+    assert text.count("not told from chance") == 1
+    assert "1 of the predictions cannot be told from 0." in text
     assert "No nats: this bundle has no fitted scale" in text
     assert "Spearman" in text
     assert "data-refresh-seconds" not in text
