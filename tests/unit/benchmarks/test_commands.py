@@ -35,6 +35,7 @@ COMMANDS = (
     "output_groups",
     "overhead",
     "overload",
+    "pages",
     "peers",
     "peers.deep",
     "queue",
