@@ -1,4 +1,4 @@
-"""The ten questions of docs/questions.md are answered by both engines as they stand there."""
+"""The ten questions of docs/questions.md are answered by both engines as they stand there, on the demo's own ids."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ from sqlalchemy import text
 from starlette.testclient import TestClient
 
 from db.session import Database
-from tests.integration.web.story import Story
+from tests.integration.web.demo_answers import fill_with_demo
 
 _PAGE = (Path(__file__).parents[3] / "docs" / "questions.md").read_text(encoding="utf-8")
 QUESTIONS = re.findall(
@@ -17,15 +17,18 @@ QUESTIONS = re.findall(
 
 
 @pytest.fixture
-def worked(client: TestClient, stored_story: Story, database: Database) -> Database:
-    """The story after a morning's work: a queue that two people judge, and a fix list, all over HTTP."""
+def worked(database: Database, database_url: str, client: TestClient) -> Database:
+    """The demo after a morning's work: a queue that two people judge, and a fix list, all over HTTP."""
+    fill_with_demo(database, database_url)
 
     def post(path: str, **body: object) -> None:
         answer = client.post(path, json=body)
         assert answer.is_success, answer.text
 
+    reason = {"flag_reason": "refund_promise", "sort": "oldest"}
+    listed = client.get("/v1/audits", params=reason).json()["items"]
+    first, second = (one["audit_id"] for one in listed[:2])
     post("/v1/review-queues", name="refunds", rule={"flag_reason": "refund_promise"}, reviewers=2)
-    first, second = (stored_story.audit_ids[one] for one in (0, 4))
     for name, verdict in (("ann", "confirmed"), ("ben", "unrelated")):
         post(f"/v1/review-queues/1/next?reviewer={name}")
         post(f"/v1/audits/{first}/reviews?reviewer={name}", verdict=verdict, rank=1)
@@ -33,8 +36,8 @@ def worked(client: TestClient, stored_story: Story, database: Database) -> Datab
     post(f"/v1/audits/{first}/reviews?reviewer=ann", verdict="confirmed")
     post("/v1/fix-lists?reviewer=ann", name="refund promises")
     rows = "/v1/fix-lists/1/rows?reviewer=ann"
-    post(rows, culprits={"flag_reason": "refund_promise"}, most=2, reason="no receipt asked for")
-    post("/v1/fix-lists/1/rows?reviewer=ben", source="policies", action="keep", reason="our own rules")
+    post(rows, culprits={"flag_reason": "refund_promise"}, most=10, reason="no refund after two years")
+    post("/v1/fix-lists/1/rows?reviewer=ben", source="policy-handbook", action="keep", reason="our own rules")
     return database
 
 

@@ -5,6 +5,7 @@ import hashlib
 import re
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser
 from sqlalchemy import update
 from starlette.testclient import TestClient
@@ -119,6 +120,25 @@ def test_a_browser_runs_nothing_of_it(quick_client: TestClient, hostile: int, br
     assert [one for one in asked if not one.startswith(("about:", "data:"))] == []
     assert told == []
     page.close()
+
+
+@pytest.mark.browser
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("query", ["audit={number}", "flag_reason=refund_promise&title=June"])
+def test_axe_finds_nothing_in_the_file(
+    quick_client: TestClient, quick_story: Story, browser: Browser, query: str
+) -> None:
+    """Of any level, in light and in dark: of one audit, and of an incident. Its own script would be refused by the file's policy, so axe stands beside it."""
+    number = quick_story.audit_ids[0]
+    html = quick_client.get(f"/v1/report.html?{query.format(number=number)}").text
+    for scheme in ("light", "dark"):
+        context = browser.new_context(color_scheme=scheme, bypass_csp=True)  # type: ignore[arg-type] # one of two words
+        page = context.new_page()
+        page.set_content(html)
+        found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
+        told = [(one["id"], one["nodes"][0]["html"][:200]) for one in found]
+        context.close()
+        assert told == [], scheme
 
 
 def test_the_trail_and_the_refusals(
