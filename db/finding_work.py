@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import exists, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
+from db import finding_carrying as carrying
 from db.clock import LATE_COMMIT, db_after, db_now
 from db.models import (
     Audit,
@@ -31,7 +32,7 @@ from db.statements import insert_new, insert_rows
 from db.trail import Event, TrailKind, record_events
 from wherefrom.records import FindingEvent
 
-#: New outputs of one round, and the newest outputs without a finding that are looked at again beside them.
+#: New outputs of one round, and outputs without a finding that are looked at again beside them: half of them the newest, half of them the next page of older ones.
 BATCH, LOOSE = 1_000, 1_000
 #: Outputs of a finding that new ones are compared with.
 EXEMPLARS = 16
@@ -69,6 +70,8 @@ class Round:
     exemplars: Sequence[AlikeOutput]
     #: Everything that ended before was looked at when this is stored.
     looked_to: datetime
+    #: Where the next page of outputs without a finding begins; None at the newest again.
+    loose_to: int | None = None
 
 
 @dataclass(frozen=True)
@@ -103,13 +106,14 @@ def read_round(db: Database, bundle_id: int) -> Round | None:
         return None
     with db.reading() as session:
         new = [AlikeOutput(row.id, row.vector) for row in rows]
-        loose = _vectors(session, _loose(bundle_id))
+        loose_ids, loose_to = _loose(session, bundle_id, None if mark is None else mark.loose_to)
+        loose = _vectors(session, FindingOutput.audit_id.in_(loose_ids))
         exemplars = _vectors(session, _exemplars(bundle_id))
         cited = _cited(session, [one.audit_id for one in (*new, *loose, *exemplars)])
     new, loose, exemplars = (
         [replace(one, cited=cited.get(one.audit_id, {})) for one in some] for some in (new, loose, exemplars)
     )
-    return Round(bundle_id, version, new, loose, exemplars, looked_to)
+    return Round(bundle_id, version, new, loose, exemplars, looked_to, loose_to)
 
 
 def _unseen(bundle_id: int, since: datetime | None) -> Any:
@@ -140,14 +144,18 @@ def _vector_of_audit() -> Any:
     )
 
 
-def _loose(bundle_id: int) -> Any:
-    newest = (
-        select(FindingOutput.audit_id)
-        .where(FindingOutput.bundle_id == bundle_id, FindingOutput.finding_id.is_(None))
-        .order_by(FindingOutput.audit_id.desc())
-        .limit(LOOSE)
+def _loose(session: Session, bundle_id: int, before: int | None) -> tuple[list[int], int | None]:
+    """The newest outputs without a finding, a page of older ones, and where the next page begins."""
+    standing = select(FindingOutput.audit_id).where(
+        FindingOutput.bundle_id == bundle_id, FindingOutput.finding_id.is_(None)
     )
-    return FindingOutput.audit_id.in_(newest)
+    newest_first = standing.order_by(FindingOutput.audit_id.desc()).limit(LOOSE // 2)
+    newest = list(session.scalars(newest_first))
+    if len(newest) < LOOSE // 2:
+        return newest, None
+    begin = min(newest[-1], newest[-1] if before is None else before)
+    page = list(session.scalars(newest_first.where(FindingOutput.audit_id < begin)))
+    return newest + page, page[-1] if len(page) == LOOSE // 2 else None
 
 
 def _exemplars(bundle_id: int) -> Any:
@@ -199,7 +207,8 @@ def store_round(db: Database, done: Round, grouped: Grouped) -> bool:
         session.execute(insert_new(session, FindingOutput, (FindingOutput.audit_id,)), rows)
         _join(session, done, grouped)
         for some in grouped.founded:
-            _found(session, done.bundle_id, sorted(some))
+            for part in carrying.parts_of(session, done.bundle_id, sorted(some)):
+                _found(session, done.bundle_id, part)
         told = {"outputs": len(rows), "founded": len(grouped.founded)}
         record_events(session, [Event(TrailKind.FINDINGS_FILLED, f"bundle:{done.bundle_id}", told)])
     return True
@@ -219,7 +228,11 @@ def _takes(session: Session, done: Round) -> bool:
     new = {"bundle_id": done.bundle_id, "looked_to": None, "version": 0}
     session.execute(insert_new(session, FindingMark, (FindingMark.bundle_id,)), [new])
     mine = (FindingMark.bundle_id == done.bundle_id, FindingMark.version == done.version)
-    moved = update(FindingMark).where(*mine).values(version=done.version + 1, looked_to=done.looked_to)
+    moved = (
+        update(FindingMark)
+        .where(*mine)
+        .values(version=done.version + 1, looked_to=done.looked_to, loose_to=done.loose_to)
+    )
     changed: int = session.execute(moved).rowcount  # type: ignore[attr-defined] # a CursorResult
     return changed == 1
 
@@ -254,12 +267,26 @@ def _locked_with_wholes(session: Session, finding_ids: Iterable[int]) -> dict[in
     return {row.id: row.merged_into for row in session.execute(locked.with_for_update())}
 
 
-def _found(session: Session, bundle_id: int, audit_ids: Sequence[int]) -> None:
-    finding_id = new_finding(session, bundle_id, outputs=len(audit_ids))
+def _found(session: Session, bundle_id: int, part: carrying.Part) -> None:
+    """Found a finding; where its outputs stood together under another bundle, it is called and put together as there."""
+    audit_ids = part.audit_ids
+    origin = carrying.origin_of(session, bundle_id, part)
+    finding_id = new_finding(
+        session, bundle_id, outputs=len(audit_ids), title=None if origin is None else origin.title
+    )
     mine = (FindingOutput.audit_id.in_(audit_ids), FindingOutput.finding_id.is_(None))
     session.execute(update(FindingOutput).where(*mine).values(finding_id=finding_id))
     mark_exemplars(session, audit_ids[:EXEMPLARS])
-    entry = {"finding_id": finding_id, "event": FindingEvent.FOUNDED, "outputs": len(audit_ids)}
+    entry: dict[str, Any] = {
+        "finding_id": finding_id,
+        "event": FindingEvent.FOUNDED,
+        "outputs": len(audit_ids),
+        "other_id": None,
+        "title": None,
+    }
+    if origin is not None:
+        entry |= {"other_id": origin.finding_id, "title": origin.title}
+        carrying.take_over(session, finding_id, origin, outputs=len(audit_ids))
     session.execute(insert_rows(FindingEntryRow), [entry])
 
 

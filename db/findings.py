@@ -6,13 +6,25 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import RowMapping, func, or_, select
+from sqlalchemy import RowMapping, exists, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from db.culprits import culprits
 from db.finding_roots import ROOT, root_of, whole_of
-from db.models import Audit, Bundle, Finding, FindingEntryRow, FindingOutput, FindingWord, Person
+from db.models import (
+    Audit,
+    Bundle,
+    Finding,
+    FindingEntryRow,
+    FindingOutput,
+    FindingWord,
+    FlaggedOutput,
+    FlaggedText,
+    OutputVector,
+    Person,
+)
 from db.pages import Keyset
+from db.selection import ANSWERED
 from db.session import Database
 from db.statements import AnySelect
 from wherefrom.records import (
@@ -28,7 +40,7 @@ from wherefrom.records import (
 
 #: Entries of a history, training examples of the board, and findings of other bundles that one finding shows.
 ENTRIES, CULPRITS, RELATED = 200, 10, 10
-#: Newest outputs of a finding that are looked for under other bundles.
+#: Newest outputs of a finding that are looked for under other bundles, and oldest answered outputs that are looked at for vectors.
 LOOKED_FOR = 2_000
 #: Between the words of a name.
 BETWEEN = " · "
@@ -69,6 +81,32 @@ def list_findings(
         found = order.read(session, query, cursor=cursor, limit=limit, record=_summary)
         words = _words(session, [one.finding_id for one in found.items])
     return Page(items=tuple(_named(one, words) for one in found.items), next_cursor=found.next_cursor)
+
+
+def without_vectors(db: Database) -> int:
+    """How many of the oldest `LOOKED_FOR` answered outputs with a text have no similarity vector, so that no finding will hold them; one statement.
+
+    Outputs have none that an older release answered, or an engine that gives none.
+    """
+    oldest = (
+        select(Audit.flagged_output_id, Audit.bundle_id)
+        .join(FlaggedOutput, FlaggedOutput.id == Audit.flagged_output_id)
+        .join(FlaggedText, FlaggedText.flagged_output_id == Audit.flagged_output_id)
+        .where(
+            Audit.state.in_(ANSWERED),
+            FlaggedOutput.members.is_(None),
+            FlaggedOutput.hypothetical_of.is_(None),
+        )
+        .order_by(Audit.id)
+        .limit(LOOKED_FOR)
+        .subquery("oldest")
+    )
+    vector = exists().where(
+        OutputVector.flagged_output_id == oldest.c.flagged_output_id,
+        OutputVector.bundle_id == oldest.c.bundle_id,
+    )
+    with db.reading() as session:
+        return session.scalar(select(func.count()).select_from(oldest).where(~vector)) or 0
 
 
 def get_finding(db: Database, finding_id: int) -> FindingDetail:

@@ -46,6 +46,8 @@ def listed(request: Request, services: Shared, query: Annotated[PageOfFindings, 
         bundle=query.wanted,
         bundles=[one.name for one in catalogue.list_bundles(services.database)],
         first_page=query.cursor is None,
+        without=findings.without_vectors(services.database),
+        looked_at=findings.LOOKED_FOR,
         largest=max((one.outputs for one in page.items), default=1),
     )
 

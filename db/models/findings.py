@@ -35,6 +35,8 @@ class Finding(Base):
     title: Mapped[Short | None]
     #: The finding that it went into by hand, which stands by itself: never more than one step.
     merged_into: Mapped[int | None] = mapped_column(BIG, ForeignKey("finding.id"))
+    #: The finding of another bundle whose name it took over, because most of its founders stood there.
+    carried_from: Mapped[int | None] = mapped_column(BIG, index=True)
     #: Its outputs, with those of what went into it.
     outputs: Mapped[int]
     newest_at: Mapped[datetime | None]
@@ -98,6 +100,8 @@ class FindingMark(Base):
     )
     #: Answers that ended before it were looked at.
     looked_to: Mapped[datetime | None]
+    #: Outputs without a finding are looked at again page by page, behind this audit; NULL: from the newest.
+    loose_to: Mapped[int | None] = mapped_column(BIG)
     #: Grows with each look, so that of two sweepers one stores what it found.
     version: Mapped[int]
 
