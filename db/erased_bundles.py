@@ -109,18 +109,23 @@ def note_deleted(db: Database, bundle_id: int) -> None:
             record_events(session, [Event(TrailKind.BUNDLE_DELETED, f"bundle:{bundle_id}")])
 
 
+def is_erased(db: Database, name: str) -> bool:
+    """Whether a bundle holds an erased training example."""
+    query = select(ErasedBundle.bundle_id).join(Bundle, Bundle.id == ErasedBundle.bundle_id)
+    with db.reading() as session:
+        return session.scalar(query.where(Bundle.name == name)) is not None
+
+
 def refuse_erased(db: Database, name: str) -> None:
     """Refuse to put a bundle into service again, or to activate it, that holds an erased training example.
 
     Raises:
         BundleMismatch: it does.
     """
-    query = select(ErasedBundle.bundle_id).join(Bundle, Bundle.id == ErasedBundle.bundle_id)
-    with db.reading() as session:
-        if session.scalar(query.where(Bundle.name == name)) is not None:
-            raise BundleMismatch(
-                f"bundle {name} holds a training example that was erased; it stays out of service. Add the bundle that was made in its place"
-            )
+    if is_erased(db, name):
+        raise BundleMismatch(
+            f"bundle {name} holds a training example that was erased; it stays out of service. Add the bundle that was made in its place"
+        )
 
 
 def corpora_of(db: Database, bundle_ids: Iterable[int]) -> dict[int, int]:

@@ -15,6 +15,8 @@ from web import (
     audit_pages,
     blame_api,
     comparisons,
+    erasing_api,
+    erasing_pages,
     export_api,
     finding_api,
     finding_pages,
@@ -69,6 +71,7 @@ _TAGS = [
         "name": "fix",
         "description": "Fix lists: what is to change in the training data, and what that would do.",
     },
+    {"name": "erase", "description": "Erasure, legal hold and retention."},
     {"name": "health", "description": "For load balancers, orchestrators and Prometheus."},
 ]
 
@@ -104,6 +107,8 @@ _ROUTERS = (
     fix_pages.router,
     what_if_pages.router,
     sign_in.router,
+    erasing_api.router,
+    erasing_pages.router,
     trail_pages.api,
     trail_pages.pages,
     key_pages.router,
@@ -116,6 +121,7 @@ _BODIES = (
     *finding_api.BODIES,
     *hypotheticals.BODIES,
     *list_api.BODIES,
+    *erasing_api.BODIES,
 )
 
 

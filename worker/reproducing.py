@@ -1,6 +1,6 @@
 """Computes a citation again from the bundle that it names, and holds it against what is stored. Nothing is queued, nothing is written, and no text is shown."""
 
-from db import catalogue, reader
+from db import catalogue, erased_bundles, reader
 from db.claimed import read_claimed
 from db.session import Database
 from tasks.preparing import prepare_audit
@@ -8,7 +8,7 @@ from wherefrom.attribution.interface import Attributor, Engine
 from wherefrom.attribution.reproducing import check_engine, citation_of, compare, erased
 from wherefrom.attribution.setup import OWN_ENGINE, settings_of_then, setup_of
 from wherefrom.errors import OUTPUT_ERASED, ConfigurationError
-from wherefrom.records import Attribution, AuditDetail, ClaimedAudit
+from wherefrom.records import Attribution, AuditDetail, CitationRecord, ClaimedAudit
 from wherefrom.records.lineage import CitationAddress, Reproduction
 from wherefrom.settings import Settings
 
@@ -33,6 +33,9 @@ def reproduce(
     bundle = catalogue.find_bundle(database, str(detail.audit.bundle))
     check_engine(detail.computed_with, settings.engine or OWN_ENGINE)
     claimed = _claimed(database, address.audit_id)
+    gone = _gone(database, stored, bundle.name)
+    if gone is not None:
+        return erased(address, stored, bundle.name, then=detail.computed_with, gone=gone)
     if claimed is None:
         return erased(address, stored, bundle.name, then=detail.computed_with)
     with_then = settings_of_then(settings, detail.computed_with)
@@ -46,6 +49,15 @@ def reproduce(
         then=detail.computed_with,
         now=setup_of(attributor, with_then),
     )
+
+
+def _gone(database: Database, stored: CitationRecord, bundle: str) -> str | None:
+    """What was erased on the side of the training data; None where nothing was."""
+    if stored.erased_at is not None:
+        return "The text of the training example"
+    if erased_bundles.is_erased(database, bundle):
+        return "The bundle, because of another training example in it,"
+    return None
 
 
 def _asked(

@@ -151,15 +151,20 @@ def check_engine(then: Mapping[str, Any] | None, engine: str) -> None:
 
 
 def erased(
-    address: CitationAddress, stored: CitationRecord, bundle: str, *, then: Mapping[str, Any] | None
+    address: CitationAddress,
+    stored: CitationRecord,
+    bundle: str,
+    *,
+    then: Mapping[str, Any] | None,
+    gone: str = "The text of the flagged output",
 ) -> Reproduction:
-    """What is said where the output's text is gone."""
+    """What is said where something that is needed is gone: the output's text, the training example's, or the bundle with it."""
     return Reproduction(
         audit_id=address.audit_id,
         rank=stored.rank,
         example_id=stored.example_id,
         verdict=Reproduced.ERASED,
-        text="The text of the flagged output was erased, so nothing can be computed from it. The stored scores stand as they are.",
+        text=f"{gone} was erased, so nothing can be computed from it. The stored scores stand as they are.",
         bundle=bundle,
         computed_with=None if then is None else dict(then),
     )

@@ -135,6 +135,7 @@ def test_no_route_is_forgotten(guarded, stored_story):
         "/bundles/b-1",
         "/queue",
         "/trail",
+        "/erasing",
         "/keys",
     ]
     pages += ["/review", "/review/new", "/review/put", "/review/agreement", "/review/1", "/review/1/items/1"]

@@ -70,6 +70,7 @@ PAGES = (
     "/export",
     "/bundles",
     "/trail",
+    "/erasing",
     "/keys",
     CARD,
     "/queue",

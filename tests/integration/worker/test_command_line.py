@@ -248,3 +248,43 @@ def test_the_webhook_from_a_terminal(operator_command):
     assert wrong.code == 2
     assert "https" in wrong.err
     assert secret not in wrong.err
+
+
+def test_forget_hold_and_retain(operator_command, database, bundle_id):
+    """Outputs by audit and by class; what is held is refused by the number of its hold; rules come and go. Everything has JSON."""
+    records = [
+        FlaggedRecord(
+            prompt="p", completion=f"c {n}", model=MODEL, idempotency_key=f"k{n}", labels={"user": f"u{n}"}
+        )
+        for n in range(3)
+    ]
+    first, second, third = (one.audit_id for one in accept(database, records, producer="p", channel="http"))
+    held = operator_command("holds", "place", str(first), "--reason", "court", "--json")
+    hold_id = json.loads(held.out)["hold_id"]
+    refused = operator_command("forget", "output", str(first), "--reason", "r")
+    assert (refused.code, f"under legal hold {hold_id} (court)" in refused.err) == (2, True)
+    assert "court" in operator_command("holds").out
+    done = operator_command(
+        "forget", "output", "--label", "user=u1", "--until", "2999-01-31", "--reason", "r", "--json"
+    )
+    assert (done.code, json.loads(done.out)["erased"], json.loads(done.out)["cleaned"]) == (0, 1, True)
+    by_key = ("--producer", "p", "--external-id", "k2", "--reason", "r", "--without-redis")
+    assert "1 text erased" in operator_command("forget", "output", *by_key).out
+    for wrong, said in (
+        ((), "give either"),
+        ((str(third), "--producer", "p"), "give either"),
+        (("--since", "yesterday"), "--since: not a day"),
+        (("--label", "user"), "NAME=VALUE"),
+    ):
+        ended = operator_command("forget", "output", *wrong, "--reason", "r")
+        assert (ended.code, said in ended.err) == (2, True), wrong
+    assert operator_command("holds", "lift", str(hold_id), "--reason", "over").code == 0
+    assert "no legal hold" in operator_command("holds").err
+    made = operator_command("retention", "add", "low", "--severity", "low", "--days", "30", "--json")
+    assert json.loads(made.out)["outputs"]["severity"] == "low"
+    assert "severity low" in operator_command("retention").out
+    assert operator_command("retention", "end", str(json.loads(made.out)["rule_id"])).code == 0
+    assert "no retention rule" in operator_command("retention", "list").err
+    assert operator_command("forget", "output", str(second), "--reason", "r").code == 2
+    missing = operator_command("forget", "example", "nobody", "--reason", "r")
+    assert (missing.code, "nothing was erased" in missing.err) == (2, True)

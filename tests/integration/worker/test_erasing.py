@@ -33,12 +33,15 @@ from wherefrom.records import (
     RetentionDraft,
     TrainingExample,
 )
+from wherefrom.records.lineage import CitationAddress, Reproduced
 from wherefrom.settings import Settings
 from worker.bundle_deletion import delete_unused
 from worker.bundles import add_bundle
+from worker.engine import load_engine
 from worker.erasing import Eraser
 from worker.example_erasing import Outcome, Request, forget
 from worker.redis_erasing import CopiesInRedis
+from worker.reproducing import reproduce
 
 ROW = 3
 BY = "operator"
@@ -197,16 +200,34 @@ def test_what_cannot_be_forgotten(database: Database, settings: Settings, home: 
     assert set(found.deleted) == {home.name, twins.name}
 
 
-def test_a_held_citation_keeps_its_example(database: Database, settings: Settings, home: Path) -> None:
-    """No bundle is written either."""
+def cited(database: Database, home: Path) -> int:
+    """Id of an audit that cites the example."""
     known = catalogue.bundle_by_name(database, home.name)
     record = FlaggedRecord(prompt="p", completion="a", model=known.model)
     [made] = intake.accept(database, [record], producer="p", channel="http")
     queue = AuditQueue(database)
     batch = queue.claim(known.id, owner="w", limit=1, lease_s=60)
     assert batch is not None
-    queue.finish([Finished(batch.audits[0], attribution(draft(1, example_of(home))), 0.1)])
-    holds.place(database, HoldDraft(audit_ids=(made.audit_id or 0,), reason="court"), by=BY)
+    answer = attribution(draft(1, example_of(home)), draft(2, example_of(home, 5)))
+    queue.finish([Finished(batch.audits[0], answer, 0.1)])
+    return made.audit_id or 0
+
+
+def test_reproduce_says_erased(database: Database, settings: Settings, home: Path) -> None:
+    """Of the erased example, and of another one that the same bundle cited: the bundle is gone with it."""
+    audit_id = cited(database, home)
+    forgotten(database, settings, example_of(home).example_id)
+    engine = load_engine(settings)
+    for rank, what in ((1, "The text of the training example"), (2, "The bundle, because of another")):
+        found = reproduce(database, engine, settings, CitationAddress(audit_id=audit_id, rank=rank))
+        assert found.verdict is Reproduced.ERASED
+        assert found.text.startswith(what)
+
+
+def test_a_held_citation_keeps_its_example(database: Database, settings: Settings, home: Path) -> None:
+    """No bundle is written either."""
+    audit_id = cited(database, home)
+    holds.place(database, HoldDraft(audit_ids=(audit_id,), reason="court"), by=BY)
     with pytest.raises(Held, match="court"):
         forgotten(database, settings, example_of(home).example_id)
     assert [one.name for one in settings.bundles_dir.iterdir() if one.is_dir()] == [home.name]

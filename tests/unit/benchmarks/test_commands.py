@@ -29,6 +29,7 @@ COMMANDS = (
     "deep_bank.signs",
     "deep_bank.train",
     "desk",
+    "erasure",
     "findings",
     "gpu",
     "measured",

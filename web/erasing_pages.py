@@ -1,0 +1,113 @@
+"""The page of erasure, legal hold and retention, for administrators."""
+
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import HTMLResponse, RedirectResponse
+from pydantic import ValidationError
+from starlette.responses import Response
+
+from db import erasures, holds, retention
+from db.keys import Scope
+from web.api import Id, Shared
+from web.forms import Form, form_of
+from web.render import render
+from web.security import needs
+from wherefrom.errors import InvalidRequest
+from wherefrom.records import ErasureDraft, HoldDraft, OutputClass, RetentionDraft, Severity
+from wherefrom.records.erasing import MAX_ERASURE_REASON, MAX_NAMED_AUDITS
+from wherefrom.records.explain import first_problem
+
+router = APIRouter(include_in_schema=False, dependencies=[Depends(needs(Scope.ADMIN))])
+Sent = Annotated[Form, Depends(form_of(Scope.ADMIN))]
+
+#: Conditions of a class that the forms offer.
+_OFFERED = ("producer", "flag_reason", "severity", "model", "label")
+
+
+@router.get("/erasing")
+def erasing(request: Request, services: Shared) -> HTMLResponse:
+    """What was erased, what is held, and how long texts are kept."""
+    database = services.database
+    return render(
+        "erasing.html",
+        request,
+        erasures=erasures.listed(database),
+        holds=holds.listed(database, lifted=True),
+        rules=retention.listed(database, ended=True),
+        severities=list(Severity),
+        most_reason=MAX_ERASURE_REASON,
+    )
+
+
+@router.post("/erasing/outputs")
+def erase(services: Shared, form: Sent) -> Response:
+    """Ask for an erasure."""
+    erasures.ask(services.database, _draft(ErasureDraft, form), by=form.caller.actor)
+    return _back()
+
+
+@router.post("/erasing/holds")
+def place(services: Shared, form: Sent) -> Response:
+    """Place a hold."""
+    holds.place(services.database, _draft(HoldDraft, form), by=form.caller.actor)
+    return _back()
+
+
+@router.post("/erasing/holds/{hold_id}/lift")
+def lift(services: Shared, hold_id: Id, form: Sent) -> Response:
+    """Lift a hold."""
+    reason = form.text("reason", most=MAX_ERASURE_REASON)
+    if not reason:
+        raise InvalidRequest("say why the hold is lifted")
+    holds.lift(services.database, hold_id, reason=reason, by=form.caller.actor)
+    return _back()
+
+
+@router.post("/erasing/rules")
+def add_rule(services: Shared, form: Sent) -> Response:
+    """Add a retention rule."""
+    given = {"name": form.text("name"), "days": form.number("days"), "outputs": _class(form) or OutputClass()}
+    retention.add(services.database, _valid(RetentionDraft, given), by=form.caller.actor)
+    return _back()
+
+
+@router.post("/erasing/rules/{rule_id}/end")
+def end_rule(services: Shared, rule_id: Id, form: Sent) -> Response:
+    """End a retention rule."""
+    del form  # it was sent from our page, by an administrator
+    retention.end(services.database, rule_id)
+    return _back()
+
+
+def _back() -> Response:
+    return RedirectResponse("/erasing", status_code=HTTPStatus.SEE_OTHER)
+
+
+def _draft(kind: Any, form: Form) -> Any:
+    """Audits by their numbers, or a class; and why."""
+    numbers = form.text("audit_ids", most=20 * MAX_NAMED_AUDITS).replace(",", " ").split()
+    wrong = next((one for one in numbers if not (one.isascii() and one.isdecimal())), None)
+    if wrong is not None:
+        raise InvalidRequest("`audit_ids` holds something that is no number of an audit")
+    given = {
+        "audit_ids": tuple(map(int, numbers)),
+        "outputs": _class(form),
+        "reason": form.text("reason", most=MAX_ERASURE_REASON),
+    }
+    return _valid(kind, given)
+
+
+def _class(form: Form) -> OutputClass | None:
+    named = {name: value for name in _OFFERED if (value := form.text(name, most=401))}
+    found: OutputClass | None = _valid(OutputClass, named) if named else None
+    return found
+
+
+def _valid(kind: Any, given: dict[str, Any]) -> Any:
+    try:
+        return kind.model_validate(given)
+    except ValidationError as error:
+        where, what = first_problem(error)
+        raise InvalidRequest(f"`{where}`: {what}" if where else what) from error
