@@ -78,9 +78,10 @@ def gone_of(detail: AuditDetail, address: CitationAddress) -> Reproduction | Non
             f"audit {address.audit_id} is of a group of outputs; run `python -m worker reproduce {address}` where the service runs"
         )
     check_engine(detail.computed_with, OWN_ENGINE)
-    if detail.completion:
-        return None
-    return erased(address, stored, str(detail.audit.bundle), then=detail.computed_with)
+    answered = (address, stored, str(detail.audit.bundle))
+    if stored.erased_at is not None:
+        return erased(*answered, then=detail.computed_with, gone="The text of the training example")
+    return None if detail.completion else erased(*answered, then=detail.computed_with)
 
 
 def reproduced(opened: Bundle, detail: AuditDetail, address: CitationAddress) -> Reproduction:

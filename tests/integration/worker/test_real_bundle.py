@@ -35,7 +35,7 @@ from wherefrom.cli.reproducing import gone_of, reproduced
 from wherefrom.errors import BundleCorrupt, BundleMismatch, ConfigurationError, NoChatTemplate, NotFound
 from wherefrom.library import open_with_model
 from wherefrom.metrics import Metrics
-from wherefrom.records import AuditState, FlaggedRecord, Tier
+from wherefrom.records import AuditState, FlaggedRecord, Tier, utc_now
 from wherefrom.records.lineage import CitationAddress, Reproduced, Reproduction
 from worker.app import make_celery
 from worker.bundles import add_bundle
@@ -160,10 +160,17 @@ def test_an_auditor_computes_a_citation_again_without_the_service(
     with pytest.raises(BundleMismatch, match="answered by bundle b-other"):
         reproduced(opened, other, address)
     assert gone_of(detail, address) is None
-    erased = detail.model_copy(update={"completion": "", "turns": ()})
-    gone = gone_of(erased, address)
-    assert gone is not None
-    assert gone.verdict is Reproduced.ERASED
+    erased = detail.model_copy(update={"completion": "", "turns": (), "erased_at": utc_now()})
+    first = detail.citations[0].model_copy(update={"erased_at": utc_now(), "completion": ""})
+    forgotten = detail.model_copy(update={"citations": (first, *detail.citations[1:])})
+    for one, told in (
+        (erased, "The text of the flagged output was erased"),
+        (forgotten, "The text of the training example was erased"),
+    ):
+        gone = gone_of(one, address)
+        assert gone is not None
+        assert gone.verdict is Reproduced.ERASED
+        assert told in gone.text
 
 
 class TestFormAdapter:

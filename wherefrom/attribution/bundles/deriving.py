@@ -168,6 +168,7 @@ def _derived(parent: Manifest, change: Change) -> DerivedEntry:
         statistics_rows=parent.corpus.examples if before is None else before.statistics_rows,
         erased=change.erased + (0 if before is None else before.erased),
         added=change.added + (0 if before is None else before.added),
+        fitted_on=tuple(sorted(parent.fitted_on)),
     )
 
 

@@ -186,6 +186,8 @@ class DerivedEntry(Frozen):
     #: Rows that went and came since, all derived bundles between counted.
     erased: int = Field(ge=0)
     added: int = Field(ge=0)
+    #: Digests of the corpora that the parts which were taken over may stand on: those of the bundles before, and so on.
+    fitted_on: tuple[str, ...] = ()
 
     @property
     def changed_share(self) -> float:
@@ -219,7 +221,7 @@ class Manifest(Grown):
     @property
     def fitted_on(self) -> frozenset[str]:
         """Digests of the corpora that calibration and figures of this bundle may stand on: its own, and that of a bundle whose fitted parts it took over."""
-        return frozenset({self.corpus.sha256})
+        return frozenset({self.corpus.sha256, *(() if self.derived is None else self.derived.fitted_on)})
 
     def content_name(self) -> str:
         """The name that this content must have; the date, the libraries, the device, the card (it holds seconds) and what was measured of the indexes do not count."""

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from wherefrom.attribution.bundles.examples import iter_examples
 from wherefrom.attribution.bundles.manifest import MANIFEST, SIGNATURE, hash_folder, read_manifest
 from wherefrom.attribution.bundles.row_arrays import PER_ROW, RUNS
 from wherefrom.attribution.bundles.signing import check_signature, make_keys, sign_bundle
+from wherefrom.attribution.calibrating import write_calibrated
+from wherefrom.attribution.calibration.fitted import CORPUS_SHA256, Calibration, EffectCurve
 from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.offline import exact_scores, prepare_all, read_queries, signals_of_all
 from wherefrom.attribution.retrieval.index import unit_rows
@@ -346,3 +349,21 @@ def test_ids_stand_for_one_row(
             progress=quiet,
         )
     assert not list(tmp_path.iterdir())
+
+
+def test_a_calibration_that_was_taken_over_still_fits(
+    built: dict[str, Path], models: dict[str, ModelFolders], tmp_path: Path
+) -> None:
+    """It says the rows that it was fitted on, which are those of a bundle before; twice derived, too. One of other rows does not fit."""
+    first = read_manifest(built["forward"]).corpus.sha256
+    curve = EffectCurve("bank", 0.5, np.array([0.0, 1.0]), np.array([0.0, 1.0]))
+    fitted = Calibration(effects=curve, fitted_on={CORPUS_SHA256: first})
+    write_calibrated(built["forward"], tmp_path / "calibrated", fitted)
+    forget_examples(tmp_path / "calibrated", tmp_path / "once", ids_of(tmp_path / "calibrated"))
+    again = forget_examples(tmp_path / "once", tmp_path / "twice", ids_of(tmp_path / "once", (0,))).manifest
+    assert first != again.corpus.sha256
+    assert {first, again.corpus.sha256} < again.fitted_on
+    attributor = LanguageAttributor(open_bundle(tmp_path / "twice", models["forward"]))
+    assert attributor.note is None
+    with pytest.raises(ConfigurationError, match="fitted on other training examples"):
+        replace(fitted, fitted_on={CORPUS_SHA256: "0" * 64}).check_corpus(again.fitted_on)
