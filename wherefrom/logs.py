@@ -92,12 +92,24 @@ def _masked_value(value: Any, secrets: frozenset[str]) -> Any:
 def _visible_event(
     _logger: object, _method: str, event: structlog.types.EventDict
 ) -> structlog.types.EventDict:
-    """What a terminal would obey is written out; line breaks stay in the event and in tracebacks only."""
+    """What a terminal would obey is written out; line breaks stay in the event and in tracebacks only, and no line of them begins as an event does."""
     with_lines = {"event", "exception", "stack"}
     return {
-        name: visible(value, keep="\n\t" if name in with_lines else "") if isinstance(value, str) else value
+        name: _visible_lines(value)
+        if name in with_lines
+        else visible(value)
+        if isinstance(value, str)
+        else value
         for name, value in event.items()
     }
+
+
+def _visible_lines(value: Any) -> Any:
+    """Lines after the first are indented: whoever gets a line break into a message forges no line of the log."""
+    if not isinstance(value, str):
+        return value
+    first, *others = visible(value, keep="\n\t").split("\n")
+    return "\n".join([first, *(f"    {line}" for line in others)])
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:

@@ -204,6 +204,27 @@ def _logging_as_before():
 
 
 @pytest.mark.usefixtures("_logging_as_before")
+@pytest.mark.parametrize("form", ["console", "json"])
+def test_no_text_forges_a_line(form, monkeypatch):
+    """A line break in a value, in the message of a library and in an error: no line of the log begins as an event does."""
+    target = io.StringIO()
+    monkeypatch.setattr("sys.stderr", target)
+    configure_logging(Settings(log_format=form))
+    forged = "2026-11-27T00:00:00Z [info     ] forged"
+    hostile = f"x\n{forged}\r\n{forged}\u2028{forged}\x1b[2J"
+    get_logger("test").info("real", value=hostile, values=[hostile], nested={"a": hostile})
+    logging.getLogger("library").warning("bad record: %s", hostile)
+    try:
+        raise_with(hostile)
+    except RuntimeError:
+        get_logger("test").exception("broke")
+    said = target.getvalue()
+    assert "forged" in said
+    assert not any(line.startswith(("2026-11-27T00", "forged")) for line in said.splitlines())
+    assert "\x1b[2J" not in said
+
+
+@pytest.mark.usefixtures("_logging_as_before")
 @pytest.mark.parametrize("form", ["json", "console"])
 def test_logs_hold_no_secret(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ours and those of libraries, fields and tracebacks; known secrets also where nothing tells them."""
