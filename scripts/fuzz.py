@@ -144,7 +144,7 @@ def run(name: str, *, seconds: float, seed: int) -> int:
 def run_guided(name: str, *, seconds: float) -> bool:
     """The same, guided by coverage, until a fault or the end of the process; False where atheris is not installed."""
     try:
-        import atheris
+        import atheris  # type: ignore[import-untyped] # optional, without types
     except ImportError:
         return False
     atheris.Setup([sys.argv[0], f"-max_total_time={int(seconds)}"], lambda data: refuses(TARGETS[name], data))
