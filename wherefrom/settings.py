@@ -13,6 +13,7 @@ from wherefrom.errors import ConfigurationError, MeasuringUnavailable
 from wherefrom.index_settings import IndexSettings
 from wherefrom.masking import mask, readable_url, secrets_of
 from wherefrom.notify_settings import NotifySettings, empty_is_unset
+from wherefrom.proxy_settings import ProxySettings
 from wherefrom.records import Severity
 from wherefrom.redis_url import check_redis_url
 
@@ -24,7 +25,7 @@ _OptionalFactory = Annotated[
 ]
 
 
-class Settings(NotifySettings, IndexSettings, BaseSettings):
+class Settings(NotifySettings, IndexSettings, ProxySettings, BaseSettings):
     """Settings of the service, the workers and the client; each can be set as `WHEREFROM_<NAME>`."""
 
     model_config = SettingsConfigDict(
@@ -198,34 +199,6 @@ class Settings(NotifySettings, IndexSettings, BaseSettings):
     )
     session_hours: float = Field(
         default=12.0, gt=0, le=720, description="Hours after which people in browsers must sign in again."
-    )
-    proxy_user_header: str | None = Field(
-        default=None,
-        min_length=1,
-        description="Header in which a proxy names the person whom it has signed in, such as `X-Auth-Request-Email`. Without it, no such header is believed.",
-    )
-    proxy_secret: SecretStr | None = Field(
-        default=None,
-        min_length=32,
-        description="Secret by which the proxy proves that it is the proxy, at least 32 characters. Needed with `proxy_user_header`.",
-    )
-    proxy_secret_header: str = Field(
-        default="X-Wherefrom-Proxy-Secret",
-        min_length=1,
-        description="Header in which the proxy sends its secret.",
-    )
-    proxy_addresses: tuple[str, ...] = Field(
-        default=("127.0.0.1", "::1"),
-        description="Addresses and networks from which the proxy is believed (JSON list).",
-    )
-    proxy_groups_header: str | None = Field(
-        default=None,
-        min_length=1,
-        description="Header in which the proxy names the person's groups, separated by commas, such as `X-Auth-Request-Groups`.",
-    )
-    proxy_groups: dict[str, str] = Field(
-        default_factory=dict,
-        description='The role of each group: `reviewer`, `auditor` or `admin` (JSON object, such as `{"safety": "auditor"}`). Who is in none may do nothing.',
     )
     trail_reads: Literal["required", "best_effort", "off"] = Field(
         default="best_effort",
