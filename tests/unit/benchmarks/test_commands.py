@@ -41,6 +41,7 @@ COMMANDS = (
     "peers.deep",
     "queue",
     "safety",
+    "scale",
     "shifts",
     "soak",
     "tiers",

@@ -1,7 +1,7 @@
 """BM25 over prompt and completion (bm25s; Robertson & Zaragoza 2009): the baseline that is always shown and always fused.
 
-The scores of every word and row are computed when the index is built (bm25s) and mapped when it is opened. In a large corpus a search touches the rows of rare words only
-(`word_search`); what it finds has the scores that the whole corpus would give.
+The scores of every word and row are computed when the index is built (bm25s) and mapped when it is opened. A search holds no array over all rows
+(`word_search`); what it finds has the scores that scoring all of them would give.
 
 Look-alike letters are folded (`folding`), or a single Cyrillic vowel per word would hide a text from the search. Stop words stay in: on teacher queries of a small model that gave recall@1 .825 against .815 without them.
 """
@@ -21,8 +21,8 @@ from wherefrom.errors import BundleCorrupt
 
 Scores = npt.NDArray[np.float32]
 
-#: Rows up to which a search scores every one: an array of them costs less than the search without it.
-DENSE_ROWS = 65_536
+#: Texts whose words are held as text at once.
+_TEXTS = 4096
 _WORD = r"(?u)\w+"
 
 
@@ -37,10 +37,17 @@ class LexicalIndex:
     @classmethod
     def build(cls, texts: Sequence[str]) -> "LexicalIndex":
         """Index one text per training example, in corpus order."""
+        # numbered as they are met: bm25s itself numbers words in another order in every process, and a bundle is named by its bytes
+        vocabulary: dict[str, int] = {}
+        numbers = [
+            [vocabulary.setdefault(word, len(vocabulary)) for word in words]
+            for first in range(0, len(texts), _TEXTS)
+            for words in _words(texts[first : first + _TEXTS])
+        ]
+        if not vocabulary:  # bm25s does not take an empty vocabulary: a corpus of nothing but emoji
+            numbers = [[vocabulary.setdefault("", 0)] for _ in texts]
         index = _bm25s().BM25()
-        words = _words(texts)
-        # bm25s does not take an empty vocabulary: a corpus of nothing but emoji
-        index.index(words if any(words) else [[""] for _ in words], show_progress=False)
+        index.index((numbers, vocabulary), show_progress=False)
         return cls(index)
 
     @classmethod
@@ -66,12 +73,8 @@ class LexicalIndex:
     def search(self, texts: Sequence[str], count: int) -> Rows:
         """The `count` best rows for some texts, by the mean of their scores, best first; rows without a word of theirs are left out.
 
-        Equal scores stand in the order of their rows. In a corpus of up to `DENSE_ROWS` rows all of them are scored, as `scores` does.
+        Equal scores stand in the order of their rows.
         """
-        if self._postings.rows <= DENSE_ROWS:
-            every = self.mean_scores(texts)
-            best = np.argsort(-every, kind="stable")[:count].astype(np.int64)
-            return best[every[best] > 0]
         words = [self._known(text) for text in texts]
         near = could_be_best(self._postings, [word for some in words for word in some], count)
         scores = self._mean_of(words, near)

@@ -1,9 +1,9 @@
-r"""The best rows by the sum of their words' scores, without an array over all rows (MaxScore: Turtle & Flood 1995).
+r"""The best rows by the sum of their words' scores, without an array over all rows (after MaxScore: Turtle & Flood 1995).
 
     s(z) = sum_w S[w, z]         S: score of a word in a row, precomputed, sparse; only rows that have the word
 
-Words are taken by the most that each can add, which is large for rare ones. Their rows are gathered and added up. As soon as the words that are left could not lift any other row above
-the `count`-th best so far, no other row can be among the best, and common words' long lists are never walked. What remains is a short list of rows, scored exactly.
+Some rows of rare words are scored first: as many as are wanted reach a score, which the best ones need as well. Words so common that all of them together add little to it are set aside. The
+lists of the others are added up block by block of the corpus, and only rows that could still be among the best are kept. These few are scored exactly.
 """
 
 from collections.abc import Sequence
@@ -19,6 +19,12 @@ Scores = npt.NDArray[np.float32]
 
 #: What float32 sums of up to some hundred scores may differ by, as a share.
 _ROUNDING = 1e-4
+#: Rows whose sums are held at once.
+BLOCK_ROWS = 65_536
+#: Share of the score to reach that the words which are set aside may add together.
+_WEAK = 0.15
+#: How many times as many rows as are wanted are taken of one rare word.
+_FIRST = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,32 +66,62 @@ def scores_of(postings: Postings, words: Sequence[int], rows: Rows) -> Scores:
 
 
 def could_be_best(postings: Postings, words: Sequence[int], count: int) -> Rows:
-    """Rows that hold a word and could be among the `count` best by the sum over all words, ascending."""
+    """Rows that hold a word and could be among the `count` best by the sum over all words, ascending.
+
+    Args:
+        postings: of the corpus.
+        words: with repetitions.
+        count: how many are wanted.
+    """
     distinct, times = np.unique(np.asarray(words, dtype=np.int64), return_counts=True)
-    most = postings.highest[distinct] * times
-    order = np.argsort(-most, kind="stable")
-    left = np.append(most[order][::-1].cumsum()[::-1], 0.0)  # what the words from each place on can add
-    rows, sums = np.zeros(0, np.int64), np.zeros(0, np.float32)
     least = 0.0
-    for place, at in enumerate(order):
-        if len(rows) >= count and left[place] < least * (1 - _ROUNDING):
-            return _at_least(rows, sums + left[place], least)
-        holding, scores = postings.of(int(distinct[at]))
-        rows, sums = _merged(rows, sums, holding.astype(np.int64), scores * np.float32(times[at]))
-        if len(rows) >= count:
-            least = float(np.partition(sums, len(sums) - count)[-count])
-    return _at_least(rows, sums, least)
-
-
-def _at_least(rows: Rows, sums: Scores, least: float) -> Rows:
-    found: Rows = rows[sums >= least * (1 - _ROUNDING)]
+    if postings.rows > BLOCK_ROWS:  # else adding everything up costs less than knowing what could be left out
+        least = _reached(postings, words, _rows_of_rare(postings, distinct, count), count)
+    most = postings.highest[distinct].astype(np.float64) * times
+    order = np.argsort(most, kind="stable")
+    lifting = most[order].cumsum()
+    weak = int(np.searchsorted(lifting, _WEAK * least))  # words that decide nothing together
+    lifted = float(lifting[weak - 1]) if weak else 0.0
+    strong = [(int(distinct[at]), np.float32(times[at])) for at in order[weak:]]
+    parts = [
+        _summed(postings, strong, first, least=least * (1 - _ROUNDING) - lifted)
+        for first in range(0, postings.rows, BLOCK_ROWS)
+    ]
+    rows, sums = (np.concatenate(one) for one in zip(*parts, strict=True))
+    if len(rows) > count:
+        leading = np.argpartition(-sums, count - 1)[:count]
+        reached = _reached(postings, words, rows[leading], count) if weak else float(sums[leading].min())
+        least = max(least, reached)
+    found: Rows = rows[sums + lifted >= least * (1 - _ROUNDING)]
     return found
 
 
-def _merged(rows: Rows, sums: Scores, more: Rows, scores: Scores) -> tuple[Rows, Scores]:
-    """Two ascending lists of rows as one, the sums of those that stand in both added."""
-    every = np.union1d(rows, more)
-    total = np.zeros(len(every), dtype=np.float32)
-    total[np.searchsorted(every, rows)] += sums
-    total[np.searchsorted(every, more)] += scores
-    return every, total
+def _rows_of_rare(postings: Postings, distinct: Rows, count: int) -> Rows:
+    """At least `count` rows that hold one of the rarest words, where there are as many."""
+    holding = np.asarray(postings.starts[distinct + 1]) - np.asarray(postings.starts[distinct])
+    rows = np.zeros(0, np.int64)
+    for at in np.argsort(holding, kind="stable"):
+        if len(rows) >= count:
+            break
+        rows = np.union1d(rows, postings.of(int(distinct[at]))[0][: _FIRST * count])
+    return rows
+
+
+def _reached(postings: Postings, words: Sequence[int], rows: Rows, count: int) -> float:
+    """The score that `count` of some rows have at least; 0 where there are fewer."""
+    if len(rows) < count:
+        return 0.0
+    return float(np.partition(scores_of(postings, words, rows), len(rows) - count)[-count])
+
+
+def _summed(
+    postings: Postings, words: Sequence[tuple[int, np.float32]], first: int, *, least: float
+) -> tuple[Rows, Scores]:
+    """Rows of one block whose sum over some words, each with how often it counts, is above 0 and at least `least`, and these sums."""
+    sums = np.zeros(min(BLOCK_ROWS, postings.rows - first), dtype=np.float32)
+    for word, times in words:
+        holding, scores = postings.of(word)
+        start, end = np.searchsorted(holding, (first, first + len(sums)))
+        sums[holding[start:end] - first] += scores[start:end] * times  # a row stands once in a word's list
+    kept = np.flatnonzero((sums > 0) & (sums >= least))
+    return kept + first, sums[kept]

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wherefrom.attribution.retrieval import lexical
+from wherefrom.attribution.retrieval import lexical, word_search
 from wherefrom.attribution.retrieval.lexical import LexicalIndex
 from wherefrom.attribution.retrieval.word_search import Postings
 
@@ -33,12 +34,6 @@ def best_of_all(index: LexicalIndex, texts: Sequence[str], count: int) -> list[i
     return [int(row) for row in best if every[row] > 0]
 
 
-@pytest.fixture
-def sparse(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A corpus of any size counts as large."""
-    monkeypatch.setattr(lexical, "DENSE_ROWS", 0)
-
-
 INDEX = LexicalIndex.build(corpus(400, seed=1))
 
 
@@ -52,32 +47,36 @@ INDEX = LexicalIndex.build(corpus(400, seed=1))
 def test_as_if_every_row_were_scored(texts: list[str], count: int) -> None:
     """The same rows in the same order, copies and ties included, and the same scores."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lexical, "DENSE_ROWS", 0)
+        patch.setattr(word_search, "BLOCK_ROWS", 150)  # several blocks, the last one shorter
         found = INDEX.search(texts, count)
     assert found.tolist() == best_of_all(INDEX, texts, count)
     np.testing.assert_array_equal(INDEX.scores_of(texts, found), INDEX.mean_scores(texts)[found])
 
 
-@pytest.mark.usefixtures("sparse")
 def test_common_words_are_not_walked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rare word decides: the list of a word that half of the corpus has is only looked into at the rows found."""
+    """A rare word decides: the list of a word that the whole corpus has is looked into at the rows found only."""
     texts = [f"the cat number{row}" for row in range(300)] + ["the zebra"] * 40 + ["a dog"] * 40
-    index = LexicalIndex.build(texts)
-    gathered: list[int] = []
-    whole = Postings.of
+    index, walked = LexicalIndex.build(texts), set[int]()
+    monkeypatch.setattr(word_search, "BLOCK_ROWS", 100)
+    whole = word_search._summed
 
-    def noted(self: Postings, word: int) -> object:
-        gathered.append(word)
-        return whole(self, word)
+    def noted(postings: Postings, words: Sequence[tuple[int, np.float32]], first: int, **least: float) -> Any:
+        walked.update(word for word, _ in words)
+        return whole(postings, words, first, **least)
 
-    monkeypatch.setattr(Postings, "of", noted)
-    found = index.search(["the zebra of the desert"], 10)
-    assert found.tolist() == list(range(300, 310))
-    walked = gathered[: gathered.index(index._index.vocab_dict["zebra"]) + 1]
-    assert index._index.vocab_dict["the"] not in walked
+    monkeypatch.setattr(word_search, "_summed", noted)
+    assert index.search(["the zebra of the desert"], 10).tolist() == list(range(300, 310))
+    assert walked == {index._index.vocab_dict["zebra"]}
 
 
-@pytest.mark.usefixtures("sparse")
+def test_words_are_numbered_as_they_are_met(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same corpus gives the same files in every process, however many texts are read at once."""
+    monkeypatch.setattr(lexical, "_TEXTS", 2)
+    index = LexicalIndex.build(["b a b", "c a", "😀", "d b"])._index
+    assert list(index.vocab_dict.items()) == [("b", 0), ("a", 1), ("c", 2), ("d", 3), ("", 4)]
+    assert index.scores["indices"].tolist() == [0, 3, 0, 1, 1, 3]
+
+
 def test_nothing_known(tmp_path: Path) -> None:
     """A query without a known word finds nothing, in an opened index too."""
     LexicalIndex.build(["one two", "two three"]).save(tmp_path / "lexical")

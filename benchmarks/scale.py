@@ -1,0 +1,359 @@
+"""What a bundle costs as its corpus grows: build by stage, sizes, opening, private memory, candidates, recall, one audit.
+
+    python -m benchmarks.scale [--examples 1000,10000] [--drivers hnsw,faiss] [--queries N] [--json]
+    python -m benchmarks.scale --vectors 100000,1000000 [--source N] [--drivers faiss] [--json]
+
+The rows are made of those of the tiny model's corpus (demo/tiny): each takes a row's conversation and puts drawn words of the corpus in place of a third of its words, so
+no two are alike and words keep their frequencies. All of them go through the model: nothing is copied or perturbed. Build and worker are processes of their own;
+their memory is the highest of `RssAnon` (private pages: no page cache, no mapped files), read twenty times a second. The queries are made as the rows are, from other draws.
+
+`--vectors` measures the index of projected vectors alone, where a full pass would take hours. A bundle of `--source` rows is built as above; further vectors are perturbed ones of
+it, v_i + (v_j - v_k) / 2 with drawn i, j and k, then unit: differences of rows lie in the directions in which rows differ, so the spectrum stays. Queries are drawn in the same way.
+"""
+
+import argparse
+import gc
+import json
+import multiprocessing
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.program import command, named, run
+from wherefrom.attribution.arrays import ArrayFile
+from wherefrom.attribution.attributor import LanguageAttributor
+from wherefrom.attribution.bundles.build import build_bundle
+from wherefrom.attribution.bundles.bundle import open_bundle
+from wherefrom.attribution.bundles.indexes import INDEX, PROJECTED_VECTORS, IndexWishes
+from wherefrom.attribution.bundles.manifest import read_card, read_manifest
+from wherefrom.attribution.bundles.options import BuildOptions
+from wherefrom.attribution.models.files import ModelFolders
+from wherefrom.attribution.progress import silent
+from wherefrom.attribution.retrieval.candidates import Sought, find_candidates
+from wherefrom.attribution.retrieval.index import CHUNK_ROWS, Vectors, unit_rows
+from wherefrom.attribution.retrieval.index_drivers import DriverName, index_driver
+from wherefrom.attribution.retrieval.index_recall import RECALL_AT, recall_of
+from wherefrom.evaluation.tables import Column
+from wherefrom.evaluation.tables import table as text_table
+from wherefrom.records import Message, Query, Role
+
+TINY = Path(__file__).parents[1] / "demo" / "tiny"
+#: Share of a row's words that are drawn anew.
+_DRAWN = 1 / 3
+_SAMPLE_S = 0.05
+_MIB = 1 << 20
+#: Searches of `--vectors`.
+_SEARCHES = 500
+_COLUMNS = (
+    Column("examples", 9),
+    Column(" driver", 8, left=True),
+    Column("build s", 8, ".0f"),
+    Column("index s", 8, ".1f"),
+    Column("build MiB", 10, ".0f"),
+    Column("bundle KiB/ex", 14, ".1f"),
+    Column("index B/ex", 11, ".0f"),
+    Column("hash s", 7, ".2f"),
+    Column("open s", 7, ".2f"),
+    Column("worker MiB", 11, ".0f"),
+    Column("cand. p50 ms", 13, ".2f"),
+    Column("cand. p99 ms", 13, ".2f"),
+    Column("recall@100", 11, ".3f"),
+    Column("audit ms", 9, ".1f"),
+)
+
+
+_INDEX_FIGURES = (
+    "vectors",
+    "driver",
+    "build_s",
+    "build_private_mib",
+    "bytes_per_vector",
+    "open_s",
+    "opened_private_mib",
+    "p50_ms",
+    "p99_ms",
+    "recall_at_100",
+)
+_INDEX_COLUMNS = (
+    Column("vectors", 9, ",d"),
+    Column("driver", 8, left=True),
+    Column("build s", 8, ".0f"),
+    Column("build MiB", 10, ".0f"),
+    Column("B/vector", 9, ".0f"),
+    Column("open s", 7, ".2f"),
+    Column("held MiB", 9, ".0f"),
+    Column("p50 ms", 7, ".2f"),
+    Column("p99 ms", 7, ".2f"),
+    Column("recall@100", 11, ".3f"),
+)
+
+
+class Rows:
+    """Rows as those of the tiny corpus, as many as are wanted."""
+
+    def __init__(self, seed: int) -> None:
+        lines = (TINY / "corpus.jsonl").read_text(encoding="utf-8").splitlines()
+        self._rows = [json.loads(line)["messages"] for line in lines]
+        self._words = [word for row in self._rows for turn in row for word in turn["content"].split()]
+        self._random = random.Random(seed)
+
+    def draw(self) -> list[dict[str, str]]:
+        """The messages of one."""
+        return [
+            turn | {"content": self._changed(turn["content"])} for turn in self._random.choice(self._rows)
+        ]
+
+    def _changed(self, text: str) -> str:
+        drawn = self._random
+        return " ".join(
+            drawn.choice(self._words) if drawn.random() < _DRAWN else word for word in text.split()
+        )
+
+
+@contextmanager
+def highest_private_bytes() -> Iterator[Callable[[], int]]:
+    """Gives the highest `RssAnon` of this process within the block."""
+    seen, ended = [_private_bytes()], threading.Event()
+
+    def sample() -> None:
+        while not ended.wait(_SAMPLE_S):
+            seen.append(_private_bytes())
+
+    thread = threading.Thread(target=sample, daemon=True)
+    thread.start()
+    try:
+        yield lambda: max([*seen, _private_bytes()])
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _private_bytes() -> int:
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def build(corpus: Path, out: Path, driver: str, threads: int) -> dict[str, Any]:
+    """Build a bundle; its cost by stage and the highest private memory."""
+    _set_threads(threads)
+    options = BuildOptions(check_learning=False, index=IndexWishes(DriverName(driver)))
+    started = time.monotonic()
+    with highest_private_bytes() as private:
+        build_bundle(
+            folders=ModelFolders(TINY / "model"),
+            corpus_path=corpus,
+            out=out,
+            options=options,
+            progress=silent,
+        )
+        found = {"build_s": time.monotonic() - started, "build_private_mib": private() / _MIB}
+    card, manifest = read_card(out), read_manifest(out, verify=False)
+    sizes = {one.suffix: one.stat().st_size for one in (out / INDEX).iterdir()}
+    recall = {} if manifest.index is None else manifest.index.recall_at_100
+    return found | {
+        "stage_s": card["cost"]["seconds"],
+        "bundle_bytes_per_example": card["cost"]["bytes_per_example"],
+        "index_bytes_per_example": sum(sizes.values()) / manifest.corpus.examples,
+        "recall_at_100": recall,
+    }
+
+
+def audit(out: Path, queries: int, threads: int) -> dict[str, Any]:
+    """Open a bundle as a worker does and ask it; times and the highest private memory."""
+    _set_threads(threads)
+    started = time.monotonic()
+    read_manifest(out)
+    hashed = time.monotonic() - started
+    with highest_private_bytes() as private:
+        started = time.monotonic()
+        bundle = open_bundle(out, ModelFolders(TINY / "model"))
+        attributor = LanguageAttributor(bundle)
+        opened = time.monotonic() - started
+        after_opening = private()
+        drawn = Rows(seed=2)
+        asked = [query_of(number, drawn.draw()) for number in range(queries + 5)]
+        prepared = [attributor.prepare(one, max_tokens=512, over_long="truncate") for one in asked]
+        candidate_s, audit_s = [], []
+        for one in prepared:
+            started = time.perf_counter()
+            read = attributor.signals([one])[0]
+            between = time.perf_counter()
+            attributor.score(read)
+            ended = time.perf_counter()
+            sought = Sought(read.signals.projected, read.signals.pooled, read.texts, read.signals.encoded)
+            find_candidates(sought, bundle.indexes, count=bundle.manifest.parameters.candidates)
+            candidate_s.append(time.perf_counter() - ended)
+            audit_s.append((between - started, ended - between))
+        highest = private()
+    candidate_ms = 1000 * np.array(candidate_s[5:])  # the first few warm up
+    pass_ms, score_ms = 1000 * np.median(np.array(audit_s[5:]), axis=0)
+    return {
+        "hash_s": hashed,
+        "open_s": opened,
+        "opened_private_mib": after_opening / _MIB,
+        "worker_private_mib": highest / _MIB,
+        "candidates_p50_ms": float(np.quantile(candidate_ms, 0.5)),
+        "candidates_p99_ms": float(np.quantile(candidate_ms, 0.99)),
+        "pass_ms": float(pass_ms),
+        "score_ms": float(score_ms),
+    }
+
+
+def search(source: Path, folder: Path, driver: str, count: int) -> dict[str, Any]:
+    """Build and search the index of many vectors that are made of a bundle's."""
+    vectors = perturbed(np.load(source / "features" / PROJECTED_VECTORS, allow_pickle=False), folder, count)
+    file, originals = folder / f"index-{count}-{driver}", np.arange(count, dtype=np.int64)
+    made = index_driver(DriverName(driver))
+    with highest_private_bytes() as private:
+        started = time.monotonic()
+        made.build(vectors, originals).save(file)
+        built = {"build_s": time.monotonic() - started, "build_private_mib": private() / _MIB}
+    gc.collect()
+    before = _private_bytes()
+    started = time.monotonic()
+    index = made.open(file, vectors, originals)
+    opened, spent = time.monotonic() - started, []
+    for query in vectors[np.random.default_rng(3).integers(0, count, _SEARCHES)]:
+        started = time.perf_counter()
+        index.search(query, RECALL_AT)
+        spent.append(1000 * (time.perf_counter() - started))
+    held = _private_bytes() - before
+    return built | {
+        "open_s": opened,
+        "opened_private_mib": held / _MIB,
+        "bytes_per_vector": file.stat().st_size / count,
+        "p50_ms": float(np.quantile(spent, 0.5)),
+        "p99_ms": float(np.quantile(spent, 0.99)),
+        "recall_at_100": recall_of(index, vectors),
+    }
+
+
+def perturbed(vectors: Vectors, folder: Path, count: int) -> Vectors:
+    """Unit vectors `[count, P]` made of a bundle's, in a mapped file."""
+    file, drawn = folder / f"vectors-{count}.npy", np.random.default_rng(1)
+    if not file.exists():
+        with ArrayFile(file, count) as written:
+            for first in range(0, count, CHUNK_ROWS):
+                i, j, k = drawn.integers(0, len(vectors), (3, min(CHUNK_ROWS, count - first)))
+                written.append(unit_rows(vectors[i] + (vectors[j] - vectors[k]) / 2))
+    found: Vectors = np.load(file, mmap_mode="r", allow_pickle=False)
+    return found
+
+
+def query_of(number: int, messages: Sequence[dict[str, str]]) -> Query:
+    """A conversation as a flagged output."""
+    *turns, answer = messages
+    return Query(
+        key=f"q{number}",
+        turns=tuple(Message(role=Role(one["role"]), content=one["content"]) for one in turns),
+        completion=answer["content"],
+    )
+
+
+def work(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Each size and driver, in processes of their own."""
+    drivers = named(arguments.drivers, ("hnsw", "faiss"), option="--drivers")
+    threads = arguments.threads or 1
+    if arguments.vectors:
+        return {"indexes": indexes(arguments, folder, drivers, threads)}
+    cases: list[dict[str, Any]] = []
+    for examples in (int(one) for one in arguments.examples.split(",")):
+        corpus = corpus_of(examples, folder)
+        for driver in drivers:
+            out = folder / f"bundle-{examples}-{driver}"
+            built = apart(build, corpus, out, driver, threads)
+            served = apart(audit, out, arguments.queries, threads)
+            cases.append({"examples": examples, "driver": driver} | built | served)
+    return {"cases": cases}
+
+
+def indexes(
+    arguments: argparse.Namespace, folder: Path, drivers: Sequence[str], threads: int
+) -> list[dict[str, Any]]:
+    """Indexes of many vectors, each in a process of its own."""
+    source = folder / "source"
+    apart(build, corpus_of(arguments.source, folder), source, "hnsw", threads)
+    return [
+        {"vectors": count, "driver": driver} | apart(search, source, folder, driver, count)
+        for count in (int(one) for one in arguments.vectors.split(","))
+        for driver in drivers
+    ]
+
+
+def corpus_of(examples: int, folder: Path) -> Path:
+    """A JSONL file of made-up rows."""
+    corpus, drawn = folder / f"rows-{examples}.jsonl", Rows(seed=1)
+    with corpus.open("w", encoding="utf-8") as lines:
+        for number in range(examples):
+            lines.write(json.dumps({"id": f"r{number:08d}", "messages": drawn.draw()}) + "\n")
+    return corpus
+
+
+def apart(task: Callable[..., dict[str, Any]], *given: Any) -> dict[str, Any]:
+    """Run something in a process of its own, so that its memory is its own too."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        found: dict[str, Any] = pool.apply(task, given)
+    return found
+
+
+def table(result: dict[str, Any]) -> list[str]:
+    """The figures as lines."""
+    if "indexes" in result:
+        return text_table(
+            _INDEX_COLUMNS, [[one[name] for name in _INDEX_FIGURES] for one in result["indexes"]]
+        )
+    return text_table(
+        _COLUMNS,
+        [
+            (
+                f"{one['examples']:,}",
+                one["driver"],
+                one["build_s"],
+                one["stage_s"]["index"],
+                one["build_private_mib"],
+                one["bundle_bytes_per_example"] / 1024,
+                one["index_bytes_per_example"],
+                one["hash_s"],
+                one["open_s"],
+                one["worker_private_mib"],
+                one["candidates_p50_ms"],
+                one["candidates_p99_ms"],
+                min(one["recall_at_100"].values()),
+                one["pass_ms"] + one["score_ms"],
+            )
+            for one in result["cases"]
+        ],
+    )
+
+
+def _set_threads(threads: int) -> None:
+    import torch  # noqa: PLC0415 - in the process that computes
+
+    torch.set_num_threads(threads)
+
+
+def main() -> None:
+    """Entry point."""
+    parser = command(__doc__, threads=1)
+    parser.add_argument("--examples", default="1000,10000", help="sizes of the corpus (default: %(default)s)")
+    parser.add_argument("--vectors", help="sizes of an index alone, in place of whole bundles")
+    parser.add_argument(
+        "--source", type=int, default=2000, help="rows that they are made of (default: %(default)s)"
+    )
+    parser.add_argument("--drivers", default="hnsw,faiss", help="index drivers (default: %(default)s)")
+    parser.add_argument(
+        "--queries", type=int, default=100, help="outputs that are asked (default: %(default)s)"
+    )
+    run(parser, work, table=table)
+
+
+if __name__ == "__main__":
+    main()
