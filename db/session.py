@@ -306,9 +306,7 @@ def _sqlite_engine(url: URL, *, foreign_keys: bool, query_only: bool, busy_timeo
     def _prepare(connection: sqlite3.Connection, record: object) -> None:  # noqa: ARG001 - the event's signature
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
-        connection.execute(
-            "PRAGMA secure_delete = ON"
-        )  # what is deleted or replaced is overwritten with zeros
+        connection.execute("PRAGMA secure_delete = ON")  # zeros overwrite what is deleted or replaced
         connection.execute(f"PRAGMA foreign_keys = {'ON' if foreign_keys else 'OFF'}")
         connection.execute(f"PRAGMA query_only = {'ON' if query_only else 'OFF'}")
 

@@ -28,7 +28,7 @@ from db import (
 )
 from db.audit_queue import AuditQueue, Finished
 from db.clock import db_after
-from db.erasing import ErasedOutput
+from db.erasing import ErasedOutput, erase_outputs
 from db.models import (
     Citation,
     Erasure,
@@ -269,6 +269,16 @@ def test_holds_win(db: Database, bundle_id: int) -> None:
     assert holds.listed(db) == []
     assert [one.lift_reason for one in holds.listed(db, lifted=True)] == ["over", "over"]
     assert forget(db, *audit_ids).erased == 3
+
+
+def test_a_hold_that_came_first_wins(lite: Database, lite_bundle: int) -> None:
+    """The transaction that erases asks again, whatever was found before it."""
+    [audit_id] = finished(lite, lite_bundle, record(1))
+    output_id = output(lite, audit_id).id
+    holds.place(lite, HoldDraft(audit_ids=(audit_id,), reason="court"), by=BY)
+    with pytest.raises(Held, match="court"), lite.writing() as session:
+        erase_outputs(session, [output_id], by="request")
+    assert count(lite, FlaggedText) == 1
 
 
 def age(db: Database, audit_id: int, days: int) -> None:
