@@ -37,7 +37,7 @@ Vectors = npt.NDArray[np.float32]
 TINY = Path(__file__).parents[1] / "demo" / "tiny"
 #: Share of the rows that goes, and shares that are added to a bundle.
 ERASED = 0.2
-ADDED = (0.05, 0.1, 0.2, 0.4, 0.6)
+ADDED = (0.1, 0.2, 0.4)
 WIDTH, CLUSTERS = 128, 200
 
 
@@ -157,9 +157,14 @@ def work(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     seconds, _ = timed(lambda: build(corpus, folder / "whole"))
     report([f"built {len(lines)} rows in {seconds:.1f} s"])
     figures: dict[str, Any] = {"build_seconds": seconds, "erased": erase(folder / "whole", folder)}
+    report([str(figures["erased"])])
     figures["clustered"] = clustered_recall(arguments.vectors)
+    report([str(figures["clustered"])])
     whole = influences(folder / "whole")
-    figures["added"] = [add(lines, share, folder, whole) for share in ADDED]
+    figures["added"] = []
+    for share in ADDED:
+        figures["added"].append(add(lines, share, folder, whole))
+        report([_added(figures["added"][-1])])
     return figures
 
 
