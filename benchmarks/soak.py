@@ -53,7 +53,7 @@ WARM_UP, BLOCKS, QUANTILE = 0.2, 10, 2.306
 ALLOWED = {"memory_mb": 8.0, "files": 4.0, "sockets": 4.0, "threads": 4.0}
 #: Seconds between two looks, at most.
 LOOK_S = 5.0
-_READS = ("/audits", "/audits/1", "/today", "/v1/audits", "/metrics")
+_READS = ("/", "/audits/1", "/today", "/v1/audits", "/metrics")
 _PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
