@@ -52,9 +52,8 @@ def examine(settings: Settings) -> list[Finding]:
     ]
     if settings.engine is not None:
         findings.append(Finding("engine", "warning", f"{settings.engine}: {OTHER_ENGINE}"))
-    findings += list(_plain_links(settings))
     findings += [stored := _health("database", settings), queued := _health("redis", settings)]
-    looks: list[tuple[str, Callable[[], Iterator[Finding]]]] = []
+    looks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [("links", lambda: _plain_links(settings))]
     if queued.verdict == "ok":
         looks.append(("redis", lambda: _redis(settings)))
     if stored.verdict == "ok":

@@ -67,9 +67,9 @@ def look_at_disks(settings: Settings) -> Iterator[Finding]:
         "bundles": settings.bundles_dir,
         "measurements": settings.measure_dir,
     }
-    url = parse_url(settings.database_url.get_secret_value())
-    if url.get_backend_name() == "sqlite" and url.database:
-        folders["database"] = Path(url.database).resolve().parent
+    url = settings.database_url.get_secret_value()
+    if url.startswith("sqlite") and (file := parse_url(url).database):
+        folders["database"] = Path(file).resolve().parent
     seen: set[int] = set()
     for what, folder in folders.items():
         if not folder.is_dir() or folder.stat().st_dev in seen:
