@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Select, case, func, literal, select
 from sqlalchemy.orm import Session, aliased
 
 from db.models import Audit, Citation, ComparedOutputRow
+from db.statements import AnySelect
 from wherefrom.records import AuditState, ComparisonSummary, SourceShift, Supported, SupportShift
 from wherefrom.records.comparing import MOST_SOURCES
 from wherefrom.statistics import adjusted, binomial_tail
@@ -94,7 +95,7 @@ def sum_part(session: Session, comparison_id: int, *, after: int, event: int) ->
     return found, last if number == PART else None
 
 
-def _rows(session: Session, query: Select[Any]) -> list[Any]:
+def _rows(session: Session, query: AnySelect) -> list[Any]:
     return [tuple(row) for row in session.execute(query)]
 
 
@@ -206,7 +207,7 @@ def _sign_test(gained: int, lost: int) -> float:
     return min(1.0, 2 * binomial_tail(max(gained, lost), gained + lost, 0.5)) if gained + lost else 1.0
 
 
-def _by_source(audit_id: Any, *mine: ColumnElement[bool]) -> Select[Any]:
+def _by_source(audit_id: Any, *mine: ColumnElement[bool]) -> Select[str, int]:
     return (
         select(Citation.source, func.count().label("number"))
         .join(ComparedOutputRow, audit_id == Citation.audit_id)

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Select,
+    SQLColumnExpression,
     String,
     cast,
     false,
@@ -89,9 +90,9 @@ class _Look:
     state: MeasurementState
     table: type[Base]
     stuck: ColumnElement[bool]
-    code: ColumnElement[Any]
+    code: SQLColumnExpression[Any]
     #: Number of what a link leads to.
-    leads_to: ColumnElement[Any] = _NO_NUMBER
+    leads_to: SQLColumnExpression[Any] = _NO_NUMBER
 
     def counted(self) -> Select[Any]:
         """How many of the newest rows there are, by code."""
@@ -116,7 +117,7 @@ class _Look:
 def _other_work() -> Iterator[_Look]:
     """Measurements, what-ifs, comparisons of bundles and notices."""
     cited = select(Citation.audit_id).where(Citation.id == Measurement.citation_id).scalar_subquery()
-    queues: tuple[tuple[Any, StuckKind, ColumnElement[Any]], ...] = (
+    queues: tuple[tuple[Any, StuckKind, Any], ...] = (
         (Measurement, StuckKind.MEASUREMENT, cited),
         (GroupMeasurement, StuckKind.GROUP_MEASUREMENT, GroupMeasurement.audit_id),
         (WhatIf, StuckKind.WHAT_IF, WhatIf.id),

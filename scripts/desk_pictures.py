@@ -14,8 +14,24 @@ from typing import Literal, get_args
 
 from PIL import Image
 from playwright.sync_api import Browser, Page
+from sqlalchemy import update
 
-from db import bulk, fix_lists, fix_rows, people, review_queues, review_work, reviews, what_ifs
+from db import (
+    bulk,
+    fix_lists,
+    fix_rows,
+    measurements,
+    outbox,
+    people,
+    review_queues,
+    review_work,
+    reviews,
+    search,
+    signs,
+    what_ifs,
+)
+from db.clock import db_after
+from db.models import Measurement
 from db.reviews import Reviewer
 from db.session import Database
 from db.what_if_queue import WhatIfQueue
@@ -33,6 +49,7 @@ from tests.integration.web.sequel import (
 )
 from web.app import create_app
 from web.health import SilentProbe
+from wherefrom.errors import WebhookGone
 from wherefrom.metrics import Metrics
 from wherefrom.records import (
     AuditFilter,
@@ -41,6 +58,9 @@ from wherefrom.records import (
     FixListDraft,
     ItemState,
     ListScore,
+    Method,
+    Notice,
+    NoticeKind,
     QueueDraft,
     ReviewDraft,
     Verdict,
@@ -145,8 +165,11 @@ def fill(database: Database, url: str) -> dict[str, str]:
     bulk.reaudit(database, AuditFilter(bundle=BEFORE), following)
     answer_all(database, following)
     blind = review_work.list_items(database, 2, state=ItemState.OPEN, after=None, limit=1)
+    work_on(database, told.bundle_id)
     return {
+        "today": "/today",
         "list": "/",
+        "found": "/?text=refund",
         "empty": "/?text=nothing-has-this&flag_reason=refund_promise",
         "wrong": "/?since=yesterday-ish&flag_reason=refund_promise&source=vendor_batch_07",
         "audit": f"/audits/{rich}",
@@ -167,9 +190,35 @@ def fill(database: Database, url: str) -> dict[str, str]:
         "bulk": "/bulk?flag_reason=refund_promise",
         "export": "/export",
         "service": "/queue",
+        "queues": "/review",
+        "queue-new": "/review/new?flag_reason=refund_promise",
+        "agreement": "/review/agreement",
+        "bundles": "/bundles",
+        "bundle": f"/bundles/{BEFORE}",
+        "trail": "/trail",
+        "search": "/examples?text=refund",
+        "fix-lists": "/fix-lists",
+        "sign-in": "/sign-in",
+        "missing": "/audits/9999999",
         "example": "/examples/12",
         "keys": "/!?",
     }
+
+
+def work_on(database: Database, bundle_id: int) -> None:
+    """Processes at work, and some work that is stuck."""
+    for number, role in enumerate(("attribute", "attribute", "sweep", "intake"), start=1):
+        loaded = (bundle_id,) if role == "attribute" else ()
+        signs.give_sign(database, signs.Sign(f"node-1:{number}", role, "node-1", 4000 + number, loaded))
+    measurements.request_measurement(database, audit_id=1, rank=1, method=Method.REFIT, requested_by="ann")
+    with database.writing() as session:
+        session.execute(update(Measurement).values(created_at=db_after(-3600)))
+        outbox.announce(session, Notice(kind=NoticeKind.AUDITS_DEAD))
+    notice = outbox.claim(database, lease_s=60)
+    if notice is not None:
+        outbox.failed(database, notice, WebhookGone("the receiver answered 410"), wait_s=1, max_attempts=1)
+    while search.index_missing(database):
+        pass
 
 
 def judge(database: Database, audit_id: int, *, ann: Reviewer, ben: Reviewer) -> None:

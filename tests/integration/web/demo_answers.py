@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,11 @@ def fill_with_demo(database: Database, url: str) -> None:
     claim = AuditQueue(database).claim(bundle_id, owner="demo", limit=len(answers), lease_s=600)
     for one in claim.audits if claim else ():
         answer = by_probe[one.record.labels["probe"]]
-        state = AuditState.DONE if answer["abstained"] is None else AuditState.ABSTAINED
-        AuditQueue(database).finish([Finished(one, _attribution(one.audit_id, answer, by_id), 0.2, state)])
+        found = _attribution(one.audit_id, answer, by_id)
+        done = Finished(one, found, 0.2)
+        AuditQueue(database).finish(
+            [done if found.abstained is None else replace(done, state=AuditState.ABSTAINED)]
+        )
 
 
 def _lines(name: str) -> list[dict[str, Any]]:

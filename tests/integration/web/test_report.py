@@ -132,7 +132,7 @@ def test_axe_finds_nothing_in_the_file(
     number = quick_story.audit_ids[0]
     html = quick_client.get(f"/v1/report.html?{query.format(number=number)}").text
     for scheme in ("light", "dark"):
-        context = browser.new_context(color_scheme=scheme, bypass_csp=True)  # type: ignore[arg-type] # one of two words
+        context = browser.new_context(color_scheme=scheme, bypass_csp=True)
         page = context.new_page()
         page.set_content(html)
         found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
