@@ -16,7 +16,7 @@ from sqlalchemy import (
     select,
     table,
 )
-from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from db.clock import db_now
 from db.counts import COUNTED, count_at_most, count_states
@@ -28,7 +28,7 @@ from db.measurements import measurements_of
 from db.models import Audit, Bundle, Citation, Corpus, FlaggedOutput, FlaggedText, TrailEvent, TrainingExample
 from db.pages import Keyset
 from db.reads import note_texts
-from db.said import of_what_was_said
+from db.said import OTHER_AUDITS, of_what_was_said
 from db.selection import Narrowed, ways
 from db.session import Database
 from db.setups import ASKED_AGAIN
@@ -286,8 +286,6 @@ SUMMARY = (
     Audit.weak.label("weak"),
 )
 
-_supposed_of, _beside = aliased(Audit), aliased(Audit)
-
 #: What an `AuditDetail` has beyond its summary and its citations, under its names.
 _DETAIL = (
     FlaggedOutput.idempotency_key.label("idempotency_key"),
@@ -307,15 +305,7 @@ _DETAIL = (
     FlaggedText.against.label("against"),
     newest_group(Audit.flagged_output_id).label("group_audit_id"),
     finding_of(Audit.id).label("finding_id"),
-    select(func.min(_supposed_of.id))
-    .where(_supposed_of.flagged_output_id == FlaggedOutput.hypothetical_of)
-    .scalar_subquery()
-    .label("hypothetical_of"),
-    select(func.max(_beside.id))
-    .where(_beside.flagged_output_id == Audit.flagged_output_id, _beside.id != Audit.id)
-    .correlate(Audit)
-    .scalar_subquery()
-    .label("other_audit_id"),
+    *OTHER_AUDITS,
     Audit.seconds.label("seconds"),
     *ASKED_AGAIN,
 )

@@ -1,6 +1,6 @@
 """What counts: audits of outputs that were said, and not those that somebody only supposes."""
 
-from sqlalchemy import ColumnElement, Select, exists, select
+from sqlalchemy import ColumnElement, Select, exists, func, select
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from db.catalogue import STORED_CORPUS_LIMIT
@@ -39,3 +39,19 @@ def _supposed_audits() -> Select[int]:
         .join(FlaggedOutput, FlaggedOutput.id == Audit.flagged_output_id)
         .where(FlaggedOutput.hypothetical_of.is_not(None))
     )
+
+
+_supposed_of, _beside = aliased(Audit), aliased(Audit)
+
+#: Of an audit: the first audit of the output in whose place its output is supposed, and the newest other audit of its own; under the names of `AuditDetail`.
+OTHER_AUDITS = (
+    select(func.min(_supposed_of.id))
+    .where(_supposed_of.flagged_output_id == FlaggedOutput.hypothetical_of)
+    .scalar_subquery()
+    .label("hypothetical_of"),
+    select(func.max(_beside.id))
+    .where(_beside.flagged_output_id == Audit.flagged_output_id, _beside.id != Audit.id)
+    .correlate(Audit)
+    .scalar_subquery()
+    .label("other_audit_id"),
+)
