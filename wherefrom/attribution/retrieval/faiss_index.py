@@ -24,8 +24,8 @@ from wherefrom.errors import BundleCorrupt, ConfigurationError
 
 _BITS = 4
 _REFINE = 4
-#: Lists that a query reads, at most an eighth of them but no fewer than this.
-_PROBES = 32
+#: Lists that a query reads, an eighth of them, but no fewer than this: 32 gave recall@100 .979 on 100,000 vectors, 64 .984 (docs/scale.md).
+_PROBES = 64
 #: Vectors per list that the centroids are fitted on; below the least, faiss warns on stderr.
 _TRAIN, _LEAST = 64, 1
 
