@@ -14,7 +14,7 @@ from wherefrom.metrics import Metrics
 
 #: What `derandomize` makes the same in every run; enough to reach each parameter, few enough for a short test.
 FEW = settings(
-    max_examples=10,
+    max_examples=7,
     deadline=None,
     derandomize=True,
     database=None,

@@ -201,6 +201,7 @@ def test_a_measurement_lost_to_another_worker_stops_between_two_runs(  # noqa: P
     assert only(database, audit_id).state is MeasurementState.RUNNING
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_without_a_recipe_the_worker_says_what_to_set(settings, database, bundle_id):
     """`python -m worker measure` ends with code 2; so does a meter that somebody tries to open."""
     ended = run_worker_command(settings, "measure")
