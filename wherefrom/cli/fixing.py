@@ -213,8 +213,8 @@ def fix_list_rows(
             content = service.export_fix_rows(found.list_id, action=action)
             with output_file(output) as unfinished:
                 unfinished.write_bytes(content)
-            lines = counted(len(content.splitlines()), "row")
-            out().print(Text(f"{lines} written to {visible(str(output))}"))
+            written = counted(len(content.splitlines()), "row")
+            out().print(Text(f"{written} written to {visible(str(output))}"))
             return
         rows = list(service.fix_rows(found.list_id, action=action))
     if as_json:

@@ -141,5 +141,6 @@ def _where(module: ModuleType, name: str) -> Iterator[tuple[ModuleType, str]]:
     """Where a name of the command line's package is defined; nothing where it is another's."""
     one = getattr(module, name, None)
     home = getattr(one, "__module__", "") or ""
-    if home.startswith(cli.__name__) and hasattr(one, "__name__"):
-        yield importlib.import_module(home), one.__name__
+    named = getattr(one, "__name__", None)
+    if home.startswith(cli.__name__) and named is not None:
+        yield importlib.import_module(home), named

@@ -1,6 +1,7 @@
 """The text search: what it finds, on both engines alike; that it forgets what is erased, and reads no text to find nothing."""
 
 import sqlite3
+from typing import Any
 
 import pytest
 from sqlalchemy import delete, text
@@ -94,11 +95,12 @@ def test_each_place_is_told_apart(db: Database, bundle_id: int) -> None:
         db, bundle_id, record(1, prompt="Ask politely", completion="Answer rudely"), answer=answer
     )
     search.index_missing(db)
-    for place, words in {"in_prompt": "politely", "in_output": "rudely", "in_cited": "the harbour"}.items():
+    places: dict[str, Any] = {"in_prompt": "politely", "in_output": "rudely", "in_cited": "the harbour"}
+    for place, words in places.items():
         assert _listed(db, **{place: words}) == [audit_id]
         assert _listed(db, text=words) == [audit_id]
-        others = {"in_prompt", "in_output", "in_cited"} - {place}
-        assert all(_listed(db, **{other: words}) == [] for other in others)
+        others = [{other: words} for other in places if other != place]
+        assert all(_listed(db, **other) == [] for other in others)
     assert _listed(db, text="lighthouse") == []
     assert _listed(db, text="politely rudely") == [], "one text, not two"
 
