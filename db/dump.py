@@ -56,8 +56,7 @@ def load_database(file: Path, url: str) -> None:
         )
     if engine == "sqlite":
         target = Path(parsed.database or "")
-        if target.exists():
-            raise ConfigurationError(f"{target} exists; a backup is restored into an empty database only")
+        _refuse_remains(target)
         private_folder(target.resolve().parent)
         with atomic_file(target, mode=PRIVATE) as unfinished:
             shutil.copyfile(file, unfinished)
@@ -74,10 +73,24 @@ def load_database(file: Path, url: str) -> None:
     )
 
 
+def _refuse_remains(target: Path) -> None:
+    """Refuse what is left of a database: SQLite would play the log of an old one into the file that is brought back.
+
+    Raises:
+        ConfigurationError: names the file.
+    """
+    for part in ("", "-wal", "-journal", "-shm"):
+        file = target.with_name(target.name + part)
+        if file.exists():
+            raise ConfigurationError(
+                f"{file} exists; a backup is restored into an empty database only. Move the old files away"
+            )
+
+
 def _copy_sqlite(source: Path, file: Path) -> None:
     try:
         with (
-            closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True)) as from_,
+            closing(sqlite3.connect(f"{source.resolve().as_uri()}?mode=ro", uri=True)) as from_,
             closing(sqlite3.connect(file)) as into,
         ):
             from_.backup(into)
@@ -110,8 +123,11 @@ def _run(program: str, url: URL, *words: str) -> None:
         raise BackupFailed(
             f"{program} is not installed; it comes with PostgreSQL's client (Debian: postgresql-client)"
         )
-    plain = url.set(drivername="postgresql", password=None).render_as_string(hide_password=False)
-    secret = {} if url.password is None else {"PGPASSWORD": str(url.password)}
+    password = url.password or url.query.get("password")
+    # `URL.set` leaves a password where it is told None.
+    bare = url.set(drivername="postgresql")._replace(password=None).difference_update_query(["password"])
+    plain = bare.render_as_string(hide_password=False)
+    secret = {} if password is None else {"PGPASSWORD": str(password)}
     done = subprocess.run(
         [found, *words, f"--dbname={plain}"],
         env=os.environ

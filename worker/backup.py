@@ -112,6 +112,8 @@ def restore_backup(settings: Settings, folder: Path) -> Restored:
     """
     backup = read_backup(folder)
     for name in backup.bundles:
+        if not (folder / BUNDLES / name).is_dir():
+            raise BackupFailed(f"{folder / BUNDLES / name} is missing; the backup is not whole")
         _check(folder / BUNDLES / name)
     load_database(folder / backup.database, settings.database_url.get_secret_value())
     copied = _bring_bundles(folder, backup.bundles, settings)

@@ -3,21 +3,26 @@
 import json
 import os
 import secrets
+import shutil
+import sqlite3
+import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import create_engine, text
 
-from db import reader, trail_chain
+from db import dump, reader, trail_chain
+from db.dump import dump_database
 from db.intake import accept
-from db.session import Database
+from db.session import Database, parse_url
 from db.trail import acting_as
 from db.trail_verify import Fault
 from tests.services.postgres import find_postgres
 from tests.tiny import shared_micro_bundle
-from wherefrom.attribution.bundles.manifest import read_manifest
+from wherefrom.attribution.bundles.manifest import hash_file, read_manifest
 from wherefrom.errors import BackupFailed, BundleCorrupt, ConfigurationError
 from wherefrom.metrics import Metrics
 from wherefrom.records import FlaggedRecord
@@ -166,8 +171,51 @@ class TestWhatIsRefused:
         file.write_bytes(file.read_bytes()[:-1] + b"?")
         with pytest.raises(BackupFailed, match="has changed since the backup was made"):
             restore_backup(back, out)
+        shutil.rmtree(out / "bundles")
+        shutil.copyfile(parse_url(settings.database_url.get_secret_value()).database or "", file)
         content = json.loads((out / CONTENT).read_text())
+        (out / CONTENT).write_text(json.dumps(content | {"sha256": hash_file(file).sha256}))
+        with pytest.raises(BackupFailed, match="is missing; the backup is not whole"):
+            restore_backup(back, out)
         (out / CONTENT).write_text(json.dumps(content | {"bundles": ["../../etc"]}))
         with pytest.raises(ConfigurationError, match="leads out of the folder"):
             restore_backup(back, out)
         assert not Path(elsewhere.removeprefix("sqlite:///")).exists()
+
+    def test_what_is_left_of_an_old_database(
+        self, settings: Settings, database: Database, elsewhere: str, tmp_path: Path
+    ) -> None:
+        """SQLite would play the log of a database that was killed into the one that is brought back."""
+        out = tmp_path / "one"
+        make_backup(settings, out, with_bundles=False)
+        target = Path(elsewhere.removeprefix("sqlite:///"))
+        target.parent.mkdir()
+        target.with_name(f"{target.name}-wal").write_bytes(b"old")
+        with pytest.raises(ConfigurationError, match=r"-wal exists; .* Move the old files away"):
+            restore_backup(settings.model_copy(update={"database_url": SecretStr(elsewhere)}), out)
+        assert not target.exists()
+
+    def test_a_path_with_signs_of_an_address(self, database_url: str, tmp_path: Path) -> None:
+        """They are part of the name: SQLite would make an empty database under the first half of it, and that would be the backup."""
+        home = tmp_path / "a#b c"
+        home.mkdir()
+        shutil.copyfile(database_url.removeprefix("sqlite:///"), home / "w.db")
+        with closing(sqlite3.connect(dump_database(f"sqlite:///{home / 'w.db'}", tmp_path))) as copied:
+            assert copied.execute("SELECT count(*) FROM flagged_output").fetchone() == (0,)
+
+
+def test_no_password_on_a_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever in the URL it stands: others on the machine can read the words of a command."""
+    ran: list[tuple[list[str], dict[str, str]]] = []
+
+    def run(words: list[str], *, env: dict[str, str], **_: object) -> subprocess.CompletedProcess[str]:
+        ran.append((words, env))
+        return subprocess.CompletedProcess(words, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(shutil, "which", lambda program: f"/usr/bin/{program}")
+    for url in ("postgresql://u:s3cret@h/d", "postgresql://u@h/d?password=s3cret&sslmode=require"):
+        dump._run("pg_dump", parse_url(url))
+    assert [env["PGPASSWORD"] for _, env in ran] == ["s3cret", "s3cret"]
+    assert not [words for words, _ in ran if "s3cret" in " ".join(words)]
+    assert "sslmode=require" in ran[1][0][-1]
