@@ -23,6 +23,7 @@ TOUCHED = (
     "listing_facts",
     "saved_view",
     "review_queue",
+    "review_item",
     "what_if",
     "citation",
     "erasure",

@@ -7,7 +7,16 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from db.clock import db_now
-from db.models import Audit, Bundle, ErasedBundle, GroupMeasurement, Measurement, WhatIf
+from db.models import (
+    Audit,
+    Bundle,
+    Corpus,
+    ErasedBundle,
+    GroupMeasurement,
+    Measurement,
+    TrainingExample,
+    WhatIf,
+)
 from db.session import Database
 from db.statements import carry_out, insert_new
 from db.trail import Event, TrailKind, record_events
@@ -21,6 +30,8 @@ _QUEUES = (
     (GroupMeasurement, MeasurementState.PENDING, MeasurementState.RUNNING, MeasurementState.DEAD),
     (WhatIf, MeasurementState.PENDING, MeasurementState.RUNNING, MeasurementState.DEAD),
 )
+#: Places of the first two states.
+_WAITING, _RUNNING = 1, 2
 _REASON = "the bundle was deleted because a training example in it was erased; ask again under another bundle"
 
 
@@ -32,6 +43,8 @@ class Leaving:
     name: str
     #: A worker holds a lease under it, so its folder stays for now.
     in_use: bool
+    #: Something waits under it that nobody can answer.
+    waits: bool
     #: Its folder was deleted on some machine already.
     deleted: bool
 
@@ -49,26 +62,36 @@ def leaving(db: Database) -> list[Leaving]:
     query = columns.join(Bundle, Bundle.id == ErasedBundle.bundle_id).order_by(ErasedBundle.bundle_id)
     with db.reading() as session:
         rows = session.execute(query).all()
-        used = _used(session, [row.bundle_id for row in rows if row.deleted_at is None])
+        ids = [row.bundle_id for row in rows]
+        used, waited = (_with_work(session, ids, which) if ids else set() for which in (_RUNNING, _WAITING))
     return [
         Leaving(
-            row.bundle_id, row.name, in_use=row.bundle_id in used, deleted=row.deleted_at is not None
+            row.bundle_id,
+            row.name,
+            in_use=row.bundle_id in used,
+            waits=row.bundle_id in waited,
+            deleted=row.deleted_at is not None,
         )
         for row in rows
-    ]  # fmt: skip
+    ]
 
 
-def _used(session: Session, bundle_ids: list[int]) -> set[int]:
+def _with_work(session: Session, bundle_ids: list[int], which: int) -> set[int]:
+    """Those of these bundles that have rows in a state, which stands in this place of `_QUEUES`."""
     found: set[int] = set()
-    for table, _, running, _ in _QUEUES:
-        leases = select(table.bundle_id).where(table.bundle_id.in_(bundle_ids), table.state == running)
-        found |= {one for one in session.scalars(leases.distinct()) if one is not None}
+    for queue in _QUEUES:
+        table = queue[0]
+        rows = select(table.bundle_id).where(table.bundle_id.in_(bundle_ids), table.state == queue[which])
+        found |= {one for one in session.scalars(rows.distinct()) if one is not None}
     return found
 
 
-def end_waiting(db: Database, bundle_id: int) -> int:
-    """End what waits under a bundle that goes: nothing can answer it any more; how many there were."""
-    ended = 0
+def end_waiting(db: Database, bundle_id: int) -> bool:
+    """End what waits under a bundle that goes: nothing can answer it any more.
+
+    Returns:
+        Whether nobody works under it, which can only change when something new waits. A worker may have claimed a row that waited a moment ago.
+    """
     with db.writing() as session:
         for table, waiting, _, end in _QUEUES:
             mine = (table.bundle_id == bundle_id, table.state == waiting)
@@ -86,8 +109,7 @@ def end_waiting(db: Database, bundle_id: int) -> int:
             record_events(
                 session, [Event(kind, f"{subject}:{one}", {"code": UnknownBundle.code}) for one in ids]
             )
-            ended += len(ids)
-    return ended
+        return not _with_work(session, [bundle_id], _RUNNING)
 
 
 _DEAD = {
@@ -116,16 +138,45 @@ def is_erased(db: Database, name: str) -> bool:
         return session.scalar(query.where(Bundle.name == name)) is not None
 
 
-def refuse_erased(db: Database, name: str) -> None:
+def refuse_erased(db: Database, name: str, *, corpus_sha256: str | None = None) -> None:
     """Refuse to put a bundle into service again, or to activate it, that holds an erased training example.
+
+    Args:
+        db: The database.
+        name: Of the bundle.
+        corpus_sha256: Hash of its corpus: a bundle that was built again from a corpus file with the row holds the example too.
 
     Raises:
         BundleMismatch: it does.
     """
     if is_erased(db, name):
-        raise BundleMismatch(
-            f"bundle {name} holds a training example that was erased; it stays out of service. Add the bundle that was made in its place"
+        raise BundleMismatch(_STAYS_OUT.format(name=name))
+    if corpus_sha256 is None:
+        return
+    erased = select(TrainingExample.example_id).join(Corpus, Corpus.id == TrainingExample.corpus_id)
+    with db.reading() as session:
+        found = session.scalar(
+            erased.where(Corpus.sha256 == corpus_sha256, TrainingExample.erased_at.is_not(None)).limit(1)
         )
+    if found is not None:
+        raise BundleMismatch(
+            f"bundle {name} holds training example {found!r}, which was erased; take the row out of the corpus file and build again"
+        )
+
+
+def refuse_going(session: Session, bundle_id: int) -> None:
+    """The same in the transaction that activates a bundle.
+
+    Raises:
+        BundleMismatch: it holds an erased training example.
+    """
+    query = select(Bundle.name).join(ErasedBundle, ErasedBundle.bundle_id == Bundle.id)
+    name = session.scalar(query.where(Bundle.id == bundle_id))
+    if name is not None:
+        raise BundleMismatch(_STAYS_OUT.format(name=name))
+
+
+_STAYS_OUT = "bundle {name} holds a training example that was erased; it stays out of service. Add the bundle that was made in its place"
 
 
 def corpora_of(db: Database, bundle_ids: Iterable[int]) -> dict[int, int]:

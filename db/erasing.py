@@ -26,7 +26,7 @@ from db.models import (
     OutputGroupMember,
     ReviewItem,
 )
-from db.quoting import Quotations, erase_comments_on, erase_quotations
+from db.quoting import Quotations, erase_comments_about, erase_comments_on, erase_quotations
 from db.statements import carry_out
 from db.trail import Event, TrailKind, record_events
 
@@ -58,7 +58,9 @@ def erase_outputs(session: Session, output_ids: Iterable[int], *, by: str) -> in
         Held: one of them is under a legal hold; the caller rolls back.
     """
     holds.lock_erasing(session)
-    found = read_outputs(session, output_ids, lock=True)
+    wanted = sorted(set(output_ids))
+    _lock(session, wanted)
+    found = read_outputs(session, wanted, lock=True)
     if not found:
         return 0
     ids = [one.output_id for one in found]
@@ -69,10 +71,17 @@ def erase_outputs(session: Session, output_ids: Iterable[int], *, by: str) -> in
     _erase_beside(session, audit_ids)
     quoted = Quotations(text for one in found for text in one.texts)
     erase_comments_on(session, audit_ids=audit_ids, part="output")
+    erase_comments_about(session, audit_ids, quoted)
     erase_quotations(session, quoted)
     _erase_quoting_answers(session, ids, quoted)
     _tell(session, ids, digests, by=by)
     return len(found)
+
+
+def _lock(session: Session, output_ids: Sequence[int]) -> None:
+    """Wait for whoever supposes something in the place of these outputs, so that the next statement sees it (`db.hypotheticals`)."""
+    rows = select(FlaggedOutput.id).where(FlaggedOutput.id.in_(output_ids)).order_by(FlaggedOutput.id)
+    session.execute(rows.with_for_update())
 
 
 def read_outputs(session: Session, output_ids: Iterable[int], *, lock: bool = False) -> list[ErasedOutput]:

@@ -6,11 +6,11 @@ A hold on a class also holds outputs that come later. Whoever erases asks under 
 from collections.abc import Iterable, Iterator, Sequence
 
 from sqlalchemy import ColumnElement, and_, exists, false, func, or_, select, text, true, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from db.clock import db_now
 from db.examples import CHUNK
-from db.models import Audit, Citation, FlaggedOutput, LegalHold, LegalHoldAudit
+from db.models import Audit, Citation, FlaggedOutput, LegalHold, LegalHoldAudit, OutputGroupMember
 from db.output_class import in_class
 from db.session import Database
 from db.statements import insert_rows
@@ -126,21 +126,31 @@ def _record(one: LegalHold, audits: Sequence[int]) -> HoldRecord:
 
 
 def is_held(session: Session) -> ColumnElement[bool]:
-    """Whether any open hold is about a `FlaggedOutput`: about itself, or about the output in whose place it is supposed."""
+    """Whether any open hold is about a `FlaggedOutput`: about itself, about a group that it belongs to, or about the output in whose place it is supposed."""
     # `IS TRUE`, or the negation of what is NULL, such as a label that an output lacks, would keep it for ever.
     conditions = [_by_hold(one).is_(true()) for one in _open(session)]
     return or_(*conditions) if conditions else false()
 
 
 def _by_hold(hold: LegalHold) -> ColumnElement[bool]:
+    other = aliased(FlaggedOutput)
+    group = OutputGroupMember.group_id == other.id
+    # What a group says stands in its members: who holds the group holds their texts.
+    member = exists().where(OutputGroupMember.member_id == FlaggedOutput.id, group, _names(hold, other))
+    supposed = exists().where(other.id == FlaggedOutput.hypothetical_of, _names(hold, other))
+    return or_(_names(hold, FlaggedOutput), member, supposed)
+
+
+def _names(hold: LegalHold, output: type[FlaggedOutput]) -> ColumnElement[bool]:
+    """Whether a hold is about an output by itself."""
     if hold.outputs is not None:
-        return and_(*in_class(OutputClass.model_validate(hold.outputs)))
+        return and_(*in_class(OutputClass.model_validate(hold.outputs), output))
     named = (
         select(Audit.flagged_output_id)
         .join(LegalHoldAudit, LegalHoldAudit.audit_id == Audit.id)
         .where(LegalHoldAudit.hold_id == hold.id)
     )
-    return or_(FlaggedOutput.id.in_(named), FlaggedOutput.hypothetical_of.in_(named))
+    return output.id.in_(named)
 
 
 def refuse_held_outputs(session: Session, output_ids: Iterable[int]) -> None:

@@ -53,6 +53,7 @@ def suppose(db: Database, audit_id: int, asked: HypotheticalRequest, *, producer
     """
     with refusals_as_errors(), db.writing() as session:
         output, text = _flagged(session, audit_id)
+        _keep(session, output.hypothetical_of or output.id, audit_id)
         record = _supposed(record_of(output, text), asked)
         digest = sha256_of_json([output.id, record.content_sha256()])
         key = f"hypothetical-{digest[:40]}"
@@ -110,8 +111,23 @@ def _flagged(session: Session, audit_id: int) -> tuple[FlaggedOutput, FlaggedTex
     if output.members is not None:
         raise InvalidRequest(f"audit {audit_id} is of a group of outputs; suppose something of one of them")
     if text is None:
-        raise InvalidRequest(f"the text of audit {audit_id} was erased; nothing can be put in its place")
+        raise _erased(audit_id)
     return output, text
+
+
+def _keep(session: Session, output_id: int, audit_id: int) -> None:
+    """Let an erasure of the flagged output wait until this transaction ends: it takes with it what is supposed by then.
+
+    Raises:
+        InvalidRequest: it was erased since its text was read.
+    """
+    mine = select(FlaggedOutput.erased_at).where(FlaggedOutput.id == output_id)
+    if session.scalar(mine.with_for_update(read=True, key_share=True)) is not None:
+        raise _erased(audit_id)
+
+
+def _erased(audit_id: int) -> InvalidRequest:
+    return InvalidRequest(f"the text of audit {audit_id} was erased; nothing can be put in its place")
 
 
 def _supposed(record: FlaggedRecord, asked: HypotheticalRequest) -> FlaggedRecord:

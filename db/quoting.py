@@ -1,6 +1,7 @@
 """What people wrote that carries an erased text: comments, reasons, names and filters, found by the words that they share with it and taken out.
 
-A comment on a range of an erased text goes whatever it says. Anything else goes where it has a run of words of the text. Listings that were worked out for a search go
+A comment on a range of an erased text goes whatever it says. Anything else goes where it has a run of words of the text. One common word is no quotation: texts such as "Yes." and labels such as
+"chat" would take out what people wrote of other outputs. Only comments on the output itself go for it. Listings that were worked out for a search go
 all: they are made again when somebody asks.
 """
 
@@ -28,6 +29,8 @@ from db.statements import carry_out
 ERASED = "[erased]"
 #: Words in a row that make a quotation in prose, and in a filter, where few words are typed.
 _PROSE_RUN, _FILTER_RUN = 4, 2
+#: A word with a digit that is longer is a name.
+_NAME_CHARS = 2
 #: Filters whose value is searched for in texts.
 TEXT_FILTERS = ("text", "in_prompt", "in_output", "in_cited")
 
@@ -56,33 +59,51 @@ class Quotations:
     def __init__(self, texts: Iterable[str]) -> None:
         self._runs: dict[int, set[tuple[str, ...]]] = {_PROSE_RUN: set(), _FILTER_RUN: set()}
         self._whole: set[tuple[str, ...]] = set()
+        #: Those that are one word beside their signs.
+        self._single: set[str] = set()
         for text in texts:
             words = words_of(text)
             if words:
                 self._whole.add(tuple(words))
+            named = [word for word in words if word.isalnum()]
+            if len(named) == 1:
+                self._single.add(named[0])
             for length, runs in self._runs.items():
                 runs.update(_runs(words, length))
 
     def in_prose(self, text: str) -> bool:
-        """Whether a text has four words of an erased one in a row, or all of a shorter one."""
+        """Whether a text has four words of an erased one in a row, or all of a shorter one that tells something."""
         return self._found(words_of(text), _PROSE_RUN)
+
+    def in_own_prose(self, text: str) -> bool:
+        """The same of what was written about an erased output: there a text of one word counts too."""
+        words = words_of(text)
+        return self._found(words, _PROSE_RUN) or not self._single.isdisjoint(words)
 
     def in_filter(self, value: str) -> bool:
         """Whether words that were searched for have two of an erased text in a row, or are one that is a name by itself: with a digit."""
         words = words_of(value)
-        names = any(
-            len(word) > _FILTER_RUN and any(map(str.isdigit, word)) and self._holds(word) for word in words
-        )
+        names = any(_is_name(word) and self._holds(word) for word in words)
         return names or self._found(words, _FILTER_RUN)
 
     def _found(self, words: Sequence[str], length: int) -> bool:
         if not self._runs[length].isdisjoint(_runs(words, length)):
             return True
-        short = [one for one in self._whole if len(one) < length]
+        short = [one for one in self._whole if len(one) < length and _tells(one)]
         return any(one in set(_runs(words, len(one))) for one in short)
 
     def _holds(self, word: str) -> bool:
         return any(word in one for one in self._whole)
+
+
+def _tells(words: Sequence[str]) -> bool:
+    """Whether a short text is told by its words: it has two beside its signs, or one that is a name by itself."""
+    return sum(map(str.isalnum, words)) > 1 or any(map(_is_name, words))
+
+
+def _is_name(word: str) -> bool:
+    """Whether a word is a name by itself: it has a digit, and is no small number."""
+    return len(word) > _NAME_CHARS and any(map(str.isdigit, word))
 
 
 def _runs(words: Sequence[str], length: int) -> Iterable[tuple[str, ...]]:
@@ -99,6 +120,14 @@ def erase_comments_on(session: Session, *, audit_ids: Sequence[int], part: str) 
     """
     on_range = (Review.audit_id.in_(audit_ids), Review.range_part == part)
     carry_out(session, update(Review).where(*on_range).values(**_NO_COMMENT))
+
+
+def erase_comments_about(session: Session, audit_ids: Sequence[int], quoted: Quotations) -> None:
+    """Take out the comments on erased outputs that quote them, be it with one word."""
+    rows = session.execute(select(Review.id, Review.comment).where(Review.audit_id.in_(audit_ids)))
+    for key, comment in rows.all():
+        if quoted.in_own_prose(comment):
+            _set(session, Review.comment, key, ERASED)
 
 
 def erase_comments_on_example(session: Session, example_ids: Sequence[int]) -> None:

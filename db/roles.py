@@ -6,6 +6,7 @@ named here and nothing else. The script may be run again at any time, and is aft
 
 from collections.abc import Iterator, Mapping
 
+from db.cleaning import TOUCHED
 from db.models import Base, TrailEvent
 from db.views import VIEWS
 
@@ -73,12 +74,17 @@ def _statements() -> Iterator[str]:
 
 
 def _of_writer() -> Iterator[str]:
-    """Everything but the schema and what was: rows come and go, the trail only grows."""
+    """Everything but the schema and what was: rows come and go, the trail only grows. It vacuums what erasures touch."""
     for name in tables():
         yield f"GRANT {_writes(name)} ON {name} TO {WRITER};"
     yield f"GRANT UPDATE ({', '.join(SEALED)}) ON {TRAIL} TO {WRITER};"
     yield f"GRANT SELECT ON {', '.join(sorted(VIEWS))} TO {WRITER};"
     yield f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {WRITER};"
+    # Servers before 17 let the owner alone do it: there `autovacuum` frees what was erased.
+    yield (
+        "DO $$ BEGIN IF current_setting('server_version_num')::int >= 170000 THEN"
+        f" EXECUTE 'GRANT MAINTAIN ON {', '.join(TOUCHED)} TO {WRITER}'; END IF; END $$;"
+    )
     # A new table is of use before the script is run again, but for the trail's rules, which it gets here.
     owned = f"ALTER DEFAULT PRIVILEGES FOR ROLE {OWNER} IN SCHEMA public GRANT"
     yield f"{owned} SELECT, INSERT, UPDATE, DELETE ON TABLES TO {WRITER};"

@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Select, exists, insert, select, text, upda
 from sqlalchemy.orm import Session, aliased
 
 from db.chunks import read_in_chunks
+from db.erased_bundles import refuse_going
 from db.examples import CHUNK
 from db.intake import PRIORITY, ROUTING_LOCK, read_active
 from db.leases import fresh, is_pending
@@ -83,14 +84,30 @@ def switch_to(session: Session, bundle_id: int) -> None:
 
     Raises:
         UnknownBundle: this bundle does not exist.
+        BundleMismatch: it holds an erased training example.
     """
     name = _name_of(session, bundle_id)
     _lock_routing(session)
+    refuse_going(session, bundle_id)
     others = (Bundle.model_revision_id == name.model_revision_id, Bundle.id != bundle_id, Bundle.active)
     session.execute(update(Bundle).where(*others).values(active=False))
     if _set_active(session, bundle_id, active=True):
         record_events(
             session, [Event(TrailKind.BUNDLE_ACTIVATED, f"bundle:{bundle_id}", {"model": name.model})]
+        )
+
+
+def refuse_active(session: Session, bundle_ids: Sequence[int]) -> None:
+    """Refuse to let active bundles go; none of them becomes active until the transaction ends.
+
+    Raises:
+        BundleMismatch: one is active.
+    """
+    _lock_routing(session)
+    name = session.scalars(select(Bundle.name).where(Bundle.id.in_(bundle_ids), Bundle.active)).first()
+    if name is not None:
+        raise BundleMismatch(
+            f"bundle {name} was made active meanwhile; nothing was erased. Run the command again"
         )
 
 

@@ -254,10 +254,17 @@ def _index_missing_examples(db: Database, most: int) -> int:
     if not words:
         return 0
     with db.writing() as session:
-        session.execute(insert_new(session, ExampleWords), words)
-        done = update(TrainingExample).where(TrainingExample.id.in_([row.id for row in rows]))
-        session.execute(done.values(indexed=True).execution_options(synchronize_session=False))
-    return len(words)
+        # As above: an example that was erased meanwhile counts as indexed.
+        locked = select(TrainingExample.id).where(
+            TrainingExample.id.in_([row.id for row in rows]), TrainingExample.indexed.is_(None)
+        )
+        there = set(session.scalars(locked.with_for_update(skip_locked=True)))
+        kept = [one for one in words if one["training_example_id"] in there]
+        if kept:
+            session.execute(insert_new(session, ExampleWords), kept)
+            done = update(TrainingExample).where(TrainingExample.id.in_(there)).values(indexed=True)
+            session.execute(done.execution_options(synchronize_session=False))
+    return len(kept)
 
 
 def unindexed(db: Database, *, most: int = 10_000) -> int:

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from db.faults import judged
 from db.sight import limit_statements
 from wherefrom.errors import ConfigurationError, DatabaseReadOnly
+from wherefrom.logs import get_logger
 from wherefrom.masking import MASK, is_secret_name, mask, readable_url
 from wherefrom.private import private_file, private_folder
 from wherefrom.settings import Settings
@@ -49,6 +50,9 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False)
 def _to_json(value: Any) -> str:
     """The value as JSON; most lists that are stored are empty."""
     return "[]" if value in ([], ()) else _ENCODER.encode(value)
+
+
+log = get_logger(__name__)
 
 
 class Database:
@@ -138,11 +142,21 @@ class Database:
                 raw = connection.connection.driver_connection
                 busy, _, _ = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()  # type: ignore[union-attr]  # it is open
                 return not busy
-            connection.exec_driver_sql("SET statement_timeout = 0")
-            for table in tables:
-                connection.exec_driver_sql(f"VACUUM {table}")
-            opened.invalidate()  # the timeout goes with the connection
-            return True
+            refused: list[str | None] = []
+            connection.connection.driver_connection.add_notice_handler(  # type: ignore[union-attr]  # it is open
+                lambda notice: refused.append(notice.message_primary)
+            )
+            try:
+                connection.exec_driver_sql("SET statement_timeout = 0")
+                for table in tables:
+                    connection.exec_driver_sql(f"VACUUM {table}")
+            finally:
+                opened.invalidate()  # the timeout goes with the connection
+        if refused:
+            log.warning(
+                "vacuum_refused", reason=refused[0], advice="see roles of PostgreSQL in docs/operations.md"
+            )
+        return True
 
     def ping(self) -> None:
         """Ask the database for an answer.

@@ -118,6 +118,23 @@ def retire(bundle: Named, *, as_json: Json = False) -> None:
     _print_moved(known, moved, "retired", as_json=as_json)
 
 
+def prune(*, as_json: Json = False) -> None:
+    """Delete the folders of bundles that hold an erased training example, as the sweeper does. For machines without a sweeper, and where it may not write.
+
+    Examples:
+      python -m worker bundles prune
+    """
+    from worker.bundle_deletion import delete_unused
+
+    settings = open_settings()
+    with opened_database(settings) as database:
+        deleted = delete_unused(database, settings)
+    if as_json:
+        print_json({"deleted": deleted})
+    else:
+        say("\n".join(f"bundle {name} is deleted" for name in deleted) or "nothing to delete on this machine")
+
+
 def _print_moved(bundle: BundleInfo, moved: "Moved", now: str, *, as_json: bool) -> None:
     if as_json:
         print_json(
@@ -203,4 +220,5 @@ def add_bundle_commands(app: typer.Typer) -> None:
     group.command("list")(list_bundles)
     group.command("activate")(activate)
     group.command("retire")(retire)
+    group.command("prune")(prune)
     app.add_typer(group, name="bundles", rich_help_panel="Maintenance")

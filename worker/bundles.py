@@ -36,7 +36,7 @@ def add_bundle(database: Database, settings: Settings, path: Path, *, activate: 
         raise UnknownBundle(f"folder not found: {path}")
     check_signature(path, settings.bundle_keys)
     manifest = read_manifest(path)
-    erased_bundles.refuse_erased(database, manifest.name)
+    erased_bundles.refuse_erased(database, manifest.name, corpus_sha256=manifest.corpus.sha256)
     home = settings.bundles_dir / manifest.name
     if home.resolve() != path.resolve():
         _copy(path, home)

@@ -18,6 +18,7 @@ class Eraser:
     def __init__(self, database: Database, client: redis.Redis, settings: Settings) -> None:
         self._database, self._settings = database, settings
         self._copies = CopiesInRedis(client, settings)
+        self._told: set[str] = set()
 
     def step(self) -> None:
         """One round; a bounded number of outputs for each rule.
@@ -33,4 +34,4 @@ class Eraser:
             log.info("retention_applied", erased=by_rule)
         if not by_rule:  # while a rule works off a backlog, once at its end is enough
             cleaning.clean(self._database)
-        delete_unused(self._database, self._settings)
+        delete_unused(self._database, self._settings, told=self._told)

@@ -9,11 +9,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from db import catalogue, cleaning, erased_bundles, erasures, example_erasing, holds
+from db import catalogue, cleaning, erased_bundles, erasures, example_erasing, holds, routing
 from db.session import Database
 from wherefrom.atomic import move_folder
 from wherefrom.attribution.bundles.examples import EXAMPLES, iter_examples
 from wherefrom.attribution.bundles.model_location import copy_note
+from wherefrom.attribution.bundles.signing import check_signature
 from wherefrom.errors import ConfigurationError, NotFound
 from wherefrom.records import BundleInfo, TrainingExample
 from wherefrom.settings import Settings
@@ -42,9 +43,11 @@ class Outcome:
     example_ids: tuple[str, ...]
     #: New bundles in service, by the name of the one that each replaces.
     replaced: Mapping[str, str]
-    #: Bundles that went, and those that wait for a lease to end.
+    #: Bundles that went, and those whose folders are still there: a lease uses them, or they could not be deleted here.
     deleted: tuple[str, ...]
     waiting: tuple[str, ...]
+    #: Bundles that were not looked into, because their folders are not on this machine.
+    unseen: tuple[str, ...]
     #: Whether files of the database were cleaned too.
     cleaned: bool
 
@@ -84,12 +87,17 @@ def forget(database: Database, settings: Settings, asked: Request, *, by: str) -
     }
     _erase_stored(database, holders, texts, asked=asked, by=by)
     deleted = delete_unused(database, settings)
-    waiting = [one.name for one in erased_bundles.leaving(database) if one.in_use]
+    leaving = {one.name: one for one in erased_bundles.leaving(database)}
     return Outcome(
         example_ids=tuple(sorted({one.example_id for holder in holders for one in holder.examples} or texts)),
         replaced=replaced,
         deleted=tuple(deleted),
-        waiting=tuple(waiting),
+        waiting=tuple(name for name, one in leaving.items() if not one.deleted),
+        unseen=tuple(
+            one.name
+            for one in catalogue.list_bundles(database)
+            if one.name not in leaving and not _has_examples(settings, one)
+        ),
         cleaned=cleaning.clean(database),
     )
 
@@ -109,22 +117,25 @@ def _find(database: Database, settings: Settings, asked: Request) -> tuple[list[
         mine = tuple(one for one in some if one.text_sha256 in same)
         if mine:
             holders.append(_Holder(bundle, settings.bundles_dir / bundle.name, mine))
-            _check_copies(settings, holders[-1], same)
+        if not asked.copies:
+            _refuse_copies(settings, bundle, mine, texts=same)
     return holders, texts
 
 
+def _has_examples(settings: Settings, bundle: BundleInfo) -> bool:
+    return (settings.bundles_dir / bundle.name / EXAMPLES).is_file()
+
+
 def _examples(settings: Settings, bundle: BundleInfo, wanted: Collection[str]) -> list[TrainingExample]:
-    folder = settings.bundles_dir / bundle.name
-    if not (folder / EXAMPLES).is_file():
+    if not _has_examples(settings, bundle):
         return []
-    return [one for one in iter_examples(folder) if one.example_id in wanted]
+    return [one for one in iter_examples(settings.bundles_dir / bundle.name) if one.example_id in wanted]
 
 
 def _of_texts(settings: Settings, bundle: BundleInfo, texts: Collection[str]) -> list[TrainingExample]:
-    folder = settings.bundles_dir / bundle.name
-    if not (folder / EXAMPLES).is_file():
+    if not _has_examples(settings, bundle):
         return []
-    return [one for one in iter_examples(folder) if one.text_sha256 in texts]
+    return [one for one in iter_examples(settings.bundles_dir / bundle.name) if one.text_sha256 in texts]
 
 
 def _texts(
@@ -148,16 +159,17 @@ def _texts(
     return {name: next(iter(texts)) for name, texts in found.items()}
 
 
-def _check_copies(settings: Settings, holder: _Holder, texts: Collection[str]) -> None:
-    mine = {one.example_id for one in holder.examples}
+def _refuse_copies(
+    settings: Settings, bundle: BundleInfo, mine: Sequence[TrainingExample], *, texts: Collection[str]
+) -> None:
+    """Refuse where a bundle has one of the texts under another id: rows that came before it may have moved the numbers of a later corpus."""
+    known = {one.example_id for one in mine}
     others = [
-        one.example_id
-        for one in _of_texts(settings, holder.bundle, texts)
-        if one.example_id not in mine
+        one.example_id for one in _of_texts(settings, bundle, texts) if one.example_id not in known
     ]  # fmt: skip
     if others:
         raise ConfigurationError(
-            f"{len(others)} other training examples of {holder.bundle.name} have exactly the same text, such as {others[0]!r}; "
+            f"{len(others)} other training examples of {bundle.name} have exactly the same text, such as {others[0]!r}; "
             "add --copies to erase them too, or the text would stay"
         )
 
@@ -182,6 +194,7 @@ def _replace(database: Database, settings: Settings, holder: _Holder, asked: Req
     shutil.rmtree(out, ignore_errors=True)  # of a run that was killed
     ids = [one.example_id for one in holder.examples]
     made = forget_examples(holder.folder, out, ids, key=asked.key, milvus=settings.milvus_server()).manifest
+    check_signature(out, settings.bundle_keys)
     home = settings.bundles_dir / made.name
     if home.exists():
         shutil.rmtree(out)
@@ -216,7 +229,9 @@ def _erase_stored(
                 text_sha256=row.text_sha256,
             )
             examples.setdefault(row.corpus_id, []).append(one)
+    going = [one.bundle.id for one in holders]
     with database.writing() as session:
         erased = example_erasing.erase_examples(session, examples, by=erasures.BY_REQUEST)
         erasure = erasures.note_examples(session, reason=asked.reason, by=by, erased=erased)
-        erased_bundles.mark(session, [one.bundle.id for one in holders], erasure_id=erasure)
+        routing.refuse_active(session, going)
+        erased_bundles.mark(session, going, erasure_id=erasure)

@@ -73,7 +73,14 @@ def forget_example(
     for name in found.deleted:
         say(f"bundle {name} is deleted")
     for name in found.waiting:
-        say(f"bundle {name} is in use; the sweeper deletes it when no lease uses it")
+        say(
+            f"bundle {name} is still there; the sweeper, or python -m worker bundles prune, deletes it when no lease uses it"
+        )
+    for name in found.unseen:
+        say(
+            f"warning: the folder of bundle {name} is not on this machine, so nobody looked whether it holds the example; run the command where it is",
+            to_stderr=True,
+        )
     _say_left(cleaned=found.cleaned)
     say(
         "note: restart processes that had the old bundles loaded, and delete the folders that they were built in or copied to. Model weights, statistics and backups are not changed (docs/limitations.md)"

@@ -6,7 +6,9 @@ and its neighbours leave within seconds, when intake has stored them.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import redis
@@ -22,6 +24,8 @@ from worker.redis_link import flagged_stream, quarantine_stream, redis_errors, r
 
 log = get_logger(__name__)
 
+#: How long a file that Redis is writing already is waited for, and between two looks, seconds.
+WAIT_S, _PAUSE_S = 10.0, 0.1
 #: Entries read in one answer.
 PAGE = 32
 #: A shorter answer is said by many; only its key tells a copy.
@@ -100,10 +104,10 @@ class CopiesInRedis:
             with redis_errors():
                 facts: Any = self._redis.info("persistence")
                 if facts.get("aof_enabled"):
-                    self._redis.bgrewriteaof()
+                    _when_free(self._redis.bgrewriteaof)
                 kept: Any = self._redis.config_get("save")
                 if kept.get("save"):
-                    self._redis.bgsave(schedule=True)
+                    _when_free(partial(self._redis.bgsave, schedule=True))
         except QueueUnavailable as error:
             self._say_left(error, "run BGREWRITEAOF and BGSAVE on Redis")
 
@@ -111,6 +115,20 @@ class CopiesInRedis:
     def _say_left(error: QueueUnavailable, advice: str) -> None:
         """What Redis refused to do, as it may to a user with few rights; what is erased cannot be read any more."""
         log.warning("bytes_left_in_redis", reason=str(error), advice=advice)
+
+
+def _when_free(command: Callable[[], object]) -> None:
+    """Run a command that Redis refuses while it does the same in the background: what began before the deletion has the bytes."""
+    deadline = time.monotonic() + WAIT_S
+    while True:
+        try:
+            command()
+        except redis.ResponseError as error:
+            if "in progress" not in str(error) or time.monotonic() >= deadline:
+                raise
+            time.sleep(_PAUSE_S)
+        else:
+            return
 
 
 class _Marks:
@@ -127,7 +145,8 @@ class _Marks:
             record = read_json(fields.get(RECORD_FIELD.encode(), b""))
         except ValueError:
             return False
-        return isinstance(record, dict) and record.get("idempotency_key") in self._keys
+        key = record.get("idempotency_key") if isinstance(record, dict) else None
+        return isinstance(key, str) and key in self._keys
 
     def are_said(self, fields: dict[bytes, bytes]) -> bool:
         """Whether an entry, which may be cut or no JSON at all, says what an erased output said."""

@@ -50,6 +50,10 @@ class OutputClass(Frozen):
     def _sayable(self) -> Self:
         if self.label is not None and "=" not in self.label[1:]:
             raise ValueError("label: write NAME=VALUE")
+        if self.label is not None and set('"\\') & set(self.label.partition("=")[0]):
+            raise ValueError(
+                "label: a name with a quotation mark or a backslash cannot be looked for; choose the outputs in another way"
+            )
         for moment in (self.since, self.until):
             if moment is not None and moment.tzinfo is None:
                 raise ValueError("since, until: give a time with a time zone")

@@ -6,8 +6,9 @@ from typing import Any
 import psycopg
 import pytest
 from sqlalchemy import make_url
+from structlog.testing import capture_logs
 
-from db import intake, keys, roles
+from db import cleaning, intake, keys, roles
 from db.audit_queue import AuditQueue
 from db.roles import AUDITOR, INGEST, OWNER, ROLES, WRITER
 from db.session import Database
@@ -133,3 +134,15 @@ def test_the_auditor_reads_views_and_nothing_else(server: As) -> None:
     hidden = {"key_sha256", "prefix", "sessions_from", "session_secret", "key"}
     columns = "SELECT column_name FROM information_schema.columns WHERE table_name LIKE 'v\\_%'"
     assert not hidden & {name for (name,) in server.run(None, columns)}
+
+
+def test_the_writer_may_vacuum_what_erasures_touch(server: As) -> None:
+    """PostgreSQL passes over a table with a warning where it may not; then the log says so."""
+    may = f"SELECT has_table_privilege('{WRITER}', name, 'MAINTAIN') FROM unnest(ARRAY{list(cleaning.TOUCHED)}) name"
+    assert {one for (one,) in server.run(None, may)} == {True}
+    for role, refused in ((WRITER, False), (AUDITOR, True)):
+        database = server.database(role)
+        with capture_logs() as logs:
+            assert database.clean(("item_key",))
+        assert [one["event"] for one in logs] == ["vacuum_refused"] * refused
+        database.dispose()

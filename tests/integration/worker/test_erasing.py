@@ -1,28 +1,43 @@
 """Forgetting from end to end: bundle folders, database files, and the files of a Redis that keeps them, searched byte by byte."""
 
+import errno
 import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import redis
 from pydantic import SecretStr
 from sqlalchemy import update
+from structlog.testing import capture_logs
 
-from db import catalogue, cleaning, erased_bundles, erasures, holds, intake, reader, retention
+from db import (
+    catalogue,
+    cleaning,
+    erased_bundles,
+    erasures,
+    example_erasing,
+    holds,
+    intake,
+    reader,
+    retention,
+    routing,
+)
 from db.audit_queue import AuditQueue, Finished
 from db.clock import db_after
+from db.erasing import ErasedOutput
 from db.models import Audit, FlaggedOutput
 from db.session import Database
 from tests.byte_scan import holding_database, holding_files
-from tests.integration.db.builders import attribution, draft
+from tests.integration.db.builders import attribution, draft, register
 from tests.services.redis import RedisServer
 from tests.tiny import build, shared_micro_bundle, shared_micro_model, tiny_rows, write_jsonl
 from tests.waiting import wait_until
 from wherefrom.attribution.bundles import erasing as bundle_erasing
-from wherefrom.attribution.bundles.examples import iter_examples
+from wherefrom.attribution.bundles.examples import iter_examples, write_examples
 from wherefrom.attribution.bundles.manifest import read_manifest
 from wherefrom.errors import BundleMismatch, ConfigurationError, Held, NotFound, QueueUnavailable
 from wherefrom.records import (
@@ -40,7 +55,7 @@ from worker.bundles import add_bundle
 from worker.engine import load_engine
 from worker.erasing import Eraser
 from worker.example_erasing import Outcome, Request, forget
-from worker.redis_erasing import CopiesInRedis
+from worker.redis_erasing import CopiesInRedis, _Marks, _when_free
 from worker.reproducing import reproduce
 
 ROW = 3
@@ -144,14 +159,107 @@ def test_the_old_bundle_waits_for_its_lease(database: Database, settings: Settin
     assert delete_unused(database, settings) == [home.name]
 
 
-def test_an_erased_bundle_stays_out_of_service(database: Database, settings: Settings, home: Path) -> None:
+def test_a_claim_at_the_last_moment_keeps_the_folder(
+    database: Database, settings: Settings, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker claims what waits after the look for leases; a folder that cannot be deleted stays without an end of the sweeper, and a machine without the folder does not say that it is gone. What is asked for afterwards ends."""
+    old = catalogue.bundle_by_name(database, home.name)
+    record = FlaggedRecord(prompt="p", completion="a", model=old.model)
+    [made] = intake.accept(database, [record], producer="p", channel="http")
+    queue = AuditQueue(database)
+
+    def put_back() -> None:
+        values = {"state": AuditState.PENDING, "lease_owner": None, "lease_until": None, "bundle_id": old.id}
+        with database.writing() as session:
+            session.execute(update(Audit).values(**values))
+
+    elsewhere = settings.model_copy(update={"bundles_dir": settings.bundles_dir.with_name("elsewhere")})
+    assert queue.claim(old.id, owner="w", limit=1, lease_s=60) is not None
+    forgotten(database, settings, example_of(home).example_id)
+    put_back()
+    leaving = erased_bundles.leaving
+
+    def then_claimed(db: Database) -> list[erased_bundles.Leaving]:
+        found = leaving(db)
+        assert queue.claim(old.id, owner="w", limit=1, lease_s=60) is not None
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(erased_bundles, "leaving", then_claimed)
+        assert delete_unused(database, settings) == []
+    assert home.is_dir()
+    put_back()
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    told: set[str] = set()
+    with monkeypatch.context() as patch, capture_logs() as logs:
+        patch.setattr(Path, "rename", refuse)
+        for _ in range(2):
+            assert delete_unused(database, settings, told=told) == []
+    assert [one["event"] for one in logs] == ["bundle_not_deleted"]
+    assert delete_unused(database, elsewhere) == []
+    assert [one.deleted for one in leaving(database)] == [False]
+    assert delete_unused(database, settings) == [home.name]
+    assert [one.deleted for one in leaving(database)] == [True]
+    put_back()
+    assert delete_unused(database, settings) == []
+    assert reader.get_audit(database, made.audit_id or 0).audit.code == "unknown_bundle"
+
+
+def test_an_erased_bundle_stays_out_of_service(
+    database: Database, settings: Settings, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Neither adding it from where it was built nor activating brings it back."""
     forgotten(database, settings, example_of(home).example_id)
     with pytest.raises(BundleMismatch, match="was erased; it stays out of service"):
         add_bundle(database, settings, shared_micro_bundle(), activate=True)
+    old = catalogue.bundle_by_name(database, home.name)
     with pytest.raises(BundleMismatch, match="was erased"):
         erased_bundles.refuse_erased(database, home.name)
+    with pytest.raises(BundleMismatch, match="was erased"):
+        routing.activate(database, old.id)
+    monkeypatch.setattr(erased_bundles, "is_erased", lambda *_: False)  # as if it had been built once more
+    with pytest.raises(BundleMismatch, match="take the row out of the corpus file"):
+        add_bundle(database, settings, shared_micro_bundle(), activate=True)
     assert not home.exists()
+
+
+def test_a_bundle_that_became_active_meanwhile_keeps_its_texts(
+    database: Database, settings: Settings, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody went back to the old bundle between the switch and the erasure: nothing is erased, and its folder stays."""
+    monkeypatch.setattr("worker.example_erasing._replace", lambda *_: "nothing")
+    with pytest.raises(BundleMismatch, match="was made active meanwhile"):
+        forgotten(database, settings, example_of(home).example_id)
+    assert erased_bundles.leaving(database) == []
+    assert not any(one.erased for one in example_erasing.stored(database, [example_of(home).example_id]))
+
+
+def test_other_bundles_are_looked_into(database: Database, settings: Settings, home: Path) -> None:
+    """The text under another id in another bundle is refused or goes too; a bundle whose folder is elsewhere is named."""
+    one = example_of(home)
+    moved = one.model_copy(update={"example_id": "moved", "row": 0})
+    facts = {"model": "other", "activate": False, "examples": []}
+    register(database, "other", corpus_sha256="1" * 64, **facts)
+    write_examples(settings.bundles_dir / "other", iter([moved]))
+    register(database, "away", corpus_sha256="2" * 64, **facts)
+    with pytest.raises(ConfigurationError, match="of other have exactly the same text, such as 'moved'"):
+        forgotten(database, settings, one.example_id)
+    assert home.is_dir()
+    found = forgotten(database, settings, one.example_id, copies=True)
+    assert set(found.example_ids) == {one.example_id, "moved"}
+    assert set(found.deleted) == {home.name, "other"}
+    assert found.unseen == ("away",)
+
+
+def test_a_key_that_is_no_text_is_no_copy() -> None:
+    """A rejected entry may hold anything, for example a list where its key should be."""
+    marks = _Marks([ErasedOutput(output_id=1, producer="stream", key="k", completion="", texts=())])
+    assert marks.have_key({b"record": b'{"idempotency_key": "k"}'})
+    for key in (b"[]", b"{}", b"1", b"null"):
+        assert not marks.have_key({b"record": b'{"idempotency_key": %b}' % key})
 
 
 def test_a_run_that_was_killed_is_run_again(
@@ -284,3 +392,18 @@ def test_a_redis_that_is_away_keeps_texts_whole(database: Database, settings: Se
     assert reader.get_audit(database, made.audit_id or 0).completion == SECRET
     assert retention.step(database, before=lambda _: None) == 1
     assert cleaning.clean(database)
+
+
+def test_a_save_that_began_before_is_followed_by_another() -> None:
+    """Redis refuses to save while it saves; what it is writing has the erased bytes."""
+    asked = []
+
+    def save() -> None:
+        asked.append(1)
+        if len(asked) < 3:
+            raise redis.ResponseError("Background save already in progress")
+
+    _when_free(save)
+    assert len(asked) == 3
+    with pytest.raises(redis.ResponseError, match="NOPERM"):
+        _when_free(Mock(side_effect=redis.ResponseError("NOPERM no permissions")))
