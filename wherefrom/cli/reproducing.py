@@ -14,7 +14,7 @@ from wherefrom.attribution.reproducing import check_engine, citation_of, compare
 from wherefrom.attribution.setup import OWN_ENGINE, settings_of_then, setup_of
 from wherefrom.cli.offline import Adapter, Json, KnownModel, Threads, set_threads
 from wherefrom.cli.options import UrlOption
-from wherefrom.cli.output import ExitCode
+from wherefrom.cli.output import ExitCode, print_json
 from wherefrom.cli.placement_options import DeviceOption, DtypeOption, placement_of
 from wherefrom.client import Service
 from wherefrom.errors import BundleMismatch, InvalidRequest
@@ -57,7 +57,7 @@ def reproduce(
         opened = open_with_model(bundle, model, adapter, placement=placement_of(device, dtype))
         found = reproduced(opened, detail, address)
     if as_json:
-        typer.echo(found.model_dump_json())
+        print_json([found])
     else:
         say_reproduced(found)
     if found.verdict is Reproduced.DIFFERENT:

@@ -25,7 +25,20 @@ NOT_IN_CLIENT = {
     "GET /v1/audits.csv": "`export` makes CSV from what the client reads; this is for spreadsheets and browsers",
     "GET /v1/audits.jsonl": "older than `export.jsonl`, which the client reads; kept for callers by HTTP",
     "GET /v1/export.zip": "a client that streams rows needs no archive; `wherefrom export` writes file and manifest itself",
-}
+} | dict.fromkeys(
+    (
+        "GET /v1/erasures",
+        "GET /v1/erasures/*",
+        "POST /v1/erasures",
+        "GET /v1/holds",
+        "POST /v1/holds",
+        "POST /v1/holds/*/lift",
+        "GET /v1/retention-rules",
+        "POST /v1/retention-rules",
+        "POST /v1/retention-rules/*/end",
+    ),
+    "no work of the desk: an administrator's, by `python -m worker forget`, `holds` and `retention`, or the page /erasing",
+)
 #: Methods of the client that no command uses, and why.
 NOT_IN_COMMANDS = {
     "flag_now": "`flag` sends files, a file of one record too",

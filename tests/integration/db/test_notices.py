@@ -263,5 +263,5 @@ def test_processes_that_look_at_once_tell_once(db: Database) -> None:
     assert sum(at_once([lambda: look(db, dead_audits(10))] * 8)) == 1
     with db.reading() as session:
         told = select(WebhookDelivery.kind, func.count()).group_by(WebhookDelivery.kind)
-        counts = dict(session.execute(told).tuples().all())
+        counts = dict(session.execute(told).all())
         assert counts == {"audits.dead": 2, "audits.dead.resolved": 1}

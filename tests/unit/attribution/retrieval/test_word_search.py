@@ -1,6 +1,7 @@
 """The search that does not score every row finds what scoring every row finds, with the same scores bit for bit."""
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,10 @@ def best_of_all(index: LexicalIndex, texts: Sequence[str], count: int) -> list[i
     return [int(row) for row in best if every[row] > 0]
 
 
-INDEX = LexicalIndex.build(corpus(400, seed=1))
+@cache
+def whole() -> LexicalIndex:
+    """Built when it is first searched: bm25s is slow to import."""
+    return LexicalIndex.build(corpus(400, seed=1))
 
 
 @settings(max_examples=60)
@@ -48,9 +52,9 @@ def test_as_if_every_row_were_scored(texts: list[str], count: int) -> None:
     """The same rows in the same order, copies and ties included, and the same scores."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(word_search, "BLOCK_ROWS", 150)  # several blocks, the last one shorter
-        found = INDEX.search(texts, count)
-    assert found.tolist() == best_of_all(INDEX, texts, count)
-    np.testing.assert_array_equal(INDEX.scores_of(texts, found), INDEX.mean_scores(texts)[found])
+        found = whole().search(texts, count)
+    assert found.tolist() == best_of_all(whole(), texts, count)
+    np.testing.assert_array_equal(whole().scores_of(texts, found), whole().mean_scores(texts)[found])
 
 
 def test_common_words_are_not_walked(monkeypatch: pytest.MonkeyPatch) -> None:
