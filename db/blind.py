@@ -8,7 +8,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import and_, func, insert, select
 from sqlalchemy.orm import Session
 
 from db.models import Audit, Bundle, Citation, FlaggedText, ReviewItem, ReviewRow, TrainingExample
@@ -100,8 +100,8 @@ def _cited(session: Session, item_ids: Sequence[int]) -> dict[int, dict[int, int
 
 
 def _pool(session: Session, corpus_id: int, rng: random.Random, *, most: int = 400) -> list[int]:
-    """Stored training examples of a corpus at random; all of them where there are few."""
-    mine = TrainingExample.corpus_id == corpus_id
+    """Stored training examples of a corpus at random, all of them where there are few; none without a text, which would tell itself apart."""
+    mine = and_(TrainingExample.corpus_id == corpus_id, TrainingExample.erased_at.is_(None))
     low, high, count = session.execute(
         select(func.min(TrainingExample.id), func.max(TrainingExample.id), func.count()).where(mine)
     ).one()

@@ -14,7 +14,6 @@ from sqlalchemy.orm import Session
 from db import holds
 from db.clock import db_now
 from db.examples import CHUNK
-from db.intake import NO_DIGEST
 from db.item_keys import destroy_keys, kept_digests
 from db.models import (
     Audit,
@@ -29,6 +28,7 @@ from db.models import (
 from db.quoting import Quotations, erase_comments_about, erase_comments_on, erase_quotations
 from db.statements import carry_out
 from db.trail import Event, TrailKind, record_events
+from wherefrom.records.erasing import NO_DIGEST
 
 #: What the client makes a key of where nobody gave one (`wherefrom.client.service`).
 _CONTENT_KEY = "sha256:"

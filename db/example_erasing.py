@@ -14,13 +14,13 @@ from sqlalchemy.orm import Session
 from db import holds
 from db.clock import db_now
 from db.examples import storable_name
-from db.intake import NO_DIGEST
 from db.models import Citation, ExampleWords, TrainingExample
 from db.quoting import Quotations, erase_comments_on_example, erase_quotations
 from db.session import Database
 from db.statements import carry_out, insert_new
 from db.trail import Event, TrailKind, record_events
 from wherefrom import records
+from wherefrom.records.erasing import NO_DIGEST
 
 
 @dataclass(frozen=True)

@@ -230,7 +230,7 @@ def stored_corpus(db: Database, list_id: int, sha256: str | None) -> int:
 
 
 def staying(db: Database, list_id: int, corpus_id: int) -> Iterator[dict[str, Any]]:
-    """The rows of a stored corpus that a list neither removes nor fixes, in the order of the corpus, page by page."""
+    """The rows of a stored corpus that a list neither removes nor fixes and nobody erased, in the order of the corpus, page by page."""
     leaves = [one for one in FixAction if one.leaves]
     gone = _on(list_id, TrainingExample.id, FixListRow.action.in_(leaves))
     columns = (
@@ -241,7 +241,8 @@ def staying(db: Database, list_id: int, corpus_id: int) -> Iterator[dict[str, An
         TrainingExample.completion,
         TrainingExample.fields,
     )
-    query = select(*columns).where(TrainingExample.corpus_id == corpus_id, ~gone)
+    there = (TrainingExample.corpus_id == corpus_id, TrainingExample.erased_at.is_(None))
+    query = select(*columns).where(*there, ~gone)
     after = -1
     while True:
         page = query.where(TrainingExample.row > after).order_by(TrainingExample.row).limit(CHUNK)

@@ -27,6 +27,7 @@ from wherefrom.errors import (
     UnknownModel,
 )
 from wherefrom.records import AuditState, FlaggedRecord, IntakeResult, Severity
+from wherefrom.records.erasing import NO_DIGEST
 
 #: Order of the queue: smaller is claimed first.
 PRIORITY = {Severity.CRITICAL: 0, Severity.HIGH: 1, Severity.MEDIUM: 2, Severity.LOW: 3}
@@ -34,8 +35,6 @@ PRIORITY = {Severity.CRITICAL: 0, Severity.HIGH: 1, Severity.MEDIUM: 2, Severity
 #: Number of PostgreSQL's advisory lock between intake (shared) and the activation of a bundle (exclusive).
 ROUTING_LOCK = 0x77686572
 
-#: In the place of a digest of a text that was erased.
-NO_DIGEST = "0" * 64
 #: Producer, model and channel of the output that `check_writable` stores and takes back.
 PROBE = "wherefrom-probe"
 

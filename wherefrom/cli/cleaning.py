@@ -16,6 +16,7 @@ from wherefrom.cli.output import print_json
 from wherefrom.cli.output_file import output_file
 from wherefrom.client import Service
 from wherefrom.records import FixRow
+from wherefrom.records.erasing import NO_DIGEST
 from wherefrom.terminal import out
 
 
@@ -66,9 +67,9 @@ def clean(
 
 
 def _leaving(rows: list[FixRow]) -> dict[str, frozenset[str]]:
-    """Hashes of the texts that leave, by id. A row that stays under any corpus of the list is not among them."""
+    """Hashes of the texts that leave, by id. A row that stays under any corpus of the list is not among them. Of an erased text there is no hash: its id alone must not be learned again."""
     found: dict[str, set[str]] = defaultdict(set)
     for one in rows:
         if one.action.leaves:
             found[one.example_id].add(one.text_sha256)
-    return {name: frozenset(hashes) for name, hashes in found.items()}
+    return {name: frozenset() if NO_DIGEST in hashes else frozenset(hashes) for name, hashes in found.items()}

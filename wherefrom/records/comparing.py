@@ -12,6 +12,7 @@ from pydantic import Field
 
 from wherefrom.records.audits import AuditDetail
 from wherefrom.records.bounds import Items
+from wherefrom.records.erasing import NO_DIGEST
 from wherefrom.records.filters import Supported
 from wherefrom.records.flagged import Frozen
 
@@ -125,7 +126,8 @@ def matched(
             left[other.text_sha256].append(other)
     pairs: list[tuple[C | None, C | None]] = []
     for one in ones:
-        alike = left.get(one.text_sha256) if by_text else None
+        # Erased texts have no digest; that says nothing of what they were.
+        alike = left.get(one.text_sha256) if by_text and one.text_sha256 != NO_DIGEST else None
         if one.training_example_id in same:
             pairs.append((one, by_row[one.training_example_id]))
         else:

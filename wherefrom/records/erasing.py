@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 from wherefrom.records.bounds import MAX_SHORT_CHARS
 from wherefrom.records.flagged import Frozen, Severity, Text
 
+#: In the place of a digest of a text that was erased.
+NO_DIGEST = "0" * 64
 #: Longest reason of an erasure or a hold, characters.
 MAX_ERASURE_REASON = 1000
 #: Most outputs that one request names by their audits.

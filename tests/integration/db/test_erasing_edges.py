@@ -1,5 +1,6 @@
 """Erasures and what goes on beside them: holds on groups, other people's words, texts that are stored or indexed at the same time."""
 
+import random
 import re
 import threading
 from collections.abc import Iterator
@@ -10,9 +11,11 @@ import pytest
 from sqlalchemy import select, text
 
 from db import (
+    blind,
     cleaning,
     erasures,
     example_erasing,
+    fix_rows,
     groups,
     holds,
     hypotheticals,
@@ -205,6 +208,19 @@ def test_what_erasures_change_is_cleaned(lite: Database) -> None:
     changed = {found[1] for one in statements if (found := re.match(r"(?:UPDATE|DELETE FROM) (\w+)", one))}
     assert {"flagged_text", "review_item"} < changed
     assert changed <= set(cleaning.TOUCHED)
+
+
+def test_an_erased_example_is_neither_learned_nor_shown_again(lite: Database) -> None:
+    """A cleaned corpus has no empty row in its place, and a blind reviewer is not shown one."""
+    register(lite)
+    with lite.reading() as session:
+        corpus_id = session.scalars(select(TrainingExample.corpus_id).limit(1)).one()
+    with lite.writing() as session:
+        example_erasing.erase_examples(session, {corpus_id: [example(0)]}, by="request")
+    ids = [one["id"] for one in fix_rows.staying(lite, 0, corpus_id)]
+    assert ids == [example(number).example_id for number in range(1, 5)]
+    with lite.reading() as session:
+        assert len(blind._pool(session, corpus_id, random.Random(0))) == 4
 
 
 @pytest.mark.parametrize("name", ['a"b', "a\\b"])

@@ -7,7 +7,9 @@ import pytest
 
 from wherefrom.attribution.corpus import read_corpus
 from wherefrom.attribution.corpus.cleaning import Cleaned, cleaned_rows, write_lines
+from wherefrom.cli.cleaning import _leaving
 from wherefrom.errors import InvalidRecord
+from wherefrom.records import FixAction, FixRow
 
 ROWS = [
     {"id": "a", "prompt": "Hi?", "completion": "Yes \u20ac.", "note": {"kept": 1.5}},
@@ -46,6 +48,16 @@ def test_another_corpus_is_refused(corpus: Path) -> None:
     """The id alone takes no row away: the text was judged."""
     with pytest.raises(InvalidRecord, match=r"line 1.*'a' has another text"):
         list(cleaned_rows(corpus, {"a": frozenset({"0" * 64})}, done=Cleaned()))
+
+
+def test_a_row_whose_text_was_erased_leaves_by_its_id(corpus: Path) -> None:
+    """Nobody has its hash any more, and it must not be learned again."""
+    done = Cleaned()
+    assert list(cleaned_rows(corpus, {"a": frozenset()}, done=done)) == ROWS[1:]
+    assert done.left_out == ["a"]
+    one = FixRow.model_construct(example_id="a", action=FixAction.REMOVE, text_sha256="0" * 64)
+    assert _leaving([one, one.model_copy(update={"text_sha256": "1" * 64})]) == {"a": frozenset()}
+    assert _leaving([one.model_copy(update={"text_sha256": "1" * 64})]) == {"a": frozenset({"1" * 64})}
 
 
 def test_a_bad_row_is_told_with_its_place(corpus: Path) -> None:

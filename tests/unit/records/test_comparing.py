@@ -45,6 +45,13 @@ def test_equal_contents_are_matched_one_by_one() -> None:
     assert ranks(ones, others) == [(1, 2), (2, 3), (3, None), (None, 1)]
 
 
+def test_erased_texts_are_not_alike() -> None:
+    """They have one digest between them, which is none."""
+    gone = "0" * 64
+    assert ranks(cited((1, gone), (2, "b")), cited((11, gone), (12, "b"))) == [(1, None), (2, 2), (None, 1)]
+    assert ranks(cited((1, gone)), cited((1, gone))) == [(1, 1)]
+
+
 @pytest.mark.parametrize(
     ("ones", "others", "expected"),
     [

@@ -33,7 +33,7 @@ def cleaned_rows(
 
     Args:
         corpus: The file or folder.
-        leaving: Hashes of the texts that leave, by the id of the training example.
+        leaving: Hashes of the texts that leave, by the id of the training example; none where the text was erased, and whatever has the id leaves.
         how: How the corpus was read when the bundle was built.
         done: Counts along.
 
@@ -69,7 +69,7 @@ def _leaves(row: CorpusRow, leaving: Mapping[str, frozenset[str]]) -> bool:
     texts = leaving.get(row.example_id)
     if texts is None:
         return False
-    if row.text_sha256() not in texts:
+    if texts and row.text_sha256() not in texts:
         raise InvalidRecord(
             f"the training example {row.example_id!r} has another text than the one on the fix list; "
             "give the corpus from which the bundle was built, read with the same options"
