@@ -24,6 +24,7 @@ from sqlalchemy.types import Boolean
 
 from db.models import ExampleWords, FlaggedText, OutputWords, TrainingExample
 from db.session import Database
+from db.sight import is_limited
 from db.statements import insert_new
 
 #: Characters of a prompt, a completion or a training example that are indexed. The words of more would not fit a `tsvector`.
@@ -121,9 +122,14 @@ def _hits_sqlite(element: _Hits, compiler: SQLCompiler, **kwargs: Any) -> str:
     if element.each:
         return _each(element, compiler, "instr", **kwargs)
     column, match, _, _ = (compiler.process(one, **kwargs) for one in element.clauses)
-    table = f"{_INDEXES[element.parts[0]].table}_fts"
-    limit = "" if element.most is None else f" LIMIT {element.most:d}"
-    return f"{column} IN (SELECT rowid FROM {table} WHERE {table} MATCH {match}{limit})"  # noqa: S608 - names of our own, a bound value
+    index = _INDEXES[element.parts[0]]
+    table, within, limit = f"{index.table}_fts", "", ""
+    if element.most is not None:
+        limit = f" LIMIT {element.most:d}"
+        # The index of words knows no limit of a key: texts beyond it must not use the number up.
+        if is_limited():
+            within = f" AND rowid IN (SELECT {index.key} FROM {index.table})"  # noqa: S608 - names of our own
+    return f"{column} IN (SELECT rowid FROM {table} WHERE {table} MATCH {match}{within}{limit})"  # noqa: S608 - names of our own, a bound value
 
 
 @compiles(_Hits, "postgresql")

@@ -9,13 +9,14 @@ caller, and so is every view: what is kept over all outputs cannot be told apart
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Dialect, Engine, event
 
 from db.models import Base
 from db.views import VIEWS
@@ -67,6 +68,16 @@ def see_only(sight: Sight | None) -> None:
     _SIGHT.set(sight)
 
 
+@contextmanager
+def unlimited() -> Iterator[None]:
+    """No limit in the block: whoever asks is looked up among all keys, also where the request was limited before."""
+    before = _SIGHT.set(None)
+    try:
+        yield
+    finally:
+        _SIGHT.reset(before)
+
+
 def is_limited() -> bool:
     """Whether the statements that are run now see a part only: what they find must not be kept for others."""
     return _SIGHT.get() is not None
@@ -88,7 +99,7 @@ def limit_statements(engine: Engine) -> None:
         sight = _SIGHT.get()
         if sight is None:
             return statement, parameters
-        return _limited(connection.dialect.name, sight, statement, parameters, many=many)
+        return _limited(connection.dialect, sight, statement, parameters, many=many)
 
 
 _WORDS = re.compile(r"\w+")
@@ -103,12 +114,14 @@ class UnlimitableStatementError(Exception):
     """A statement of a form that the limit does not know: a fault of ours, so it is not run."""
 
 
-def _limited(dialect: str, sight: Sight, statement: str, parameters: Any, *, many: bool) -> tuple[str, Any]:
+def _limited(
+    dialect: Dialect, sight: Sight, statement: str, parameters: Any, *, many: bool
+) -> tuple[str, Any]:
     named = frozenset(_WORDS.findall(statement)) & _names()
     if not named or _NEUTRAL.match(statement):
         return statement, parameters
     statement, inline = _with_locked_parts(dialect, sight, statement)
-    prefix, values = _prefix(dialect, sight, named)
+    prefix, values = _prefix(dialect.name, sight, named)
     values = (values | inline) if isinstance(values, dict) else values
     if _RECURSIVE.match(statement):
         whole = f"{prefix} SELECT * FROM ({statement}) AS limited"  # noqa: S608 - the statement is one of ours
@@ -131,12 +144,13 @@ def _joined(values: Any, parameters: Any) -> Any:
 class _Writer:
     """Writes conditions in the words of an engine."""
 
-    dialect: str
     sight: Sight
+    #: In which the tables are; None for PostgreSQL's WITH parts, each of which reads the table that it stands for under its own name.
+    schema: str | None
 
     def real(self, table: str) -> str:
-        """The table behind the name; in a WITH part PostgreSQL reads it under its own name, SQLite wants its schema."""
-        return f"main.{table}" if self.dialect == "sqlite" else table
+        """The table behind the name, which may be that of a WITH part."""
+        return table if self.schema is None else f"{self.schema}.{table}"
 
     def among(self, column: str, part: str) -> str:
         """That a column is one of the values of a part of the limits."""
@@ -305,7 +319,7 @@ def _text(dialect: str, sight: Sight, named: frozenset[str]) -> str:
         if one not in wanted:
             wanted.add(one)
             todo += plan()[one].needs
-    writer = _Writer(dialect, sight)
+    writer = _Writer(sight, "main" if dialect == "sqlite" else None)
     parts = [f"{name} AS NOT MATERIALIZED ({_rows(writer, name)})" for name in plan() if name in wanted]
     return f"WITH {', '.join(parts)}"
 
@@ -330,16 +344,17 @@ def _prefix(dialect: str, sight: Sight, named: frozenset[str]) -> tuple[str, Any
     return _MARK.sub("?", text), tuple(values[name] for name in _MARK.findall(text))
 
 
-def _with_locked_parts(dialect: str, sight: Sight, statement: str) -> tuple[str, dict[str, str]]:
-    """PostgreSQL locks no rows of a WITH part: what a statement locks is limited where it stands."""
-    if dialect == "sqlite" or _LOCK.search(statement) is None:
+def _with_locked_parts(dialect: Dialect, sight: Sight, statement: str) -> tuple[str, dict[str, str]]:
+    """PostgreSQL locks no rows of a WITH part: what a statement locks is limited where it stands, in the table itself."""
+    if dialect.name == "sqlite" or _LOCK.search(statement) is None:
         return statement, {}
+    writer = _Writer(sight, dialect.default_schema_name)
 
     def inlined(found: re.Match[str]) -> str:
         word, name, alias = found["word"], found["name"], found["alias"]
         if name not in _names():
             return found.group()
-        return f"{word} ({_rows(_Writer(dialect, sight), name)}) AS {alias or name}"
+        return f"{word} ({_rows(writer, name)}) AS {alias or name}"
 
     return _FROM.sub(inlined, statement), _values(sight)
 

@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from db import keys, people
 from db.keys import Scope as KeyScope
-from db.sight import see_only
+from db.sight import see_only, unlimited
 from db.trail import act_as
 from web.body import raise_too_large
 from web.budget import pay_for
@@ -133,6 +133,7 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        see_only(None)  # a pipelined request begins in the context of the one before
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -258,8 +259,9 @@ def needs(scope: KeyScope | None) -> Callable[..., Awaitable[Caller]]:
             reads=reads,
             address=request.client.host if request.client else None,
         )
-        # Without a key, a cookie or a proxy there is nothing to look up, so no thread to wait for.
-        found = await run_in_threadpool(ask) if needs_thread(request.headers, services) else ask()
+        with unlimited():  # a route may ask for several scopes, and the first has limited the request
+            # Without a key, a cookie or a proxy there is nothing to look up, so no thread to wait for.
+            found = await run_in_threadpool(ask) if needs_thread(request.headers, services) else ask()
         route = getattr(request.scope.get("route"), "path", "")
         check_within(found, request.method, route)
         if found.budget is not None and not getattr(request.state, "is_paid", False):

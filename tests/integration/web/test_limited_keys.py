@@ -29,6 +29,7 @@ from tests.integration.web.canaries import (
     plant,
 )
 from tests.integration.web.conftest import BASE_URL, SECRET, _fill
+from tests.integration.web.forms import send, sign_in
 from tests.services.templates import Templates
 from web.app import _ROUTERS, create_app
 from web.health import SilentProbe
@@ -258,6 +259,24 @@ def test_nothing_is_done_to_the_others(world: World) -> None:
             assert answer.status_code in expected, (path, answer.text)
     refused = world.client.post("/v1/bulk", json={"action": "requeue"}, headers=limited)
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "beyond_limits")
+
+
+def test_forms_that_need_two_scopes_take_a_limited_key(world: World) -> None:
+    """Whoever sends a form is looked up once for each scope, the second time among all keys as well: with a key, and in its session."""
+    key = keys.create_key(world.database, "at-the-desk", ("read", "review", "measure"), limits=world.limits)
+    program, browser = (TestClient(world.client.app, base_url=BASE_URL) for _ in range(2))
+    program.headers["Authorization"] = f"Bearer {key}"
+    sign_in(browser, key=key)
+    page = f"/audits/{world.mine}"
+    for number, one in enumerate((program, browser)):
+        sent = send(one, page, f"{page}/hypotheticals", {"completion": f"Another answer {number}."})
+        assert sent.status_code == 303, sent.text
+        # The recipe of these tests is no file: what matters is that the form was taken.
+        for way in ("measure", "citations/1/measure"):
+            answer = send(one, page, f"{page}/{way}", {"source": "web"})
+            assert answer.status_code not in {401, 403, 404}, (way, answer.text)
+        theirs = f"/audits/{world.theirs[0]}"
+        assert send(one, page, f"{theirs}/hypotheticals", {"completion": "No."}).status_code == 404
 
 
 def test_a_limited_producer_sends_its_models_only(world: World) -> None:

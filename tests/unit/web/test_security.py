@@ -1,10 +1,12 @@
 """The gate: hosts, origins, declared sizes, keys in headers."""
 
+import asyncio
 import base64
 
 import pytest
 from starlette.datastructures import Headers
 
+from db.sight import Limits, Sight, is_limited, see_only
 from web import security
 from wherefrom import access
 from wherefrom.errors import BodyTooLarge, ConfigurationError, Forbidden, InvalidRequest
@@ -17,6 +19,22 @@ SETTINGS = Settings()
 def test_own_hosts_pass(host):
     """With any port and in any case."""
     security.check_host(Headers({"host": host}), SETTINGS)
+
+
+def test_a_pipelined_request_inherits_no_limit():
+    """The server begins it in the context of the request before, which may have been a limited key's."""
+    seen = []
+
+    async def app(*_given):
+        seen.append(is_limited())
+
+    async def ask():
+        see_only(Sight(Limits(producers=("shop",))))
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"host", b"127.0.0.1")]}
+        await security.Gate(app, settings=SETTINGS)(scope, app, app)
+
+    asyncio.run(ask())
+    assert seen == [False]
 
 
 @pytest.mark.parametrize(
