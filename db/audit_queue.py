@@ -4,7 +4,7 @@ Claims and the ways out without an answer are those of every queue (`db.queue`).
 business; what operators do with audits that nobody holds is that of `db.waiting`.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +26,7 @@ from db.trail import Event, TrailKind, record_events
 from db.vectors import store_vectors
 from wherefrom.records import Attribution, AuditState, Claim, ClaimedAudit, Lease, sha256_of_json
 
-#: Every so many claims of a process, one is for audits that are not the most urgent.
+#: Of so many claims that a process makes of a bundle, one is for audits that are not the most urgent.
 FAIR_EVERY = 8
 #: Priorities of audits, most urgent first.
 PRIORITIES = tuple(sorted(PRIORITY.values()))
@@ -68,8 +68,8 @@ class AuditQueue(LeasedQueue[AuditState]):
     def __init__(self, database: Database) -> None:
         super().__init__(database)
         self._setups = KnownSetups()
-        #: Claims that took something.
-        self._claims = 0
+        #: Claims that took something, by bundle: with one count, bundles that take turns would fix whose claim is the fair one.
+        self._claims: Counter[int] = Counter()
 
     def claim(
         self, bundle_id: int, *, owner: str, limit: int, lease_s: float, max_attempts: int | None = None
@@ -97,9 +97,9 @@ class AuditQueue(LeasedQueue[AuditState]):
                     lease_s=lease_s,
                     max_attempts=max_attempts,
                 )
-                turn = _turn_of(self._claims + 1)
+                turn = _turn_of(self._claims[bundle_id] + 1)
                 taken = (take(only=(Audit.priority == turn,)) if turn is not None else ()) or take()
-                self._claims += bool(taken)
+                self._claims[bundle_id] += bool(taken)
                 read = read_claimed(session, taken, owner)
                 for one in read.unreadable:
                     self._end(session, one.lease, self.refused, code=one.code, reason=one.reason)

@@ -380,6 +380,23 @@ def test_urgent_audits_overtake_and_starve_nobody(db: Database, bundle_id: int) 
     assert {severity for one in usual for _, severity in one} == {Severity.CRITICAL}
 
 
+def test_bundles_that_take_turns_each_have_their_fair_claims(own: Database) -> None:
+    """With one count for all, every eighth claim would be of the same bundle, and the other's low ones would wait for ever."""
+    queue, numbers = AuditQueue(own), count()
+    bundles = {model: register(own, name=f"bundle-{model}", model=model) for model in ("a", "b")}
+    for model in bundles:
+        accept(own, record(next(numbers), model=model, severity=Severity.LOW))
+    low: dict[str, int] = {}
+    for number in range(1, FAIR_EVERY + 1):
+        for model, bundle_id in bundles.items():
+            accept(own, *(record(next(numbers), model=model, severity=Severity.CRITICAL) for _ in range(2)))
+            taken = queue.claim(bundle_id, limit=1, owner=OWNER, lease_s=60)
+            assert taken is not None
+            if taken.audits[0].record.severity is Severity.LOW:
+                low[model] = number
+    assert low == dict.fromkeys(bundles, FAIR_EVERY)
+
+
 def test_a_turn_that_nobody_waits_for_is_a_usual_claim(db: Database, bundle_id: int) -> None:
     """Without less urgent audits every claim takes what is there."""
     queue = AuditQueue(db)
