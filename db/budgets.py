@@ -7,6 +7,7 @@ paid by the generic cell rate algorithm: one number, the second up to which they
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from typing import Any
@@ -23,6 +24,9 @@ from db.statements import insert_new
 from wherefrom.errors import ConfigurationError, DatabaseUnavailable, QuotaSpent, TooManyRequests
 
 _DAY_S = 86_400
+#: A key is paid for at most a burst ahead. What lies farther, by more than a wait for a lock explains (seconds), is of slower bounds or of
+#: a clock that was set back, and counts no more: it would lock the key out for as long.
+_AHEAD_S = 15.0
 #: Longest wait that somebody is told, seconds: by then the limit may be another one.
 _LONGEST_WAIT_S = float(_DAY_S)
 
@@ -125,7 +129,8 @@ def _paid_until(session: Session, key_id: int, *, step: float, burst: int) -> fl
     """Seconds until the next request would be taken; 0 where this one was."""
     now = db_epoch()
     mine = (KeyBudget.api_key_id == key_id, KeyBudget.what == Spending.REQUESTS)
-    begun = case((KeyBudget.used > now, KeyBudget.used), else_=now)
+    used = KeyBudget.used
+    begun = case((used > now + burst * step + _AHEAD_S, now), (used > now, used), else_=now)
     paid = update(KeyBudget).where(*mine, begun + step - now <= burst * step).values(used=begun + step)
     if _changed(session, paid):
         return 0.0
@@ -167,12 +172,15 @@ def pay(db: Database, budget: Budget, what: Spending, number: int = 1) -> None:
 
 
 def give_back(db: Database, budget: Budget, what: Spending, number: int) -> None:
-    """Take back what was counted and not done; of a day that has ended, nothing."""
+    """Take back what was counted and not done; of a day that has ended, nothing.
+
+    A database that is away takes nothing back: what was stored is stored, and whoever sent it is told so.
+    """
     if getattr(budget.quotas, what.value, None) is None or number <= 0:
         return
     today, _ = _today()
     mine = (KeyBudget.api_key_id == budget.key_id, KeyBudget.what == what, KeyBudget.day == today)
-    with db.writing() as session:
+    with suppress(DatabaseUnavailable), db.writing() as session:
         session.execute(update(KeyBudget).where(*mine).values(used=KeyBudget.used - number))
 
 

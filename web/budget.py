@@ -8,7 +8,7 @@ from db.budgets import Spending
 from web.caller import Caller
 from web.services import Services
 
-#: What is counted of a day, by method and path; outputs and re-audits are counted by their number (`web.api`, `web.reauditing`).
+#: What is counted of a day, by method and path; outputs, re-audits and what is measured together are counted by their number (`web.api`, `web.reauditing`, `web.measuring`).
 COSTS: dict[tuple[str, str], Spending] = {
     ("GET", "/v1/audits.csv"): Spending.EXPORTS,
     ("GET", "/v1/audits.jsonl"): Spending.EXPORTS,
@@ -69,11 +69,11 @@ def paying_outputs(services: Services, caller: Caller, number: int) -> Iterator[
         budgets.give_back(services.database, caller.budget, Spending.OUTPUTS, number - stored[-1])
 
 
-def pay_for_reaudits(services: Services, caller: Caller, number: int) -> None:
-    """Count outputs that are about to be audited again.
+def pay_further(services: Services, caller: Caller, what: Spending, number: int) -> None:
+    """Count what a request is about to do beside what its route costs: outputs of a filter that are audited again, all but the first of what is measured together.
 
     Raises:
-        QuotaSpent: they are more than the key may have audited today.
+        QuotaSpent: it is more than the key may do today.
     """
     if caller.budget is not None:
-        budgets.pay(services.database, caller.budget, Spending.REAUDITS, number)
+        budgets.pay(services.database, caller.budget, what, number)

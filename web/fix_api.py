@@ -334,4 +334,4 @@ def measure_whole_list(
 
     Answers at once with one measurement for each output; `GET /v1/group-measurements/{id}` tells where it stands. A repeated request returns the same.
     """
-    return Measured(items=tuple(measure_list(services, what_if_id, body.audits, by=caller.name)))
+    return Measured(items=tuple(measure_list(services, what_if_id, body.audits, caller=caller)))

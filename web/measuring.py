@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 
 from db import group_measurements, measuring_checks, what_ifs
+from db.budgets import Spending
+from web.budget import pay_further
+from web.caller import Caller
 from web.services import Services
 from wherefrom.errors import InvalidRequest, MeasuringUnavailable
 from wherefrom.records import ExpectedCost, GroupMeasurementRecord, GroupRequest
@@ -29,7 +32,7 @@ def check_measurable(services: Services, audit_id: int) -> ExpectedCost | None:
 
 
 def measure_list(
-    services: Services, what_if_id: int, audit_ids: Sequence[int], *, by: str
+    services: Services, what_if_id: int, audit_ids: Sequence[int], *, caller: Caller
 ) -> list[GroupMeasurementRecord]:
     """Have the effect of a what-if's whole list measured on some of its outputs: trainings without it, beside matched controls, shared by all of them.
 
@@ -37,10 +40,11 @@ def measure_list(
         services: The service.
         what_if_id: The what-if, which knows the list as it was when it was asked.
         audit_ids: Audits of its outputs; others are passed over, and so is what goes beyond `MOST_MEASURED`.
-        by: Name of the caller.
+        caller: Who asks; each output costs one measurement of their key.
 
     Raises:
         NotFound: there is no such what-if.
+        QuotaSpent: they are more than the key may have measured today; nothing was queued.
         InvalidRequest: none of the audits is of an output of it.
         MeasuringUnavailable: there is no recipe, or it does not suit.
     """
@@ -51,10 +55,11 @@ def measure_list(
         raise InvalidRequest("choose at least one output of the what-if")
     for audit_id in audits:
         check_measurable(services, audit_id)
+    pay_further(services, caller, Spending.MEASUREMENTS, len(audits) - 1)
     wanted = GroupRequest(example_ids=tuple(what_ifs.left_out_ids(services.database, what_if_id)))
     return [
         group_measurements.request_group(
-            services.database, audit_id=audit_id, request=wanted, requested_by=by
+            services.database, audit_id=audit_id, request=wanted, requested_by=caller.name
         )
         for audit_id in audits
     ]

@@ -85,13 +85,16 @@ class Proxy:
 
 
 def _once(headers: Headers, name: str, *, may_lack: bool = False) -> str:
-    """The only value of a header."""
+    """The only value of a header, which proxies write in UTF-8 and HTTP reads as Latin-1."""
     values = headers.getlist(name)
     if not values and may_lack:
         return ""
     if len(values) != 1 or len(values[0]) > _LONGEST:
         raise Unauthorized("the headers of the proxy are missing, doubled or too long")
-    return values[0]
+    try:
+        return values[0].encode("latin-1").decode("utf-8")
+    except UnicodeError as error:
+        raise Unauthorized("the headers of the proxy are not written in UTF-8") from error
 
 
 def read_proxy(settings: Settings) -> Proxy | None:

@@ -1,8 +1,9 @@
 """Audits the outputs of a whole filter under another bundle, for a form or the API; `db.bulk` does it."""
 
 from db import bulk, catalogue
+from db.budgets import Spending
 from db.keys import Scope
-from web.budget import pay_for_reaudits
+from web.budget import pay_further
 from web.caller import Caller
 from web.services import Services
 from wherefrom.errors import Forbidden
@@ -29,7 +30,7 @@ def reaudit_under(services: Services, caller: Caller, filters: AuditFilter, *, u
     bundle = catalogue.bundle_by_name(services.database, under)
     if caller.budget is not None:
         counted = bulk.preview(services.database, filters, under=bundle.id).reauditable or 0
-        pay_for_reaudits(services, caller, min(counted, bulk.MOST))
+        pay_further(services, caller, Spending.REAUDITS, min(counted, bulk.MOST))
     done = bulk.reaudit(services.database, filters, bundle.id)
     services.notify([bundle.id])
     return done

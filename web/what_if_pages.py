@@ -101,5 +101,5 @@ def measure(
 ) -> Response:
     """Have the effect of the whole list on ticked outputs measured: trainings without it, beside matched controls, shared by all of them."""
     ticked = form.ticked("audit")
-    found = measure_list(services, what_if_id, ticked, by=form.caller.name)
+    found = measure_list(services, what_if_id, ticked, caller=form.caller)
     return RedirectResponse(f"/what-ifs/{what_if_id}?measured={len(found)}", status_code=HTTPStatus.SEE_OTHER)

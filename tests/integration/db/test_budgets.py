@@ -11,7 +11,13 @@ from db.budgets import Budget, Quotas, Spending
 from db.models import KeyBudget
 from db.session import Database
 from tests.services.templates import Templates
-from wherefrom.errors import ConfigurationError, NotFound, QuotaSpent, TooManyRequests
+from wherefrom.errors import (
+    ConfigurationError,
+    DatabaseUnavailable,
+    NotFound,
+    QuotaSpent,
+    TooManyRequests,
+)
 
 
 @pytest.fixture(scope="module", params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
@@ -80,6 +86,34 @@ def test_more_than_a_burst_waits(db: Database) -> None:
     budgets.pay_request(db, budget)
     with pytest.raises(TooManyRequests):
         budgets.pay_request(db, budget)
+
+
+def test_slower_bounds_and_a_clock_that_was_set_back_lock_nobody_out(db: Database) -> None:
+    """What was paid for hours ahead under them counts no more; within the present bounds nothing is forgiven."""
+    slow = budget_of(db, "slow", Quotas(requests_per_second=0.001, burst=5))
+    for _ in range(5):
+        budgets.pay_request(db, slow)
+    with pytest.raises(TooManyRequests):
+        budgets.pay_request(db, slow)
+    quick = Budget(slow.key_id, Quotas(requests_per_second=0.1, burst=2))
+    for _ in range(2):
+        budgets.pay_request(db, quick)
+    with pytest.raises(TooManyRequests) as caught:
+        budgets.pay_request(db, quick)
+    assert caught.value.retry_after_s <= 10.0
+
+
+def test_nothing_is_given_back_by_a_database_that_is_away(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was stored is stored: whoever sent it must not be told otherwise, and send it again."""
+    budget = budget_of(db, "away", Quotas(outputs=3))
+
+    def away() -> None:
+        raise DatabaseUnavailable("away")
+
+    monkeypatch.setattr(db, "writing", away)
+    budgets.give_back(db, budget, Spending.OUTPUTS, 1)
 
 
 def test_bounds_are_set_replaced_and_go_with_a_rotated_key(db: Database) -> None:

@@ -7,6 +7,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from db import keys
+from db.budgets import Quotas
 from db.models import GroupMeasurement
 from db.search import index_missing
 from db.what_if_queue import WhatIfQueue
@@ -294,3 +295,11 @@ def test_a_whole_list_is_measured_on_ticked_outputs(sqlite_story, tmp_path):
         assert len({one.group_key for one in asked}) == 1
         assert all(name.startswith("vendor_batch_07") for one in asked for name in one.example_ids)
     assert send(ann, what_if, f"{what_if}/measure", {}).status_code == 422
+    key = keys.create_key(database, "few", ["read", "measure"], quotas=Quotas(measurements=2))
+    for audits, expected in ((3, 429), (1, 202)):  # the request alone was counted, and one is left
+        answer = TestClient(app, base_url=BASE_URL).post(
+            f"/v1{what_if}/measure",
+            json={"audits": [one for one, _ in claimed.outputs[:audits]]},
+            headers={"Authorization": f"Bearer {key}"},
+        )
+        assert answer.status_code == expected, answer.text

@@ -71,6 +71,15 @@ def test_a_person_is_made_on_first_sight_and_does_what_the_groups_allow(
     assert client.get("/keys").status_code == 403
 
 
+def test_names_and_groups_in_any_script(made: Made, sqlite_story: tuple[Settings, Database]) -> None:
+    """Proxies send UTF-8; a name stands beside a verdict as its owner writes it."""
+    sent = {USER: "josé@例え.jp", PROOF: SECRET, GROUPS: "sécurité"}
+    raw = [(name.encode(), value.encode()) for name, value in sent.items()]
+    client = made(proxy_groups={"sécurité": "auditor"})
+    assert client.get("/v1/audits", headers=raw).status_code == 200
+    assert [one.name for one in people.list_people(sqlite_story[1])] == ["josé@例え.jp"]
+
+
 @pytest.mark.parametrize(
     ("groups", "allowed"),
     [
