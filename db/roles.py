@@ -24,6 +24,8 @@ REVISIONS = "alembic_version"
 _READ_ONLY = frozenset({REVISIONS, "schema_release"})
 #: Events are added, and get their place in the chain once; triggers refuse the second time.
 TRAIL = TrailEvent.__tablename__
+#: What those triggers run; a migration that changes it has to own it.
+TRAIL_RULE = "trail_event_refuse"
 SEALED = ("sequence", "prev_hash", "row_hash")
 
 #: Tables that the intake of the stream adds rows to.
@@ -66,6 +68,7 @@ def _statements() -> Iterator[str]:
         yield f"ALTER TABLE {name} OWNER TO {OWNER};"
     for view in sorted(VIEWS):
         yield f"ALTER VIEW {view} OWNER TO {OWNER};"
+    yield f"ALTER FUNCTION {TRAIL_RULE}() OWNER TO {OWNER};"
     yield f"REVOKE ALL ON ALL TABLES IN SCHEMA public FROM PUBLIC, {users};"
     yield f"REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM PUBLIC, {users};"
     yield from _of_writer()
@@ -79,7 +82,8 @@ def _of_writer() -> Iterator[str]:
         yield f"GRANT {_writes(name)} ON {name} TO {WRITER};"
     yield f"GRANT UPDATE ({', '.join(SEALED)}) ON {TRAIL} TO {WRITER};"
     yield f"GRANT SELECT ON {', '.join(sorted(VIEWS))} TO {WRITER};"
-    yield f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {WRITER};"
+    # To read a sequence is what `pg_dump` wants of a backup.
+    yield f"GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public TO {WRITER};"
     # Servers before 17 let the owner alone do it: there `autovacuum` frees what was erased.
     yield (
         "DO $$ BEGIN IF current_setting('server_version_num')::int >= 170000 THEN"
@@ -88,7 +92,7 @@ def _of_writer() -> Iterator[str]:
     # A new table is of use before the script is run again, but for the trail's rules, which it gets here.
     owned = f"ALTER DEFAULT PRIVILEGES FOR ROLE {OWNER} IN SCHEMA public GRANT"
     yield f"{owned} SELECT, INSERT, UPDATE, DELETE ON TABLES TO {WRITER};"
-    yield f"{owned} USAGE ON SEQUENCES TO {WRITER};"
+    yield f"{owned} USAGE, SELECT ON SEQUENCES TO {WRITER};"
 
 
 def _writes(table: str) -> str:

@@ -97,6 +97,13 @@ def test_the_writer_writes_everything_but_the_schema_and_the_trail(server: As) -
         server.run(WRITER, "UPDATE trail_event SET sequence = 99, prev_hash = 'x', row_hash = 'x'")
 
 
+def test_a_backup_and_a_migration_have_what_they_need(server: As) -> None:
+    """`pg_dump` as the writer reads sequences; the owner may replace what the triggers of the trail run."""
+    server.run(WRITER, "SELECT last_value FROM audit_id_seq")
+    owned = f"SELECT pg_get_userbyid(proowner) FROM pg_proc WHERE proname = '{roles.TRAIL_RULE}'"
+    assert server.run(None, owned) == [(OWNER,)]
+
+
 def test_the_ingest_role_adds_outputs_and_reads_no_text(server: As) -> None:
     """The same record again is the same output; nothing that is stored goes out, changes or goes away."""
     database = server.database(INGEST)
