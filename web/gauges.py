@@ -8,11 +8,19 @@ from web.services import Services
 from wherefrom.errors import DatabaseUnavailable, QueueUnavailable
 from wherefrom.journal import journal_folder, size_of
 from wherefrom.metrics import Metrics
-from wherefrom.records import AuditState
+from wherefrom.records import AuditState, DeliveryState, MeasurementState
 
 _NOTHING = float("nan")
-#: Gauges without labels that need the database.
-_STORED = ("oldest_pending_seconds", "expired_leases", "trail_lag_seconds")
+#: Gauges that need the database, each with its label and the values of that.
+_STORED: dict[str, tuple[str, tuple[str, ...]]] = {
+    "oldest_pending_seconds": ("", ()),
+    "expired_leases": ("", ()),
+    "trail_lag_seconds": ("", ()),
+    "audits": ("state", tuple(AuditState)),
+    "measurements": ("state", tuple(MeasurementState)),
+    "webhook_deliveries": ("state", (DeliveryState.PENDING, DeliveryState.DEAD)),
+    "processes": ("role", signs.ROLES),
+}
 
 
 def read_gauges(services: Services) -> None:
@@ -22,8 +30,7 @@ def read_gauges(services: Services) -> None:
         _read_database(services)
     except DatabaseUnavailable:
         # Counters of this process are worth scraping while the database is away.
-        for name in _STORED:
-            metrics.gauge(name, _NOTHING)
+        _know_nothing(metrics)
     _read_queue(metrics, "stream_entries", services.queue.stream_entries)
     _read_queue(metrics, "quarantine_entries", services.queue.quarantined_entries)
     _read_queue(metrics, "hints_queued", services.queue.hints)
@@ -46,6 +53,13 @@ def _read_database(services: Services) -> None:
     for role, count in signs.alive(database).items():
         metrics.gauge("processes", count, role=role)
     metrics.gauge("trail_lag_seconds", trail_chain.lag_seconds(database))
+
+
+def _know_nothing(metrics: Metrics) -> None:
+    """No gauge goes on showing what was read last."""
+    for name, (label, values) in _STORED.items():
+        for labels in [{label: value} for value in values] if label else [{}]:
+            metrics.gauge(name, _NOTHING, **labels)
 
 
 def _read_queue(metrics: Metrics, name: str, read: Callable[[], int]) -> None:

@@ -10,6 +10,7 @@ import json
 import threading
 from collections.abc import Iterator, Mapping
 from importlib import resources
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -52,6 +53,7 @@ class Metrics:
             for name, one in declared.items()
             if one["type"] != "gauge" and one.get("scope") != "process"
         )
+        self._zeros = dict.fromkeys(_known_series(declared), 0.0)
         self._stored: dict[Series, float] = {}
         self._seen: dict[Series, float] = {}
         #: Held while increments move to the database, and while both are read: nothing is then seen twice or not at all.
@@ -107,9 +109,24 @@ class Metrics:
                 yield family
             elif totals is not None:
                 shown = Metric(family.name, family.documentation, family.type)
-                for name, labels, value in _samples(family.name, totals):
+                for name, labels, value in _samples(family.name, {**self._zeros, **totals}):
                     shown.add_sample(name, labels, value)
                 yield shown
+
+
+def _known_series(declared: Mapping[str, Mapping[str, Any]]) -> Iterator[Series]:
+    """Series of shared counters that are known before anything was counted: those without labels, and those whose values are declared.
+
+    They are shown from 0 on. In a series that begins with 1, Prometheus sees no increase, and the first of all failures would alert nobody.
+    """
+    for name, one in declared.items():
+        if one["type"] != "counter" or one.get("scope") == "process":
+            continue
+        known = one.get("values", {})
+        if set(known) == set(one["labels"]):
+            for values in product(*known.values()):
+                labels = dict(zip(known, values, strict=True))
+                yield PREFIX + name, json.dumps(labels, sort_keys=True)
 
 
 def _samples(family: str, totals: Mapping[Series, float]) -> list[tuple[str, dict[str, str], float]]:

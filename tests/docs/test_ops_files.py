@@ -78,6 +78,19 @@ def test_the_dashboard_names_what_is_measured() -> None:
     assert not [(query, wrong) for query in panel_queries() if (wrong := problems_of(query))]
 
 
+def test_what_every_web_process_shows_alike_is_not_added_up() -> None:
+    """Totals of the service are the same in each of them: a sum would double with a second one, and an alert would come twice."""
+    totals = [
+        f"{PREFIX}{name}"
+        for name, one in declared_metrics().items()
+        if one["type"] == "counter" and one.get("scope") != "process"
+    ]
+    queries = [*panel_queries(), *(rule["expr"] for rule in rules())]
+    of_totals = [query for query in queries if set(_NAME.findall(query)) & set(totals)]
+    assert len(of_totals) > 20
+    assert not [query for query in of_totals if not query.startswith("max")]
+
+
 def test_every_metric_is_looked_at() -> None:
     """What is counted stands in an alert or on the dashboard."""
     looked_at = "\n".join([*panel_queries(), *(rule["expr"] for rule in rules())])

@@ -1,5 +1,7 @@
 """Alive, ready, measured; and what happens when something is away."""
 
+import math
+
 import pytest
 import structlog
 from prometheus_client.parser import text_string_to_metric_families
@@ -14,7 +16,7 @@ from tests.integration.db.sabotage import read_only, refuse_rows
 from tests.integration.web.conftest import BASE_URL
 from web.app import create_app
 from web.health import RedisProbe
-from wherefrom.errors import QueueUnavailable
+from wherefrom.errors import DatabaseUnavailable, QueueUnavailable
 from wherefrom.messages import FLAGGED_STREAM
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
@@ -80,6 +82,36 @@ def test_metrics_hold_what_other_processes_counted(client, database):
         assert found[("wherefrom_claims_total",)] == 3
         accepted = ("wherefrom_intake_records_total", ("channel", "http"), ("status", "accepted"))
         assert found[accepted] == 3
+
+
+def test_counters_of_failures_begin_at_0(client, database):
+    """Prometheus sees no increase in a series that begins with 1: the first dead audit would alert nobody."""
+    found = samples(client)
+    dead = ("wherefrom_audits_finished_total", ("state", "dead"))
+    assert found[dead] == found[("wherefrom_trail_reads_unnoted_total",)] == 0
+    worker = Metrics()
+    worker.count("audits_finished_total", 2, state="dead")
+    CounterStore(worker, database).store()
+    assert samples(client)[dead] == 2
+
+
+def test_gauges_of_a_database_that_went_away_are_no_numbers(quick_client, sqlite_story, monkeypatch):
+    """Those with labels too: what was read last is not true any more."""
+    stored = {
+        ("wherefrom_audits", ("state", "pending")),
+        ("wherefrom_processes", ("role", "sweep")),
+        ("wherefrom_measurements", ("state", "dead")),
+        ("wherefrom_webhook_deliveries", ("state", "dead")),
+        ("wherefrom_oldest_pending_seconds",),
+    }
+    assert not any(math.isnan(value) for name, value in samples(quick_client).items() if name in stored)
+
+    def away(*_args):
+        raise DatabaseUnavailable("away")
+
+    monkeypatch.setattr("web.gauges.reader.queue_health", away)
+    found = samples(quick_client)
+    assert all(math.isnan(found[name]) for name in stored)
 
 
 def test_an_old_schema_is_not_ready(make_app, database_url):
