@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,7 +56,8 @@ def test_a_row_whose_text_was_erased_leaves_by_its_id(corpus: Path) -> None:
     done = Cleaned()
     assert list(cleaned_rows(corpus, {"a": frozenset()}, done=done)) == ROWS[1:]
     assert done.left_out == ["a"]
-    one = FixRow.model_construct(example_id="a", action=FixAction.REMOVE, text_sha256="0" * 64)
+    given: dict[str, Any] = {"example_id": "a", "action": FixAction.REMOVE, "text_sha256": "0" * 64}
+    one = FixRow.model_construct(**given)
     assert _leaving([one, one.model_copy(update={"text_sha256": "1" * 64})]) == {"a": frozenset()}
     assert _leaving([one.model_copy(update={"text_sha256": "1" * 64})]) == {"a": frozenset({"1" * 64})}
 
