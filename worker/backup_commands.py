@@ -57,11 +57,13 @@ def restore(
         say(
             f"the database of {found.backup.created_at} is back, with {counted(len(found.backup.bundles), 'bundle')} ({len(found.bundles)} copied)."
         )
-        say("Next: python -m worker migrate, then start the service.")
+        say(
+            "Next: python -m worker migrate, then start the service. Texts that were erased after the backup are back; erase them again."
+        )
     if not found.trail.whole:
         say(f"the trail ({found.trail.fault}): {found.trail.text}", to_stderr=True)
         say(
-            "note: what happened after the backup is not in the database: erasures and key changes too. Repeat them, keep the old file of anchors, and begin a new one",
+            "note: what happened after the backup is not in the database: changes of keys too. Repeat them, keep the old file of anchors, and begin a new one",
             to_stderr=True,
         )
         raise typer.Exit(EXIT_UNHEALTHY)

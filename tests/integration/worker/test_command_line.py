@@ -288,3 +288,5 @@ def test_forget_hold_and_retain(operator_command, database, bundle_id):
     assert operator_command("forget", "output", str(second), "--reason", "r").code == 2
     missing = operator_command("forget", "example", "nobody", "--reason", "r")
     assert (missing.code, "nothing was erased" in missing.err) == (2, True)
+    assert "nothing to delete on this machine" in operator_command("bundles", "prune").out
+    assert json.loads(operator_command("bundles", "prune", "--json").out) == {"deleted": []}
