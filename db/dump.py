@@ -126,7 +126,9 @@ def _run(program: str, url: URL, *words: str) -> None:
     password = url.password or url.query.get("password")
     # `URL.set` leaves a password where it is told None.
     bare = url.set(drivername="postgresql")._replace(password=None).difference_update_query(["password"])
-    plain = bare.render_as_string(hide_password=False)
+    address, mark, query = bare.render_as_string(hide_password=False).partition("?")
+    # A space, which the programs of PostgreSQL read in this form only.
+    plain = address + mark + query.replace("+", "%20")
     secret = {} if password is None else {"PGPASSWORD": str(password)}
     done = subprocess.run(
         [found, *words, f"--dbname={plain}"],

@@ -74,10 +74,15 @@ def metrics_page() -> str:
         + "The web process serves them at `/metrics` in the Prometheus text format.\n\n"
         + "- Counters and histograms are totals of all processes of the service, on every machine. Each process adds its counts every 5 seconds\n"
         + "  ([why](adr/0014-counters-in-the-database.md)). Every web process shows the same totals: scrape one of them, or take the maximum.\n"
-        + "- Metrics that begin with `wherefrom_http_` count the requests of the web process that answers.\n"
+        + f"- {_own_metrics()} are of the web process that answers alone: scrape all of them, and add these up.\n"
         + "- Gauges are read from the database and Redis.\n\n"
         + _table(("metric", "type", "labels", "meaning"), rows)
     )
+
+
+def _own_metrics() -> str:
+    own = [f"`{PREFIX}{name}`" for name, one in declared_metrics().items() if one.get("scope") == "process"]
+    return " and ".join(own)
 
 
 def error_classes() -> list[type[errors.WherefromError]]:
