@@ -59,13 +59,6 @@ def jaccard(one: _Hashes, other: _Hashes) -> float:
     return shared / union if union else 1.0
 
 
-def group_sizes(groups: Groups) -> npt.NDArray[np.int64]:
-    """Members of the group of each training example, itself included, int64 `[N]`."""
-    _, inverse, counts = np.unique(groups, return_inverse=True, return_counts=True)
-    sizes: npt.NDArray[np.int64] = counts[inverse]
-    return sizes
-
-
 def write_groups(bundle: Path, groups: Groups) -> None:
     """Store the group of each training example."""
     np.save(bundle / GROUPS, groups)

@@ -26,7 +26,7 @@ def built_bundle(folders: ModelFolders, corpus: Path, out: Path, options: BuildO
     """
     if not out.is_dir():
         build_bundle(folders=folders, corpus_path=corpus, out=out, options=options, progress=silent)
-    return open_bundle(out, folders, placement=options.placement)
+    return open_bundle(out, folders, placement=options.placement, milvus=options.index.milvus)
 
 
 def question(key: str, prompt: str, completion: str) -> Query:

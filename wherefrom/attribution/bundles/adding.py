@@ -26,8 +26,8 @@ from wherefrom.attribution.bundles.deriving import (
 )
 from wherefrom.attribution.bundles.examples import iter_examples
 from wherefrom.attribution.bundles.features import FEATURES, PROJECTION, feature_writer
-from wherefrom.attribution.bundles.indexes import driver_of
-from wherefrom.attribution.bundles.manifest import MANIFEST, Manifest
+from wherefrom.attribution.bundles.indexes import IndexWishes, driver_of
+from wherefrom.attribution.bundles.manifest import MANIFEST, Manifest, read_manifest
 from wherefrom.attribution.bundles.reading import read_as
 from wherefrom.attribution.bundles.rendering import OnNote, ignore_note, render_corpus
 from wherefrom.attribution.bundles.row_arrays import join_features
@@ -90,12 +90,14 @@ def add_examples(  # noqa: PLR0913 - the choices of a build, each by keyword
         on_note: hears what the person who adds should read.
 
     Raises:
-        ConfigurationError: `out` exists, or the bundle has an example of one of the new ids.
+        ConfigurationError: `out` exists, the bundle has an example of one of the new ids, or its index driver cannot work here.
         BundleCorrupt, BundleMismatch: the bundle or the model cannot be used.
+        IndexUnavailable: the server of its indexes does not answer.
         PermanentError: a new row cannot be used; see `wherefrom.errors`.
         DiskFull: there is nothing at `out`.
     """
     check_out(out)
+    IndexWishes(driver_of(read_manifest(bundle, verify=False)), milvus=milvus).check()
     progress("load model", 0, 1)
     opened = open_bundle(bundle, folders, exact_search=True, placement=placement)
     check_known_files(bundle, opened.manifest)

@@ -162,8 +162,6 @@ def open_bundle(
     features = path / "features"
     parameters = manifest.parameters
     store, projection = _features(path, manifest, language.device)
-    vectors = np.load(features / PROJECTED_VECTORS, mmap_mode="r", allow_pickle=False)
-    pooled = np.load(features / POOLED_VECTORS, mmap_mode="r", allow_pickle=False)
     reader = _reader(points, path, parameters=parameters, adapter_dir=folders.adapter)
     return Bundle(
         path=path,
@@ -175,10 +173,10 @@ def open_bundle(
         store=store,
         modules=_modules(reader, store, path),
         projection=projection,
-        vectors=vectors,
+        vectors=_mapped(features / PROJECTED_VECTORS),
         curvature=RowCurvature.load(features),
         final=None if parameters.weight_final is None else FinalGradients.load(features, language.device),
-        pooled=pooled,
+        pooled=_mapped(features / POOLED_VECTORS),
         pooling=Pooling.load(features).to(language.device),
         index=indexes.open(PROJECTED),
         similarity=indexes.open(SIMILARITY),
@@ -266,8 +264,13 @@ def _encoded(
 ) -> EncodedCorpus | None:
     if parameters.encoder is None:
         return None
-    vectors = np.load(path / "features" / ENCODED, mmap_mode="r", allow_pickle=False)
+    vectors = _mapped(path / "features" / ENCODED)
     return EncodedCorpus(SentenceEncoder.load(path / ENCODER, device), vectors, indexes.open(ENCODED_TEXTS))
+
+
+def _mapped(file: Path) -> Vectors:
+    found: Vectors = np.load(file, mmap_mode="r", allow_pickle=False)
+    return found
 
 
 def _modules(reader: ReadsSignals, store: ExampleStore, path: Path) -> ModuleEvidence | None:

@@ -24,7 +24,7 @@ from wherefrom.attribution.bundles.deriving import (
     write_searched,
 )
 from wherefrom.attribution.bundles.examples import iter_examples
-from wherefrom.attribution.bundles.indexes import driver_of
+from wherefrom.attribution.bundles.indexes import IndexWishes, driver_of
 from wherefrom.attribution.bundles.manifest import MANIFEST, Manifest, read_manifest
 from wherefrom.attribution.bundles.row_arrays import Rows, keep_rows
 from wherefrom.attribution.bundles.signing import sign_bundle
@@ -81,13 +81,15 @@ def forget_examples(
 
     Raises:
         NotFound: the bundle has no example of an id; nothing was written.
-        ConfigurationError: `out` exists, nothing would be left, or copies of a text would stay.
+        ConfigurationError: `out` exists, nothing would be left, copies of a text would stay, or the bundle's index driver cannot work here.
         BundleCorrupt: the bundle is not intact, or has a file that this release does not know.
+        IndexUnavailable: the server of its indexes does not answer.
         DiskFull: there is nothing at `out`.
     """
     check_out(out)
     manifest = read_manifest(bundle)
     check_known_files(bundle, manifest)
+    IndexWishes(driver_of(manifest), milvus=milvus).check()
     wanted = set(example_ids) | (set(copies_of(bundle, example_ids)) if copies else set())
     examples = list(iter_examples(bundle))
     _check(bundle, examples, wanted)

@@ -76,11 +76,10 @@ class MilvusIndex:
         with _answers():
             if not client.has_collection(collection.name):
                 _create(client, collection.name, vectors.shape[1])
+            client.load_collection(collection.name)  # one that an earlier process made is not counted before
         found = cls(collection, vectors, copies)
         if collection.count() != copies.groups:
             found._take(0)
-        with _answers():
-            client.load_collection(collection.name)
         return found
 
     @classmethod
@@ -175,7 +174,7 @@ class MilvusDriver:
                 "the index driver `milvus` needs a server: set WHEREFROM_MILVUS_URI, to http://HOST:19530 or to a path ending in .db for milvus-lite"
             )
         token = "" if server.token is None else server.token.get_secret_value()
-        with _answers():
+        with _answers(_IN_USE.format(server.uri) if server.uri.endswith(".db") else _SILENT):
             self._client = _pymilvus().MilvusClient(uri=server.uri, token=token)
 
     def build(self, vectors: VectorSource, originals: Rows) -> MilvusIndex:
@@ -209,9 +208,16 @@ def _name_of(vectors: VectorSource, originals: Rows) -> str:
     return f"wherefrom_{content.hexdigest()[:32]}"
 
 
+_SILENT = "the Milvus server does not answer"
+_IN_USE = "milvus-lite cannot open {}; one process alone can have it open: end the other one, or run a Milvus server"
+
+
 @contextmanager
-def _answers() -> Iterator[None]:
+def _answers(failed: str = _SILENT) -> Iterator[None]:
     """Errors of the client as ours.
+
+    Args:
+        failed: what it means if it fails.
 
     Raises:
         IndexUnavailable: the server does not answer, or it refuses.
@@ -220,7 +226,7 @@ def _answers() -> Iterator[None]:
     try:
         yield
     except errors.MilvusException as error:
-        raise IndexUnavailable(f"the Milvus server does not answer: {error}") from error
+        raise IndexUnavailable(f"{failed}: {error}") from error
 
 
 def _pymilvus() -> Any:

@@ -58,7 +58,7 @@ def scores_of(postings: Postings, words: Sequence[int], rows: Rows) -> Scores:
     total = np.zeros(len(rows), dtype=np.float32)
     for word in words:
         holding, scores = postings.of(word)
-        at = np.searchsorted(holding, rows)
+        at = _places(holding, rows)
         there = at < len(holding)
         there[there] = holding[at[there]] == rows[there]
         total[there] += scores[at[there]]
@@ -121,7 +121,13 @@ def _summed(
     sums = np.zeros(min(BLOCK_ROWS, postings.rows - first), dtype=np.float32)
     for word, times in words:
         holding, scores = postings.of(word)
-        start, end = np.searchsorted(holding, (first, first + len(sums)))
+        start, end = _places(holding, np.array([first, first + len(sums)]))
         sums[holding[start:end] - first] += scores[start:end] * times  # a row stands once in a word's list
     kept = np.flatnonzero((sums > 0) & (sums >= least))
     return kept + first, sums[kept]
+
+
+def _places(holding: npt.NDArray[np.int32], rows: Rows) -> Rows:
+    """Where rows stand in the ascending list of a word. NumPy would turn the whole list, which is mapped, into the type of the rows."""
+    found: Rows = np.searchsorted(holding, rows.astype(holding.dtype))
+    return found

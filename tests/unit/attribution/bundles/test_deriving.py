@@ -22,7 +22,7 @@ from tests.tiny import (
     write_jsonl,
 )
 from wherefrom.attribution.attributor import LanguageAttributor
-from wherefrom.attribution.bundles import erasing
+from wherefrom.attribution.bundles import adding, erasing
 from wherefrom.attribution.bundles.adding import add_examples
 from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
 from wherefrom.attribution.bundles.erasing import copies_of, forget_examples
@@ -35,6 +35,7 @@ from wherefrom.attribution.calibration.fitted import CORPUS_SHA256, Calibration,
 from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.offline import exact_scores, prepare_all, read_queries, signals_of_all
 from wherefrom.attribution.retrieval.index import unit_rows
+from wherefrom.attribution.retrieval.index_drivers import DriverName
 from wherefrom.errors import BundleCorrupt, ConfigurationError, NotFound
 
 ROWS = 24
@@ -367,3 +368,18 @@ def test_a_calibration_that_was_taken_over_still_fits(
     assert attributor.note is None
     with pytest.raises(ConfigurationError, match="fitted on other training examples"):
         replace(fitted, fitted_on={CORPUS_SHA256: "0" * 64}).check_corpus(again.fitted_on)
+
+
+def test_a_driver_that_cannot_work_is_refused_at_once(
+    built: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before a model is read and rows are written, not behind them."""
+    for module in (adding, erasing):
+        monkeypatch.setattr(module, "driver_of", lambda _: DriverName.MILVUS)
+    monkeypatch.setattr(erasing, "keep_rows", lambda *_, **__: pytest.fail("rows were written"))
+    bundle, out = built["forward"], tmp_path / "out"
+    with pytest.raises(ConfigurationError, match="set WHEREFROM_MILVUS_URI"):
+        forget_examples(bundle, out, ids_of(bundle))
+    nowhere = ModelFolders(tmp_path / "no model")
+    with pytest.raises(ConfigurationError, match="set WHEREFROM_MILVUS_URI"):
+        add_examples(bundle, tmp_path / "no rows", out, folders=nowhere, progress=quiet)

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -182,12 +183,39 @@ def test_milvus_goes_on(milvus: MilvusDriver, tmp_path: Path) -> None:
     assert int(again.search(vectors[30], 1)[0][0]) == 30
 
 
+def test_milvus_loads_what_another_process_made(
+    milvus: MilvusDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A collection that nobody holds loaded is loaded before it is counted: a server, unlike milvus-lite, counts no other."""
+    vectors = clustered(40, seed=14)
+    collection = milvus.build(vectors, no_copies(vectors))._collection
+    client, count = collection.client, collection.client.query
+    client.release_collection(collection.name)
+
+    def query(*given: Any, **more: Any) -> Any:
+        assert "NotLoad" not in str(client.get_load_state(collection.name)), "collection not loaded"
+        return count(*given, **more)
+
+    monkeypatch.setattr(client, "query", query)
+    again = milvus.build(vectors, no_copies(vectors))
+    assert int(again.search(vectors[7], 1)[0][0]) == 7
+
+
 def test_milvus_away() -> None:
     """A server that does not answer is a reason to try again, not a corrupt bundle; no server at all is a setting to make."""
     with pytest.raises(IndexUnavailable, match="the Milvus server does not answer"):
         index_driver(DriverName.MILVUS, MilvusServer("http://127.0.0.1:9"))
     with pytest.raises(ConfigurationError, match="set WHEREFROM_MILVUS_URI"):
         index_driver(DriverName.MILVUS)
+
+
+def test_milvus_lite_is_in_use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Another process has the file open: the error says that this is so, and what to do."""
+    pytest.importorskip("milvus_lite")
+    started = "milvus_lite.server_manager.server_manager_instance.start_and_get_uri"
+    monkeypatch.setattr(started, lambda *_: None)
+    with pytest.raises(IndexUnavailable, match=r"cannot open .*vectors\.db; one process alone"):
+        MilvusDriver(MilvusServer(str(tmp_path / "vectors.db")))
 
 
 @pytest.mark.parametrize(

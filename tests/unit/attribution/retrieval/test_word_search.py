@@ -1,5 +1,6 @@
 """The search that does not score every row finds what scoring every row finds, with the same scores bit for bit."""
 
+import tracemalloc
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -89,3 +90,19 @@ def test_nothing_known(tmp_path: Path) -> None:
         assert index.search([text], 5).tolist() == []
         assert index.scores_of([text], np.array([0, 1])).tolist() == [0.0, 0.0]
     assert isinstance(index._postings.data, np.memmap)
+
+
+def test_no_list_of_a_word_is_copied() -> None:
+    """A word that a million rows have is looked into, not turned into another type: a search holds one block of sums."""
+    count = 1_000_000
+    data = np.linspace(1.0, 0.1, count, dtype=np.float32)
+    postings = Postings(data, np.arange(count, dtype=np.int32), np.array([0, count], np.int32), count)
+    assert postings.highest.tolist() == [1.0]
+    tracemalloc.start()
+    try:
+        assert word_search.could_be_best(postings, [0], 3)[:3].tolist() == [0, 1, 2]
+        assert word_search.scores_of(postings, [0], np.array([0, 7]))[0] == 1.0
+        highest = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert highest < 2 * count, "an array of eight bytes for each row takes 8,000,000"
