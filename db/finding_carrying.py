@@ -71,13 +71,17 @@ def _stood(session: Session, bundle_id: int, audit_ids: Sequence[int]) -> dict[i
 
 
 def _split_off(session: Session, roots: Sequence[int]) -> set[int]:
-    """Those of the findings that people made by a split, or took out of another one again."""
-    entry = FindingEntryRow
+    """Those of the findings that people took apart from another one of them: by a split, or by taking one out of the other again."""
+    entry, one, other = FindingEntryRow, aliased(Finding), aliased(Finding)
     events = (FindingEvent.SPLIT, FindingEvent.TAKEN_OUT)
-    query = select(entry.other_id, entry.finding_id).where(
-        entry.event.in_(events), entry.other_id.in_(roots) | entry.finding_id.in_(roots)
+    here, there = (func.coalesce(side.merged_into, side.id) for side in (one, other))
+    query = (
+        select(here, there)
+        .join_from(entry, one, one.id == entry.finding_id)
+        .join(other, other.id == entry.other_id)
+        .where(entry.event.in_(events), here.in_(roots), there.in_(roots), here != there)
     )
-    return {number for row in session.execute(query) for number in row if number in roots}
+    return {root for pair in session.execute(query) for root in pair}
 
 
 def origin_of(session: Session, bundle_id: int, part: Part) -> Origin | None:
@@ -98,8 +102,12 @@ def origin_of(session: Session, bundle_id: int, part: Part) -> Origin | None:
 
 def take_over(session: Session, finding_id: int, origin: Origin, *, outputs: int) -> None:
     """Note where a new finding comes from; what was one there is one here."""
+    whole = origin.taken_by
+    if whole is not None:
+        # under its lock: somebody may just have put it into another one, and nothing goes through two
+        held = update(Finding).where(Finding.id == whole).values(due=True).returning(ROOT)
+        whole = int(session.execute(held).scalar_one())
+        grown = update(Finding).where(Finding.id == whole)
+        session.execute(grown.values(outputs=Finding.outputs + outputs, due=True))
     mine = update(Finding).where(Finding.id == finding_id)
-    session.execute(mine.values(carried_from=origin.finding_id, merged_into=origin.taken_by))
-    if origin.taken_by is not None:
-        whole = update(Finding).where(Finding.id == origin.taken_by)
-        session.execute(whole.values(outputs=Finding.outputs + outputs, due=True))
+    session.execute(mine.values(carried_from=origin.finding_id, merged_into=whole))

@@ -75,7 +75,7 @@ class _Part:
     passed: ColumnElement[bool] | None = None
     #: Selects ids of audits, the same one more than once perhaps, at most as many as it is told.
     finds: Callable[[int], Sequence[AnySelect]] | None = None
-    #: The same for audits that are named by their ids; only of a text that is searched for, whose index is no help there.
+    #: The same for audits that are named by their ids: an index of this filter is no help there, and in the way.
     each: ColumnElement[bool] | None = None
 
 
@@ -139,7 +139,10 @@ def ways(
 
 def _among(ids: Sequence[int], filters: AuditFilter, limit: float | None, *, partial: bool) -> Narrowed:
     """The filter over audits that are known by themselves; no statement."""
-    held = [one.holds if one.each is None else one.each for one in _parts(filters, limit)]
+    held = [
+        next(way for way in (one.each, one.passed, one.holds) if way is not None)
+        for one in _parts(filters, limit)
+    ]
     return Narrowed((Audit.id.in_(ids) if ids else false(), *held), tuple(ids), partial=partial)
 
 
@@ -182,7 +185,22 @@ def _parts(filters: AuditFilter, limit: float | None) -> list[_Part]:
 
 def _equal(column: InstrumentedAttribute[Any]) -> Callable[[Any], _Part]:
     """A column of the audit or its bundle: the indexes of the list begin with it."""
-    return lambda value: _Part(column == value)
+    return lambda value: _Part(column == value, each=walked(column) == value)
+
+
+def _in_time(*, since: bool) -> Callable[[Any], _Part]:
+    """When the audit was made."""
+
+    def part(value: Any) -> _Part:
+        made, each = Audit.created_at, walked(Audit.created_at)
+        return _Part(made >= value, each=each >= value) if since else _Part(made <= value, each=each <= value)
+
+    return part
+
+
+def _of_bundle(name: str) -> _Part:
+    bundle_id = select(Bundle.id).where(Bundle.name == name).scalar_subquery()
+    return _Part(Audit.bundle_id == bundle_id, each=walked(Audit.bundle_id) == bundle_id)
 
 
 def _of_output(column: InstrumentedAttribute[Any]) -> Callable[[Any], _Part]:
@@ -350,15 +368,13 @@ _PARTS: dict[str, Callable[[Any], _Part]] = {
     "state": _equal(Audit.state),
     "code": _equal(Audit.code),
     "model": _of_output(FlaggedOutput.model),
-    "bundle": lambda value: _Part(
-        Audit.bundle_id == select(Bundle.id).where(Bundle.name == value).scalar_subquery()
-    ),
+    "bundle": _of_bundle,
     "flag_reason": _of_output(FlaggedOutput.reason),
     "severity": _severity,
     "top_source": _equal(Audit.top_source),
     "channel": _of_output(FlaggedOutput.channel),
-    "since": lambda value: _Part(Audit.created_at >= value),
-    "until": lambda value: _Part(Audit.created_at <= value),
+    "since": _in_time(since=True),
+    "until": _in_time(since=False),
     "text": _stands_in((Part.PROMPT, Part.OUTPUT), cited=True),
     "in_prompt": _stands_in((Part.PROMPT,), cited=False),
     "in_output": _stands_in((Part.OUTPUT,), cited=False),

@@ -4,6 +4,7 @@ from wherefrom import errors
 from wherefrom.records import Alert, AuditState, MeasurementState, Stuck, StuckKind, StuckWork, Today
 
 _AGAIN = "Then try them again."
+_BY_THEMSELVES = "They then run by themselves."
 _PRODUCER = "Correct it at the producer, and flag the output again."
 _BUNDLE = (
     "Repair the bundle's folder, or activate another bundle. `python -m worker doctor` says which file it is."
@@ -15,13 +16,14 @@ REMEDIES = {
     errors.ATTEMPTS_EXHAUSTED: f"The reason names what failed: mend it. {_AGAIN}",
     errors.LEASE_EXPIRED: "Read the worker's log: it was killed or hung, often for lack of memory. Give it more, or set a smaller batch. "
     + _AGAIN,
-    errors.INTERNAL_ERROR: "Read the traceback in the worker's log, and report it. After the mend, try them again.",
+    errors.INTERNAL_ERROR: f"Read the traceback in the worker's log, report it, and have it mended. {_AGAIN}",
     errors.OUTPUT_ERASED: "Nothing: the text is gone, so there is nothing to explain.",
     errors.OutOfMemory.code: f"Give the worker more memory, or set fewer tokens in a batch. {_AGAIN}",
     errors.DiskFull.code: f"Free space on the worker's disk. {_AGAIN}",
     errors.DatabaseUnavailable.code: f"See that the database answers. {_AGAIN}",
     errors.DatabaseReadOnly.code: f"Lead the workers to the primary database. {_AGAIN}",
-    errors.UnknownModel.code: "Add a bundle of this model. They then run by themselves.",
+    errors.IndexUnavailable.code: f"See that the Milvus server answers (`WHEREFROM_MILVUS_URI`). {_AGAIN}",
+    errors.UnknownModel.code: f"Add a bundle of this model. {_BY_THEMSELVES}",
     errors.UnknownBundle.code: "Put the bundle's folder where the workers look (`WHEREFROM_BUNDLES_DIR`), or activate another one.",
     errors.BundleCorrupt.code: _BUNDLE,
     errors.BundleMismatch.code: _BUNDLE,
@@ -87,7 +89,8 @@ def _work_worded(one: StuckWork, meanings: dict[str, str]) -> StuckWork:
     meaning = meanings.get(one.code or "", "It waits for its process." if waits else "No code is stored.")
     advice = (WORK_WAITS if waits else WORK_DEAD)[one.kind]
     if not waits and (known := REMEDIES.get(one.code or "")) is not None:
-        advice = f"{known.removesuffix(_AGAIN).rstrip()} Then ask for it again."
+        cause = known.removesuffix(_AGAIN).removesuffix(_BY_THEMSELVES).rstrip()
+        advice = known if one.code == errors.OUTPUT_ERASED else f"{cause} Then ask for it again."
     return one.model_copy(update={"meaning": meaning, "advice": advice})
 
 

@@ -80,6 +80,7 @@ def test_each_code_has_a_meaning_and_a_remedy() -> None:
         if inspect.isclass(kind) and issubclass(kind, errors.WherefromError)
     } | errors.STORED_CODES.keys()
     assert set(REMEDIES) <= known
+    assert remedy(AuditState.PENDING, errors.IndexUnavailable.code) != WAITS
     assert errors.STORED_CODES.keys() - REMEDIES.keys() == {errors.NO_SUPPORT}, (
         "an abstained audit is not stuck"
     )
@@ -98,6 +99,22 @@ def test_other_work_has_words_too(kind: StuckKind) -> None:
     found = in_words(today().model_copy(update={"stuck_work": tuple(work)}), {"out_of_memory": "Too large."})
     assert all(one.meaning and one.advice.endswith(".") for one in found.stuck_work)
     assert not any("try them again" in one.advice for one in found.stuck_work)
+
+
+@pytest.mark.parametrize("code", sorted(REMEDIES))
+def test_advice_of_other_work_is_whole(code: str) -> None:
+    """A remedy of audits does not end as one of audits; where nothing can be done, nothing is to be asked for again."""
+    dead = StuckWork(
+        kind=StuckKind.MEASUREMENT,
+        state=MeasurementState.DEAD,
+        code=code,
+        number=1,
+        more=False,
+        leads_to=1,
+    )
+    [found] = in_words(today().model_copy(update={"stuck_work": (dead,)}), {}).stuck_work
+    assert not any(words in found.advice for words in ("try them again", "They then run"))
+    assert found.advice.endswith("ask for it again.") == (code != errors.OUTPUT_ERASED)
 
 
 def test_rates_are_of_whole_minutes() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sqlalchemy import delete, select, text
 
-from db import bulk, finding_changes, finding_work, findings, hypotheticals, people, review_queues
+from db import finding_changes, finding_work, findings, hypotheticals, people, review_queues
 from db.audit_queue import AuditQueue, Finished
 from db.culprits import culprits
 from db.finding_names import name_finding
@@ -353,70 +353,6 @@ def test_reading_costs_a_constant_number_of_statements(grouped: Database) -> Non
     with recorded_statements() as statements:
         findings.get_finding(grouped, first)
     assert len(statements) <= 12
-
-
-@pytest.fixture
-def second(db: Database, grouped: Database) -> int:
-    """A bundle of another form, under which every output is asked again."""
-    del grouped
-    return register(db, "bundle-b", form="activation", activate=False)
-
-
-def ask_again(db: Database, bundle_id: int, *, kinds: int = 2) -> dict[int, FindingSummary]:
-    """Audit every output under the bundle too, and group: its findings by number."""
-    bulk.reaudit(db, AuditFilter(bundle="bundle-a"), bundle_id)
-    answer(db, bundle_id, 100, kinds=kinds)
-    group_outputs(db)
-    return {one.finding_id: one for one in findings.list_findings(db, bundle="bundle-b").items}
-
-
-def test_a_name_carries_over_to_another_bundle(db: Database, second: int, ann: Reviewer) -> None:
-    """Outputs that are asked again found findings that are called as people called those that most of them stood in; what nobody named gets its words."""
-    named, other = listed(db)
-    finding_changes.rename(db, named.finding_id, "Refunds", by=ann)
-    found = ask_again(db, second)
-    assert sorted(one.title or "" for one in found.values()) == ["", "Refunds"]
-    carried = next(one for one in found.values() if one.title)
-    assert {one.finding_id for one in findings.get_finding(db, carried.finding_id).related} == {
-        named.finding_id
-    }
-    founded = findings.get_finding(db, carried.finding_id).history[-1]
-    assert (founded.event, founded.other, founded.title) == (
-        FindingEvent.FOUNDED,
-        named.finding_id,
-        "Refunds",
-    )
-    assert other.finding_id != named.finding_id
-
-
-def test_without_a_majority_nothing_carries_over(db: Database, second: int, ann: Reviewer) -> None:
-    """Under a bundle that finds all outputs alike, half of them name nothing."""
-    for number, one in enumerate(listed(db)):
-        finding_changes.rename(db, one.finding_id, f"Name {number}", by=ann)
-    (only,) = ask_again(db, second, kinds=1).values()
-    assert (only.title, only.outputs) == (None, 10)
-
-
-def test_merges_and_splits_carry_over(db: Database, second: int, ann: Reviewer) -> None:
-    """What people put together is one again, although it is not alike; what they took apart is apart, although it is."""
-    refunds, batteries = listed(db)
-    finding_changes.rename(db, refunds.finding_id, "All", by=ann)
-    root = finding_changes.merge(db, batteries.finding_id, refunds.finding_id, by=ann)
-    (whole,) = ask_again(db, second).values()
-    assert (whole.title, whole.outputs) == ("All", 10)
-    third = register(db, "bundle-c", form="forward", activate=False)
-    audits = sorted(standing(db, root))
-    wanted = FindingSplit(audit_ids=tuple(one for one in audits if one % 2 == 0)[:4], title="Four")
-    finding_changes.split(db, root, wanted, by=ann)
-    bulk.reaudit(db, AuditFilter(bundle="bundle-a"), third)
-    with db.writing() as session:  # the second bundle knows nothing of the split
-        session.execute(
-            text("UPDATE finding_output SET finding_id = NULL WHERE bundle_id = :id"), {"id": second}
-        )
-    answer(db, third, 100, kinds=1)
-    group_outputs(db)
-    apart = findings.list_findings(db, bundle="bundle-c").items
-    assert [(one.title, one.outputs) for one in apart] == [("All", 6), ("Four", 4)]
 
 
 def test_outputs_without_a_finding_are_looked_at_page_by_page(

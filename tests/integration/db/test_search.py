@@ -4,10 +4,10 @@ import sqlite3
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, text
+from sqlalchemy import delete, event, text
 
 from db import reader, search, selection
-from db.models import ExampleWords, FlaggedText, OutputWords
+from db.models import Audit, ExampleWords, FlaggedText, OutputWords
 from db.session import Database
 from tests.integration.db.builders import (
     accept,
@@ -219,6 +219,37 @@ def test_a_frequent_word_is_found_without_the_index(
     assert len(_listed(db, limit=2, in_output="word 1")) == 3
     assert len(_listed(db, limit=2, text="word")) == 9
     assert len(_listed(db, limit=2, text="word", severity=record().severity)) == 9
+
+
+@pytest.mark.parametrize(
+    "further",
+    [
+        {},
+        {"state": "done"},
+        {"flag_reason": "spam"},
+        {"severity": "high"},
+        {"bundle": "b"},
+        {"top_source": "s"},
+        {"since": "2026-01-01T00:00:00Z"},
+    ],
+    ids=str,
+)
+def test_the_next_audits_are_read_by_their_numbers(sqlite_copy: str, further: dict[str, str]) -> None:
+    """Another filter beside the text does not let SQLite read all that its own index finds."""
+    database, noted = Database(sqlite_copy), list[tuple[str, Any]]()
+    wanted = AuditFilter.model_validate({"text": "word", **further})
+    found = selection._among(range(1, 251), wanted, None, partial=True)
+
+    def note(_: object, __: object, statement: str, parameters: Any, *___: object) -> None:
+        noted.append((statement, parameters))
+
+    with database.reading() as session:
+        event.listen(session.connection(), "before_cursor_execute", note)
+        session.execute(reader.select_audits(Audit.id).where(*found.conditions)).all()
+        [(statement, parameters)] = noted
+        plan = session.connection().exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
+    database.dispose()
+    assert "SEARCH audit USING INTEGER PRIMARY KEY (rowid=?)" in [row[-1] for row in plan]
 
 
 def test_long_texts_are_indexed_up_to_a_bound(db: Database) -> None:
