@@ -61,8 +61,7 @@ def step(db: Database, comparison_id: int) -> bool:
         changed = [one for one in found if one.audit_id is not None and _is_new(one)]
         values = _compared(session, changed)
     began = newest if row.next_at is None else row.pass_event
-    _write(db, row, found, values, pass_event=began)
-    if len(found) == STEP:
+    if not _write(db, row, found, values, pass_event=began) or len(found) == STEP:
         return False
     with db.writing() as session:
         walked = update(BundleComparisonRow).where(
@@ -103,8 +102,8 @@ def _sum_up(db: Database, row: BundleComparisonRow) -> bool:
         BundleComparisonRow.summed_to.is_not_distinct_from(row.summed_to),
     )
     with db.writing() as session:
-        session.execute(mine.values(**values))
-    return last is None
+        went_on = session.scalar(mine.values(**values).returning(BundleComparisonRow.id))
+    return went_on is not None and last is None
 
 
 def _walk(row: BundleComparisonRow) -> Select[Any]:
@@ -204,8 +203,8 @@ def _write(
     values: Sequence[dict[str, Any]],
     *,
     pass_event: int,
-) -> None:
-    """Store what a step found, unless somebody else went on with the same look meanwhile."""
+) -> bool:
+    """Store what a step found; False where somebody else went on with the same look meanwhile, and nothing was stored."""
     table = BundleComparisonRow
     last = found[-1] if found else None
     mine = update(table).where(
@@ -220,7 +219,7 @@ def _write(
     with db.writing() as session:
         went_on = session.scalar(mine.values(seen=seen, pass_event=pass_event, **place).returning(table.id))
         if went_on is None:
-            return
+            return False
         if gone:
             stale = delete(ComparedOutputRow).where(
                 ComparedOutputRow.comparison_id == row.id, ComparedOutputRow.flagged_output_id.in_(gone)
@@ -230,3 +229,4 @@ def _write(
             session.execute(
                 insert_rows(ComparedOutputRow), [{"comparison_id": row.id, **one} for one in values]
             )
+    return True

@@ -183,6 +183,14 @@ def fix_list_rows(
             help="Write the corpus without the rows that leave, as the service keeps it: prompt, completion and further fields. Needs --output.",
         ),
     ] = False,
+    corpus: Annotated[
+        str | None,
+        typer.Option(
+            "--corpus",
+            metavar="SHA256",
+            help="With --cleaned: which corpus, where the rows of the list are of several.",
+        ),
+    ] = None,
     url: UrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -199,15 +207,14 @@ def fix_list_rows(
     """
     if cleaned and output is None:
         raise ConfigurationError("--cleaned writes a file: name it with --output")
+    if cleaned and action is not None:
+        raise ConfigurationError("--cleaned leaves out what is to be removed and fixed; leave --action out")
+    if corpus is not None and not cleaned:
+        raise ConfigurationError("--corpus names the corpus that --cleaned writes; give both")
     with Service(url) as service:
         found = list_of(service, fix_list)
         if cleaned and output is not None:
-            kept = 0
-            with output_file(output) as unfinished, unfinished.open("w", encoding="utf-8") as lines:
-                for row in service.cleaned_corpus(found.list_id):
-                    lines.write(json.dumps(row, ensure_ascii=False) + "\n")
-                    kept += 1
-            out().print(Text(f"{counted(kept, 'row')} written to {visible(str(output))}"))
+            _write_cleaned(service, found, output, corpus=corpus)
             return
         if output is not None:
             content = service.export_fix_rows(found.list_id, action=action)
@@ -226,6 +233,15 @@ def fix_list_rows(
         for one in rows
     ]  # fmt: skip
     print_table(columns, cells, empty="nothing is on the list")
+
+
+def _write_cleaned(service: Service, fix_list: FixListSummary, output: Path, *, corpus: str | None) -> None:
+    kept = 0
+    with output_file(output) as unfinished, unfinished.open("w", encoding="utf-8") as lines:
+        for row in service.cleaned_corpus(fix_list.list_id, corpus=corpus):
+            lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+            kept += 1
+    out().print(Text(f"{counted(kept, 'row')} written to {visible(str(output))}"))
 
 
 @takes_filters

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
-from db.models import Corpus
+from db.clock import db_now
+from db.models import Corpus, TrainingExample
 from tests.integration.client.conftest import Served
 from tests.integration.client.test_cli import RunCommand, lines, run
 from wherefrom.client import Service
@@ -71,10 +72,24 @@ def test_a_stored_corpus_is_cleaned(refunds: RunCommand, served: Served, tmp_pat
         assert "rows written" in refunds("fix-list-rows", "refunds", "--cleaned", "-o", str(file))[1]
         assert lines(file.read_text("utf-8")) == rows
         assert refunds("fix-list-rows", "refunds", "--cleaned")[0] == 2
+        asked = ("fix-list-rows", "refunds", "--cleaned", "-o", str(file))
+        assert refunds(*asked, "--action", "remove")[0] == 2
+        assert refunds(*asked[:2], "--corpus", "0" * 64)[0] == 2
+        of_another = refunds(*asked, "--corpus", "0" * 64)
+        assert (of_another[0], "name one corpus" in " ".join(of_another[2].split())) == (2, True)
+        with served.database.reading() as session:
+            [sha256] = session.scalars(select(Corpus.sha256)).all()
+        assert refunds(*asked, "--corpus", sha256)[0] == 0
+        assert lines(file.read_text("utf-8")) == rows
         answer = httpx.get(f"{served.url}/v1/fix-lists/{found.list_id}/cleaned.jsonl")
         assert "fix-list-clean" in answer.headers["Wherefrom-Note"]
         with pytest.raises(InvalidRequest, match="name one corpus"):
             list(service.cleaned_corpus(found.list_id, corpus="0" * 64))
+        erased = update(TrainingExample).where(TrainingExample.example_id == ids[5])
+        with served.database.writing() as session:
+            session.execute(erased.values(prompt="", completion="", fields={}, erased_at=db_now()))
+        left = list(service.cleaned_corpus(found.list_id))
+        assert left == [one for one in rows if one["id"] != ids[5]], "nobody trains on an empty row"
         with served.database.writing() as session:
             session.execute(update(Corpus).values(examples=90_000))
         with pytest.raises(InvalidRequest, match="120 of the 90000 rows"):

@@ -204,7 +204,9 @@ def test_a_read_leaves_a_comparison_as_it_is(
     assert comparisons.refresh(db) == 0
 
 
-def test_two_that_go_on_at_once_do_no_harm(db: Database, bundle_id: int, cleaned: int) -> None:
+def test_two_that_go_on_at_once_do_no_harm(
+    db: Database, bundle_id: int, cleaned: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The one that was slower writes nothing."""
     answered(db, bundle_id, record(1), answer=by_number(1, 2))
     asked_again(db, cleaned)
@@ -217,8 +219,14 @@ def test_two_that_go_on_at_once_do_no_harm(db: Database, bundle_id: int, cleaned
         id=row.id, next_at=row.computed_at, next_audit=7, newest_event=row.newest_event, seen=0
     )
     with recorded_statements() as statements:
-        comparing._write(db, stale, found, [{"flagged_output_id": 1}], pass_event=0)
-    assert len(statements) == 1
+        assert not comparing._write(db, stale, found, [{"flagged_output_id": 1}], pass_event=0)
+        stale.pass_event, stale.summed_to, stale.sums = row.pass_event, 3, Sums(event=0).model_dump()
+        assert not comparing._sum_up(db, stale), "it ended nothing"
+    assert sum("UPDATE" in one for one in statements) == 2
+    monkeypatch.setattr(comparing, "_write", lambda *_, **__: False)
+    assert not comparing.step(db, row.id)
+    with db.reading() as session:
+        assert session.get_one(BundleComparisonRow, row.id).sums is None, "the faster one sums up"
 
 
 def test_pages_are_keyset_pages_and_cost_the_same(db: Database, bundle_id: int, cleaned: int) -> None:

@@ -1,4 +1,4 @@
-"""Erasing outputs and training examples: every copy in the database is gone, byte by byte, and the rows stay as tombstones."""
+"""Erasing outputs: every copy in the database is gone, byte by byte, and the rows stay as tombstones."""
 
 import json
 from collections.abc import Iterator
@@ -11,7 +11,6 @@ from sqlalchemy import select, update
 from db import (
     cleaning,
     erasures,
-    example_erasing,
     fix_lists,
     fix_rows,
     holds,
@@ -24,29 +23,24 @@ from db import (
     review_queues,
     reviews,
     saved_views,
-    search,
 )
 from db.audit_queue import AuditQueue, Finished
 from db.clock import db_after
 from db.erasing import ErasedOutput, erase_outputs
 from db.models import (
-    Citation,
     Erasure,
     FlaggedOutput,
     FlaggedText,
     OutputVector,
     RetentionRule,
     TrailEvent,
-    TrainingExample,
 )
 from db.reviews import Reviewer
 from db.session import Database
 from tests.byte_scan import holding_database
 from tests.integration.db.builders import (
     accept,
-    answered,
     count,
-    example,
     five_citations,
     record,
     register,
@@ -333,74 +327,6 @@ def test_retention_is_bounded_and_resumed(
     rounds = [retention.step(lite, before=nothing) for _ in range(6)]
     assert rounds == [1, 2, 2, 0, 0, 0]
     assert count(lite, FlaggedText) == 2
-
-
-def test_nothing_of_an_erased_example_is_left(own: Database, own_url: str) -> None:
-    """Text, fields, words, digest, quotations and marks: found before, in no byte after; the citation stays and says so."""
-    one = example(
-        0, completion=f"It is 0, {SECRET}.", prompt="Antediluvian ocelots?", fields={"note": "Byzantine"}
-    )
-    bundle_id = register(own, examples=[one, *(example(number) for number in range(1, 5))])
-    [audit_id] = answered(own, bundle_id, record(1))
-    ann = Reviewer(people.choose_local(own, "ann").ref, Via.LOCAL)
-    draft = ReviewDraft(comment="Zanzibar again", quote="Zanzibar", part="example", rank=1)
-    reviews.judge(own, audit_id, draft, by=ann)
-    listings.facts(own, AuditFilter(in_cited=SECRET), level=0.1)
-    with own.writing() as session:
-        first = Citation.rank == 1
-        marks_of = [{"output": [0, 4], "example": [3, 9], "tokens": 2}]
-        session.execute(update(Citation).where(first).values(overlaps=marks_of, spans=[]))
-    marks = [
-        SECRET.encode(),
-        b"Antediluvian",
-        b"Byzantine",
-        b"quizzical zanzibar",
-        b"antediluvian",
-        one.text_sha256.encode(),
-    ]
-    search.index_missing(own)
-    assert set(holding_database(own_url, marks)) == set(marks)
-    with own.reading() as session:
-        corpus_id = session.scalars(select(TrainingExample.corpus_id)).first()
-    assert corpus_id is not None
-    with own.writing() as session:
-        assert example_erasing.erase_examples(session, {corpus_id: [one]}, by="request") == 1
-        erasures.note_examples(session, reason="r", by=BY, erased=1)
-    assert cleaning.clean(own)
-    assert holding_database(own_url, marks) == {}
-    cited = reader.get_audit(own, audit_id).citations[0]
-    assert (cited.example_id, cited.prompt, cited.completion, cited.overlaps) == ("ex-00000", "", "", ())
-    assert cited.erased_by == "request"
-    assert cited.erased_at is not None
-    assert example_erasing.is_erased(own, [cited.training_example_id, 2]) == {cited.training_example_id}
-
-
-def test_an_erased_example_is_not_stored_again(lite: Database, lite_bundle: int) -> None:
-    """A worker that cites it from an old bundle, cited before or not, keeps the tombstone."""
-    with lite.reading() as session:
-        corpus_id = session.scalars(select(TrainingExample.corpus_id)).first()
-    assert corpus_id is not None
-    with lite.writing() as session:
-        new = example(0, example_id="never-cited")
-        assert example_erasing.erase_examples(session, {corpus_id: [example(0), new]}, by="request") == 2
-    [audit_id] = answered(lite, lite_bundle, record(1))
-    assert reader.get_audit(lite, audit_id).citations[0].completion == ""
-    register(lite)
-    with lite.reading() as session:
-        texts = session.scalars(select(TrainingExample.completion).where(TrainingExample.row == 0)).all()
-    assert set(texts) == {""}
-
-
-def test_an_example_that_a_held_output_cites_stays(db: Database, bundle_id: int) -> None:
-    """It is evidence too."""
-    [audit_id] = answered(db, bundle_id, record(1))
-    holds.place(db, HoldDraft(audit_ids=(audit_id,), reason="court"), by=BY)
-    with db.reading() as session:
-        corpus_id = session.scalars(select(TrainingExample.corpus_id)).first()
-    assert corpus_id is not None
-    with pytest.raises(Held, match="court"), db.writing() as session:
-        example_erasing.erase_examples(session, {corpus_id: [example(0)]}, by="request")
-    assert reader.get_audit(db, audit_id).citations[0].completion == "It is 0."
 
 
 def test_trail_events_hold_no_text(lite: Database, lite_bundle: int) -> None:
