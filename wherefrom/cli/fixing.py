@@ -205,12 +205,7 @@ def fix_list_rows(
 
       wherefrom fix-list-rows "refund promises" --cleaned -o cleaned.jsonl
     """
-    if cleaned and output is None:
-        raise ConfigurationError("--cleaned writes a file: name it with --output")
-    if cleaned and action is not None:
-        raise ConfigurationError("--cleaned leaves out what is to be removed and fixed; leave --action out")
-    if corpus is not None and not cleaned:
-        raise ConfigurationError("--corpus names the corpus that --cleaned writes; give both")
+    _check_cleaned(action, output, corpus, cleaned=cleaned)
     with Service(url) as service:
         found = list_of(service, fix_list)
         if cleaned and output is not None:
@@ -233,6 +228,22 @@ def fix_list_rows(
         for one in rows
     ]  # fmt: skip
     print_table(columns, cells, empty="nothing is on the list")
+
+
+def _check_cleaned(
+    action: FixAction | None, output: Path | None, corpus: str | None, *, cleaned: bool
+) -> None:
+    """Refuse options that say nothing together.
+
+    Raises:
+        ConfigurationError: the text says what to give.
+    """
+    if cleaned and output is None:
+        raise ConfigurationError("--cleaned writes a file: name it with --output")
+    if cleaned and action is not None:
+        raise ConfigurationError("--cleaned leaves out what is to be removed and fixed; leave --action out")
+    if corpus is not None and not cleaned:
+        raise ConfigurationError("--corpus names the corpus that --cleaned writes; give both")
 
 
 def _write_cleaned(service: Service, fix_list: FixListSummary, output: Path, *, corpus: str | None) -> None:
