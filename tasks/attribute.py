@@ -12,12 +12,13 @@ killed its worker, so it runs alone, after the others, and is marked before: a d
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TypeVar
 
 import structlog
 
 from db.audit_queue import Finished
+from db.setups import Setup
 from tasks.failures import AUDIT, failure_of
 from tasks.heartbeat import Heartbeat
 from tasks.preparing import prepare_audit
@@ -107,12 +108,18 @@ def _attempt(action: Callable[[], T]) -> T | Exception:
         return error
 
 
-def _finished(audit: ClaimedAudit, answer: Attribution, seconds: float) -> Finished:
+def _finished(audit: ClaimedAudit, answer: Attribution, seconds: float, setup: Setup) -> Finished:
     """How an answer closes its audit: done, or abstained for the reason that the engine gives."""
     if answer.abstained is None:
-        return Finished(audit, answer, seconds)
+        return Finished(audit, answer, seconds, setup=setup)
     return Finished(
-        audit, answer, seconds, state=AuditState.ABSTAINED, code=NO_SUPPORT, reason=answer.abstained
+        audit,
+        answer,
+        seconds,
+        state=AuditState.ABSTAINED,
+        code=NO_SUPPORT,
+        reason=answer.abstained,
+        setup=setup,
     )
 
 
@@ -206,7 +213,7 @@ class _Batch:
         share_s = seconds / len(held)
         self._store_answers(
             [
-                replace(_finished(audit, answer, share_s), setup=self._setup)
+                _finished(audit, answer, share_s, self._setup)
                 for audit, answer in zip(held, answers, strict=True)
             ]
         )

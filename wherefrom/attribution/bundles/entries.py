@@ -1,6 +1,7 @@
 """What the manifest of a new bundle says of its model, its libraries and the machine."""
 
 from collections.abc import Sequence
+from functools import cache
 from importlib.metadata import version
 
 from wherefrom.attribution.bundles.manifest import LIBRARIES, ComputeEntry, ModelEntry
@@ -36,7 +37,13 @@ def model_entry(points: Sequence[LanguageModel], name: str, start_sha256: str | 
 
 def library_versions(driver: DriverName) -> dict[str, str]:
     """Versions of the libraries that decide the numbers of a bundle, those of its index driver included."""
-    return {name: version(name) for name in (*LIBRARIES, *index_packages(driver))}
+    return {name: _installed(name) for name in (*LIBRARIES, *index_packages(driver))}
+
+
+@cache
+def _installed(library: str) -> str:
+    """Read once: it looks through the installed packages, and workers ask for each batch."""
+    return version(library)
 
 
 def compute_entry(placement: Placement) -> ComputeEntry:
