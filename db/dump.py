@@ -140,8 +140,3 @@ def _run(program: str, url: URL, *words: str) -> None:
     )
     if done.returncode:
         raise BackupFailed(f"{program} ended with code {done.returncode}: {done.stderr.strip()[-600:]}")
-
-
-def revision_of(url: str) -> str | None:
-    """The schema's revision."""
-    return schema_of(url).current

@@ -17,7 +17,7 @@ from db.output_class import in_class
 from db.session import Database
 from db.trail import Event, TrailKind, record_events
 from wherefrom.errors import Held, NotFound
-from wherefrom.records import ErasureDraft, ErasureRecord, OutputClass
+from wherefrom.records import ErasureDraft, ErasureRecord
 
 #: Outputs that one transaction erases.
 AT_ONCE = 200
@@ -170,9 +170,3 @@ def _record(row: Erasure) -> ErasureRecord:
         code=row.code,
         refused=row.refused,
     )
-
-
-def class_of(audit_ids: Sequence[int], outputs: OutputClass, *, reason: str) -> ErasureDraft:
-    """A draft of what a command line gave."""
-    given = None if outputs.says_nothing else outputs
-    return ErasureDraft(audit_ids=tuple(audit_ids), outputs=given, reason=reason)

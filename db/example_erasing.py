@@ -136,12 +136,3 @@ def _strings(value: Any) -> list[str]:
     if isinstance(value, dict):
         return [text for one in value.values() for text in _strings(one)]
     return [text for one in value for text in _strings(one)] if isinstance(value, list) else []
-
-
-def is_erased(db: Database, training_example_ids: Sequence[int]) -> set[int]:
-    """Those of these training examples whose texts were erased: nothing can be computed from them again."""
-    with db.reading() as session:
-        erased = select(TrainingExample.id).where(
-            TrainingExample.id.in_(training_example_ids), TrainingExample.erased_at.is_not(None)
-        )
-        return set(session.scalars(erased))

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from db import catalogue, trail_chain
-from db.dump import DUMPS, dump_database, load_database, revision_of
+from db.dump import DUMPS, dump_database, load_database
+from db.migrate import schema_of
 from db.session import open_database
 from db.trail_verify import Verdict, verify
 from wherefrom.atomic import PRIVATE, atomic_folder, write_json
@@ -88,7 +89,7 @@ def make_backup(settings: Settings, out: Path, *, with_bundles: bool = True) -> 
         backup = Backup(
             created_at=utc_now().isoformat(timespec="seconds"),
             wherefrom=__version__,
-            revision=revision_of(url),
+            revision=schema_of(url).current,
             database=file.name,
             sha256=hash_file(file).sha256,
             bundles=tuple(here),

@@ -53,7 +53,11 @@ def test_nothing_of_an_erased_example_is_left(own: Database, own_url: str) -> No
     assert (cited.example_id, cited.prompt, cited.completion, cited.overlaps) == ("ex-00000", "", "", ())
     assert cited.erased_by == "request"
     assert cited.erased_at is not None
-    assert example_erasing.is_erased(own, [cited.training_example_id, 2]) == {cited.training_example_id}
+    rows = example_erasing.stored(own, ["ex-00000", "ex-00001"])
+    assert {row.training_example_id: row.erased for row in rows} == {
+        cited.training_example_id: True,
+        2: False,
+    }
 
 
 def test_an_erased_example_is_not_stored_again(lite: Database, lite_bundle: int) -> None:
