@@ -12,6 +12,7 @@ from db.clock import db_now
 from db.examples import CHUNK
 from db.models import Audit, Citation, FlaggedOutput, LegalHold, LegalHoldAudit, OutputGroupMember
 from db.output_class import in_class
+from db.pages import LARGEST_ID
 from db.session import Database
 from db.statements import insert_rows
 from db.trail import Event, TrailKind, record_events
@@ -91,7 +92,7 @@ def get(db: Database, hold_id: int) -> HoldRecord:
     Raises:
         NotFound: there is none with this id.
     """
-    found = [one for one in listed(db, lifted=True) if one.hold_id == hold_id]
+    found = _read(db, LegalHold.id == hold_id) if 0 < hold_id <= LARGEST_ID else []
     if not found:
         raise NotFound(f"no legal hold has the id {hold_id}")
     return found[0]
@@ -99,15 +100,22 @@ def get(db: Database, hold_id: int) -> HoldRecord:
 
 def listed(db: Database, *, lifted: bool = False) -> list[HoldRecord]:
     """The holds, newest first; with `lifted` those that were lifted too."""
-    query = select(LegalHold).order_by(LegalHold.id.desc())
-    with db.reading() as session:
-        rows = session.scalars(query if lifted else query.where(LegalHold.lifted_at.is_(None))).all()
-        named = session.execute(
-            select(LegalHoldAudit.hold_id, LegalHoldAudit.audit_id).order_by(LegalHoldAudit.audit_id)
-        ).all()
+    return _read(db) if lifted else _read(db, LegalHold.lifted_at.is_(None))
+
+
+def _read(db: Database, *wanted: ColumnElement[bool]) -> list[HoldRecord]:
+    """The holds that meet all conditions, with their audits; two statements."""
+    named = (
+        select(LegalHoldAudit.hold_id, LegalHoldAudit.audit_id)
+        .join(LegalHold, LegalHold.id == LegalHoldAudit.hold_id)
+        .where(*wanted)
+        .order_by(LegalHoldAudit.audit_id)
+    )
     audits: dict[int, list[int]] = {}
-    for hold_id, audit_id in named:
-        audits.setdefault(hold_id, []).append(audit_id)
+    with db.reading() as session:
+        rows = session.scalars(select(LegalHold).where(*wanted).order_by(LegalHold.id.desc())).all()
+        for hold_id, audit_id in session.execute(named):
+            audits.setdefault(hold_id, []).append(audit_id)
     return [_record(one, audits.get(one.id, [])) for one in rows]
 
 

@@ -23,7 +23,7 @@ from wherefrom.records import Page
 T = TypeVar("T")
 
 #: Largest id that either engine stores.
-_LARGEST_ID = 2**63 - 1
+LARGEST_ID = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Keyset:
             major = self._major(written)
         except (binascii.Error, ValueError, TypeError, OverflowError) as error:
             raise InvalidRecord(_NOT_OURS) from error
-        if type(minor) is not int or not 0 <= minor <= _LARGEST_ID:
+        if type(minor) is not int or not 0 <= minor <= LARGEST_ID:
             raise InvalidRecord(_NOT_OURS)
         if name != ([] if self.name is None else [self.name]):
             raise InvalidRecord(_NOT_OURS)

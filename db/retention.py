@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 
-from sqlalchemy import and_, or_, select, update
+from sqlalchemy import and_, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -18,6 +18,7 @@ from db.erasing import erase_outputs, read_outputs
 from db.erasures import AT_ONCE, BeforeErasing
 from db.models import Erasure, FlaggedOutput, RetentionRule
 from db.output_class import in_class
+from db.pages import LARGEST_ID
 from db.session import Database
 from db.trail import SERVICE, Event, TrailKind, record_events
 from wherefrom.errors import Held, InvalidRequest, NotFound
@@ -39,10 +40,11 @@ def add(db: Database, draft: RetentionDraft, *, by: str) -> RetentionRecord:
         DatabaseUnavailable: nothing was added.
     """
     outputs = draft.outputs.model_dump(mode="json", exclude_none=True)
-    if len(listed(db)) >= MOST_RULES:
-        raise InvalidRequest(f"there are {MOST_RULES} rules; end one first")
     try:
         with db.writing() as session:
+            holding = select(func.count()).where(RetentionRule.ended_at.is_(None))
+            if (session.scalar(holding) or 0) >= MOST_RULES:
+                raise InvalidRequest(f"there are {MOST_RULES} rules; end one first")
             rule = RetentionRule(name=draft.name, outputs=outputs, days=draft.days, created_by=by)
             session.add(rule)
             session.flush()
@@ -82,10 +84,11 @@ def get(db: Database, rule_id: int) -> RetentionRecord:
     Raises:
         NotFound: there is none with this id.
     """
-    found = [one for one in listed(db, ended=True) if one.rule_id == rule_id]
-    if not found:
+    with db.reading() as session:
+        row = session.get(RetentionRule, rule_id) if 0 < rule_id <= LARGEST_ID else None
+    if row is None:
         raise NotFound(f"no retention rule has the id {rule_id}")
-    return found[0]
+    return _record(row)
 
 
 def listed(db: Database, *, ended: bool = False) -> list[RetentionRecord]:
@@ -93,20 +96,21 @@ def listed(db: Database, *, ended: bool = False) -> list[RetentionRecord]:
     query = select(RetentionRule).order_by(RetentionRule.id.desc())
     with db.reading() as session:
         rows = session.scalars(query if ended else query.where(RetentionRule.ended_at.is_(None))).all()
-    return [
-        RetentionRecord(
-            rule_id=one.id,
-            name=one.name,
-            outputs=OutputClass.model_validate(one.outputs),
-            days=one.days,
-            created_by=one.created_by,
-            created_at=one.created_at,
-            ended_at=one.ended_at,
-            erased=one.erased,
-            looked_at=one.looked_at,
-        )
-        for one in rows
-    ]
+    return [_record(one) for one in rows]
+
+
+def _record(row: RetentionRule) -> RetentionRecord:
+    return RetentionRecord(
+        rule_id=row.id,
+        name=row.name,
+        outputs=OutputClass.model_validate(row.outputs),
+        days=row.days,
+        created_by=row.created_by,
+        created_at=row.created_at,
+        ended_at=row.ended_at,
+        erased=row.erased,
+        looked_at=row.looked_at,
+    )
 
 
 def step(db: Database, *, before: BeforeErasing) -> int:

@@ -265,6 +265,23 @@ def test_holds_win(db: Database, bundle_id: int) -> None:
     assert forget(db, *audit_ids).erased == 3
 
 
+def test_holds_and_rules_by_their_numbers(lite: Database, lite_bundle: int) -> None:
+    """Each hold has its own audits, open or lifted; a number that nothing has is told, however large it is."""
+    one, two = finished(lite, lite_bundle, record(1), record(2))
+    first, second = (
+        holds.place(lite, HoldDraft(audit_ids=(some,), reason="court"), by=BY) for some in (one, two)
+    )
+    lifted = holds.lift(lite, first.hold_id, reason="over", by=BY)
+    assert (lifted.audit_ids, lifted.lift_reason) == ((one,), "over")
+    assert holds.listed(lite) == [holds.get(lite, second.hold_id)] == [second]
+    assert holds.listed(lite, lifted=True) == [second, lifted]
+    for number in (0, 99, 2**63, -(2**70)):
+        with pytest.raises(NotFound, match=f"no legal hold has the id {number}"):
+            holds.lift(lite, number, reason="over", by=BY)
+        with pytest.raises(NotFound, match=f"no retention rule has the id {number}"):
+            retention.end(lite, number)
+
+
 def test_a_hold_that_came_first_wins(lite: Database, lite_bundle: int) -> None:
     """The transaction that erases asks again, whatever was found before it."""
     [audit_id] = finished(lite, lite_bundle, record(1))
