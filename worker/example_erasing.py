@@ -5,7 +5,7 @@ before that is run again: it finds the old bundles still there.
 """
 
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,19 +106,18 @@ def _find(database: Database, settings: Settings, asked: Request) -> tuple[list[
     """The bundles that have the examples, and the text hash of each id."""
     bundles = catalogue.list_bundles(database)
     wanted = set(asked.example_ids)
-    found = {one.id: _examples(settings, one, wanted) for one in bundles}
+    found = {one.id: _examples(settings, one, lambda row: row.example_id in wanted) for one in bundles}
     named = None if asked.bundle is None else catalogue.find_bundle(database, asked.bundle).id
     meant = [one for bundle_id, some in found.items() if named in {None, bundle_id} for one in some]
     texts = _texts(meant, wanted, database, named=named)
     same = set(texts.values())
     holders = []
     for bundle in bundles:
-        some = found[bundle.id] if not asked.copies else _of_texts(settings, bundle, same)
-        mine = tuple(one for one in some if one.text_sha256 in same)
-        if mine:
-            holders.append(_Holder(bundle, settings.bundles_dir / bundle.name, mine))
+        some = _examples(settings, bundle, lambda row: row.text_sha256 in same)
         if not asked.copies:
-            _refuse_copies(settings, bundle, mine, texts=same)
+            _refuse_copies(bundle, [one.example_id for one in some if one.example_id not in wanted])
+        if some:
+            holders.append(_Holder(bundle, settings.bundles_dir / bundle.name, tuple(some)))
     return holders, texts
 
 
@@ -126,16 +125,13 @@ def _has_examples(settings: Settings, bundle: BundleInfo) -> bool:
     return (settings.bundles_dir / bundle.name / EXAMPLES).is_file()
 
 
-def _examples(settings: Settings, bundle: BundleInfo, wanted: Collection[str]) -> list[TrainingExample]:
+def _examples(
+    settings: Settings, bundle: BundleInfo, is_meant: Callable[[TrainingExample], bool]
+) -> list[TrainingExample]:
+    """Some of the examples of a bundle; none where its folder is not here."""
     if not _has_examples(settings, bundle):
         return []
-    return [one for one in iter_examples(settings.bundles_dir / bundle.name) if one.example_id in wanted]
-
-
-def _of_texts(settings: Settings, bundle: BundleInfo, texts: Collection[str]) -> list[TrainingExample]:
-    if not _has_examples(settings, bundle):
-        return []
-    return [one for one in iter_examples(settings.bundles_dir / bundle.name) if one.text_sha256 in texts]
+    return list(filter(is_meant, iter_examples(settings.bundles_dir / bundle.name)))
 
 
 def _texts(
@@ -159,14 +155,8 @@ def _texts(
     return {name: next(iter(texts)) for name, texts in found.items()}
 
 
-def _refuse_copies(
-    settings: Settings, bundle: BundleInfo, mine: Sequence[TrainingExample], *, texts: Collection[str]
-) -> None:
-    """Refuse where a bundle has one of the texts under another id: rows that came before it may have moved the numbers of a later corpus."""
-    known = {one.example_id for one in mine}
-    others = [
-        one.example_id for one in _of_texts(settings, bundle, texts) if one.example_id not in known
-    ]  # fmt: skip
+def _refuse_copies(bundle: BundleInfo, others: Sequence[str]) -> None:
+    """Refuse where a bundle has one of the texts under other ids: rows that came before it may have moved the numbers of a later corpus."""
     if others:
         raise ConfigurationError(
             f"{len(others)} other training examples of {bundle.name} have exactly the same text, such as {others[0]!r}; "
@@ -174,14 +164,18 @@ def _refuse_copies(
         )
 
 
+def _stored(
+    database: Database, holders: Sequence[_Holder], texts: Mapping[str, str]
+) -> list[example_erasing.StoredExample]:
+    """The stored rows with these texts, also of corpora whose bundles are gone; those that are erased have no text."""
+    names = {one.example_id for holder in holders for one in holder.examples} | set(texts)
+    known = example_erasing.stored(database, names)
+    return [one for one in known if one.text_sha256 in texts.values()]
+
+
 def _refuse_held(database: Database, holders: Sequence[_Holder], texts: Mapping[str, str]) -> None:
     """Before any bundle is written; the transaction that erases asks again."""
-    names = {one.example_id for holder in holders for one in holder.examples} | set(texts)
-    rows = [
-        one.training_example_id
-        for one in example_erasing.stored(database, names)
-        if one.text_sha256 in texts.values()
-    ]  # fmt: skip
+    rows = [one.training_example_id for one in _stored(database, holders, texts)]
     with database.reading() as session:
         holds.refuse_held_examples(session, rows)
 
@@ -217,18 +211,16 @@ def _erase_stored(
     examples: dict[int, list[TrainingExample]] = {}
     for holder in holders:
         examples.setdefault(corpora[holder.bundle.id], []).extend(holder.examples)
-    names = {one.example_id for holder in holders for one in holder.examples} | set(texts)
-    for row in example_erasing.stored(database, names):  # corpora whose bundles are gone
-        if not row.erased and row.text_sha256 in texts.values():
-            one = TrainingExample(
-                example_id=row.example_id,
-                row=0,
-                source="",
-                prompt="",
-                completion="",
-                text_sha256=row.text_sha256,
-            )
-            examples.setdefault(row.corpus_id, []).append(one)
+    for row in _stored(database, holders, texts):
+        one = TrainingExample(
+            example_id=row.example_id,
+            row=0,
+            source="",
+            prompt="",
+            completion="",
+            text_sha256=row.text_sha256,
+        )
+        examples.setdefault(row.corpus_id, []).append(one)
     going = [one.bundle.id for one in holders]
     with database.writing() as session:
         erased = example_erasing.erase_examples(session, examples, by=erasures.BY_REQUEST)
