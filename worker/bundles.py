@@ -39,8 +39,7 @@ def add_bundle(database: Database, settings: Settings, path: Path, *, activate: 
     erased_bundles.refuse_erased(database, manifest.name, corpus_sha256=manifest.corpus.sha256)
     home = settings.bundles_dir / manifest.name
     if home.resolve() != path.resolve():
-        _copy(path, home)
-        copy_note(path, home)
+        copy_bundle(path, home)
     bundle_id = catalogue.register_bundle(
         database,
         name=manifest.name,
