@@ -1,12 +1,13 @@
 """Bundles that hold an erased training example: nobody is sent to them any more, and their folders go when no lease uses them."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
 
 from db.clock import db_now
+from db.leases import Leased, is_pending, is_running
 from db.models import (
     Audit,
     Bundle,
@@ -23,15 +24,23 @@ from db.trail import Event, TrailKind, record_events
 from wherefrom.errors import BundleMismatch, UnknownBundle
 from wherefrom.records import AuditState, MeasurementState
 
-#: Queues whose rows are of a bundle, with the states of waiting, of being worked on, and of an end without an answer.
+
+@dataclass(frozen=True)
+class _Queue:
+    """Rows that are worked under a bundle."""
+
+    table: Leased
+    #: The end of a row without an answer, and what the trail calls it.
+    end: AuditState | MeasurementState
+    told: TrailKind
+
+
 _QUEUES = (
-    (Audit, AuditState.PENDING, AuditState.RUNNING, AuditState.REJECTED),
-    (Measurement, MeasurementState.PENDING, MeasurementState.RUNNING, MeasurementState.DEAD),
-    (GroupMeasurement, MeasurementState.PENDING, MeasurementState.RUNNING, MeasurementState.DEAD),
-    (WhatIf, MeasurementState.PENDING, MeasurementState.RUNNING, MeasurementState.DEAD),
+    _Queue(Audit, AuditState.REJECTED, TrailKind.AUDIT_REJECTED),
+    _Queue(Measurement, MeasurementState.DEAD, TrailKind.MEASUREMENT_DEAD),
+    _Queue(GroupMeasurement, MeasurementState.DEAD, TrailKind.MEASUREMENT_DEAD),
+    _Queue(WhatIf, MeasurementState.DEAD, TrailKind.WHAT_IF_DEAD),
 )
-#: Places of the first two states.
-_WAITING, _RUNNING = 1, 2
 _REASON = "the bundle was deleted because a training example in it was erased; ask again under another bundle"
 
 
@@ -63,7 +72,7 @@ def leaving(db: Database) -> list[Leaving]:
     with db.reading() as session:
         rows = session.execute(query).all()
         ids = [row.bundle_id for row in rows]
-        used, waited = (_with_work(session, ids, which) if ids else set() for which in (_RUNNING, _WAITING))
+        used, waited = (_with_work(session, ids, look) if ids else set() for look in (is_running, is_pending))
     return [
         Leaving(
             row.bundle_id,
@@ -76,12 +85,14 @@ def leaving(db: Database) -> list[Leaving]:
     ]
 
 
-def _with_work(session: Session, bundle_ids: list[int], which: int) -> set[int]:
-    """Those of these bundles that have rows in a state, which stands in this place of `_QUEUES`."""
+def _with_work(
+    session: Session, bundle_ids: list[int], look: Callable[[Leased], ColumnElement[bool]]
+) -> set[int]:
+    """Those of these bundles that have rows of which it holds: `is_pending` or `is_running`."""
     found: set[int] = set()
     for queue in _QUEUES:
-        table = queue[0]
-        rows = select(table.bundle_id).where(table.bundle_id.in_(bundle_ids), table.state == queue[which])
+        table = queue.table
+        rows = select(table.bundle_id).where(table.bundle_id.in_(bundle_ids), look(table))
         found |= {one for one in session.scalars(rows.distinct()) if one is not None}
     return found
 
@@ -93,30 +104,21 @@ def end_waiting(db: Database, bundle_id: int) -> bool:
         Whether nobody works under it, which can only change when something new waits. A worker may have claimed a row that waited a moment ago.
     """
     with db.writing() as session:
-        for table, waiting, _, end in _QUEUES:
-            mine = (table.bundle_id == bundle_id, table.state == waiting)
+        for queue in _QUEUES:
+            table = queue.table
+            mine = (table.bundle_id == bundle_id, is_pending(table))
             ids = session.scalars(select(table.id).where(*mine).with_for_update()).all()
             gone = {
-                "state": end,
+                "state": queue.end,
                 "code": UnknownBundle.code,
                 "reason": _REASON,
                 "finished_at": db_now(),
                 "next_attempt_at": None,
             }
             carry_out(session, update(table).where(*mine).values(**gone))
-            kind = TrailKind.AUDIT_REJECTED if table is Audit else _DEAD[table.__tablename__]
-            subject = table.__tablename__
-            record_events(
-                session, [Event(kind, f"{subject}:{one}", {"code": UnknownBundle.code}) for one in ids]
-            )
-        return not _with_work(session, [bundle_id], _RUNNING)
-
-
-_DEAD = {
-    "measurement": TrailKind.MEASUREMENT_DEAD,
-    "group_measurement": TrailKind.MEASUREMENT_DEAD,
-    "what_if": TrailKind.WHAT_IF_DEAD,
-}
+            facts = {"code": UnknownBundle.code}
+            record_events(session, [Event(queue.told, f"{table.__tablename__}:{one}", facts) for one in ids])
+        return not _with_work(session, [bundle_id], is_running)
 
 
 def note_deleted(db: Database, bundle_id: int) -> None:
