@@ -140,8 +140,8 @@ def is_erased(db: Database, name: str) -> bool:
         return session.scalar(query.where(Bundle.name == name)) is not None
 
 
-def refuse_erased(db: Database, name: str, *, corpus_sha256: str | None = None) -> None:
-    """Refuse to put a bundle into service again, or to activate it, that holds an erased training example.
+def refuse_erased(db: Database, name: str, *, corpus_sha256: str) -> None:
+    """Refuse to put a bundle into service again that holds an erased training example.
 
     Args:
         db: The database.
@@ -153,8 +153,6 @@ def refuse_erased(db: Database, name: str, *, corpus_sha256: str | None = None) 
     """
     if is_erased(db, name):
         raise BundleMismatch(_STAYS_OUT.format(name=name))
-    if corpus_sha256 is None:
-        return
     erased = select(TrainingExample.example_id).join(Corpus, Corpus.id == TrainingExample.corpus_id)
     with db.reading() as session:
         found = session.scalar(

@@ -55,6 +55,7 @@ def activate(db: Database, bundle_id: int) -> Moved:
 
     Raises:
         UnknownBundle: this bundle does not exist.
+        BundleMismatch: it holds an erased training example.
     """
     with db.writing() as session:
         switch_to(session, bundle_id)

@@ -89,13 +89,12 @@ def activate(bundle: Named, *, as_json: Json = False) -> None:
       python -m worker bundles activate support-v1-9f2c
       python -m worker bundles activate 3
     """
-    from db import catalogue, erased_bundles, routing
+    from db import catalogue, routing
     from db.audit_queue import AuditQueue
 
     settings = open_settings()
     with opened_database(settings) as database:
         known = catalogue.find_bundle(database, bundle)
-        erased_bundles.refuse_erased(database, known.name)
         moved = routing.activate(database, known.id)
         _warn_of_missing_model(known, settings)
         hint_at(settings, AuditQueue(database).pending_counts())

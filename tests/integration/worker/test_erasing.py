@@ -217,7 +217,7 @@ def test_an_erased_bundle_stays_out_of_service(
         add_bundle(database, settings, shared_micro_bundle(), activate=True)
     old = catalogue.bundle_by_name(database, home.name)
     with pytest.raises(BundleMismatch, match="was erased"):
-        erased_bundles.refuse_erased(database, home.name)
+        erased_bundles.refuse_erased(database, home.name, corpus_sha256="0" * 64)
     with pytest.raises(BundleMismatch, match="was erased"):
         routing.activate(database, old.id)
     monkeypatch.setattr(erased_bundles, "is_erased", lambda *_: False)  # as if it had been built once more
