@@ -17,15 +17,15 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, SQLColumnExpression, Text, false, func, insert, literal, select, update
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import Boolean
 
-from db.models import ExampleWords, FlaggedText, OutputWords, TrainingExample
+from db.models import Base, ExampleWords, FlaggedText, OutputWords, TrainingExample
 from db.session import Database
 from db.sight import is_limited
-from db.statements import insert_new
+from db.statements import carry_out, insert_new
 
 #: Characters of a prompt, a completion or a training example that are indexed. The words of more would not fit a `tsvector`.
 INDEXED_CHARS = 200_000
@@ -226,22 +226,10 @@ def _index_missing_outputs(db: Database, most: int) -> int:
     )
     with db.reading() as session:
         rows = session.execute(missing).all()
-    words = [output_words(row.flagged_output_id, row.turns, row.completion) for row in rows]
-    ids = [row.flagged_output_id for row in rows]
-    if not ids:
-        return 0
-    with db.writing() as session:
-        # Whoever erased a text meanwhile erased it for good: only texts that are there under the lock get words.
-        locked = select(FlaggedText.flagged_output_id).where(
-            FlaggedText.flagged_output_id.in_(ids), FlaggedText.indexed.is_(None)
-        )
-        there = set(session.scalars(locked.with_for_update(skip_locked=True)))
-        kept = [one for one in words if one["flagged_output_id"] in there]
-        if kept:
-            session.execute(insert_new(session, OutputWords), kept)
-            done = update(FlaggedText).where(FlaggedText.flagged_output_id.in_(there)).values(indexed=True)
-            session.execute(done.execution_options(synchronize_session=False))
-    return len(kept)
+    words = {
+        row.flagged_output_id: output_words(row.flagged_output_id, row.turns, row.completion) for row in rows
+    }
+    return _store_words(db, FlaggedText.flagged_output_id, OutputWords, words)
 
 
 def _index_missing_examples(db: Database, most: int) -> int:
@@ -253,24 +241,31 @@ def _index_missing_examples(db: Database, most: int) -> int:
     )
     with db.reading() as session:
         rows = session.execute(missing).all()
-    words = [
-        {"training_example_id": row.id, "text": " ".join(words_of(f"{row.prompt}\n{row.completion}"))}
+    words = {
+        row.id: {"training_example_id": row.id, "text": " ".join(words_of(f"{row.prompt}\n{row.completion}"))}
         for row in rows
-    ]
+    }
+    return _store_words(db, TrainingExample.id, ExampleWords, words)
+
+
+def _store_words(
+    db: Database, key: InstrumentedAttribute[int], index: type[Base], words: Mapping[int, Mapping[str, Any]]
+) -> int:
+    """Store the words of texts by the ids of their rows; how many were stored.
+
+    Whoever erased a text meanwhile erased it for good: only texts that are there under the lock, and not indexed, get words. An erased
+    training example counts as indexed.
+    """
     if not words:
         return 0
+    text: Any = key.class_
     with db.writing() as session:
-        # As above: an example that was erased meanwhile counts as indexed.
-        locked = select(TrainingExample.id).where(
-            TrainingExample.id.in_([row.id for row in rows]), TrainingExample.indexed.is_(None)
-        )
+        locked = select(key).where(key.in_(words), text.indexed.is_(None))
         there = set(session.scalars(locked.with_for_update(skip_locked=True)))
-        kept = [one for one in words if one["training_example_id"] in there]
-        if kept:
-            session.execute(insert_new(session, ExampleWords), kept)
-            done = update(TrainingExample).where(TrainingExample.id.in_(there)).values(indexed=True)
-            session.execute(done.execution_options(synchronize_session=False))
-    return len(kept)
+        if there:
+            session.execute(insert_new(session, index), [words[one] for one in words if one in there])
+            carry_out(session, update(text).where(key.in_(there)).values(indexed=True))
+    return len(there)
 
 
 def unindexed(db: Database, *, most: int = 10_000) -> int:
