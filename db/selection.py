@@ -5,6 +5,7 @@ audits are named by their ids, and what follows costs as much as the few. Where 
 until a page is full, and such a filter is only compared: SQLite would otherwise sort all that it finds.
 """
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -183,24 +184,15 @@ def _parts(filters: AuditFilter, limit: float | None) -> list[_Part]:
     return made
 
 
-def _equal(column: InstrumentedAttribute[Any]) -> Callable[[Any], _Part]:
+def _compared(
+    column: InstrumentedAttribute[Any], compare: Callable[[Any, Any], ColumnElement[bool]] = operator.eq
+) -> Callable[[Any], _Part]:
     """A column of the audit or its bundle: the indexes of the list begin with it."""
-    return lambda value: _Part(column == value, each=walked(column) == value)
-
-
-def _in_time(*, since: bool) -> Callable[[Any], _Part]:
-    """When the audit was made."""
-
-    def part(value: Any) -> _Part:
-        made, each = Audit.created_at, walked(Audit.created_at)
-        return _Part(made >= value, each=each >= value) if since else _Part(made <= value, each=each <= value)
-
-    return part
+    return lambda value: _Part(compare(column, value), each=compare(walked(column), value))
 
 
 def _of_bundle(name: str) -> _Part:
-    bundle_id = select(Bundle.id).where(Bundle.name == name).scalar_subquery()
-    return _Part(Audit.bundle_id == bundle_id, each=walked(Audit.bundle_id) == bundle_id)
+    return _compared(Audit.bundle_id)(select(Bundle.id).where(Bundle.name == name).scalar_subquery())
 
 
 def _of_output(column: InstrumentedAttribute[Any]) -> Callable[[Any], _Part]:
@@ -255,14 +247,14 @@ def _cites_example(value: str) -> _Part:
 
 
 #: `hits` or `holds`.
-_Compared = Callable[[SQLColumnExpression[Any], str, Sequence[Part]], ColumnElement[bool]]
+_Searched = Callable[[SQLColumnExpression[Any], str, Sequence[Part]], ColumnElement[bool]]
 
 
 def _stands_in(parts: Sequence[Part], *, cited: bool) -> Callable[[str], _Part]:
     """A text that is searched for: in the output itself, in cited training examples, or in either."""
 
     def part(text: str) -> _Part:
-        def places(output: SQLColumnExpression[Any], compared: _Compared = hits) -> ColumnElement[bool]:
+        def places(output: SQLColumnExpression[Any], compared: _Searched = hits) -> ColumnElement[bool]:
             found = [compared(output, text, parts)] if parts else []
             if cited:
                 # With `hits` not correlated but for the audit: the training examples are looked up once.
@@ -365,16 +357,16 @@ def _cited_between(
 
 #: What each filter means; those that belong together are put together in `_parts`.
 _PARTS: dict[str, Callable[[Any], _Part]] = {
-    "state": _equal(Audit.state),
-    "code": _equal(Audit.code),
+    "state": _compared(Audit.state),
+    "code": _compared(Audit.code),
     "model": _of_output(FlaggedOutput.model),
     "bundle": _of_bundle,
     "flag_reason": _of_output(FlaggedOutput.reason),
     "severity": _severity,
-    "top_source": _equal(Audit.top_source),
+    "top_source": _compared(Audit.top_source),
     "channel": _of_output(FlaggedOutput.channel),
-    "since": _in_time(since=True),
-    "until": _in_time(since=False),
+    "since": _compared(Audit.created_at, operator.ge),
+    "until": _compared(Audit.created_at, operator.le),
     "text": _stands_in((Part.PROMPT, Part.OUTPUT), cited=True),
     "in_prompt": _stands_in((Part.PROMPT,), cited=False),
     "in_output": _stands_in((Part.OUTPUT,), cited=False),
