@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Float, case, select, update
+from sqlalchemy import Float, Update, case, select, update
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -132,11 +132,8 @@ def _paid_until(session: Session, key_id: int, *, step: float, burst: int) -> fl
     used = KeyBudget.used
     begun = case((used > now + burst * step + _AHEAD_S, now), (used > now, used), else_=now)
     paid = update(KeyBudget).where(*mine, begun + step - now <= burst * step).values(used=begun + step)
-    if _changed(session, paid):
-        return 0.0
     row = {"api_key_id": key_id, "what": Spending.REQUESTS.value, "day": 0, "used": 0.0}
-    session.execute(insert_new(session, KeyBudget, (KeyBudget.api_key_id, KeyBudget.what)), [row])
-    if _changed(session, paid):
+    if _fits(session, paid, row):
         return 0.0
     ahead: float = session.scalars(select(KeyBudget.used - now).where(*mine)).one()
     return max(0.001, ahead + step - burst * step)
@@ -158,10 +155,7 @@ def pay(db: Database, budget: Budget, what: Spending, number: int = 1) -> None:
     paid = update(KeyBudget).where(*mine, used + number <= most).values(used=used + number, day=today)
     row = {"api_key_id": budget.key_id, "what": what.value, "day": today, "used": 0.0}
     with db.writing() as session:
-        if _changed(session, paid):
-            return
-        session.execute(insert_new(session, KeyBudget, (KeyBudget.api_key_id, KeyBudget.what)), [row])
-        if _changed(session, paid):
+        if _fits(session, paid, row):
             return
         spent = int(session.scalars(select(used).where(*mine)).one())
     name = what.value.replace("_", "-")
@@ -184,7 +178,15 @@ def give_back(db: Database, budget: Budget, what: Spending, number: int) -> None
         session.execute(update(KeyBudget).where(*mine).values(used=KeyBudget.used - number))
 
 
-def _changed(session: Session, statement: Any) -> bool:
+def _fits(session: Session, paid: Update, row: Mapping[str, Any]) -> bool:
+    """Pay; False where it would be too much. The row of a key that did none of it before is made."""
+    if _changed(session, paid):
+        return True
+    session.execute(insert_new(session, KeyBudget, (KeyBudget.api_key_id, KeyBudget.what)), [row])
+    return _changed(session, paid)
+
+
+def _changed(session: Session, statement: Update) -> bool:
     found = session.execute(statement.execution_options(synchronize_session=False))
     return bool(found.rowcount)  # type: ignore[attr-defined] # a CursorResult
 
