@@ -25,7 +25,7 @@ from db.models import (
     OutputGroupMember,
     ReviewItem,
 )
-from db.quoting import Quotations, erase_comments_about, erase_comments_on, erase_quotations
+from db.quoting import Quotations, erase_comments_about, erase_comments_on_output, erase_quotations
 from db.statements import carry_out
 from db.trail import Event, TrailKind, record_events
 from wherefrom.records.erasing import NO_DIGEST
@@ -70,7 +70,7 @@ def erase_outputs(session: Session, output_ids: Iterable[int], *, by: str) -> in
     audit_ids = list(session.scalars(select(Audit.id).where(Audit.flagged_output_id.in_(ids))))
     _erase_beside(session, audit_ids)
     quoted = Quotations(text for one in found for text in one.texts)
-    erase_comments_on(session, audit_ids=audit_ids, part="output")
+    erase_comments_on_output(session, audit_ids)
     erase_comments_about(session, audit_ids, quoted)
     erase_quotations(session, quoted)
     _erase_quoting_answers(session, ids, quoted)

@@ -8,7 +8,7 @@ all: they are made again when somebody asks.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import delete, or_, select, update
+from sqlalchemy import ColumnElement, delete, or_, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from db.models import (
@@ -90,7 +90,7 @@ class Quotations:
         if not self._runs[length].isdisjoint(_runs(words, length)):
             return True
         short = [one for one in self._whole if len(one) < length and _tells(one)]
-        return any(one in set(_runs(words, len(one))) for one in short)
+        return any(one in _runs(words, len(one)) for one in short)
 
     def _holds(self, word: str) -> bool:
         return any(word in one for one in self._whole)
@@ -110,16 +110,9 @@ def _runs(words: Sequence[str], length: int) -> Iterable[tuple[str, ...]]:
     return (tuple(words[start : start + length]) for start in range(len(words) - length + 1))
 
 
-def erase_comments_on(session: Session, *, audit_ids: Sequence[int], part: str) -> None:
-    """Take out the comments on a range of these audits' texts; verdicts stay.
-
-    Args:
-        session: The transaction that erases.
-        audit_ids: Audits of erased outputs.
-        part: `output`: whose text it was.
-    """
-    on_range = (Review.audit_id.in_(audit_ids), Review.range_part == part)
-    carry_out(session, update(Review).where(*on_range).values(**_NO_COMMENT))
+def erase_comments_on_output(session: Session, audit_ids: Sequence[int]) -> None:
+    """Take out the comments on a range of these audits' outputs; verdicts stay."""
+    _erase_comments(session, Review.audit_id.in_(audit_ids), Review.range_part == "output")
 
 
 def erase_comments_about(session: Session, audit_ids: Sequence[int], quoted: Quotations) -> None:
@@ -132,16 +125,12 @@ def erase_comments_about(session: Session, audit_ids: Sequence[int], quoted: Quo
 
 def erase_comments_on_example(session: Session, example_ids: Sequence[int]) -> None:
     """The same for ranges of training examples."""
-    on_range = (Review.training_example_id.in_(example_ids), Review.range_part == "example")
-    carry_out(session, update(Review).where(*on_range).values(**_NO_COMMENT))
+    _erase_comments(session, Review.training_example_id.in_(example_ids), Review.range_part == "example")
 
 
-_NO_COMMENT: Mapping[str, Any] = {
-    "comment": ERASED,
-    "range_part": None,
-    "range_start": None,
-    "range_end": None,
-}
+def _erase_comments(session: Session, *on_range: ColumnElement[bool]) -> None:
+    gone: dict[str, Any] = {"comment": ERASED, "range_part": None, "range_start": None, "range_end": None}
+    carry_out(session, update(Review).where(*on_range).values(**gone))
 
 
 def erase_quotations(session: Session, quoted: Quotations) -> None:
