@@ -43,12 +43,9 @@ def parts_of(session: Session, bundle_id: int, audit_ids: Sequence[int]) -> list
     """The founders of a finding, those apart that people had split apart elsewhere; one or two statements."""
     stood = _stood(session, bundle_id, audit_ids)
     counts = Counter(stood.values())
-    apart = [root for root, number in counts.most_common() if number >= LEAST]
-    if len(apart) > 1:
-        split = _split_off(session, apart)
-        apart = [root for root in apart[1:] if root in split]
-    else:
-        apart = []
+    large = [root for root, number in counts.most_common() if number >= LEAST]
+    split = _split_off(session, large) if len(large) > 1 else set()
+    apart = [root for root in large[1:] if root in split]
     found = [[one for one in audit_ids if stood.get(one) == root] for root in apart]
     rest = [one for one in audit_ids if stood.get(one) not in apart]
     if len(rest) < LEAST:

@@ -271,21 +271,19 @@ def _found(session: Session, bundle_id: int, part: carrying.Part) -> None:
     """Found a finding; where its outputs stood together under another bundle, it is called and put together as there."""
     audit_ids = part.audit_ids
     origin = carrying.origin_of(session, bundle_id, part)
-    finding_id = new_finding(
-        session, bundle_id, outputs=len(audit_ids), title=None if origin is None else origin.title
-    )
+    title = None if origin is None else origin.title
+    finding_id = new_finding(session, bundle_id, outputs=len(audit_ids), title=title)
     mine = (FindingOutput.audit_id.in_(audit_ids), FindingOutput.finding_id.is_(None))
     session.execute(update(FindingOutput).where(*mine).values(finding_id=finding_id))
     mark_exemplars(session, audit_ids[:EXEMPLARS])
-    entry: dict[str, Any] = {
+    entry = {
         "finding_id": finding_id,
         "event": FindingEvent.FOUNDED,
         "outputs": len(audit_ids),
-        "other_id": None,
-        "title": None,
+        "other_id": None if origin is None else origin.finding_id,
+        "title": title,
     }
     if origin is not None:
-        entry |= {"other_id": origin.finding_id, "title": origin.title}
         carrying.take_over(session, finding_id, origin, outputs=len(audit_ids))
     session.execute(insert_rows(FindingEntryRow), [entry])
 
