@@ -314,7 +314,7 @@ def retention_add(  # noqa: PLR0913 - the conditions of a class, each an option
     from db import retention
     from db.trail import OPERATOR
 
-    given = _class({**locals(), "external_id": None, "since": None, "until": None, "name": None})
+    given = _class(locals())
     draft = _valid(RetentionDraft, name=name, outputs=given or OutputClass(), days=days)
     with opened_database(open_settings()) as database:
         made = retention.add(database, draft, by=OPERATOR)
