@@ -32,6 +32,6 @@ class Eraser:
         by_rule = retention.step(self._database, before=self._copies.erase)
         if by_rule:
             log.info("retention_applied", erased=by_rule)
-        if not by_rule:  # while a rule works off a backlog, once at its end is enough
+        else:  # while a rule works off a backlog, once at its end is enough
             cleaning.clean(self._database)
         delete_unused(self._database, self._settings, told=self._told)

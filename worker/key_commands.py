@@ -163,9 +163,10 @@ def keys_list(*, as_json: Json = False) -> None:
     from db import keys
 
     with opened_database(open_settings()) as database:
-        known = keys.list_keys(database)
-    stored = [{"limits": key.limits.stored(), "quotas": key.quotas.stored()} for key in known]
-    rows = [asdict(key) | more for key, more in zip(known, stored, strict=True)]
+        rows = [
+            asdict(key) | {"limits": key.limits.stored(), "quotas": key.quotas.stored()}
+            for key in keys.list_keys(database)
+        ]
     if as_json:
         print_json(rows)
     else:
