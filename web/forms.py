@@ -53,18 +53,32 @@ class Form:
         value = self.text(name, most=_NUMBER_CHARS)
         if not value:
             return None
-        if not (value.lstrip("-").isascii() and value.lstrip("-").isdecimal()):
+        if not _is_number(value.removeprefix("-")):
             raise InvalidRequest(f"`{name}` is not a number")
         return int(value)
 
+    def numbers(self, name: str, *, most: int) -> list[int]:
+        """The whole numbers of a field, with commas or spaces between them.
+
+        Raises:
+            InvalidRequest: one is no number, or the field is longer than `most` of them.
+        """
+        sent = self.text(name, most=_NUMBER_CHARS * most).replace(",", " ").split()
+        if not all(map(_is_number, sent)):
+            raise InvalidRequest(f"`{name}` holds something that is no number")
+        return [int(one) for one in sent]
+
     def ticked(self, name: str) -> list[int]:
         """The numbers of the boxes of this name that are ticked; what is no number is passed over."""
-        sent = (one for one in self.fields.get(name, []) if len(one) <= _NUMBER_CHARS)
-        return [int(one) for one in sent if one.isascii() and one.isdecimal()]
+        return [int(one) for one in self.fields.get(name, []) if _is_number(one)]
 
     def has(self, name: str) -> bool:
         """Whether a box was ticked."""
         return bool(self.text(name))
+
+
+def _is_number(value: str) -> bool:
+    return len(value) <= _NUMBER_CHARS and value.isascii() and value.isdecimal()
 
 
 async def read_fields(request: Request, *, limit_bytes: int = FORM_BYTES) -> dict[str, list[str]]:

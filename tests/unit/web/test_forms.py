@@ -1,7 +1,10 @@
 """What the forms of the pages send."""
 
+import pytest
+
 from web.caller import NOBODY
 from web.forms import Form
+from wherefrom.errors import InvalidRequest
 
 
 def test_ticked_boxes_are_numbers() -> None:
@@ -9,3 +12,29 @@ def test_ticked_boxes_are_numbers() -> None:
     sent = ["7", "x", "", "-3", "\u0663", "9" * 5000, "12"]
     assert Form(NOBODY, {"row": sent}).ticked("row") == [7, 12]
     assert Form(NOBODY, {}).ticked("row") == []
+
+
+@pytest.mark.parametrize(("sent", "number"), [("7", 7), (" -3 ", -3), ("", None)])
+def test_a_number_is_read(sent: str, number: int | None) -> None:
+    """With its sign; an empty field is none."""
+    assert Form(NOBODY, {"most": [sent]}).number("most") == number
+
+
+@pytest.mark.parametrize("sent", ["x", "--3", "-", "\u0663"])
+def test_what_is_no_number_is_told(sent: str) -> None:
+    """Never a fault of the service."""
+    with pytest.raises(InvalidRequest, match="`most` is not a number"):
+        Form(NOBODY, {"most": [sent]}).number("most")
+
+
+def test_a_field_holds_many_numbers() -> None:
+    """Commas and spaces stand between them."""
+    assert Form(NOBODY, {"row": ["7, 12,3  9"]}).numbers("row", most=4) == [7, 12, 3, 9]
+    assert Form(NOBODY, {}).numbers("row", most=4) == []
+
+
+@pytest.mark.parametrize("sent", ["7 x", "-3", "\u0663", "9" * 21, "9" * 5000])
+def test_a_field_with_anything_but_numbers_is_refused(sent: str) -> None:
+    """All of it, and before Python reads more digits than it takes."""
+    with pytest.raises(InvalidRequest, match="`row`"):
+        Form(NOBODY, {"row": [sent]}).numbers("row", most=300)
