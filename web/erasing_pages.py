@@ -1,11 +1,10 @@
 """The page of erasure, legal hold and retention, for administrators."""
 
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
-from pydantic import ValidationError
 from starlette.responses import Response
 
 from db import erasures, holds, retention
@@ -13,11 +12,11 @@ from db.keys import Scope
 from web.api import Id, Shared
 from web.forms import Form, form_of
 from web.render import render
+from web.review_forms import Shape, checked
 from web.security import needs
 from wherefrom.errors import InvalidRequest
 from wherefrom.records import ErasureDraft, HoldDraft, OutputClass, RetentionDraft, Severity
 from wherefrom.records.erasing import MAX_ERASURE_REASON, MAX_NAMED_AUDITS
-from wherefrom.records.explain import first_problem
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(needs(Scope.ADMIN))])
 Sent = Annotated[Form, Depends(form_of(Scope.ADMIN))]
@@ -69,7 +68,7 @@ def lift(services: Shared, hold_id: Id, form: Sent) -> Response:
 def add_rule(services: Shared, form: Sent) -> Response:
     """Add a retention rule."""
     given = {"name": form.text("name"), "days": form.number("days"), "outputs": _class(form) or OutputClass()}
-    retention.add(services.database, _valid(RetentionDraft, given), by=form.caller.actor)
+    retention.add(services.database, checked(RetentionDraft, given), by=form.caller.actor)
     return _back()
 
 
@@ -85,25 +84,16 @@ def _back() -> Response:
     return RedirectResponse("/erasing", status_code=HTTPStatus.SEE_OTHER)
 
 
-def _draft(kind: Any, form: Form) -> Any:
+def _draft(kind: type[Shape], form: Form) -> Shape:
     """Audits by their numbers, or a class; and why."""
     given = {
         "audit_ids": tuple(form.numbers("audit_ids", most=MAX_NAMED_AUDITS)),
         "outputs": _class(form),
         "reason": form.text("reason", most=MAX_ERASURE_REASON),
     }
-    return _valid(kind, given)
+    return checked(kind, given)
 
 
 def _class(form: Form) -> OutputClass | None:
     named = {name: value for name in _OFFERED if (value := form.text(name, most=401))}
-    found: OutputClass | None = _valid(OutputClass, named) if named else None
-    return found
-
-
-def _valid(kind: Any, given: dict[str, Any]) -> Any:
-    try:
-        return kind.model_validate(given)
-    except ValidationError as error:
-        where, what = first_problem(error)
-        raise InvalidRequest(f"`{where}`: {what}" if where else what) from error
+    return checked(OutputClass, named) if named else None

@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from db import fix_lists, fix_rows, people, what_ifs
 from db.fix_lists import NamedList
@@ -18,14 +18,13 @@ from web.filters import AuditPageQuery
 from web.forms import Form, form_of
 from web.pages import given_filters
 from web.render import render
-from web.review_forms import filter_of, filter_query, filter_words, needs_all, reviewer_of
+from web.review_forms import checked, filter_of, filter_query, filter_words, needs_all, reviewer_of
 from web.security import needs
 from web.services import Services
 from web.sign_in import local_path
 from wherefrom.errors import InvalidRequest
 from wherefrom.records import MAX_REASON, AuditFilter, FixAction, FixChange, FixListDraft
 from wherefrom.records.bounds import MAX_SOURCE
-from wherefrom.records.explain import explain_details
 
 router = APIRouter(prefix="/fix-lists", include_in_schema=False, dependencies=[Depends(needs(Scope.READ))])
 
@@ -77,7 +76,7 @@ def put(request: Request, services: Shared, query: Annotated[AuditPageQuery, Que
     """What would go on a list: all of a source, or the culprits of a filter; with how many there are, before anything happens."""
     source = request.query_params.get("whole_source", "").strip() or None
     filters = query.to_filter()
-    change = _change(source=source) if source else _change(culprits=filters, most=MOST_OFFERED)
+    change = checked(FixChange, {"source": source} if source else {"culprits": filters, "most": MOST_OFFERED})
     return render(
         "fix_put.html",
         request,
@@ -158,10 +157,8 @@ def close(services: Shared, list_id: Id, form: Sent) -> Response:
 
 
 def _make(services: Services, form: Form, by: Reviewer) -> int:
-    try:
-        draft = FixListDraft(name=form.text("name"), note=form.text("note", most=MAX_REASON))
-    except ValidationError as error:
-        raise InvalidRequest(_told(error)) from error
+    given = {"name": form.text("name"), "note": form.text("note", most=MAX_REASON)}
+    draft = checked(FixListDraft, given)
     return fix_lists.create_list(services.database, draft, by=by)
 
 
@@ -176,26 +173,16 @@ def _change_of(form: Form) -> FixChange:
     if not (ticked or source or by_filter):
         raise InvalidRequest("tick at least one training example")
     action = form.text("action")
-    return _change(
-        action=None if action == "off" else action or FixAction.REMOVE,
-        reason=form.text("reason", most=MAX_REASON),
-        training_example_ids=ticked,
-        source=source or None,
-        culprits=filter_of(form) if by_filter else None,
-        most=form.number("most") or MOST_OFFERED,
-        least_outputs=form.number("least_outputs") or 1,
-    )
-
-
-def _change(**given: object) -> FixChange:
-    try:
-        return FixChange.model_validate(given)
-    except ValidationError as error:
-        raise InvalidRequest(_told(error)) from error
-
-
-def _told(error: ValidationError) -> str:
-    return "; ".join(problem.text() for problem in explain_details(error.errors()))
+    given = {
+        "action": None if action == "off" else action or FixAction.REMOVE,
+        "reason": form.text("reason", most=MAX_REASON),
+        "training_example_ids": ticked,
+        "source": source or None,
+        "culprits": filter_of(form) if by_filter else None,
+        "most": form.number("most") or MOST_OFFERED,
+        "least_outputs": form.number("least_outputs") or 1,
+    }
+    return checked(FixChange, given)
 
 
 def _filter(given: dict[str, object] | None) -> AuditFilter | None:
