@@ -32,11 +32,11 @@ class Observe:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        with structlog.contextvars.bound_contextvars(request_id=request_id_of(Headers(scope=scope))):
-            await self._serve(scope, receive, send)
+        request_id = request_id_of(Headers(scope=scope))
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            await self._serve(scope, receive, send, request_id)
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id = structlog.contextvars.get_contextvars()["request_id"]
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         status = 500
         start = time.monotonic()
 
