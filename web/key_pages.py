@@ -22,7 +22,6 @@ def listed(request: Request, services: Shared) -> HTMLResponse:
         "keys.html",
         request,
         keys=sorted(held, key=lambda one: (not one.is_ending(now), one.name)),
-        ending={one.key_id for one in held if one.is_ending(now)},
         bounds={one.key_id: _bounds(one) for one in held},
         now=now,
     )
