@@ -77,14 +77,19 @@ WITHIN = frozenset(
 )
 
 
+def is_within(caller: Caller, method: str, route: str) -> bool:
+    """Whether a route answers within the limits of a key."""
+    wanted = "GET" if method == "HEAD" else method
+    return not caller.limits.given or (wanted, route) in WITHIN
+
+
 def check_within(caller: Caller, method: str, route: str) -> None:
     """Refuse what cannot be answered within the limits of a key.
 
     Raises:
         BeyondLimits: the route speaks of everything.
     """
-    wanted = "GET" if method == "HEAD" else method
-    if caller.limits.given and (wanted, route) not in WITHIN:
+    if not is_within(caller, method, route):
         raise BeyondLimits(
             f"the API key {caller.name!r} is limited, and this answer would speak of everything; ask with a key without limits"
         )

@@ -12,6 +12,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
 
 from web.display import FILTERS, share
+from web.limited import is_within
 from web.source_colours import SourceColours, mark_on_page
 from wherefrom.version import __version__
 
@@ -38,7 +39,7 @@ def environment() -> Environment:
     )
     made.filters.update(FILTERS)
     made.filters["source_colour"] = pass_context(mark_on_page)
-    made.globals.update(static_url=static_url, version=__version__, share=share)
+    made.globals.update(static_url=static_url, version=__version__, share=share, is_within=is_within)
     return made
 
 

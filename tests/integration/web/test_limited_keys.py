@@ -224,6 +224,15 @@ def _without_question(said: str, path: str) -> str:
     return _ASKED.sub("", said) if "?" in path else said
 
 
+def test_pages_lead_nowhere_that_is_refused(world: World) -> None:
+    """The navigation and the foot of a page offer a limited key what answers it."""
+    limited = world.headers("looking", ("read", "review", "measure"), world.limits)
+    page = world.client.get("/queue", headers=limited).text
+    offered = set(re.findall(r'<a href="(/[^"]*)" data-go=', page))
+    assert offered == {"/", "/review", "/bundles", "/queue"}
+    assert 'href="/trail"' not in page
+
+
 def test_counts_are_those_of_the_limit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A count tells of the others as a text does, and what is counted for one key is not kept for another."""
     monkeypatch.setattr(listings, "KEPT_FROM_S", -1.0)
