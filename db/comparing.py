@@ -54,8 +54,9 @@ def step(db: Database, comparison_id: int) -> bool:
     """
     with db.reading() as session:
         row = session.get_one(BundleComparisonRow, comparison_id)
-        if _is_summed(row):
-            return _sum_up(db, row)
+    if _is_summed(row):
+        return _sum_up(db, row)
+    with db.reading() as session:
         newest = session.scalar(select(NEWEST_CHANGE)) or 0
         found = session.execute(_walk(row)).all()
         changed = [one for one in found if one.audit_id is not None and _is_new(one)]
@@ -69,7 +70,8 @@ def step(db: Database, comparison_id: int) -> bool:
         )
         session.execute(walked.values(summed_to=0, sums=Sums(event=began).model_dump(mode="json")))
     with db.reading() as session:
-        return _sum_up(db, session.get_one(BundleComparisonRow, comparison_id))
+        row = session.get_one(BundleComparisonRow, comparison_id)
+    return _sum_up(db, row)
 
 
 def _is_summed(row: BundleComparisonRow) -> bool:
