@@ -6,7 +6,18 @@ from typing import Any
 from sqlalchemy import Boolean, CheckConstraint, ForeignKey, Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.models.columns import BIG, Base, Id, LeaseColumns, Now, Sha256, Short, reference, stored_enum
+from db.models.columns import (
+    BIG,
+    Base,
+    Id,
+    LeaseColumns,
+    Now,
+    Sha256,
+    Short,
+    key_reference,
+    reference,
+    stored_enum,
+)
 from wherefrom.records import AuditState, MeasurementState, Method, Severity, Tier
 
 
@@ -59,9 +70,7 @@ class OutputGroupMember(Base):
     __tablename__ = "output_group_member"
     __table_args__ = (UniqueConstraint("group_id", "member_id"), Index(None, "member_id"))
 
-    group_id: Mapped[int] = mapped_column(
-        BIG, ForeignKey("flagged_output.id"), primary_key=True, autoincrement=False
-    )
+    group_id: Mapped[int] = key_reference("flagged_output.id")
     #: From 0; `Citation.member_influence` stands in this order.
     position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     member_id: Mapped[int] = reference("flagged_output.id")
@@ -80,9 +89,7 @@ class FlaggedText(Base):
         ),
     )
 
-    flagged_output_id: Mapped[int] = mapped_column(
-        BIG, ForeignKey("flagged_output.id"), primary_key=True, autoincrement=False
-    )
+    flagged_output_id: Mapped[int] = key_reference("flagged_output.id")
     turns: Mapped[list[Any]]
     completion: Mapped[str]
     token_ids: Mapped[list[Any] | None]

@@ -36,6 +36,11 @@ def reference(column: str, *, index: bool = False) -> Any:
     return mapped_column(BIG, ForeignKey(column), index=index)
 
 
+def key_reference(column: str, *, index: bool = False) -> Any:
+    """A column of the key that holds the id of a row of another table."""
+    return mapped_column(BIG, ForeignKey(column), primary_key=True, autoincrement=False, index=index)
+
+
 class Base(DeclarativeBase):
     """Root of all tables; every constraint and index has a name, so that migrations can drop it on both engines."""
 

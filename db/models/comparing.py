@@ -3,10 +3,10 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Boolean, ForeignKey, Index, UniqueConstraint
+from sqlalchemy import Boolean, Index, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.models.columns import BIG, JSON_COLUMN, Base, Id, Now, reference
+from db.models.columns import BIG, JSON_COLUMN, Base, Id, Now, key_reference, reference
 
 
 class BundleComparisonRow(Base):
@@ -43,12 +43,8 @@ class ComparedOutputRow(Base):
     __tablename__ = "compared_output"
     __table_args__ = (Index(None, "comparison_id", "moved", "flagged_output_id"),)
 
-    comparison_id: Mapped[int] = mapped_column(
-        BIG, ForeignKey("bundle_comparison.id"), primary_key=True, autoincrement=False
-    )
-    flagged_output_id: Mapped[int] = mapped_column(
-        BIG, ForeignKey("flagged_output.id"), primary_key=True, autoincrement=False
-    )
+    comparison_id: Mapped[int] = key_reference("bundle_comparison.id")
+    flagged_output_id: Mapped[int] = key_reference("flagged_output.id")
     audit_id: Mapped[int] = reference("audit.id")
     other_audit_id: Mapped[int] = reference("audit.id")
     #: When each was answered: an audit that was answered again is compared again.

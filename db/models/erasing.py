@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import ForeignKey, Index, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.models.columns import BIG, JSON_COLUMN, Base, Id, Now, Short, reference
+from db.models.columns import BIG, JSON_COLUMN, Base, Id, Now, Short, key_reference, reference
 
 _OPEN = text("done_at IS NULL OR cleaned_at IS NULL")
 
@@ -51,12 +51,8 @@ class LegalHoldAudit(Base):
 
     __tablename__ = "legal_hold_audit"
 
-    hold_id: Mapped[int] = mapped_column(
-        BIG, ForeignKey("legal_hold.id"), primary_key=True, autoincrement=False
-    )
-    audit_id: Mapped[int] = mapped_column(
-        BIG, ForeignKey("audit.id"), primary_key=True, autoincrement=False, index=True
-    )
+    hold_id: Mapped[int] = key_reference("legal_hold.id")
+    audit_id: Mapped[int] = key_reference("audit.id", index=True)
 
 
 class Erasure(Base):
@@ -85,9 +81,7 @@ class ErasedBundle(Base):
 
     __tablename__ = "erased_bundle"
 
-    bundle_id: Mapped[int] = mapped_column(
-        BIG, ForeignKey("bundle.id"), primary_key=True, autoincrement=False
-    )
+    bundle_id: Mapped[int] = key_reference("bundle.id")
     erasure_id: Mapped[int] = reference("erasure.id")
     asked_at: Mapped[Now]
     #: When its folder was first deleted; other machines delete theirs when they see it.

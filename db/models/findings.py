@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Boolean, ForeignKey, Index, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.models.columns import BIG, Base, Id, Now, Short, reference, stored_enum
+from db.models.columns import BIG, Base, Id, Now, Short, key_reference, reference, stored_enum
 from wherefrom.records import FindingEvent, Via
 
 #: Longest word of a name, characters.
@@ -60,7 +60,7 @@ class FindingOutput(Base):
         _partial("ix_finding_output_exemplar", "bundle_id", "finding_id", where="exemplar"),
     )
 
-    audit_id: Mapped[int] = mapped_column(BIG, ForeignKey("audit.id"), primary_key=True, autoincrement=False)
+    audit_id: Mapped[int] = key_reference("audit.id")
     #: Copied from the audit.
     bundle_id: Mapped[int] = reference("bundle.id")
     #: NULL where it is like nothing else so far.
@@ -75,9 +75,7 @@ class FindingWord(Base):
 
     __tablename__ = "finding_word"
 
-    finding_id: Mapped[int] = mapped_column(
-        BIG, ForeignKey("finding.id"), primary_key=True, autoincrement=False
-    )
+    finding_id: Mapped[int] = key_reference("finding.id")
     #: From 1, the most telling first.
     place: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     flagged_output_id: Mapped[int] = mapped_column(
@@ -95,9 +93,7 @@ class FindingMark(Base):
 
     __tablename__ = "finding_mark"
 
-    bundle_id: Mapped[int] = mapped_column(
-        BIG, ForeignKey("bundle.id"), primary_key=True, autoincrement=False
-    )
+    bundle_id: Mapped[int] = key_reference("bundle.id")
     #: Answers that ended before it were looked at.
     looked_to: Mapped[datetime | None]
     #: Outputs without a finding are looked at again page by page, behind this audit; NULL: from the newest.

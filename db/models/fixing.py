@@ -3,10 +3,10 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, Index, Integer
+from sqlalchemy import BigInteger, Index, Integer
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.models.columns import BIG, Base, Id, Now, Short, reference, stored_enum
+from db.models.columns import Base, Id, Now, Short, key_reference, reference, stored_enum
 from wherefrom.records import FixAction, FixEvent, Via
 
 
@@ -52,11 +52,7 @@ class FixListRow(Base):
     __tablename__ = "fix_list_row"
     __table_args__ = (Index(None, "list_id", "action", "training_example_id"),)
 
-    list_id: Mapped[int] = mapped_column(
-        BIG, ForeignKey("fix_list.id"), primary_key=True, autoincrement=False
-    )
-    training_example_id: Mapped[int] = mapped_column(
-        BIG, ForeignKey("training_example.id"), primary_key=True, autoincrement=False, index=True
-    )
+    list_id: Mapped[int] = key_reference("fix_list.id")
+    training_example_id: Mapped[int] = key_reference("training_example.id", index=True)
     action: Mapped[FixAction] = mapped_column(stored_enum(FixAction, "fix_action"))
     entry_id: Mapped[int] = reference("fix_list_entry.id")

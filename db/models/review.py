@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Boolean, ForeignKey, Index, Integer, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.models.columns import BIG, Base, Id, Now, Sha256, Short, reference, stored_enum
+from db.models.columns import BIG, Base, Id, Now, Sha256, Short, key_reference, reference, stored_enum
 from wherefrom.records import ItemState, QueueOrder, Verdict, Via
 
 
@@ -40,12 +40,8 @@ class ReviewMember(Base):
 
     __tablename__ = "review_member"
 
-    queue_id: Mapped[int] = mapped_column(
-        BIG, ForeignKey("review_queue.id"), primary_key=True, autoincrement=False
-    )
-    person_id: Mapped[int] = mapped_column(
-        BIG, ForeignKey("person.id"), primary_key=True, autoincrement=False, index=True
-    )
+    queue_id: Mapped[int] = key_reference("review_queue.id")
+    person_id: Mapped[int] = key_reference("person.id", index=True)
     added_at: Mapped[Now]
 
 
@@ -97,9 +93,7 @@ class ReviewRow(Base):
     __tablename__ = "review_row"
     __table_args__ = (UniqueConstraint("item_id", "training_example_id"),)
 
-    item_id: Mapped[int] = mapped_column(
-        BIG, ForeignKey("review_item.id"), primary_key=True, autoincrement=False
-    )
+    item_id: Mapped[int] = key_reference("review_item.id")
     place: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     training_example_id: Mapped[int] = reference("training_example.id")
     #: Its rank in the audit; NULL where it is not cited and was mixed in at random.

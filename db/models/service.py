@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.models.columns import BIG, Base, Id, Now, Sha256, Short
+from db.models.columns import BIG, Base, Id, Now, Sha256, Short, key_reference
 
 
 class Producer(Base):
@@ -63,9 +63,7 @@ class KeyBudget(Base):
 
     __tablename__ = "key_budget"
 
-    api_key_id: Mapped[int] = mapped_column(
-        BIG, ForeignKey("api_key.id"), primary_key=True, autoincrement=False
-    )
+    api_key_id: Mapped[int] = key_reference("api_key.id")
     what: Mapped[str] = mapped_column(String(20), primary_key=True)
     #: Days since 1970 (UTC) of which `used` speaks; 0 for requests.
     day: Mapped[int]

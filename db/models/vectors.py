@@ -3,7 +3,7 @@
 from sqlalchemy import ForeignKey, LargeBinary
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.models.columns import BIG, Base
+from db.models.columns import BIG, Base, key_reference
 
 
 class OutputVector(Base):
@@ -17,8 +17,6 @@ class OutputVector(Base):
         primary_key=True,
         autoincrement=False,
     )
-    bundle_id: Mapped[int] = mapped_column(
-        BIG, ForeignKey("bundle.id"), primary_key=True, autoincrement=False, index=True
-    )
+    bundle_id: Mapped[int] = key_reference("bundle.id", index=True)
     #: int8, at most `MAX_VECTOR_BYTES`; only its direction means something.
     vector: Mapped[bytes] = mapped_column(LargeBinary)

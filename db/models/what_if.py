@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index
+from sqlalchemy import CheckConstraint, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.models.columns import BIG, Base, Id, LeaseColumns, Short, reference, stored_enum
+from db.models.columns import Base, Id, LeaseColumns, Short, key_reference, reference, stored_enum
 from wherefrom.records import MeasurementState
 
 
@@ -39,12 +39,8 @@ class WhatIfOutputRow(Base):
     __tablename__ = "what_if_output"
     __table_args__ = (Index(None, "what_if_id", "scored", "audit_id"),)
 
-    what_if_id: Mapped[int] = mapped_column(
-        BIG, ForeignKey("what_if.id"), primary_key=True, autoincrement=False
-    )
-    audit_id: Mapped[int] = mapped_column(
-        BIG, ForeignKey("audit.id"), primary_key=True, autoincrement=False, index=True
-    )
+    what_if_id: Mapped[int] = key_reference("what_if.id")
+    audit_id: Mapped[int] = key_reference("audit.id", index=True)
     #: A worker has answered for it, with a score or a code.
     scored: Mapped[bool]
     score: Mapped[float | None]
