@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import String, cast, delete, func, literal, or_, select, update
 from sqlalchemy.orm import Session
 
 from db import holds
@@ -130,10 +130,12 @@ def _erase_rows(session: Session, found: Sequence[ErasedOutput], *, by: str) -> 
         "labels": {},
     }
     carry_out(session, update(FlaggedOutput).where(FlaggedOutput.id.in_(ids)).values(**gone))
-    for one in found:  # a key that was made of the text is a digest of it
-        if one.key.startswith(_CONTENT_KEY) or one.key.startswith("hypothetical-"):
-            renamed = update(FlaggedOutput).where(FlaggedOutput.id == one.output_id)
-            carry_out(session, renamed.values(idempotency_key=f"erased-{one.output_id}"))
+    # a key that was made of the text is a digest of it
+    digests = [one.output_id for one in found if one.key.startswith((_CONTENT_KEY, "hypothetical-"))]
+    named = literal("erased-") + cast(FlaggedOutput.id, String)
+    carry_out(
+        session, update(FlaggedOutput).where(FlaggedOutput.id.in_(digests)).values(idempotency_key=named)
+    )
 
 
 def _erase_beside(session: Session, audit_ids: Sequence[int]) -> None:
