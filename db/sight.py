@@ -232,43 +232,48 @@ OPEN = frozenset({"person", "schema_release", "key_budget", "engine_setup"})
 #: Conditions besides those of the foreign keys that lead to an output.
 _FURTHER: dict[str, _Rule] = {ROOT: _outputs, "review_item": _of_queues("r.queue_id")}
 
-#: Tables that hang on no output, with what they need to be there first: their condition on a row `r`.
-_OTHERS: dict[str, tuple[_Rule, tuple[str, ...]]] = {
-    "training_example": (
+
+@dataclass(frozen=True)
+class _Limited:
+    """How a table or view is limited."""
+
+    #: Its condition on a row `r`.
+    rule: _Rule
+    #: What must be there first.
+    needs: tuple[str, ...] = ()
+
+
+#: Tables that hang on no output.
+_OTHERS = {
+    "training_example": _Limited(
         _where(
             "EXISTS (SELECT 1 FROM citation c WHERE c.training_example_id = r.id)"
             " OR EXISTS (SELECT 1 FROM review_row w WHERE w.training_example_id = r.id)"
         ),
         ("citation", "review_row"),
     ),
-    "example_words": (
+    "example_words": _Limited(
         _where("EXISTS (SELECT 1 FROM training_example e WHERE e.id = r.training_example_id)"),
         ("training_example",),
     ),
-    "model_revision": (_of_models("r.id IN (SELECT m.id FROM {revision} m WHERE {among})"), ()),
-    "bundle": (_of_models("r.model_revision_id IN (SELECT m.id FROM {revision} m WHERE {among})"), ()),
-    "corpus": (_where("EXISTS (SELECT 1 FROM bundle b WHERE b.corpus_id = r.id)"), ("bundle",)),
-    "measuring_check": (_where("EXISTS (SELECT 1 FROM bundle b WHERE b.id = r.bundle_id)"), ("bundle",)),
-    "review_queue": (
+    "model_revision": _Limited(_of_models("r.id IN (SELECT m.id FROM {revision} m WHERE {among})")),
+    "bundle": _Limited(_of_models("r.model_revision_id IN (SELECT m.id FROM {revision} m WHERE {among})")),
+    "corpus": _Limited(_where("EXISTS (SELECT 1 FROM bundle b WHERE b.corpus_id = r.id)"), ("bundle",)),
+    "measuring_check": _Limited(
+        _where("EXISTS (SELECT 1 FROM bundle b WHERE b.id = r.bundle_id)"), ("bundle",)
+    ),
+    "review_queue": _Limited(
         lambda writer: (
             f"{_of_queues('r.id')(writer)} AND EXISTS (SELECT 1 FROM review_item i WHERE i.queue_id = r.id)"  # noqa: S608 - names of ours
         ),
         ("review_item",),
     ),
-    "review_member": (
+    "review_member": _Limited(
         _where("EXISTS (SELECT 1 FROM review_queue q WHERE q.id = r.queue_id)"),
         ("review_queue",),
     ),
-    "saved_view": (_mine, ()),
+    "saved_view": _Limited(_mine),
 }
-
-
-@dataclass(frozen=True)
-class _Limited:
-    """How a table or view is limited."""
-
-    rule: _Rule
-    needs: tuple[str, ...] = ()
 
 
 @cache
@@ -285,7 +290,7 @@ def plan() -> dict[str, _Limited]:
         if table.name not in _OTHERS and (keys or table.name == ROOT):
             needs = tuple(sorted({target for _, target, _, _ in keys}))
             found[table.name] = _Limited(_by_keys(sorted(keys), _FURTHER.get(table.name)), needs)
-    found |= {name: _Limited(rule, needs) for name, (rule, needs) in _OTHERS.items()}
+    found |= _OTHERS
     hidden = [one.name for one in tables if one.name not in found and one.name not in OPEN]
     return found | {name: _Limited(_where("1 = 0")) for name in (*hidden, *VIEWS)}
 
