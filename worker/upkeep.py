@@ -102,19 +102,14 @@ def look_at_clock(settings: Settings) -> Iterator[Finding]:
 
 def look_at_stream(client: redis.Redis, settings: Settings) -> Iterator[Finding]:
     """Entries that intake does not take; nothing where all is well."""
-    first = client.xrange(flagged_stream(settings), count=1)
+    first: Any = client.xrange(flagged_stream(settings), count=1)
     if not first:
         return
     seconds, fraction = client.time()
-    age_s = seconds + fraction / 1e6 - int(_text(first[0][0]).partition("-")[0]) / 1e3
+    age_s = seconds + fraction / 1e6 - int(first[0][0].partition(b"-")[0]) / 1e3
     if age_s > UNTAKEN_S:
         text = f"the oldest entry of the stream waits for {age_s:.0f} s; check that intake runs and that the database takes writes"
         yield Finding("stream lag", "warning", text)
-
-
-def _text(entry_id: Any) -> str:
-    """An entry's id, which Redis gives as bytes."""
-    return entry_id.decode() if isinstance(entry_id, bytes) else str(entry_id)
 
 
 def look_at_hints(client: redis.Redis, database: Database, settings: Settings) -> Iterator[Finding]:
