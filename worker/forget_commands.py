@@ -3,14 +3,14 @@
 As in `worker.service_commands`, each imports what it runs when it runs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from wherefrom.errors import ConfigurationError
 from wherefrom.records import ErasureDraft, HoldDraft, OutputClass, RetentionDraft, Severity
@@ -187,7 +187,7 @@ def holds_list(
     with opened_database(open_settings()) as database:
         found = holds.listed(database, lifted=lifted)
     _print(
-        [one.model_dump(mode="json") for one in found],
+        found,
         [
             {
                 "id": one.hold_id,
@@ -235,10 +235,7 @@ def holds_place(  # noqa: PLR0913 - the conditions of a class, each an option
     draft = _valid(HoldDraft, audit_ids=tuple(audit_ids or ()), outputs=given, reason=reason)
     with opened_database(open_settings()) as database:
         made = holds.place(database, draft, by=OPERATOR)
-    if as_json:
-        print_json(made.model_dump(mode="json"))
-    else:
-        say(f"legal hold {made.hold_id} is placed")
+    _print_one(made, f"legal hold {made.hold_id} is placed", as_json=as_json)
 
 
 def holds_lift(
@@ -254,10 +251,7 @@ def holds_lift(
 
     with opened_database(open_settings()) as database:
         lifted = holds.lift(database, hold_id, reason=reason, by=OPERATOR)
-    if as_json:
-        print_json(lifted.model_dump(mode="json"))
-    else:
-        say(f"legal hold {hold_id} is lifted")
+    _print_one(lifted, f"legal hold {hold_id} is lifted", as_json=as_json)
 
 
 def retention_list(
@@ -275,7 +269,7 @@ def retention_list(
     with opened_database(open_settings()) as database:
         found = retention.listed(database, ended=ended)
     _print(
-        [one.model_dump(mode="json") for one in found],
+        found,
         [
             {
                 "id": one.rule_id,
@@ -318,12 +312,11 @@ def retention_add(  # noqa: PLR0913 - the conditions of a class, each an option
     draft = _valid(RetentionDraft, name=name, outputs=given or OutputClass(), days=days)
     with opened_database(open_settings()) as database:
         made = retention.add(database, draft, by=OPERATOR)
-    if as_json:
-        print_json(made.model_dump(mode="json"))
-    else:
-        say(
-            f"retention rule {made.rule_id}: {made.outputs.text()} is kept {counted(made.days, 'day')}; the sweeper begins within minutes"
-        )
+    _print_one(
+        made,
+        f"retention rule {made.rule_id}: {made.outputs.text()} is kept {counted(made.days, 'day')}; the sweeper begins within minutes",
+        as_json=as_json,
+    )
 
 
 def retention_end(
@@ -338,15 +331,19 @@ def retention_end(
 
     with opened_database(open_settings()) as database:
         ended = retention.end(database, rule_id)
+    _print_one(ended, f"retention rule {rule_id} is ended", as_json=as_json)
+
+
+def _print_one(record: BaseModel, text: str, *, as_json: bool) -> None:
     if as_json:
-        print_json(ended.model_dump(mode="json"))
+        print_json(record.model_dump(mode="json"))
     else:
-        say(f"retention rule {rule_id} is ended")
+        say(text)
 
 
-def _print(records: list[dict[str, Any]], rows: list[dict[str, Any]], *, empty: str, as_json: bool) -> None:
+def _print(records: Sequence[BaseModel], rows: list[dict[str, Any]], *, empty: str, as_json: bool) -> None:
     if as_json:
-        print_json(records)
+        print_json([one.model_dump(mode="json") for one in records])
     else:
         print_rows(tuple(rows[0]) if rows else (), rows, empty=empty)
 
