@@ -18,7 +18,6 @@ from wherefrom.attribution.bundles.build import Progress
 from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
 from wherefrom.attribution.bundles.deriving import (
     Change,
-    card_of,
     check_known_files,
     finish,
     share_files,
@@ -104,22 +103,22 @@ def add_examples(  # noqa: PLR0913 - the choices of a build, each by keyword
     new = _read(opened, corpus_path, skip_bad=skip_bad, on_note=on_note)
     progress("load model", 1, 1)
     with atomic_folder(out) as work:
-        share_files(bundle, opened.manifest, work)
-        shared = {one for one in work.rglob("*") if one.is_file()}
+        shared = share_files(bundle, opened.manifest, work)
         added = work / "added"
         _write_added(opened, new, added, progress=progress)
         join_features(bundle, added, work)
         shutil.rmtree(added)
         _write_tokens(opened, new, work)
         rows = [one.as_example(row) for row, one in enumerate(new.corpus.rows)]
-        index = write_searched(work, [*iter_examples(bundle), *rows], driver_of(opened.manifest), milvus)
+        examples = [*iter_examples(bundle), *rows]
+        index = write_searched(work, examples, driver_of(opened.manifest), milvus)
         _join_norms(opened, new, work)
         change = Change(
             added=len(rows),
             skipped=new.corpus.skipped,
             truncated=sum(one.tokens.truncated for one in new.rendered),
         )
-        made = finish(work, parent=opened.manifest, parent_card=card_of(bundle), change=change, index=index)
+        made = finish(work, examples, bundle=bundle, parent=opened.manifest, change=change, index=index)
         open_to_readers(work, MANIFEST, but=shared)
     return made
 

@@ -8,18 +8,19 @@ that are there. A shared file is a hard link where the file system has them, els
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wherefrom.attribution.bundles.examples import EXAMPLE_OFFSETS, EXAMPLES, iter_examples, write_examples
+from wherefrom.attribution.bundles.examples import EXAMPLE_OFFSETS, EXAMPLES, write_examples
 from wherefrom.attribution.bundles.indexes import write_indexes
 from wherefrom.attribution.bundles.manifest import (
     CARD,
     MANIFEST,
     CorpusEntry,
     DerivedEntry,
+    FileEntry,
     IndexEntry,
     Manifest,
     hash_file,
@@ -70,21 +71,26 @@ def check_known_files(bundle: Path, manifest: Manifest) -> None:
         BundleCorrupt: names the file.
     """
     for name in manifest.files:
-        known = name in OF_ROWS | _REBUILT | _SHARED
-        if not known and not name.startswith(_REBUILT_FOLDERS + _SHARED_FOLDERS):
+        known = name in OF_ROWS | _REBUILT or name.startswith(_REBUILT_FOLDERS)
+        if not known and not _is_shared(name):
             raise BundleCorrupt(
                 f"{bundle}: this release does not know whether {name} holds something of training examples; build the bundle again"
             )
 
 
-def share_files(bundle: Path, manifest: Manifest, target: Path) -> None:
-    """Put the files that do not depend on the rows into the folder of a new bundle, and make its other folders."""
+def share_files(bundle: Path, manifest: Manifest, target: Path) -> frozenset[Path]:
+    """Put the files that do not depend on the rows into the folder of a new bundle, and make its other folders; the files there."""
     for folder in ("features", "corpus", "index", "lexical"):
         (target / folder).mkdir(parents=True, exist_ok=True)
-    for name in manifest.files:
-        if name in _SHARED or name.startswith(_SHARED_FOLDERS):
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            link_or_copy(bundle / name, target / name)
+    shared = frozenset(target / name for name in manifest.files if _is_shared(name))
+    for file in shared:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        link_or_copy(bundle / file.relative_to(target), file)
+    return shared
+
+
+def _is_shared(name: str) -> bool:
+    return name in _SHARED or name.startswith(_SHARED_FOLDERS)
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -130,12 +136,30 @@ class Change:
 
 
 def finish(
-    target: Path, *, parent: Manifest, parent_card: dict[str, Any], change: Change, index: IndexEntry
+    target: Path,
+    examples: Iterable[TrainingExample],
+    *,
+    bundle: Path,
+    parent: Manifest,
+    change: Change,
+    index: IndexEntry,
 ) -> Manifest:
-    """Write card and manifest of a folder that has everything else."""
+    """Write card and manifest of a folder that has everything else.
+
+    Args:
+        target: the folder.
+        examples: its rows.
+        bundle: what it was made of, and `parent` its manifest.
+        parent: see `bundle`.
+        change: how the rows differ.
+        index: of `write_searched`.
+
+    Raises:
+        BundleCorrupt: the card of `bundle` cannot be read.
+    """
     derived = _derived(parent, change)
-    corpus = _corpus(target, parent.corpus, change)
-    card = _card(target, parent_card, parent, corpus=corpus, derived=derived)
+    corpus = _corpus(target, examples, parent.corpus, change)
+    card = _card(target, _card_of(bundle), parent, corpus=corpus, derived=derived)
     card |= {"index": index.model_dump(mode="json")}
     (target / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     manifest = parent.model_copy(
@@ -156,9 +180,8 @@ def _names(folder: Path) -> Iterator[str]:
     return (str(one.relative_to(folder)) for one in sorted(folder.rglob("*")) if one.is_file())
 
 
-def _entry(target: Path, name: str, parent: Manifest) -> Any:
-    shared = name in _SHARED or name.startswith(_SHARED_FOLDERS)
-    return parent.files[name] if shared else hash_file(target / name)
+def _entry(target: Path, name: str, parent: Manifest) -> FileEntry:
+    return parent.files[name] if _is_shared(name) else hash_file(target / name)
 
 
 def _derived(parent: Manifest, change: Change) -> DerivedEntry:
@@ -172,12 +195,14 @@ def _derived(parent: Manifest, change: Change) -> DerivedEntry:
     )
 
 
-def _corpus(target: Path, before: CorpusEntry, change: Change) -> CorpusEntry:
+def _corpus(
+    target: Path, examples: Iterable[TrainingExample], before: CorpusEntry, change: Change
+) -> CorpusEntry:
     tokens = TokenRows(target)
     rows = tokens.read(range(len(tokens)))
     return before.model_copy(
         update={
-            "sha256": corpus_sha256_of((one.example_id, one.text_sha256) for one in iter_examples(target)),
+            "sha256": corpus_sha256_of((one.example_id, one.text_sha256) for one in examples),
             "examples": len(rows),
             "tokens": sum(len(row.ids) for row in rows),
             "completion_tokens": sum(row.explained_tokens for row in rows),
@@ -213,12 +238,7 @@ def _card(
     }
 
 
-def card_of(bundle: Path) -> dict[str, Any]:
-    """The card that a derived bundle's card is made of.
-
-    Raises:
-        BundleCorrupt: it cannot be read.
-    """
+def _card_of(bundle: Path) -> dict[str, Any]:
     try:
         return read_card(bundle)
     except (OSError, ValueError) as error:

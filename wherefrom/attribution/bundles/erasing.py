@@ -4,7 +4,7 @@ hnswlib's own deletion marks a vector and leaves it in the file, and a bundle ne
 and takes it in one step; a kill leaves the old bundle as it was. It has no signature: whoever signs says so of these bytes.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,6 @@ from safetensors.torch import load_file, save_file
 from wherefrom.atomic import atomic_folder
 from wherefrom.attribution.bundles.deriving import (
     Change,
-    card_of,
     check_known_files,
     finish,
     link_or_copy,
@@ -51,13 +50,12 @@ class Erased:
 
 def copies_of(bundle: Path, example_ids: Collection[str]) -> list[str]:
     """Ids of other training examples with exactly the text of one of these."""
-    wanted = set(example_ids)
-    texts = {one.text_sha256 for one in iter_examples(bundle) if one.example_id in wanted}
-    return [
-        one.example_id
-        for one in iter_examples(bundle)
-        if one.text_sha256 in texts and one.example_id not in wanted
-    ]
+    return _copies(list(iter_examples(bundle)), set(example_ids))
+
+
+def _copies(examples: Sequence[TrainingExample], wanted: Collection[str]) -> list[str]:
+    texts = {one.text_sha256 for one in examples if one.example_id in wanted}
+    return [one.example_id for one in examples if one.text_sha256 in texts and one.example_id not in wanted]
 
 
 def forget_examples(
@@ -90,8 +88,9 @@ def forget_examples(
     manifest = read_manifest(bundle)
     check_known_files(bundle, manifest)
     IndexWishes(driver_of(manifest), milvus=milvus).check()
-    wanted = set(example_ids) | (set(copies_of(bundle, example_ids)) if copies else set())
-    examples = list(iter_examples(bundle))
+    examples, wanted = list(iter_examples(bundle)), set(example_ids)
+    if copies:
+        wanted |= set(_copies(examples, wanted))
     _check(bundle, examples, wanted)
     kept = np.array([row for row, one in enumerate(examples) if one.example_id not in wanted], dtype=np.int64)
     with atomic_folder(out) as work:
@@ -107,9 +106,7 @@ def _check(bundle: Path, examples: list[TrainingExample], wanted: set[str]) -> N
         raise NotFound(f"{bundle} has no training example {_named(missing)}; nothing was written")
     if len(wanted) >= len(examples):
         raise ConfigurationError(f"nothing would be left of {bundle}; delete the bundle instead")
-    texts = {one.text_sha256 for one in examples if one.example_id in wanted}
-    same = [one.example_id for one in examples if one.text_sha256 in texts and one.example_id not in wanted]
-    if same:
+    if same := _copies(examples, wanted):
         raise ConfigurationError(
             f"{len(same)} other training examples have exactly the same text ({_named(same)}); add --copies to erase them too, or the text would stay"
         )
@@ -129,13 +126,13 @@ def _write(
     examples: list[TrainingExample],
     milvus: MilvusServer | None,
 ) -> Manifest:
-    share_files(bundle, manifest, work)
-    shared = {one for one in work.rglob("*") if one.is_file()}
+    shared = share_files(bundle, manifest, work)
     keep_rows(bundle, work, kept)
-    index = write_searched(work, [examples[row] for row in kept.tolist()], driver_of(manifest), milvus)
+    left = [examples[row] for row in kept.tolist()]
+    index = write_searched(work, left, driver_of(manifest), milvus)
     _keep_norms(bundle, work, kept)
     change = Change(erased=len(examples) - len(kept))
-    made = finish(work, parent=manifest, parent_card=card_of(bundle), change=change, index=index)
+    made = finish(work, left, bundle=bundle, parent=manifest, change=change, index=index)
     open_to_readers(work, MANIFEST, but=shared)
     return made
 
