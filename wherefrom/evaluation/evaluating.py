@@ -15,7 +15,7 @@ from wherefrom.attribution.calibration.judging import CitationFeatures
 from wherefrom.attribution.groups import Groups, read_groups
 from wherefrom.attribution.offline import read_queries
 from wherefrom.attribution.query import ScoredQuery
-from wherefrom.attribution.retrieval.index import unit_rows
+from wherefrom.attribution.retrieval.index import evenly, unit_rows
 from wherefrom.evaluation.asking import ask
 from wherefrom.evaluation.cost import overhead
 from wherefrom.evaluation.estimates import mean_of
@@ -243,8 +243,7 @@ def _search(report: Report, bench: _Bench, files: MaterialFiles) -> None:
 
 def _own_rows(bundle: Bundle) -> list[Query]:
     """Training examples as queries, evenly over the corpus; the turns before the completion as one turn of a user."""
-    count = len(bundle.store)
-    rows = sorted({int(row) for row in np.linspace(0, count - 1, min(_OWN_ROWS, count))})
+    rows = evenly(len(bundle.store), _OWN_ROWS).tolist()
     return [
         Query(
             key=one.example_id,

@@ -24,6 +24,7 @@ from wherefrom.attribution.models.adapted import AdapterReader
 from wherefrom.attribution.models.reading import ranks_of
 from wherefrom.attribution.query import ReadQuery
 from wherefrom.attribution.ranking_metrics import Matrix, best_rows, spearman_rows
+from wherefrom.attribution.retrieval.index import evenly
 from wherefrom.attribution.whitening import SecondMoments, Whitener
 from wherefrom.evaluation.estimates import Estimate, mean_of
 
@@ -95,7 +96,7 @@ def randomised(
         not finite.
     """
     count = influence.shape[1]
-    rows = np.unique(np.linspace(0, count - 1, min(SAMPLED_ROWS, count)).astype(np.int64))
+    rows = evenly(count, SAMPLED_ROWS)
     outputs = list(asked[:SAMPLED_OUTPUTS])
     with shuffled(_learned_weights(bundle), seed=_SEED):
         examples = read_rows(bundle.tokens.read(rows), bundle.reader)

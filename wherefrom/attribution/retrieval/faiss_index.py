@@ -17,8 +17,8 @@ from wherefrom.attribution.retrieval.index import (
     Rows,
     Vectors,
     VectorSource,
+    best_first,
     check_count,
-    chunks_of,
 )
 from wherefrom.errors import BundleCorrupt, ConfigurationError
 
@@ -83,9 +83,8 @@ class FaissIndex:
         self._take(first)
 
     def _take(self, first: int) -> None:
-        for rows, part in chunks_of(self._vectors, first):
-            kept = self._copies.without(rows)
-            self._index.add_with_ids(np.ascontiguousarray(part[kept]), rows[kept])
+        for rows, part in self._copies.chunks_without(self._vectors, first):
+            self._index.add_with_ids(np.ascontiguousarray(part), rows)
 
     def verify(self, file: Path) -> None:
         """See `StoredIndex.verify`."""
@@ -113,9 +112,7 @@ class FaissIndex:
         labels = self._near(query, min(wanted * _REFINE, groups), probes)
         if len(labels) < wanted:  # the lists that were read hold fewer
             labels = self._near(query, wanted, lists)
-        scores = self._vectors[labels] @ query
-        best = np.argsort(-scores, kind="stable")[:wanted]
-        return self._copies.spread(labels[best], scores[best], count)
+        return self._copies.spread(*best_first(self._vectors, labels, query, wanted), count)
 
     def _near(self, query: Vectors, count: int, probes: int) -> Rows:
         """Labels of the best codes in the `probes` nearest lists, ascending: what is read next lies in order on disk."""

@@ -16,7 +16,6 @@ from wherefrom.attribution.retrieval.index import (
     Vectors,
     VectorSource,
     check_count,
-    chunks_of,
 )
 from wherefrom.errors import BundleCorrupt
 
@@ -78,9 +77,8 @@ class HnswIndex:
         self._take(vectors, first)
 
     def _take(self, vectors: VectorSource, first: int) -> None:
-        for rows, part in chunks_of(vectors, first):
-            kept = self._copies.without(rows)
-            self._index.add_items(part[kept], rows[kept], num_threads=1)
+        for rows, part in self._copies.chunks_without(vectors, first):
+            self._index.add_items(part, rows, num_threads=1)
 
     def verify(self, file: Path) -> None:
         """See `StoredIndex.verify`."""

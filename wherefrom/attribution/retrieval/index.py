@@ -68,6 +68,18 @@ def chunks_of(vectors: VectorSource, first: int = 0) -> Iterator[tuple[Rows, Vec
         yield np.arange(start, start + len(part), dtype=np.int64), part
 
 
+def evenly(total: int, most: int) -> Rows:
+    """At most `most` of `total` rows, evenly spaced, ascending."""
+    return np.unique(np.linspace(0, total - 1, min(most, total)).astype(np.int64))
+
+
+def best_first(vectors: VectorSource, rows: Rows, query: Vectors, count: int) -> tuple[Rows, Vectors]:
+    """The `count` best of some rows by the inner product with a query `[P]`, and these products, best first."""
+    scores = vectors[rows] @ query
+    best = np.argsort(-scores, kind="stable")[:count]
+    return rows[best], scores[best]
+
+
 class VectorIndex(Protocol):
     """Finds the stored unit vectors with the largest inner product with a query; the query's length does not change the order."""
 
@@ -145,6 +157,12 @@ class Copies:
     def without(self, rows: Rows) -> npt.NDArray[np.bool_]:
         """Which of some rows are no copies."""
         return ~np.isin(rows, self._copies)
+
+    def chunks_without(self, vectors: VectorSource, first: int) -> Iterator[tuple[Rows, Vectors]]:
+        """`chunks_of` vectors, without the rows that are copies."""
+        for rows, part in chunks_of(vectors, first):
+            kept = self.without(rows)
+            yield rows[kept], part[kept]
 
     def members(self, label: int) -> Rows:
         """Rows of one group, ascending; `label` is the first."""

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from wherefrom.attribution.retrieval.index import VectorIndex, Vectors, VectorSource, chunks_of
+from wherefrom.attribution.retrieval.index import VectorIndex, Vectors, VectorSource, chunks_of, evenly
 
 #: Neighbours that are looked for.
 RECALL_AT = 100
@@ -22,8 +22,7 @@ def recall_of(index: VectorIndex, vectors: VectorSource, *, count: int = RECALL_
     """
     total = len(vectors)
     wanted = min(count, total)
-    rows = np.unique(np.linspace(0, total - 1, min(SAMPLED_ROWS, total)).astype(np.int64))
-    queries = vectors[rows]
+    queries = vectors[evenly(total, SAMPLED_ROWS)]
     least = _score_of_last(queries, vectors, wanted)
     shares = []
     for query, worst in zip(queries, least, strict=True):

@@ -19,8 +19,10 @@ from wherefrom.attribution.retrieval.index import (
     Rows,
     Vectors,
     VectorSource,
+    best_first,
     check_count,
     chunks_of,
+    evenly,
 )
 from wherefrom.errors import BundleCorrupt, ConfigurationError, IndexUnavailable
 from wherefrom.index_settings import MilvusServer
@@ -113,16 +115,15 @@ class MilvusIndex:
         self._take(first)
 
     def _take(self, first: int) -> None:
-        for rows, part in chunks_of(self._vectors, first):
-            kept = self._copies.without(rows)
-            self._collection.fill(rows[kept], part[kept])
+        for rows, part in self._copies.chunks_without(self._vectors, first):
+            self._collection.fill(rows, part)
         with _answers():
             self._collection.client.flush(self._collection.name)
 
     def verify(self, file: Path) -> None:
         """See `StoredIndex.verify`; also that stored vectors are found, because no hash covers a collection."""
         check_count(file, self._collection.count(), self._copies)
-        rows = np.unique(np.linspace(0, len(self) - 1, min(_LOOKED_FOR, len(self))).astype(np.int64))
+        rows = evenly(len(self), _LOOKED_FOR)
         asked = self._vectors[rows]
         found = self._near(asked, 1)
         best = np.array([(self._vectors[one] @ query)[0] for one, query in zip(found, asked, strict=True)])
@@ -141,9 +142,7 @@ class MilvusIndex:
         """See `VectorIndex`; copies stand beside each other."""
         wanted = min(count, self._copies.groups)
         labels = self._near(query[None], min(wanted * _REFINE, self._copies.groups, _MOST))[0]
-        scores = self._vectors[labels] @ query
-        order = np.argsort(-scores, kind="stable")[:wanted]
-        return self._copies.spread(labels[order], scores[order], count)
+        return self._copies.spread(*best_first(self._vectors, labels, query, wanted), count)
 
     def _near(self, queries: Vectors, count: int) -> list[Rows]:
         """Labels of the nearest vectors of each query."""
