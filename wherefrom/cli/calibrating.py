@@ -1,7 +1,6 @@
 """The command that writes a calibrated copy of a bundle. Needs the `[engine]` extra."""
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from wherefrom.attribution.bundles.build import Progress
 from wherefrom.attribution.bundles.bundle import Bundle
 from wherefrom.attribution.bundles.examples import iter_examples
 from wherefrom.attribution.bundles.manifest import Manifest, hash_file
-from wherefrom.attribution.bundles.model_location import note_path, write_note
+from wherefrom.attribution.bundles.model_location import copy_note, write_note
 from wherefrom.attribution.calibrating import (
     Outputs,
     check_controls,
@@ -247,8 +246,8 @@ def _pass_note_on(bundle: Path, out: Path, model: Path | None, adapter: Path | N
     """Leave the note that says where the model lies beside the copy too."""
     if model is not None:
         write_note(out, ModelFolders(model, adapter))
-    elif note_path(bundle).is_file():
-        shutil.copyfile(note_path(bundle), note_path(out))
+    else:
+        copy_note(bundle, out)
 
 
 def add_commands(app: typer.Typer) -> None:

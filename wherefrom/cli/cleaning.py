@@ -10,8 +10,8 @@ import typer
 from wherefrom.attribution.corpus.cleaning import Cleaned, cleaned_rows, write_lines
 from wherefrom.attribution.corpus.rows import ReadAs, Turns
 from wherefrom.cli.corpus_options import FormatOption, SplitOption, TurnsOption
-from wherefrom.cli.fixing import ListArgument, OutputOption, list_of, told
-from wherefrom.cli.options import JsonOption, UrlOption
+from wherefrom.cli.fixing import ListArgument, list_of, told
+from wherefrom.cli.options import JsonOption, OutputOption, UrlOption
 from wherefrom.cli.output import print_json
 from wherefrom.cli.output_file import output_file
 from wherefrom.client import Service

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from wherefrom.cli.options import JsonOption, UrlOption, takes_filters
+from wherefrom.cli.options import JsonOption, OutputOption, UrlOption, takes_filters
 from wherefrom.cli.output import print_json, progress
 from wherefrom.cli.output_file import output_file
 from wherefrom.client import Service
@@ -28,9 +28,6 @@ from wherefrom.records import (
 from wherefrom.terminal import counted, out, visible
 from wherefrom.version import __version__
 
-_Output = Annotated[
-    Path, typer.Option("--output", "-o", help="The file to write; an existing file is replaced.")
-]
 _Form = Annotated[
     ExportFormat | None,
     typer.Option("--format", help="Default: taken from the file name, else jsonl. Parquet needs pyarrow."),
@@ -61,7 +58,7 @@ _Verdicts = Annotated[
 @takes_filters
 def export(
     *,
-    output: _Output,
+    output: OutputOption,
     form: _Form = None,
     rows: _Rows = None,
     manifest: _Manifest = None,

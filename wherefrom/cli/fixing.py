@@ -32,9 +32,6 @@ POLL_S = 2.0
 
 ListArgument = Annotated[str, typer.Argument(metavar="LIST", help="Name of the fix list, or its number.")]
 ActionOption = Annotated[FixAction | None, typer.Option("--action", help="Only rows with this decision.")]
-OutputOption = Annotated[
-    Path, typer.Option("--output", "-o", help="The file to write; an existing file is replaced.")
-]
 
 
 @takes_filters

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from datetime import datetime
 from functools import wraps
 from inspect import Parameter
+from pathlib import Path
 from typing import Annotated, cast
 
 import typer
@@ -21,6 +22,9 @@ UrlOption = Annotated[
 ]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object per line instead of a table.")
+]
+OutputOption = Annotated[
+    Path, typer.Option("--output", "-o", help="The file to write; an existing file is replaced.")
 ]
 FdrOption = Annotated[
     float | None,

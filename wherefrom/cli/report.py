@@ -1,12 +1,11 @@
 """`wherefrom report`: one audit or an incident as one HTML file for people."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
-from wherefrom.cli.options import JsonOption, UrlOption, takes_filters
+from wherefrom.cli.options import JsonOption, OutputOption, UrlOption, takes_filters
 from wherefrom.cli.output import print_json
 from wherefrom.cli.output_file import output_file
 from wherefrom.client import Service
@@ -21,9 +20,7 @@ def report(
         list[int] | None, typer.Argument(metavar="[AUDIT_ID]...", min=1, help="The audits' numbers.")
     ] = None,
     *,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="The file to write; an existing file is replaced.")
-    ],
+    output: OutputOption,
     title: Annotated[str | None, typer.Option(help="Title of the report.")] = None,
     filters: AuditFilters,
     url: UrlOption = None,
