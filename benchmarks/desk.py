@@ -83,13 +83,12 @@ def _stat(pid: int) -> list[str] | None:
 
 
 @contextmanager
-def _noted() -> Iterator[list[tuple[str, Any]]]:
+def noted_statements() -> Iterator[list[tuple[str, Any]]]:
     """The statements that run meanwhile, with their parameters."""
     noted: list[tuple[str, Any]] = []
 
     def note(_: object, __: object, statement: str, parameters: Any, *___: object) -> None:
-        if statement.lstrip().upper().startswith(("SELECT", "WITH")):
-            noted.append((statement, parameters))
+        noted.append((statement, parameters))
 
     event.listen(Engine, "before_cursor_execute", note)
     try:
@@ -103,8 +102,9 @@ def plans(db: Database, asked: dict[str, Query]) -> str:
     lines = []
     explain = "EXPLAIN QUERY PLAN " if db.dialect == "sqlite" else "EXPLAIN "
     for name, ask in asked.items():
-        with _noted() as noted:
+        with noted_statements() as noted:
             ask(db)
+        noted = [one for one in noted if one[0].lstrip().upper().startswith(("SELECT", "WITH"))]
         lines.append(f"## {name}: {len(noted)} statements")
         for statement, parameters in noted:
             with db.reading() as session:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.desk_data import (
+    CHUNK,
     OPEN,
     START,
     Drawn,
@@ -63,8 +64,8 @@ def _second_audits(drawn: Drawn, audits: int) -> Iterator[TableRows]:
         _second_audit(number, (number - audits) * ONE_IN + 3, uniform[number - audits]) for number in numbers
     )
     yield from (("audit", some) for some in chunks(rows))
-    for start in range(numbers.start, numbers.stop, 20_000):
-        some = range(start, min(start + 20_000, numbers.stop))
+    for start in range(numbers.start, numbers.stop, CHUNK):
+        some = range(start, min(start + CHUNK, numbers.stop))
         yield from citation_rows(drawn, some, audits=audits, examples=num_examples(audits))
 
 

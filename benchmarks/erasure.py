@@ -8,10 +8,8 @@ Adding: bundles over a part of the corpus get the rest added, and are compared w
 """
 
 import argparse
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,8 +28,8 @@ from wherefrom.attribution.progress import silent
 from wherefrom.attribution.retrieval.index import unit_rows
 from wherefrom.attribution.retrieval.index_drivers import DriverName, index_driver
 from wherefrom.attribution.retrieval.index_recall import RECALL_AT, recall_of
+from wherefrom.evaluation.cost import timed
 
-T = TypeVar("T")
 Vectors = npt.NDArray[np.float32]
 
 TINY = Path(__file__).parents[1] / "demo" / "tiny"
@@ -39,13 +37,6 @@ TINY = Path(__file__).parents[1] / "demo" / "tiny"
 ERASED = 0.2
 ADDED = (0.1, 0.2, 0.4)
 WIDTH, CLUSTERS = 128, 200
-
-
-def timed(work: Callable[[], T]) -> tuple[float, T]:
-    """Seconds of some work, and what came of it."""
-    started = time.monotonic()
-    found = work()
-    return time.monotonic() - started, found
 
 
 def clustered(count: int) -> Vectors:
@@ -62,7 +53,7 @@ def clustered_recall(count: int) -> dict[str, float]:
     kept = np.sort(np.random.default_rng(6).permutation(count)[: round(count * (1 - ERASED))])
     driver = index_driver(DriverName.HNSW)
     before = driver.build(vectors, np.arange(count))
-    seconds, after = timed(lambda: driver.build(vectors[kept], np.arange(len(kept))))
+    after, seconds = timed(lambda: driver.build(vectors[kept], np.arange(len(kept))))
     return {
         "before": recall_of(before, vectors),
         "after": recall_of(after, vectors[kept]),
@@ -107,27 +98,23 @@ def agreement(one: dict[str, Any], other: dict[str, Any]) -> dict[str, float]:
     return {"rank_correlation": float(np.mean(correlated)), "same_ten": float(np.mean(same))}
 
 
-def erase(whole: Path, folder: Path) -> dict[str, Any]:
-    """Erase a fifth of the rows of a bundle."""
+def erase(whole: Path, folder: Path, before: dict[str, Any]) -> dict[str, Any]:
+    """Erase a fifth of the rows of a bundle, whose rows had these influences."""
     examples = list(iter_examples(whole))
     gone = np.random.default_rng(8).permutation(len(examples))[: round(len(examples) * ERASED)]
     texts = {examples[row].text_sha256 for row in gone}
     ids = [one.example_id for one in examples if one.text_sha256 in texts]
-    seconds, _ = timed(lambda: forget_examples(whole, folder / "erased", ids))
-    before, after = opened(whole), opened(folder / "erased")
-    kept = [row for row, one in enumerate(examples) if one.example_id not in set(ids)]
-    unit = unit_rows(np.asarray(before.vectors))
-    exact = influences(whole)
-    same = agreement(
-        {name: exact[name] for name in influences(folder / "erased")}, influences(folder / "erased")
-    )
+    _, seconds = timed(lambda: forget_examples(whole, folder / "erased", ids))
+    old, new = opened(whole), opened(folder / "erased")
+    kept = [row for row, one in enumerate(examples) if one.text_sha256 not in texts]
+    after = influences(folder / "erased")
     return {
         "rows": len(examples),
         "erased": len(ids),
         "seconds": seconds,
-        "recall": recall_of(after.index, unit[kept]),
-        "recall_similarity": recall_of(after.similarity, np.asarray(before.pooled)[kept]),
-    } | same
+        "recall": recall_of(new.index, unit_rows(np.asarray(old.vectors))[kept]),
+        "recall_similarity": recall_of(new.similarity, np.asarray(old.pooled)[kept]),
+    } | agreement({name: before[name] for name in after}, after)
 
 
 def add(lines: list[str], share: float, folder: Path, whole: dict[str, Any]) -> dict[str, Any]:
@@ -138,7 +125,7 @@ def add(lines: list[str], share: float, folder: Path, whole: dict[str, Any]) -> 
         file.write_text("\n".join(some) + "\n", encoding="utf-8")
     base, grown = folder / f"base-{share}", folder / f"grown-{share}"
     build(parts[0], base)
-    seconds, made = timed(
+    made, seconds = timed(
         lambda: add_examples(base, parts[1], grown, folders=ModelFolders(TINY / "model"), progress=silent)
     )
     derived = made.derived
@@ -154,13 +141,13 @@ def work(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     lines = [lines[row] for row in np.random.default_rng(9).permutation(len(lines))]
     corpus = folder / "corpus.jsonl"
     corpus.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    seconds, _ = timed(lambda: build(corpus, folder / "whole"))
+    _, seconds = timed(lambda: build(corpus, folder / "whole"))
     report([f"built {len(lines)} rows in {seconds:.1f} s"])
-    figures: dict[str, Any] = {"build_seconds": seconds, "erased": erase(folder / "whole", folder)}
+    whole = influences(folder / "whole")
+    figures: dict[str, Any] = {"build_seconds": seconds, "erased": erase(folder / "whole", folder, whole)}
     report([str(figures["erased"])])
     figures["clustered"] = clustered_recall(arguments.vectors)
     report([str(figures["clustered"])])
-    whole = influences(folder / "whole")
     figures["added"] = []
     for share in ADDED:
         figures["added"].append(add(lines, share, folder, whole))

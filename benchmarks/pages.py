@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from fastapi.routing import APIRoute
-from sqlalchemy import Engine, event
+from httpx import Response
 from starlette.testclient import TestClient
 
+from benchmarks.desk import noted_statements
 from benchmarks.program import command, run
 from db import migrate
 from db.session import Database
@@ -96,35 +97,26 @@ def _addresses(client: TestClient) -> Iterator[str]:
 
 def _measured(client: TestClient, path: str, *, repeat: int) -> dict[str, Any] | None:
     """Milliseconds, statements and bytes of a page; None where the address has no page."""
-    statements = 0
-
-    def note(*_: object) -> None:
-        nonlocal statements
-        statements += 1
-
-    event.listen(Engine, "before_cursor_execute", note)
-    try:
-        took, busy = _ask(client, path)
-    finally:
-        event.remove(Engine, "before_cursor_execute", note)
-    answer = client.get(path)
+    with noted_statements() as statements:
+        answer, took, busy = _ask(client, path)
     if answer.status_code != 200 or "text/html" not in answer.headers["content-type"]:
         return None
     again = [_ask(client, path) for _ in range(repeat)]
     return {
         "first_ms": took,
         "first_cpu_ms": busy,
-        "median_ms": statistics.median(one for one, _ in again),
-        "cpu_ms": statistics.median(one for _, one in again),
-        "statements": statements,
+        "median_ms": statistics.median(one for _, one, _ in again),
+        "cpu_ms": statistics.median(one for _, _, one in again),
+        "statements": len(statements),
         "kib": len(answer.content) / 1024,
     }
 
 
-def _ask(client: TestClient, path: str) -> tuple[float, float]:
+def _ask(client: TestClient, path: str) -> tuple[Response, float, float]:
+    """The answer, and its milliseconds and those of the processor."""
     wall, cpu = time.perf_counter(), time.process_time()
-    client.get(path)
-    return 1000 * (time.perf_counter() - wall), 1000 * (time.process_time() - cpu)
+    answer = client.get(path)
+    return answer, 1000 * (time.perf_counter() - wall), 1000 * (time.process_time() - cpu)
 
 
 def _table(result: dict[str, Any]) -> list[str]:

@@ -45,10 +45,11 @@ from db import migrate, reader
 from db.session import Database
 from wherefrom.errors import ConfigurationError, TransientError
 from wherefrom.messages import RECORD_FIELD
+from wherefrom.retraining.effects import t_quantile
 
 WORKER = "worker-1"
-#: Share of the run that is warm-up, blocks of the rest, and the quantile of t that goes with them.
-WARM_UP, BLOCKS, QUANTILE = 0.2, 10, 2.306
+#: Share of the run that is warm-up, and blocks of the rest.
+WARM_UP, BLOCKS = 0.2, 10
 #: Growth over the whole run that is none: one more arena of the allocator, one more connection of a pool.
 ALLOWED = {"memory_mb": 8.0, "files": 4.0, "sockets": 4.0, "threads": 4.0}
 #: Seconds between two looks, at most.
@@ -116,7 +117,7 @@ def slope_of(points: Sequence[tuple[float, float]]) -> tuple[float, float, float
     spread = float(centred @ centred)
     slope = float(centred @ means) / spread
     left = means - means.mean() - slope * centred
-    half = QUANTILE * float(np.sqrt(left @ left / (BLOCKS - 2) / spread))
+    half = t_quantile(BLOCKS - 2) * float(np.sqrt(left @ left / (BLOCKS - 2) / spread))
     return slope, slope - half, slope + half
 
 
