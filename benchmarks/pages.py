@@ -12,12 +12,12 @@ import re
 import shutil
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi.routing import APIRoute
-from httpx import Response
 from starlette.testclient import TestClient
 
 from benchmarks.desk import noted_statements
@@ -31,6 +31,7 @@ from wherefrom.logs import configure_logging
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
 
+T = TypeVar("T")
 #: Aim of the first view, milliseconds.
 AIM_MS = 300.0
 #: Pages that are forms' answers, files, or lead elsewhere.
@@ -98,10 +99,10 @@ def _addresses(client: TestClient) -> Iterator[str]:
 def _measured(client: TestClient, path: str, *, repeat: int) -> dict[str, Any] | None:
     """Milliseconds, statements and bytes of a page; None where the address has no page."""
     with noted_statements() as statements:
-        answer, took, busy = _ask(client, path)
+        answer, took, busy = _timed(partial(client.get, path))
     if answer.status_code != 200 or "text/html" not in answer.headers["content-type"]:
         return None
-    again = [_ask(client, path) for _ in range(repeat)]
+    again = [_timed(partial(client.get, path)) for _ in range(repeat)]
     return {
         "first_ms": took,
         "first_cpu_ms": busy,
@@ -112,10 +113,10 @@ def _measured(client: TestClient, path: str, *, repeat: int) -> dict[str, Any] |
     }
 
 
-def _ask(client: TestClient, path: str) -> tuple[Response, float, float]:
+def _timed(ask: Callable[[], T]) -> tuple[T, float, float]:
     """The answer, and its milliseconds and those of the processor."""
     wall, cpu = time.perf_counter(), time.process_time()
-    answer = client.get(path)
+    answer = ask()
     return answer, 1000 * (time.perf_counter() - wall), 1000 * (time.process_time() - cpu)
 
 

@@ -4,11 +4,11 @@ from db import catalogue, erased_bundles, reader
 from db.claimed import read_claimed
 from db.session import Database
 from tasks.preparing import prepare_audit
-from wherefrom.attribution.interface import Attributor, Engine
-from wherefrom.attribution.reproducing import check_engine, citation_of, compare, erased
+from wherefrom.attribution.interface import Engine
+from wherefrom.attribution.reproducing import ask_again, check_engine, citation_of, compare, erased
 from wherefrom.attribution.setup import OWN_ENGINE, settings_of_then, setup_of
 from wherefrom.errors import OUTPUT_ERASED, ConfigurationError
-from wherefrom.records import Attribution, AuditDetail, CitationRecord, ClaimedAudit
+from wherefrom.records import CitationRecord, ClaimedAudit
 from wherefrom.records.lineage import CitationAddress, Reproduction
 from wherefrom.settings import Settings
 
@@ -40,7 +40,8 @@ def reproduce(
         return erased(address, stored, bundle.name, then=detail.computed_with)
     with_then = settings_of_then(settings, detail.computed_with)
     attributor = engine.open_attributor(bundle)
-    answer = _asked(attributor, claimed, with_then, detail)
+    prepared = prepare_audit(claimed, attributor=attributor, settings=with_then)
+    answer = ask_again(attributor, prepared, detail)
     return compare(
         address,
         stored,
@@ -58,17 +59,6 @@ def _gone(database: Database, stored: CitationRecord, bundle: str) -> str | None
     if erased_bundles.is_erased(database, bundle):
         return "The bundle, because of another training example in it,"
     return None
-
-
-def _asked(
-    attributor: Attributor, claimed: ClaimedAudit, settings: Settings, detail: AuditDetail
-) -> Attribution:
-    """The answer, with as many citations and opponents as are stored."""
-    prepared = prepare_audit(claimed, attributor=attributor, settings=settings)
-    (answer,) = attributor.attribute(
-        [prepared], top_k=max(1, len(detail.citations)), opponents=len(detail.opponents)
-    )
-    return answer
 
 
 def _claimed(database: Database, audit_id: int) -> ClaimedAudit | None:

@@ -8,6 +8,7 @@ standardised over the candidates, which makes it the most sensitive of the score
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from wherefrom.attribution.interface import Attributor, PreparedQuery
 from wherefrom.errors import ConfigurationError, NotFound
 from wherefrom.records import Attribution, AuditDetail, CitationDraft, CitationRecord
 from wherefrom.records.lineage import CitationAddress, ComparedScore, Reproduced, Reproduction
@@ -30,6 +31,14 @@ SCORES = (
 )
 #: What may differ between two computations of the same numbers without a word.
 _NO_MATTER = frozenset({"threads", "device"})
+
+
+def ask_again(attributor: Attributor, prepared: PreparedQuery, detail: AuditDetail) -> Attribution:
+    """The answer, with as many citations and opponents as are stored."""
+    (answer,) = attributor.attribute(
+        [prepared], top_k=max(1, len(detail.citations)), opponents=len(detail.opponents)
+    )
+    return answer
 
 
 def compare(

@@ -75,11 +75,7 @@ def measure(  # noqa: PLR0917 - Typer gives arguments by position
     ids = [*(example or ()), *(() if examples is None else _ids_in(examples))]
     _check_question(rank, source, ids, method)
     with Service(url) as service:
-        found: MeasurementRecord | GroupMeasurementRecord
-        if rank is not None:
-            found = service.measure(audit_id, rank, method=method)
-        else:
-            found = service.measure_group(audit_id, example_ids=ids, source=source)
+        found = _asked(service, audit_id, rank, method=method, ids=ids, source=source)
         if wait:
             found = waited(service, found)
     if as_json:
@@ -88,6 +84,21 @@ def measure(  # noqa: PLR0917 - Typer gives arguments by position
         print_measurement(found)
     if wait and found.state is MeasurementState.DEAD:
         raise typer.Exit(ExitCode.REFUSED)
+
+
+def _asked(
+    service: Service,
+    audit_id: int,
+    rank: int | None,
+    *,
+    method: Method,
+    ids: Sequence[str],
+    source: str | None,
+) -> MeasurementRecord | GroupMeasurementRecord:
+    """The measurement of a citation, or without a rank that of many training examples."""
+    if rank is not None:
+        return service.measure(audit_id, rank, method=method)
+    return service.measure_group(audit_id, example_ids=ids, source=source)
 
 
 def _check_question(rank: int | None, source: str | None, ids: Sequence[str], method: Method) -> None:

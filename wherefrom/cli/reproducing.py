@@ -10,7 +10,7 @@ import typer
 
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles.bundle import Bundle
-from wherefrom.attribution.reproducing import check_engine, citation_of, compare, erased
+from wherefrom.attribution.reproducing import ask_again, check_engine, citation_of, compare, erased
 from wherefrom.attribution.setup import OWN_ENGINE, settings_of_then, setup_of
 from wherefrom.cli.offline import Adapter, Json, KnownModel, Threads, set_threads
 from wherefrom.cli.options import UrlOption
@@ -101,9 +101,7 @@ def reproduced(opened: Bundle, detail: AuditDetail, address: CitationAddress) ->
     prepared = attributor.prepare(
         _query(detail, manifest.model.name), max_tokens=settings.max_tokens, over_long=settings.over_long
     )
-    (answer,) = attributor.attribute(
-        [prepared], top_k=max(1, len(detail.citations)), opponents=len(detail.opponents)
-    )
+    answer = ask_again(attributor, prepared, detail)
     return compare(
         address,
         citation_of(detail, address),

@@ -85,14 +85,6 @@ class LexicalIndex:
         """Mean BM25 score of some texts with the given rows, `[K]`; bit for bit those of `scores`."""
         return self._mean_of([self._known(text) for text in texts], rows)
 
-    def mean_scores(self, texts: Sequence[str]) -> Scores:
-        """Mean BM25 score of some texts with every training example, `[N]`."""
-        total = self.scores(texts[0]).copy()
-        for text in texts[1:]:
-            total += self.scores(text)
-        total /= len(texts)
-        return total
-
     def _mean_of(self, words: Sequence[Sequence[int]], rows: Rows) -> Scores:
         total = scores_of(self._postings, words[0], rows)
         for some in words[1:]:
