@@ -23,7 +23,7 @@ from wherefrom.attribution.bundles.deriving import (
     share_files,
     write_searched,
 )
-from wherefrom.attribution.bundles.examples import iter_examples
+from wherefrom.attribution.bundles.examples import iter_examples, searched_text
 from wherefrom.attribution.bundles.features import FEATURES, PROJECTION, feature_writer
 from wherefrom.attribution.bundles.indexes import IndexWishes, driver_of
 from wherefrom.attribution.bundles.manifest import MANIFEST, Manifest, read_manifest
@@ -50,6 +50,7 @@ from wherefrom.attribution.retrieval.encoder import ENCODED
 from wherefrom.attribution.retrieval.projection import Projection
 from wherefrom.errors import ConfigurationError
 from wherefrom.index_settings import MilvusServer
+from wherefrom.records import TrainingExample
 
 #: Ids that an error names.
 _NAMED = 3
@@ -61,6 +62,7 @@ class _New:
 
     corpus: Corpus
     rendered: Sequence[RenderedRow]
+    examples: Sequence[TrainingExample]
 
 
 def add_examples(  # noqa: PLR0913 - the choices of a build, each by keyword
@@ -109,12 +111,11 @@ def add_examples(  # noqa: PLR0913 - the choices of a build, each by keyword
         join_features(bundle, added, work)
         shutil.rmtree(added)
         _write_tokens(opened, new, work)
-        rows = [one.as_example(row) for row, one in enumerate(new.corpus.rows)]
-        examples = [*iter_examples(bundle), *rows]
+        examples = [*iter_examples(bundle), *new.examples]
         index = write_searched(work, examples, driver_of(opened.manifest), milvus)
         _join_norms(opened, new, work)
         change = Change(
-            added=len(rows),
+            added=len(new.examples),
             skipped=new.corpus.skipped,
             truncated=sum(one.tokens.truncated for one in new.rendered),
         )
@@ -142,7 +143,7 @@ def _read(bundle: Bundle, corpus_path: Path, *, skip_bad: bool, on_note: OnNote)
             f"{corpus_path}: {len(twice)} rows have ids that {manifest.name} has already, such as {', '.join(map(repr, twice[:_NAMED]))}; "
             "give new rows new ids, or erase the old ones first"
         )
-    return _New(corpus, rendered)
+    return _New(corpus, rendered, [one.as_example(row) for row, one in enumerate(corpus.rows)])
 
 
 def _write_added(bundle: Bundle, new: _New, added: Path, *, progress: Progress) -> None:
@@ -165,8 +166,7 @@ def _write_added(bundle: Bundle, new: _New, added: Path, *, progress: Progress) 
         bundle.final.write_more(features, shards.final(count), count=count)
     np.save(features / "vectors.npy", _projected(bundle, features, shards, count=count).numpy())
     if bundle.encoded is not None:
-        texts = [f"{row.prompt_text()}\n{row.completion_text()}" for row in new.corpus.rows]
-        np.save(features / ENCODED, bundle.encoded.encoder.embed(texts))
+        np.save(features / ENCODED, bundle.encoded.encoder.embed([*map(searched_text, new.examples)]))
 
 
 def _projected(bundle: Bundle, features: Path, shards: ShardFolder, *, count: int) -> Tensor:

@@ -20,7 +20,6 @@ from wherefrom.attribution.arrays import ArrayFile
 from wherefrom.attribution.bundles.adapter_files import write_adapter_files
 from wherefrom.attribution.bundles.card import learning_on_card, new_card, reading_coverage
 from wherefrom.attribution.bundles.entries import compute_entry, library_versions, model_entry
-from wherefrom.attribution.bundles.examples import write_examples
 from wherefrom.attribution.bundles.features import (
     FEATURES,
     feature_writer,
@@ -28,6 +27,7 @@ from wherefrom.attribution.bundles.features import (
     write_no_calibration,
     write_pooled,
     write_projection,
+    write_texts,
 )
 from wherefrom.attribution.bundles.indexes import chosen_driver, write_indexes
 from wherefrom.attribution.bundles.learned import check_learned
@@ -51,7 +51,6 @@ from wherefrom.attribution.corpus import Corpus, read_corpus
 from wherefrom.attribution.ekfac.gradients import block_linears
 from wherefrom.attribution.ekfac.path import build_path
 from wherefrom.attribution.gradient_sketch import FinalGradients
-from wherefrom.attribution.groups import near_duplicate_groups, write_groups
 from wherefrom.attribution.kernel import kernel_norms
 from wherefrom.attribution.learning import Learning
 from wherefrom.attribution.models.adapted import AdapterReader
@@ -65,7 +64,6 @@ from wherefrom.attribution.models.trajectory import ReadsSignals, load_halfway
 from wherefrom.attribution.retrieval.encoder import SentenceEncoder
 from wherefrom.attribution.retrieval.index import originals_of
 from wherefrom.attribution.retrieval.index_drivers import DriverName
-from wherefrom.attribution.retrieval.lexical import LexicalIndex
 from wherefrom.attribution.whitening import SecondMoments, Whitener
 from wherefrom.errors import ConfigurationError
 from wherefrom.records import sha256_of_json, utc_now
@@ -328,11 +326,8 @@ class _Build:
 
     def _write_texts(self, rendered: Sequence[RenderedRow], reader: ReadsSignals) -> None:
         """Everything that is made of the corpus' words: BM25, near-duplicate groups, texts, tokens."""
-        texts = [f"{row.prompt_text()}\n{row.completion_text()}" for row in self._corpus.rows]
-        LexicalIndex.build(texts).save(self._bundle / "lexical")
-        write_examples(self._bundle, (row.as_example(index) for index, row in enumerate(self._corpus.rows)))
-        write_groups(self._bundle, near_duplicate_groups(texts))
-        self._write_encoded(texts)
+        examples = (row.as_example(index) for index, row in enumerate(self._corpus.rows))
+        self._write_encoded(write_texts(self._bundle, examples))
         write_token_rows(self._bundle, [one.tokens for one in rendered])
         write_shown_ranges(self._bundle, [one.ranges_of(reader.reads(one.tokens)) for one in rendered])
 

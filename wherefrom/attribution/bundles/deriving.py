@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wherefrom.attribution.bundles.examples import EXAMPLE_OFFSETS, EXAMPLES, write_examples
+from wherefrom.attribution.bundles.examples import EXAMPLE_OFFSETS, EXAMPLES
+from wherefrom.attribution.bundles.features import write_texts
 from wherefrom.attribution.bundles.indexes import write_indexes
 from wherefrom.attribution.bundles.manifest import (
     CARD,
@@ -31,12 +32,11 @@ from wherefrom.attribution.bundles.tokens import TokenRows
 from wherefrom.attribution.corpus import corpus_sha256_of
 from wherefrom.attribution.ekfac.path import FOLDER as EKFAC
 from wherefrom.attribution.explanation.modules import USUAL_SHARES
-from wherefrom.attribution.groups import GROUPS, near_duplicate_groups, write_groups
+from wherefrom.attribution.groups import GROUPS
 from wherefrom.attribution.models.adjoint import ADJOINT
 from wherefrom.attribution.retrieval.encoder import ENCODER
 from wherefrom.attribution.retrieval.index import originals_of
 from wherefrom.attribution.retrieval.index_drivers import DriverName
-from wherefrom.attribution.retrieval.lexical import LexicalIndex
 from wherefrom.errors import BundleCorrupt
 from wherefrom.index_settings import MilvusServer
 from wherefrom.records import TrainingExample, utc_now
@@ -115,12 +115,8 @@ def write_searched(
     Returns:
         The driver and what its indexes lose, for the manifest.
     """
-    numbered = [one.model_copy(update={"row": row}) for row, one in enumerate(examples)]
-    write_examples(target, iter(numbered))
-    texts = [f"{one.prompt}\n{one.completion}" for one in numbered]
-    LexicalIndex.build(texts).save(target / "lexical")
-    write_groups(target, near_duplicate_groups(texts))
-    originals = originals_of([one.text_sha256 for one in numbered])
+    write_texts(target, (one.model_copy(update={"row": row}) for row, one in enumerate(examples)))
+    originals = originals_of([one.text_sha256 for one in examples])
     return write_indexes(target, originals, driver, milvus=milvus)
 
 

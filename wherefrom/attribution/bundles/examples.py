@@ -14,15 +14,22 @@ EXAMPLES = "corpus/examples.jsonl"
 EXAMPLE_OFFSETS = "corpus/offsets.npy"
 
 
-def write_examples(bundle: Path, examples: Iterator[TrainingExample]) -> None:
-    """Store the texts of the corpus with the byte offset of each row."""
+def searched_text(example: TrainingExample) -> str:
+    """Prompt and completion as one text: what BM25, near-duplicate groups and a sentence encoder are given of a training example."""
+    return f"{example.prompt}\n{example.completion}"
+
+
+def write_examples(bundle: Path, examples: Iterator[TrainingExample]) -> list[str]:
+    """Store the texts of the corpus with the byte offset of each row; returns `searched_text` of each."""
     (bundle / "corpus").mkdir(parents=True, exist_ok=True)
-    offsets = [0]
+    offsets, texts = [0], []
     with (bundle / EXAMPLES).open("wb") as lines:
         for example in examples:
             lines.write(example.model_dump_json().encode("utf-8") + b"\n")
             offsets.append(lines.tell())
+            texts.append(searched_text(example))
     np.save(bundle / EXAMPLE_OFFSETS, np.array(offsets, dtype=np.int64))
+    return texts
 
 
 def iter_examples(bundle: Path) -> Iterator[TrainingExample]:

@@ -1,7 +1,7 @@
-"""Writes the features of a corpus and their projection into a bundle, as its form stores them."""
+"""Writes the features of a corpus and their projection into a bundle, as its form stores them; its texts, and what is made of them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -10,10 +10,12 @@ import numpy as np
 import torch
 
 from wherefrom.attribution.arrays import write_parts
+from wherefrom.attribution.bundles.examples import write_examples
 from wherefrom.attribution.bundles.indexes import POOLED_VECTORS, PROJECTED_VECTORS
 from wherefrom.attribution.bundles.manifest import ProjectionEntry
 from wherefrom.attribution.cores import CoreStore, CoreWriter
 from wherefrom.attribution.factors import Factors, FactorStore, FactorWriter, pack
+from wherefrom.attribution.groups import near_duplicate_groups, write_groups
 from wherefrom.attribution.models.reading import BundleForm, reads_adapter
 from wherefrom.attribution.models.signals import Similarity
 from wherefrom.attribution.retrieval.core_projection import CoreProjection
@@ -23,9 +25,11 @@ from wherefrom.attribution.retrieval.encoder import (
     SentenceEncoder,
     copy_encoder,
 )
+from wherefrom.attribution.retrieval.lexical import LexicalIndex
 from wherefrom.attribution.retrieval.pooling import Pooling
 from wherefrom.attribution.retrieval.projection import Projection, choose_size
 from wherefrom.attribution.row_curvature import RowCurvature
+from wherefrom.records import TrainingExample
 
 FEATURES, PROJECTION = "features", "projection.safetensors"
 #: Rows whose states are turned at once.
@@ -107,6 +111,22 @@ def write_pooled(features: Path, similarity: Similarity, states: Path) -> None:
     pooling.save(features)
     parts = (pooling.apply(part) for part in mapped.split(_ROWS))
     write_parts(features / POOLED_VECTORS, parts, count=len(mapped))
+
+
+def write_texts(bundle: Path, examples: Iterator[TrainingExample]) -> list[str]:
+    """The texts of the corpus, and what is made of their words: BM25, near-duplicate groups.
+
+    Args:
+        bundle: folder that is being built.
+        examples: the rows, in corpus order.
+
+    Returns:
+        What is searched of each row (`searched_text`).
+    """
+    texts = write_examples(bundle, examples)
+    LexicalIndex.build(texts).save(bundle / "lexical")
+    write_groups(bundle, near_duplicate_groups(texts))
+    return texts
 
 
 def write_encoded(bundle: Path, folder: Path, encoder: SentenceEncoder, *, texts: Sequence[str]) -> None:
