@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -56,7 +56,7 @@ log = get_logger(__name__)
 
 
 class Database:
-    """One database of wherefrom, with its pools of connections. Connects when it is first used."""
+    """One database of wherefrom, with its pools of connections. Connects when it is first used; a `with` block disposes of it at its end."""
 
     def __init__(self, url: str) -> None:
         """Prepare the pools; a SQLite file's folder is made.
@@ -166,6 +166,12 @@ class Database:
         """
         with self.reading() as session:
             session.execute(text("SELECT 1"))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.dispose()
 
     def dispose(self) -> None:
         """Close the connections of the pools; the next use opens new ones."""

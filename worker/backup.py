@@ -71,13 +71,10 @@ def make_backup(settings: Settings, out: Path, *, with_bundles: bool = True) -> 
     if out.exists():
         raise ConfigurationError(f"{out} exists; a backup gets a folder of its own")
     url = settings.database_url.get_secret_value()
-    database = open_database(settings)
-    try:
+    with open_database(settings) as database:
         with database.reading() as session:
             head = trail_chain.head_of(session)
         registered = [one.name for one in catalogue.list_bundles(database)] if with_bundles else []
-    finally:
-        database.dispose()
     here = [name for name in registered if (settings.bundles_dir / name).is_dir()]
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(out) as work:
@@ -118,11 +115,8 @@ def restore_backup(settings: Settings, folder: Path) -> Restored:
         _check(folder / BUNDLES / name)
     load_database(folder / backup.database, settings.database_url.get_secret_value())
     copied = _bring_bundles(folder, backup.bundles, settings)
-    database = open_database(settings)
-    try:
+    with open_database(settings) as database:
         found = verify(database, anchors=anchor_file(settings).read())
-    finally:
-        database.dispose()
     return Restored(backup, copied, found)
 
 

@@ -56,12 +56,8 @@ def opened_database(settings: Settings) -> Iterator["Database"]:
     from db.session import open_database  # noqa: PLC0415 - not every command has a database
     from db.trail import OPERATOR, acting_as  # noqa: PLC0415 - as above
 
-    database = open_database(settings)
-    try:
-        with acting_as(OPERATOR):
-            yield database
-    finally:
-        database.dispose()
+    with open_database(settings) as database, acting_as(OPERATOR):
+        yield database
 
 
 def hint_at(settings: Settings, pending: dict[int, int]) -> None:

@@ -139,12 +139,9 @@ def _redis(settings: Settings) -> Iterator[Finding]:
 
 
 def _hints(settings: Settings) -> Iterator[Finding]:
-    database = open_database(settings)
-    try:
-        with redis_errors(), connect_redis(beside_local_service(settings)) as client:
-            yield from look_at_hints(client, database, settings)
-    finally:
-        database.dispose()
+    redis_settings = beside_local_service(settings)
+    with open_database(settings) as database, redis_errors(), connect_redis(redis_settings) as client:
+        yield from look_at_hints(client, database, settings)
 
 
 def _durability(client: redis.Redis) -> Iterator[Finding]:
@@ -195,8 +192,8 @@ def _queues(client: redis.Redis, settings: Settings) -> Iterator[Finding]:
 
 
 def _bundles(settings: Settings) -> Iterator[Finding]:
-    engine, database = load_engine(settings), open_database(settings)
-    try:
+    engine = load_engine(settings)
+    with open_database(settings) as database:
         bundles = catalogue.active_bundles(database)
         if not bundles:
             yield Finding(
@@ -216,8 +213,6 @@ def _bundles(settings: Settings) -> Iterator[Finding]:
                     f"{bundle.name} explains {bundle.model} ({bundle.corpus_examples} examples)",
                 )
                 yield from _model(bundle, engine)
-    finally:
-        database.dispose()
 
 
 def _database_file(settings: Settings) -> Iterator[Finding]:
@@ -234,11 +229,8 @@ def _database_file(settings: Settings) -> Iterator[Finding]:
 
 def _keys(settings: Settings) -> Iterator[Finding]:
     """Nothing where all is well: keys that end soon, and keys of a release that reserved no names, which may share idempotency keys with the service's own entry points."""
-    database = open_database(settings)
-    try:
+    with open_database(settings) as database:
         held = [key for key in keys.list_keys(database) if key.revoked_at is None]
-    finally:
-        database.dispose()
     now = datetime.now(UTC)
     for key in held:
         if (text := _ending(key, now)) is not None:
@@ -270,11 +262,8 @@ def _webhook(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "webhook", "ok", f"{target.host} is at {address}; send a test with python -m worker notify test"
         )
-    database = open_database(settings)
-    try:
+    with open_database(settings) as database:
         waiting = outbox.counts(database)
-    finally:
-        database.dispose()
     if dead := waiting[DeliveryState.DEAD]:
         text = f"{dead} were given up; read why with python -m worker notify list --state dead, then send them again with python -m worker notify retry"
         yield Finding("notices", "warning", text)

@@ -81,15 +81,12 @@ def _database(settings: Settings) -> tuple[bool, str]:
     from db.migrate import schema_of
     from db.session import open_database
 
-    database = open_database(settings)
-    try:
+    with open_database(settings) as database:
         database.ping()
         schema = schema_of(settings.database_url.get_secret_value())
         if not schema.is_usable:
             return False, schema.text
         check_writable(database)
-    finally:
-        database.dispose()
     return True, f"can be read and written; {schema.text}"
 
 

@@ -38,8 +38,7 @@ def run_measurer(settings: Settings) -> int:
     """
     settings.recipe_file()
     engine_of_process(settings)
-    database = open_database(settings)
-    try:
+    with open_database(settings) as database:
         check_active_bundles(database, settings)
         return serve_queue(
             Queue(Role.MEASURE, MEASURE_QUEUE, node="wherefrom-measure", processes=1),
@@ -47,5 +46,3 @@ def run_measurer(settings: Settings) -> int:
             watchdog=MeasurerWatchdog(database, limit_s=settings.watchdog_seconds),
             liveness=LivenessFile(settings, LIVENESS_NAME),
         )
-    finally:
-        database.dispose()

@@ -113,8 +113,7 @@ def run_worker(settings: Settings) -> int:
         ConfigurationError: the setting `engine` names none.
         DatabaseUnavailable: the active bundles cannot be read.
     """
-    database = open_database(settings)
-    try:
+    with open_database(settings) as database:
         refuse_unusable_bundles(database, engine_of_process(settings), settings)
         limit_s = settings.watchdog_seconds
         watchdog = Watchdog(
@@ -131,5 +130,3 @@ def run_worker(settings: Settings) -> int:
             watchdog=watchdog,
             liveness=LivenessFile(settings, "worker"),
         )
-    finally:
-        database.dispose()

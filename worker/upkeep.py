@@ -30,8 +30,7 @@ SKEW_S = 5.0
 
 def look_at_trail(settings: Settings) -> Iterator[Finding]:
     """Whether events are sealed, and whether the chain reaches as far as its newest anchor."""
-    database = open_database(settings)
-    try:
+    with open_database(settings) as database:
         lag_s = trail_chain.lag_seconds(database)
         with database.reading() as session:
             head = trail_chain.head_of(session)
@@ -39,8 +38,6 @@ def look_at_trail(settings: Settings) -> Iterator[Finding]:
         seen = anchors.read()
         newest = max(seen, default=0)
         there = trail_chain.link_at(database, newest) if seen else None
-    finally:
-        database.dispose()
     sealed = "nothing is sealed yet" if head is None else f"{head.sequence} events are sealed"
     late = lag_s > UNSEALED_S
     cure = "; check that the sweeper runs, or run python -m worker trail seal" if late else ""
@@ -83,14 +80,11 @@ def look_at_disks(settings: Settings) -> Iterator[Finding]:
 
 def look_at_clock(settings: Settings) -> Iterator[Finding]:
     """How far this machine's clock is from the database's, by which leases go."""
-    database = open_database(settings)
-    try:
+    with open_database(settings) as database:
         before = utc_now()
         with database.reading() as session:
             theirs: datetime = session.execute(select(db_now())).scalar_one()
         middle = before + (utc_now() - before) / 2
-    finally:
-        database.dispose()
     apart = (middle - theirs).total_seconds()
     if abs(apart) <= SKEW_S:
         yield Finding("clock", "ok", f"{abs(apart):.1f} s from the database's")
