@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import String, cast, delete, func, literal, or_, select, update
 from sqlalchemy.orm import Session
 
-from db import holds
+from db import holds, hypotheticals
 from db.clock import db_now
 from db.examples import CHUNK
 from db.item_keys import destroy_keys, kept_digests
@@ -131,7 +131,7 @@ def _erase_rows(session: Session, found: Sequence[ErasedOutput], *, by: str) -> 
     }
     carry_out(session, update(FlaggedOutput).where(FlaggedOutput.id.in_(ids)).values(**gone))
     # a key that was made of the text is a digest of it
-    digests = [one.output_id for one in found if one.key.startswith((_CONTENT_KEY, "hypothetical-"))]
+    digests = [one.output_id for one in found if one.key.startswith((_CONTENT_KEY, hypotheticals.KEY))]
     named = literal("erased-") + cast(FlaggedOutput.id, String)
     carry_out(
         session, update(FlaggedOutput).where(FlaggedOutput.id.in_(digests)).values(idempotency_key=named)

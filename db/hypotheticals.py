@@ -33,6 +33,8 @@ from wherefrom.records import (
 
 #: How such an output comes in.
 CHANNEL = "hypothetical"
+#: Begins their keys, which are digests of what they say.
+KEY = "hypothetical-"
 #: Characters of an answer that a list shows, and most outputs of a list.
 EXCERPT_CHARS, LISTED = 160, 50
 
@@ -56,7 +58,7 @@ def suppose(db: Database, audit_id: int, asked: HypotheticalRequest, *, producer
         _keep(session, output.hypothetical_of or output.id, audit_id)
         record = _supposed(record_of(output, text), asked)
         digest = sha256_of_json([output.id, record.content_sha256()])
-        key = f"hypothetical-{digest[:40]}"
+        key = f"{KEY}{digest[:40]}"
         new = insert_outputs(session, {key: (record, digest)}, producer=producer, channel=CHANNEL)
         if key in new:
             _insert(session, new[key], record, of=output.hypothetical_of or output.id, digest=digest)
