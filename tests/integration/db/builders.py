@@ -8,16 +8,19 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Engine, event, func, select, update
 
-from db import catalogue, intake
+from db import catalogue, erasures, intake
 from db.audit_queue import AuditQueue, Finished
 from db.clock import db_after
 from db.models import Audit, Base
+from db.models import TrainingExample as Example
 from db.session import Database
 from wherefrom.records import (
     Attribution,
     CitationDraft,
     Claim,
     ClaimedAudit,
+    ErasureDraft,
+    ErasureRecord,
     FlaggedRecord,
     IntakeResult,
     Tier,
@@ -76,6 +79,12 @@ def register(db: Database, name: str = "bundle-a", **fields: Any) -> int:
         "examples": [example(number) for number in range(5)],
     }
     return catalogue.register_bundle(db, **(given | fields))
+
+
+def corpus_of(db: Database) -> int:
+    """The corpus that the stored examples are of."""
+    with db.reading() as session:
+        return session.scalars(select(Example.corpus_id).limit(1)).one()
 
 
 def draft(rank: int, cited: TrainingExample, *, score: float | None = None) -> CitationDraft:
@@ -147,6 +156,12 @@ def answered(
     taken = claim(db, bundle_id, limit=len(records))
     done = [Finished(one, answer or five_citations(), 0.5) for one in taken.audits]
     return sorted(AuditQueue(db).finish(done))
+
+
+def forget(db: Database, *audit_ids: int) -> ErasureRecord:
+    """Erase outputs as an operator does; there is no Redis to look through."""
+    asked = erasures.ask(db, ErasureDraft(audit_ids=audit_ids, reason="case 9"), by="operator")
+    return erasures.carry_out(db, asked, before=lambda _: None)
 
 
 def expire_leases(db: Database) -> None:

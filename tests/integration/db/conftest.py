@@ -40,6 +40,14 @@ def sqlite_copy(migrated_sqlite_url: str) -> str:
 
 
 @pytest.fixture
+def lite(sqlite_copy: str) -> Iterator[Database]:
+    """A database for tests of what is the same on both engines."""
+    database = Database(sqlite_copy)
+    yield database
+    database.dispose()
+
+
+@pytest.fixture
 def _emptied_postgres_url(_shared_postgres_url: str) -> str:
     database = Database(_shared_postgres_url)
     with database.writing() as session:
@@ -86,3 +94,9 @@ def own(own_url: str) -> Iterator[Database]:
 def bundle_id(db: Database) -> int:
     """The active bundle of the model that the builders name, with five stored examples."""
     return register(db)
+
+
+@pytest.fixture
+def lite_bundle(lite: Database) -> int:
+    """As `bundle_id`."""
+    return register(lite)

@@ -1,7 +1,6 @@
 """Erasing outputs: every copy in the database is gone, byte by byte, and the rows stay as tombstones."""
 
 import json
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -24,7 +23,6 @@ from db import (
     reviews,
     saved_views,
 )
-from db.audit_queue import AuditQueue, Finished
 from db.clock import db_after
 from db.erasing import ErasedOutput, erase_outputs
 from db.models import (
@@ -40,8 +38,10 @@ from db.session import Database
 from tests.byte_scan import holding_database
 from tests.integration.db.builders import (
     accept,
+    answered,
     count,
     five_citations,
+    forget,
     record,
     register,
 )
@@ -68,38 +68,14 @@ ANSWER = five_citations().model_copy(update={"vector": VECTOR})
 BY = "operator"
 
 
-@pytest.fixture
-def lite(sqlite_copy: str) -> Iterator[Database]:
-    """A database for tests of what is the same on both engines."""
-    database = Database(sqlite_copy)
-    yield database
-    database.dispose()
-
-
-@pytest.fixture
-def lite_bundle(lite: Database) -> int:
-    """As `bundle_id`."""
-    return register(lite)
-
-
 def nothing(found: object) -> None:
     """No Redis to look through."""
     del found
 
 
-def forget(db: Database, *audit_ids: int, reason: str = "case 9") -> Any:
-    """Erase outputs as an operator does."""
-    asked = erasures.ask(db, ErasureDraft(audit_ids=audit_ids, reason=reason), by=BY)
-    return erasures.carry_out(db, asked, before=nothing)
-
-
 def finished(db: Database, bundle_id: int, *records: Any) -> list[int]:
     """Ids of audits that were answered with a vector."""
-    accept(db, *records)
-    batch = AuditQueue(db).claim(bundle_id, owner="w", limit=100, lease_s=60)
-    assert batch is not None
-    AuditQueue(db).finish([Finished(one, ANSWER, 0.5) for one in batch.audits])
-    return sorted(one.audit_id for one in batch.audits)
+    return answered(db, bundle_id, *records, answer=ANSWER)
 
 
 def quote_everywhere(db: Database, audit_id: int, *, words: str) -> None:

@@ -3,7 +3,6 @@
 import random
 import re
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,7 +12,6 @@ from sqlalchemy import select, text
 from db import (
     blind,
     cleaning,
-    erasures,
     example_erasing,
     fix_rows,
     groups,
@@ -26,14 +24,16 @@ from db import (
     search,
 )
 from db.erasing import erase_outputs
-from db.models import ExampleWords, FlaggedOutput, FlaggedText, Review, SavedView, TrainingExample
+from db.models import ExampleWords, FlaggedOutput, FlaggedText, Review, SavedView
 from db.reviews import Reviewer
 from db.session import Database
 from tests.integration.db.builders import (
     accept,
     answered,
+    corpus_of,
     count,
     example,
+    forget,
     record,
     recorded_statements,
     register,
@@ -41,7 +41,6 @@ from tests.integration.db.builders import (
 from tests.waiting import wait_until
 from wherefrom.errors import Held, InvalidRequest
 from wherefrom.records import (
-    ErasureDraft,
     HoldDraft,
     HypotheticalRequest,
     OutputClass,
@@ -52,20 +51,6 @@ from wherefrom.records import (
 )
 
 BY = "operator"
-
-
-@pytest.fixture
-def lite(sqlite_copy: str) -> Iterator[Database]:
-    """A database for tests of what is the same on both engines."""
-    database = Database(sqlite_copy)
-    yield database
-    database.dispose()
-
-
-def forget(db: Database, *audit_ids: int) -> Any:
-    """Erase outputs as an operator does."""
-    asked = erasures.ask(db, ErasureDraft(audit_ids=audit_ids, reason="case 9"), by=BY)
-    return erasures.carry_out(db, asked, before=lambda _: None)
 
 
 def flagged(db: Database, *records: Any, **more: Any) -> list[int]:
@@ -143,8 +128,7 @@ def test_an_example_that_is_erased_while_it_is_indexed_gets_no_words(
 ) -> None:
     """The sweeper has read its text, and somebody erases it before the words are stored."""
     register(lite)
-    with lite.reading() as session:
-        corpus_id = session.scalars(select(TrainingExample.corpus_id).limit(1)).one()
+    corpus_id = corpus_of(lite)
     words_of = search.words_of
 
     def erased_first(said: str) -> list[str]:
@@ -199,8 +183,7 @@ def test_what_erasures_change_is_cleaned(lite: Database) -> None:
     """Each table that an erasure updates or deletes from keeps dead rows on PostgreSQL until it is vacuumed."""
     bundle_id = register(lite)
     [audit_id] = answered(lite, bundle_id, record(1))
-    with lite.reading() as session:
-        corpus_id = session.scalars(select(TrainingExample.corpus_id).limit(1)).one()
+    corpus_id = corpus_of(lite)
     with recorded_statements() as statements:
         forget(lite, audit_id)
         with lite.writing() as session:
@@ -213,8 +196,7 @@ def test_what_erasures_change_is_cleaned(lite: Database) -> None:
 def test_an_erased_example_is_neither_learned_nor_shown_again(lite: Database) -> None:
     """A cleaned corpus has no empty row in its place, and a blind reviewer is not shown one."""
     register(lite)
-    with lite.reading() as session:
-        corpus_id = session.scalars(select(TrainingExample.corpus_id).limit(1)).one()
+    corpus_id = corpus_of(lite)
     with lite.writing() as session:
         example_erasing.erase_examples(session, {corpus_id: [example(0)]}, by="request")
     ids = [one["id"] for one in fix_rows.staying(lite, 0, corpus_id)]

@@ -8,12 +8,10 @@ from db.models import Citation, TrainingExample
 from db.reviews import Reviewer
 from db.session import Database
 from tests.byte_scan import holding_database
-from tests.integration.db.builders import answered, example, record, register
-from tests.integration.db.test_erasing import BY, SECRET, lite, lite_bundle
+from tests.integration.db.builders import answered, corpus_of, example, record, register
+from tests.integration.db.test_erasing import BY, SECRET
 from wherefrom.errors import Held
 from wherefrom.records import AuditFilter, HoldDraft, ReviewDraft, Via
-
-__all__ = ["lite", "lite_bundle"]
 
 
 def test_nothing_of_an_erased_example_is_left(own: Database, own_url: str) -> None:
@@ -41,9 +39,7 @@ def test_nothing_of_an_erased_example_is_left(own: Database, own_url: str) -> No
     ]
     search.index_missing(own)
     assert set(holding_database(own_url, marks)) == set(marks)
-    with own.reading() as session:
-        corpus_id = session.scalars(select(TrainingExample.corpus_id)).first()
-    assert corpus_id is not None
+    corpus_id = corpus_of(own)
     with own.writing() as session:
         assert example_erasing.erase_examples(session, {corpus_id: [one]}, by="request") == 1
         erasures.note_examples(session, reason="r", by=BY, erased=1)
@@ -62,9 +58,7 @@ def test_nothing_of_an_erased_example_is_left(own: Database, own_url: str) -> No
 
 def test_an_erased_example_is_not_stored_again(lite: Database, lite_bundle: int) -> None:
     """A worker that cites it from an old bundle, cited before or not, keeps the tombstone."""
-    with lite.reading() as session:
-        corpus_id = session.scalars(select(TrainingExample.corpus_id)).first()
-    assert corpus_id is not None
+    corpus_id = corpus_of(lite)
     with lite.writing() as session:
         new = example(0, example_id="never-cited")
         assert example_erasing.erase_examples(session, {corpus_id: [example(0), new]}, by="request") == 2
@@ -80,9 +74,7 @@ def test_an_example_that_a_held_output_cites_stays(db: Database, bundle_id: int)
     """It is evidence too."""
     [audit_id] = answered(db, bundle_id, record(1))
     holds.place(db, HoldDraft(audit_ids=(audit_id,), reason="court"), by=BY)
-    with db.reading() as session:
-        corpus_id = session.scalars(select(TrainingExample.corpus_id)).first()
-    assert corpus_id is not None
+    corpus_id = corpus_of(db)
     with pytest.raises(Held, match="court"), db.writing() as session:
         example_erasing.erase_examples(session, {corpus_id: [example(0)]}, by="request")
     assert reader.get_audit(db, audit_id).citations[0].completion == "It is 0."
