@@ -1,6 +1,6 @@
 """Looks for bytes wherever a service keeps something: files of a folder, a SQLite database with what stands beside it, every column of a PostgreSQL database."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from sqlalchemy import text
@@ -16,14 +16,19 @@ def holding_files(folder: Path, mark: bytes) -> list[str]:
 
 def holding_database(url: str, marks: Iterable[bytes]) -> dict[bytes, list[str]]:
     """Where a database has each of these bytes: names of files (SQLite) or of columns (PostgreSQL); nothing where it has none."""
+    found: dict[bytes, list[str]] = {}
     look = _in_files if url.startswith("sqlite") else _in_columns
-    return {mark: found for mark in marks if (found := look(url, mark))}
+    for place, mark in look(url, list(marks)):
+        found.setdefault(mark, []).append(place)
+    return found
 
 
-def _in_files(url: str, mark: bytes) -> list[str]:
+def _in_files(url: str, marks: Sequence[bytes]) -> Iterator[tuple[str, bytes]]:
     file = Path(parse_url(url).database or "")
     beside = [file, *(file.with_name(file.name + part) for part in ("-wal", "-shm", "-journal"))]
-    return [one.name for one in beside if one.exists() and mark in one.read_bytes()]
+    for one in beside:
+        content = one.read_bytes() if one.exists() else b""
+        yield from ((one.name, mark) for mark in marks if mark in content)
 
 
 _COLUMNS = text(
@@ -38,16 +43,17 @@ ORDER BY 1, 2
 )
 
 
-def _in_columns(url: str, mark: bytes) -> list[str]:
+def _in_columns(url: str, marks: Sequence[bytes]) -> Iterator[tuple[str, bytes]]:
     database = Database(url)
     try:
         with database.reading() as session:
-            found = []
             for table, column, kind in session.execute(_COLUMNS).all():
                 value = f'"{column}"' if kind == "bytea" else f"convert_to(\"{column}\"::text, 'UTF8')"
-                where = text(f'SELECT count(*) FROM "{table}" WHERE position(:mark IN {value}) > 0')
-                if session.scalar(where, {"mark": mark}):
-                    found.append(f"{table}.{column}")
-            return found
+                has = ", ".join(f"bool_or(position(:m{n} IN {value}) > 0)" for n in range(len(marks)))
+                given = {f"m{n}": mark for n, mark in enumerate(marks)}
+                row = session.execute(text(f'SELECT {has} FROM "{table}"'), given).one()
+                yield from (
+                    (f"{table}.{column}", mark) for mark, there in zip(marks, row, strict=True) if there
+                )
     finally:
         database.dispose()

@@ -1,7 +1,6 @@
 """Bundles derived from others: erased examples are gone from every byte, added ones stand behind the old ones, and the others score as before."""
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from tests.byte_scan import holding_files
 from tests.tiny import (
     build,
     quiet,
@@ -81,16 +81,6 @@ def ids_of(bundle: Path, rows: tuple[int, ...] = GONE) -> list[str]:
     return [examples[row].example_id for row in rows]
 
 
-def files_of(bundle: Path) -> Iterator[tuple[str, bytes]]:
-    """Every file of a bundle with its content."""
-    return ((one.name, one.read_bytes()) for one in sorted(bundle.rglob("*")) if one.is_file())
-
-
-def holding(bundle: Path, mark: bytes) -> list[str]:
-    """Names of the files that have these bytes."""
-    return [name for name, content in files_of(bundle) if mark in content]
-
-
 def marks_of(bundle: Path, row: int) -> dict[str, bytes]:
     """All that a bundle has of a row alone, as the bytes that it stands in its files with."""
     example = list(iter_examples(bundle))[row]
@@ -117,8 +107,8 @@ def test_nothing_of_an_erased_row_is_left(built: dict[str, Path], erased: dict[s
         assert len(marks) >= 10
         for what, mark in marks.items():
             if what not in {"graph", "features/norms.npy", "features/core_scales.npy"}:
-                assert holding(built[form], mark), what
-            assert not holding(erased[form], mark), (what, row)
+                assert holding_files(built[form], mark), what
+            assert not holding_files(erased[form], mark), (what, row)
 
 
 @pytest.mark.parametrize("form", ["forward", "adapter"])
@@ -254,7 +244,7 @@ def test_copies_of_a_text_stay_only_on_purpose(tmp_path: Path) -> None:
     assert not (tmp_path / "one").exists()
     found = forget_examples(bundle, tmp_path / "both", original, copies=True)
     assert set(found.example_ids) == {*original, "twin"}
-    assert not holding(tmp_path / "both", rows[4]["messages"][0]["content"].encode())
+    assert not holding_files(tmp_path / "both", rows[4]["messages"][0]["content"].encode())
 
 
 def test_a_file_nobody_knows_is_refused(built: dict[str, Path], tmp_path: Path) -> None:
