@@ -91,9 +91,13 @@ def write_micro_model(
             if weight.dim() > 1:  # the usual initialisation is so small that all logits are alike
                 weight.mul_(4.0)
     model.save_pretrained(folder)
+    _copy_tokenizer(folder)
+    return folder
+
+
+def _copy_tokenizer(folder: Path) -> None:
     for name in TOKENIZER_FILES:
         shutil.copy(TINY_MODEL / name, folder / name)
-    return folder
 
 
 def write_adapter(folder: Path, model_dir: Path, *, seed: int = 5, **more: Any) -> Path:
@@ -111,21 +115,20 @@ def write_adapter(folder: Path, model_dir: Path, *, seed: int = 5, **more: Any) 
     return folder
 
 
-def write_encoder(folder: Path) -> Path:
+def write_encoder(folder: Path, *, layers: int = 2, positions: int = 64) -> Path:
     """Save a small sentence encoder with random weights and the tiny model's tokenizer."""
     torch.manual_seed(3)
     config = transformers.BertConfig(
         vocab_size=VOCABULARY,
         hidden_size=32,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         intermediate_size=48,
-        max_position_embeddings=64,
+        max_position_embeddings=positions,
         pad_token_id=0,
     )
     transformers.BertModel(config).save_pretrained(str(folder))
-    for name in TOKENIZER_FILES:
-        (folder / name).write_bytes((TINY_MODEL / name).read_bytes())
+    _copy_tokenizer(folder)
     return folder
 
 

@@ -5,8 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-import transformers
 
 from benchmarks.material import Passage, queries_of
 from benchmarks.safety.cell import Cell
@@ -14,12 +12,10 @@ from benchmarks.safety.corpora import Material
 from benchmarks.safety.run import audits, line, table
 from benchmarks.safety.scores import CellQueries, Others, _scores, measured
 from tests.tiny import (
-    TINY_MODEL,
-    TOKENIZER_FILES,
-    VOCABULARY,
     build,
     shared_micro_model,
     tiny_rows,
+    write_encoder,
     write_jsonl,
 )
 from wherefrom.attribution.attributor import LanguageAttributor
@@ -73,22 +69,9 @@ def bundle(corpus: Path):
 @pytest.fixture(scope="module")
 def encoding_bundle(corpus: Path):
     """A bundle that carries an encoder with random weights."""
-    torch.manual_seed(3)
-    config = transformers.BertConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=48,
-        max_position_embeddings=128,
-        pad_token_id=0,
-    )
-    folder = corpus.with_name("small-encoder")
-    transformers.BertModel(config).save_pretrained(str(folder))
-    for name in TOKENIZER_FILES:
-        (folder / name).write_bytes((TINY_MODEL / name).read_bytes())
+    encoder = write_encoder(corpus.with_name("small-encoder"), layers=1, positions=128)
     out = corpus.with_name("encoding-bundle")
-    build(shared_micro_model(), corpus, out, encoder=folder)
+    build(shared_micro_model(), corpus, out, encoder=encoder)
     return open_bundle(out, ModelFolders(shared_micro_model()))
 
 
