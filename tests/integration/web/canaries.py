@@ -1,6 +1,5 @@
 """A second world beside the story, with a canary in every text of it: what somebody who is limited to the first must never be shown."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -132,8 +131,3 @@ def _value(column: Column[Any], key: Any) -> Iterator[Any]:
             yield _JSON[column.name]
     elif isinstance(column.type, String | Text):
         yield literal(f"{CANARY} {column.name} ") + cast(key, String)
-
-
-def sayable(body: bytes) -> bool:
-    """Whether an answer holds the canary, however it is written."""
-    return CANARY.encode() in body.lower() or json.dumps(CANARY).encode() in body
