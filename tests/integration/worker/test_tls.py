@@ -1,6 +1,5 @@
 """Redis over TLS with the least commands, and PostgreSQL with `sslmode=verify-full`: the whole service works, and nothing less secure does."""
 
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from sqlalchemy import text
 
 from db import migrate, reader
 from db.session import Database
+from tests.absence import absent
 from tests.integration.worker.processes import ROOT, running, sweeping
 from tests.integration.worker.test_worker import flag
 from tests.services.secured import (
@@ -35,14 +35,6 @@ from worker.replay import Kept, KeptEntries
 
 STREAM = "t:wherefrom:flagged"
 SERVICE, PRODUCER = "s3cret-of-a-test", "p3rducer-of-a-test"
-
-
-def absent(what: str) -> None:
-    """Debian's package is missing: a failure in CI, where `.ci/run` installs it; a skip elsewhere."""
-    reason = f"Debian's {what} is not installed"
-    if os.environ.get("CI"):
-        pytest.fail(f"{reason}; .ci/run installs it in CI", pytrace=False)
-    pytest.skip(reason)
 
 
 def documented_acl() -> str:
@@ -79,8 +71,7 @@ class SecuredRedis:
 def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredRedis]:
     """One for the module."""
     if (program := find_debian_redis()) is None:
-        absent("redis-server")
-        return
+        absent("Debian's redis-server is not installed")
     folder = tmp_path_factory.mktemp("tls")
     with secured_redis(program, folder, acl=documented_acl()) as port:
         yield SecuredRedis(port, folder / "ca.crt")
@@ -213,8 +204,7 @@ def test_a_redis_that_cannot_prove_who_it_is_is_refused(secured, settings, tmp_p
 def postgres() -> Iterator[tuple[int, Certificates]]:
     """A PostgreSQL of Debian's with TLS."""
     if (programs := find_debian_postgres()) is None:
-        absent("postgresql")
-        return
+        absent("Debian's postgresql is not installed")
     with secured_postgres(programs) as given:
         yield given
 
