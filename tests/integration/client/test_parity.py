@@ -1,6 +1,7 @@
 """Whatever the desk can do over HTTP, the client and the command line can do: held against the OpenAPI document, the client's methods and the commands."""
 
 import ast
+import functools
 import importlib
 import inspect
 import re
@@ -145,6 +146,7 @@ def _attributes_of(command: Callable[..., Any]) -> set[str]:
     return found
 
 
+@functools.cache
 def _functions(module: ModuleType) -> dict[str, ast.AST]:
     tree = ast.parse(Path(str(module.__file__)).read_text("utf-8"))
     return {one.name: one for one in tree.body if isinstance(one, ast.FunctionDef | ast.ClassDef)}
