@@ -23,6 +23,7 @@ from db.reviews import Reviewer
 from db.signs import Sign
 from tests.integration.web import hostile
 from tests.integration.web.conftest import Desk
+from tests.integration.web.routes import all_routes
 from tests.integration.web.sequel import (
     AFTER,
     BEFORE,
@@ -32,7 +33,6 @@ from tests.integration.web.sequel import (
     next_model,
     with_evidence,
 )
-from web.app import _ROUTERS
 from wherefrom.records import AuditFilter, FixAction, FixChange, FixListDraft, Via
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
@@ -228,7 +228,7 @@ def test_hostile_texts_stay_text(visits: Visits) -> None:
 
 def test_no_page_was_left_out(visits: Visits) -> None:
     """Every route that answers with a page was asked for; a new one belongs into `PAGES`, with something on it. What the API gives out is a file to be kept."""
-    routes = [one for router in _ROUTERS for one in router.routes if isinstance(one, APIRoute)]
+    routes = all_routes()
     answers = {one.path for one in routes if one.endpoint.__annotations__["return"] is HTMLResponse}
     pages = {one for one in answers if not one.startswith("/v1/")}
     seen = {_route_of(path.partition("?")[0], routes) for path in visits.paths}

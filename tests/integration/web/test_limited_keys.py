@@ -9,7 +9,6 @@ from pathlib import Path
 from zipfile import ZipFile, is_zipfile
 
 import pytest
-from fastapi.routing import APIRoute
 from sqlalchemy import select
 from starlette.testclient import TestClient
 
@@ -30,8 +29,9 @@ from tests.integration.web.canaries import (
 )
 from tests.integration.web.conftest import BASE_URL, SECRET, _fill
 from tests.integration.web.forms import send, sign_in
+from tests.integration.web.routes import paths_of
 from tests.services.templates import Templates
-from web.app import _ROUTERS, create_app
+from web.app import create_app
 from web.health import SilentProbe
 from web.limited import WITHIN
 from wherefrom.metrics import Metrics
@@ -101,15 +101,6 @@ def _first_answered(database: Database) -> int:
         return session.scalars(select(Audit.id).where(Audit.state == "done").order_by(Audit.id)).first() or 0
 
 
-def _routes(method: str) -> set[str]:
-    return {
-        one.path
-        for router in _ROUTERS
-        for one in router.routes
-        if isinstance(one, APIRoute) and method in (one.methods or ())
-    }
-
-
 def _numbers(database: Database, audit_id: int) -> dict[str, int]:
     """What stands in the addresses of an audit and of all that hangs on it."""
     with database.reading() as session:
@@ -146,7 +137,7 @@ _QUERIES = {
 def _addresses(world: World) -> Iterator[tuple[str, str]]:
     """Every GET route with the numbers of the other world, then of one's own."""
     both = [_numbers(world.database, audit_id) for audit_id in (world.theirs[0], world.mine)]
-    for route in sorted(_routes("GET")):
+    for route in sorted(paths_of("GET")):
         for numbers in both if "{" in route else both[:1]:
             path = _filled(route, numbers)
             for query in _QUERIES.get(route, ("",)):
@@ -197,7 +188,7 @@ def test_no_route_shows_anything_of_the_others(world: World) -> None:
     )
     assert open_to_all >= SHOWING, SHOWING - open_to_all
     document = set(world.client.get("/openapi.json").json()["paths"])
-    assert {path for path in document if path in _routes("GET")} <= {route for route, _ in _addresses(world)}
+    assert {path for path in document if path in paths_of("GET")} <= {route for route, _ in _addresses(world)}
 
 
 #: They tell nothing of outputs.

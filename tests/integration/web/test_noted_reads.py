@@ -8,7 +8,6 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from fastapi.routing import APIRoute
 from sqlalchemy import select
 from starlette.testclient import TestClient
 
@@ -20,9 +19,10 @@ from tests.integration.web import story
 from tests.integration.web.conftest import BASE_URL
 from tests.integration.web.forms import FORM, send, sign_in, token_of
 from tests.integration.web.journals import moved_reads
+from tests.integration.web.routes import paths_of
 from tests.integration.web.sequel import AFTER, BEFORE, answer_all, next_model
 from tests.integration.web.test_comparisons import PAGE
-from web.app import _ROUTERS, create_app
+from web.app import create_app
 from web.health import SilentProbe
 from wherefrom.journal import Journal, files_of, journal_folder
 from wherefrom.metrics import Metrics
@@ -129,13 +129,7 @@ def _addresses(
     audit_id: int, other: int, example: int, *, items: list[tuple[int, int]]
 ) -> Iterator[tuple[str, str]]:
     """Every GET route with numbers that lead to the marked audits, in each of the queues."""
-    paths = {
-        one.path
-        for router in _ROUTERS
-        for one in router.routes
-        if isinstance(one, APIRoute) and "GET" in (one.methods or ())
-    }
-    for route in sorted(paths):
+    for route in sorted(paths_of("GET")):
         for queue, item in items if "queue_id" in route else items[:1]:
             numbers = {"audit_id": audit_id, "other_audit_id": other, "training_example_id": example}
             numbers |= {"queue_id": queue, "item_id": item}

@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-from fastapi.routing import APIRoute
 from starlette.testclient import TestClient
 
 from db import keys
@@ -11,7 +10,7 @@ from db.budgets import Quotas
 from db.keys import Scope
 from db.session import Database
 from tests.integration.web import story
-from web.app import _ROUTERS
+from tests.integration.web.routes import all_routes
 from web.budget import COSTS
 from web.security import needs
 from wherefrom.settings import Settings
@@ -66,16 +65,12 @@ def test_requests_of_a_moment_and_exports_of_a_day(
 def test_no_costly_route_is_forgotten() -> None:
     """Whatever needs the scope `measure`, or sends a file, has a cost; a cost is of a route that is there."""
     there, costly = set(), set()
-    for router in _ROUTERS:
-        for one in router.routes:
-            assert isinstance(one, APIRoute)
-            for method in one.methods or ():
-                there.add((method, one.path))
-                asks = {dependency.call for dependency in _all_dependencies(one.dependant)}
-                if needs(Scope.MEASURE) in asks or one.path.endswith(
-                    (".jsonl", ".csv", ".zip", "/report.html")
-                ):
-                    costly.add((method, one.path))
+    for one in all_routes():
+        asks = {dependency.call for dependency in _all_dependencies(one.dependant)}
+        for method in one.methods or ():
+            there.add((method, one.path))
+            if needs(Scope.MEASURE) in asks or one.path.endswith((".jsonl", ".csv", ".zip", "/report.html")):
+                costly.add((method, one.path))
     assert costly <= set(COSTS)
     assert set(COSTS) <= there
 
