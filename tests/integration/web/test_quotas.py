@@ -98,7 +98,7 @@ def test_the_page_of_keys_is_for_admins(
     assert "&lt;b&gt;shop" in page.text
     assert "replace it" in page.text
     assert "77" in page.text
-    assert secret.rpartition("_")[2] not in page.text
+    assert secret.split("_", 2)[2] not in page.text
     reader = bounded(database, "reading", Quotas(), "read")
     assert quick_client.get("/keys", headers=reader).status_code == 403
     assert 'href="/keys"' not in quick_client.get("/trail", headers=reader).text
