@@ -1,7 +1,8 @@
 """Databases that are filled once per session and engine; a test gets a copy of its own, which takes milliseconds."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
@@ -45,6 +46,20 @@ class Templates:
         name = f"copy_{next(self._copies)}"
         server.create_database(name, template=template)
         return server.url(name)
+
+    @contextmanager
+    def copied(
+        self, engine: str, path: Path, kind: str = "migrated", fill: Fill = migrate.upgrade
+    ) -> Iterator[str]:
+        """The URL of a copy on `sqlite`, in the file of this path, or on `postgres`, for as long as the block runs."""
+        if engine == "sqlite":
+            yield self.copy_sqlite(path, kind, fill)
+            return
+        url = self.copy_postgres(kind, fill)
+        try:
+            yield url
+        finally:
+            self.drop_postgres(url)
 
     def drop_postgres(self, url: str) -> None:
         """Drop a copy."""

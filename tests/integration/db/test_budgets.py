@@ -25,17 +25,10 @@ def db(
     request: pytest.FixtureRequest, templates: Templates, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Database]:
     """A database for the module; each test makes a key of its own."""
-    on_sqlite = request.param == "sqlite"
-    url = (
-        templates.copy_sqlite(tmp_path_factory.mktemp("budgets") / "w.db")
-        if on_sqlite
-        else templates.copy_postgres()
-    )
-    opened = Database(url)
-    yield opened
-    opened.dispose()
-    if not on_sqlite:
-        templates.drop_postgres(url)
+    with templates.copied(request.param, tmp_path_factory.mktemp("budgets") / "w.db") as url:
+        opened = Database(url)
+        yield opened
+        opened.dispose()
 
 
 def budget_of(db: Database, name: str, quotas: Quotas) -> Budget:

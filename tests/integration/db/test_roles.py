@@ -1,6 +1,5 @@
 """What the roles of PostgreSQL may do, tried on a real server: the writer writes, the ingest role adds, the auditor reads views."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from db.session import Database
 from db.trail_chain import seal
 from db.views import VIEWS
 from tests.integration.db.builders import record
-from tests.services.postgres import PostgresServer, find_postgres
+from tests.services.postgres import PostgresServer
 from tests.services.templates import Templates
 
 pytestmark = pytest.mark.postgres
@@ -100,12 +99,9 @@ def test_the_writer_writes_everything_but_the_schema_and_the_trail(server: As) -
         server.run(WRITER, "UPDATE trail_event SET sequence = 99, prev_hash = 'x', row_hash = 'x'")
 
 
-def test_a_backup_and_a_migration_have_what_they_need(
-    server: As, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+@pytest.mark.usefixtures("postgres_programs")
+def test_a_backup_and_a_migration_have_what_they_need(server: As, tmp_path: Path) -> None:
     """`pg_dump` as the writer, by an address with a space in it; the owner may replace what the triggers of the trail run."""
-    if (found := find_postgres()) is not None:  # as new as its server
-        monkeypatch.setenv("PATH", f"{found / 'bin'}{os.pathsep}{os.environ['PATH']}")
     assert dump_database(f"{server.url}?options=-c%20role%3D{WRITER}", tmp_path).stat().st_size > 10_000
     owned = f"SELECT pg_get_userbyid(proowner) FROM pg_proc WHERE proname = '{roles.TRAIL_RULE}'"
     assert server.run(None, owned) == [(OWNER,)]

@@ -8,17 +8,10 @@ from db import erasures, example_erasing, keys, retention
 from db.models import TrainingExample
 from db.session import Database
 from tests.integration.web.forms import send
-from tests.integration.web.story import Story
 from wherefrom.records import TrainingExample as Example
 from wherefrom.settings import Settings
 
 REASON = {"reason": "case 9"}
-
-
-@pytest.fixture
-def story(quick_story: Story) -> Story:
-    """A filled service."""
-    return quick_story
 
 
 @pytest.fixture
@@ -28,9 +21,8 @@ def database(sqlite_story: tuple[Settings, Database]) -> Database:
 
 
 @pytest.fixture
-def audit_id(quick_client: TestClient, story: Story) -> int:
+def audit_id(quick_client: TestClient) -> int:
     """An audit that is done and has its text."""
-    del story
     found: int = quick_client.get("/v1/audits?state=done&limit=1").json()["items"][0]["audit_id"]
     return found
 
@@ -79,15 +71,13 @@ def test_what_is_held_is_refused(quick_client: TestClient, audit_id: int) -> Non
         {"audit_ids": list(range(1, 1002)), **REASON},
     ],
 )
-def test_a_request_names_something(quick_client: TestClient, story: Story, body: dict[str, object]) -> None:
+def test_a_request_names_something(quick_client: TestClient, body: dict[str, object]) -> None:
     """Not nothing, not everything, not both; and why."""
-    del story
     assert quick_client.post("/v1/erasures", json=body).status_code == 422
 
 
-def test_rules_come_and_go(quick_client: TestClient, database: Database, story: Story) -> None:
+def test_rules_come_and_go(quick_client: TestClient, database: Database) -> None:
     """Added over HTTP and by a form; ended once."""
-    del story
     given = {"name": "low", "outputs": {"severity": "low"}, "days": 30}
     made = quick_client.post("/v1/retention-rules", json=given)
     assert made.status_code == 201
@@ -115,9 +105,8 @@ def test_the_forms_place_lift_and_erase(quick_client: TestClient, database: Data
     assert send(quick_client, "/erasing", "/erasing/outputs", wrong).status_code == 422
 
 
-def test_only_administrators(quick_client: TestClient, database: Database, story: Story) -> None:
+def test_only_administrators(quick_client: TestClient, database: Database) -> None:
     """A key that reads everything neither sees nor erases."""
-    del story
     reads = keys.create_key(database, "reads", ["read", "review"])
     headers = {"Authorization": f"Bearer {reads}"}
     for path in ("/v1/erasures", "/v1/holds", "/v1/retention-rules", "/erasing"):

@@ -68,32 +68,26 @@ def world(
     """Both worlds; the mutable parts of the desk were used on the other one only."""
     kind, engine = request.param.split("-")
     folder = tmp_path_factory.mktemp("limited")
-    copy = (
-        templates.copy_sqlite(folder / "web.db", "story", _fill)
-        if engine == "sqlite"
-        else templates.copy_postgres("story", _fill)
-    )
-    database = Database(copy)
-    given = {
-        "database_url": copy,
-        "session_secret": SECRET,
-        "state_dir": folder / "state",
-        "recipe": Path("recipe.json"),
-        "trail_reads": "off",
-        "max_page_size": 4,  # a file is read in several pages, the later ones while it is sent
-    }
-    app = create_app(Settings.model_validate(given), database, metrics=Metrics(), queue=SilentProbe())
-    client = TestClient(app, base_url=BASE_URL, raise_server_exceptions=False)
-    mine = _first_answered(database)
-    answer_story(database)
-    before = newest(database)
-    theirs = add_other_world(client, database, model=WORLDS[kind][0])
-    planted = plant(database, before)
-    assert len(planted) > 30, planted
-    yield World(client, database, mine, theirs, WORLDS[kind][1])
-    database.dispose()
-    if engine == "postgres":
-        templates.drop_postgres(copy)
+    with templates.copied(engine, folder / "web.db", "story", _fill) as copy:
+        database = Database(copy)
+        given = {
+            "database_url": copy,
+            "session_secret": SECRET,
+            "state_dir": folder / "state",
+            "recipe": Path("recipe.json"),
+            "trail_reads": "off",
+            "max_page_size": 4,  # a file is read in several pages, the later ones while it is sent
+        }
+        app = create_app(Settings.model_validate(given), database, metrics=Metrics(), queue=SilentProbe())
+        client = TestClient(app, base_url=BASE_URL, raise_server_exceptions=False)
+        mine = _first_answered(database)
+        answer_story(database)
+        before = newest(database)
+        theirs = add_other_world(client, database, model=WORLDS[kind][0])
+        planted = plant(database, before)
+        assert len(planted) > 30, planted
+        yield World(client, database, mine, theirs, WORLDS[kind][1])
+        database.dispose()
 
 
 def _first_answered(database: Database) -> int:

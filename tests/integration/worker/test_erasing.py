@@ -3,7 +3,6 @@
 import errno
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -60,14 +59,6 @@ from worker.reproducing import reproduce
 
 ROW = 3
 BY = "operator"
-
-
-@pytest.fixture
-def database(migrated_sqlite_url: str) -> Iterator[Database]:
-    """A database in a file."""
-    opened = Database(migrated_sqlite_url)
-    yield opened
-    opened.dispose()
 
 
 @pytest.fixture
