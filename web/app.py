@@ -2,7 +2,7 @@
 
 from functools import cache, partial
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.staticfiles import StaticFiles
 from starlette.responses import Response
 from starlette.types import Scope
@@ -136,6 +136,15 @@ class _KeptFiles(StaticFiles):
         return response
 
 
+@cache
+def _routes() -> APIRouter:
+    """All routes, put together once for all applications of a process: FastAPI builds what is included anew when it is first asked for, which takes longer than most tests."""
+    found = APIRouter()
+    for router in _ROUTERS:
+        found.include_router(router)
+    return found
+
+
 def create_app(
     settings: Settings,
     database: Database,
@@ -173,8 +182,7 @@ def create_app(
     )
     install_error_handlers(app)
     install_openapi(app, bodies=_BODIES)
-    for router in _ROUTERS:
-        app.include_router(router)
+    app.router.routes.extend(_routes().routes)
     app.mount("/static", _KeptFiles(directory=STATIC_DIR), name="static")
     # The last one added runs first: who does not fit is refused at once, the others are counted, then refused or let in.
     app.add_middleware(NotedReads, services=services)
