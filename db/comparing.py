@@ -27,10 +27,7 @@ from db.selection import ANSWERED
 from db.session import Database
 from db.statements import insert_rows
 from db.trail import NEWEST_CHANGE
-from wherefrom.records import (
-    matched,
-    moved,
-)
+from wherefrom.records import matched, moved
 
 #: Audits of the other bundle that one step walks over.
 STEP = 250
