@@ -209,14 +209,24 @@ def load() -> Refits:
     Raises:
         ConfigurationError: there are none, or they belong to another bank.
     """
-    if not REFITS.is_file():
-        raise ConfigurationError(f"{REFITS} is missing; run without --report")
-    with np.load(REFITS, allow_pickle=False) as content:
-        arrays = {name: content[name] for name in content.files}
-    if str(arrays["bank_sha256"]) != bank_sha256():
-        raise ConfigurationError(f"{REFITS} belongs to other rows, queries or recipe")
+    arrays = committed(REFITS)
     scores = {name: arrays[f"score.{name}"] for name in METHODS}
     return Refits(tuple(arrays["rows"].tolist()), arrays["losses"], scores, arrays["loss_of_all"])
+
+
+def committed(file: Path) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of a committed file of this bank.
+
+    Raises:
+        ConfigurationError: there is none, or it belongs to another bank.
+    """
+    if not file.is_file():
+        raise ConfigurationError(f"{file} is missing; run without --report")
+    with np.load(file, allow_pickle=False) as content:
+        arrays = {name: content[name] for name in content.files}
+    if str(arrays["bank_sha256"]) != bank_sha256():
+        raise ConfigurationError(f"{file} belongs to other rows, queries or recipe")
+    return arrays
 
 
 def effect_of(refits: Refits, *, row: int, query: int, related: Container[int]) -> Effect | None:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.deep_bank.citations import refits_of
+from benchmarks.deep_bank.citations import committed, refits_of
 from benchmarks.deep_bank.effects import Effect, effect_by_t
 from benchmarks.deep_bank.material import FOLDER, bank_sha256, read_bank_queries, read_rows
 from benchmarks.program import command, report, run
@@ -78,13 +78,7 @@ def load() -> Losses:
     Raises:
         ConfigurationError: there are none, or they belong to another bank.
     """
-    if not LOSSES.is_file():
-        raise ConfigurationError(f"{LOSSES} is missing; run without --report")
-    with np.load(LOSSES, allow_pickle=False) as content:
-        if str(content["bank_sha256"]) != bank_sha256():
-            raise ConfigurationError(f"{LOSSES} belongs to other rows, queries or recipe")
-        losses: Losses = content["losses"]
-    return losses
+    return committed(LOSSES)["losses"]
 
 
 def figures(losses: Losses, sources: Sequence[str], asked: Sequence[str]) -> dict[str, Any]:

@@ -48,12 +48,8 @@ class Erased:
     signed: bool
 
 
-def copies_of(bundle: Path, example_ids: Collection[str]) -> list[str]:
-    """Ids of other training examples with exactly the text of one of these."""
-    return _copies(list(iter_examples(bundle)), set(example_ids))
-
-
-def _copies(examples: Sequence[TrainingExample], wanted: Collection[str]) -> list[str]:
+def copies_of(examples: Sequence[TrainingExample], wanted: Collection[str]) -> list[str]:
+    """Ids of other training examples with exactly the text of one whose id is wanted."""
     texts = {one.text_sha256 for one in examples if one.example_id in wanted}
     return [one.example_id for one in examples if one.text_sha256 in texts and one.example_id not in wanted]
 
@@ -90,7 +86,7 @@ def forget_examples(
     IndexWishes(driver_of(manifest), milvus=milvus).check()
     examples, wanted = list(iter_examples(bundle)), set(example_ids)
     if copies:
-        wanted |= set(_copies(examples, wanted))
+        wanted |= set(copies_of(examples, wanted))
     _check(bundle, examples, wanted)
     kept = np.array([row for row, one in enumerate(examples) if one.example_id not in wanted], dtype=np.int64)
     with atomic_folder(out) as work:
@@ -106,7 +102,7 @@ def _check(bundle: Path, examples: list[TrainingExample], wanted: set[str]) -> N
         raise NotFound(f"{bundle} has no training example {_named(missing)}; nothing was written")
     if len(wanted) >= len(examples):
         raise ConfigurationError(f"nothing would be left of {bundle}; delete the bundle instead")
-    if same := _copies(examples, wanted):
+    if same := copies_of(examples, wanted):
         raise ConfigurationError(
             f"{len(same)} other training examples have exactly the same text ({_named(same)}); add --copies to erase them too, or the text would stay"
         )
