@@ -4,6 +4,7 @@ A service that is absent skips its tests on a developer's machine and fails them
 """
 
 import atexit
+import importlib.util
 import os
 import sys
 from collections.abc import Iterator
@@ -14,13 +15,14 @@ import hypothesis
 import pytest
 
 from tests.absence import absent
+from tests.services.object_storage import KEY_ID, SECRET, ObjectStorage
 from tests.services.postgres import PostgresServer, find_postgres
 from tests.services.receiver import Receiver
 from tests.services.redis import RedisServer
 from tests.services.templates import Templates
 from worker.embedded import find_redis_server
 
-_database_numbers = count(1)
+_database_numbers, _bucket_numbers = count(1), count(1)
 
 #: Slow to import, and wanted by some tests only: those import them when they run. `transformers` itself loads its parts when they are asked for.
 SLOW_MODULES = (
@@ -154,6 +156,32 @@ def database_url(request: pytest.FixtureRequest) -> str:
     """The same test on both databases, each new and empty."""
     url: str = request.getfixturevalue(f"{request.param}_url")
     return url
+
+
+@pytest.fixture(scope="session")
+def _object_storage_session() -> Iterator[ObjectStorage]:
+    if any(importlib.util.find_spec(name) is None for name in ("moto", "s3fs")):
+        absent("moto[server] or s3fs is not installed")
+    with ObjectStorage() as server:
+        yield server
+
+
+@pytest.fixture
+def object_storage(_object_storage_session: ObjectStorage, monkeypatch: pytest.MonkeyPatch) -> ObjectStorage:
+    """A running S3 server; the environment has its address and credentials."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", _object_storage_session.url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY_ID)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    return _object_storage_session
+
+
+@pytest.fixture
+def bucket(object_storage: ObjectStorage) -> str:
+    """Name of a new, empty bucket."""
+    name = f"bucket-{next(_bucket_numbers)}"
+    object_storage.create_bucket(name)
+    return name
 
 
 @pytest.fixture

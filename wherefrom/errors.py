@@ -264,6 +264,18 @@ class SchemaTooNew(PermanentError):
     code = "schema_too_new"
 
 
+class StorageRefused(PermanentError):
+    """The object storage refuses: credentials are missing or wrong, or there is no such bucket. The message says which URL."""
+
+    code = "storage_refused"
+
+
+class NotStored(PermanentError):
+    """The object storage answers, but it has no file of this name."""
+
+    code = "not_stored"
+
+
 class MeasuringUnavailable(PermanentError):
     """Effects cannot be measured: a setting about the training of the audited model is missing or does not match it."""
 
@@ -286,6 +298,12 @@ class IndexUnavailable(TransientError):
     """The server that holds a bundle's vector indexes does not answer, or it refuses."""
 
     code = "index_unavailable"
+
+
+class StorageUnavailable(TransientError):
+    """The object storage does not answer, or a shared folder cannot be read."""
+
+    code = "storage_unavailable"
 
 
 class DatabaseReadOnly(DatabaseUnavailable):
