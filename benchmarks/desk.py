@@ -25,7 +25,8 @@ from benchmarks import desk_data
 from benchmarks.desk_further import further
 from benchmarks.desk_queries import COMPARED, TODAY, Query, end_lately, queries
 from benchmarks.program import command, report, run
-from db import comparisons, listings
+from db.comparison import comparisons
+from db.reading import listings
 from db.session import Database
 from wherefrom.atomic import write_text
 from wherefrom.records import AuditFilter

@@ -23,7 +23,7 @@ from benchmarks.desk_data import (
     num_examples,
     time_of,
 )
-from db.finding_work import BATCH, EXEMPLARS, LOOSE
+from db.grouping.finding_work import BATCH, EXEMPLARS, LOOSE
 from wherefrom.records.bounds import MAX_VECTOR_BYTES
 
 #: Of so many outputs one was audited under a third bundle too.

@@ -9,35 +9,17 @@ from sqlalchemy import select, update
 
 from benchmarks import desk_data
 from benchmarks.desk_further import FINDINGS, THIRD_NAME
-from db import (
-    agreement,
-    blame,
-    bulk,
-    catalogue,
-    comparisons,
-    culprits,
-    exporting,
-    finding_names,
-    finding_work,
-    findings,
-    fix_lists,
-    fix_rows,
-    listings,
-    neighbours,
-    reader,
-    review_queues,
-    review_work,
-    reviews,
-    suggestions,
-    support,
-    today,
-    trail_chain,
-    trail_reader,
-)
+from db.audit_trail import trail_chain, trail_reader
+from db.bundles import catalogue
 from db.clock import db_now
+from db.comparison import comparisons
 from db.counts import COUNTED_WORK
+from db.grouping import finding_names, finding_work, findings
 from db.models import Audit, Person
-from db.selection import ANSWERED
+from db.reading import blame, culprits, exporting, listings, neighbours, reader, suggestions, support, today
+from db.reading.selection import ANSWERED
+from db.remedies import fix_lists, fix_rows
+from db.reviewing import agreement, bulk, review_queues, review_work, reviews
 from db.session import Database
 from wherefrom.records import AuditFilter, AuditOrder, AuditState, Judged, Severity, Supported, TrailFilter
 

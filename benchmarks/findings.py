@@ -28,8 +28,8 @@ from sqlalchemy import insert, text, update
 
 from benchmarks import desk_data
 from benchmarks.program import command, run
-from db import findings
-from db.finding_work import CITED, EXEMPLARS, LOOSE, AlikeOutput, Grouped, Round
+from db.grouping import findings
+from db.grouping.finding_work import CITED, EXEMPLARS, LOOSE, AlikeOutput, Grouped, Round
 from db.models import Audit, OutputVector
 from db.session import Database
 from demo.making.story_generate import greedy_answers
@@ -43,8 +43,8 @@ from wherefrom.cli.placement_options import placement_of
 from wherefrom.library import open_with_model
 from wherefrom.records import Message, Query, utc_now
 from wherefrom.records.bounds import MAX_VECTOR_BYTES
-from worker import alike
-from worker.finding import group_outputs
+from worker.sweeper import alike
+from worker.sweeper.finding import group_outputs
 
 ADAPTER, PROMPTS = Path("demo/adapter"), Path("demo/story/prompts.jsonl")
 #: Least similarities that are tried.

@@ -25,7 +25,7 @@ from benchmarks.program import command, run
 from db import migrate
 from db.session import Database
 from web.app import _ROUTERS, create_app
-from web.health import SilentProbe
+from web.wellness.health import SilentProbe
 from wherefrom.errors import ConfigurationError
 from wherefrom.logs import configure_logging
 from wherefrom.metrics import Metrics

@@ -21,8 +21,8 @@ import numpy as np
 
 from benchmarks import desk_data
 from benchmarks.program import command, report, run
-from db import routing
-from db.audit_queue import AuditQueue, Finished
+from db.bundles import routing
+from db.queues.audit_queue import AuditQueue, Finished
 from db.session import Database
 from wherefrom.atomic import write_text
 from wherefrom.errors import ConfigurationError

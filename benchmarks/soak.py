@@ -41,7 +41,8 @@ from benchmarks.chaos.storm import (
 )
 from benchmarks.chaos.watching import Canaries
 from benchmarks.program import command, run
-from db import migrate, reader
+from db import migrate
+from db.reading import reader
 from db.session import Database
 from wherefrom.errors import ConfigurationError, TransientError
 from wherefrom.messages import RECORD_FIELD

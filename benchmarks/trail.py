@@ -17,13 +17,15 @@ from typing import Any
 import httpx
 
 from benchmarks.program import command, report, run
-from db import intake, migrate, trail_chain
+from db import migrate
+from db.audit_trail import trail_chain
+from db.audit_trail.trail import Event, TrailKind, record_events
+from db.audit_trail.trail_verify import verify
 from db.session import Database
-from db.trail import Event, TrailKind, record_events
-from db.trail_verify import verify
+from db.storing import intake
 from scripts.web_thread import serving
 from web.app import create_app
-from web.health import SilentProbe
+from web.wellness.health import SilentProbe
 from wherefrom.errors import ConfigurationError
 from wherefrom.metrics import Metrics
 from wherefrom.records import FlaggedRecord

@@ -6,8 +6,8 @@ from typing import Any, TypeVar, TypeVarTuple
 from sqlalchemy import ColumnElement, Row, Select, func
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from db.examples import CHUNK
 from db.session import Database
+from db.storing.examples import CHUNK
 
 T = TypeVar("T")
 Columns = TypeVarTuple("Columns")

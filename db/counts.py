@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 from sqlalchemy import ColumnElement, ScalarSelect, func, literal, literal_column, select
 from sqlalchemy.orm import Session
 
-from db.leases import Leased
 from db.models import Base
+from db.queues.leases import Leased
 
 State = TypeVar("State", bound=StrEnum)
 

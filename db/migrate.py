@@ -1,7 +1,7 @@
 """The schema's way from one release to the next, run from code: there is no alembic.ini.
 
 A change of the schema is one transaction on both engines: the views let go of the tables, the revisions run, the views are made
-again (`db.views`). A release that changes a view therefore brings a revision, even an empty one.
+again (`db.sql_views.views`). A release that changes a view therefore brings a revision, even an empty one.
 
 Releases overlap while a service is upgraded, so a database may be newer than the code that reads it. Each upgrade notes in
 `schema_release` the oldest release that still works with the schema; an older release finds its own revision there or does not.
@@ -21,7 +21,7 @@ from sqlalchemy import Connection, delete, insert, inspect, select, text
 
 from db.models import SchemaRelease
 from db.session import database_errors, make_engine, mask_url, parse_url
-from db.views import VIEWS, drop_views, free_tables, restore_views
+from db.sql_views.views import VIEWS, drop_views, free_tables, restore_views
 from wherefrom.errors import SchemaTooNew
 
 MIGRATIONS = Path(__file__).parent / "migrations"

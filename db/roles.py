@@ -6,9 +6,9 @@ named here and nothing else. The script may be run again at any time, and is aft
 
 from collections.abc import Iterator, Mapping
 
-from db.cleaning import TOUCHED
+from db.erasure.cleaning import TOUCHED
 from db.models import Base, TrailEvent
-from db.views import VIEWS
+from db.sql_views.views import VIEWS
 
 OWNER, WRITER, INGEST, AUDITOR = (
     "wherefrom_owner",

@@ -19,7 +19,7 @@ from typing import Any
 from sqlalchemy import Connection, Dialect, Engine, event
 
 from db.models import Base
-from db.views import VIEWS
+from db.sql_views.views import VIEWS
 
 
 @dataclass(frozen=True)

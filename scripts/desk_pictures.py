@@ -16,25 +16,18 @@ from PIL import Image
 from playwright.sync_api import Browser, Page
 from sqlalchemy import update
 
-from db import (
-    bulk,
-    fix_lists,
-    fix_rows,
-    measurements,
-    outbox,
-    people,
-    review_queues,
-    review_work,
-    reviews,
-    search,
-    signs,
-    what_ifs,
-)
+from db import signs
+from db.access import people
 from db.clock import db_after
+from db.measuring import measurements
 from db.models import Measurement
-from db.reviews import Reviewer
+from db.notices import outbox
+from db.queues.what_if_queue import WhatIfQueue
+from db.remedies import fix_lists, fix_rows, what_ifs
+from db.reviewing import bulk, review_queues, review_work, reviews
+from db.reviewing.reviews import Reviewer
 from db.session import Database
-from db.what_if_queue import WhatIfQueue
+from db.storing import search
 from scripts.chromium import browsing
 from scripts.web_thread import serving
 from tests.integration.web import story
@@ -48,7 +41,7 @@ from tests.integration.web.sequel import (
     with_evidence,
 )
 from web.app import create_app
-from web.health import SilentProbe
+from web.wellness.health import SilentProbe
 from wherefrom.errors import WebhookGone
 from wherefrom.metrics import Metrics
 from wherefrom.records import (

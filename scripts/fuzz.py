@@ -19,7 +19,7 @@ from wherefrom.attribution.bundles.manifest import MANIFEST, SIGNATURE, read_man
 from wherefrom.attribution.bundles.signing import check_signature, make_keys
 from wherefrom.errors import WherefromError
 from wherefrom.terminal import say
-from worker.entries import read_entry
+from worker.flagged_stream.entries import read_entry
 
 Target = Callable[[bytes], None]
 

@@ -17,8 +17,8 @@ from typing import TypeVar
 
 import structlog
 
-from db.audit_queue import Finished
-from db.setups import Setup
+from db.queues.audit_queue import Finished
+from db.storing.setups import Setup
 from tasks.failures import AUDIT, failure_of
 from tasks.heartbeat import Heartbeat
 from tasks.preparing import prepare_audit

@@ -7,7 +7,7 @@
 
 from dataclasses import dataclass
 
-from db.queue import Failure
+from db.queues.queue import Failure
 from wherefrom.backoff import backoff_seconds
 from wherefrom.errors import INTERNAL_ERROR, OutOfMemory, PermanentError, TransientError
 from wherefrom.logs import get_logger

@@ -23,7 +23,7 @@ log = get_logger(__name__)
 
 
 class BatchRuntime(WhatIfRuntime, Protocol):
-    """What one worker process holds for its tasks; `worker.runtime` has the real one."""
+    """What one worker process holds for its tasks; `worker.pool.runtime` has the real one."""
 
     @property
     def store(self) -> AuditStore:

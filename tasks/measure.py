@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 import structlog
 
-from db.group_queue import GroupQueue
-from db.measurement_queue import MeasurementQueue
+from db.queues.group_queue import GroupQueue
+from db.queues.measurement_queue import MeasurementQueue
 from tasks.failures import MEASUREMENT, failure_of
 from tasks.heartbeat import Heartbeat
 from tasks.runtime import TaskRuntime, bundle_of
@@ -28,7 +28,7 @@ Claimed = ClaimedMeasurement | ClaimedGroup
 
 
 class MeasureRuntime(TaskRuntime, Protocol):
-    """What one measuring process holds for its task; `worker.measurer_runtime` has the real one."""
+    """What one measuring process holds for its task; `worker.pool.measurer_runtime` has the real one."""
 
     @property
     def queue(self) -> MeasurementQueue:

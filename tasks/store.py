@@ -1,4 +1,4 @@
-"""What a batch needs of the queue of audits; `db.audit_queue` is the real one.
+"""What a batch needs of the queue of audits; `db.queues.audit_queue` is the real one.
 
 Every method may raise `DatabaseUnavailable`; nothing is recorded then, and the lease runs out.
 """
@@ -6,13 +6,13 @@ Every method may raise `DatabaseUnavailable`; nothing is recorded then, and the 
 from collections.abc import Sequence
 from typing import Protocol
 
-from db.audit_queue import Finished
-from db.queue import Failure
+from db.queues.audit_queue import Finished
+from db.queues.queue import Failure
 from wherefrom.records import AuditState, Claim, Lease
 
 
 class AuditStore(Protocol):
-    """Claims audits and records what became of them; `db.queue` and `db.audit_queue` say how."""
+    """Claims audits and records what became of them; `db.queues.queue` and `db.queues.audit_queue` say how."""
 
     def claim(
         self, bundle_id: int, *, owner: str, limit: int, lease_s: float, max_attempts: int

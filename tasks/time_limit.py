@@ -16,7 +16,7 @@ def hard_limit(seconds: float) -> Iterator[None]:
     """End the process when the block takes longer, after the traceback of every thread.
 
     The clock runs outside of Python, and the signal's default action ends the process, so it needs no lock of Python's. The main
-    process reads SIGALRM as the time limit (`worker.lost_process`). Where something else handles that signal, the process ends with code 1.
+    process reads SIGALRM as the time limit (`worker.pool.lost_process`). Where something else handles that signal, the process ends with code 1.
     One block at a time in a process.
 
     Args:

@@ -5,7 +5,7 @@ It runs in the processes that attribute, after their batch of audits, on the eng
 
 from typing import Protocol
 
-from db.what_if_queue import WhatIfQueue
+from db.queues.what_if_queue import WhatIfQueue
 from tasks.failures import Work, failure_of
 from tasks.heartbeat import Heartbeat
 from tasks.runtime import TaskRuntime

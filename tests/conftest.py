@@ -5,14 +5,17 @@ A service that is absent skips its tests on a developer's machine and fails them
 
 import atexit
 import importlib.util
+import logging
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
 import hypothesis
 import pytest
+import structlog
 
 from tests.absence import absent
 from tests.services.object_storage import KEY_ID, SECRET, ObjectStorage
@@ -69,6 +72,20 @@ def pytest_configure() -> None:
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Remember which slow modules the collection imported (tests/unit/test_collection.py)."""
     session.config.stash[IMPORTED_WHILE_COLLECTING] = [name for name in SLOW_MODULES if name in sys.modules]
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """A command that a test runs in this process sets logging up; the next test finds it as it was."""
+    root = logging.getLogger()
+    before = structlog.get_config()
+    handlers, level = list(root.handlers), root.level
+    hooks = sys.excepthook, threading.excepthook
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    sys.excepthook, threading.excepthook = hooks
+    structlog.configure(**before)
 
 
 @pytest.fixture(scope="session")

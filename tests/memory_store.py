@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from db.audit_queue import Finished
-from db.queue import Failure
+from db.queues.audit_queue import Finished
+from db.queues.queue import Failure
 from wherefrom.errors import ATTEMPTS_EXHAUSTED
 from wherefrom.records import Attribution, AuditState, Claim, ClaimedAudit, FlaggedRecord, Lease, Severity
 

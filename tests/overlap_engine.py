@@ -35,8 +35,8 @@ from wherefrom.records import (
     TrainingExample,
 )
 from wherefrom.settings import Settings
-from worker import connection_check
-from worker.transport import Channel
+from worker.broker.transport import Channel
+from worker.pool import connection_check
 
 #: The setting `engine` that makes a process use this engine; `allow_other_engine` allows it.
 ENGINE = "tests.overlap_engine:make_engine"

@@ -1,1 +1,1 @@
-"""The HTTP API and the auditor's pages over `db.reader`; writes only what is flagged."""
+"""The HTTP API and the auditor's pages over `db.reading.reader`; writes only what is flagged."""

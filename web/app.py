@@ -7,30 +7,19 @@ from fastapi.staticfiles import StaticFiles
 from starlette.responses import Response
 from starlette.types import Scope
 
-from db.keys import UseNotes
+from db.access.keys import UseNotes
 from db.session import Database
-from web import (
-    api,
+from web.desk import (
     audit_list,
     audit_pages,
-    blame_api,
     comparisons,
-    erasing_api,
     erasing_pages,
-    export_api,
-    finding_api,
     finding_pages,
-    fix_api,
     fix_pages,
-    groups,
-    health,
     hypotheticals,
     key_pages,
-    list_api,
     pages,
-    queue_api,
     report_api,
-    review_api,
     review_pages,
     sign_in,
     source_pages,
@@ -39,17 +28,30 @@ from web import (
     verdict_pages,
     what_if_pages,
 )
-from web.admission import Admission, Lanes
+from web.drawing.render import STATIC_DIR
 from web.errors import install_error_handlers
-from web.health import RedisProbe
-from web.noted_reads import NotedReads
-from web.observe import Observe
-from web.openapi import install_openapi
-from web.proxied import read_proxy
-from web.render import STATIC_DIR
-from web.security import Gate
+from web.guard.admission import Admission, Lanes
+from web.guard.noted_reads import NotedReads
+from web.guard.proxied import read_proxy
+from web.guard.security import Gate
+from web.guard.sessions import read_signer
+from web.json_api import (
+    api,
+    blame_api,
+    erasing_api,
+    export_api,
+    finding_api,
+    fix_api,
+    groups,
+    list_api,
+    queue_api,
+    review_api,
+)
+from web.json_api.openapi import install_openapi
 from web.services import Notify, QueueProbe, Services, notify_nobody
-from web.sessions import read_signer
+from web.wellness import health
+from web.wellness.health import RedisProbe
+from web.wellness.observe import Observe
 from wherefrom.access import refuse_keyless_production
 from wherefrom.journal import Journal, journal_folder
 from wherefrom.metrics import Metrics

@@ -15,8 +15,8 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from web.headers import SECURITY_HEADERS
-from web.render import render
+from web.drawing.render import render
+from web.guard.headers import SECURITY_HEADERS
 from wherefrom import errors
 from wherefrom.errors import INTERNAL_ERROR, WherefromError
 from wherefrom.logs import get_logger

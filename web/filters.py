@@ -9,6 +9,7 @@ from datetime import UTC, datetime, time, timedelta
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlencode
 
+from fastapi import Request
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -166,3 +167,8 @@ def link_query(given: dict[str, str], **changes: str | None) -> str:
     merged: dict[str, Any] = {**given, **changes}
     pairs = [(name, merged[name]) for name in (*LINK_NAMES, "cursor", "limit") if merged.get(name)]
     return f"?{urlencode(pairs)}" if pairs else ""
+
+
+def given_filters(request: Request) -> dict[str, str]:
+    """The filters as they stand in the address, so that links keep what was typed."""
+    return {name: value for name in LINK_NAMES if (value := request.query_params.get(name, "").strip())}

@@ -43,6 +43,6 @@ def parsed(shape: type[Shape], raw: bytes) -> Shape:
 
 
 def documented_body(shape: type[BaseModel]) -> dict[str, Any]:
-    """`openapi_extra` of a route that reads this shape; its schema is put in by `web.openapi`."""
+    """`openapi_extra` of a route that reads this shape; its schema is put in by `web.json_api.openapi`."""
     reference = {"$ref": f"#/components/schemas/{shape.__name__}"}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": reference}}}}

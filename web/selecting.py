@@ -7,9 +7,9 @@ from typing import Annotated
 from fastapi import Depends, Request
 from pydantic import ValidationError
 
-from db import listings, reader, support, visits
-from web.caller import Caller
+from db.reading import listings, reader, support, visits
 from web.filters import AuditPageQuery, AuditQuery
+from web.guard.caller import Caller
 from web.services import Services
 from wherefrom.records import AuditFilter, AuditListing, ListingFacts
 from wherefrom.records.explain import explain_details

@@ -9,12 +9,12 @@ from typing import Protocol
 
 from fastapi import Request
 
-from db.keys import UseNotes
+from db.access.keys import UseNotes
 from db.session import Database
-from web.admission import Lanes
-from web.proxied import Proxy
-from web.sessions import Signer
-from web.throttle import SignInLimit
+from web.guard.admission import Lanes
+from web.guard.proxied import Proxy
+from web.guard.sessions import Signer
+from web.guard.throttle import SignInLimit
 from wherefrom.journal import Journal
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings

@@ -1,4 +1,4 @@
-"""Where API keys are needed, by the settings alone; what a single request says is judged by `web.security`."""
+"""Where API keys are needed, by the settings alone; what a single request says is judged by `web.guard.security`."""
 
 import ipaddress
 

@@ -1,4 +1,4 @@
-"""The settings of a proxy that signs people in (`web.proxied`); `wherefrom.settings` reads them with all the others."""
+"""The settings of a proxy that signs people in (`web.guard.proxied`); `wherefrom.settings` reads them with all the others."""
 
 from typing import Annotated
 

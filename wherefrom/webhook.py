@@ -1,7 +1,7 @@
 """Where notices go and how they are signed, as Standard Webhooks has it: an id, the time of the try, and an HMAC over both and the body.
 
 A receiver recomputes the signature with the secret that both know, refuses a time that is minutes off (a replayed request), and keeps the
-ids that it has seen (a repeated try). `worker.webhook` sends.
+ids that it has seen (a repeated try). `worker.sweeper.webhook` sends.
 """
 
 import base64

@@ -20,15 +20,15 @@ def make_app() -> "typer.Typer":
     """The command line."""
     import typer
 
-    from worker.admin_commands import add_admin_commands
-    from worker.backup_commands import add_backup_commands
-    from worker.bundle_commands import add_bundle_commands
-    from worker.command_line import EXIT_CODES
-    from worker.forget_commands import add_forget_commands
-    from worker.key_commands import add_key_commands
-    from worker.notify_commands import add_notify_commands
-    from worker.service_commands import add_service_commands
-    from worker.trail_commands import add_trail_commands
+    from worker.commands.admin import add_admin_commands
+    from worker.commands.backup import add_backup_commands
+    from worker.commands.bundle import add_bundle_commands
+    from worker.commands.command_line import EXIT_CODES
+    from worker.commands.forget import add_forget_commands
+    from worker.commands.key import add_key_commands
+    from worker.commands.notify import add_notify_commands
+    from worker.commands.service import add_service_commands
+    from worker.commands.trail import add_trail_commands
 
     app = typer.Typer(
         name="python -m worker",
@@ -68,7 +68,7 @@ def main() -> None:
     """Entry point."""
     leave_on_signals()
     from wherefrom.threads import sleep_while_waiting
-    from worker.command_line import run_command_line
+    from worker.commands.command_line import run_command_line
 
     sleep_while_waiting()
     run_command_line(make_app())

@@ -18,18 +18,18 @@ from wherefrom.logs import configure_logging
 from wherefrom.messages import ATTRIBUTE_QUEUE, ATTRIBUTE_TASK, MEASURE_TASK
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
-from worker.counter_store import CounterStore
-from worker.engine import engine_of_process
-from worker.hints import HintSender, MeasureHintSender
-from worker.liveness import LOADING_S
-from worker.owners import owner_name
-from worker.presence import Presence
-from worker.process_runtime import ProcessRuntime
-from worker.redis_link import broker_of, connect_redis
-from worker.runtime import Runtime
+from worker.broker.hints import HintSender, MeasureHintSender
+from worker.broker.redis_link import broker_of, connect_redis
+from worker.pool.engine import engine_of_process
+from worker.pool.owners import owner_name
+from worker.pool.process_runtime import ProcessRuntime
+from worker.pool.runtime import Runtime
+from worker.vitals.counter_store import CounterStore
+from worker.vitals.liveness import LOADING_S
+from worker.vitals.presence import Presence
 
 if TYPE_CHECKING:
-    from worker.measurer_runtime import MeasurerRuntime
+    from worker.pool.measurer_runtime import MeasurerRuntime
 
 R = TypeVar("R", bound=ProcessRuntime)
 
@@ -49,7 +49,7 @@ class Role(StrEnum):
 class WherefromCelery(Celery):  # type: ignore[misc]  # Celery ships no types
     """A Celery application that knows the settings, its role and the two tasks."""
 
-    amqp_cls = "worker.transport:Amqp"
+    amqp_cls = "worker.broker.transport:Amqp"
 
     def __init__(
         self,
@@ -73,9 +73,7 @@ class WherefromCelery(Celery):  # type: ignore[misc]  # Celery ships no types
         """Register the tasks; called by Celery at the end of its constructor."""
         self.conf.update(celery_configuration(self.settings, self.role))
         for task in (AttributeTask(), MeasureTask()):
-            task.Request = (
-                "worker.lost_process:WatchedRequest"  # looked up in the main process, which alone needs it
-            )
+            task.Request = "worker.pool.lost_process:WatchedRequest"  # looked up in the main process, which alone needs it
             self.register_task(task)
         # Not weak: nobody else holds these. The identifiers keep a second application from being served twice.
         signals.setup_logging.connect(self._set_up_logging, weak=False, dispatch_uid="wherefrom-logging")
@@ -116,7 +114,7 @@ def celery_configuration(settings: Settings, role: Role = Role.ATTRIBUTE) -> dic
     )
     return {
         "broker_url": broker_url,
-        "broker_transport": "worker.transport:Transport",
+        "broker_transport": "worker.broker.transport:Transport",
         "broker_transport_options": broker_options,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
@@ -152,7 +150,7 @@ def start_runtime(app: WherefromCelery) -> Runtime:
 
 def start_measurer_runtime(app: WherefromCelery) -> "MeasurerRuntime":
     """Make this process's runtime for measuring and hand it to the task."""
-    from worker.measurer_runtime import MeasurerRuntime  # noqa: PLC0415 - for the measurer alone
+    from worker.pool.measurer_runtime import MeasurerRuntime  # noqa: PLC0415 - for the measurer alone
 
     return _start(app, MEASURE_TASK, sender=MeasureHintSender, made=MeasurerRuntime)
 

@@ -10,11 +10,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from db import catalogue, trail_chain
+from db.audit_trail import trail_chain
+from db.audit_trail.trail_verify import Verdict, verify
+from db.bundles import catalogue
 from db.dump import DUMPS, dump_database, load_database
 from db.migrate import schema_of
 from db.session import open_database
-from db.trail_verify import Verdict, verify
 from wherefrom.atomic import PRIVATE, atomic_folder, write_json
 from wherefrom.attribution.bundles.manifest import MANIFEST, hash_file, read_manifest
 from wherefrom.errors import BackupFailed, ConfigurationError
@@ -22,8 +23,8 @@ from wherefrom.private import FOLDER_MODE
 from wherefrom.records import utc_now
 from wherefrom.settings import Settings
 from wherefrom.version import __version__
-from worker.anchors import anchor_file
 from worker.bundles import copy_bundle
+from worker.sweeper.anchors import anchor_file
 
 CONTENT = "backup.json"
 BUNDLES = "bundles"

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from db import catalogue, erased_bundles
+from db.bundles import catalogue, erased_bundles
 from db.session import Database
 from wherefrom.atomic import atomic_folder, write_bytes
 from wherefrom.attribution.bundles.card_file import finish_replacing, replace_card

@@ -11,22 +11,22 @@ from wherefrom.logs import get_logger
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
 from worker.app import Role, make_celery
-from worker.counter_store import CounterStore
-from worker.engine import engine_of_process
-from worker.erasing import Eraser
-from worker.hints import HintSender, MeasureHintSender
-from worker.intake import Intake
-from worker.liveness import LOADING_S, LivenessFile, loading_file, refusal_file
+from worker.broker.hints import HintSender, MeasureHintSender
+from worker.broker.redis_link import connect_redis
+from worker.erasure.erasing import Eraser
+from worker.flagged_stream.intake import Intake
 from worker.loop import run_loop
-from worker.notifying import Notifier
-from worker.owners import owner_name
-from worker.presence import Presence
-from worker.redis_link import connect_redis
-from worker.sealing import RoundThread, Sealer
-from worker.serving import Queue, serve_queue
-from worker.sweep import Sweeper
-from worker.verify import refuse_unusable_bundles
-from worker.watchdog import Watchdog
+from worker.pool.engine import engine_of_process
+from worker.pool.owners import owner_name
+from worker.pool.serving import Queue, serve_queue
+from worker.pool.verify import refuse_unusable_bundles
+from worker.sweeper.notifying import Notifier
+from worker.sweeper.sealing import RoundThread, Sealer
+from worker.sweeper.sweep import Sweeper
+from worker.vitals.counter_store import CounterStore
+from worker.vitals.liveness import LOADING_S, LivenessFile, loading_file, refusal_file
+from worker.vitals.presence import Presence
+from worker.vitals.watchdog import Watchdog
 
 log = get_logger(__name__)
 

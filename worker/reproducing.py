@@ -1,7 +1,8 @@
 """Computes a citation again from the bundle that it names, and holds it against what is stored. Nothing is queued, nothing is written, and no text is shown."""
 
-from db import catalogue, erased_bundles, reader
-from db.claimed import read_claimed
+from db.bundles import catalogue, erased_bundles
+from db.queues.claimed import read_claimed
+from db.reading import reader
 from db.session import Database
 from tasks.preparing import prepare_audit
 from wherefrom.attribution.interface import Engine

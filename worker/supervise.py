@@ -25,10 +25,10 @@ from wherefrom.errors import ConfigurationError
 from wherefrom.logs import get_logger
 from wherefrom.private import open_private, private_folder
 from wherefrom.settings import Settings, child_environment
+from worker.checkup.health import web_url
 from worker.embedded import EmbeddedRedis, EmbeddedRedisError, data_dir_of
-from worker.health import web_url
-from worker.liveness import LivenessFile
 from worker.loop import STOP_GRACE_S
+from worker.vitals.liveness import LivenessFile
 
 log = get_logger(__name__)
 

@@ -21,13 +21,13 @@ from wherefrom.logs import get_logger
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
 from worker.app import make_celery
-from worker.counter_store import CounterStore
-from worker.hints import HintSender
-from worker.journal_mover import JournalMover
-from worker.liveness import LivenessFile
+from worker.broker.hints import HintSender
+from worker.broker.redis_link import connect_redis
 from worker.loop import guarded, stop_on_signals
-from worker.redis_link import connect_redis
-from worker.sealing import RoundThread
+from worker.sweeper.journal_mover import JournalMover
+from worker.sweeper.sealing import RoundThread
+from worker.vitals.counter_store import CounterStore
+from worker.vitals.liveness import LivenessFile
 
 log = get_logger(__name__)
 
@@ -115,7 +115,7 @@ def _protocol(app: FastAPI) -> type[asyncio.Protocol] | Literal["auto"]:
     """The protocol that refuses early; without httptools, which not every platform has, the application refuses."""
     if find_spec("httptools") is None:
         return "auto"
-    from web.protocol import refusing  # noqa: PLC0415 - imports httptools
+    from web.guard.protocol import refusing  # noqa: PLC0415 - imports httptools
 
     return refusing(app.state.services.lanes)
 

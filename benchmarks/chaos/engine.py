@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.chaos.outputs import MODEL, POISON, number_of, seconds_of
-from db import catalogue
+from db.bundles import catalogue
 from db.session import Database
 from wherefrom.attribution.interface import EffectMeter, OverLong, PreparedQuery
 from wherefrom.errors import ConfigurationError

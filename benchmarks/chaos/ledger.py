@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from sqlalchemy import select
 
+from db.audit_trail.trail import TrailKind
 from db.models import Audit, Citation, FlaggedOutput, TrailEvent, TrainingExample
 from db.session import Database
-from db.trail import TrailKind
 from wherefrom.records import AuditState, sha256_of_json
 
 ANSWERED = {AuditState.DONE, AuditState.ABSTAINED}

@@ -29,7 +29,8 @@ from benchmarks.chaos.producers import Journal
 from benchmarks.chaos.servers import Clock, Disk, PostgresHouse, RedisHouse, small_disk
 from benchmarks.chaos.watching import Canaries, Reclaims
 from benchmarks.program import report
-from db import migrate, reader
+from db import migrate
+from db.reading import reader
 from db.session import Database
 from wherefrom.atomic import write_text
 from wherefrom.errors import DatabaseUnavailable, QueueUnavailable

@@ -63,7 +63,7 @@ class Base(DeclarativeBase):
 
 
 class LeaseColumns:
-    """Columns of the tables whose rows are claimed under a lease; `db.leases` has their rules."""
+    """Columns of the tables whose rows are claimed under a lease; `db.queues.leases` has their rules."""
 
     code: Mapped[Short | None]
     reason: Mapped[str | None]

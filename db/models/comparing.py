@@ -1,4 +1,4 @@
-"""Two bundles over the outputs that were audited under both; `db.comparing` works them out."""
+"""Two bundles over the outputs that were audited under both; `db.comparison.comparing` works them out."""
 
 from datetime import datetime
 from typing import Any

@@ -10,7 +10,7 @@ from db.models.columns import BIG, Base, Id, Now, Sha256, Short, reference
 
 
 class ListingFactsRow(Base):
-    """How many audits a filter finds and how many of them are supported, as it was when it was worked out; `db.listings` has the rules."""
+    """How many audits a filter finds and how many of them are supported, as it was when it was worked out; `db.reading.listings` has the rules."""
 
     __tablename__ = "listing_facts"
 

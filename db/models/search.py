@@ -1,4 +1,4 @@
-"""The words of texts, as the search finds them: one row beside each text that is searched. `db.search` writes and reads them.
+"""The words of texts, as the search finds them: one row beside each text that is searched. `db.storing.search` writes and reads them.
 
 On SQLite an FTS5 index stands over each table, on PostgreSQL generated `tsvector` columns with GIN indexes. Both belong to the engine: the
 migrations make them, and no model names them (`ENGINE_OWN`).

@@ -50,7 +50,7 @@ class ApiKey(Base):
     scopes: Mapped[list[Any]]
     #: `db.sight.Limits`: what of the outputs it may see and send; NULL for all of it.
     limits: Mapped[dict[str, Any] | None]
-    #: `db.budgets.Quotas`: how much it may do; NULL where nothing is bounded.
+    #: `db.access.budgets.Quotas`: how much it may do; NULL where nothing is bounded.
     quotas: Mapped[dict[str, Any] | None]
     created_at: Mapped[Now]
     expires_at: Mapped[datetime | None]

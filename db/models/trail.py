@@ -16,7 +16,7 @@ class TrailEvent(Base):
     """One line of the append-only trail. No foreign keys: the trail outlives what it tells of.
 
     Triggers refuse to change or delete a row. One change is allowed, and once: the sealer sets `sequence`, `prev_hash` and `row_hash`
-    together, which are NULL until then (`db.trail_chain`).
+    together, which are NULL until then (`db.audit_trail.trail_chain`).
     """
 
     __tablename__ = "trail_event"

@@ -60,8 +60,8 @@ OWN_RENAMES = {
     "scripts/demo_bundle.py": "a finished bundle takes the name that its manifest states",
     "wherefrom/attribution/bundles/card_file.py": "two waiting files take their places in an order",
     "wherefrom/journal.py": "a file that lines are appended to is locked before anybody can find it",
-    "worker/journal_mover.py": "a damaged file is set aside as it is",
-    "worker/bundle_deletion.py": "a folder that is deleted gets out of the way first",
+    "worker/sweeper/journal_mover.py": "a damaged file is set aside as it is",
+    "worker/erasure/bundle_deletion.py": "a folder that is deleted gets out of the way first",
 }
 
 

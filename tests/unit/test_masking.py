@@ -5,13 +5,11 @@ import json
 import logging
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-import structlog
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
@@ -22,7 +20,7 @@ from wherefrom.errors import ConfigurationError, DatabaseUnavailable, ServiceUna
 from wherefrom.logs import configure_logging, get_logger
 from wherefrom.masking import mask, readable_url, secrets_of
 from wherefrom.settings import Settings, masked
-from worker.redis_link import connect_redis
+from worker.broker.redis_link import connect_redis
 
 ROOT = Path(__file__).parents[2]
 PASSWORD = "s3cr#et@1/x"
@@ -192,18 +190,6 @@ def _logged(form: str, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> s
     return target.getvalue()
 
 
-@pytest.fixture
-def _logging_as_before():
-    root = logging.getLogger()
-    before = structlog.get_config()
-    kept = (list(root.handlers), root.level, sys.excepthook, threading.excepthook)
-    yield
-    root.handlers[:], sys.excepthook, threading.excepthook = kept[0], kept[2], kept[3]
-    root.setLevel(kept[1])
-    structlog.configure(**before)
-
-
-@pytest.mark.usefixtures("_logging_as_before")
 @pytest.mark.parametrize("form", ["console", "json"])
 def test_no_text_forges_a_line(form, monkeypatch):
     """A line break in a value, in the message of a library and in an error: no line of the log begins as an event does."""
@@ -224,7 +210,6 @@ def test_no_text_forges_a_line(form, monkeypatch):
     assert "\x1b[2J" not in said
 
 
-@pytest.mark.usefixtures("_logging_as_before")
 @pytest.mark.parametrize("form", ["json", "console"])
 def test_logs_hold_no_secret(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ours and those of libraries, fields and tracebacks; known secrets also where nothing tells them."""

@@ -15,8 +15,8 @@ from wherefrom.export_files import pieces_of
 from wherefrom.private import open_private, own_folder, private_file, private_folder
 from wherefrom.records import ExportFormat, ExportRows
 from wherefrom.settings import Settings
-from worker.liveness import LivenessFile
 from worker.supervise import Supervisor
+from worker.vitals.liveness import LivenessFile
 
 
 @pytest.fixture(params=[0, 0o022, 0o077], ids=["none", "usual", "strict"])

@@ -7,7 +7,7 @@ import pytest
 from wherefrom.errors import ConfigurationError
 from wherefrom.redis_url import check_redis_url, connection_options
 from wherefrom.settings import Settings, load_settings
-from worker.redis_link import broker_of
+from worker.broker.redis_link import broker_of
 
 
 @pytest.mark.parametrize(

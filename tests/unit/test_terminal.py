@@ -8,7 +8,7 @@ import pytest
 
 from wherefrom import terminal
 from wherefrom.errors import ConfigurationError, DatabaseUnavailable
-from worker.command_line import print_json, print_rows, run_command_line
+from worker.commands.command_line import print_json, print_rows, run_command_line
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,7 +57,7 @@ def test_sentences_and_errors_show_hostile_names(capsys, name):
 
 def test_nothing_goes_around_it():
     """`typer.echo` writes what it gets: elsewhere it may print JSON only, which is ASCII."""
-    for path in [*ROOT.glob("wherefrom/cli/*.py"), *ROOT.glob("worker/*.py")]:
+    for path in [*ROOT.glob("wherefrom/cli/*.py"), *ROOT.glob("worker/**/*.py")]:
         for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(call, ast.Call) and ast.unparse(call.func) in ("typer.echo", "click.echo", "print"):
                 assert ast.unparse(call.args[0]).startswith("json.dumps("), (path.name, call.lineno)

@@ -9,10 +9,10 @@ import pyarrow.parquet
 import pytest
 from sqlalchemy import select, text, update
 
-from db import measuring_checks
-from db.measurement_queue import MeasurementQueue
+from db.measuring import measuring_checks
 from db.models import Audit, Citation
-from db.queue import Failure
+from db.queues.measurement_queue import MeasurementQueue
+from db.queues.queue import Failure
 from tests.integration.client.conftest import Served
 from tests.integration.web.sequel import group_story
 from tests.integration.web.story import MODEL

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from db.keys import create_key
+from db.access.keys import create_key
 from tests.integration.client.conftest import Served
 from wherefrom.client import Service
 

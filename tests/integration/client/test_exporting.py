@@ -10,11 +10,12 @@ import pandas as pd
 import pyarrow.parquet
 import pytest
 
-from db import people, reader
+from db.access import people
+from db.reading import reader
 from db.session import Database
 from tests.integration.client.conftest import Served
 from tests.integration.client.test_cli import RunCommand, lines, run
-from web import export_api
+from web.json_api import export_api
 from wherefrom.client import Service, to_pandas
 from wherefrom.errors import ConfigurationError, ServiceUnavailable
 from wherefrom.records import ExportManifest

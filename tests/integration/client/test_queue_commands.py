@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from db import keys
+from db.access import keys
 from tests.integration.client.conftest import Served
 from tests.integration.client.test_cli import RunCommand, lines, run
 from wherefrom.client import Service

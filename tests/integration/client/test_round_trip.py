@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from db import reader
+from db.reading import reader
 from tests.integration.client.conftest import Served
 from tests.integration.web.story import MODEL
 from wherefrom.client import Client, Service

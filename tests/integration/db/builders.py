@@ -8,12 +8,14 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Engine, event, func, select, update
 
-from db import catalogue, erasures, intake
-from db.audit_queue import AuditQueue, Finished
+from db.bundles import catalogue
 from db.clock import db_after
+from db.erasure import erasures
 from db.models import Audit, Base
 from db.models import TrainingExample as Example
+from db.queues.audit_queue import AuditQueue, Finished
 from db.session import Database
+from db.storing import intake
 from wherefrom.records import (
     Attribution,
     CitationDraft,

@@ -6,10 +6,10 @@ from itertools import chain, count
 import pytest
 from sqlalchemy import delete, func, select, text, update
 
-from db import waiting
-from db.audit_queue import FAIR_EVERY, AuditQueue
 from db.models import FlaggedOutput, FlaggedText
-from db.queue import Failure
+from db.queues import waiting
+from db.queues.audit_queue import FAIR_EVERY, AuditQueue
+from db.queues.queue import Failure
 from db.session import Database
 from tests.integration.db.builders import (
     OWNER,

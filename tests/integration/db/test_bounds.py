@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 import pytest
 from sqlalchemy import Connection, Engine, event, func, select
 
-from db import chunks, counts, queue, reader, routing, waiting
-from db.audit_queue import AuditQueue
+from db import chunks, counts
+from db.bundles import routing
 from db.models import Audit, Citation
-from db.queue import Failure
+from db.queues import queue, waiting
+from db.queues.audit_queue import AuditQueue
+from db.queues.queue import Failure
+from db.reading import reader
 from db.session import Database
 from tests.integration.db.builders import (
     OWNER,

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import event, update
 
-from db import budgets, key_rotation, keys
-from db.budgets import Budget, Quotas, Spending
+from db.access import budgets, key_rotation, keys
+from db.access.budgets import Budget, Quotas, Spending
 from db.models import KeyBudget
 from db.session import Database
 from tests.services.templates import Templates

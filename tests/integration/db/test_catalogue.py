@@ -2,7 +2,7 @@
 
 import pytest
 
-from db import catalogue
+from db.bundles import catalogue
 from db.models import Bundle, TrainingExample
 from db.session import Database
 from tests.integration.db.builders import (

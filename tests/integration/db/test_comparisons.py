@@ -3,10 +3,13 @@
 import pytest
 from sqlalchemy import select
 
-from db import bulk, comparing, comparison_sums, comparisons, hypotheticals, reader
-from db.audit_queue import AuditQueue, Finished
-from db.comparison_sums import Sums
+from db.comparison import comparing, comparison_sums, comparisons
+from db.comparison.comparison_sums import Sums
 from db.models import Audit, BundleComparisonRow, TrailEvent
+from db.queues.audit_queue import AuditQueue, Finished
+from db.reading import reader
+from db.remedies import hypotheticals
+from db.reviewing import bulk
 from db.session import Database
 from tests.integration.db.builders import (
     accept,

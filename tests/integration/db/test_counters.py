@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from db.counters import add_to_totals, read_totals
 from db.session import Database
 from wherefrom.metrics import Metrics
-from worker.counter_store import CounterStore
+from worker.vitals.counter_store import CounterStore
 
 
 @pytest.fixture

@@ -7,24 +7,10 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from db import (
-    cleaning,
-    erasures,
-    fix_lists,
-    fix_rows,
-    holds,
-    hypotheticals,
-    item_keys,
-    listings,
-    people,
-    reader,
-    retention,
-    review_queues,
-    reviews,
-    saved_views,
-)
+from db.access import people
 from db.clock import db_after
-from db.erasing import ErasedOutput, erase_outputs
+from db.erasure import cleaning, erasures, holds, retention
+from db.erasure.erasing import ErasedOutput, erase_outputs
 from db.models import (
     Erasure,
     FlaggedOutput,
@@ -33,8 +19,12 @@ from db.models import (
     RetentionRule,
     TrailEvent,
 )
-from db.reviews import Reviewer
+from db.reading import listings, reader, saved_views
+from db.remedies import fix_lists, fix_rows, hypotheticals
+from db.reviewing import review_queues, reviews
+from db.reviewing.reviews import Reviewer
 from db.session import Database
+from db.storing import item_keys
 from tests.byte_scan import holding_database
 from tests.integration.db.builders import (
     accept,

@@ -9,24 +9,16 @@ from typing import Any
 import pytest
 from sqlalchemy import select, text
 
-from db import (
-    blind,
-    cleaning,
-    example_erasing,
-    fix_rows,
-    groups,
-    holds,
-    hypotheticals,
-    people,
-    review_queues,
-    reviews,
-    saved_views,
-    search,
-)
-from db.erasing import erase_outputs
+from db.access import people
+from db.erasure import cleaning, example_erasing, holds
+from db.erasure.erasing import erase_outputs
 from db.models import ExampleWords, FlaggedOutput, FlaggedText, Review, SavedView
-from db.reviews import Reviewer
+from db.reading import saved_views
+from db.remedies import fix_rows, hypotheticals
+from db.reviewing import blind, review_queues, reviews
+from db.reviewing.reviews import Reviewer
 from db.session import Database
+from db.storing import groups, search
 from tests.integration.db.builders import (
     accept,
     answered,

@@ -3,10 +3,14 @@
 import pytest
 from sqlalchemy import select, update
 
-from db import cleaning, erasures, example_erasing, holds, listings, people, reader, reviews, search
+from db.access import people
+from db.erasure import cleaning, erasures, example_erasing, holds
 from db.models import Citation, TrainingExample
-from db.reviews import Reviewer
+from db.reading import listings, reader
+from db.reviewing import reviews
+from db.reviewing.reviews import Reviewer
 from db.session import Database
+from db.storing import search
 from tests.byte_scan import holding_database
 from tests.integration.db.builders import answered, corpus_of, example, record, register
 from tests.integration.db.test_erasing import BY, SECRET

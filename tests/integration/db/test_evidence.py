@@ -3,9 +3,11 @@
 import pytest
 from sqlalchemy import text
 
-from db import migrate, reader, waiting
+from db import migrate
+from db.queues import waiting
+from db.reading import reader
 from db.session import Database
-from db.views import VIEWS
+from db.sql_views.views import VIEWS
 from tests.integration.db.builders import answered, attribution, audit_row, draft, example, record, register
 from wherefrom.records import AuditFilter, AuditState, EvidenceSpan, ModulePart, Overlap, Span
 

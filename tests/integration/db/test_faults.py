@@ -5,10 +5,10 @@ from sqlalchemy import insert, select, text
 from sqlalchemy.exc import InvalidRequestError
 
 from db import migrate
-from db.intake import accept, check_writable
 from db.models import Corpus, FlaggedOutput, TrainingExample
 from db.session import Database
 from db.statements import insert_rows
+from db.storing.intake import accept, check_writable
 from tests.integration.db.builders import count, example, sha256
 from tests.integration.db.sabotage import on_postgres, read_only, refuse_rows, run
 from wherefrom.errors import (

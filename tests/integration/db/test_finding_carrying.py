@@ -3,16 +3,17 @@
 import pytest
 from sqlalchemy import text
 
-from db import bulk, finding_changes, findings
-from db.finding_carrying import Origin, take_over
-from db.finding_work import new_finding
+from db.grouping import finding_changes, findings
+from db.grouping.finding_carrying import Origin, take_over
+from db.grouping.finding_work import new_finding
 from db.models import Finding
-from db.reviews import Reviewer
+from db.reviewing import bulk
+from db.reviewing.reviews import Reviewer
 from db.session import Database
 from tests.integration.db.builders import register
 from tests.integration.db.test_findings import ann, answer, grouped, listed, standing
 from wherefrom.records import AuditFilter, FindingEvent, FindingSplit, FindingSummary
-from worker.finding import group_outputs
+from worker.sweeper.finding import group_outputs
 
 __all__ = ["ann", "grouped"]
 

@@ -8,15 +8,18 @@ import numpy as np
 import pytest
 from sqlalchemy import delete, select, text
 
-from db import finding_changes, finding_work, findings, hypotheticals, people, review_queues
-from db.audit_queue import AuditQueue, Finished
-from db.culprits import culprits
-from db.finding_names import name_finding
-from db.groups import AskedGroup, ask_group
+from db.access import people
+from db.grouping import finding_changes, finding_work, findings
+from db.grouping.finding_names import name_finding
 from db.models import Finding, FindingOutput, FlaggedText, TrailEvent
-from db.reader import get_audit, list_audits
-from db.reviews import Reviewer
+from db.queues.audit_queue import AuditQueue, Finished
+from db.reading.culprits import culprits
+from db.reading.reader import get_audit, list_audits
+from db.remedies import hypotheticals
+from db.reviewing import review_queues
+from db.reviewing.reviews import Reviewer
 from db.session import Database
+from db.storing.groups import AskedGroup, ask_group
 from tests.integration.db.builders import (
     accept,
     at_once,
@@ -40,7 +43,7 @@ from wherefrom.records import (
     QueueDraft,
     Via,
 )
-from worker.finding import group_outputs
+from worker.sweeper.finding import group_outputs
 
 #: What outputs of each kind say; the first example that they cite is theirs alone.
 KINDS = (

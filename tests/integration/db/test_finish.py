@@ -5,11 +5,11 @@ from functools import partial
 import pytest
 from sqlalchemy import func, select, update
 
-from db import waiting
-from db.audit_queue import AuditQueue, Finished
 from db.clock import db_after
 from db.models import Audit, Citation, TrailEvent, TrainingExample
-from db.queue import Failure
+from db.queues import waiting
+from db.queues.audit_queue import AuditQueue, Finished
+from db.queues.queue import Failure
 from db.session import Database
 from tests.integration.db.builders import (
     OWNER,

@@ -5,9 +5,12 @@ from typing import Any
 import pytest
 from sqlalchemy import text, update
 
-from db import blame, culprits, fix_lists, fix_rows, people, reviews
+from db.access import people
 from db.models import FlaggedOutput, TrailEvent
-from db.reviews import Reviewer
+from db.reading import blame, culprits
+from db.remedies import fix_lists, fix_rows
+from db.reviewing import reviews
+from db.reviewing.reviews import Reviewer
 from db.session import Database
 from tests.integration.db.builders import (
     answered,

@@ -3,11 +3,12 @@
 import pytest
 from sqlalchemy import delete, select
 
-from db import group_measurements, measurements, measuring_checks, reader
-from db.group_queue import KEPT_IDS
-from db.measurement_queue import MeasurementQueue
+from db.measuring import group_measurements, measurements, measuring_checks
 from db.models import FlaggedText, TrailEvent
-from db.queue import Failure
+from db.queues.group_queue import KEPT_IDS
+from db.queues.measurement_queue import MeasurementQueue
+from db.queues.queue import Failure
+from db.reading import reader
 from db.session import Database
 from tests.integration.db.builders import answered, at_once, record, recorded_statements
 from wherefrom.errors import InvalidRequest, NotFound

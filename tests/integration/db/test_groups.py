@@ -3,11 +3,13 @@
 import pytest
 from sqlalchemy import select, text
 
-from db import group_measurements, groups, measurements, reader, support
-from db.audit_queue import AuditQueue, Finished
-from db.groups import AskedGroup
+from db.measuring import group_measurements, measurements
 from db.models import Citation, OutputGroupMember
+from db.queues.audit_queue import AuditQueue, Finished
+from db.reading import reader, support
 from db.session import Database
+from db.storing import groups
+from db.storing.groups import AskedGroup
 from tests.integration.db.builders import (
     accept,
     answered,

@@ -3,23 +3,16 @@
 import pytest
 from sqlalchemy import delete, text
 
-from db import (
-    blame,
-    catalogue,
-    culprits,
-    groups,
-    hypotheticals,
-    listings,
-    people,
-    reader,
-    review_queues,
-    reviews,
-    support,
-)
-from db.audit_queue import AuditQueue, Finished
-from db.groups import AskedGroup
+from db.access import people
+from db.bundles import catalogue
 from db.models import FlaggedText
+from db.queues.audit_queue import AuditQueue, Finished
+from db.reading import blame, culprits, listings, reader, support
+from db.remedies import hypotheticals
+from db.reviewing import review_queues, reviews
 from db.session import Database
+from db.storing import groups
+from db.storing.groups import AskedGroup
 from tests.integration.db.builders import (
     accept,
     answered,

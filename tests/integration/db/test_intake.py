@@ -5,10 +5,10 @@ from functools import partial
 import pytest
 from sqlalchemy import select
 
-from db import intake
-from db.audit_queue import AuditQueue
 from db.models import Audit, FlaggedOutput, FlaggedText, TrailEvent
+from db.queues.audit_queue import AuditQueue
 from db.session import Database
+from db.storing import intake
 from tests.integration.db.builders import MODEL, accept, at_once, audit_row, claim, count, record, register
 from wherefrom.records import AuditState, Severity
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import select
 
-from db import key_rotation, keys, people
+from db.access import key_rotation, keys, people
 from db.models import ApiKey
 from db.session import Database
 from tests.integration.db.builders import recorded_statements

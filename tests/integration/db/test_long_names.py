@@ -3,8 +3,9 @@
 import pytest
 from sqlalchemy import insert, select
 
-from db import migrate, reader
+from db import migrate
 from db.models import Audit, Citation, Corpus, TrainingExample
+from db.reading import reader
 from db.session import Database
 from db.statements import insert_rows
 from tests.integration.db.builders import answered, attribution, draft, example, record, register, sha256

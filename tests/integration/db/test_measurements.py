@@ -8,13 +8,15 @@ import pytest
 from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.orm import Session
 
-from db import measurements, reader, waiting
+from db.audit_trail.trail import Event, record_events
 from db.clock import db_after
-from db.measurement_queue import MeasurementQueue
+from db.measuring import measurements
 from db.models import Citation, FlaggedText, Measurement, TrailEvent
-from db.queue import Failure
+from db.queues import waiting
+from db.queues.measurement_queue import MeasurementQueue
+from db.queues.queue import Failure
+from db.reading import reader
 from db.session import Database
-from db.trail import Event, record_events
 from tests.integration.db.builders import answered, at_once, audit_row, record
 from wherefrom.errors import ATTEMPTS_EXHAUSTED, LEASE_EXPIRED, InvalidRequest, NotFound
 from wherefrom.records import (
@@ -247,7 +249,7 @@ def test_two_methods_that_end_together(  # noqa: PLR0917 - fixtures
         second_ended.set()
         return stored
 
-    monkeypatch.setattr("db.measurement_queue.record_events", linger)
+    monkeypatch.setattr("db.queues.measurement_queue.record_events", linger)
     assert at_once([lambda: finish(taken[0]), follow]) == [True, True]
     shown = reader.get_audit(db, audit_id).citations[0]
     assert (shown.measured_effect_nats, shown.measured_low_nats) == (0.5, 0.4)

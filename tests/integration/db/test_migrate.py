@@ -6,11 +6,13 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import inspect, text
 from sqlalchemy.exc import DBAPIError
 
-from db import migrate, people, reviews
+from db import migrate
+from db.access import people
 from db.migrate import Standing
 from db.models import ENGINE_OWN, Base
+from db.reviewing import reviews
 from db.session import Database
-from db.views import VIEWS
+from db.sql_views.views import VIEWS
 from tests.integration.db.builders import accept, answered, at_once, record, register
 from wherefrom.errors import DatabaseUnavailable, SchemaTooNew
 from wherefrom.records import ReviewDraft, Via

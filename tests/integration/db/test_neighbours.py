@@ -2,7 +2,7 @@
 
 import pytest
 
-from db import neighbours, reader
+from db.reading import neighbours, reader
 from db.session import Database
 from tests.integration.db.builders import (
     accept,

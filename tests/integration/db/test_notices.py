@@ -5,9 +5,9 @@ import json
 import pytest
 from sqlalchemy import func, select, update
 
-from db import alerts, outbox
 from db.clock import db_after
 from db.models import Alert, TrailEvent, WebhookDelivery
+from db.notices import alerts, outbox
 from db.session import Database
 from tests.integration.db.builders import at_once
 from wherefrom.errors import ATTEMPTS_EXHAUSTED, WebhookFailed, WebhookGone

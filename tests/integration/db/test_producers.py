@@ -5,13 +5,15 @@ import time
 import pytest
 from sqlalchemy import text
 
-from db import intake, key_rotation, keys, migrate
-from db.producers import LOCAL, RESERVED, checked_name, is_reserved
+from db import migrate
+from db.access import key_rotation, keys
+from db.access.producers import LOCAL, RESERVED, checked_name, is_reserved
 from db.session import Database
+from db.storing import intake
 from tests.integration.db.builders import record
 from tests.waiting import wait_until
 from wherefrom.errors import ConfigurationError, NotFound
-from worker.intake import STREAM
+from worker.flagged_stream.intake import STREAM
 
 
 def _producer_of(db: Database, key: str) -> str:

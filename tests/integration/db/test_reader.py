@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, update
 
-from db import reader
-from db.audit_queue import AuditQueue, Finished
 from db.clock import db_after
 from db.models import Audit, FlaggedText
+from db.queues.audit_queue import AuditQueue, Finished
+from db.reading import reader
 from db.session import Database
 from tests.integration.db.builders import (
     MODEL,

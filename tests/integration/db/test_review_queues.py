@@ -4,8 +4,9 @@ from functools import partial
 
 import pytest
 
-from db import people, review_queues, review_work
-from db.audit_queue import AuditQueue, Finished
+from db.access import people
+from db.queues.audit_queue import AuditQueue, Finished
+from db.reviewing import review_queues, review_work
 from db.session import Database
 from tests.integration.db.builders import (
     accept,

@@ -3,8 +3,9 @@
 import pytest
 from sqlalchemy import text
 
-from db import people, review_queues, review_work, reviews
-from db.reviews import Reviewer
+from db.access import people
+from db.reviewing import review_queues, review_work, reviews
+from db.reviewing.reviews import Reviewer
 from db.session import Database
 from tests.integration.db.builders import accept, answered, record, recorded_statements
 from wherefrom.errors import Forbidden, InvalidRequest, NotFound
@@ -41,7 +42,7 @@ def _standing_ids(audit_id: int):
     from sqlalchemy import select
 
     from db.models import Review
-    from db.standing import standing as standing_rule
+    from db.reading.standing import standing as standing_rule
 
     return select(Review.id).where(Review.audit_id == audit_id, *standing_rule())
 

@@ -9,13 +9,16 @@ import pytest
 from sqlalchemy import make_url
 from structlog.testing import capture_logs
 
-from db import cleaning, intake, keys, roles
-from db.audit_queue import AuditQueue
+from db import roles
+from db.access import keys
+from db.audit_trail.trail_chain import seal
 from db.dump import dump_database
+from db.erasure import cleaning
+from db.queues.audit_queue import AuditQueue
 from db.roles import AUDITOR, INGEST, OWNER, ROLES, WRITER
 from db.session import Database
-from db.trail_chain import seal
-from db.views import VIEWS
+from db.sql_views.views import VIEWS
+from db.storing import intake
 from tests.integration.db.builders import record
 from tests.services.postgres import PostgresServer
 from tests.services.templates import Templates

@@ -3,12 +3,12 @@
 import pytest
 from sqlalchemy import select
 
-from db import catalogue, routing
-from db.audit_queue import AuditQueue, Finished
-from db.examples import CHUNK
+from db.bundles import catalogue, routing
+from db.bundles.routing import AskedAgain, Moved
 from db.models import Audit, FlaggedText
-from db.routing import AskedAgain, Moved
+from db.queues.audit_queue import AuditQueue, Finished
 from db.session import Database
+from db.storing.examples import CHUNK
 from tests.integration.db.builders import (
     MODEL,
     accept,

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, event, text
 
-from db import reader, search, selection
 from db.models import Audit, ExampleWords, FlaggedText, OutputWords
+from db.reading import reader, selection
 from db.session import Database
+from db.storing import search
 from tests.integration.db.builders import (
     accept,
     answered,
@@ -110,7 +111,7 @@ def test_both_ways_find_the_same(
     db: Database, bundle_id: int, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Few hits are named, many are passed on the way through the list."""
-    monkeypatch.setattr("db.selection.FEW", few)
+    monkeypatch.setattr("db.reading.selection.FEW", few)
     ids = answered(db, bundle_id, *(record(number, completion=f"Answer {number % 3}") for number in range(6)))
     search.index_missing(db)
     filters = AuditFilter(text="answer 2", source="source-0", flag_reason="policy", score_min=0.5)

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import select
 
-from db import reader, selection
 from db.models import FlaggedOutput
+from db.reading import reader, selection
 from db.session import Database
 from db.sight import Limits, Sight, see_only
 from tests.integration.db.builders import accept, count, record

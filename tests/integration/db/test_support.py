@@ -2,7 +2,7 @@
 
 import pytest
 
-from db import reader, support
+from db.reading import reader, support
 from db.session import Database
 from tests.integration.db.builders import accept, answered, attribution, record, recorded_statements
 from wherefrom.records import AuditFilter

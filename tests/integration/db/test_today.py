@@ -5,22 +5,11 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select, update
 
-from db import (
-    comparisons,
-    fix_lists,
-    fix_rows,
-    hypotheticals,
-    measurements,
-    outbox,
-    people,
-    reader,
-    signs,
-    stuck,
-    today,
-    what_ifs,
-)
-from db.audit_queue import AuditQueue, Finished
+from db import signs
+from db.access import people
 from db.clock import db_after
+from db.comparison import comparisons
+from db.measuring import measurements
 from db.models import (
     Audit,
     BundleComparisonRow,
@@ -31,8 +20,12 @@ from db.models import (
     WebhookDelivery,
     WhatIf,
 )
-from db.queue import Failure
-from db.reviews import Reviewer
+from db.notices import outbox
+from db.queues.audit_queue import AuditQueue, Finished
+from db.queues.queue import Failure
+from db.reading import reader, stuck, today
+from db.remedies import fix_lists, fix_rows, hypotheticals, what_ifs
+from db.reviewing.reviews import Reviewer
 from db.session import Database
 from db.signs import Sign
 from tests.integration.db.builders import (

@@ -7,13 +7,14 @@ import pytest
 from sqlalchemy import insert, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from db import item_keys, trail_chain
+from db.audit_trail import trail_chain
+from db.audit_trail.trail import Event, TrailKind, acting_as, record_events
+from db.audit_trail.trail_chain import GENESIS, seal
+from db.audit_trail.trail_verify import Fault, Verdict, missing_triggers, verify
 from db.models import FlaggedOutput, ItemKey, ServiceLease, TrailEvent
 from db.session import Database
 from db.statements import insert_new
-from db.trail import Event, TrailKind, acting_as, record_events
-from db.trail_chain import GENESIS, seal
-from db.trail_verify import Fault, Verdict, missing_triggers, verify
+from db.storing import item_keys
 from tests.integration.db.builders import accept, at_once, record, recorded_statements, sha256
 from wherefrom.errors import WherefromError
 from wherefrom.records import utc_now

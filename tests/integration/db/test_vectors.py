@@ -2,9 +2,9 @@
 
 from sqlalchemy import delete, select
 
-from db import hypotheticals
-from db.audit_queue import AuditQueue, Finished
 from db.models import FlaggedText, OutputVector
+from db.queues.audit_queue import AuditQueue, Finished
+from db.remedies import hypotheticals
 from db.session import Database
 from tests.integration.db.builders import (
     accept,

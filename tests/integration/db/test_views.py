@@ -6,23 +6,15 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert, text
 
-from db import (
-    bulk,
-    comparisons,
-    finding_names,
-    finding_work,
-    fix_lists,
-    fix_rows,
-    people,
-    review_queues,
-    review_work,
-    reviews,
-    what_ifs,
-)
-from db.audit_queue import AuditQueue, Finished
+from db.access import people
+from db.comparison import comparisons
+from db.grouping import finding_names, finding_work
 from db.models import FindingOutput
+from db.queues.audit_queue import AuditQueue, Finished
+from db.remedies import fix_lists, fix_rows, what_ifs
+from db.reviewing import bulk, review_queues, review_work, reviews
 from db.session import Database
-from db.views import VIEWS
+from db.sql_views.views import VIEWS
 from tests.integration.db.builders import (
     accept,
     answered,

@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, text
 
-from db import fix_lists, fix_rows, people, what_if_queue, what_ifs
+from db.access import people
 from db.models import FlaggedText
-from db.reviews import Reviewer
+from db.queues import what_if_queue
+from db.queues.what_if_queue import WhatIfQueue
+from db.remedies import fix_lists, fix_rows, what_ifs
+from db.reviewing.reviews import Reviewer
 from db.session import Database
-from db.what_if_queue import WhatIfQueue
 from tasks.what_if import work_what_if
 from tests.integration.db.builders import answered, attribution, draft, example, record
 from tests.overlap_engine import OverlapAttributor

@@ -7,10 +7,11 @@ from sqlalchemy import JSON, Column, Enum, String, Text, cast, func, literal, se
 from sqlalchemy.dialects.postgresql import JSONB
 from starlette.testclient import TestClient
 
-from db import intake, measurements
-from db.audit_queue import AuditQueue, Finished
+from db.measuring import measurements
 from db.models import Base
+from db.queues.audit_queue import AuditQueue, Finished
 from db.session import Database
+from db.storing import intake
 from tests.integration.web import story
 from tests.integration.web.sequel import group_story
 from wherefrom.records import Method

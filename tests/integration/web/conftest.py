@@ -19,7 +19,7 @@ from tests.absence import absent
 from tests.integration.web import story
 from tests.services.templates import Templates
 from web.app import create_app
-from web.health import SilentProbe
+from web.wellness.health import SilentProbe
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
 

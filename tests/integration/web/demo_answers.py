@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from db import catalogue, intake, migrate
-from db.audit_queue import AuditQueue, Finished
+from db import migrate
+from db.bundles import catalogue
+from db.queues.audit_queue import AuditQueue, Finished
 from db.session import Database
+from db.storing import intake
 from wherefrom.attribution.corpus.reading import read_row
 from wherefrom.attribution.corpus.rows import ReadAs
 from wherefrom.records import (

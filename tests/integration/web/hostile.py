@@ -1,24 +1,18 @@
 """A corpus of attacks, and a desk on which every field that somebody can write holds one."""
 
-from db import (
-    fix_lists,
-    fix_rows,
-    hypotheticals,
-    intake,
-    measurements,
-    outbox,
-    people,
-    review_queues,
-    reviews,
-    saved_views,
-    what_ifs,
-)
-from db.audit_queue import AuditQueue, Finished
-from db.measurement_queue import MeasurementQueue
-from db.queue import Failure
-from db.reviews import Reviewer
+from db.access import people
+from db.measuring import measurements
+from db.notices import outbox
+from db.queues.audit_queue import AuditQueue, Finished
+from db.queues.measurement_queue import MeasurementQueue
+from db.queues.queue import Failure
+from db.queues.what_if_queue import WhatIfQueue
+from db.reading import saved_views
+from db.remedies import fix_lists, fix_rows, hypotheticals, what_ifs
+from db.reviewing import review_queues, reviews
+from db.reviewing.reviews import Reviewer
 from db.session import Database
-from db.what_if_queue import WhatIfQueue
+from db.storing import intake
 from tests.integration.web import story
 from tests.integration.web.sequel import with_evidence
 from wherefrom.errors import NO_SUPPORT

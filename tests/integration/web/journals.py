@@ -6,7 +6,7 @@ from tests.waiting import wait_until
 from wherefrom.journal import journal_folder
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
-from worker.journal_mover import JournalMover
+from worker.sweeper.journal_mover import JournalMover
 
 
 def moved_reads(settings: Settings, database: Database, *, least: int = 0) -> list[TrailEvent]:

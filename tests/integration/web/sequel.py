@@ -7,10 +7,11 @@ from typing import Literal
 import numpy as np
 from sqlalchemy import insert, select, text
 
-from db import catalogue, intake
-from db.audit_queue import AuditQueue, Finished
+from db.bundles import catalogue
 from db.models import Finding, OutputVector
+from db.queues.audit_queue import AuditQueue, Finished
 from db.session import Database
+from db.storing import intake
 from tests.integration.web import story
 from wherefrom.records import (
     Attribution,
@@ -22,7 +23,7 @@ from wherefrom.records import (
     Severity,
     Span,
 )
-from worker.finding import group_outputs
+from worker.sweeper.finding import group_outputs
 
 ATTACK = '<img src=x onerror="alert(1)">'
 #: What `answer_one` flags where no other text is given.

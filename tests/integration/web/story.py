@@ -9,11 +9,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from db import catalogue, intake, migrate
-from db.audit_queue import AuditQueue, Finished
-from db.queue import Failure
+from db import migrate
+from db.bundles import catalogue
+from db.queues.audit_queue import AuditQueue, Finished
+from db.queues.queue import Failure
 from db.session import Database
-from web.evidence import words_of
+from db.storing import intake
+from web.drawing.evidence import words_of
 from wherefrom.records import (
     Attribution,
     CitationDraft,

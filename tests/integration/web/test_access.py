@@ -8,13 +8,13 @@ from sqlalchemy import text
 from starlette.routing import Mount
 from starlette.testclient import TestClient
 
-from db import key_rotation, keys
+from db.access import key_rotation, keys
 from db.session import Database
 from tests.integration.web import story
 from tests.integration.web.conftest import BASE_URL
 from web.app import create_app
-from web.headers import SECURITY_HEADERS
-from web.health import SilentProbe
+from web.guard.headers import SECURITY_HEADERS
+from web.wellness.health import SilentProbe
 from wherefrom.errors import ConfigurationError
 from wherefrom.metrics import Metrics
 from wherefrom.records import utc_now

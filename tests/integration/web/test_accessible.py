@@ -16,10 +16,13 @@ from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page
 from sqlalchemy import update
 from starlette.routing import Match
 
-from db import bulk, fix_lists, fix_rows, people, signs, what_ifs
+from db import signs
+from db.access import people
 from db.clock import db_after
 from db.models import ProcessSign
-from db.reviews import Reviewer
+from db.remedies import fix_lists, fix_rows, what_ifs
+from db.reviewing import bulk
+from db.reviewing.reviews import Reviewer
 from db.signs import Sign
 from tests.integration.web import hostile
 from tests.integration.web.conftest import Desk

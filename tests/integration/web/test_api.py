@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from tests.integration.web import story
 from tests.integration.web.conftest import BASE_URL
-from web.api import MAX_ID
+from web.json_api.api import MAX_ID
 
 RECORD = {"model": story.MODEL, "prompt": "p", "completion": "c", "idempotency_key": "k-1"}
 

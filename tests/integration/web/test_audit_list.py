@@ -9,9 +9,12 @@ import pytest
 from sqlalchemy import text, update
 from starlette.testclient import TestClient
 
-from db import listings, people, reader, reviews, saved_views, search
+from db.access import people
 from db.models import Audit, Person, TrailEvent
+from db.reading import listings, reader, saved_views
+from db.reviewing import reviews
 from db.session import Database
+from db.storing import search
 from tests.integration.web.forms import send, sign_in
 from tests.integration.web.story import Story
 from wherefrom.records import AuditFilter, AuditState, ViewDraft
@@ -221,7 +224,7 @@ def test_a_large_list_is_counted_by_the_sweeper(
 ) -> None:
     """The page does not wait; the number comes with the sweeper's round, and tells its age when more has come."""
     monkeypatch.setattr(listings, "SMALL", 1)
-    monkeypatch.setattr("db.selection.FEW", 1)
+    monkeypatch.setattr("db.reading.selection.FEW", 1)
     path = "/?channel=stream&fdr=0.1"
     assert "Being counted" in client.get(path).text
     assert listings.refresh(database) == 1
@@ -241,7 +244,7 @@ def test_a_read_leaves_a_large_list_as_it_is(
 ) -> None:
     """Every page that somebody looks at is an event of the trail; the sweeper does not count anew for it."""
     monkeypatch.setattr(listings, "SMALL", 1)
-    monkeypatch.setattr("db.selection.FEW", 1)
+    monkeypatch.setattr("db.reading.selection.FEW", 1)
     filters = AuditFilter(channel="stream")
     client.get("/?channel=stream&fdr=0.1")
     assert listings.refresh(database) == 1

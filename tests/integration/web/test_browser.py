@@ -10,8 +10,8 @@ import pytest
 from playwright.sync_api import expect
 from sqlalchemy import update
 
-from db.audit_queue import AuditQueue, Finished
 from db.models import Bundle
+from db.queues.audit_queue import AuditQueue, Finished
 from tests.integration.web import story
 from tests.integration.web.sequel import BEFORE, answer_one, with_evidence
 

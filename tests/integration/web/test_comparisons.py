@@ -5,8 +5,8 @@ import re
 import pytest
 from starlette.testclient import TestClient
 
-from db import keys
-from db.keys import Scope
+from db.access import keys
+from db.access.keys import Scope
 from db.session import Database
 from tests.integration.db.builders import recorded_statements
 from tests.integration.web import story

@@ -4,7 +4,8 @@ import pytest
 from sqlalchemy import select
 from starlette.testclient import TestClient
 
-from db import erasures, example_erasing, keys, retention
+from db.access import keys
+from db.erasure import erasures, example_erasing, retention
 from db.models import TrainingExample
 from db.session import Database
 from tests.integration.web.forms import send

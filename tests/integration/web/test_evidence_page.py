@@ -5,13 +5,15 @@ from html.parser import HTMLParser
 
 import pytest
 
-from db import catalogue, measurements, reader
-from db.measurement_queue import MeasurementQueue
-from db.queue import Failure
+from db.bundles import catalogue
+from db.measuring import measurements
+from db.queues.measurement_queue import MeasurementQueue
+from db.queues.queue import Failure
+from db.reading import reader
 from tests.integration.web.conftest import BASE_URL
 from tests.integration.web.forms import send
 from tests.integration.web.sequel import ATTACK, EFFECT, OUTPUT, answer_one, with_evidence
-from web.headers import CONTENT_SECURITY_POLICY
+from web.guard.headers import CONTENT_SECURITY_POLICY
 from wherefrom.errors import NO_SUPPORT
 from wherefrom.records import (
     AuditState,
@@ -247,7 +249,7 @@ def test_measuring_needs_its_scope(stored_story, make_app, database):
     """A key that may only read reads; one that may measure measures."""
     from starlette.testclient import TestClient
 
-    from db import keys
+    from db.access import keys
 
     client = TestClient(make_app(recipe="r.json", host="0.0.0.0"), base_url=BASE_URL)
     number = stored_story.audit_ids[0]

@@ -12,15 +12,15 @@ import pytest
 from sqlalchemy import text
 from starlette.testclient import TestClient
 
-from db import exporting, listings, reader
+from db.reading import exporting, listings, reader
 from db.session import Database
 from tests.integration.db.builders import recorded_statements
 from tests.integration.web.conftest import BASE_URL
 from tests.integration.web.journals import moved_reads
 from tests.integration.web.story import Story
-from web import export_api
 from web.app import create_app
-from web.health import SilentProbe
+from web.json_api import export_api
+from web.wellness.health import SilentProbe
 from wherefrom.export_rows import COLUMNS
 from wherefrom.metrics import Metrics
 from wherefrom.records import AuditFilter, ExportManifest, ExportRows

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from db import keys
+from db.access import keys
 from tests.integration.db.builders import recorded_statements
 from tests.integration.web.forms import send, sign_in
 from tests.integration.web.sequel import group_story

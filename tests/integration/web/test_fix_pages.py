@@ -6,17 +6,17 @@ import re
 import pytest
 from starlette.testclient import TestClient
 
-from db import keys
-from db.budgets import Quotas
+from db.access import keys
+from db.access.budgets import Quotas
 from db.models import GroupMeasurement
-from db.search import index_missing
-from db.what_if_queue import WhatIfQueue
+from db.queues.what_if_queue import WhatIfQueue
+from db.storing.search import index_missing
 from tests.integration.db.builders import recorded_statements
 from tests.integration.web.conftest import BASE_URL
 from tests.integration.web.forms import send, sign_in
 from tests.integration.web.journals import moved_reads
 from web.app import create_app
-from web.health import SilentProbe
+from web.wellness.health import SilentProbe
 from wherefrom.metrics import Metrics
 from wherefrom.records import ListScore
 

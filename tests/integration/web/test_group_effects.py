@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from db import measurements, measuring_checks
-from db.measurement_queue import MeasurementQueue
+from db.measuring import measurements, measuring_checks
+from db.queues.measurement_queue import MeasurementQueue
 from tests.integration.web.conftest import BASE_URL
 from tests.integration.web.forms import send
 from wherefrom.records import ControlEffect, ExpectedCost, MeasuredEffect, MeasuringCheck

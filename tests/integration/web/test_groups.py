@@ -1,6 +1,6 @@
 """Groups over HTTP and on the page."""
 
-from db.audit_queue import AuditQueue, Finished
+from db.queues.audit_queue import AuditQueue, Finished
 from tests.integration.web import story
 from tests.integration.web.test_api import error_of
 from wherefrom.records import ClaimedOutputGroup

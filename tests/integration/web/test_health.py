@@ -15,12 +15,12 @@ from db.session import Database
 from tests.integration.db.sabotage import read_only, refuse_rows
 from tests.integration.web.conftest import BASE_URL
 from web.app import create_app
-from web.health import RedisProbe
+from web.wellness.health import RedisProbe
 from wherefrom.errors import DatabaseUnavailable, QueueUnavailable
 from wherefrom.messages import FLAGGED_STREAM
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
-from worker.counter_store import CounterStore
+from worker.vitals.counter_store import CounterStore
 
 
 def samples(client):
@@ -109,7 +109,7 @@ def test_gauges_of_a_database_that_went_away_are_no_numbers(quick_client, sqlite
     def away(*_args):
         raise DatabaseUnavailable("away")
 
-    monkeypatch.setattr("web.gauges.reader.queue_health", away)
+    monkeypatch.setattr("web.wellness.gauges.reader.queue_health", away)
     found = samples(quick_client)
     assert all(math.isnan(found[name]) for name in stored)
 

@@ -4,9 +4,9 @@ from typing import Any
 
 from starlette.testclient import TestClient
 
-from db import keys
-from db.audit_queue import AuditQueue, Finished
-from db.keys import Scope
+from db.access import keys
+from db.access.keys import Scope
+from db.queues.audit_queue import AuditQueue, Finished
 from db.session import Database
 from tests.integration.web import story
 from tests.integration.web.conftest import BASE_URL

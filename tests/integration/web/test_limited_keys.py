@@ -12,11 +12,12 @@ import pytest
 from sqlalchemy import select
 from starlette.testclient import TestClient
 
-from db import keys, listings
+from db.access import keys
 from db.models import Audit, Base, Citation, Measurement, ReviewItem, SavedView
+from db.reading import listings
 from db.session import Database
 from db.sight import NO_LIMITS, OPEN, ROOT, Limits, plan
-from db.views import VIEWS
+from db.sql_views.views import VIEWS
 from tests.integration.web import story
 from tests.integration.web.canaries import (
     BUNDLE,
@@ -32,8 +33,8 @@ from tests.integration.web.forms import send, sign_in
 from tests.integration.web.routes import paths_of
 from tests.services.templates import Templates
 from web.app import create_app
-from web.health import SilentProbe
-from web.limited import WITHIN
+from web.guard.limited import WITHIN
+from web.wellness.health import SilentProbe
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
 

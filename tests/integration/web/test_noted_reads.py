@@ -11,10 +11,11 @@ import pytest
 from sqlalchemy import select
 from starlette.testclient import TestClient
 
-from db import intake, keys
-from db.audit_queue import AuditQueue, Finished
+from db.access import keys
 from db.models import Citation, Person, ReviewItem
+from db.queues.audit_queue import AuditQueue, Finished
 from db.session import Database
+from db.storing import intake
 from tests.integration.web import story
 from tests.integration.web.conftest import BASE_URL
 from tests.integration.web.forms import FORM, send, sign_in, token_of
@@ -23,7 +24,7 @@ from tests.integration.web.routes import paths_of
 from tests.integration.web.sequel import AFTER, BEFORE, answer_all, next_model
 from tests.integration.web.test_comparisons import PAGE
 from web.app import create_app
-from web.health import SilentProbe
+from web.wellness.health import SilentProbe
 from wherefrom.journal import Journal, files_of, journal_folder
 from wherefrom.metrics import Metrics
 from wherefrom.records import AuditState

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from web.app import create_app
-from web.health import SilentProbe
+from web.wellness.health import SilentProbe
 from wherefrom.metrics import Metrics
 
 #: What `derandomize` makes the same in every run; enough to reach each parameter, few enough for a short test.

@@ -9,12 +9,13 @@ from anyio import to_thread
 from sqlalchemy import text
 from starlette.testclient import TestClient
 
-from db import intake, migrate, session
+from db import migrate, session
 from db.session import Database
+from db.storing import intake
 from tests.integration.web.conftest import BASE_URL
 from tests.waiting import wait_until
 from web.app import create_app
-from web.health import SilentProbe
+from web.wellness.health import SilentProbe
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
 

@@ -6,8 +6,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from db import intake, reader
-from db.audit_queue import AuditQueue, Finished
+from db.queues.audit_queue import AuditQueue, Finished
+from db.reading import reader
+from db.storing import intake
 from tests.integration.db import builders as db_builders
 from tests.integration.db.builders import register
 from tests.integration.web import story

@@ -6,11 +6,11 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from db import keys, people
+from db.access import keys, people
 from db.session import Database
 from tests.integration.web.forms import send
 from web.app import create_app
-from web.health import SilentProbe
+from web.wellness.health import SilentProbe
 from wherefrom.errors import ConfigurationError
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings

@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from db import keys
-from db.budgets import Quotas
-from db.keys import Scope
+from db.access import keys
+from db.access.budgets import Quotas
+from db.access.keys import Scope
 from db.session import Database
 from tests.integration.web import story
 from tests.integration.web.routes import all_routes
-from web.budget import COSTS
-from web.security import needs
+from web.guard.budget import COSTS
+from web.guard.security import needs
 from wherefrom.settings import Settings
 
 RECORD = {"model": story.MODEL, "prompt": "p", "completion": "c"}

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from db import keys, people
+from db.access import keys, people
 from tests.integration.web.forms import send, sign_in
 from tests.integration.web.test_review_pages import made, next_item
 from wherefrom.records import JudgedOutput

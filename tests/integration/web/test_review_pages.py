@@ -5,13 +5,15 @@ import re
 import pytest
 from starlette.testclient import TestClient
 
-from db import keys, neighbours, people, review_queues, review_work, reviews
+from db.access import keys, people
 from db.models import ReviewRow
+from db.reading import neighbours
+from db.reviewing import review_queues, review_work, reviews
 from tests.integration.db.builders import recorded_statements
 from tests.integration.web.conftest import BASE_URL
 from tests.integration.web.forms import send, sign_in
 from web.app import create_app
-from web.health import SilentProbe
+from web.wellness.health import SilentProbe
 from wherefrom.metrics import Metrics
 from wherefrom.records import AuditFilter, ItemState, QueueDraft
 

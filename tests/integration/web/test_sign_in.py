@@ -7,15 +7,15 @@ import pytest
 from starlette.datastructures import Headers
 from starlette.testclient import TestClient
 
-from db import key_rotation, keys, people
+from db.access import key_rotation, keys, people
 from tests.integration.db.builders import recorded_statements
 from tests.integration.web.conftest import BASE_URL
 from tests.integration.web.forms import FORM, send, sign_in, token_of
 from web.app import create_app
-from web.health import SilentProbe
-from web.sessions import COOKIE, FILE_NAME, SessionKind, Signer, read_signer
-from web.sign_in import local_path
-from web.throttle import FAILURES_OF_KEY
+from web.asking.forms import local_path
+from web.guard.sessions import COOKIE, FILE_NAME, SessionKind, Signer, read_signer
+from web.guard.throttle import FAILURES_OF_KEY
+from web.wellness.health import SilentProbe
 from wherefrom.errors import ConfigurationError
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
@@ -109,7 +109,7 @@ def test_a_session_ends_by_its_age(guarded, opened, monkeypatch):
     signer = guarded.app.state.services.signer()
     for hours, status in ((11.9, 200), (12.1, 401), (-1, 401)):
         later = time.time() + 3600 * hours
-        monkeypatch.setattr("web.sessions.time.time", lambda later=later: later)
+        monkeypatch.setattr("web.guard.sessions.time.time", lambda later=later: later)
         assert guarded.get("/").status_code == status
         monkeypatch.undo()
     assert signer.lifetime_s == 12 * 3600

@@ -14,9 +14,9 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from db.audit_queue import AuditQueue, Finished
-from db.measurement_queue import MeasurementQueue
-from db.what_if_queue import WhatIfQueue
+from db.queues.audit_queue import AuditQueue, Finished
+from db.queues.measurement_queue import MeasurementQueue
+from db.queues.what_if_queue import WhatIfQueue
 from tests.integration.web import story
 from tests.integration.web.conftest import Desk, note_complaints
 from tests.integration.web.sequel import AFTER, EFFECT, OUTPUT, answer_all, next_model, with_evidence

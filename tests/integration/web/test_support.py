@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from db import intake
-from db.audit_queue import AuditQueue, Finished
+from db.queues.audit_queue import AuditQueue, Finished
+from db.storing import intake
 from tests.integration.web import story
 
 

@@ -5,8 +5,9 @@ import threading
 
 from starlette.testclient import TestClient
 
-from db import keys, signs
-from db.keys import Scope
+from db import signs
+from db.access import keys
+from db.access.keys import Scope
 from db.models import ProcessSign
 from db.session import Database
 from db.signs import Sign
@@ -15,7 +16,7 @@ from tests.integration.web import story
 from tests.integration.web.forms import send, sign_in
 from tests.waiting import wait_until
 from wherefrom.settings import Settings
-from worker.presence import Presence
+from worker.vitals.presence import Presence
 
 ATTACK = "<script>alert(1)</script>"
 _BUTTON = r"<button[^>]*>Try again"

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from db import keys, trail_chain
+from db.access import keys
+from db.audit_trail import trail_chain
+from db.audit_trail.trail import Event, TrailKind, acting_as, record_events
 from db.session import Database
-from db.trail import Event, TrailKind, acting_as, record_events
-from web import trail_pages
+from web.desk import trail_pages
 from wherefrom.settings import Settings
 
 

@@ -8,7 +8,7 @@ import pytest
 import redis
 from pydantic import SecretStr
 
-from db import catalogue
+from db.bundles import catalogue
 from db.session import Database
 from tests import overlap_engine
 from tests.services.redis import RedisServer
@@ -16,10 +16,10 @@ from wherefrom.metrics import Metrics
 from wherefrom.records import TrainingExample
 from wherefrom.settings import Settings
 from worker.app import make_celery
-from worker.hints import HintSender, MeasureHintSender
-from worker.intake import Intake
-from worker.redis_link import connect_redis
-from worker.sweep import Sweeper
+from worker.broker.hints import HintSender, MeasureHintSender
+from worker.broker.redis_link import connect_redis
+from worker.flagged_stream.intake import Intake
+from worker.sweeper.sweep import Sweeper
 
 MODEL = "tiny@1"
 TEXTS = (

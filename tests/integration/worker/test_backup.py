@@ -13,12 +13,14 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import create_engine, text
 
-from db import dump, reader, trail_chain
+from db import dump
+from db.audit_trail import trail_chain
+from db.audit_trail.trail import acting_as
+from db.audit_trail.trail_verify import Fault
 from db.dump import dump_database
-from db.intake import accept
+from db.reading import reader
 from db.session import Database, parse_url
-from db.trail import acting_as
-from db.trail_verify import Fault
+from db.storing.intake import accept
 from tests.tiny import shared_micro_bundle
 from wherefrom.attribution.bundles.manifest import hash_file, read_manifest
 from wherefrom.errors import BackupFailed, BundleCorrupt, ConfigurationError
@@ -27,9 +29,9 @@ from wherefrom.records import FlaggedRecord
 from wherefrom.settings import Settings
 from worker.backup import CONTENT, make_backup, restore_backup
 from worker.bundles import add_bundle
-from worker.diagnosis import Finding
-from worker.sealing import Sealer
-from worker.upkeep import look_at_trail
+from worker.checkup.diagnosis import Finding
+from worker.checkup.upkeep import look_at_trail
+from worker.sweeper.sealing import Sealer
 
 pytestmark = pytest.mark.usefixtures("postgres_programs")
 

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select
 
-from db import reader, routing
-from db.audit_queue import AuditQueue
-from db.intake import accept
+from db.bundles import routing
 from db.models import Audit, Bundle, Citation
+from db.queues.audit_queue import AuditQueue
+from db.reading import reader
+from db.storing.intake import accept
 from tests import overlap_engine
 from tests.integration.worker.conftest import MODEL, TEXTS, Parts, register_bundle
 from tests.integration.worker.processes import running, sweeping

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 import pytest
 from sqlalchemy import text
 
-from db import keys
-from db.audit_queue import AuditQueue
-from db.intake import accept
+from db.access import keys
+from db.queues.audit_queue import AuditQueue
+from db.storing.intake import accept
 from tests.integration.worker.conftest import MODEL, register_bundle
 from tests.integration.worker.processes import plain_settings
 from tests.services.receiver import Receiver
 from wherefrom.records import FlaggedRecord
 from worker.__main__ import make_app
-from worker.command_line import run_command_line
+from worker.commands.command_line import run_command_line
 
 pytestmark = pytest.mark.redis
 
@@ -38,7 +38,7 @@ class Ended:
 @pytest.fixture
 def operator_command(settings, monkeypatch, capsys):
     """Calls `python -m worker` with words and settings."""
-    monkeypatch.setattr("worker.command_line.configure_logging", lambda _settings: None)
+    monkeypatch.setattr("worker.commands.command_line.configure_logging", lambda _settings: None)
     for name, value in plain_settings(settings).items():
         monkeypatch.setenv(f"WHEREFROM_{name.upper()}", value)
 

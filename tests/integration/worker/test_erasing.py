@@ -13,23 +13,15 @@ from pydantic import SecretStr
 from sqlalchemy import update
 from structlog.testing import capture_logs
 
-from db import (
-    catalogue,
-    cleaning,
-    erased_bundles,
-    erasures,
-    example_erasing,
-    holds,
-    intake,
-    reader,
-    retention,
-    routing,
-)
-from db.audit_queue import AuditQueue, Finished
+from db.bundles import catalogue, erased_bundles, routing
 from db.clock import db_after
-from db.erasing import ErasedOutput
+from db.erasure import cleaning, erasures, example_erasing, holds, retention
+from db.erasure.erasing import ErasedOutput
 from db.models import Audit, FlaggedOutput
+from db.queues.audit_queue import AuditQueue, Finished
+from db.reading import reader
 from db.session import Database
+from db.storing import intake
 from tests.byte_scan import holding_database, holding_files
 from tests.integration.db.builders import attribution, draft, register
 from tests.services.redis import RedisServer
@@ -49,12 +41,12 @@ from wherefrom.records import (
 )
 from wherefrom.records.lineage import CitationAddress, Reproduced
 from wherefrom.settings import Settings
-from worker.bundle_deletion import delete_unused
 from worker.bundles import add_bundle
-from worker.engine import load_engine
-from worker.erasing import Eraser
-from worker.example_erasing import Outcome, Request, forget
-from worker.redis_erasing import CopiesInRedis, _Marks, _when_free
+from worker.erasure.bundle_deletion import delete_unused
+from worker.erasure.erasing import Eraser
+from worker.erasure.example_erasing import Outcome, Request, forget
+from worker.erasure.redis_erasing import CopiesInRedis, _Marks, _when_free
+from worker.pool.engine import load_engine
 from worker.reproducing import reproduce
 
 ROW = 3
@@ -221,7 +213,7 @@ def test_a_bundle_that_became_active_meanwhile_keeps_its_texts(
     database: Database, settings: Settings, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody went back to the old bundle between the switch and the erasure: nothing is erased, and its folder stays."""
-    monkeypatch.setattr("worker.example_erasing._replace", lambda *_: "nothing")
+    monkeypatch.setattr("worker.erasure.example_erasing._replace", lambda *_: "nothing")
     with pytest.raises(BundleMismatch, match="was made active meanwhile"):
         forgotten(database, settings, example_of(home).example_id)
     assert erased_bundles.leaving(database) == []
@@ -269,7 +261,7 @@ def test_a_run_that_was_killed_is_run_again(
     assert [one.name for one in settings.bundles_dir.iterdir() if one.is_dir()] == [home.name]
     assert [one.name for one in catalogue.active_bundles(database)] == [home.name]
     with monkeypatch.context() as patch:
-        patch.setattr("worker.example_erasing._erase_stored", stop)
+        patch.setattr("worker.erasure.example_erasing._erase_stored", stop)
         with pytest.raises(KeyboardInterrupt):
             forgotten(database, settings, name)
     found = forgotten(database, settings, name)

@@ -9,8 +9,8 @@ from tasks.hint import work_hint
 from tasks.measure import work_measure_hint
 from tests.overlap_engine import OverlapEngine
 from wherefrom.messages import LARGEST_ID
-from worker.measurer_runtime import MeasurerRuntime
-from worker.runtime import Runtime
+from worker.pool.measurer_runtime import MeasurerRuntime
+from worker.pool.runtime import Runtime
 
 pytestmark = [pytest.mark.redis, pytest.mark.usefixtures("bundle_id")]
 

@@ -6,7 +6,7 @@ from itertools import count
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies
 
-from db import reader
+from db.reading import reader
 
 pytestmark = [pytest.mark.redis, pytest.mark.usefixtures("bundle_id")]
 
@@ -20,7 +20,7 @@ _numbers = count()
 @pytest.fixture(autouse=True)
 def _short_reads(monkeypatch):
     """A read of an empty stream does not keep the test waiting."""
-    monkeypatch.setattr("worker.intake.BLOCK_MS", 1)
+    monkeypatch.setattr("worker.flagged_stream.intake.BLOCK_MS", 1)
 
 
 def as_json(**fields):

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from db import reader
-from db.audit_queue import AuditQueue
+from db.queues.audit_queue import AuditQueue
+from db.reading import reader
 from db.session import Database
 from tests.waiting import wait_until
 from wherefrom.errors import DatabaseUnavailable, QueueUnavailable
@@ -21,7 +21,7 @@ STREAM, REJECTED = "t:wherefrom:flagged", "t:wherefrom:rejected"
 @pytest.fixture(autouse=True)
 def _short_reads(monkeypatch):
     """A read of an empty stream does not keep the test waiting."""
-    monkeypatch.setattr("worker.intake.BLOCK_MS", 20)
+    monkeypatch.setattr("worker.flagged_stream.intake.BLOCK_MS", 20)
 
 
 def add(client, *, model="tiny@1", **fields):

@@ -6,10 +6,13 @@ import threading
 import pytest
 from sqlalchemy import func, select, text
 
-from db import catalogue, group_measurements, intake, measurements, measuring_checks, reader
-from db.audit_queue import AuditQueue, Finished
-from db.measurement_queue import MeasurementQueue
+from db.bundles import catalogue
+from db.measuring import group_measurements, measurements, measuring_checks
 from db.models import Measurement, TrailEvent
+from db.queues.audit_queue import AuditQueue, Finished
+from db.queues.measurement_queue import MeasurementQueue
+from db.reading import reader
+from db.storing import intake
 from tasks.measure import work_measure_hint
 from tests.integration.worker.conftest import examples
 from tests.integration.worker.processes import kill_group, run_worker_command, running, sweeping
@@ -35,14 +38,14 @@ from wherefrom.records import (
 )
 from wherefrom.retraining.recipe import Recipe, write_recipe
 from worker.app import Role, make_celery
+from worker.broker.hints import MeasureHintSender
 from worker.bundles import add_bundle
-from worker.effect_meter import open_meter, whole_corpus
-from worker.engine import load_engine
-from worker.hints import MeasureHintSender
-from worker.liveness import LOADING_S
-from worker.measurer import MeasurerWatchdog
-from worker.measurer_runtime import MeasurerRuntime
-from worker.measuring_check import check_active_bundles
+from worker.pool.effect_meter import open_meter, whole_corpus
+from worker.pool.engine import load_engine
+from worker.pool.measurer import MeasurerWatchdog
+from worker.pool.measurer_runtime import MeasurerRuntime
+from worker.pool.measuring_check import check_active_bundles
+from worker.vitals.liveness import LOADING_S
 
 pytestmark = pytest.mark.redis
 

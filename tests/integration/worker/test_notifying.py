@@ -11,13 +11,14 @@ from pydantic import SecretStr
 from sqlalchemy import text
 from starlette.testclient import TestClient
 
-from db import alerts, review_queues
+from db.notices import alerts
+from db.reviewing import review_queues
 from db.session import Database
 from tests.integration.db.builders import answered, record, register
 from tests.services.receiver import Received, Receiver
 from tests.waiting import wait_until
 from web.app import create_app
-from web.health import SilentProbe
+from web.wellness.health import SilentProbe
 from wherefrom.metrics import Metrics
 from wherefrom.records import (
     AuditFilter,
@@ -25,8 +26,8 @@ from wherefrom.records import (
 )
 from wherefrom.settings import Settings
 from wherefrom.webhook import new_secret
-from worker.doctor import examine
-from worker.notifying import Notifier
+from worker.checkup.doctor import examine
+from worker.sweeper.notifying import Notifier
 
 pytestmark = pytest.mark.redis
 
@@ -212,7 +213,7 @@ def test_the_sweepers_thread_tells_and_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It looks at its start, tells what it finds, survives a bug, and ends with the process."""
-    monkeypatch.setattr("worker.notifying.POLL_S", 0.02)
+    monkeypatch.setattr("worker.sweeper.notifying.POLL_S", 0.02)
     real, calls = alerts.watch, iter(range(100))
 
     def watch(*args: Any, **options: Any) -> Any:
@@ -220,7 +221,7 @@ def test_the_sweepers_thread_tells_and_ends(
             raise RuntimeError("a bug")
         return real(*args, **options)
 
-    monkeypatch.setattr("worker.notifying.alerts.watch", watch)
+    monkeypatch.setattr("worker.sweeper.notifying.alerts.watch", watch)
     notifier = Notifier.of(
         database, settings=told.model_copy(update={"notify_every_seconds": 0.02}), metrics=Metrics()
     )

@@ -5,10 +5,10 @@ import time
 import pytest
 from sqlalchemy import select, update
 
-from db import intake
-from db.audit_queue import AuditQueue
 from db.clock import db_after
 from db.models import Audit
+from db.queues.audit_queue import AuditQueue
+from db.storing import intake
 from tasks.attribute import attribute_batch
 from tests.integration.worker.conftest import MODEL, examples
 from tests.integration.worker.deadly_engine import ENGINE, EXITS, KILLS

@@ -4,16 +4,16 @@ import json
 
 import pytest
 
-from db import reader
+from db.reading import reader
 from tests.integration.db.sabotage import allow_rows, refuse_rows, run
 from tests.waiting import wait_until
 from wherefrom.errors import DatabaseUnavailable, QuarantineFull
 from wherefrom.messages import INTAKE_GROUP
 from wherefrom.records import AuditState
-from worker.doctor import examine
-from worker.health import check_health
-from worker.liveness import LivenessFile
-from worker.poison_suspects import CHANCES
+from worker.checkup.doctor import examine
+from worker.checkup.health import check_health
+from worker.flagged_stream.poison_suspects import CHANCES
+from worker.vitals.liveness import LivenessFile
 
 pytestmark = [pytest.mark.redis, pytest.mark.usefixtures("bundle_id")]
 
@@ -23,9 +23,9 @@ STREAM, REJECTED, QUARANTINE = "t:wherefrom:flagged", "t:wherefrom:rejected", "t
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     """Short reads and short waits."""
-    monkeypatch.setattr("worker.intake.BLOCK_MS", 5)
-    monkeypatch.setattr("worker.poison_suspects.RETRY_BASE_S", 0.001)
-    monkeypatch.setattr("worker.poison_suspects.RETRY_CAP_S", 0.002)
+    monkeypatch.setattr("worker.flagged_stream.intake.BLOCK_MS", 5)
+    monkeypatch.setattr("worker.flagged_stream.poison_suspects.RETRY_BASE_S", 0.001)
+    monkeypatch.setattr("worker.flagged_stream.poison_suspects.RETRY_CAP_S", 0.002)
 
 
 def add(client, key, **fields):

@@ -4,14 +4,14 @@ import json
 
 import pytest
 
-from db import reader
-from db.audit_queue import AuditQueue
+from db.queues.audit_queue import AuditQueue
+from db.reading import reader
 from tests.integration.db.sabotage import on_postgres, read_only
 from wherefrom.errors import DatabaseReadOnly
 from wherefrom.records import AuditState
-from worker.doctor import examine
-from worker.health import check_health
-from worker.watchdog import Watchdog
+from worker.checkup.doctor import examine
+from worker.checkup.health import check_health
+from worker.vitals.watchdog import Watchdog
 
 pytestmark = [pytest.mark.redis, pytest.mark.usefixtures("bundle_id")]
 
@@ -21,7 +21,7 @@ STREAM, REJECTED = "t:wherefrom:flagged", "t:wherefrom:rejected"
 @pytest.fixture(autouse=True)
 def _short_reads(monkeypatch):
     """A read of an empty stream does not keep the test waiting."""
-    monkeypatch.setattr("worker.intake.BLOCK_MS", 20)
+    monkeypatch.setattr("worker.flagged_stream.intake.BLOCK_MS", 20)
 
 
 @pytest.fixture

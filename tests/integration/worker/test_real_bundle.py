@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import delete, func, select, update
 
-from db import catalogue, reader
-from db.intake import accept
+from db.bundles import catalogue
 from db.models import Audit, Citation, EngineSetup, FlaggedText
+from db.reading import reader
 from db.session import Database
+from db.storing.intake import accept
 from tasks.hint import work_hint
 from tests import overlap_engine
 from tests.integration.worker.processes import kill_group_at_work, running, sweeping
@@ -38,12 +39,12 @@ from wherefrom.metrics import Metrics
 from wherefrom.records import AuditState, FlaggedRecord, Tier, utc_now
 from wherefrom.records.lineage import CitationAddress, Reproduced, Reproduction
 from worker.app import make_celery
+from worker.broker.hints import HintSender
 from worker.bundles import add_bundle
-from worker.engine import load_engine
-from worker.hints import HintSender
+from worker.pool.engine import load_engine
+from worker.pool.runtime import Runtime
+from worker.pool.verify import refuse_unusable_bundles
 from worker.reproducing import reproduce
-from worker.runtime import Runtime
-from worker.verify import refuse_unusable_bundles
 
 pytestmark = pytest.mark.redis
 

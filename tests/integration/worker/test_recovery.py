@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import func, select
 
 from benchmarks.chaos.cluster import pool_of
-from db import reader
 from db.models import Audit
+from db.reading import reader
 from tests import overlap_engine
 from tests.integration.worker.processes import running, sweeping
 from tests.integration.worker.test_service import processes_with

@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from db import reader
+from db.reading import reader
 from tests.integration.db.sabotage import allow_rows, refuse_rows
 from tests.waiting import wait_until
 from wherefrom.records import AuditFilter, AuditState
 from worker.__main__ import make_app
-from worker.command_line import run_command_line
-from worker.stream import REJECTED_RECORD_BYTES
+from worker.commands.command_line import run_command_line
+from worker.flagged_stream.stream import REJECTED_RECORD_BYTES
 
 pytestmark = [pytest.mark.redis, pytest.mark.usefixtures("bundle_id")]
 
@@ -26,9 +26,9 @@ def database_url(sqlite_url):
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     """Short reads and short waits."""
-    monkeypatch.setattr("worker.intake.BLOCK_MS", 5)
-    monkeypatch.setattr("worker.poison_suspects.RETRY_BASE_S", 0.001)
-    monkeypatch.setattr("worker.poison_suspects.RETRY_CAP_S", 0.002)
+    monkeypatch.setattr("worker.flagged_stream.intake.BLOCK_MS", 5)
+    monkeypatch.setattr("worker.flagged_stream.poison_suspects.RETRY_BASE_S", 0.001)
+    monkeypatch.setattr("worker.flagged_stream.poison_suspects.RETRY_CAP_S", 0.002)
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 """The sweeper lets answered audits into review queues by their rules, and groups outputs into findings."""
 
-from db import findings, review_queues, review_work
-from db.audit_queue import AuditQueue, Finished
+from db.grouping import findings
+from db.queues.audit_queue import AuditQueue, Finished
+from db.reviewing import review_queues, review_work
 from tests.integration.db.builders import accept, attribution, record
 from tests.integration.worker.conftest import register_bundle
 from wherefrom.records import AuditFilter, QueueDraft

@@ -12,17 +12,17 @@ import httpx
 import pytest
 import redis
 
-from db import reader
-from db.audit_queue import AuditQueue
-from db.intake import accept
+from db.queues.audit_queue import AuditQueue
+from db.reading import reader
 from db.session import Database
+from db.storing.intake import accept
 from tests.integration.worker.conftest import MODEL, TEXTS
 from tests.integration.worker.processes import ROOT, environment, run_worker_command, running
 from tests.waiting import wait_until
 from wherefrom.records import AuditState, FlaggedRecord
-from worker.liveness import LivenessFile
 from worker.supervise import Supervisor
-from worker.watchdog import Watchdog
+from worker.vitals.liveness import LivenessFile
+from worker.vitals.watchdog import Watchdog
 
 pytestmark = pytest.mark.redis
 

@@ -12,7 +12,7 @@ from wherefrom.errors import BundleCorrupt, BundleUnsigned
 from wherefrom.records import BundleInfo
 from wherefrom.settings import Settings
 from worker.bundles import add_bundle
-from worker.engine import BundleEngine
+from worker.pool.engine import BundleEngine
 
 BUNDLE = BundleInfo(
     id=1, name="b", model="m", corpus_sha256="0" * 64, corpus_examples=1, form="forward", active=True, card={},

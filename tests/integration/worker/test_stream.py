@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from redis.exceptions import OutOfMemoryError
 
-from db import reader
+from db.reading import reader
 from tests.waiting import wait_until
 from wherefrom.messages import INTAKE_GROUP
 from wherefrom.records import AuditState
-from worker.stream import ENTRIES_AT_ONCE, FlaggedStream, Verdict
+from worker.flagged_stream.stream import ENTRIES_AT_ONCE, FlaggedStream, Verdict
 
 pytestmark = [pytest.mark.redis, pytest.mark.usefixtures("bundle_id")]
 
@@ -26,7 +26,7 @@ def database_url(sqlite_url):
 @pytest.fixture(autouse=True)
 def _short_reads(monkeypatch):
     """A read of an empty stream does not keep the test waiting."""
-    monkeypatch.setattr("worker.intake.BLOCK_MS", 5)
+    monkeypatch.setattr("worker.flagged_stream.intake.BLOCK_MS", 5)
 
 
 @pytest.fixture

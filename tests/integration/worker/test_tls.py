@@ -10,7 +10,8 @@ import redis
 from pydantic import SecretStr
 from sqlalchemy import text
 
-from db import migrate, reader
+from db import migrate
+from db.reading import reader
 from db.session import Database
 from tests.absence import absent
 from tests.integration.worker.processes import ROOT, running, sweeping
@@ -24,14 +25,14 @@ from tests.services.secured import (
     secured_redis,
 )
 from tests.waiting import wait_until
-from web.health import RedisProbe
+from web.wellness.health import RedisProbe
 from wherefrom.errors import DatabaseUnavailable, QueueUnavailable
 from wherefrom.messages import INTAKE_GROUP
 from wherefrom.records import AuditState
-from worker.doctor import examine
-from worker.health import check_health
-from worker.redis_link import connect_redis, redis_errors
-from worker.replay import Kept, KeptEntries
+from worker.broker.redis_link import connect_redis, redis_errors
+from worker.checkup.doctor import examine
+from worker.checkup.health import check_health
+from worker.flagged_stream.replay import Kept, KeptEntries
 
 STREAM = "t:wherefrom:flagged"
 SERVICE, PRODUCER = "s3cret-of-a-test", "p3rducer-of-a-test"

@@ -10,21 +10,21 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from db import trail_chain
+from db.audit_trail import trail_chain
+from db.audit_trail.trail import Event, TrailKind, record_events
+from db.audit_trail.trail_verify import Fault, verify
 from db.models import TrailEvent
 from db.session import Database
-from db.trail import Event, TrailKind, record_events
-from db.trail_verify import Fault, verify
 from tests.waiting import wait_until
 from wherefrom.errors import ConfigurationError
 from wherefrom.journal import Journal, Line, files_of, journal_folder, new_id
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
 from worker.__main__ import make_app
-from worker.anchors import AnchorFile, Anchors, anchor_file
-from worker.command_line import run_command_line
-from worker.journal_mover import JournalMover
-from worker.sealing import RoundThread, Sealer
+from worker.commands.command_line import run_command_line
+from worker.sweeper.anchors import AnchorFile, Anchors, anchor_file
+from worker.sweeper.journal_mover import JournalMover
+from worker.sweeper.sealing import RoundThread, Sealer
 
 
 @pytest.fixture
@@ -169,7 +169,7 @@ class Ended:
 @pytest.fixture
 def operator_command(place: Settings, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Any:
     """Calls `python -m worker` with words."""
-    monkeypatch.setattr("worker.command_line.configure_logging", lambda _settings: None)
+    monkeypatch.setattr("worker.commands.command_line.configure_logging", lambda _settings: None)
     monkeypatch.setenv("WHEREFROM_DATABASE_URL", place.database_url.get_secret_value())
     monkeypatch.setenv("WHEREFROM_STATE_DIR", str(place.state_dir))
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from db import reader
+from db.reading import reader
 from tests.integration.worker.processes import run_worker_command, running, sweeping
 from tests.integration.worker.test_worker import flag
 from tests.waiting import wait_until
-from web.health import RedisProbe
+from web.wellness.health import RedisProbe
 from wherefrom.records import AuditState
 from worker.embedded import find_redis_server
 

@@ -6,17 +6,17 @@ from types import SimpleNamespace
 import pytest
 import redis
 
-from db.intake import accept
 from db.session import Database
+from db.storing.intake import accept
 from tests.integration.worker.conftest import MODEL
 from wherefrom.metrics import Metrics
 from wherefrom.records import FlaggedRecord, utc_now
 from wherefrom.settings import Settings
-from worker import upkeep
-from worker.anchors import anchor_file
-from worker.diagnosis import Finding
-from worker.redis_link import attribute_queue, flagged_stream
-from worker.sealing import Sealer
+from worker.broker.redis_link import attribute_queue, flagged_stream
+from worker.checkup import upkeep
+from worker.checkup.diagnosis import Finding
+from worker.sweeper.anchors import anchor_file
+from worker.sweeper.sealing import Sealer
 
 pytestmark = pytest.mark.redis
 
@@ -62,7 +62,7 @@ def test_disks_and_clock(settings: Settings, monkeypatch: pytest.MonkeyPatch) ->
     settings.state_dir.mkdir(parents=True)
     for free, verdict in ((9e9, "ok"), (1e9, "warning"), (1e8, "problem")):
         monkeypatch.setattr(
-            "worker.upkeep.shutil.disk_usage", lambda _, room=free: SimpleNamespace(free=int(room))
+            "worker.checkup.upkeep.shutil.disk_usage", lambda _, room=free: SimpleNamespace(free=int(room))
         )
         assert {one.verdict for one in upkeep.look_at_disks(settings)} == {verdict}
     [right] = upkeep.look_at_clock(settings)

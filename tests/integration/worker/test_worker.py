@@ -9,12 +9,12 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import func, select, text
 
-from db import reader
-from db.audit_queue import AuditQueue
 from db.counters import read_totals
-from db.intake import accept
 from db.models import Audit, Citation, FlaggedText, ProcessSign
-from db.queue import Failure
+from db.queues.audit_queue import AuditQueue
+from db.queues.queue import Failure
+from db.reading import reader
+from db.storing.intake import accept
 from tests.integration.worker.conftest import TEXTS, examples, register_bundle
 from tests.integration.worker.processes import kill_group_at_work, running, sweeping
 from tests.overlap_engine import OverlapAttributor

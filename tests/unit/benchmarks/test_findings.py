@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks import findings
 from benchmarks.findings import Labelled
-from db.finding_work import AlikeOutput
+from db.grouping.finding_work import AlikeOutput
 
 
 def labelled(number: int, behaviour: str | None) -> Labelled:

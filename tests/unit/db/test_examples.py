@@ -5,7 +5,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db.examples import storable_json, storable_text
+from db.storing.examples import storable_json, storable_text
 
 _any_text = st.text(st.characters(codec=None, exclude_categories=()))
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from db.finding_names import WORDS, telling_words
+from db.grouping.finding_names import WORDS, telling_words
 from db.models.findings import WORD_CHARS
 
 OTHERS = ["the shop is open on Monday", "the lamp is on the table", "you can call us on Monday"] * 5

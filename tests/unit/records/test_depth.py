@@ -12,7 +12,7 @@ from wherefrom.client.connection import _error_body
 from wherefrom.client.records_in import read_record
 from wherefrom.errors import PermanentError
 from wherefrom.json_text import read_json
-from worker.entries import read_entry
+from worker.flagged_stream.entries import read_entry
 
 #: Just below the deepest that Python's own reader takes, where what comes after it fails first, and far beyond.
 DEPTHS = (*range(900, 1000), 100_000)

@@ -6,7 +6,7 @@ from typing import get_args, get_type_hints
 import pytest
 import typer.utils
 
-from db.selection import conditions
+from db.reading.selection import conditions
 from web.filters import LINK_NAMES, AuditQuery
 from wherefrom.cli import export, service
 from wherefrom.client.filters import AuditFilters

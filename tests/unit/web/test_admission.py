@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from web.admission import Lane, LaneName, Lanes
+from web.guard.admission import Lane, LaneName, Lanes
 from wherefrom.errors import TooBusy
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings

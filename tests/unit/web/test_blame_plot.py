@@ -5,8 +5,8 @@ from itertools import pairwise
 
 import pytest
 
-from db.blame import PERIODS, period_edges
-from web.blame_plot import TOP, blame_plot, wilson
+from db.reading.blame import PERIODS, period_edges
+from web.drawing.blame_plot import TOP, blame_plot, wilson
 from wherefrom.records import BlamePeriod
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -5,7 +5,7 @@ import base64
 from hypothesis import given
 from hypothesis import strategies as st
 
-from web.card import card_plots, card_sections, not_learned, shown
+from web.drawing.card import card_plots, card_sections, not_learned, shown
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from web import display
-from web.render import STATIC_DIR
+from web.drawing import display
+from web.drawing.render import STATIC_DIR
 from wherefrom.records import utc_now
 
 

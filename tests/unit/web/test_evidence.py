@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from web import evidence
+from web.drawing import evidence
 from wherefrom.records import SourceSummary
 
 

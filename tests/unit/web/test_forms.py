@@ -2,8 +2,8 @@
 
 import pytest
 
-from web.caller import NOBODY
-from web.forms import Form
+from web.asking.forms import Form
+from web.guard.caller import NOBODY
 from wherefrom.errors import InvalidRequest
 
 

@@ -4,9 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from tests.unit.records.test_plain_sentence import citation
-from web.evidence import CitationView
-from web.folding import folded
-from web.lit import LEVELS, lit_output
+from web.drawing.evidence import CitationView
+from web.drawing.folding import folded
+from web.drawing.lit import LEVELS, lit_output
 from wherefrom.records import CitationRecord, EvidenceSpan, Span
 
 TEXT = "We refund every product at any time."

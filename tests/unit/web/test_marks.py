@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from web.marks import mark_pairs
+from web.drawing.marks import mark_pairs
 from wherefrom.records import Span
 
 SPANS = st.tuples(st.integers(0, 50), st.integers(1, 20)).map(

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.integration.db.builders import draft, example
-from web.parts import parts_view
+from web.drawing.parts import parts_view
 from wherefrom.records import CitationRecord, ModulePart
 
 

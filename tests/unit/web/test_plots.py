@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from db.agreement import Bin
+from db.reviewing.agreement import Bin
 from tests.unit.records.test_plain_sentence import citation, detail
-from web.plots import LEFT, SQUARE, TOP, WIDTH, calibration_plot, score_plot, time_plot
+from web.drawing.plots import LEFT, SQUARE, TOP, WIDTH, calibration_plot, score_plot, time_plot
 from wherefrom.records import AuditDetail
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

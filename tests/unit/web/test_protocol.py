@@ -7,8 +7,8 @@ import pytest
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from web.admission import Lanes
-from web.protocol import refusing
+from web.guard.admission import Lanes
+from web.guard.protocol import refusing
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
 

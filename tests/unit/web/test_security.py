@@ -7,7 +7,7 @@ import pytest
 from starlette.datastructures import Headers
 
 from db.sight import Limits, Sight, is_limited, see_only
-from web import security
+from web.guard import security
 from wherefrom import access
 from wherefrom.errors import BodyTooLarge, ConfigurationError, Forbidden, InvalidRequest
 from wherefrom.settings import Settings

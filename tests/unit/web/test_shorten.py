@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from web.evidence import Segment, plain_segments, turn_views
-from web.marks import mark_pairs
-from web.shorten import AROUND, OUTPUT_CHARACTERS, TURNS_CHARACTERS, last_that_fit, shortened
+from web.drawing.evidence import Segment, plain_segments, turn_views
+from web.drawing.marks import mark_pairs
+from web.drawing.shorten import AROUND, OUTPUT_CHARACTERS, TURNS_CHARACTERS, last_that_fit, shortened
 from wherefrom.records import Message, Span
 
 

@@ -6,10 +6,10 @@ import pytest
 from jinja2 import DictLoader
 from starlette.requests import Request
 
-from web import render as rendering
-from web.display import source_colour
-from web.render import STATIC_DIR, environment, render
-from web.source_colours import HUES, MARKS, NO_MARK, SourceColours
+from web.drawing import render as rendering
+from web.drawing.display import source_colour
+from web.drawing.render import STATIC_DIR, environment, render
+from web.drawing.source_colours import HUES, MARKS, NO_MARK, SourceColours
 
 CSS = (STATIC_DIR / "wherefrom.css").read_text(encoding="utf-8")
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from web.throughput_plot import HEIGHT, LEFT, TOP, WIDTH, throughput_plot
+from web.drawing.throughput_plot import HEIGHT, LEFT, TOP, WIDTH, throughput_plot
 from wherefrom.records import Minute
 
 START = datetime(2026, 1, 31, 8, 0, tzinfo=UTC)

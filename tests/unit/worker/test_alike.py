@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from db.finding_work import AlikeOutput, Grouped, Round
+from db.grouping.finding_work import AlikeOutput, Grouped, Round
 from wherefrom.records import utc_now
-from worker import alike
+from worker.sweeper import alike
 
 
 def output(number: int, *direction: int, finding: int | None = None, cited: Mapping[int, int] | None = None) -> AlikeOutput:  # fmt: skip

@@ -7,7 +7,7 @@ import pytest
 from wherefrom.messages import ATTRIBUTE_QUEUE, ATTRIBUTE_TASK
 from wherefrom.settings import Settings
 from worker.app import make_celery, start_runtime
-from worker.liveness import LOADING_S
+from worker.vitals.liveness import LOADING_S
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import threading
 import pytest
 
 from wherefrom.errors import QueueUnavailable
-from worker.connection_check import DEAF_S, FRESH_S, ConnectionCheck
-from worker.transport import Connection
+from worker.broker.transport import Connection
+from worker.pool.connection_check import DEAF_S, FRESH_S, ConnectionCheck
 
 
 class QueueConnection:

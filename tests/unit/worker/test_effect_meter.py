@@ -22,7 +22,7 @@ from wherefrom.retraining import effects
 from wherefrom.retraining.recipe import Recipe, write_recipe
 from wherefrom.retraining.training import token_rows
 from wherefrom.settings import Settings
-from worker.effect_meter import RetrainingMeter, open_meter
+from worker.pool.effect_meter import RetrainingMeter, open_meter
 
 #: Unlike the tiny tokenizer's template in its marks and its end.
 TEMPLATE = (

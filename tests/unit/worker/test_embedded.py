@@ -14,6 +14,7 @@ from tests.absence import absent
 from tests.waiting import wait_until
 from wherefrom.settings import Settings
 from worker import embedded
+from worker.checkup.health import check_health
 from worker.embedded import (
     EmbeddedRedis,
     EmbeddedRedisError,
@@ -22,7 +23,6 @@ from worker.embedded import (
     find_redis_server,
     free_port,
 )
-from worker.health import check_health
 
 pytestmark = pytest.mark.redis
 

@@ -7,7 +7,7 @@ from tests.overlap_engine import ENGINE, OverlapEngine
 from wherefrom.attribution.interface import Engine
 from wherefrom.errors import ConfigurationError
 from wherefrom.settings import Settings, load_settings
-from worker.engine import BundleEngine, engine_of_process, load_engine
+from worker.pool.engine import BundleEngine, engine_of_process, load_engine
 
 #: Named below as something that is no factory.
 NO_FACTORY = "text"

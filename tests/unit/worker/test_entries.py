@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wherefrom.errors import BodyTooLarge, InvalidRecord, PermanentError, UnknownSchema
-from worker.entries import read_entry
+from worker.flagged_stream.entries import read_entry
 
 GOOD = {"prompt": "p", "completion": "c", "model": "m"}
 

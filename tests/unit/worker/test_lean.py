@@ -35,7 +35,7 @@ def imported(code: str) -> set[str]:
     ("code", "needed"),
     [
         ("from worker.__main__ import make_app; make_app()", set()),
-        ("import worker.health", set()),
+        ("import worker.checkup.health", set()),
         ("import worker.processes", {"sqlalchemy", "celery", "redis"}),
         ("import worker.web_server", {"sqlalchemy", "alembic", "celery", "redis", "uvicorn"}),
         ("import db.migrate", {"sqlalchemy", "alembic"}),

@@ -8,8 +8,8 @@ from structlog.testing import capture_logs
 
 from wherefrom.errors import ConfigurationError
 from wherefrom.settings import Settings
-from worker.health import check_health
-from worker.liveness import STALE_S, LivenessFile
+from worker.checkup.health import check_health
+from worker.vitals.liveness import STALE_S, LivenessFile
 
 
 def test_a_sign_tells_its_age_and_details_until_it_is_removed(tmp_path):

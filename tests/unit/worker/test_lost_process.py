@@ -10,8 +10,8 @@ from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 
 from wherefrom.settings import Settings
 from worker.app import make_celery
-from worker.lost_process import exit_reason
-from worker.owners import owner_name, owner_prefix
+from worker.pool.lost_process import exit_reason
+from worker.pool.owners import owner_name, owner_prefix
 
 
 @pytest.mark.parametrize(
@@ -48,6 +48,6 @@ def test_a_pool_process_claims_under_a_name_that_its_main_process_knows():
     assert owner_name(copy.node).startswith(owner_prefix(os.getpid(), app.node))
     other = make_celery(Settings())
     assert other.node != app.node
-    assert app.tasks["wherefrom.attribute"].Request == "worker.lost_process:WatchedRequest"
+    assert app.tasks["wherefrom.attribute"].Request == "worker.pool.lost_process:WatchedRequest"
     for one in (app, copy, other):
         one.close()

@@ -8,8 +8,9 @@ import torch
 
 from wherefrom.errors import ConfigurationError
 from wherefrom.settings import Settings, load_settings
-from worker import doctor, placing
-from worker.placing import MEASURER, WORKER, place_process, placed_processes
+from worker.checkup import doctor
+from worker.pool import placing
+from worker.pool.placing import MEASURER, WORKER, place_process, placed_processes
 
 
 @pytest.fixture

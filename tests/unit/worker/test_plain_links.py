@@ -4,7 +4,7 @@ import pytest
 from pydantic import SecretStr
 
 from wherefrom.settings import Settings
-from worker.doctor import _plain_links
+from worker.checkup.doctor import _plain_links
 
 HERE = ("redis://127.0.0.1:6379/0", "postgresql://localhost/w")
 

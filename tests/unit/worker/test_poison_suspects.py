@@ -1,6 +1,6 @@
 """Who has had its chances, and who only met a database that takes nobody."""
 
-from worker.poison_suspects import CHANCES, RETRY_CAP_S, PoisonSuspects
+from worker.flagged_stream.poison_suspects import CHANCES, RETRY_CAP_S, PoisonSuspects
 
 
 def test_an_entry_that_fails_while_others_are_stored_has_its_chances() -> None:

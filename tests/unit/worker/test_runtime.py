@@ -8,9 +8,9 @@ from tests.overlap_engine import OverlapEngine
 from wherefrom.errors import BundleCorrupt, OutOfMemory
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
-from worker.liveness import loading_file, refusal_file
-from worker.owners import owner_name
-from worker.runtime import LOADED_BUNDLES, REFUSED_S, Runtime
+from worker.pool.owners import owner_name
+from worker.pool.runtime import LOADED_BUNDLES, REFUSED_S, Runtime
+from worker.vitals.liveness import loading_file, refusal_file
 
 
 class NoDatabase:
@@ -39,9 +39,10 @@ def explained():
 def runtime(made, explained, monkeypatch, tmp_path):
     """A runtime whose engines are their bundle's ids."""
     monkeypatch.setattr(
-        "db.waiting.explain_waiting", lambda _db, bundle_id, **why: explained.append((bundle_id, why["code"]))
+        "db.queues.waiting.explain_waiting",
+        lambda _db, bundle_id, **why: explained.append((bundle_id, why["code"])),
     )
-    monkeypatch.setattr("db.catalogue.bundle_by_id", lambda _db, bundle_id: Bundle(bundle_id))
+    monkeypatch.setattr("db.bundles.catalogue.bundle_by_id", lambda _db, bundle_id: Bundle(bundle_id))
 
     class Loading(OverlapEngine):
         """Opens nothing, and tells what it was asked for."""
@@ -139,7 +140,7 @@ def test_owners_are_never_alike():
 
 def test_one_bad_bundle_does_not_keep_the_others_from_being_loaded(runtime, made, monkeypatch):
     """Loading ahead goes on behind a bundle that is refused."""
-    monkeypatch.setattr("db.catalogue.active_bundles", lambda _db: [Bundle(13), Bundle(2)])
+    monkeypatch.setattr("db.bundles.catalogue.active_bundles", lambda _db: [Bundle(13), Bundle(2)])
     runtime.preload()
     assert made == [13, 2]
     assert runtime.attributor(2) == 2

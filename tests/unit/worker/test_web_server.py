@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 from fastapi import FastAPI
 
-from web.admission import Lanes
-from web.protocol import RefusingProtocol
+from web.guard.admission import Lanes
+from web.guard.protocol import RefusingProtocol
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
 from worker import web_server

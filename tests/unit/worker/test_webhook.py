@@ -14,7 +14,7 @@ from tests.absence import absent
 from tests.services.receiver import Receiver
 from wherefrom.errors import WebhookAddressRefused, WebhookFailed, WebhookGone
 from wherefrom.webhook import WebhookTarget, new_secret
-from worker.webhook import WebhookSender, may_connect
+from worker.sweeper.webhook import WebhookSender, may_connect
 
 PUBLIC = ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::1"]
 PRIVATE = [

@@ -1,0 +1,1 @@
+"""What changed from one bundle to another, over all outputs that both have answered for."""

@@ -1,0 +1,67 @@
+"""The queue of measurements of groups: claimed one at a time beside those of citations, by the same rules."""
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from db.audit_trail.trail import TrailKind, record_events
+from db.models import Bundle, GroupMeasurement
+from db.queues.claimed import read_claimed
+from db.queues.leases import token
+from db.queues.queue import ending_of, ending_values
+from db.queues.single_claims import SingleClaims
+from wherefrom.records import ClaimedGroup, GroupRequest, MeasuredEffect, MeasurementState
+
+#: Ids of left-out training examples that are stored of a group, and of each of its controls.
+KEPT_IDS = 200
+
+
+class GroupQueue(SingleClaims[ClaimedGroup]):
+    """Measurements of groups, oldest first."""
+
+    row = GroupMeasurement
+    subject = "group_measurement"
+    order = (GroupMeasurement.id,)
+
+    def finish(self, claimed: ClaimedGroup, effect: MeasuredEffect) -> bool:
+        """Store what was measured, in one transaction; False when fenced."""
+        found = effect.model_dump(mode="json", exclude={"group", "weak"}) | {
+            "left_out": list(effect.group[:KEPT_IDS]),
+            "group_size": len(effect.group),
+        }
+        found["controls"] = [
+            one | {"example_ids": one["example_ids"][:KEPT_IDS]} for one in found["controls"]
+        ]
+        ending = ending_of(GroupMeasurement, *found).returning(GroupMeasurement.id)
+        values = token(claimed.lease) | ending_values(MeasurementState.DONE, None, None, **found)
+        payload = {
+            "owner": claimed.owner,
+            "attempt": claimed.attempt,
+            "effect_nats": effect.effect_nats,
+            "group_size": len(effect.group),
+        }
+        with self._database.writing() as session:
+            if session.scalar(ending.execution_options(synchronize_session=False), values) is None:
+                return False
+            record_events(
+                session, [self._event(TrailKind.MEASUREMENT_FINISHED, claimed.measurement_id, payload)]
+            )
+        return True
+
+    def _claimed(self, session: Session, measurement_id: int, owner: str) -> ClaimedGroup:
+        row = session.execute(
+            select(
+                GroupMeasurement.id.label("measurement_id"),
+                GroupMeasurement.bundle_id,
+                Bundle.name.label("bundle_name"),
+                GroupMeasurement.attempt,
+                GroupMeasurement.audit_id,
+                GroupMeasurement.source,
+                GroupMeasurement.example_ids,
+            )
+            .join(Bundle, Bundle.id == GroupMeasurement.bundle_id)
+            .where(GroupMeasurement.id == measurement_id)
+        ).mappings()
+        found = dict(row.one())
+        asked = GroupRequest(example_ids=tuple(found.pop("example_ids") or ()), source=found.pop("source"))
+        audits = read_claimed(session, [found["audit_id"]], owner).audits
+        return ClaimedGroup(**found, owner=owner, request=asked, record=audits[0].record if audits else None)

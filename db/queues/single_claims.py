@@ -1,0 +1,43 @@
+"""Queues of measurements and what-ifs: claimed one at a time, so a claim is an attempt; one that cannot be answered is dead."""
+
+from collections.abc import Mapping
+from typing import ClassVar, Generic, TypeVar
+
+from sqlalchemy.orm import Session
+
+from db.audit_trail.trail import TrailKind
+from db.queues.queue import LeasedQueue
+from wherefrom.records import ClaimedGroup, ClaimedMeasurement, ClaimedWhatIf, MeasurementState
+
+Claimed = TypeVar("Claimed", ClaimedMeasurement, ClaimedGroup, ClaimedWhatIf)
+
+
+class SingleClaims(LeasedQueue[MeasurementState], Generic[Claimed]):
+    """What the queues of measurements, of citations and of groups, and of what-ifs do alike; a subclass says what a worker is given."""
+
+    pending = MeasurementState.PENDING
+    dead = MeasurementState.DEAD
+    refused = MeasurementState.DEAD
+    ended: ClassVar[Mapping[str, TrailKind]] = {MeasurementState.DEAD: TrailKind.MEASUREMENT_DEAD}
+    retried, released = TrailKind.MEASUREMENT_RETRIED, TrailKind.MEASUREMENT_RELEASED
+
+    def claim(
+        self, bundle_id: int, *, owner: str, lease_s: float, max_attempts: int | None = None
+    ) -> Claimed | None:
+        """Take the oldest piece of work of a bundle that is due, or whose lease ran out; None when there is none.
+
+        Args:
+            bundle_id: The bundle.
+            owner: Name of the claimer, unique among all that live.
+            lease_s: How long it stays taken without `extend`, seconds.
+            max_attempts: Expired ones with as many attempts are left to `release_expired`.
+        """
+        with self._database.writing() as session:
+            taken = self._take(
+                session, bundle_id, owner=owner, limit=1, lease_s=lease_s, max_attempts=max_attempts
+            )
+            return self._claimed(session, taken[0], owner) if taken else None
+
+    def _claimed(self, session: Session, number: int, owner: str) -> Claimed:
+        """What a worker is given of what was just taken."""
+        raise NotImplementedError

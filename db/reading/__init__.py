@@ -1,0 +1,1 @@
+"""What auditors read: lists, filters, searches, one audit, culprits, sources, today."""

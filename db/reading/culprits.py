@@ -1,0 +1,134 @@
+"""Culprits: the training examples that a selection of audits names, ranked across it.
+
+Scores have no common unit between audits, ranks have: a citation counts 1 / rank. Only the newest audits of a large selection are looked
+at (`CULPRIT_AUDITS`), so the cost has a bound; the answer says whether there are more. Groups of outputs are left out: their members have audits of their own.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Float, RowMapping, Subquery, case, cast, func, select
+from sqlalchemy.orm import Session
+
+from db.models import Audit, Citation, FlaggedOutput, Review, TrainingExample
+from db.reading.listings import Conditions, look_up
+from db.reading.reader import select_audits
+from db.reading.selection import ANSWERED
+from db.reading.standing import standing
+from db.session import Database
+from db.statements import AnySelect
+from wherefrom.records import AuditFilter, Culprit, Culprits, Verdict
+from wherefrom.records.blaming import CULPRIT_AUDITS
+
+#: Characters of a training text in a list.
+EXCERPT_CHARS = 400
+#: A citation's weight in a ranking over audits.
+STRENGTH = func.sum(1.0 / cast(Citation.rank, Float))
+
+
+def culprits(
+    db: Database,
+    filters: AuditFilter,
+    *,
+    most: int = 50,
+    least_outputs: int = 1,
+    source: str | None = None,
+    newest: int = CULPRIT_AUDITS,
+) -> Culprits:
+    """The training examples that a selection names, strongest first; three statements, and those that look filters up.
+
+    Args:
+        db: The database.
+        filters: The selection.
+        most: How many training examples.
+        least_outputs: Those that fewer audits cite are left out.
+        source: Only training examples of this source.
+        newest: How many audits are looked at, newest first.
+    """
+    wanted = look_up(db, filters)
+    with db.reading() as session:
+        looked_at = session.scalar(select(func.count()).select_from(selected(wanted, newest + 1))) or 0
+        of_source = () if source is None else (Citation.source == source,)
+        ranked = _ranked(selected(wanted, newest), *of_source, most=most, least_outputs=least_outputs)
+        rows = session.execute(_with_texts(ranked)).mappings().all()
+        verdicts = verdict_counts(session, [row["training_example_id"] for row in rows])
+    return Culprits(
+        items=tuple(_culprit(row, verdicts) for row in rows),
+        audits=min(looked_at, newest),
+        more=looked_at > newest,
+    )
+
+
+def culprit_ids(wanted: Conditions, *, most: int, least_outputs: int) -> AnySelect:
+    """The same training examples by number, as a statement over what `look_up` gave."""
+    ranked = _ranked(selected(wanted, CULPRIT_AUDITS), most=most, least_outputs=least_outputs)
+    return select(ranked.c.training_example_id)
+
+
+def selected(wanted: Conditions, newest: int) -> Subquery:
+    """Ids of the newest answered audits of a selection."""
+    answered = (Audit.state.in_(ANSWERED), FlaggedOutput.members.is_(None))
+    newest_first = (Audit.created_at.desc(), Audit.id.desc())
+    query = select_audits(Audit.id).where(*answered, *wanted).order_by(*newest_first)
+    return query.limit(newest).subquery("selected")
+
+
+def verdict_counts(session: Session, training_example_ids: Sequence[int]) -> dict[tuple[int, str], int]:
+    """How many verdicts stand, by training example and verdict."""
+    if not training_example_ids:
+        return {}
+    counts = (
+        select(Review.training_example_id, Review.verdict, func.count().label("number"))
+        .where(*standing(), Review.training_example_id.in_(training_example_ids))
+        .group_by(Review.training_example_id, Review.verdict)
+    )
+    return {(row.training_example_id, row.verdict): row.number for row in session.execute(counts)}
+
+
+def _ranked(audits: Subquery, *wanted: ColumnElement[bool], most: int, least_outputs: int) -> Subquery:
+    outputs = func.count()
+    return (
+        select(
+            Citation.training_example_id,
+            outputs.label("outputs"),
+            func.sum(case((Citation.rank == 1, 1), else_=0)).label("first_citations"),
+            STRENGTH.label("strength"),
+            func.avg(Citation.influence_score).label("mean_influence"),
+            func.max(Citation.measured_effect_nats).label("measured_nats"),
+        )
+        .join(audits, audits.c.id == Citation.audit_id)
+        .where(Citation.rank > 0, *wanted)
+        .group_by(Citation.training_example_id)
+        .having(outputs >= least_outputs)
+        .order_by(STRENGTH.desc(), outputs.desc(), Citation.training_example_id)
+        .limit(most)
+        .subquery("ranked")
+    )
+
+
+def _with_texts(ranked: Subquery) -> AnySelect:
+    order = (ranked.c.strength.desc(), ranked.c.outputs.desc(), ranked.c.training_example_id)
+    return (
+        select(ranked, *excerpts())
+        .join(TrainingExample, TrainingExample.id == ranked.c.training_example_id)
+        .order_by(*order)
+    )
+
+
+def excerpts() -> tuple[ColumnElement[Any], ...]:
+    """What lists show of a training example."""
+    return (
+        TrainingExample.example_id.label("example_id"),
+        TrainingExample.source.label("source"),
+        func.substr(TrainingExample.prompt, 1, EXCERPT_CHARS).label("prompt"),
+        func.substr(TrainingExample.completion, 1, EXCERPT_CHARS).label("completion"),
+    )
+
+
+def _culprit(row: RowMapping, verdicts: dict[tuple[int, str], int]) -> Culprit:
+    number = row["training_example_id"]
+    return Culprit(
+        **row,
+        confirmed=verdicts.get((number, Verdict.CONFIRMED), 0),
+        unrelated=verdicts.get((number, Verdict.UNRELATED), 0),
+    )

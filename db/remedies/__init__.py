@@ -1,0 +1,1 @@
+"""What people plan: fix lists, what-ifs, and outputs that are only supposed."""

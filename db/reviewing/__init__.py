@@ -1,0 +1,1 @@
+"""What people find: verdicts, review queues, agreement, and verdicts for calibration."""

@@ -1,0 +1,1 @@
+"""The read-only SQL views, a public interface; docs/sql.md describes every column."""

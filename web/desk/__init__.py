@@ -1,0 +1,1 @@
+"""The auditor's pages: plain links and forms, complete without script."""

@@ -1,0 +1,99 @@
+"""The page of erasure, legal hold and retention, for administrators."""
+
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import HTMLResponse, RedirectResponse
+from starlette.responses import Response
+
+from db.access.keys import Scope
+from db.erasure import erasures, holds, retention
+from web.asking.forms import Form, form_of
+from web.asking.review_forms import Shape, checked
+from web.drawing.render import render
+from web.guard.security import needs
+from web.json_api.api import Id, Shared
+from wherefrom.errors import InvalidRequest
+from wherefrom.records import ErasureDraft, HoldDraft, OutputClass, RetentionDraft, Severity
+from wherefrom.records.erasing import MAX_ERASURE_REASON, MAX_NAMED_AUDITS
+
+router = APIRouter(include_in_schema=False, dependencies=[Depends(needs(Scope.ADMIN))])
+Sent = Annotated[Form, Depends(form_of(Scope.ADMIN))]
+
+#: Conditions of a class that the forms offer.
+_OFFERED = ("producer", "flag_reason", "severity", "model", "label")
+
+
+@router.get("/erasing")
+def erasing(request: Request, services: Shared) -> HTMLResponse:
+    """What was erased, what is held, and how long texts are kept."""
+    database = services.database
+    return render(
+        "erasing.html",
+        request,
+        erasures=erasures.listed(database),
+        holds=holds.listed(database, lifted=True),
+        rules=retention.listed(database, ended=True),
+        severities=list(Severity),
+        most_reason=MAX_ERASURE_REASON,
+    )
+
+
+@router.post("/erasing/outputs")
+def erase(services: Shared, form: Sent) -> Response:
+    """Ask for an erasure."""
+    erasures.ask(services.database, _draft(ErasureDraft, form), by=form.caller.actor)
+    return _back()
+
+
+@router.post("/erasing/holds")
+def place(services: Shared, form: Sent) -> Response:
+    """Place a hold."""
+    holds.place(services.database, _draft(HoldDraft, form), by=form.caller.actor)
+    return _back()
+
+
+@router.post("/erasing/holds/{hold_id}/lift")
+def lift(services: Shared, hold_id: Id, form: Sent) -> Response:
+    """Lift a hold."""
+    reason = form.text("reason", most=MAX_ERASURE_REASON)
+    if not reason:
+        raise InvalidRequest("say why the hold is lifted")
+    holds.lift(services.database, hold_id, reason=reason, by=form.caller.actor)
+    return _back()
+
+
+@router.post("/erasing/rules")
+def add_rule(services: Shared, form: Sent) -> Response:
+    """Add a retention rule."""
+    given = {"name": form.text("name"), "days": form.number("days"), "outputs": _class(form) or OutputClass()}
+    retention.add(services.database, checked(RetentionDraft, given), by=form.caller.actor)
+    return _back()
+
+
+@router.post("/erasing/rules/{rule_id}/end")
+def end_rule(services: Shared, rule_id: Id, form: Sent) -> Response:
+    """End a retention rule."""
+    del form  # it was sent from our page, by an administrator
+    retention.end(services.database, rule_id)
+    return _back()
+
+
+def _back() -> Response:
+    return RedirectResponse("/erasing", status_code=HTTPStatus.SEE_OTHER)
+
+
+def _draft(kind: type[Shape], form: Form) -> Shape:
+    """Audits by their numbers, or a class; and why."""
+    given = {
+        "audit_ids": tuple(form.numbers("audit_ids", most=MAX_NAMED_AUDITS)),
+        "outputs": _class(form),
+        "reason": form.text("reason", most=MAX_ERASURE_REASON),
+    }
+    return checked(kind, given)
+
+
+def _class(form: Form) -> OutputClass | None:
+    named = {name: value for name in _OFFERED if (value := form.text(name, most=401))}
+    return checked(OutputClass, named) if named else None

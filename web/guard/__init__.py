@@ -1,0 +1,1 @@
+"""What stands before the routes: who asks, what they may do, how much, and how many at once."""

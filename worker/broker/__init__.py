@@ -1,0 +1,1 @@
+"""Connections to Redis, the transport of Celery, and the hints that travel on it."""

@@ -1,0 +1,115 @@
+"""Sends hints ("there is work for bundle B") while the queue is short; a hint that cannot be sent is no loss."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import ClassVar
+
+import redis
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from wherefrom.errors import QueueUnavailable
+from wherefrom.logs import get_logger
+from wherefrom.messages import (
+    ATTRIBUTE_QUEUE,
+    ATTRIBUTE_TASK,
+    MEASURE_QUEUE,
+    MEASURE_TASK,
+    AttributeHint,
+    MeasureHint,
+)
+from wherefrom.metrics import Metrics
+from wherefrom.settings import Settings
+from worker.broker.redis_link import attribute_queue, measure_queue, redis_errors
+
+log = get_logger(__name__)
+
+
+class HintSender:
+    """Puts hints at audits on their queue. `sender` names who sends, for the metric: intake, sweeper, web or task."""
+
+    task: ClassVar[str] = ATTRIBUTE_TASK
+    queue: ClassVar[str] = ATTRIBUTE_QUEUE
+    message: ClassVar[type[AttributeHint] | type[MeasureHint]] = AttributeHint
+
+    def __init__(
+        self, celery: Celery, client: redis.Redis, *, settings: Settings, metrics: Metrics, sender: str
+    ) -> None:
+        self._celery = celery
+        self._redis = client
+        self._settings = settings
+        self._metrics = metrics
+        self._sender = sender
+
+    def send_for_work(self, pending: Mapping[int, int]) -> int:
+        """Send hints for pending work, bundles in turn, as far as there is room; how many were sent.
+
+        Args:
+            pending: Number of claimable rows by bundle id.
+
+        Raises:
+            QueueUnavailable: Redis does not answer.
+        """
+        wanted = {bundle_id: self._hints_for(count) for bundle_id, count in pending.items() if count > 0}
+        room = self._room(len(wanted)) if wanted else 0
+        sent = 0
+        while wanted and sent < room:
+            for bundle_id in list(wanted)[: room - sent]:
+                self.send(bundle_id)
+                sent += 1
+                wanted[bundle_id] -= 1
+            wanted = {bundle_id: left for bundle_id, left in wanted.items() if left}
+        return sent
+
+    def notify(self, bundle_ids: Iterable[int]) -> None:
+        """Send one hint per bundle if there is room; never fails (the sweeper sends what was not sent)."""
+        try:
+            self.send_for_work(dict.fromkeys(bundle_ids, 1))
+        except QueueUnavailable as error:
+            log.info("hint_not_sent", sender=self._sender, reason=str(error))
+
+    def pass_on(self, bundle_id: int) -> None:
+        """Send one hint however long the queue is: each hint that ends starts at most one. Never fails."""
+        try:
+            self.send(bundle_id)
+        except QueueUnavailable as error:
+            log.info("hint_not_sent", sender=self._sender, reason=str(error))
+
+    def send(self, bundle_id: int) -> None:
+        """Put one hint on the queue, however long it is.
+
+        Raises:
+            QueueUnavailable: Redis does not answer.
+        """
+        hint = self.message(bundle_id=bundle_id).model_dump()
+        try:
+            self._celery.send_task(self.task, kwargs=hint, queue=self.queue, ignore_result=True, retry=False)
+        except (OperationalError, redis.RedisError) as error:
+            raise QueueUnavailable(f"Redis: {error}") from error
+        self._metrics.count("hints_sent_total", sender=self._sender)
+
+    def _hints_for(self, rows: int) -> int:
+        """How many hints this much work of one bundle is worth: one per batch."""
+        return math.ceil(rows / self._settings.batch_audits)
+
+    def _room(self, bundles: int) -> int:  # noqa: ARG002 - the measuring queue goes by it
+        """How many hints may be added: the queue is at most twice as long as there are processes."""
+        with redis_errors():
+            waiting = int(self._redis.llen(attribute_queue(self._settings)))
+        return max(0, 2 * self._settings.worker_processes - waiting)
+
+
+class MeasureHintSender(HintSender):
+    """Puts hints at measurements on theirs: one per bundle, and only on an empty queue, for each takes minutes."""
+
+    task = MEASURE_TASK
+    queue = MEASURE_QUEUE
+    message = MeasureHint
+
+    def _hints_for(self, rows: int) -> int:  # noqa: ARG002 - one hint, however much work
+        return 1
+
+    def _room(self, bundles: int) -> int:
+        with redis_errors():
+            waiting = int(self._redis.llen(measure_queue(self._settings)))
+        return 0 if waiting else bundles

@@ -1,0 +1,1 @@
+"""Looks the service over: `health` for one process, `doctor` for the whole installation."""

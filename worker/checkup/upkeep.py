@@ -1,0 +1,114 @@
+"""What `doctor` looks at beside the parts of the service: the trail and its anchors, room on the disks, the clock, entries that nobody takes."""
+
+import shutil
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import redis
+from sqlalchemy import select
+
+from db.audit_trail import trail_chain
+from db.clock import db_now
+from db.reading.reader import queue_health
+from db.session import Database, open_database, parse_url
+from wherefrom.journal import journal_folder
+from wherefrom.records import utc_now
+from wherefrom.settings import Settings
+from worker.broker.redis_link import attribute_queue, flagged_stream
+from worker.checkup.diagnosis import Finding, Verdict
+from worker.sweeper.anchors import anchor_file
+
+#: Seconds after which an event without a place, an entry that nobody took, and audits without a hint are worth a word.
+UNSEALED_S, UNTAKEN_S, UNHINTED_S = 30.0, 60.0, 120.0
+#: Free bytes below which a disk is nearly full, and below which writes will soon fail.
+LITTLE_ROOM, NO_ROOM = 2_000_000_000, 200_000_000
+#: Seconds between this machine's clock and the database's from which times in logs and signatures mislead.
+SKEW_S = 5.0
+
+
+def look_at_trail(settings: Settings) -> Iterator[Finding]:
+    """Whether events are sealed, and whether the chain reaches as far as its newest anchor."""
+    with open_database(settings) as database:
+        lag_s = trail_chain.lag_seconds(database)
+        with database.reading() as session:
+            head = trail_chain.head_of(session)
+        anchors = anchor_file(settings)
+        seen = anchors.read()
+        newest = max(seen, default=0)
+        there = trail_chain.link_at(database, newest) if seen else None
+    sealed = "nothing is sealed yet" if head is None else f"{head.sequence} events are sealed"
+    late = lag_s > UNSEALED_S
+    cure = "; check that the sweeper runs, or run python -m worker trail seal" if late else ""
+    yield Finding(
+        "trail", "problem" if late else "ok", f"{sealed}, the oldest other one waits {lag_s:.0f} s{cure}"
+    )
+    if not seen:
+        text = f"no anchor in {anchors.path}: a tail that is cut off cannot be missed. The sweeper writes one once a minute; set WHEREFROM_TRAIL_ANCHOR_FILE to another machine's disk"
+        yield Finding("trail anchor", "warning" if head is not None else "ok", text)
+    elif there is None or there.row_hash != seen[newest]:
+        text = f"an anchor saw event {newest}, and the chain {'ends before it' if there is None else 'has another event there'}: the database was restored to an older state, or events were removed or changed; run python -m worker trail verify"
+        yield Finding("trail anchor", "problem", text)
+    else:
+        yield Finding("trail anchor", "ok", f"event {newest} is as the newest anchor saw it")
+    if damaged := sorted(journal_folder(settings).glob("*.damaged")):
+        text = f"{len(damaged)} journals have lines that cannot be read ({damaged[0].name}); keep the files, and read them by hand"
+        yield Finding("journals", "warning", text)
+
+
+def look_at_disks(settings: Settings) -> Iterator[Finding]:
+    """Room where this machine keeps something; a folder that is not there is nobody's."""
+    folders = {
+        "state": settings.state_dir,
+        "bundles": settings.bundles_dir,
+        "measurements": settings.measure_dir,
+    }
+    url = settings.database_url.get_secret_value()
+    if url.startswith("sqlite") and (file := parse_url(url).database):
+        folders["database"] = Path(file).resolve().parent
+    seen: set[int] = set()
+    for what, folder in folders.items():
+        if not folder.is_dir() or folder.stat().st_dev in seen:
+            continue
+        seen.add(folder.stat().st_dev)
+        free = shutil.disk_usage(folder).free
+        verdict: Verdict = "problem" if free < NO_ROOM else "warning" if free < LITTLE_ROOM else "ok"
+        cure = "" if verdict == "ok" else "; free some before writes are refused"
+        yield Finding("disk", verdict, f"{free / 1e9:.1f} GB free in {folder} ({what}){cure}")
+
+
+def look_at_clock(settings: Settings) -> Iterator[Finding]:
+    """How far this machine's clock is from the database's, by which leases go."""
+    with open_database(settings) as database:
+        before = utc_now()
+        with database.reading() as session:
+            theirs: datetime = session.execute(select(db_now())).scalar_one()
+        middle = before + (utc_now() - before) / 2
+    apart = (middle - theirs).total_seconds()
+    if abs(apart) <= SKEW_S:
+        yield Finding("clock", "ok", f"{abs(apart):.1f} s from the database's")
+        return
+    way = "ahead of" if apart > 0 else "behind"
+    text = f"this machine is {abs(apart):.0f} s {way} the database: leases are safe, but log lines, webhook signatures and the ends of sessions are not; synchronise the clocks (NTP)"
+    yield Finding("clock", "warning", text)
+
+
+def look_at_stream(client: redis.Redis, settings: Settings) -> Iterator[Finding]:
+    """Entries that intake does not take; nothing where all is well."""
+    first: Any = client.xrange(flagged_stream(settings), count=1)
+    if not first:
+        return
+    seconds, fraction = client.time()
+    age_s = seconds + fraction / 1e6 - int(first[0][0].partition(b"-")[0]) / 1e3
+    if age_s > UNTAKEN_S:
+        text = f"the oldest entry of the stream waits for {age_s:.0f} s; check that intake runs and that the database takes writes"
+        yield Finding("stream lag", "warning", text)
+
+
+def look_at_hints(client: redis.Redis, database: Database, settings: Settings) -> Iterator[Finding]:
+    """Audits that could be worked while nothing says so; nothing where all is well."""
+    waiting_s = queue_health(database).oldest_pending_seconds or 0.0
+    if waiting_s > UNHINTED_S and not client.llen(attribute_queue(settings)):
+        text = f"audits wait for {waiting_s:.0f} s and no hint is on the queue; check that the sweeper runs and that a worker can use their bundle"
+        yield Finding("hint lag", "warning", text)

@@ -1,0 +1,1 @@
+"""What attributes and measures: pool processes, their engine, their devices, and the watch on them."""

@@ -1,0 +1,118 @@
+"""The engine of this process: wherefrom's own, or the one that the setting `engine` names. The only place that loads models.
+
+Nothing is loaded at import: torch and the model come when the first bundle is opened.
+"""
+
+import importlib
+from pathlib import Path
+
+from wherefrom.attribution.bundles.manifest import read_manifest
+from wherefrom.attribution.bundles.model_location import find_model
+from wherefrom.attribution.bundles.signing import check_signature
+from wherefrom.attribution.interface import Attributor, EffectMeter, Engine
+from wherefrom.attribution.models.files import hash_beside
+from wherefrom.errors import ConfigurationError
+from wherefrom.logs import get_logger
+from wherefrom.records import BundleInfo
+from wherefrom.settings import Settings
+from worker.pool.placing import WORKER, place_process
+from worker.pool.verify import check_bundle, check_registered
+
+log = get_logger(__name__)
+
+
+class BundleEngine:
+    """wherefrom's own engine, over the bundles that `wherefrom build` makes; satisfies `Engine`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def check(self, bundle: BundleInfo) -> None:
+        """Check folder and manifest against what is registered."""
+        check_bundle(bundle, self._signed(bundle))
+
+    def check_model(self, bundle: BundleInfo) -> None:
+        """Look for the model's folder."""
+        folder = self._signed(bundle)
+        find_model(folder, read_manifest(folder, verify=False), self._settings.models_dir)
+
+    def open_attributor(self, bundle: BundleInfo) -> Attributor:
+        """Load bundle and model, after checking every hash."""
+        settings, folder = self._settings, self._signed(bundle)
+        manifest = read_manifest(folder, verify=False)  # `open_bundle` checks the hashes
+        check_registered(bundle, manifest)
+        found = find_model(folder, manifest, settings.models_dir)
+        marks = hash_beside(found.model, found.adapter)  # while torch is imported
+        # Optional extra [engine]: the other processes of the service run without torch.
+        import torch
+
+        from wherefrom.attribution.attributor import LanguageAttributor
+        from wherefrom.attribution.bundles.bundle import open_bundle
+        from wherefrom.attribution.memory import memory_errors
+
+        if settings.torch_threads:
+            torch.set_num_threads(settings.torch_threads)
+        placement = place_process(settings, WORKER)
+        with memory_errors(f"bundle {bundle.name} with its model"):
+            opened = LanguageAttributor(
+                open_bundle(folder, found, marks=marks, placement=placement, milvus=settings.milvus_server())
+            )
+        if opened.note is not None:
+            log.warning("bundle_opened_with_note", bundle=bundle.name, note=opened.note)
+        return opened
+
+    def open_meter(self, bundle: BundleInfo) -> EffectMeter:
+        """Read recipe and corpus, after checking that the recipe suits; models are loaded when first needed."""
+        from worker.pool.effect_meter import check_suited, open_meter
+
+        self._signed(bundle)
+        check_suited(bundle, self._settings)
+        return open_meter(bundle, self._settings)
+
+    def _signed(self, bundle: BundleInfo) -> Path:
+        """The bundle's folder; nothing of it is parsed where a signature is asked for and is not right.
+
+        Raises:
+            BundleUnsigned: see `check_signature`.
+        """
+        folder = self._settings.bundles_dir / bundle.name
+        check_signature(folder, self._settings.bundle_keys)
+        return folder
+
+
+def load_engine(settings: Settings) -> Engine:
+    """The engine that the settings ask for.
+
+    Raises:
+        ConfigurationError: the module cannot be imported, or what it names makes no engine.
+    """
+    if settings.engine is None:
+        return BundleEngine(settings)
+    module, _, name = settings.engine.partition(":")
+    try:
+        factory = getattr(importlib.import_module(module), name)
+    except (ImportError, SyntaxError, AttributeError) as error:
+        raise ConfigurationError(
+            f"WHEREFROM_ENGINE: {settings.engine} cannot be imported: {error}"
+        ) from error
+    engine = factory(settings) if callable(factory) else None
+    if not isinstance(engine, Engine):
+        raise ConfigurationError(
+            f"WHEREFROM_ENGINE: {settings.engine} does not create an engine; see wherefrom.attribution.interface.Engine"
+        )
+    return engine
+
+
+def engine_of_process(settings: Settings) -> Engine:
+    """The engine for a process that works with it; another one than wherefrom's own is told in the log.
+
+    Raises:
+        ConfigurationError: see `load_engine`.
+    """
+    if settings.engine is not None:
+        log.warning("other_engine", engine=settings.engine, note=OTHER_ENGINE)
+    return load_engine(settings)
+
+
+#: What a person is told where another engine is set.
+OTHER_ENGINE = "citations come from this engine, not from wherefrom's own"

@@ -1,0 +1,1 @@
+"""What the sweeper does beside taking leases back: findings, notices, seals and anchors."""
