@@ -381,6 +381,12 @@ class DiskFull(TransientError):
     code = "disk_full"
 
 
+class CacheFull(TransientError):
+    """The bundles in use fill the cache (`bundle_cache_bytes`), and another one does not fit beside them."""
+
+    code = "cache_full"
+
+
 class BackupFailed(TransientError):
     """The database cannot be copied or brought back, or a file of a backup has changed. The message says why."""
 

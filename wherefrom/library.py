@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, overload
 
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles import bundle as bundles
+from wherefrom.attribution.bundles.hash_memory import HashMemory
 from wherefrom.attribution.bundles.manifest import Manifest, read_manifest
 from wherefrom.attribution.bundles.model_location import find_model
 from wherefrom.attribution.interface import OverLong
@@ -357,14 +358,16 @@ def open_with_model(
     start: Path | None = None,
     *,
     placement: Placement,
+    hashes: HashMemory | None = None,
 ) -> bundles.Bundle:
-    """Open a bundle with the model that is named, or with the one that is found where none is."""
+    """Open a bundle with the model that is named, or with the one that is found where none is; `hashes`: see `bundles.open_bundle`."""
     settings = load_settings()
     if model is None:
         found = find_model(path, read_manifest(path, verify=False), settings.models_dir)
         model, adapter, start = found.model, adapter or found.adapter, start or found.start
     folders = ModelFolders(model, adapter, start)
-    return bundles.open_bundle(path, folders, placement=placement, milvus=settings.milvus_server())
+    milvus = settings.milvus_server()
+    return bundles.open_bundle(path, folders, placement=placement, milvus=milvus, hashes=hashes)
 
 
 def _span(given: Any) -> Any:

@@ -23,6 +23,10 @@ REMEDIES = {
     errors.DatabaseUnavailable.code: f"See that the database answers. {_AGAIN}",
     errors.DatabaseReadOnly.code: f"Lead the workers to the primary database. {_AGAIN}",
     errors.IndexUnavailable.code: f"See that the Milvus server answers (`WHEREFROM_MILVUS_URI`). {_AGAIN}",
+    errors.StorageUnavailable.code: f"See that the object storage answers (`WHEREFROM_BUNDLES_DIR`). {_AGAIN}",
+    errors.StorageRefused.code: "Correct the URL in `WHEREFROM_BUNDLES_DIR`, or the credentials in the workers' environment. "
+    + _AGAIN,
+    errors.CacheFull.code: f"Raise `WHEREFROM_BUNDLE_CACHE_BYTES`, or retire a bundle. {_AGAIN}",
     errors.UnknownModel.code: f"Add a bundle of this model. {_BY_THEMSELVES}",
     errors.UnknownBundle.code: "Put the bundle's folder where the workers look (`WHEREFROM_BUNDLES_DIR`), or activate another one.",
     errors.BundleCorrupt.code: _BUNDLE,

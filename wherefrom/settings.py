@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from wherefrom.bundle_settings import BundleSettings
 from wherefrom.errors import ConfigurationError, MeasuringUnavailable
 from wherefrom.index_settings import IndexSettings
 from wherefrom.masking import mask, readable_url, secrets_of
@@ -25,7 +26,7 @@ _OptionalFactory = Annotated[
 ]
 
 
-class Settings(NotifySettings, IndexSettings, ProxySettings, BaseSettings):
+class Settings(BundleSettings, NotifySettings, IndexSettings, ProxySettings, BaseSettings):
     """Settings of the service, the workers and the client; each can be set as `WHEREFROM_<NAME>`."""
 
     model_config = SettingsConfigDict(
@@ -42,14 +43,6 @@ class Settings(NotifySettings, IndexSettings, ProxySettings, BaseSettings):
     )
     key_prefix: str = Field(
         default="", description="Prefix of every Redis key. It lets several services share one Redis."
-    )
-    bundles_dir: Path = Field(
-        default=Path(".wherefrom/bundles"),
-        description="Folder that holds the bundles, one subfolder per bundle.",
-    )
-    bundle_keys: tuple[Path, ...] = Field(
-        default=(),
-        description="Files with public keys (JSON list). With it, every bundle must be signed by one of them; others are refused before anything of them is parsed.",
     )
     models_dir: Path = Field(
         default=Path(".wherefrom/models"),
@@ -352,7 +345,7 @@ def masked(text: str) -> str:
 def _secrets_of_environment() -> frozenset[str]:
     """Secrets of the variables, also of those that cannot be used: the error about them must not tell them."""
     found: set[str] = set()
-    for name in ("DATABASE_URL", "REDIS_URL", "SERVICE_URL"):
+    for name in ("DATABASE_URL", "REDIS_URL", "SERVICE_URL", "BUNDLES_DIR", "BUNDLES_URL"):
         found |= secrets_of(os.environ.get(f"WHEREFROM_{name}", ""))
     for name in ("API_KEY", "SESSION_SECRET", "NOTIFY_URL", "NOTIFY_SECRET"):
         value = os.environ.get(f"WHEREFROM_{name}", "")

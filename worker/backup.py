@@ -23,7 +23,8 @@ from wherefrom.private import FOLDER_MODE
 from wherefrom.records import utc_now
 from wherefrom.settings import Settings
 from wherefrom.version import __version__
-from worker.bundles import copy_bundle
+from worker.bundle_homes import bundle_names, hold_bundle
+from worker.bundles import copy_bundle, put_bundle
 from worker.sweeper.anchors import anchor_file
 
 CONTENT = "backup.json"
@@ -42,7 +43,7 @@ class Backup:
     database: str
     sha256: str
     bundles: tuple[str, ...]
-    #: Registered bundles whose folders were not on this machine.
+    #: Registered bundles that were neither on this machine nor in object storage.
     missing: tuple[str, ...]
     #: The last sealed event, before the database was copied.
     trail_sequence: int
@@ -76,14 +77,16 @@ def make_backup(settings: Settings, out: Path, *, with_bundles: bool = True) -> 
         with database.reading() as session:
             head = trail_chain.head_of(session)
         registered = [one.name for one in catalogue.list_bundles(database)] if with_bundles else []
-    here = [name for name in registered if (settings.bundles_dir / name).is_dir()]
+    present = bundle_names(settings) if with_bundles else set()
+    here = [name for name in registered if name in present]
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(out) as work:
         work.chmod(FOLDER_MODE)
         file = dump_database(url, work)
         for name in here:
-            _check(settings.bundles_dir / name)
-            copy_bundle(settings.bundles_dir / name, work / BUNDLES / name)
+            with hold_bundle(settings, name) as home:
+                _check(home)
+                copy_bundle(home, work / BUNDLES / name)
         backup = Backup(
             created_at=utc_now().isoformat(timespec="seconds"),
             wherefrom=__version__,
@@ -99,7 +102,7 @@ def make_backup(settings: Settings, out: Path, *, with_bundles: bool = True) -> 
 
 
 def restore_backup(settings: Settings, folder: Path) -> Restored:
-    """Bring a backup into an empty database and the bundles folder, and verify the trail against its anchors.
+    """Bring a backup into an empty database and to where bundles are, and verify the trail against its anchors.
 
     Everything is checked before anything is written. A bundle that is there already stays, and must be intact.
 
@@ -152,10 +155,9 @@ def _check(bundle: Path) -> None:
 
 
 def _bring_bundles(folder: Path, names: Sequence[str], settings: Settings) -> tuple[str, ...]:
-    copied = []
+    copied, present = [], bundle_names(settings)
     for name in names:
-        home = settings.bundles_dir / name
-        if not home.is_dir():
+        if name not in present:
             copied.append(name)
-        copy_bundle(folder / BUNDLES / name, home)
+        put_bundle(settings, folder / BUNDLES / name, name)
     return tuple(copied)

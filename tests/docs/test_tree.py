@@ -61,6 +61,7 @@ OWN_RENAMES = {
     "wherefrom/attribution/bundles/card_file.py": "two waiting files take their places in an order",
     "wherefrom/journal.py": "a file that lines are appended to is locked before anybody can find it",
     "worker/sweeper/journal_mover.py": "a damaged file is set aside as it is",
+    "wherefrom/attribution/bundles/cache.py": "a copy that is removed or mended gets out of the way first; a card is moved with its manifest",
     "worker/erasure/bundle_deletion.py": "a folder that is deleted gets out of the way first",
 }
 

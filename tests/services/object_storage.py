@@ -53,10 +53,10 @@ class ObjectStorage:
 
 
 class BreakingLink:
-    """A port that hands bytes on to a server, and stops for good once so many came back."""
+    """A port that hands bytes on to a server, and once so many came back stops for good, or hands on nothing more and stays."""
 
-    def __init__(self, port: int, *, breaks_after_bytes: int) -> None:
-        self._target, self._left = port, breaks_after_bytes
+    def __init__(self, port: int, *, breaks_after_bytes: int, stays: bool = False) -> None:
+        self._target, self._left, self._stays = port, breaks_after_bytes, stays
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
         self._open: list[socket.socket] = []
@@ -89,7 +89,8 @@ class BreakingLink:
                         content, self._left = content[: self._left], self._left - len(content)
                 sink.sendall(content)
                 if counted and self._left <= 0:
-                    self._break()
+                    if not self._stays:
+                        self._break()
                     return
             sink.shutdown(socket.SHUT_WR)
         except OSError:

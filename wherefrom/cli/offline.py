@@ -13,6 +13,7 @@ import typer
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles.build import build_bundle
 from wherefrom.attribution.bundles.bundle import Bundle
+from wherefrom.attribution.bundles.hash_memory import HashMemory
 from wherefrom.attribution.bundles.indexes import IndexWishes
 from wherefrom.attribution.bundles.manifest import Manifest
 from wherefrom.attribution.bundles.model_location import write_note
@@ -28,7 +29,7 @@ from wherefrom.attribution.offline import (
     signals_of_all,
 )
 from wherefrom.attribution.retrieval.index_drivers import DriverName
-from wherefrom.cli import deriving, signing
+from wherefrom.cli import deriving, signing, storing
 from wherefrom.cli.build_options import (
     BlocksChoice,
     BlocksOption,
@@ -71,6 +72,7 @@ from wherefrom.cli.grouping import (
 )
 from wherefrom.cli.placement_options import DeviceOption, DtypeOption, placement_of
 from wherefrom.cli.progress import progress_bars
+from wherefrom.cli.signing import VerifyOption
 from wherefrom.cli.targets import Targets
 from wherefrom.library import open_with_model
 from wherefrom.records import Query
@@ -256,6 +258,7 @@ def attribute(
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     threads: Threads = 0,
+    verify: VerifyOption = False,
     as_json: Json = False,
 ) -> None:
     """Attribute a file of model outputs without a service.
@@ -271,16 +274,16 @@ def attribute(
     check_options(group=group, group_by=group_by, against=against, important=important)
     targets.check(needed=not grouped)
     set_threads(threads)
-    placement = placement_of(device, dtype)
+    placement, hashes = placement_of(device, dtype), HashMemory.of_machine(load_settings(), afresh=verify)
     limits = Limits(max_tokens, over_long.value, skip_bad, top_k, opponents)
     if grouped:
         groups = Asked.read(queries, against, group_by, skip_bad=skip_bad)
-        opened = open_with_model(bundle, model, adapter, placement=placement)
+        opened = open_with_model(bundle, model, adapter, placement=placement, hashes=hashes)
         attribute_groups(opened, groups, targets, limits=limits, as_json=as_json)
         return
     asked, skipped = read_queries(queries, skip_bad=skip_bad)
     asked = [query.model_copy(update={"important": important}) for query in asked]
-    opened = open_with_model(bundle, model, adapter, placement=placement)
+    opened = open_with_model(bundle, model, adapter, placement=placement, hashes=hashes)
     _attribute_each(opened, asked, targets, limits=limits, skipped=skipped, as_json=as_json)
 
 
@@ -331,7 +334,7 @@ def add_commands(app: typer.Typer) -> None:
     app.command("build")(build)
     app.command("attribute")(attribute)
     bundle = typer.Typer(
-        help="Verify and sign bundles; write them with other rows.",
+        help="Verify and sign bundles; write them with other rows; put them into object storage.",
         no_args_is_help=True,
         rich_markup_mode=None,
     )
@@ -341,8 +344,11 @@ def add_commands(app: typer.Typer) -> None:
     bundle.command("keys")(signing.keys)
     bundle.command("forget")(deriving.forget)
     bundle.command("add")(deriving.add)
+    bundle.command("push")(storing.push)
+    bundle.command("pull")(storing.pull)
+    bundle.command("list")(storing.list_stored)
     app.add_typer(bundle, name="bundle")
 
 
 def _bundle_commands() -> None:
-    """Verify and sign a bundle, or write one with fewer or more training examples."""
+    """Verify and sign a bundle, write one with fewer or more training examples, or bring one to object storage."""

@@ -10,12 +10,14 @@ import typer
 
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles.bundle import Bundle
+from wherefrom.attribution.bundles.hash_memory import HashMemory
 from wherefrom.attribution.reproducing import ask_again, check_engine, citation_of, compare, erased
 from wherefrom.attribution.setup import OWN_ENGINE, settings_of_then, setup_of
 from wherefrom.cli.offline import Adapter, Json, KnownModel, Threads, set_threads
 from wherefrom.cli.options import UrlOption
 from wherefrom.cli.output import ExitCode, print_json
 from wherefrom.cli.placement_options import DeviceOption, DtypeOption, placement_of
+from wherefrom.cli.signing import VerifyOption
 from wherefrom.client import Service
 from wherefrom.errors import BundleMismatch, InvalidRequest
 from wherefrom.library import open_with_model
@@ -37,6 +39,7 @@ def reproduce(
     dtype: DtypeOption = None,
     threads: Threads = 0,
     url: UrlOption = None,
+    verify: VerifyOption = False,
     as_json: Json = False,
 ) -> None:
     """Compute a citation again from its bundle, and say whether the same scores come out.
@@ -54,7 +57,9 @@ def reproduce(
     set_threads(threads)
     found = gone_of(detail, address)
     if found is None:
-        opened = open_with_model(bundle, model, adapter, placement=placement_of(device, dtype))
+        hashes = HashMemory.of_machine(load_settings(), afresh=verify)
+        placement = placement_of(device, dtype)
+        opened = open_with_model(bundle, model, adapter, placement=placement, hashes=hashes)
         found = reproduced(opened, detail, address)
     if as_json:
         print_json([found])

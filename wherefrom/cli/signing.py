@@ -11,6 +11,10 @@ from wherefrom.attribution.bundles.signing import check_signature, make_keys, si
 from wherefrom.terminal import counted, say
 
 Folder = Annotated[Path, typer.Argument(help="Folder of the bundle.")]
+VerifyOption = Annotated[
+    bool,
+    typer.Option("--verify", help="Hash every file of the bundle, whatever this machine remembers of it."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

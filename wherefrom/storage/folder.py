@@ -33,6 +33,14 @@ class FolderStore:
         with self._errors():
             return self._file(name).is_file()
 
+    def size(self, name: str) -> int:
+        """See `Store`."""
+        file = self._file(name)
+        with self._errors():
+            if not file.is_file():
+                raise NotStored(f"{self._folder}: there is no file {name}")
+            return file.stat().st_size
+
     def fetch(self, name: str, to: Path) -> None:
         """See `Store`."""
         to.parent.mkdir(parents=True, exist_ok=True)

@@ -118,13 +118,19 @@ class ObjectStore:
 
     def exists(self, name: str) -> bool:
         """See `Store`."""
+        try:
+            self.size(name)
+        except NotStored:
+            return False
+        return True
+
+    def size(self, name: str) -> int:
+        """See `Store`."""
         with self._errors(name):
-            try:
-                return bool(self._system.info(self._object(name))["type"] == "file")
-            except FileNotFoundError as error:
-                if _lacks_bucket(error):
-                    raise
-                return False
+            found = self._system.info(self._object(name))
+            if found["type"] != "file":  # others lie below it
+                raise FileNotFoundError(name)
+            return int(found["size"])
 
     def fetch(self, name: str, to: Path) -> None:
         """See `Store`."""

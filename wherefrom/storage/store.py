@@ -23,6 +23,13 @@ class Store(Protocol):
     def exists(self, name: str) -> bool:
         """Whether there is a file of this name."""
 
+    def size(self, name: str) -> int:
+        """Bytes of a file.
+
+        Raises:
+            NotStored: there is no such file.
+        """
+
     def fetch(self, name: str, to: Path) -> None:
         """Copy a file to a path of this machine, whole or not at all. Missing folders are made.
 

@@ -36,6 +36,7 @@ from worker.checkup.upkeep import (
     look_at_clock,
     look_at_disks,
     look_at_hints,
+    look_at_store,
     look_at_stream,
     look_at_trail,
 )
@@ -48,8 +49,15 @@ from worker.sweeper.webhook import WebhookSender
 LEAST_REDIS = (6, 2)
 
 
-def examine(settings: Settings) -> list[Finding]:
-    """Everything that can be seen from this machine, in the order in which to mend it."""
+def examine(settings: Settings, *, afresh: bool = False) -> list[Finding]:
+    """Everything that can be seen from this machine, in the order in which to mend it.
+
+    Args:
+        settings: Of the service.
+        afresh: Hash every file of the active bundles that are on this machine, whatever it remembers of them.
+    """
+    if afresh:
+        settings = settings.model_copy(update={"verify_bundles": True})
     findings = [
         Finding("settings", "warning", f"{name} is not a setting; see docs/settings.md")
         for name in unknown_variables(os.environ)
@@ -196,6 +204,7 @@ def _queues(client: redis.Redis, settings: Settings) -> Iterator[Finding]:
 
 
 def _bundles(settings: Settings) -> Iterator[Finding]:
+    yield from look_at_store(settings)
     engine = load_engine(settings)
     with open_database(settings) as database:
         bundles = catalogue.active_bundles(database)
@@ -208,7 +217,7 @@ def _bundles(settings: Settings) -> Iterator[Finding]:
         for bundle in bundles:
             try:
                 engine.check(bundle)
-            except PermanentError as error:
+            except (PermanentError, TransientError) as error:
                 yield Finding("bundle", "problem", f"{error.code}: {error}")
             else:
                 yield Finding(

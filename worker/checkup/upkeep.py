@@ -13,10 +13,12 @@ from db.audit_trail import trail_chain
 from db.clock import db_now
 from db.reading.reader import queue_health
 from db.session import Database, open_database, parse_url
+from wherefrom.errors import StorageRefused, StorageUnavailable
 from wherefrom.journal import journal_folder
 from wherefrom.records import utc_now
 from wherefrom.settings import Settings
 from worker.broker.redis_link import attribute_queue, flagged_stream
+from worker.bundle_homes import bundle_cache, bundle_names
 from worker.checkup.diagnosis import Finding, Verdict
 from worker.sweeper.anchors import anchor_file
 
@@ -55,6 +57,22 @@ def look_at_trail(settings: Settings) -> Iterator[Finding]:
     if damaged := sorted(journal_folder(settings).glob("*.damaged")):
         text = f"{len(damaged)} journals have lines that cannot be read ({damaged[0].name}); keep the files, and read them by hand"
         yield Finding("journals", "warning", text)
+
+
+def look_at_store(settings: Settings) -> Iterator[Finding]:
+    """What object storage holds, and what of it is on this machine; nothing where bundles are in a folder."""
+    cache = bundle_cache(settings)
+    if cache is None:
+        return
+    try:
+        stored = bundle_names(settings)
+    except (StorageRefused, StorageUnavailable) as error:
+        yield Finding("bundle store", "problem", f"{error.code}: {error}")
+        return
+    here = cache.bundles()
+    took = sum(one.size_bytes for one in here) / 1e9
+    text = f"{len(stored)} in {settings.bundles_url}; {len(here)} fetched to {settings.bundles_dir}, {took:.1f} of at most {settings.bundle_cache_bytes / 1e9:.1f} GB"
+    yield Finding("bundle store", "ok", text)
 
 
 def look_at_disks(settings: Settings) -> Iterator[Finding]:

@@ -24,16 +24,25 @@ from worker.commands.command_line import (
 from worker.commands.replay import replay
 
 
-def doctor(*, as_json: Json = False) -> None:
+def doctor(
+    *,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify", help="Hash every file of the active bundles, whatever this machine remembers of them."
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Check the installation: database, Redis, bundles, audits, processes. Exit code 1 if there is a problem.
 
     Examples:
       python -m worker doctor
-      python -m worker doctor --json
+      python -m worker doctor --verify --json
     """
     from worker.checkup.doctor import examine
 
-    findings = [asdict(finding) for finding in examine(open_settings())]
+    findings = [asdict(finding) for finding in examine(open_settings(), afresh=verify)]
     if as_json:
         print_json(findings)
     else:

@@ -3,12 +3,11 @@
 As in `worker.commands.service`, each imports what it runs when it runs.
 """
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wherefrom.errors import UnusableModel
+from wherefrom.errors import ConfigurationError, UnusableModel
 from wherefrom.records import BundleInfo
 from wherefrom.settings import Settings
 from wherefrom.terminal import counted, say
@@ -29,18 +28,24 @@ Named = Annotated[str, typer.Argument(metavar="BUNDLE", help="Name or id of the 
 
 
 def add_bundle(
-    path: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
+    path: Annotated[
+        str,
+        typer.Argument(metavar="BUNDLE", help="Folder of the bundle, or its URL: s3://BUCKET/PREFIX/NAME."),
+    ],
     *,
     activate: Annotated[
         bool, typer.Option("--activate/--no-activate", help="Send the model's new audits to it.")
     ] = True,
     as_json: Json = False,
 ) -> None:
-    """Check a bundle, copy it to the bundles folder and register it. Audits that wait for its model are queued.
+    """Check a bundle, copy it to where the bundles are and register it. Audits that wait for its model are queued.
+
+    A bundle at a URL is fetched. Where WHEREFROM_BUNDLES_DIR is a URL, a folder is uploaded.
 
     Examples:
       python -m worker add-bundle build/support-bundle
       python -m worker add-bundle build/support-bundle --no-activate
+      python -m worker add-bundle s3://audits/bundles/b-0123456789abcdef
     """
     from db.bundles import catalogue
     from db.queues.audit_queue import AuditQueue
@@ -60,21 +65,25 @@ def add_bundle(
 
 
 def list_bundles(*, as_json: Json = False) -> None:
-    """List the registered bundles.
+    """List the registered bundles, and where each is: in the bundles folder, in object storage, on this machine.
 
     Examples:
       python -m worker bundles
       python -m worker bundles list --json
     """
     from db.bundles import catalogue
+    from worker.bundle_homes import where_bundles_are
 
-    with opened_database(open_settings()) as database:
+    settings = open_settings()
+    with opened_database(settings) as database:
         rows = [bundle.model_dump(mode="json") for bundle in catalogue.list_bundles(database)]
+    where = where_bundles_are(settings, [row["name"] for row in rows])
+    rows = [row | {"where": where[row["name"]]} for row in rows]
     if as_json:
         print_json(rows)
     else:
         print_rows(
-            ("id", "name", "model", "form", "corpus_examples", "active", "created_at"),
+            ("id", "name", "model", "form", "corpus_examples", "active", "where", "created_at"),
             rows,
             empty="no bundle is registered",
         )
@@ -117,8 +126,42 @@ def retire(bundle: Named, *, as_json: Json = False) -> None:
     _print_moved(known, moved, "retired", as_json=as_json)
 
 
+def fetch(
+    bundle: Annotated[
+        str | None,
+        typer.Argument(metavar="BUNDLE", help="Name or id of one bundle; default: all active ones."),
+    ] = None,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Fetch active bundles from object storage to this machine before a worker asks for them. One that is here is checked.
+
+    Examples:
+      python -m worker bundles fetch
+      python -m worker bundles fetch support-v1-9f2c
+    """
+    from db.bundles import catalogue
+    from worker.bundle_homes import hold_bundle
+
+    settings = open_settings()
+    if settings.bundles_url is None:
+        raise ConfigurationError("bundles are in a folder; WHEREFROM_BUNDLES_DIR is no URL")
+    with opened_database(settings) as database:
+        wanted = (
+            catalogue.active_bundles(database)
+            if bundle is None
+            else [catalogue.find_bundle(database, bundle)]
+        )
+    for one in wanted:
+        hold_bundle(settings, one.name).release()
+        if not as_json:
+            say(f"bundle {one.name} is in {settings.bundles_dir}")
+    if as_json:
+        print_json({"fetched": [one.name for one in wanted]})
+
+
 def prune(*, as_json: Json = False) -> None:
-    """Delete the folders of bundles that hold an erased training example, as the sweeper does. For machines without a sweeper, and where it may not write.
+    """Delete bundles that hold an erased training example, as the sweeper does: folders, copies, what is in object storage. For machines without a sweeper, and where it may not write.
 
     Examples:
       python -m worker bundles prune
@@ -219,5 +262,6 @@ def add_bundle_commands(app: typer.Typer) -> None:
     group.command("list")(list_bundles)
     group.command("activate")(activate)
     group.command("retire")(retire)
+    group.command("fetch")(fetch)
     group.command("prune")(prune)
     app.add_typer(group, name="bundles", rich_help_panel="Maintenance")

@@ -19,6 +19,7 @@ from wherefrom.attribution.bundles.signing import check_signature
 from wherefrom.errors import ConfigurationError, NotFound
 from wherefrom.records import BundleInfo, TrainingExample
 from wherefrom.settings import Settings
+from worker.bundle_homes import bundle_names, hold_bundle
 from worker.bundles import add_bundle
 from worker.erasure.bundle_deletion import delete_unused
 
@@ -47,7 +48,7 @@ class Outcome:
     #: Bundles that went, and those whose folders are still there: a lease uses them, or they could not be deleted here.
     deleted: tuple[str, ...]
     waiting: tuple[str, ...]
-    #: Bundles that were not looked into, because their folders are not on this machine.
+    #: Bundles that were not looked into, because their folders are not on this machine, nor in object storage.
     unseen: tuple[str, ...]
     #: Whether files of the database were cleaned too.
     cleaned: bool
@@ -55,10 +56,9 @@ class Outcome:
 
 @dataclass(frozen=True)
 class _Holder:
-    """A registered bundle whose folder has some of the examples."""
+    """A registered bundle that has some of the examples."""
 
     bundle: BundleInfo
-    folder: Path
     examples: tuple[TrainingExample, ...]
 
 
@@ -75,7 +75,8 @@ def forget(database: Database, settings: Settings, asked: Request, *, by: str) -
         NotFound: no bundle has an example of an id, and none is stored.
         Held: a held output cites one of them; nothing was changed.
         ConfigurationError: an id stands for several texts, copies of a text would stay, or a signature is needed.
-        DiskFull: a new bundle does not fit; nothing was erased.
+        DiskFull, CacheFull: a bundle does not fit; nothing was erased.
+        StorageUnavailable, StorageRefused: object storage does not answer, or says no; nothing was erased.
     """
     if settings.bundle_keys and asked.key is None:
         raise ConfigurationError(
@@ -89,6 +90,7 @@ def forget(database: Database, settings: Settings, asked: Request, *, by: str) -
     _erase_stored(database, holders, texts, asked=asked, by=by)
     deleted = delete_unused(database, settings)
     leaving = {one.name: one for one in erased_bundles.leaving(database)}
+    here = _bundles_here(settings, database)
     return Outcome(
         example_ids=tuple(sorted({one.example_id for holder in holders for one in holder.examples} or texts)),
         replaced=replaced,
@@ -97,7 +99,7 @@ def forget(database: Database, settings: Settings, asked: Request, *, by: str) -
         unseen=tuple(
             one.name
             for one in catalogue.list_bundles(database)
-            if one.name not in leaving and not _has_examples(settings, one)
+            if one.name not in leaving and one.name not in here
         ),
         cleaned=cleaning.clean(database),
     )
@@ -105,7 +107,8 @@ def forget(database: Database, settings: Settings, asked: Request, *, by: str) -
 
 def _find(database: Database, settings: Settings, asked: Request) -> tuple[list[_Holder], dict[str, str]]:
     """The bundles that have the examples, and the text hash of each id."""
-    bundles = catalogue.list_bundles(database)
+    bundles, here = catalogue.list_bundles(database), _bundles_here(settings, database)
+    bundles = [one for one in bundles if one.name in here]
     wanted = set(asked.example_ids)
     found = {one.id: _examples(settings, one, lambda row: row.example_id in wanted) for one in bundles}
     named = None if asked.bundle is None else catalogue.find_bundle(database, asked.bundle).id
@@ -118,21 +121,24 @@ def _find(database: Database, settings: Settings, asked: Request) -> tuple[list[
         if not asked.copies:
             _refuse_copies(bundle, [one.example_id for one in some if one.example_id not in wanted])
         if some:
-            holders.append(_Holder(bundle, settings.bundles_dir / bundle.name, tuple(some)))
+            holders.append(_Holder(bundle, tuple(some)))
     return holders, texts
 
 
-def _has_examples(settings: Settings, bundle: BundleInfo) -> bool:
-    return (settings.bundles_dir / bundle.name / EXAMPLES).is_file()
+def _bundles_here(settings: Settings, database: Database) -> frozenset[str]:
+    """Names of the registered bundles whose examples can be read from this machine."""
+    registered = {one.name for one in catalogue.list_bundles(database)}
+    if settings.bundles_url is not None:
+        return frozenset(registered & bundle_names(settings))
+    return frozenset(one for one in registered if (settings.bundles_dir / one / EXAMPLES).is_file())
 
 
 def _examples(
     settings: Settings, bundle: BundleInfo, is_meant: Callable[[TrainingExample], bool]
 ) -> list[TrainingExample]:
-    """Some of the examples of a bundle; none where its folder is not here."""
-    if not _has_examples(settings, bundle):
-        return []
-    return list(filter(is_meant, iter_examples(settings.bundles_dir / bundle.name)))
+    """Some of the examples of a bundle."""
+    with hold_bundle(settings, bundle.name) as folder:
+        return list(filter(is_meant, iter_examples(folder)))
 
 
 def _texts(
@@ -182,20 +188,25 @@ def _refuse_held(database: Database, holders: Sequence[_Holder], texts: Mapping[
 
 
 def _replace(database: Database, settings: Settings, holder: _Holder, asked: Request) -> str:
-    """Write the new bundle into the bundles folder and make it the active one; its name."""
+    """Write the new bundle to where bundles are and make it the active one; its name."""
     from wherefrom.attribution.bundles.erasing import forget_examples  # noqa: PLC0415 - brings torch
 
     out = settings.bundles_dir / f".forgetting.{holder.bundle.name}"
     shutil.rmtree(out, ignore_errors=True)  # of a run that was killed
     ids = [one.example_id for one in holder.examples]
-    made = forget_examples(holder.folder, out, ids, key=asked.key, milvus=settings.milvus_server()).manifest
+    with hold_bundle(settings, holder.bundle.name) as folder:
+        made = forget_examples(folder, out, ids, key=asked.key, milvus=settings.milvus_server()).manifest
     check_signature(out, settings.bundle_keys)
     home = settings.bundles_dir / made.name
+    copy_note(folder, home)
+    if settings.bundles_url is not None:
+        add_bundle(database, settings, out, activate=True)
+        shutil.rmtree(out)  # object storage has it now
+        return made.name
     if home.exists():
         shutil.rmtree(out)
     else:
         move_folder(out, home)
-    copy_note(holder.folder, home)
     add_bundle(database, settings, home, activate=True)
     return made.name
 

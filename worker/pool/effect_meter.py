@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from db.storing.examples import storable_name
 from wherefrom.attribution.bundles.examples import iter_examples
+from wherefrom.attribution.bundles.hash_memory import HashMemory
 from wherefrom.attribution.bundles.manifest import Manifest, read_manifest
 from wherefrom.attribution.bundles.model_location import find_model
 from wherefrom.attribution.interface import EffectMeter, KeepGoing
@@ -36,6 +37,7 @@ from wherefrom.records import (
 from wherefrom.retraining.preflight import check_recipe
 from wherefrom.retraining.recipe import Recipe, read_recipe
 from wherefrom.settings import Settings
+from worker.bundle_homes import hold_bundle, stated_manifest
 from worker.pool.placing import MEASURER, place_process
 from worker.pool.verify import check_registered
 
@@ -58,8 +60,6 @@ def open_meter(bundle: BundleInfo, settings: Settings) -> EffectMeter:
     """
     recipe = read_recipe(settings.recipe_file())
     folder = settings.bundles_dir / bundle.name
-    manifest = read_manifest(folder)
-    check_registered(bundle, manifest)
     # Optional extra [engine]: the other processes of the service run without torch.
     import torch
 
@@ -69,13 +69,17 @@ def open_meter(bundle: BundleInfo, settings: Settings) -> EffectMeter:
 
     if settings.torch_threads:
         torch.set_num_threads(settings.torch_threads)
-    corpus = whole_corpus(
-        list(iter_examples(folder)), settings.recipe_corpus, how=read_as(manifest.corpus.reading)
-    )
+    with hold_bundle(settings, bundle.name):
+        manifest = read_manifest(folder, hashes=HashMemory.of_machine(settings))
+        check_registered(bundle, manifest)
+        corpus = whole_corpus(
+            list(iter_examples(folder)), settings.recipe_corpus, how=read_as(manifest.corpus.reading)
+        )
+        groups = read_groups(folder, len(corpus)).tolist()
     return RetrainingMeter(
         manifest,
         corpus,
-        groups=read_groups(folder, len(corpus)).tolist(),
+        groups=groups,
         recipe=recipe,
         base_dir=lambda: _base_dir(folder, manifest, settings),
         final=lambda: find_model(folder, manifest, settings.models_dir),
@@ -127,7 +131,7 @@ def check_suited(bundle: BundleInfo, settings: Settings) -> tuple[Recipe, Manife
         UnknownBundle, BundleCorrupt: the bundle is not there.
     """
     recipe, folder = read_recipe(settings.recipe_file()), settings.bundles_dir / bundle.name
-    manifest = read_manifest(folder, verify=False)
+    manifest = stated_manifest(settings, bundle.name)
     base = _base_dir(folder, manifest, settings)
     adapter = None
     if manifest.model.adapter_sha256 is not None:

@@ -4,8 +4,12 @@ Nothing is loaded at import: torch and the model come when the first bundle is o
 """
 
 import importlib
+import weakref
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from wherefrom.attribution.bundles.hash_memory import HashMemory
 from wherefrom.attribution.bundles.manifest import read_manifest
 from wherefrom.attribution.bundles.model_location import find_model
 from wherefrom.attribution.bundles.signing import check_signature
@@ -15,8 +19,12 @@ from wherefrom.errors import ConfigurationError
 from wherefrom.logs import get_logger
 from wherefrom.records import BundleInfo
 from wherefrom.settings import Settings
+from worker.bundle_homes import hold_bundle, intact_manifest, stated_manifest
 from worker.pool.placing import WORKER, place_process
-from worker.pool.verify import check_bundle, check_registered
+from worker.pool.verify import check_registered
+
+if TYPE_CHECKING:
+    from wherefrom.attribution.attributor import LanguageAttributor
 
 log = get_logger(__name__)
 
@@ -29,16 +37,27 @@ class BundleEngine:
 
     def check(self, bundle: BundleInfo) -> None:
         """Check folder and manifest against what is registered."""
-        check_bundle(bundle, self._signed(bundle))
+        check_registered(bundle, intact_manifest(self._settings, bundle.name))
 
     def check_model(self, bundle: BundleInfo) -> None:
         """Look for the model's folder."""
-        folder = self._signed(bundle)
-        find_model(folder, read_manifest(folder, verify=False), self._settings.models_dir)
+        settings = self._settings
+        folder = settings.bundles_dir / bundle.name  # a note about the model is beside it
+        find_model(folder, stated_manifest(settings, bundle.name), settings.models_dir)
 
     def open_attributor(self, bundle: BundleInfo) -> Attributor:
-        """Load bundle and model, after checking every hash."""
-        settings, folder = self._settings, self._signed(bundle)
+        """Load bundle and model, after checking every hash. The bundle stays on this machine as long as the attributor is used."""
+        with ExitStack() as held:
+            folder = held.enter_context(hold_bundle(self._settings, bundle.name))
+            opened = self._open(bundle, folder)
+            weakref.finalize(opened, held.pop_all().close)
+        if opened.note is not None:
+            log.warning("bundle_opened_with_note", bundle=bundle.name, note=opened.note)
+        return opened
+
+    def _open(self, bundle: BundleInfo, folder: Path) -> "LanguageAttributor":
+        settings = self._settings
+        check_signature(folder, settings.bundle_keys)
         manifest = read_manifest(folder, verify=False)  # `open_bundle` checks the hashes
         check_registered(bundle, manifest)
         found = find_model(folder, manifest, settings.models_dir)
@@ -52,32 +71,20 @@ class BundleEngine:
 
         if settings.torch_threads:
             torch.set_num_threads(settings.torch_threads)
-        placement = place_process(settings, WORKER)
+        placement, hashes = place_process(settings, WORKER), HashMemory.of_machine(settings)
+        milvus = settings.milvus_server()
         with memory_errors(f"bundle {bundle.name} with its model"):
-            opened = LanguageAttributor(
-                open_bundle(folder, found, marks=marks, placement=placement, milvus=settings.milvus_server())
+            return LanguageAttributor(
+                open_bundle(folder, found, marks=marks, placement=placement, milvus=milvus, hashes=hashes)
             )
-        if opened.note is not None:
-            log.warning("bundle_opened_with_note", bundle=bundle.name, note=opened.note)
-        return opened
 
     def open_meter(self, bundle: BundleInfo) -> EffectMeter:
         """Read recipe and corpus, after checking that the recipe suits; models are loaded when first needed."""
         from worker.pool.effect_meter import check_suited, open_meter
 
-        self._signed(bundle)
+        stated_manifest(self._settings, bundle.name)  # the signature, before anything else is parsed
         check_suited(bundle, self._settings)
         return open_meter(bundle, self._settings)
-
-    def _signed(self, bundle: BundleInfo) -> Path:
-        """The bundle's folder; nothing of it is parsed where a signature is asked for and is not right.
-
-        Raises:
-            BundleUnsigned: see `check_signature`.
-        """
-        folder = self._settings.bundles_dir / bundle.name
-        check_signature(folder, self._settings.bundle_keys)
-        return folder
 
 
 def load_engine(settings: Settings) -> Engine:

@@ -16,6 +16,7 @@ from wherefrom.logs import get_logger
 from wherefrom.records import BundleInfo, MeasuringCheck
 from wherefrom.retraining.preflight import expected_cost
 from wherefrom.settings import Settings
+from worker.bundle_homes import hold_bundle
 from worker.pool.effect_meter import check_suited, whole_corpus
 
 log = get_logger(__name__)
@@ -44,12 +45,11 @@ def check_active_bundles(database: Database, settings: Settings) -> None:
 
 def check_bundle(bundle: BundleInfo, settings: Settings) -> MeasuringCheck:
     """Whether recipe, models and corpus suit a bundle, and what a measurement over it will cost."""
-    folder = settings.bundles_dir / bundle.name
     try:
         recipe, manifest = check_suited(bundle, settings)
-        whole_corpus(
-            list(iter_examples(folder)), settings.recipe_corpus, how=read_as(manifest.corpus.reading)
-        )
+        with hold_bundle(settings, bundle.name) as folder:
+            examples = list(iter_examples(folder))
+        whole_corpus(examples, settings.recipe_corpus, how=read_as(manifest.corpus.reading))
     except PermanentError as error:
         return MeasuringCheck(code=error.code, reason=str(error))
     threads = settings.torch_threads or os.cpu_count() or 1

@@ -13,6 +13,7 @@ from wherefrom.errors import OutOfMemory, PermanentError, TransientError
 from wherefrom.logs import get_logger
 from wherefrom.records import BundleInfo
 from wherefrom.settings import Settings
+from worker.bundle_homes import drop_erased_copies
 from worker.pool.process_runtime import ProcessParts, ProcessRuntime
 from worker.pool.verify import refuse_bundle
 from worker.vitals.liveness import loading_file, refusal_file
@@ -88,6 +89,7 @@ class Runtime(ProcessRuntime):
     def _load(self, bundle: BundleInfo) -> None:
         while len(self._loaded) >= LOADED_BUNDLES:
             self._loaded.popitem(last=False)
+        drop_erased_copies(self._database, self.settings)
         started = self.clock()
         loading = loading_file(self.settings, bundle.id)
         loading.beat(bundle=bundle.name)

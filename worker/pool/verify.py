@@ -1,30 +1,17 @@
 """Checks that a bundle's folder is what the database and its own manifest say; one that is not is refused, and stops no other."""
 
-from pathlib import Path
-
 from db.bundles import catalogue
 from db.queues import waiting
 from db.session import Database
-from wherefrom.attribution.bundles.manifest import Manifest, read_manifest
+from wherefrom.attribution.bundles.manifest import Manifest
 from wherefrom.attribution.interface import Engine
-from wherefrom.errors import BundleMismatch, PermanentError
+from wherefrom.errors import BundleMismatch, PermanentError, TransientError
 from wherefrom.logs import get_logger
 from wherefrom.records import BundleInfo
 from wherefrom.settings import Settings
 from worker.vitals.liveness import refusal_file
 
 log = get_logger(__name__)
-
-
-def check_bundle(bundle: BundleInfo, folder: Path) -> None:
-    """Check that a folder holds the bundle that is registered, every byte of it.
-
-    Raises:
-        UnknownBundle: there is no such folder.
-        BundleCorrupt: a file is not what the manifest states.
-        BundleMismatch: the folder holds another bundle than the database knows under this name.
-    """
-    check_registered(bundle, read_manifest(folder))
 
 
 def check_registered(bundle: BundleInfo, manifest: Manifest) -> None:
@@ -63,6 +50,8 @@ def refuse_unusable_bundles(
         except PermanentError as error:
             refused[bundle.name] = error
             refuse_bundle(database, settings, bundle.id, error)
+        except TransientError as error:  # object storage does not answer; whoever opens the bundle asks again
+            log.warning("bundle_not_verified", bundle=bundle.name, code=error.code, reason=str(error))
         else:
             log.info("bundle_verified", bundle=bundle.name, model=bundle.model, form=bundle.form)
     return refused

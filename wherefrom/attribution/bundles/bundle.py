@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from wherefrom.attribution.bundles.examples import ExampleTexts
+from wherefrom.attribution.bundles.hash_memory import HashMemory
 from wherefrom.attribution.bundles.indexes import (
     ENCODED_TEXTS,
     POOLED_VECTORS,
@@ -136,6 +137,7 @@ def open_bundle(
     marks: Future[ModelFingerprint] | None = None,
     placement: Placement = CPU,
     milvus: MilvusServer | None = None,
+    hashes: HashMemory | None = None,
 ) -> Bundle:
     """Check and open a bundle together with its model.
 
@@ -147,6 +149,7 @@ def open_bundle(
         marks: the hashes of model and adapter, where they are being computed already (`models.files.hash_beside`).
         placement: where the model computes; any, whatever the bundle was built on.
         milvus: where Milvus is, for a bundle whose indexes are there.
+        hashes: what this machine remembers of files that it hashed before; None hashes all of them.
 
     Raises:
         OutOfMemory: model, projection or factors do not fit there.
@@ -155,7 +158,7 @@ def open_bundle(
         ConfigurationError: what the bundle's index driver needs is not installed or not set.
         IndexUnavailable: its server does not answer.
     """
-    manifest = read_manifest(path)
+    manifest = read_manifest(path, hashes=hashes)
     indexes = IndexOpener(path, manifest, milvus=milvus, exact=exact_search)
     language = _language(manifest, folders, marks=marks, placement=placement)
     points = _points(manifest, language, folders)

@@ -6,12 +6,15 @@ absolute path and never changes once it is written, but for the measured figures
 
 import hashlib
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
+from wherefrom.attribution.bundles.hash_memory import BundleHashes, FileState, HashMemory
 from wherefrom.attribution.models.rule import RenderingRule
 from wherefrom.errors import BundleCorrupt, UnknownBundle
 from wherefrom.records import Frozen, sha256_of_json
@@ -23,6 +26,8 @@ CARD = "card.json"
 BUNDLE_SCHEMA: Literal[3] = 3
 #: Libraries whose releases may change a number.
 LIBRARIES = ("torch", "transformers", "safetensors", "peft", "hnswlib", "numpy", "bm25s")
+#: Files that are hashed at the same time; more only wait for the disk.
+_MOST_THREADS = 8
 
 
 class Grown(Frozen):
@@ -247,8 +252,13 @@ class Manifest(Grown):
         return (self.model_dump_json(by_alias=True, indent=2) + "\n").encode("utf-8")
 
 
-def read_manifest(bundle: Path, *, verify: bool = True) -> Manifest:
+def read_manifest(bundle: Path, *, verify: bool = True, hashes: HashMemory | None = None) -> Manifest:
     """Read a bundle's manifest and check every file against it.
+
+    Args:
+        bundle: its folder.
+        verify: whether the files are checked.
+        hashes: what this machine remembers of files that it hashed before; None hashes all of them.
 
     Raises:
         UnknownBundle: the folder does not exist or holds no manifest.
@@ -272,20 +282,20 @@ def read_manifest(bundle: Path, *, verify: bool = True) -> Manifest:
     if manifest.seal != manifest.seal_of_content() or manifest.to_bytes() != file.read_bytes():
         raise BundleCorrupt(f"{file}: the manifest was changed after it was written")
     if verify:
-        _verify_files(bundle, manifest)
+        _verify_files(bundle, manifest, hashes)
     return manifest
 
 
-def _verify_files(bundle: Path, manifest: Manifest) -> None:
+def _verify_files(bundle: Path, manifest: Manifest, hashes: HashMemory | None) -> None:
     present = {str(one.relative_to(bundle)) for one in bundle.rglob("*") if one.is_file()}
     present -= {MANIFEST, SIGNATURE}
     for name in sorted(present ^ manifest.files.keys()):
         raise BundleCorrupt(
             f"{bundle}: file {name} is {'not in the manifest' if name in present else 'missing'}"
         )
+    hashed = _hash_all(bundle, manifest, None if hashes is None else hashes.of(bundle))
     for name, entry in manifest.files.items():
-        found = hash_file(bundle / name)
-        if found != entry:
+        if (found := hashed[name]) != entry:
             advice = (
                 "; if `wherefrom evaluate` was interrupted while it wrote the card, run it again"
                 if name == CARD
@@ -294,6 +304,32 @@ def _verify_files(bundle: Path, manifest: Manifest) -> None:
             raise BundleCorrupt(
                 f"{bundle}: file {name} has changed (SHA-256 {found.sha256[:12]}..., the manifest says {entry.sha256[:12]}...){advice}"
             )
+
+
+def _hash_all(bundle: Path, manifest: Manifest, known: BundleHashes | None) -> dict[str, FileEntry]:
+    """Hash and size of every file that the manifest names, several at once, the largest first."""
+    names = sorted(manifest.files, key=lambda name: manifest.files[name].bytes, reverse=True)
+    with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1), "hash") as pool:
+        found = list(pool.map(lambda name: _hash_one(bundle, name, known), names))
+    if known is not None:
+        known.save()
+    return dict(zip(names, found, strict=True))
+
+
+def _hash_one(bundle: Path, name: str, known: BundleHashes | None) -> FileEntry:
+    file = bundle / name
+    if known is None:
+        return hash_file(file)
+    try:
+        before = file.stat()
+        if (remembered := known.recall(name, before)) is not None:
+            return FileEntry(sha256=remembered, bytes=before.st_size)
+        found, after = hash_file(file), file.stat()
+    except OSError as error:
+        raise BundleCorrupt(f"{file} cannot be read: {error.strerror or error}") from error
+    if FileState.of(before) == FileState.of(after):
+        known.remember(name, before, found.sha256)
+    return found
 
 
 def hash_file(file: Path) -> FileEntry:

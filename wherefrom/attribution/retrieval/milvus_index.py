@@ -184,6 +184,11 @@ class MilvusDriver:
         """Find a collection."""
         return MilvusIndex.load(self._client, file, vectors, originals)
 
+    def drop(self, name: str) -> None:
+        """Drop a collection; one that is not there is gone already."""
+        with _answers():
+            self._client.drop_collection(name)
+
     def close(self) -> None:
         """End the connection."""
         self._client.close()
