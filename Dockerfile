@@ -5,6 +5,8 @@
 
 FROM python:3.11-slim-bookworm AS build
 ARG TORCH_PIP_ARGS=""
+# Extras of pyproject.toml, such as engine,service,otel,faiss,milvus
+ARG EXTRAS="engine,service"
 # hnswlib is compiled: a compiler here, none in the final image.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends g++ \
@@ -18,7 +20,7 @@ RUN /venv/bin/pip install -c constraints.txt ${TORCH_PIP_ARGS} torch
 # Third-party packages before our own code, so that a change of the code does not install them again.
 COPY pyproject.toml README.md LICENSE ./
 RUN mkdir wherefrom && touch wherefrom/__init__.py \
-    && /venv/bin/pip install -c constraints.txt ".[engine,service]" \
+    && /venv/bin/pip install -c constraints.txt ".[${EXTRAS}]" \
     && /venv/bin/pip uninstall --yes wherefrom
 COPY wherefrom ./wherefrom
 RUN /venv/bin/pip install --no-deps -c constraints.txt .

@@ -23,6 +23,7 @@ from tasks.failures import AUDIT, failure_of
 from tasks.heartbeat import Heartbeat
 from tasks.preparing import prepare_audit
 from tasks.store import AuditStore
+from tasks.traces import AuditSpans, audit_logs, traces_of
 from wherefrom.attribution.batching import pack_by_length
 from wherefrom.attribution.interface import Attributor, PreparedQuery
 from wherefrom.attribution.setup import setup_of
@@ -36,6 +37,7 @@ from wherefrom.records import (
     ClaimedAudit,
 )
 from wherefrom.settings import Settings
+from wherefrom.spans import span
 
 log = get_logger(__name__)
 
@@ -81,12 +83,15 @@ def attribute_batch(
             is then claimed again.
     """
     leases = [one.lease for one in claim.audits]
-    with Heartbeat(
-        lambda: store.extend(leases, lease_s=settings.lease_seconds),
-        (one.audit_id for one in claim.audits),
-        every_s=settings.heartbeat_seconds,
-        bundle_id=claim.bundle_id,
-    ) as heartbeat:
+    with (
+        AuditSpans(claim.audits) as spans,
+        Heartbeat(
+            lambda: store.extend(leases, lease_s=settings.lease_seconds),
+            (one.audit_id for one in claim.audits),
+            every_s=settings.heartbeat_seconds,
+            bundle_id=claim.bundle_id,
+        ) as heartbeat,
+    ):
         batch = _Batch(
             attributor=attributor,
             store=store,
@@ -94,6 +99,7 @@ def attribute_batch(
             metrics=metrics,
             clock=clock,
             heartbeat=heartbeat,
+            spans=spans,
         )
         return batch.run(claim.audits)
 
@@ -143,6 +149,7 @@ class _Batch:
         metrics: Metrics,
         clock: Clock,
         heartbeat: Heartbeat,
+        spans: AuditSpans,
     ) -> None:
         self._attributor = attributor
         self._store = store
@@ -150,6 +157,7 @@ class _Batch:
         self._metrics = metrics
         self._clock = clock
         self._heartbeat = heartbeat
+        self._spans = spans
         self._setup = setup_of(attributor, settings)
         #: By audit id: the queries of the audits that can be attributed.
         self._prepared: dict[int, PreparedQuery] = {}
@@ -181,7 +189,7 @@ class _Batch:
 
     def _prepare(self, audit: ClaimedAudit) -> bool:
         """Turn an audit's output into tokens; where that fails, its failure is recorded."""
-        with structlog.contextvars.bound_contextvars(audit_id=audit.audit_id):
+        with audit_logs(audit):
             prepared = _attempt(
                 lambda: prepare_audit(audit, attributor=self._attributor, settings=self._settings)
             )
@@ -204,7 +212,9 @@ class _Batch:
 
     def _work(self, held: Sequence[ClaimedAudit]) -> None:
         started = self._clock()
-        answers = _attempt(lambda: self._pass(held))
+        with span("attribute", links=traces_of(held), audits=len(held)) as working:
+            answers = _attempt(lambda: self._pass(held))
+            working.fail_with(answers)
         seconds = self._clock() - started
         if isinstance(answers, Exception):
             self._after_failure(held, answers)
@@ -245,7 +255,9 @@ class _Batch:
     def _store_answers(self, finished: Sequence[Finished]) -> None:
         """Store the answers of one pass in one transaction; one by one where that fails."""
         started = self._clock()
-        stored = self._finish(finished)
+        with span("store", audits=len(finished)) as storing:
+            stored = self._finish(finished)
+            storing.fail_with(stored)
         self._metrics.observe("batch_seconds", self._clock() - started, stage="store")
         if isinstance(stored, Exception):
             if len(finished) == 1:
@@ -288,9 +300,10 @@ class _Batch:
 
     def _settle(self, audit: ClaimedAudit, error: Exception) -> None:
         """Record the failure of one audit."""
-        failure = failure_of(
-            error, work=AUDIT, number=audit.audit_id, attempt=audit.attempt, settings=self._settings
-        )
+        with audit_logs(audit):
+            failure = failure_of(
+                error, work=AUDIT, number=audit.audit_id, attempt=audit.attempt, settings=self._settings
+            )
         state = self._store.fail(audit.lease, failure, max_attempts=self._settings.max_attempts)
         if state is None:
             self._drop(audit)
@@ -299,6 +312,7 @@ class _Batch:
 
     def _count(self, audit: ClaimedAudit, state: AuditState, outcome: str) -> None:
         self._outcomes[outcome] += 1
+        self._spans.end(audit.audit_id, outcome, failed=state is AuditState.DEAD)
         if not audit.hypothetical:
             self._metrics.count("audits_finished_total", state=state.value)
 
@@ -306,4 +320,5 @@ class _Batch:
         """Another worker holds the audit; what was computed here is discarded."""
         log.warning("audit_fenced", audit_id=audit.audit_id, attempt=audit.attempt)
         self._outcomes["fenced"] += 1
+        self._spans.end(audit.audit_id, "fenced")
         self._metrics.count("fence_rejects_total")

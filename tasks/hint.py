@@ -4,6 +4,7 @@ A hint carries nothing but a bundle's number and may be lost, doubled or forged,
 cannot read it drops, and the pending rows in SQL say whether there is work.
 """
 
+import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -13,6 +14,7 @@ from tasks.attribute import BatchReport, attribute_batch
 from tasks.runtime import bundle_of
 from tasks.store import AuditStore
 from tasks.time_limit import hard_limit
+from tasks.traces import batch_span
 from tasks.what_if import WhatIfRuntime, work_what_if
 from wherefrom.attribution.interface import Attributor
 from wherefrom.errors import PermanentError, TransientError
@@ -81,7 +83,7 @@ def _has_work(bundle_id: int, runtime: BatchRuntime) -> bool:
 
 
 def _work_batch(bundle_id: int, attributor: Attributor, runtime: BatchRuntime) -> BatchReport | None:
-    started = runtime.clock()
+    started, started_ns = runtime.clock(), time.time_ns()
     claim = runtime.store.claim(
         bundle_id,
         owner=runtime.owner,
@@ -93,13 +95,14 @@ def _work_batch(bundle_id: int, attributor: Attributor, runtime: BatchRuntime) -
         return None
     runtime.metrics.observe("batch_seconds", runtime.clock() - started, stage="claim")
     runtime.metrics.count("claims_total")
-    report = attribute_batch(
-        claim,
-        attributor=attributor,
-        store=runtime.store,
-        settings=runtime.settings,
-        metrics=runtime.metrics,
-        clock=runtime.clock,
-    )
-    log.info("batch_worked", seconds=round(runtime.clock() - started, 3), **report.counts())
+    with batch_span(claim, started_ns=started_ns):
+        report = attribute_batch(
+            claim,
+            attributor=attributor,
+            store=runtime.store,
+            settings=runtime.settings,
+            metrics=runtime.metrics,
+            clock=runtime.clock,
+        )
+        log.info("batch_worked", seconds=round(runtime.clock() - started, 3), **report.counts())
     return report

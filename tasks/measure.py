@@ -5,6 +5,7 @@ trainings, so it is claimed alone; a heartbeat keeps its lease, and work that wa
 """
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import structlog
@@ -20,6 +21,7 @@ from wherefrom.errors import DatabaseUnavailable, MeasuringUnavailable, NotFound
 from wherefrom.logs import get_logger
 from wherefrom.messages import MeasureHint
 from wherefrom.records import ClaimedGroup, ClaimedMeasurement, MeasuredEffect, MeasurementState, Query
+from wherefrom.spans import Kind, OpenSpan, span
 
 log = get_logger(__name__)
 
@@ -74,17 +76,34 @@ def _work(bundle_id: int, runtime: MeasureRuntime) -> MeasurementState | None:
     if claimed is None:
         return None
     started = runtime.clock()
-    with structlog.contextvars.bound_contextvars(
-        measurement_id=claimed.measurement_id, audit_id=claimed.audit_id
+    with (
+        structlog.contextvars.bound_contextvars(
+            measurement_id=claimed.measurement_id, audit_id=claimed.audit_id
+        ),
+        _span_of(claimed) as measuring,
     ):
         with hard_limit(settings.measure_time_limit_seconds):
             state = measure_claimed(claimed, meter, runtime)
         ended_as = None if state is None else state.value
+        measuring.set(outcome=ended_as or "fenced")
         log.info("measurement_worked", state=ended_as, seconds=round(runtime.clock() - started, 3))
     runtime.metrics.count("measurements_finished_total", state="fenced" if state is None else state.value)
     if runtime.queue.pending_counts().get(bundle_id):
         runtime.send_hint(bundle_id)
     return state
+
+
+def _span_of(claimed: Claimed) -> AbstractContextManager[OpenSpan]:
+    """The span of a measurement, in the trace of the output that it is measured on."""
+    return span(
+        "measure",
+        parent=claimed.traceparent,
+        kind=Kind.CONSUMER,
+        measurement_id=claimed.measurement_id,
+        audit_id=claimed.audit_id,
+        bundle_id=claimed.bundle_id,
+        method=claimed.method.value if isinstance(claimed, ClaimedMeasurement) else "group",
+    )
 
 
 def _claim(bundle_id: int, runtime: MeasureRuntime) -> Claimed | None:
@@ -125,7 +144,8 @@ def measure_claimed(
         if isinstance(meter, Exception):
             return _fail(claimed, meter, runtime)
         effect = _measure(claimed, meter, runtime)
-        stored = _finish(claimed, effect, runtime)
+        with span("store"):
+            stored = _finish(claimed, effect, runtime)
     except DatabaseUnavailable:
         raise
     except _Lost:

@@ -18,6 +18,7 @@ import pytest
 import structlog
 
 from tests.absence import absent
+from tests.exported import Exported, exported_spans
 from tests.services.object_storage import KEY_ID, SECRET, ObjectStorage
 from tests.services.postgres import PostgresServer, find_postgres
 from tests.services.receiver import Receiver
@@ -199,6 +200,13 @@ def bucket(object_storage: ObjectStorage) -> str:
     name = f"bucket-{next(_bucket_numbers)}"
     object_storage.create_bucket(name)
     return name
+
+
+@pytest.fixture
+def exported() -> Iterator[Exported]:
+    """The spans of a test, in memory."""
+    with exported_spans() as found:
+        yield found
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from functools import cache, partial
 
 from fastapi import APIRouter, FastAPI
 from fastapi.staticfiles import StaticFiles
+from fastapi.telemetry import TelemetryConfig
 from starlette.responses import Response
 from starlette.types import Scope
 
@@ -127,6 +128,16 @@ _BODIES = (
 )
 
 
+#: FastAPI's own spans and logs tell paths and queries, and with them what people search for; ours are those of `web.wellness.observe`.
+_OWN_SPANS: TelemetryConfig = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "operation_spans": False,
+    "auto_configure": False,
+}
+
+
 class _KeptFiles(StaticFiles):
     """Static files that browsers keep: links to them carry their hash, so they never change under one address."""
 
@@ -168,7 +179,14 @@ def create_app(
         ConfigurationError: the settings would serve others without API keys.
     """
     refuse_keyless_production(settings)
-    app = FastAPI(title="wherefrom", version=__version__, docs_url=None, redoc_url=None, openapi_tags=_TAGS)
+    app = FastAPI(
+        title="wherefrom",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        openapi_tags=_TAGS,
+        telemetry=_OWN_SPANS,
+    )
     lanes = Lanes.of(settings, metrics, most_writes=database.most_writers)
     app.state.services = services = Services(
         settings=settings,

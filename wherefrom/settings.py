@@ -17,6 +17,7 @@ from wherefrom.notify_settings import NotifySettings, empty_is_unset
 from wherefrom.proxy_settings import ProxySettings
 from wherefrom.records import Severity
 from wherefrom.redis_url import check_redis_url
+from wherefrom.trace_settings import TraceExport, read_trace_export
 
 #: A path; an empty variable, as compose makes them, is not set.
 _OptionalPath = Annotated[Path | None, empty_is_unset]
@@ -361,6 +362,11 @@ _OTHER_VARIABLES = {
     "WHEREFROM_SPOOL_MAX_BYTES",
     "WHEREFROM_IMAGE_TAG",
 }
+
+
+def trace_export() -> TraceExport | None:
+    """Whether the OTEL_* variables ask for traces."""
+    return read_trace_export(os.environ)
 
 
 def unknown_variables(environment: Iterable[str]) -> list[str]:

@@ -27,6 +27,7 @@ from worker.pool.runtime import Runtime
 from worker.vitals.counter_store import CounterStore
 from worker.vitals.liveness import LOADING_S
 from worker.vitals.presence import Presence
+from worker.vitals.traces import Traces, start_traces
 
 if TYPE_CHECKING:
     from worker.pool.measurer_runtime import MeasurerRuntime
@@ -67,6 +68,8 @@ class WherefromCelery(Celery):  # type: ignore[misc]  # Celery ships no types
         self.counting: CounterStore | None = None
         #: Gives its signs of life; None likewise.
         self.presence: Presence | None = None
+        #: Sends its spans; None likewise.
+        self.traces: Traces | None = None
         super().__init__(*args, **kwargs)
 
     def on_init(self) -> None:
@@ -96,6 +99,8 @@ class WherefromCelery(Celery):  # type: ignore[misc]  # Celery ships no types
             self.presence.close()
         if self.counting is not None:
             self.counting.close()
+        if self.traces is not None:
+            self.traces.close()
 
     def __reduce_keys__(self) -> dict[str, Any]:
         return {**super().__reduce_keys__(), "settings": self.settings, "role": self.role, "node": self.node}
@@ -168,6 +173,7 @@ def _start(app: WherefromCelery, task: str, *, sender: Callable[..., Any], made:
         owner=owner,
     )
     app.tasks[task].runtime = runtime
+    app.traces = start_traces(app.role.value)
     app.counting = CounterStore(metrics, database).start()
     app.presence = Presence(database, role=app.role.value, name=owner, bundles=runtime.loaded_bundles).start()
     return runtime

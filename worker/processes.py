@@ -26,6 +26,7 @@ from worker.sweeper.sweep import Sweeper
 from worker.vitals.counter_store import CounterStore
 from worker.vitals.liveness import LOADING_S, LivenessFile, loading_file, refusal_file
 from worker.vitals.presence import Presence
+from worker.vitals.traces import start_traces
 from worker.vitals.watchdog import Watchdog
 
 log = get_logger(__name__)
@@ -48,6 +49,7 @@ def run_intake(settings: Settings, stop: threading.Event) -> None:
         liveness.beat(**intake.situation())
 
     liveness.create()
+    traces = start_traces("intake")
     counting = CounterStore(metrics, database).start()
     presence = Presence(database, role="intake", name=owner_name()).start()
     try:
@@ -59,6 +61,7 @@ def run_intake(settings: Settings, stop: threading.Event) -> None:
         liveness.remove()
         presence.close()
         counting.close()
+        traces.close()
         client.close()
         database.dispose()
     log.info("intake_stopped")

@@ -28,6 +28,7 @@ from worker.sweeper.journal_mover import JournalMover
 from worker.sweeper.sealing import RoundThread
 from worker.vitals.counter_store import CounterStore
 from worker.vitals.liveness import LivenessFile
+from worker.vitals.traces import start_traces
 
 log = get_logger(__name__)
 
@@ -93,6 +94,7 @@ def run_web(settings: Settings) -> None:
     )
     url = f"http://{_shown_host(settings.host)}:{port}"
     liveness.create(url=url)
+    traces = start_traces("web")
     counting = CounterStore(metrics, database).start()
     mover = JournalMover(database, journal_folder(settings), metrics=metrics)
     moving = RoundThread(mover, name="journal-mover").start()
@@ -104,6 +106,7 @@ def run_web(settings: Settings) -> None:
         app.state.services.close()
         moving.close()
         counting.close()
+        traces.close()
         hints.close()
         listener.close()
         client.close()

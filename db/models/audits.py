@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Boolean, CheckConstraint, ForeignKey, Index, UniqueConstraint, text
+from sqlalchemy import Boolean, CheckConstraint, ForeignKey, Index, String, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.models.columns import (
@@ -19,6 +19,7 @@ from db.models.columns import (
     stored_enum,
 )
 from wherefrom.records import AuditState, MeasurementState, Method, Severity, Tier
+from wherefrom.traceparent import TRACEPARENT_CHARS
 
 
 class FlaggedOutput(Base):
@@ -101,6 +102,8 @@ class FlaggedText(Base):
     against: Mapped[list[Any] | None]
     #: The search knows it (`OutputWords`). NULL in rows of a release that does not index: the sweeper finds them.
     indexed: Mapped[bool | None]
+    #: Where its trace goes on (`wherefrom.traceparent`); it stands here so that it is erased with the text.
+    traceparent: Mapped[str | None] = mapped_column(String(TRACEPARENT_CHARS))
 
 
 class Audit(LeaseColumns, Base):

@@ -12,6 +12,7 @@ from db.queues.leases import attempts_spent
 from db.statements import AnySelect
 from wherefrom.errors import OUTPUT_ERASED, InvalidRecord
 from wherefrom.records import ClaimedAudit, ClaimedOutputGroup, FlaggedRecord, Lease
+from wherefrom.traceparent import read_traceparent
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,14 @@ def read_claimed(session: Session, audit_ids: Sequence[int], owner: str) -> Clai
     )
 
 
+def measured_on(session: Session, audit_id: int, owner: str) -> dict[str, Any]:
+    """What a measurement is given of its audit: the output's record, None where its text was erased, and its trace."""
+    audits = read_claimed(session, [audit_id], owner).audits
+    if not audits:
+        return {"record": None, "traceparent": None}
+    return {"record": audits[0].record, "traceparent": audits[0].traceparent}
+
+
 def _read(session: Session, audit_ids: Sequence[int], owner: str) -> ClaimedRows:
     rows = session.execute(_claimed(audit_ids)).all()
     groups = [row.FlaggedOutput.id for row in rows if row.FlaggedOutput.members is not None]
@@ -98,6 +107,7 @@ def _claimed_row(
         "owner": owner,
         "spent": row.spent,
         "hypothetical": row.FlaggedOutput.hypothetical_of is not None,
+        "traceparent": read_traceparent(row.FlaggedText.traceparent),
     }
     if row.FlaggedOutput.members is None:
         record = _asked_of(row.explained, record_of(row.FlaggedOutput, row.FlaggedText))

@@ -5,7 +5,7 @@ from sqlalchemy.orm import Session
 
 from db.audit_trail.trail import TrailKind, record_events
 from db.models import Bundle, GroupMeasurement
-from db.queues.claimed import read_claimed
+from db.queues.claimed import measured_on
 from db.queues.leases import token
 from db.queues.queue import ending_of, ending_values
 from db.queues.single_claims import SingleClaims
@@ -63,5 +63,5 @@ class GroupQueue(SingleClaims[ClaimedGroup]):
         ).mappings()
         found = dict(row.one())
         asked = GroupRequest(example_ids=tuple(found.pop("example_ids") or ()), source=found.pop("source"))
-        audits = read_claimed(session, [found["audit_id"]], owner).audits
-        return ClaimedGroup(**found, owner=owner, request=asked, record=audits[0].record if audits else None)
+        output = measured_on(session, found["audit_id"], owner)
+        return ClaimedGroup(**found, **output, owner=owner, request=asked)

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from db.audit_trail.trail import TrailKind, record_events
 from db.models import Bundle, Citation, Measurement, TrainingExample
-from db.queues.claimed import read_claimed
+from db.queues.claimed import measured_on
 from db.queues.group_queue import GroupQueue
 from db.queues.leases import token
 from db.queues.queue import ending_of, ending_values
@@ -80,8 +80,8 @@ class MeasurementQueue(SingleClaims[ClaimedMeasurement]):
             .where(Measurement.id == measurement_id)
         ).mappings()
         found = dict(row.one())
-        audits = read_claimed(session, [found["audit_id"]], owner).audits
-        return ClaimedMeasurement(**found, owner=owner, record=audits[0].record if audits else None)
+        output = measured_on(session, found["audit_id"], owner)
+        return ClaimedMeasurement(**found, **output, owner=owner)
 
 
 _LOCK_CITATION = (

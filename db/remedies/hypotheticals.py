@@ -30,6 +30,7 @@ from wherefrom.records import (
     IntakeResult,
     sha256_of_json,
 )
+from wherefrom.spans import current_traceparent
 
 #: How such an output comes in.
 CHANNEL = "hypothetical"
@@ -150,7 +151,8 @@ def _supposed(record: FlaggedRecord, asked: HypotheticalRequest) -> FlaggedRecor
 def _insert(session: Session, output_id: int, record: FlaggedRecord, *, of: int, digest: str) -> None:
     mark = update(FlaggedOutput).where(FlaggedOutput.id == output_id).values(hypothetical_of=of)
     session.execute(mark.execution_options(synchronize_session=False))
-    session.execute(insert_rows(FlaggedText), [text_row(output_id, record)])
+    text = text_row(output_id, record, traceparent=current_traceparent())
+    session.execute(insert_rows(FlaggedText), [text])
     bundle_id = active_bundles(session, {record.model}).get(record.model)
     session.execute(insert(Audit), [audit_row(output_id, record, bundle_id)])
     record_accepted(session, {f"flagged_output:{output_id}": digest}, hypothetical_of=of)

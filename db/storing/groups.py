@@ -28,6 +28,7 @@ from db.storing.intake import (
 from wherefrom.errors import InvalidRequest, NotFound
 from wherefrom.records import FlaggedRecord, IntakeResult, MemberRecord, Severity, sha256_of_json
 from wherefrom.records.bounds import MAX_MEMBERS
+from wherefrom.spans import current_traceparent
 
 #: How a group came in.
 CHANNEL = "group"
@@ -148,7 +149,7 @@ def _insert_group(
     answers = [one.model_dump(mode="json", by_alias=True, exclude_none=True) for one in asked.against]
     text = {
         "flagged_output_id": group_id, "turns": [], "completion": "", "token_ids": None, "spans": [], "preferred": None,
-        "plain_prompt": None, "against": answers, "indexed": True,
+        "plain_prompt": None, "against": answers, "indexed": True, "traceparent": current_traceparent(),
     }  # fmt: skip
     session.execute(insert_rows(FlaggedText), [text])
     rows = [

@@ -28,6 +28,7 @@ from wherefrom.errors import (
 )
 from wherefrom.records import AuditState, FlaggedRecord, IntakeResult, Severity
 from wherefrom.records.erasing import NO_DIGEST
+from wherefrom.spans import Kind, spans_of_each
 
 #: Order of the queue: smaller is claimed first.
 PRIORITY = {Severity.CRITICAL: 0, Severity.HIGH: 1, Severity.MEDIUM: 2, Severity.LOW: 3}
@@ -52,7 +53,12 @@ class Stored:
 
 
 def accept(
-    db: Database, records: Sequence[FlaggedRecord], *, producer: str, channel: str
+    db: Database,
+    records: Sequence[FlaggedRecord],
+    *,
+    producer: str,
+    channel: str,
+    traces: Sequence[str | None] = (),
 ) -> list[IntakeResult]:
     """Store flagged outputs, each with its text and its audit, all in one transaction.
 
@@ -64,6 +70,7 @@ def accept(
         records: Checked records; one without an idempotency key gets a new one.
         producer: Who sent them, a key's name; idempotency keys are unique per producer.
         channel: How they came in (``http``, ``stream``).
+        traces: The traceparent that each brings, as it was read; those without one belong to the present trace.
 
     Returns:
         One result per record, in their order: ``accepted``; ``duplicate`` with the ids of the first time; or ``conflict`` where
@@ -75,13 +82,20 @@ def accept(
     """
     keyed = [(one.idempotency_key or uuid.uuid4().hex, one, one.content_sha256()) for one in records]
     first: dict[str, tuple[FlaggedRecord, str]] = {}
-    for key, record, digest in keyed:
+    of_first: dict[str, str | None] = {}
+    for (key, record, digest), trace in zip(keyed, traces or [None] * len(keyed), strict=True):
         first.setdefault(key, (record, digest))
-    with refusals_as_errors(), db.writing() as session:
+        of_first.setdefault(key, trace)
+    with (
+        spans_of_each("accept", [*of_first.values()], kind=Kind.PRODUCER, channel=channel) as goes_on,
+        refusals_as_errors(),
+        db.writing() as session,
+    ):
         new = insert_outputs(session, first, producer=producer, channel=channel)
         fresh = {key: first[key] for key in first if key in new}
         bundles = active_bundles(session, {record.model for record, _ in fresh.values()})
-        stored = _insert_audits(session, fresh, new, bundles)
+        traced = dict(zip(of_first, goes_on, strict=True))
+        stored = _insert_audits(session, fresh, new, bundles, traced=traced)
         stored |= read_stored(session, producer, [key for key in first if key not in new])
     results = []
     for key, _, digest in keyed:
@@ -113,7 +127,7 @@ def check_writable(db: Database) -> None:
     try:
         with refusals_as_errors(), db.writing() as session:
             new = insert_outputs(session, records, producer=PROBE, channel=PROBE)
-            _insert_audits(session, records, new, {})
+            _insert_audits(session, records, new, {}, traced={})
             session.rollback()
     except PermanentError as error:
         raise DatabaseUnavailable(f"database {db.url_masked} refuses a plain output: {error}") from error
@@ -156,11 +170,13 @@ def _insert_audits(
     records: dict[str, tuple[FlaggedRecord, str]],
     output_ids: dict[str, int],
     bundles: dict[str, int],
+    *,
+    traced: Mapping[str, str | None],
 ) -> dict[str, Stored]:
     """Insert texts, audits and trail events of new outputs, in the order of the call."""
     if not records:
         return {}
-    texts = [text_row(output_ids[key], one) for key, (one, _) in records.items()]
+    texts = [text_row(output_ids[key], one, traceparent=traced.get(key)) for key, (one, _) in records.items()]
     session.execute(insert_rows(FlaggedText), texts)
     index_outputs(session, texts)
     rows = [audit_row(output_ids[key], one, bundles.get(one.model)) for key, (one, _) in records.items()]
@@ -240,7 +256,7 @@ def read_stored(session: Session, producer: str, keys: Sequence[str]) -> dict[st
     return stored
 
 
-def text_row(output_id: int, record: FlaggedRecord) -> dict[str, Any]:
+def text_row(output_id: int, record: FlaggedRecord, *, traceparent: str | None = None) -> dict[str, Any]:
     """The columns of an output's text."""
     return {
         "flagged_output_id": output_id,
@@ -251,6 +267,7 @@ def text_row(output_id: int, record: FlaggedRecord) -> dict[str, Any]:
         "preferred": record.preferred,
         "plain_prompt": record.prompt is not None,
         "indexed": True,
+        "traceparent": traceparent,
     }
 
 

@@ -47,6 +47,7 @@ from wherefrom.records import (
     QueueHealth,
     SourceSummary,
 )
+from wherefrom.traceparent import TRACEPARENTS, read_listed
 
 CHANNEL = "http"
 
@@ -140,18 +141,27 @@ async def flag(
         records, alone = body.parse_records(
             value, max_records=settings.max_records_per_request, header_key=idempotency_key
         )
-        return FlaggedAnswer(results=tuple(_accept(records, alone=alone, caller=caller, services=services)))
+        traces = read_listed(request.headers.get(TRACEPARENTS), len(records))
+        taken = _accept(records, alone=alone, caller=caller, services=services, traces=traces)
+        return FlaggedAnswer(results=tuple(taken))
 
     async with services.lanes.store.slot():
         return await run_in_threadpool(take)
 
 
 def _accept(
-    records: Sequence[FlaggedRecord], *, alone: bool, caller: Caller, services: Services
+    records: Sequence[FlaggedRecord],
+    *,
+    alone: bool,
+    caller: Caller,
+    services: Services,
+    traces: Sequence[str | None],
 ) -> Sequence[IntakeResult]:
     check_sends(caller, {record.model for record in records})
     with paying_outputs(services, caller, len(records)) as stored:
-        results = intake.accept(services.database, records, producer=caller.producer, channel=CHANNEL)
+        results = intake.accept(
+            services.database, records, producer=caller.producer, channel=CHANNEL, traces=traces
+        )
         stored(sum(one.status == "accepted" for one in results))
     for result in results:
         services.metrics.count("intake_records_total", channel=CHANNEL, status=result.status)

@@ -46,11 +46,12 @@ from wherefrom.attribution.query import (
     contrast,
     contrast_rows,
 )
-from wherefrom.attribution.retrieval.candidates import Sought, find_candidates
+from wherefrom.attribution.retrieval.candidates import Candidates, Sought, find_candidates
 from wherefrom.attribution.retrieval.index import Rows
 from wherefrom.attribution.what_if import checked_rows, score_list
 from wherefrom.errors import ConfigurationError, InvalidRecord, UnusableModel
 from wherefrom.records import Attribution, ListScore, Query, QueryGroup
+from wherefrom.spans import span
 
 #: Told of a calibration that does not say its rows.
 NOT_TIED = "an earlier release fitted the calibration and did not write on which training examples; calibrate again to have them compared"
@@ -150,14 +151,14 @@ class LanguageAttributor:
         groups = [one for one in prepared if isinstance(one, TokenizedGroup)]
         outputs = [one for one in prepared if not isinstance(one, TokenizedGroup)]
         joined, read = map(self.read_group, groups), iter(self.signals(outputs) if outputs else [])
-        return [
-            self._citer.cite(
-                self.score_group(next(joined)) if isinstance(one, TokenizedGroup) else self.score(next(read)),
-                top_k=top_k,
-                opponents=opponents,
+        answers = []
+        for one in prepared:
+            scored = (
+                self.score_group(next(joined)) if isinstance(one, TokenizedGroup) else self.score(next(read))
             )
-            for one in prepared
-        ]
+            with span("judge"):
+                answers.append(self._citer.cite(scored, top_k=top_k, opponents=opponents))
+        return answers
 
     def score_list(self, prepared: Sequence[PreparedQuery], rows: Sequence[int]) -> list[ListScore]:
         """See `ListAttributor.score_list`."""
@@ -190,7 +191,7 @@ class LanguageAttributor:
             OutOfMemory: the batch did not fit.
             UnusableModel: a value is no number.
         """
-        with memory_errors(f"a batch of {len(prepared)} queries"):
+        with memory_errors(f"a batch of {len(prepared)} queries"), span("pass", queries=len(prepared)):
             return self._signals(prepared)
 
     def _signals(self, prepared: Sequence[PreparedQuery]) -> list[ReadQuery]:
@@ -247,13 +248,18 @@ class LanguageAttributor:
         return group.with_scores(self._scores(group, count))
 
     def _scores(self, query: ReadQuery | ReadGroup, count: int | None) -> CandidateScores:
-        bundle, signals = self._bundle, query.signals
-        candidates = find_candidates(
-            Sought(signals.projected, signals.pooled, query.texts, signals.encoded),
-            bundle.indexes,
-            count=count or bundle.manifest.parameters.candidates,
-        )
-        rows = candidates.rows
+        signals = query.signals
+        with span("candidates"):
+            found = find_candidates(
+                Sought(signals.projected, signals.pooled, query.texts, signals.encoded),
+                self._bundle.indexes,
+                count=count or self._bundle.manifest.parameters.candidates,
+            )
+        with span("rerank", candidates=len(found.rows)):
+            return self._reranked(query, found)
+
+    def _reranked(self, query: ReadQuery | ReadGroup, candidates: Candidates) -> CandidateScores:
+        bundle, signals, rows = self._bundle, query.signals, candidates.rows
         magnitude = bundle.store.scores(signals.factors, rows)[0].numpy()
         influence = cosines(magnitude, float(signals.norm), bundle.store.norms[rows])
         net = bundle.net_magnitude(influence, signals.projected, rows)

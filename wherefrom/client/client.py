@@ -22,6 +22,8 @@ from wherefrom.client.spool import RefusedRecord, Spool, SpoolStatus
 from wherefrom.errors import ConfigurationError
 from wherefrom.records import FlaggedRecord
 from wherefrom.settings import load_settings
+from wherefrom.spans import Kind, span
+from wherefrom.traceparent import read_traceparent
 
 #: Longest wait of `close` for the records that are left, seconds.
 CLOSE_TIMEOUT_S = 5.0
@@ -80,11 +82,19 @@ class Client(Service):
         if self._spool.path.exists() and self._spool.status().waiting_records:
             self._running_sender()
 
-    def flag(self, record: FlaggedRecord | Mapping[str, Any] | None = None, /, **fields: Any) -> str:
+    def flag(
+        self,
+        record: FlaggedRecord | Mapping[str, Any] | None = None,
+        /,
+        *,
+        traceparent: str | None = None,
+        **fields: Any,
+    ) -> str:
         """Take one flagged output into the spool and return at once; it is sent in the background.
 
         Args:
             record: The record, or its fields as a mapping; None where they are given as keywords.
+            traceparent: The W3C `traceparent` of the trace that the output belongs to; that of OpenTelemetry's present span where it is None.
             **fields: Fields of record v1: `prompt` or `messages`, `completion`, `model`, `reason`, ...
 
         Returns:
@@ -103,7 +113,8 @@ class Client(Service):
         valid = read_record(fields if record is None else record)
         key = valid.idempotency_key or uuid.uuid4().hex
         self._refuse_when_closed()
-        self._spool.add(key, record_json(valid, idempotency_key=key))
+        with span("flag", parent=read_traceparent(traceparent), kind=Kind.PRODUCER) as flagging:
+            self._spool.add(key, record_json(valid, idempotency_key=key), traceparent=flagging.traceparent)
         self._running_sender().wake()
         return key
 

@@ -128,15 +128,15 @@ class Connection:
                 f"no whole answer from {self.url}: {str(error) or type(error).__name__}"
             ) from error
 
-    def post(self, path: str, body: bytes) -> Answer:
-        """Send a JSON body; a refusal comes back as the answer's problem.
+    def post(self, path: str, body: bytes, *, headers: Mapping[str, str] | None = None) -> Answer:
+        """Send a JSON body, with further headers; a refusal comes back as the answer's problem.
 
         Raises:
             ServiceUnavailable: no answer, or an answer that says "later" or is not the service's.
             Unauthorized, Forbidden: the API key is not taken, or does not suffice.
         """
-        headers = {"content-type": "application/json"}
-        return self._send(self._client.build_request("POST", path, content=body, headers=headers))
+        all_headers = {"content-type": "application/json", **(headers or {})}
+        return self._send(self._client.build_request("POST", path, content=body, headers=all_headers))
 
     def delete(self, path: str) -> None:
         """Take something away.

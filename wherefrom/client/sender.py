@@ -21,6 +21,7 @@ from wherefrom.client.service import post_records
 from wherefrom.client.spool import Refusal, RefusedRecord, Spool, WaitingRecord
 from wherefrom.errors import ServiceUnavailable, SpoolUnavailable, TransientError, WherefromError
 from wherefrom.records import IntakeResult
+from wherefrom.traceparent import MOST_LISTED
 
 if sys.platform != "win32":
     import fcntl
@@ -162,8 +163,12 @@ class Sender:
         )
         if not batch:
             return False
+        if any(one.traceparent for one in batch):
+            batch = batch[:MOST_LISTED]
         try:
-            results = post_records(connection, [one.record for one in batch])
+            results = post_records(
+                connection, [one.record for one in batch], [one.traceparent for one in batch]
+            )
         except ServiceUnavailable as error:
             if error.status != 500:
                 raise

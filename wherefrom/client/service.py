@@ -53,7 +53,9 @@ from wherefrom.records import (
 )
 from wherefrom.records.explain import describe_problems, first_problem
 from wherefrom.settings import load_settings
+from wherefrom.spans import current_traceparent
 from wherefrom.statistics import DEFAULT_FDR
+from wherefrom.traceparent import MOST_LISTED, TRACEPARENT, TRACEPARENTS, list_traceparents
 
 FLAGGED_PATH = "/v1/flagged"
 GROUPS_PATH = "/v1/groups"
@@ -121,7 +123,7 @@ class Service(
 
     def submit_json(self, records: Sequence[str]) -> list[IntakeResult]:
         """The same as `submit` for records that are JSON already, keys included, as `keyed_json` makes them."""
-        return post_records(self._connection, records)
+        return post_records(self._connection, records, [current_traceparent()] * len(records))
 
     def flag_now(self, record: FlaggedRecord | Mapping[str, Any]) -> IntakeResult:
         """Send one record and wait for the commit.
@@ -304,8 +306,10 @@ def keyed_json(record: FlaggedRecord) -> str:
     return record_json(record, idempotency_key=key)
 
 
-def post_records(connection: Connection, bodies: Sequence[str]) -> list[IntakeResult]:
-    """Send records that are JSON already; a request that is refused is split until the culprits stand alone.
+def post_records(
+    connection: Connection, bodies: Sequence[str], traces: Sequence[str | None] = ()
+) -> list[IntakeResult]:
+    """Send records that are JSON already, each with its trace where it has one; a request that is refused is split until the culprits stand alone.
 
     Returns:
         One result per record, in the order given.
@@ -317,7 +321,8 @@ def post_records(connection: Connection, bodies: Sequence[str]) -> list[IntakeRe
     """
     if not bodies:
         return []
-    answer = connection.post(FLAGGED_PATH, f'{{"records":[{",".join(bodies)}]}}'.encode())
+    body = f'{{"records":[{",".join(bodies)}]}}'.encode()
+    answer = connection.post(FLAGGED_PATH, body, headers=_trace_headers(traces))
     if answer.problem is None:
         results = list(read_answer(answer.body, _Results).results)
         if len(results) != len(bodies):
@@ -331,7 +336,18 @@ def post_records(connection: Connection, bodies: Sequence[str]) -> list[IntakeRe
     if len(bodies) == 1:
         return [_refusal(answer.problem)]
     middle = len(bodies) // 2
-    return [*post_records(connection, bodies[:middle]), *post_records(connection, bodies[middle:])]
+    halves = ((bodies[:middle], traces[:middle]), (bodies[middle:], traces[middle:]))
+    return [result for half, of_half in halves for result in post_records(connection, half, of_half)]
+
+
+def _trace_headers(traces: Sequence[str | None]) -> dict[str, str]:
+    """Headers that tell the traces of the records of a request."""
+    known = {one for one in traces if one is not None}
+    if not known or len(traces) > MOST_LISTED:
+        return {}
+    if len(known) == 1 and None not in traces:
+        return {TRACEPARENT: known.pop()}
+    return {TRACEPARENTS: list_traceparents(traces)}
 
 
 def _refusal(problem: Problem) -> IntakeResult:

@@ -34,7 +34,8 @@ ROW_OVERHEAD_BYTES = 200
 _SCHEMA = """
 CREATE TABLE waiting (
     id INTEGER PRIMARY KEY AUTOINCREMENT, idempotency_key TEXT NOT NULL UNIQUE, record TEXT NOT NULL,
-    size_bytes INTEGER NOT NULL, attempts INTEGER NOT NULL DEFAULT 0, not_before REAL NOT NULL DEFAULT 0);
+    size_bytes INTEGER NOT NULL, attempts INTEGER NOT NULL DEFAULT 0, not_before REAL NOT NULL DEFAULT 0,
+    traceparent TEXT);
 CREATE INDEX waiting_order ON waiting (attempts, id);
 CREATE TABLE refused (
     id INTEGER PRIMARY KEY AUTOINCREMENT, idempotency_key TEXT NOT NULL, record TEXT NOT NULL,
@@ -60,6 +61,8 @@ class WaitingRecord:
     idempotency_key: str
     #: Record v1 as JSON, key included.
     record: str
+    #: Where its trace goes on; None where it has none.
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True)
@@ -113,8 +116,8 @@ class Spool:
         self._connection: sqlite3.Connection | None = None
         _guard_forks(self)
 
-    def add(self, idempotency_key: str, record: str) -> None:
-        """Put a record (JSON, key included) at the end; the same record under the same key is there already.
+    def add(self, idempotency_key: str, record: str, *, traceparent: str | None = None) -> None:
+        """Put a record (JSON, key included) at the end, with its trace; the same record under the same key is there already.
 
         Raises:
             SpoolFull: the record does not fit; nothing was written.
@@ -132,8 +135,8 @@ class Spool:
             if status.waiting_bytes + status.refused_bytes + size_bytes > self.max_bytes:
                 raise SpoolFull(_why_full(self.path, status, size_bytes))
             connection.execute(
-                "INSERT INTO waiting (idempotency_key, record, size_bytes) VALUES (?, ?, ?)",
-                (idempotency_key, record, size_bytes),
+                "INSERT INTO waiting (idempotency_key, record, size_bytes, traceparent) VALUES (?, ?, ?, ?)",
+                (idempotency_key, record, size_bytes, traceparent),
             )
 
     def next_batch(
@@ -148,7 +151,7 @@ class Spool:
         total_bytes = 0
         with self._reading() as connection:
             rows = connection.execute(
-                "SELECT id, idempotency_key, record, size_bytes FROM waiting WHERE not_before NOT BETWEEN ? AND ? "
+                "SELECT id, idempotency_key, record, traceparent, size_bytes FROM waiting WHERE not_before NOT BETWEEN ? AND ? "
                 "ORDER BY attempts, id LIMIT ?",
                 (math.nextafter(now, math.inf), now + longest_wait_s, max_records),
             )
@@ -293,6 +296,21 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         raise SpoolUnavailable(
             f"the spool {path} has format {found}, this release reads {SPOOL_FORMAT}; flush it with the release that wrote it"
         )
+    _add_traces(connection)
+
+
+def _add_traces(connection: sqlite3.Connection) -> None:
+    """Add the column that the release before did not have; it goes on using the file, for it names its columns."""
+    if _has_traces(connection):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    with connection:
+        if not _has_traces(connection):
+            connection.execute("ALTER TABLE waiting ADD COLUMN traceparent TEXT")
+
+
+def _has_traces(connection: sqlite3.Connection) -> bool:
+    return any(name == "traceparent" for _, name, *_ in connection.execute("PRAGMA table_info(waiting)"))
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:

@@ -67,6 +67,8 @@ class ClaimedAudit(Frozen):
     spent: int = 0
     #: Nobody has said it; it counts nowhere.
     hypothetical: bool = False
+    #: Where the trace of its output goes on.
+    traceparent: str | None = None
     record: FlaggedRecord
 
     @property

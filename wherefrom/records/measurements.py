@@ -85,6 +85,8 @@ class ClaimedMeasurement(Frozen):
     example_id: str
     #: The flagged output; None where its text was erased meanwhile.
     record: FlaggedRecord | None
+    #: Where the trace of its output goes on.
+    traceparent: str | None = None
 
     @property
     def lease(self) -> Lease:
@@ -150,6 +152,8 @@ class ClaimedGroup(Frozen):
     request: GroupRequest
     #: The flagged output; None where its text was erased meanwhile.
     record: FlaggedRecord | None
+    #: Where the trace of its output goes on.
+    traceparent: str | None = None
 
     @property
     def lease(self) -> Lease:

@@ -35,9 +35,11 @@ from worker.checkup.health import check_health
 from worker.checkup.upkeep import (
     look_at_clock,
     look_at_disks,
+    look_at_erasing,
     look_at_hints,
     look_at_store,
     look_at_stream,
+    look_at_traces,
     look_at_trail,
 )
 from worker.embedded import beside_local_service
@@ -72,10 +74,13 @@ def examine(settings: Settings, *, afresh: bool = False) -> list[Finding]:
         looks += [("bundles", lambda: _bundles(settings)), ("audits", lambda: _audits(settings))]
         looks += [("keys", lambda: _keys(settings)), ("database file", lambda: _database_file(settings))]
         looks += [("webhook", lambda: _webhook(settings)), ("trail", lambda: look_at_trail(settings))]
-        looks.append(("clock", lambda: look_at_clock(settings)))
+        looks += [
+            ("erasing", lambda: look_at_erasing(settings)),
+            ("clock", lambda: look_at_clock(settings)),
+        ]
         if queued.verdict == "ok":
             looks.append(("hint lag", lambda: _hints(settings)))
-    looks.append(("disk", lambda: look_at_disks(settings)))
+    looks += [("disk", lambda: look_at_disks(settings)), ("traces", look_at_traces)]
     for what, look in looks:
         try:
             findings += look()

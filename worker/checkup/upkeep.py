@@ -16,11 +16,12 @@ from db.session import Database, open_database, parse_url
 from wherefrom.errors import StorageRefused, StorageUnavailable
 from wherefrom.journal import journal_folder
 from wherefrom.records import utc_now
-from wherefrom.settings import Settings
+from wherefrom.settings import Settings, trace_export
 from worker.broker.redis_link import attribute_queue, flagged_stream
 from worker.bundle_homes import bundle_cache, bundle_names
 from worker.checkup.diagnosis import Finding, Verdict
 from worker.sweeper.anchors import anchor_file
+from worker.vitals.traces import missing_package
 
 #: Seconds after which an event without a place, an entry that nobody took, and audits without a hint are worth a word.
 UNSEALED_S, UNTAKEN_S, UNHINTED_S = 30.0, 60.0, 120.0
@@ -130,3 +131,14 @@ def look_at_hints(client: redis.Redis, database: Database, settings: Settings) -
     if waiting_s > UNHINTED_S and not client.llen(attribute_queue(settings)):
         text = f"audits wait for {waiting_s:.0f} s and no hint is on the queue; check that the sweeper runs and that a worker can use their bundle"
         yield Finding("hint lag", "warning", text)
+
+
+def look_at_traces() -> Iterator[Finding]:
+    """Whether traces are sent, where they are asked for."""
+    asked = trace_export()
+    if asked is None:
+        return
+    problem = asked.problem or missing_package()
+    yield (
+        Finding("traces", "ok", "sent by OTLP") if problem is None else Finding("traces", "warning", problem)
+    )

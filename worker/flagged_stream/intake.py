@@ -22,6 +22,7 @@ from wherefrom.logs import get_logger
 from wherefrom.metrics import Metrics
 from wherefrom.records import AuditState, FlaggedRecord, IntakeResult
 from wherefrom.settings import Settings
+from wherefrom.traceparent import TRACEPARENT, read_traceparent
 from worker.broker.hints import HintSender
 from worker.flagged_stream.entries import read_entry
 from worker.flagged_stream.poison_suspects import PoisonSuspects
@@ -163,7 +164,11 @@ class Intake:
         """Commit records and let go of their entries; where that fails, find out who is to blame."""
         try:
             results = accept(
-                self._database, [record for _, record in readable], producer=STREAM, channel=STREAM
+                self._database,
+                [record for _, record in readable],
+                producer=STREAM,
+                channel=STREAM,
+                traces=[read_traceparent(entry.fields.get(TRACEPARENT.encode())) for entry, _ in readable],
             )
         except (PermanentError, DatabaseUnavailable) as error:
             self._after_failure(readable, error)

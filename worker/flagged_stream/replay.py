@@ -15,6 +15,7 @@ import redis
 from wherefrom.errors import ConfigurationError, NotFound
 from wherefrom.messages import CUT_FIELD, RECORD_FIELD, REPLAYED_FIELD
 from wherefrom.settings import Settings
+from wherefrom.traceparent import TRACEPARENT, read_traceparent
 from worker.broker.redis_link import flagged_stream, quarantine_stream, redis_errors, rejected_stream
 
 #: Entries read at once: those of the quarantine are whole.
@@ -107,6 +108,8 @@ class KeptEntries:
             RECORD_FIELD: fields.get(RECORD_FIELD.encode(), b""),
             REPLAYED_FIELD: fields.get(b"rejected_entry", entry_id),
         }
+        if (trace := read_traceparent(fields.get(TRACEPARENT.encode()))) is not None:
+            again[TRACEPARENT] = trace
         with redis_errors():
             pipeline = self._redis.pipeline(transaction=True)
             pipeline.xadd(self._flagged, again)

@@ -3,14 +3,19 @@
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
+from db.models import FlaggedText
 from db.reading import reader
+from tests.exported import Exported, trace_of
 from tests.integration.client.conftest import Served
 from tests.integration.web.story import MODEL
 from wherefrom.client import Client, Service
 from wherefrom.client.sender import SendingOptions
 from wherefrom.errors import IdempotencyConflict, InvalidRequest, NotFound, ServiceUnavailable
 from wherefrom.records import AuditState, FlaggedRecord
+from wherefrom.spans import span
+from wherefrom.traceparent import trace_id_of
 
 FAST = SendingOptions(backoff_base_s=0.02, backoff_cap_s=0.1, poll_s=0.02)
 
@@ -105,3 +110,38 @@ def test_errors(served: Served) -> None:
             list(service.audits(since="yesterday"))
     with Service(served.url + "/wrong") as service, pytest.raises((NotFound, ServiceUnavailable)):
         service.queue()
+
+
+def test_a_trace_goes_from_flag_to_the_row(served: Served, tmp_path: Path) -> None:
+    """Outputs of several traces go in one request, and each row keeps its own; one without a trace has none."""
+    traces = [f"00-{digit * 32}-{digit * 16}-01" for digit in "12"]
+    with Client(served.url, spool_path=tmp_path / "spool.db", sending=FAST) as client:
+        for trace in (*traces, None, "not a trace"):
+            client.flag(prompt="p", completion=f"with {trace}", model=MODEL, traceparent=trace)
+        assert client.flush(20) == 0
+        assert client.refused() == []
+    with served.database.reading() as session:
+        rows = select(FlaggedText.completion, FlaggedText.traceparent).where(
+            FlaggedText.completion.like("with %")
+        )
+        kept = {row.completion: row.traceparent for row in session.execute(rows)}
+    told = {f"with {one}": one for one in traces}
+    assert kept == told | {"with None": None, "with not a trace": None}
+
+
+def test_flagging_is_a_span_of_the_producer(served: Served, tmp_path: Path, exported: Exported) -> None:
+    """An application that traces itself needs to say nothing: the row goes on from the span of `flag`."""
+    with Client(served.url, spool_path=tmp_path / "spool.db", sending=FAST) as client:
+        with span("chat"):
+            client.flag(prompt="p", completion="traced by itself", model=MODEL)
+        assert client.flush(20) == 0
+        with span("chat"):
+            client.flag_now({"prompt": "p", "completion": "traced now", "model": MODEL})
+    with served.database.reading() as session:
+        rows = select(FlaggedText.traceparent).where(FlaggedText.completion.like("traced %"))
+        kept = [
+            trace_id_of(one or "") for one in session.scalars(rows.order_by(FlaggedText.flagged_output_id))
+        ]
+    assert kept == [trace_of(one) for one in exported.named("chat")]
+    (flagged,) = exported.named("flag")
+    assert trace_of(flagged) == kept[0]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.exported import Exported
 from tests.overlap_engine import OverlapAttributor
 from tests.tiny import (
     build,
@@ -226,3 +227,13 @@ def test_full_tier_of_important_queries(tmp_path: Path) -> None:
     assert all(score is not None and -1.001 <= score <= 1.001 for score in scores)
     assert [one.example for one in usual.citations] == [one.example for one in full.citations]
     assert [one.effect_score for one in usual.citations] != [one.effect_score for one in full.citations]
+
+
+def test_the_steps_of_an_answer_are_spans(attributor: LanguageAttributor, exported: Exported) -> None:
+    """One pass for the batch; candidates, rerank and judge for each of its outputs; no text of them."""
+    cite(attributor, query(0), query(1))
+    assert [one.name for one in exported.spans()] == ["pass", *(["candidates", "rerank", "judge"] * 2)]
+    (passed,) = exported.named("pass")
+    assert dict(passed.attributes or {}) == {"wherefrom.queries": 2}
+    told = " ".join(one.to_json() for one in exported.spans())
+    assert query(0).completion not in told

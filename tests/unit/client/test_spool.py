@@ -175,3 +175,25 @@ def test_a_wrong_clock_postpones_nothing_for_long(
     assert [
         each.idempotency_key for each in spool.next_batch(max_records=9, max_bytes=9999, longest_wait_s=1.0)
     ] == ["k1", "k2"]
+
+
+def test_a_spool_of_the_release_before_gets_traces(tmp_path: Path) -> None:
+    """Its records are sent without traces, new ones with theirs; the release before can go on using the file."""
+    path = tmp_path / "spool.db"
+    old = Spool(path, max_bytes=100_000)
+    old.add("old", record("old"))
+    old.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("ALTER TABLE waiting DROP COLUMN traceparent")
+    connection.close()
+    spool = Spool(path, max_bytes=100_000)
+    spool.add("new", record("new"), traceparent="a trace")
+    batch = spool.next_batch(max_records=5, max_bytes=10**6)
+    spool.close()
+    assert [(one.idempotency_key, one.traceparent) for one in batch] == [("old", None), ("new", "a trace")]
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (SPOOL_FORMAT,)
+        connection.execute(
+            "INSERT INTO waiting (idempotency_key, record, size_bytes) VALUES ('k', 'r', 1)"
+        )  # as the release before writes
+    connection.close()

@@ -1,0 +1,92 @@
+"""The spans of a claimed batch: its own, and one of each of its audits in the trace that the audit came with.
+
+Audits of many traces are worked in one pass. So the batch has a trace of its own with links to theirs, and each audit has a span in its own trace with a link
+back. A batch of one audit, or of one trace, simply goes on with it.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Self
+
+import structlog
+
+from wherefrom.records import Claim, ClaimedAudit
+from wherefrom.spans import Kind, OpenSpan, current_traceparent, open_span, span
+from wherefrom.traceparent import trace_id_of
+
+
+@contextmanager
+def batch_span(claim: Claim, *, started_ns: int) -> Iterator[None]:
+    """The span of a batch, from the moment at which it was claimed.
+
+    Args:
+        claim: What was claimed.
+        started_ns: When the claim began, nanoseconds since 1970.
+    """
+    traces = traces_of(claim.audits)
+    together = len({trace_id_of(one) for one in traces}) == 1
+    counts = {"bundle_id": claim.bundle_id, "audits": len(claim.audits)}
+    with span(
+        "batch",
+        parent=traces[0] if together else None,
+        links=traces[1:] if together else traces,
+        kind=Kind.CONSUMER,
+        started_ns=started_ns,
+        **counts,
+    ):
+        open_span("claim", started_ns=started_ns, **counts).end()
+        yield
+
+
+def traces_of(audits: Sequence[ClaimedAudit]) -> list[str]:
+    """The traceparents of audits, each once."""
+    return list(dict.fromkeys(one.traceparent for one in audits if one.traceparent is not None))
+
+
+def audit_logs(audit: ClaimedAudit) -> AbstractContextManager[object]:
+    """Binds an audit and its trace to the log lines of a block."""
+    bound: dict[str, int | str] = {"audit_id": audit.audit_id}
+    if audit.traceparent is not None:
+        bound["trace_id"] = trace_id_of(audit.traceparent)
+    return structlog.contextvars.bound_contextvars(**bound)
+
+
+class AuditSpans:
+    """A span of each audit of a batch, in its own trace, until it is said what became of it."""
+
+    def __init__(self, audits: Sequence[ClaimedAudit]) -> None:
+        self._audits = audits
+        self._open: dict[int, OpenSpan] = {}
+
+    def __enter__(self) -> Self:
+        """Begin them."""
+        started_ns, batch = time.time_ns(), current_traceparent()
+        for one in self._audits:
+            opened = open_span(
+                "audit",
+                parent=one.traceparent,
+                links=() if batch is None or one.traceparent is None else (batch,),
+                kind=Kind.CONSUMER,
+                started_ns=started_ns,
+                audit_id=one.audit_id,
+                output_id=one.output_id,
+                bundle_id=one.bundle_id,
+                attempt=one.attempt,
+            )
+            self._open[one.audit_id] = opened
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End those whose outcome nobody could record."""
+        for audit_id in tuple(self._open):
+            self.end(audit_id, "unknown", failed=True)
+
+    def end(self, audit_id: int, outcome: str, *, failed: bool = False) -> None:
+        """End the span of an audit."""
+        if (opened := self._open.pop(audit_id, None)) is None:
+            return
+        opened.set(outcome=outcome)
+        if failed:
+            opened.fail(outcome)
+        opened.end()
