@@ -48,7 +48,7 @@ class OpenSpan:
         #: How others go on from here; without traces, what was given as the parent.
         self.traceparent = traceparent
 
-    def rename(self, name: str) -> None:
+    def call(self, name: str) -> None:
         """Give it a name that is known later."""
         if self._span is not None:
             self._span.update_name(name)

@@ -23,6 +23,8 @@ from wherefrom.records import ErasureDraft, ErasureRecord
 AT_ONCE = 200
 #: Erasures that a list shows.
 LISTED = 200
+#: What is erased.
+KINDS = ("output", "example")
 #: What a tombstone says of an erasure that somebody asked for.
 BY_REQUEST = "request"
 
@@ -127,6 +129,22 @@ def waiting(db: Database) -> list[int]:
     query = select(Erasure.id).where(Erasure.done_at.is_(None), Erasure.chosen.is_not(None))
     with db.reading() as session:
         return list(session.scalars(query.order_by(Erasure.id)))
+
+
+def erased_texts(db: Database) -> dict[str, int]:
+    """How many texts were erased so far, by kind."""
+    summed = select(Erasure.kind, func.sum(Erasure.erased)).group_by(Erasure.kind)
+    with db.reading() as session:
+        return dict.fromkeys(KINDS, 0) | {kind: int(number) for kind, number in session.execute(summed)}
+
+
+def lag_seconds(db: Database) -> float:
+    """How long the oldest request waits that nobody has carried out, seconds; 0 where none waits."""
+    asked = select(Erasure.asked_at).where(Erasure.done_at.is_(None), Erasure.chosen.is_not(None))
+    oldest = asked.order_by(Erasure.id).limit(1).scalar_subquery()
+    with db.reading() as session:
+        now, since = session.execute(select(db_now(), oldest)).one()
+    return 0.0 if since is None else max(0.0, (now - since).total_seconds())
 
 
 def note_examples(session: Session, *, reason: str, by: str, erased: int) -> int:

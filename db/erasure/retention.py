@@ -6,6 +6,7 @@ again with the next look.
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import timedelta
 
 from sqlalchemy import and_, func, or_, select, update
@@ -111,6 +112,29 @@ def _record(row: RetentionRule) -> RetentionRecord:
         erased=row.erased,
         looked_at=row.looked_at,
     )
+
+
+@dataclass(frozen=True)
+class LastLook:
+    """The rule whose outputs were looked through longest ago."""
+
+    name: str
+    #: Seconds since then, or since the rule was made.
+    seconds: float
+
+
+def last_look(db: Database) -> LastLook | None:
+    """The rule that was applied longest ago; None without rules. A sweeper that runs looks again after `EVERY_S` seconds."""
+    since = func.coalesce(
+        RetentionRule.looked_at, RetentionRule.created_at, type_=RetentionRule.created_at.type
+    )
+    query = select(RetentionRule.name, since, db_now()).where(RetentionRule.ended_at.is_(None))
+    with db.reading() as session:
+        found = session.execute(query.order_by(since).limit(1)).one_or_none()
+    if found is None:
+        return None
+    name, looked_at, now = found
+    return LastLook(name, max(0.0, (now - looked_at).total_seconds()))
 
 
 def step(db: Database, *, before: BeforeErasing) -> int:

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.absence import absent
 from wherefrom.metrics import PREFIX, declared_metrics
 
 ROOT = Path(__file__).parents[2]
 OPS = ROOT / "ops"
-RUNBOOK = (ROOT / "docs" / "operations.md").read_text("utf-8")
+RUNBOOK = (ROOT / "docs" / "runbook.md").read_text("utf-8")
 _NAME = re.compile(rf"\b{PREFIX}[a-z0-9_]+")
 _LABEL = re.compile(r"(\w+)\s*(?:=~|!~|!=|=)\s*\"")
 
@@ -57,11 +58,9 @@ def test_an_alert_names_what_is_measured_and_is_in_the_runbook(rule: dict[str, A
     assert not problems_of(rule["expr"])
     assert rule["labels"]["severity"] in {"page", "ticket"}
     assert rule["annotations"]["summary"]
-    assert rule["annotations"]["runbook"] == f"docs/operations.md#{rule['alert'].lower()}"
+    assert rule["annotations"]["runbook"] == f"docs/runbook.md#{rule['alert'].lower()}"
     section = RUNBOOK.partition(f"\n### {rule['alert']}\n")[2].split("\n#")[0]
-    assert "**Means:**" in section, (
-        f"docs/operations.md has no section {rule['alert']} that says what it means"
-    )
+    assert "**Means:**" in section, f"docs/runbook.md has no section {rule['alert']} that says what it means"
     assert "**Do:**" in section, f"the section {rule['alert']} does not say what to do"
 
 
@@ -106,12 +105,20 @@ def test_a_misspelt_query_would_be_found(query: str) -> None:
     assert problems_of(query)
 
 
-def test_prometheus_takes_the_rules() -> None:
-    """`promtool` parses every expression and template."""
+def test_every_alert_is_tried() -> None:
+    """Its tests see it quiet first, then fire with its own text."""
+    tried: dict[str, list[bool]] = {}
+    for case in yaml.safe_load((OPS / "alerts_test.yml").read_text("utf-8"))["tests"]:
+        for one in case["alert_rule_test"]:
+            tried.setdefault(one["alertname"], []).append(bool(one["exp_alerts"]))
+    assert tried == {rule["alert"]: [False, True] for rule in rules()}
+
+
+@pytest.mark.parametrize("what", ["check rules alerts.yml", "test rules alerts_test.yml"])
+def test_prometheus_takes_the_rules(what: str) -> None:
+    """`promtool` parses every expression and template, and each alert fires on what it is for and on nothing else."""
     promtool = shutil.which("promtool")
     if promtool is None:
-        pytest.skip("promtool is not installed (Debian's package prometheus has it)")
-    done = subprocess.run(
-        [promtool, "check", "rules", str(OPS / "alerts.yml")], check=False, capture_output=True, text=True
-    )
+        absent("promtool is not installed (Debian's package prometheus has it)")
+    done = subprocess.run([promtool, *what.split()], cwd=OPS, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr + done.stdout

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from db import signs
 from db.audit_trail import trail_chain
+from db.erasure import erasures, retention
 from db.measuring import measurements
 from db.notices import outbox
 from db.reading import reader
@@ -20,6 +21,9 @@ _STORED: dict[str, tuple[str, tuple[str, ...]]] = {
     "oldest_pending_seconds": ("", ()),
     "expired_leases": ("", ()),
     "trail_lag_seconds": ("", ()),
+    "erasure_lag_seconds": ("", ()),
+    "retention_lag_seconds": ("", ()),
+    "erased_texts": ("kind", erasures.KINDS),
     "audits": ("state", tuple(AuditState)),
     "measurements": ("state", tuple(MeasurementState)),
     "webhook_deliveries": ("state", (DeliveryState.PENDING, DeliveryState.DEAD)),
@@ -57,6 +61,11 @@ def _read_database(services: Services) -> None:
     for role, count in signs.alive(database).items():
         metrics.gauge("processes", count, role=role)
     metrics.gauge("trail_lag_seconds", trail_chain.lag_seconds(database))
+    metrics.gauge("erasure_lag_seconds", erasures.lag_seconds(database))
+    rule = retention.last_look(database)
+    metrics.gauge("retention_lag_seconds", 0.0 if rule is None else rule.seconds)
+    for kind, count in erasures.erased_texts(database).items():
+        metrics.gauge("erased_texts", count, kind=kind)
 
 
 def _know_nothing(metrics: Metrics) -> None:

@@ -66,7 +66,7 @@ class Observe:
             method = scope["method"] if route != UNMATCHED else "ANY"
             self._metrics.count("http_requests_total", route=route, method=method, status=str(status))
             self._metrics.observe("http_request_seconds", seconds, route=route)
-            traced.rename(f"{method} {route}")
+            traced.call(f"{method} {route}")
             traced.set(route=route, method=method, status=status)
             if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 traced.fail(str(status))

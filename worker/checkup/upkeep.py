@@ -9,8 +9,10 @@ from typing import Any
 import redis
 from sqlalchemy import select
 
+from db import signs
 from db.audit_trail import trail_chain
 from db.clock import db_now
+from db.erasure import erasures, retention
 from db.reading.reader import queue_health
 from db.session import Database, open_database, parse_url
 from wherefrom.errors import StorageRefused, StorageUnavailable
@@ -25,6 +27,8 @@ from worker.vitals.traces import missing_package
 
 #: Seconds after which an event without a place, an entry that nobody took, and audits without a hint are worth a word.
 UNSEALED_S, UNTAKEN_S, UNHINTED_S = 30.0, 60.0, 120.0
+#: The same for an erasure that nobody has carried out, and for a rule of retention that nobody applies.
+UNERASED_S, UNAPPLIED_S = 900.0, 3600.0
 #: Free bytes below which a disk is nearly full, and below which writes will soon fail.
 LITTLE_ROOM, NO_ROOM = 2_000_000_000, 200_000_000
 #: Seconds between this machine's clock and the database's from which times in logs and signatures mislead.
@@ -74,6 +78,26 @@ def look_at_store(settings: Settings) -> Iterator[Finding]:
     took = sum(one.size_bytes for one in here) / 1e9
     text = f"{len(stored)} in {settings.bundles_url}; {len(here)} fetched to {settings.bundles_dir}, {took:.1f} of at most {settings.bundle_cache_bytes / 1e9:.1f} GB"
     yield Finding("bundle store", "ok", text)
+
+
+def look_at_erasing(settings: Settings) -> Iterator[Finding]:
+    """Whether somebody sweeps, carries out erasures and applies the rules of retention."""
+    with open_database(settings) as database:
+        sweepers = signs.alive(database)["sweep"]
+        waits_s, rule = erasures.lag_seconds(database), retention.last_look(database)
+    cure = (
+        "check that a sweeper runs and that Redis answers (python -m worker sweep); its log says why it waits"
+    )
+    if not sweepers:
+        text = f"no sweeper on any machine gave a sign in the last {signs.SILENT_S:.0f} s: nothing is retried, sealed, erased or told; start one with python -m worker sweep"
+        yield Finding("sweeper", "problem", text)
+    if waits_s > UNERASED_S:
+        text = f"an erasure that was asked for {waits_s:.0f} s ago is not carried out; {cure}"
+        yield Finding("erasures", "problem", text)
+    if rule is not None:
+        late = rule.seconds > UNAPPLIED_S
+        text = f"the rule {rule.name!r} was applied {rule.seconds:.0f} s ago, every other one later"
+        yield Finding("retention", "problem" if late else "ok", f"{text}; {cure}" if late else text)
 
 
 def look_at_disks(settings: Settings) -> Iterator[Finding]:

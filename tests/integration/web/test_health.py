@@ -51,6 +51,8 @@ def test_metrics_hold_the_queue_and_the_requests(client, stored_story):
     assert found[("wherefrom_hints_queued",)] == found[("wherefrom_expired_leases",)] == 0
     assert found[("wherefrom_state_free_bytes",)] > 0
     assert found[("wherefrom_measurements", ("state", "dead"))] == 0
+    assert found[("wherefrom_erased_texts", ("kind", "output"))] == 0
+    assert found[("wherefrom_erasure_lag_seconds",)] == found[("wherefrom_retention_lag_seconds",)] == 0
     assert {found[("wherefrom_processes", ("role", role))] for role in signs.ROLES} == {0}
     route = ("route", "/v1/audits/{audit_id}")
     assert found[("wherefrom_http_requests_total", ("method", "GET"), route, ("status", "200"))] == 1

@@ -6,17 +6,20 @@ from types import SimpleNamespace
 import pytest
 import redis
 
+from db import signs
+from db.erasure import erasures, retention
 from db.session import Database
 from db.storing.intake import accept
 from tests.integration.worker.conftest import MODEL
 from wherefrom.metrics import Metrics
-from wherefrom.records import FlaggedRecord, utc_now
+from wherefrom.records import ErasureDraft, FlaggedRecord, OutputClass, RetentionDraft, utc_now
 from wherefrom.settings import Settings
 from worker.broker.redis_link import attribute_queue, flagged_stream
 from worker.checkup import upkeep
 from worker.checkup.diagnosis import Finding
 from worker.sweeper.anchors import anchor_file
 from worker.sweeper.sealing import Sealer
+from worker.vitals.traces import MISSING
 
 pytestmark = pytest.mark.redis
 
@@ -89,3 +92,39 @@ def test_entries_and_audits_that_nobody_takes(
     assert "no hint is on the queue" in late.text
     client.rpush(attribute_queue(settings), "hint")
     assert list(upkeep.look_at_hints(client, database, settings)) == []
+
+
+@pytest.mark.usefixtures("bundle_id")
+def test_erasures_and_rules_that_nobody_applies(
+    settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No sweeper on any machine, an erasure that waits and a rule that nobody applies are problems, each with what to do; a sweeper's round mends them."""
+    accept(database, [FlaggedRecord(prompt="p", completion="c", model=MODEL)], producer="p", channel="cli")
+    assert [one.what for one in upkeep.look_at_erasing(settings)] == ["sweeper"]
+    erasures.ask(database, ErasureDraft(audit_ids=(1,), reason="asked"), by="me")
+    retention.add(database, RetentionDraft(name="all", outputs=OutputClass(), days=9), by="me")
+    monkeypatch.setattr(upkeep, "UNERASED_S", -1.0)
+    monkeypatch.setattr(upkeep, "UNAPPLIED_S", -1.0)
+    found = told(list(upkeep.look_at_erasing(settings)))
+    assert {name: one.verdict for name, one in found.items()} == dict.fromkeys(
+        ("sweeper", "erasures", "retention"), "problem"
+    )
+    assert all("python -m worker sweep" in one.text for one in found.values())
+    assert "'all'" in found["retention"].text
+    for one in erasures.waiting(database):
+        erasures.carry_out(database, one, before=lambda _: None)
+    retention.step(database, before=lambda _: None)
+    signs.give_sign(database, signs.Sign("s", "sweep", "host", 1))
+    monkeypatch.undo()
+    assert {one.what: one.verdict for one in upkeep.look_at_erasing(settings)} == {"retention": "ok"}
+
+
+def test_traces_that_cannot_be_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks for traces hears why none come."""
+    assert not list(upkeep.look_at_traces())
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")
+    assert [one.verdict for one in upkeep.look_at_traces()] == ["ok"]
+    monkeypatch.setattr(upkeep, "missing_package", lambda: MISSING)
+    assert told(list(upkeep.look_at_traces()))["traces"].text == MISSING
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    assert "4318" in told(list(upkeep.look_at_traces()))["traces"].text
