@@ -7,7 +7,7 @@ back. A batch of one audit, or of one trace, simply goes on with it.
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Self
+from typing import Any, Self
 
 import structlog
 
@@ -26,7 +26,7 @@ def batch_span(claim: Claim, *, started_ns: int) -> Iterator[None]:
     """
     traces = traces_of(claim.audits)
     together = len({trace_id_of(one) for one in traces}) == 1
-    counts = {"bundle_id": claim.bundle_id, "audits": len(claim.audits)}
+    counts: dict[str, Any] = {"bundle_id": claim.bundle_id, "audits": len(claim.audits)}
     with span(
         "batch",
         parent=traces[0] if together else None,

@@ -31,7 +31,16 @@ class Exported:
 
 def trace_of(span: "ReadableSpan") -> str:
     """Id of a span's trace."""
-    return f"{span.get_span_context().trace_id:032x}"
+    context = span.get_span_context()
+    assert context is not None
+    return f"{context.trace_id:032x}"
+
+
+def span_id_of(span: "ReadableSpan") -> str:
+    """A span's own id."""
+    context = span.get_span_context()
+    assert context is not None
+    return f"{context.span_id:016x}"
 
 
 def linked_traces(span: "ReadableSpan") -> set[str]:

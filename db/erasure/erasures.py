@@ -6,7 +6,7 @@ A command carries its own request out at once. What comes over HTTP waits for th
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import Select, func, select, update
+from sqlalchemy import ScalarSelect, Select, func, select, update
 from sqlalchemy.orm import Session
 
 from db.audit_trail.trail import Event, TrailKind, record_events
@@ -141,10 +141,10 @@ def erased_texts(db: Database) -> dict[str, int]:
 def lag_seconds(db: Database) -> float:
     """How long the oldest request waits that nobody has carried out, seconds; 0 where none waits."""
     asked = select(Erasure.asked_at).where(Erasure.done_at.is_(None), Erasure.chosen.is_not(None))
-    oldest = asked.order_by(Erasure.id).limit(1).scalar_subquery()
+    oldest: ScalarSelect[Any] = asked.order_by(Erasure.id).limit(1).scalar_subquery()
     with db.reading() as session:
-        now, since = session.execute(select(db_now(), oldest)).one()
-    return 0.0 if since is None else max(0.0, (now - since).total_seconds())
+        since, now = session.execute(select(oldest, db_now())).one()
+    return max(0.0, (now - since).total_seconds()) if since else 0.0
 
 
 def note_examples(session: Session, *, reason: str, by: str, erased: int) -> int:
