@@ -13,7 +13,7 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,13 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Engine, event, text
 
-from benchmarks import desk_data
+from benchmarks.desk_filling import fill
 from benchmarks.desk_further import further
 from benchmarks.desk_queries import COMPARED, TODAY, Query, end_lately, queries
 from benchmarks.program import command, report, run
+from db import parts
 from db.comparison import comparisons
-from db.reading import listings
+from db.reading import listings, source_facts
 from db.session import Database
 from wherefrom.atomic import write_text
 from wherefrom.records import AuditFilter
@@ -35,21 +36,25 @@ from wherefrom.records import AuditFilter
 AIMS_MS = {"list": 100.0, "reverse": 200.0, "search": 500.0}
 #: Largest ratio of two runs that is meant to hold.
 RATIO = 1.5
+#: After so long a query is asked no more, seconds, but so often at least.
+LONGEST_S, LEAST = 20.0, 3
 
 
 def measured(db: Database, ask: Query, *, repeat: int) -> dict[str, float]:
-    """Median and 95th percentile of the time, and the mean of the processor time, milliseconds."""
+    """Median and 95th percentile of the time, and the mean of the processor time, milliseconds; asked less often where it takes long."""
     ask(db)
-    took, busy = [], processor_seconds(db)
-    for _ in range(repeat):
+    took: list[float] = []
+    began_at, busy = time.monotonic(), processor_seconds(db)
+    while len(took) < repeat and (len(took) < LEAST or time.monotonic() - began_at < LONGEST_S):
         began = time.perf_counter()
         ask(db)
         took.append(1000 * (time.perf_counter() - began))
-    busy = 1000 * (processor_seconds(db) - busy) / repeat
+    busy = 1000 * (processor_seconds(db) - busy) / len(took)
     return {
         "p50_ms": float(np.percentile(took, 50)),
         "p95_ms": float(np.percentile(took, 95)),
         "cpu_ms": busy,
+        "asked": len(took),
     }
 
 
@@ -118,43 +123,84 @@ def plans(db: Database, asked: dict[str, Query]) -> str:
 def _work(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     audits = arguments.audits
     url = arguments.database_url or f"sqlite:///{folder / 'desk.db'}"
+    result = _earlier(arguments)
     if not arguments.filled:
         began = time.monotonic()
-        desk_data.fill(url, audits=audits, where=folder, further=further(audits))
-        report([f"filled in {time.monotonic() - began:.0f} s"])
-    db = Database(url)
-    result: dict[str, Any] = {"engine": db.dialect, "audits": audits, "bytes": _size(db)}
-    result["compared"] = _compare(db)
-    while listings.facts(db, AuditFilter(), level=0.1) is None or listings.refresh(db):
-        pass
-    asked = {name: ask for name, ask in queries(audits).items() if (arguments.only or "") in name}
+        fill(url, audits=audits, where=folder, further=further(audits))
+        result["filled_s"] = time.monotonic() - began
+        report([f"filled in {result['filled_s']:.0f} s"])
+    with Database(url) as db:
+        result |= {"engine": db.dialect, "audits": audits, "bytes": _size(db)}
+        _keep(arguments, result)
+        result["known"] = result.get("known") or known(db)
+        result["compared"] = result.get("compared") or _compare(db)
+        _keep(arguments, result)
+        asked = {name: ask for name, ask in queries(audits).items() if (arguments.only or "") in name}
+        _ask_all(db, asked, arguments, result)
+        if arguments.plans:
+            arguments.plans.mkdir(parents=True, exist_ok=True)
+            write_text(arguments.plans / f"{db.dialect}-{audits}.txt", plans(db, asked))
+    return result
+
+
+def _earlier(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What an earlier run over the same database wrote; with `--filled` it is gone on with."""
+    if not arguments.filled or arguments.out is None or not arguments.out.is_file():
+        return {"queries": {}}
+    found: dict[str, Any] = json.loads(arguments.out.read_text(encoding="utf-8"))
+    return found
+
+
+def _keep(arguments: argparse.Namespace, result: dict[str, Any]) -> None:
+    """Write what is known so far, so that it is kept whatever happens."""
+    if arguments.out:
+        write_text(arguments.out, json.dumps(result, indent=1))
+
+
+def _ask_all(
+    db: Database, asked: dict[str, Query], arguments: argparse.Namespace, result: dict[str, Any]
+) -> None:
+    """Measure each query that has no figures yet, or that `--only` names."""
     smaller = _smaller(arguments.compare)
-    result["queries"] = {}
     for name, ask in asked.items():
+        if name in result["queries"] and not arguments.only:
+            continue
         if name == TODAY:
             end_lately(db)
         one = result["queries"][name] = measured(db, ask, repeat=arguments.repeat)
         if name in smaller:
             one["ratio"] = one["p50_ms"] / smaller[name]["p50_ms"]
             one["cpu_ratio"] = one["cpu_ms"] / max(smaller[name]["cpu_ms"], 0.1)
-        if arguments.out:  # after each, so that what ran is kept whatever happens
-            write_text(arguments.out, json.dumps(result, indent=1))
-    if arguments.plans:
-        arguments.plans.mkdir(parents=True, exist_ok=True)
-        write_text(arguments.plans / f"{db.dialect}-{audits}.txt", plans(db, asked))
-    db.dispose()
-    return result
+        _keep(arguments, result)
+
+
+def known(db: Database) -> dict[str, dict[str, float]]:
+    """Let the sweeper work out what pages tell with its age: listings and sources."""
+    listings.facts(db, AuditFilter(), level=0.1, wait=False)
+    source_facts.known(db)
+    return {
+        "all audits, judged": _worked_out(listings.rounds(db).go_on),
+        "all sources": _worked_out(source_facts.rounds(db).go_on),
+    }
+
+
+def _worked_out(go_on: Callable[[], int]) -> dict[str, float]:
+    """Seconds until it is done, and the longest round, for which the sweeper's other work waits; a small database leaves nothing to do."""
+    began, longest, rounds = time.monotonic(), 0.0, 0
+    while True:
+        at = time.monotonic()
+        done = go_on()
+        took = time.monotonic() - at
+        longest, rounds = max(longest, took), rounds + 1
+        if done or took < parts.ROUND_S:
+            break
+    return {"seconds": time.monotonic() - began, "rounds": rounds, "longest_s": longest}
 
 
 def _compare(db: Database) -> dict[str, float]:
-    """Let the sweeper work two bundles out: seconds, and the longest step, for which its other work waits."""
+    """Let the sweeper work two bundles out."""
     comparisons.compare_bundles(db, *COMPARED)
-    began, longest, steps = time.monotonic(), 0.0, 0
-    while not comparisons.compare_bundles(db, *COMPARED).summary:
-        step = time.monotonic()
-        comparisons.refresh(db)
-        longest, steps = max(longest, time.monotonic() - step), steps + 1
-    return {"seconds": time.monotonic() - began, "rounds": steps, "longest_s": longest}
+    return _worked_out(lambda: comparisons.refresh(db))
 
 
 def _smaller(file: Path | None) -> dict[str, Any]:
@@ -175,10 +221,10 @@ def _size(db: Database) -> int:
 
 def _table(result: dict[str, Any]) -> list[str]:
     lines = [f"{result['engine']}, {result['audits']:,} audits, {result['bytes'] / 2**30:.2f} GiB"]
-    compared = result["compared"]
-    lines.append(
-        f"two bundles compared in {compared['seconds']:.1f} s, {compared['rounds']} rounds, the longest {compared['longest_s']:.1f} s"
-    )
+    lines += [
+        f"{name}: {one['seconds']:.1f} s in {one['rounds']} rounds, the longest {one['longest_s']:.2f} s"
+        for name, one in {**result["known"], "two bundles": result["compared"]}.items()
+    ]
     lines.append(f"{'query':<40} {'p50 ms':>8} {'p95 ms':>8} {'cpu ms':>8} {'ratio':>6} {'of cpu':>6}")
     for name, one in result["queries"].items():
         aim = AIMS_MS.get(name.split(":")[0])

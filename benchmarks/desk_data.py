@@ -1,26 +1,16 @@
 """A database as the desk sees it after some years: many audits with ten citations each, reviews and queues. Same seed, same rows.
 
-Rows go in by COPY on PostgreSQL and by plain INSERTs on SQLite, before the indexes are made. Texts are drawn from a vocabulary in which word k is
-1/k as frequent as the first. What the measured searches look for is planted: a frequent word, and rare things in the same number at any size.
+Texts are drawn from a vocabulary in which word k is 1/k as frequent as the first. What the measured searches look for is planted: a frequent word, and
+rare things in the same number at any size. `benchmarks/desk_filling.py` puts the rows in.
 """
 
-import json
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from itertools import chain, islice
-from pathlib import Path
+from itertools import islice
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, Index, insert, text
-from sqlalchemy.schema import CreateIndex, DropIndex
 
-from benchmarks.program import report
-from db import migrate
-from db.models import Base
-from db.session import make_engine, parse_url
-from wherefrom.errors import ConfigurationError
 from wherefrom.records import AuditState
 
 CITATIONS = 10
@@ -30,8 +20,6 @@ FREQUENT_WORD, RARE_WORD, RARE_CITED_WORD = "refund", "zanzibar", "lighthouse"
 RARE_REASON, RARE_SOURCE = "legal_threat", "lost_batch"
 #: The newest audits still wait.
 OPEN = 50
-#: Disk that one audit takes with everything, bytes; measured, rounded up.
-BYTES_PER_AUDIT = 10_000
 #: Rows that are made and written at once.
 CHUNK = 20_000
 _SEED = 7
@@ -42,10 +30,6 @@ START = datetime(2024, 1, 1, tzinfo=UTC)
 _WORDS = np.array([FREQUENT_WORD, *(f"word{number}" for number in range(1, 20_000))])
 _REASONS = ("refund_promise", "tone", "policy", "made_up_source", "privacy", "medical_advice")
 _SOURCES = tuple(f"vendor_batch_{number:02d}" for number in range(40))
-_TABLES = (
-    "flagged_output", "flagged_text", "output_words", "training_example", "example_words", "audit", "citation",
-    "trail_event", "review_item", "review",
-)  # fmt: skip
 
 
 class Drawn:
@@ -71,104 +55,8 @@ def num_examples(audits: int) -> int:
     return max(100, audits // 10)
 
 
-def fill(
-    url: str, *, audits: int, where: Path, all_open: bool = False, further: Iterable[TableRows] = ()
-) -> None:
-    """Make the schema and fill it; with `all_open` every audit waits, and nothing is cited or judged yet.
-
-    Args:
-        url: An empty database.
-        audits: How many audits.
-        where: A folder on the disk that must have room.
-        all_open: Every audit waits.
-        further: Tables with rows that go in behind these.
-
-    Raises:
-        ConfigurationError: the disk has no room for so much, or the database holds audits.
-    """
-    free, needed = shutil.disk_usage(where).free, 2 * audits * BYTES_PER_AUDIT
-    if free < needed:
-        raise ConfigurationError(f"{audits} audits need {needed >> 30} GiB on {where}; {free >> 30} are free")
-    migrate.upgrade(url)
-    engine = make_engine(parse_url(url), foreign_keys=False)
-    with engine.connect() as connection:
-        on_sqlite = connection.dialect.name == "sqlite"
-        if on_sqlite:
-            driver: Any = connection.connection.driver_connection
-            driver.execute("PRAGMA synchronous = OFF")  # before the first transaction
-        if connection.execute(text("SELECT count(*) FROM audit")).scalar_one():
-            raise ConfigurationError("the database holds audits; give an empty one")
-        if not on_sqlite:
-            connection.execute(text("SET session_replication_role = replica"))
-            connection.execute(text("SET statement_timeout = 0"))
-        indexes = [index for name in _TABLES for index in Base.metadata.tables[name].indexes]
-        terms = _take_terms(connection)
-        for index in indexes:
-            connection.execute(DropIndex(index))
-        connection.commit()
-        for table, rows in chain(_rows(audits, all_open=all_open), further):
-            _write(connection, table, rows)
-        report(["rows are in"])
-        for statement in [*map(_create, indexes), *terms]:
-            connection.execute(statement)
-            connection.commit()
-        _settle(connection)
-    engine.dispose()
-
-
-def _create(index: Index) -> CreateIndex:
-    return CreateIndex(index)
-
-
-def _take_terms(connection: Connection) -> list[Any]:
-    """PostgreSQL's text indexes, dropped; what makes them again."""
-    if connection.dialect.name == "sqlite":
-        return []
-    found = connection.execute(
-        text(
-            "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' AND indexdef LIKE '%USING gin%'"
-        )
-    ).all()
-    for name, _ in found:
-        connection.execute(text(f"DROP INDEX {name}"))
-    return [text(definition) for _, definition in found]
-
-
-def _settle(connection: Connection) -> None:
-    """What a database that has been up for a while did: statistics, visibility, and on SQLite one tidy text index."""
-    if connection.dialect.name == "sqlite":
-        return
-    for name in _TABLES:
-        sequence = (
-            connection.execute(text(f"SELECT pg_get_serial_sequence('{name}', 'id')"))
-            if "id" in Base.metadata.tables[name].c
-            else None
-        )
-        if sequence is not None and (found := sequence.scalar()):
-            connection.execute(text(f"SELECT setval('{found}', (SELECT COALESCE(max(id), 1) FROM {name}))"))  # noqa: S608 - names of our own
-    connection.commit()
-    outside = connection.execution_options(isolation_level="AUTOCOMMIT")
-    outside.execute(text("SET session_replication_role = origin"))
-    outside.execute(text("VACUUM ANALYZE"))
-
-
-def _write(connection: Connection, name: str, rows: Sequence[dict[str, Any]]) -> None:
-    table = Base.metadata.tables[name]
-    if connection.dialect.name == "sqlite":
-        connection.execute(insert(table), list(rows))
-        connection.commit()
-        return
-    columns = list(rows[0])
-    as_json = {one for one in columns if isinstance(rows[0][one], dict | list)}
-    driver: Any = connection.connection.driver_connection
-    with driver.cursor() as cursor, cursor.copy(f"COPY {name} ({', '.join(columns)}) FROM STDIN") as copy:
-        for row in rows:
-            copy.write_row([json.dumps(row[one]) if one in as_json else row[one] for one in columns])
-    connection.commit()
-
-
-def _rows(audits: int, *, all_open: bool) -> Iterator[TableRows]:
-    """Tables with their rows, in chunks."""
+def base_rows(audits: int, *, all_open: bool = False) -> Iterator[TableRows]:
+    """Tables with their rows, in chunks; with `all_open` every audit waits, and nothing is cited or judged yet."""
     still_open = audits if all_open else OPEN
     drawn, examples = Drawn(), num_examples(audits)
     yield from _frame()

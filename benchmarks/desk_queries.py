@@ -16,7 +16,18 @@ from db.comparison import comparisons
 from db.counts import COUNTED_WORK
 from db.grouping import finding_names, finding_work, findings
 from db.models import Audit, Person
-from db.reading import blame, culprits, exporting, listings, neighbours, reader, suggestions, support, today
+from db.reading import (
+    blame,
+    culprits,
+    exporting,
+    listings,
+    neighbours,
+    reader,
+    source_facts,
+    suggestions,
+    support,
+    today,
+)
 from db.reading.selection import ANSWERED
 from db.remedies import fix_lists, fix_rows
 from db.reviewing import agreement, bulk, review_queues, review_work, reviews
@@ -148,9 +159,8 @@ def _pages(audits: int) -> dict[str, Query]:
         "page: count of a reason": lambda db: listings.facts(db, tone, wait=False),
         "page: support of all": lambda db: listings.facts(db, AuditFilter(), level=0.1, wait=False),
         "page: preview of a bulk action": lambda db: bulk.preview(db, tone, person_id=1),
-        "page: sources": reader.sources,
-        "page: tests of sources": blame.blame,
-        "page: one source": lambda db: blame.source_detail(db, "vendor_batch_03"),
+        "page: sources": source_facts.known,
+        "page: one source": lambda db: source_facts.known_detail(db, "vendor_batch_03"),
         "page: culprits of all": lambda db: culprits.culprits(db, AuditFilter()),
         "page: culprits of a reason": lambda db: culprits.culprits(db, tone),
         "page: culprits of a rare reason": lambda db: culprits.culprits(db, rare),
@@ -197,7 +207,7 @@ def _examples(filters: AuditFilter) -> Query:
 def _jobs() -> dict[str, Query]:
     """What the sweeper does behind the pages."""
     return {
-        "job: support of all": lambda db: support.judge(db, AuditFilter(), 0.1),
+        "job: a part of the support of all": lambda db: next(support.judging(db, AuditFilter(), 0.1)),
         "job: what is new to group": lambda db: finding_work.read_round(db, 1),
         "job: words of a finding": lambda db: finding_names.name_finding(db, 1),
     }

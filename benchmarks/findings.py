@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 from sqlalchemy import insert, text, update
 
-from benchmarks import desk_data
-from benchmarks.program import command, run
+from benchmarks.desk_filling import fill
+from benchmarks.program import command, report, run
 from db.grouping import findings
 from db.grouping.finding_work import CITED, EXEMPLARS, LOOSE, AlikeOutput, Grouped, Round
 from db.models import Audit, OutputVector
@@ -73,7 +73,15 @@ def main() -> None:
         "--bundle", type=Path, help="the demo's bundle; without it, only the time is measured"
     )
     parser.add_argument(
-        "--keep", type=Path, help="file that keeps the attributed outputs, read where it is there"
+        "--keep",
+        type=Path,
+        help="file that keeps the attributed outputs as JSON lines; a run that was cut off goes on behind them",
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=60.0,
+        help="begin no further prompts after so long; figures are then of those that are done (default: %(default)s)",
     )
     run(parser, measure, table=table)
 
@@ -82,7 +90,9 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Both parts."""
     found: dict[str, Any] = {"time": timed(folder, arguments.outputs)}
     if arguments.bundle is not None:
-        found["purity"] = purity_of(_attributed(arguments.bundle, arguments.keep))
+        keep, until_s = arguments.keep or folder / "outputs.jsonl", time.monotonic() + 60 * arguments.minutes
+        labelled, left = _attributed(arguments.bundle, keep, until_s=until_s)
+        found["purity"] = purity_of(labelled) | {"prompts_left": left}
     return found
 
 
@@ -115,7 +125,9 @@ def table(result: Mapping[str, Any]) -> list[str]:
     rows += [(f"reported, {alike.LEAST:.2f}", found["with_the_default"])]
     rows += [(f"all, {alike.LEAST:.2f}", found["all_with_the_default"])]
     lines += [f"{name:<24}" + "".join(f"{one[column]:>16.3f}" for column in columns) for name, one in rows]
-    return [*lines, f"reported: {', '.join(found['reported_on'])}"]
+    lines.append(f"reported: {', '.join(found['reported_on'])}")
+    left = found["prompts_left"]
+    return [*lines, f"{left} prompts are left; go on with --keep"] if left else lines
 
 
 def purity_of(labelled: Sequence[Labelled], *, seed: int = SEED) -> dict[str, Any]:
@@ -234,40 +246,62 @@ def _entropy(counts: Any) -> float:
     return float(-(shares * np.log(shares)).sum())
 
 
-def _attributed(bundle: Path, keep: Path | None) -> list[Labelled]:
-    """The demo's answers to all its prompts that are no foreign ones, attributed."""
-    if keep is not None and keep.is_file():
-        return [_labelled(row) for row in json.loads(keep.read_text(encoding="utf-8"))]
-    base = ensure_base_model(default_cache())
+def _attributed(bundle: Path, keep: Path, *, until_s: float) -> tuple[list[Labelled], int]:
+    """The demo's answers to its prompts that are no foreign ones, attributed, some at a time; and how many prompts are left.
+
+    Args:
+        bundle: The demo's bundle.
+        keep: A line for each prompt that is done; what is there is not done again.
+        until_s: Reading of the monotonic clock after which no further prompts are begun.
+    """
     prompts = [row for row in rows_of(PROMPTS, option="prompts") if row["kind"] != "foreign"]
-    answers = greedy_answers(base, ADAPTER, [row["messages"] for row in prompts])
-    queries = [
-        Query(
+    rows = list(rows_of(keep, option="--keep")) if keep.is_file() else []
+    done = {row["id"] for row in rows}
+    coming = [(place, row) for place, row in enumerate(prompts) if place not in done]
+    if coming and time.monotonic() < until_s:
+        base = ensure_base_model(default_cache())
+        attributor = LanguageAttributor(
+            open_with_model(bundle, base, ADAPTER, placement=placement_of(None, None))
+        )
+        while coming and time.monotonic() < until_s:
+            some, coming = coming[:AT_ONCE], coming[AT_ONCE:]
+            new = _answered(base, attributor, some)
+            with keep.open("a", encoding="utf-8") as file:
+                file.writelines(f"{json.dumps(row)}\n" for row in new)
+            rows += new
+            report([f"{len(rows)} of {len(prompts)} prompts are answered and attributed"])
+    return [_labelled(row) for row in rows if row["cited"] is not None], len(coming)
+
+
+def _answered(
+    base: Path, attributor: LanguageAttributor, some: Sequence[tuple[int, Mapping[str, Any]]]
+) -> list[dict[str, Any]]:
+    """The rows that are kept of some prompts; without citations where the answer is empty."""
+    answers = greedy_answers(base, ADAPTER, [row["messages"] for _, row in some])
+    queries = {
+        place: Query(
             key=row["id"],
             turns=tuple(Message.model_validate(turn) for turn in row["messages"]),
             completion=answer,
         )
-        for row, answer in zip(prompts, answers, strict=True)
+        for (place, row), answer in zip(some, answers, strict=True)
         if answer.strip()
-    ]
-    sources = {row["id"]: row["true_source"] for row in prompts}
-    attributor = LanguageAttributor(
-        open_with_model(bundle, base, ADAPTER, placement=placement_of(None, None))
-    )
-    prepared = prepare_all(attributor, queries, max_tokens=MAX_TOKENS, over_long="truncate")
+    }
+    prepared = prepare_all(attributor, list(queries.values()), max_tokens=MAX_TOKENS, over_long="truncate")
     found = attribute_all(attributor, prepared, top_k=CITED, opponents=0, progress=silent)
-    rows = [
+    told = dict(zip(queries, found, strict=True))
+    sources = {place: row["true_source"] for place, row in some}
+    return [
         {
             "id": place,
-            "vector": (one.vector or b"").hex(),
-            "cited": {str(cited.example.row): cited.rank for cited in one.citations},
-            "behaviour": _behaviour(sources[query.key], query.completion),
+            "vector": (told[place].vector or b"").hex() if place in told else "",
+            "cited": {str(cited.example.row): cited.rank for cited in told[place].citations}
+            if place in told
+            else None,
+            "behaviour": _behaviour(sources[place], queries[place].completion) if place in told else None,
         }
-        for place, (query, one) in enumerate(zip(queries, found, strict=True))
+        for place, _ in some
     ]
-    if keep is not None:
-        keep.write_text(json.dumps(rows), encoding="utf-8")
-    return [_labelled(row) for row in rows]
 
 
 def _behaviour(source: str | None, completion: str) -> str | None:
@@ -314,7 +348,7 @@ def timed(folder: Path, outputs: int) -> dict[str, Any]:
 
 def _fill(db: Database, url: str, outputs: int, folder: Path) -> list[int]:
     """The database of `benchmarks/desk.py` with all audits under one bundle, and vectors of so many kinds; the kind of each output."""
-    desk_data.fill(url, audits=outputs, where=folder)
+    fill(url, audits=outputs, where=folder)
     random = np.random.default_rng(SEED)
     kinds = np.minimum((KINDS * random.power(0.5, outputs)).astype(int), KINDS - 1)
     vectors = random.standard_normal((KINDS, MAX_VECTOR_BYTES))[kinds]

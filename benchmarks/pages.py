@@ -14,8 +14,10 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote, urlencode
 
 from fastapi.routing import APIRoute
 from starlette.testclient import TestClient
@@ -56,52 +58,72 @@ def _work(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     configure_logging(settings.model_copy(update={"log_level": "warning"}))
     app = create_app(settings, db, metrics=Metrics(), queue=SilentProbe())
     client = TestClient(app, base_url="http://127.0.0.1:8077", follow_redirects=False)
-    fill(client)
-    asked = [*dict.fromkeys([*_addresses(client), *_FURTHER])]
+    asked = [*dict.fromkeys([*_addresses(fill(client)), *_FURTHER])]
     found = {path: _measured(client, path, repeat=arguments.repeat) for path in asked}
-    pages = {path: one for path, one in found.items() if one is not None}
+    pages = {path: one for path, one in found.items() if not isinstance(one, str)}
+    left_out = {path: one for path, one in found.items() if isinstance(one, str)}
     app.state.services.close()
     db.dispose()
-    return {"pages": pages}
+    return {"pages": pages, "left_out": left_out}
 
 
-def fill(client: TestClient) -> None:
-    """Let there be something on every page."""
+def fill(client: TestClient) -> dict[str, Any]:
+    """Let there be something on every page; what stands in addresses, by the name of the parameter."""
 
-    def post(path: str, **body: object) -> None:
+    def post(path: str, **body: object) -> dict[str, Any]:
         answer = client.post(path, json=body)
         if not answer.is_success:
             raise ConfigurationError(f"{path}: {answer.text}")
+        told: dict[str, Any] = answer.json()
+        return told
 
-    post("/v1/review-queues", name="all", rule={})
-    post("/v1/review-queues/1/next?reviewer=ann")
-    post("/v1/audits/1/reviews?reviewer=ann", verdict="confirmed", rank=1)
-    post("/v1/fix-lists?reviewer=ann", name="June")
-    post("/v1/fix-lists/1/rows?reviewer=ann", culprits={}, most=100, reason="wrong")
-    post("/v1/fix-lists/1/what-ifs", most=50)
+    audit, other = (one["audit_id"] for one in _items(client, "/v1/audits?state=done&limit=2"))
+    cited = client.get(f"/v1/audits/{audit}").json()["citations"]
+    queue = post("/v1/review-queues", name="of this benchmark", rule={})["queue_id"]
+    item = post(f"/v1/review-queues/{queue}/next?reviewer=ann")["items"][0]["item_id"]
+    post(f"/v1/audits/{audit}/reviews?reviewer=ann", verdict="confirmed", rank=1)
+    fix_list = post("/v1/fix-lists?reviewer=ann", name="of this benchmark")["list_id"]
+    post(f"/v1/fix-lists/{fix_list}/rows?reviewer=ann", culprits={}, most=100, reason="wrong")
+    bundle = _items(client, "/v1/bundles")[0]["name"]
+    return {
+        "audit_id": audit,
+        "other_audit_id": other,
+        "training_example_id": cited[0]["training_example_id"],
+        "queue_id": queue,
+        "item_id": item,
+        "list_id": fix_list,
+        "what_if_id": post(f"/v1/fix-lists/{fix_list}/what-ifs", most=50)["items"][0]["what_if_id"],
+        "finding_id": next((one["finding_id"] for one in _items(client, "/v1/findings")), 0),
+        "source": _items(client, "/v1/sources")[0]["source"],
+        "name": bundle,
+        "bundle": bundle,
+    }
 
 
-def _addresses(client: TestClient) -> Iterator[str]:
-    """Every page, with the first of each number."""
-    source = client.get("/v1/sources").json()["items"][0]["source"]
-    bundle = client.get("/v1/bundles").json()["items"][0]["name"]
-    named = {"name": bundle, "bundle": bundle}
+def _items(client: TestClient, path: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = client.get(path).json()["items"]
+    return found
+
+
+def _addresses(named: dict[str, Any]) -> Iterator[str]:
+    """Every page, with a number that is there for each parameter."""
     for router in _ROUTERS:
         for route in router.routes:
             if not isinstance(route, APIRoute) or "GET" not in (route.methods or ()):
                 continue
             if route.path.startswith(_NO_PAGES) or route.path.endswith("/text"):
                 continue
-            path = re.sub(r"\{(\w+)(:\w+)?\}", lambda one: str(named.get(one[1], 1)), route.path)
-            yield f"{path}?source={source}" if path == "/source" else path
+            path = re.sub(r"\{(\w+)(:\w+)?\}", lambda one: quote(str(named[one[1]])), route.path)
+            yield f"{path}?{urlencode({'source': named['source']})}" if path == "/source" else path
 
 
-def _measured(client: TestClient, path: str, *, repeat: int) -> dict[str, Any] | None:
-    """Milliseconds, statements and bytes of a page; None where the address has no page."""
+def _measured(client: TestClient, path: str, *, repeat: int) -> dict[str, Any] | str:
+    """Milliseconds, statements and bytes of a page; where the address has none, what it answers."""
     with noted_statements() as statements:
         answer, took, busy = _timed(partial(client.get, path))
-    if answer.status_code != 200 or "text/html" not in answer.headers["content-type"]:
-        return None
+    kind = answer.headers.get("content-type", "nothing")
+    if answer.status_code != HTTPStatus.OK or "text/html" not in kind:
+        return f"{answer.status_code}, {kind}"
     again = [_timed(partial(client.get, path)) for _ in range(repeat)]
     return {
         "first_ms": took,
@@ -129,7 +151,7 @@ def _table(result: dict[str, Any]) -> list[str]:
             f"| `{path}` | {one['first_ms']:.0f}{over} | {one['first_cpu_ms']:.0f} | {one['median_ms']:.0f} | {one['cpu_ms']:.0f} "
             f"| {one['statements']} | {one['kib']:.0f} |"
         )
-    return lines
+    return [*lines, *(f"left out: `{path}` ({why})" for path, why in result["left_out"].items())]
 
 
 def main() -> None:

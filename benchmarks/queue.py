@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import desk_data
+from benchmarks.desk_filling import fill
 from benchmarks.program import command, report, run
 from db.bundles import routing
 from db.queues.audit_queue import AuditQueue, Finished
@@ -127,7 +128,7 @@ def _work(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     url = arguments.database_url or f"sqlite:///{folder / 'queue.db'}"
     if not arguments.filled:
         began = time.monotonic()
-        desk_data.fill(url, audits=arguments.pending, where=folder, all_open=True)
+        fill(url, audits=arguments.pending, where=folder, all_open=True)
         report([f"filled in {time.monotonic() - began:.0f} s"])
     db, clock = Database(url), Clock()
     queue = AuditQueue(db)

@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
+from web.drawing.labels import named_in, with_labels
 from web.drawing.render import render
 from web.guard.headers import SECURITY_HEADERS
 from wherefrom import errors
@@ -132,7 +133,20 @@ def error_answer(request: Request, status: HTTPStatus, detail: ErrorDetail) -> R
         # Programs may send the key as a password; people are sent to the page where they sign in.
         headers["WWW-Authenticate"] = 'Basic realm="wherefrom", charset="UTF-8"'
     title = _TITLES.get(status, status.phrase)
-    return render("error.html", request, status=status, headers=headers, title=title, detail=detail)
+    without = _without(request, detail.message)
+    detail = detail.model_copy(update={"message": with_labels(detail.message, request.url.path)})
+    return render(
+        "error.html", request, status=status, headers=headers, title=title, detail=detail, without=without
+    )
+
+
+def _without(request: Request, message: str) -> str | None:
+    """The same page without the parameters that the message speaks of, with all others; None where it speaks of none."""
+    given, wrong = request.query_params, named_in(message)
+    if request.method != "GET" or not wrong & given.keys():
+        return None
+    kept = urlencode([(name, value) for name, value in given.multi_items() if name not in wrong])
+    return request.url.path + (f"?{kept}" if kept else "")
 
 
 def answer_of(request: Request, error: WherefromError) -> Response:

@@ -65,7 +65,8 @@ def step(db: Database, comparison_id: int) -> bool:
         walked = update(BundleComparisonRow).where(
             BundleComparisonRow.id == comparison_id, BundleComparisonRow.pass_event == began
         )
-        session.execute(walked.values(summed_to=0, sums=Sums(event=began).model_dump(mode="json")))
+        sums = Sums(event=began).model_dump(mode="json")
+        session.execute(walked.values(summed_to=0, sums=sums, stepped_at=db_now()))
     with db.reading() as session:
         row = session.get_one(BundleComparisonRow, comparison_id)
     return _sum_up(db, row)
@@ -101,7 +102,8 @@ def _sum_up(db: Database, row: BundleComparisonRow) -> bool:
         BundleComparisonRow.summed_to.is_not_distinct_from(row.summed_to),
     )
     with db.writing() as session:
-        went_on = session.scalar(mine.values(**values).returning(BundleComparisonRow.id))
+        stepped = mine.values(**values, stepped_at=db_now())
+        went_on = session.scalar(stepped.returning(BundleComparisonRow.id))
     return went_on is not None and last is None
 
 
@@ -216,7 +218,8 @@ def _write(
     seen = (0 if row.next_at is None else row.seen) + sum(bool(one.answered) for one in found)
     gone = [one.flagged_output_id for one in found if one.audit_id is not None and _is_new(one)]
     with db.writing() as session:
-        went_on = session.scalar(mine.values(seen=seen, pass_event=pass_event, **place).returning(table.id))
+        stepped = mine.values(seen=seen, pass_event=pass_event, stepped_at=db_now(), **place)
+        went_on = session.scalar(stepped.returning(table.id))
         if went_on is None:
             return False
         if gone:

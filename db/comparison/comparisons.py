@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, ScalarSelect, func, or_, select, update
+from sqlalchemy import ColumnElement, RowMapping, ScalarSelect, case, func, select, update
 from sqlalchemy.orm import aliased
 
 from db.audit_trail.reads import note_texts
@@ -26,9 +26,11 @@ from db.models import (
     ModelRevision,
 )
 from db.pages import Keyset
+from db.parts import ROUND_S
 from db.queues.leases import is_pending, is_running
 from db.reading.listings import PATIENCE_S
 from db.reading.reader import EXCERPT_CHARS
+from db.reading.stuck import IS_WANTED
 from db.session import Database
 from db.statements import insert_new
 from wherefrom.errors import DatabaseUnavailable, InvalidRequest, UnknownBundle
@@ -36,8 +38,6 @@ from wherefrom.records import BundleComparison, ComparedOutput, ComparisonSummar
 
 #: Outputs up to which whoever looks works a comparison out; above, the sweeper does.
 SMALL = 2 * comparing.STEP
-#: After so long no further step is begun in a round of the sweeper, whose other work waits for it; seconds.
-ROUND_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -142,12 +142,7 @@ def refresh(db: Database) -> int:
 
 _WANTED = (
     select(BundleComparisonRow.id)
-    .where(
-        or_(
-            BundleComparisonRow.computed_at.is_(None),
-            BundleComparisonRow.asked_at > BundleComparisonRow.computed_at,
-        )
-    )
+    .where(IS_WANTED)
     .order_by(BundleComparisonRow.asked_at, BundleComparisonRow.id)
 )
 
@@ -188,7 +183,8 @@ def _look(db: Database, one: _Side, other: _Side) -> _Known:
     holds = row.summary is not None and row.next_at is None and row.newest_event == (event or 0)
     compared = 0 if row.summary is None else int(row.summary["outputs"])
     small = max(compared, row.seen) <= SMALL
-    late = row.summary is None and (now - row.first_asked_at).total_seconds() > PATIENCE_S
+    waits_since = max(row.first_asked_at, row.stepped_at or row.first_asked_at)
+    late = row.summary is None and (now - waits_since).total_seconds() > PATIENCE_S
     return _Known(row, holds=holds, mine=small or late)
 
 
@@ -200,7 +196,9 @@ def _ask(db: Database, one: _Side, other: _Side) -> int | None:
     try:
         with db.writing_at_once() as session:
             session.execute(insert_new(session, BundleComparisonRow, unique), [new | empty])
-            asked = update(BundleComparisonRow).where(*_of(one, other)).values(asked_at=db_now())
+            # Whoever waits already has asked: how long the wait is counts from there.
+            since = case((IS_WANTED, BundleComparisonRow.asked_at), else_=db_now())
+            asked = update(BundleComparisonRow).where(*_of(one, other)).values(asked_at=since)
             return session.scalar(asked.returning(BundleComparisonRow.id))
     except DatabaseUnavailable:
         return None

@@ -20,7 +20,7 @@ from db.models.corpora import Bundle, Corpus, ModelRevision, TrainingExample
 from db.models.erasing import ErasedBundle, Erasure, LegalHold, LegalHoldAudit, RetentionRule
 from db.models.findings import Finding, FindingEntryRow, FindingMark, FindingOutput, FindingWord
 from db.models.fixing import FixList, FixListEntry, FixListRow
-from db.models.listing import ListingFactsRow, SavedView
+from db.models.listing import ListingFactsRow, SavedView, SourceFactsRow, SourceLook
 from db.models.notices import Alert, WebhookDelivery
 from db.models.review import Review, ReviewAssignment, ReviewItem, ReviewMember, ReviewQueue, ReviewRow
 from db.models.search import ENGINE_OWN, ExampleWords, OutputWords
@@ -82,6 +82,8 @@ __all__ = [
     "SavedView",
     "SchemaRelease",
     "ServiceLease",
+    "SourceFactsRow",
+    "SourceLook",
     "TrailEvent",
     "TrainingExample",
     "WebhookDelivery",

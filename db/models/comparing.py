@@ -33,6 +33,8 @@ class BundleComparisonRow(Base):
     summary: Mapped[dict[str, Any] | None] = mapped_column(JSON_COLUMN)
     first_asked_at: Mapped[Now]
     asked_at: Mapped[Now]
+    #: When somebody went on with it last: a look that does not go on is stuck. NULL: nobody has.
+    stepped_at: Mapped[datetime | None]
     #: NULL: it was asked for, and no look is whole yet.
     computed_at: Mapped[datetime | None]
 

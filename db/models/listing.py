@@ -36,6 +36,36 @@ class ListingFactsRow(Base):
     computed_at: Mapped[datetime | None]
 
 
+class SourceLook(Base):
+    """The last look over all sources, and whether somebody waits for another; one row. `db.reading.source_facts` has the rules."""
+
+    __tablename__ = "source_look"
+
+    id: Mapped[Id]
+    #: Edges of the stretches of time in which blame is counted, and the answered audits of each.
+    edges: Mapped[list[Any]]
+    audits: Mapped[list[Any]]
+    #: Number of the newest change in the trail when it began.
+    newest_event: Mapped[int] = mapped_column(BIG)
+    first_asked_at: Mapped[Now]
+    asked_at: Mapped[Now]
+    #: When it began; NULL: none is whole yet.
+    computed_at: Mapped[datetime | None]
+
+
+class SourceFactsRow(Base):
+    """What the last look found of one source."""
+
+    __tablename__ = "source_facts"
+
+    source: Mapped[str] = mapped_column(primary_key=True)
+    #: A `SourceSummary` and a `SourceBlame` as JSON.
+    summary: Mapped[dict[str, Any]]
+    blame: Mapped[dict[str, Any]]
+    #: Its first citations in each stretch of time.
+    firsts: Mapped[list[Any]]
+
+
 class SavedView(Base):
     """A list of audits that somebody keeps under a name: its address, so that `today` stays today."""
 

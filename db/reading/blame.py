@@ -1,42 +1,38 @@
 """Sources: whether one is blamed more often than its size explains, when, by which examples, and what people say of it.
 
 The test counts first citations, of which each audit has one: the ten citations of one audit hang together, first citations of different outputs much less.
-All of it looks at the newest `LOOKED_AT` answered audits, so the cost has a bound.
+It looks at the newest `LOOKED_AT` answered audits. What grows with the database is counted by `db.reading.source_facts`, which keeps it for large ones.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
 
-from sqlalchemy import Subquery, case, func, select
+from sqlalchemy import ColumnElement, Subquery, case, func, select
 from sqlalchemy.orm import Session
 
 from db.models import Audit, Bundle, Citation, Corpus, FlaggedOutput, Review, TrainingExample
 from db.pages import Keyset
-from db.reading.culprits import culprits, excerpts
+from db.reading.culprits import excerpts
 from db.reading.said import is_of_corpus, of_what_was_said
 from db.reading.selection import ANSWERED
 from db.reading.standing import standing
 from db.session import Database
 from db.storing.search import Part, hits
-from wherefrom.errors import NotFound
-from wherefrom.records import (
-    AuditFilter,
-    BlamePeriod,
-    FoundExample,
-    Page,
-    SourceBlame,
-    SourceDetail,
-)
+from wherefrom.records import BlamePeriod, FoundExample, Page, SourceBlame
 from wherefrom.statistics import adjusted, binomial_tail
 
 #: Newest answered audits that are looked at.
 LOOKED_AT = 100_000
-#: Most stretches of time, the lengths that they may have, and training examples that are shown as the worst.
+#: Most stretches of time, and the lengths that they may have.
 PERIODS = 40
 LENGTHS = tuple(timedelta(hours=hours) for hours in (1, 6, 24, 7 * 24, 28 * 24, 91 * 24))
-WORST = 10
+
+
+#: Stored training examples by corpus and source.
+ExampleCounts = Mapping[tuple[int, str], int]
 
 
 @dataclass(frozen=True)
@@ -46,8 +42,8 @@ class _Counted:
     #: Answered audits by corpus, and those by corpus and first source.
     audits: Mapping[int, int]
     firsts: Mapping[tuple[int, str], int]
-    #: Stored training examples by corpus and source, and by corpus alone.
-    examples: Mapping[tuple[int, str], int]
+    examples: ExampleCounts
+    #: Stored training examples by corpus alone.
     stored: Mapping[int, int]
     #: How many each corpus has.
     sizes: Mapping[int, int]
@@ -56,7 +52,12 @@ class _Counted:
 def blame(db: Database, *, newest: int = LOOKED_AT) -> list[SourceBlame]:
     """Every source with its test, the least explained by its size first; three statements."""
     with db.reading() as session:
-        counted = _count(session, newest)
+        return blames(session, examples_in(session), newest=newest)
+
+
+def blames(session: Session, examples: ExampleCounts, *, newest: int = LOOKED_AT) -> list[SourceBlame]:
+    """The same with training examples that were counted already; two statements."""
+    counted = _count(session, examples, newest)
     found = [_blame_of(source, counted) for source in sorted({source for _, source in counted.examples})]
     tested = [one for one in found if one.p is not None]
     q_values = dict(
@@ -70,24 +71,25 @@ def blame(db: Database, *, newest: int = LOOKED_AT) -> list[SourceBlame]:
     return sorted(marked, key=lambda one: (1.0 if one.p is None else one.p, -one.first_citations, one.source))
 
 
-def source_detail(db: Database, source: str) -> SourceDetail:
-    """One source.
+def examples_in(session: Session, *wanted: ColumnElement[bool]) -> dict[tuple[int, str], int]:
+    """Stored training examples by corpus and source, of those of which this holds."""
+    examples = (
+        select(TrainingExample.corpus_id, TrainingExample.source, func.count().label("number"))
+        .where(is_of_corpus(), *wanted)
+        .group_by(TrainingExample.corpus_id, TrainingExample.source)
+    )
+    return {(row.corpus_id, row.source): row.number for row in session.execute(examples)}
 
-    Raises:
-        NotFound: no stored training example has it.
-    """
-    mine = next((one for one in blame(db) if one.source == source), None)
-    if mine is None:
-        raise NotFound(f"no stored training example has the source {source!r}")
-    with db.reading() as session:
-        cited = select(func.count()).where(
-            Citation.source == source, Citation.rank > 0, of_what_was_said(Citation.audit_id)
-        )
-        mine = mine.model_copy(update={"citations": session.scalar(cited) or 0})
-        periods = _over_time(session, source)
-        verdicts = _verdicts(session, source)
-    worst = culprits(db, AuditFilter(source=source), source=source, most=WORST)
-    return SourceDetail(blame=mine, over_time=tuple(periods), worst=worst, verdicts=verdicts)
+
+def verdicts_on(session: Session, source: str) -> dict[str, int]:
+    """Verdicts on citations of a source that stand, by verdict."""
+    counts = (
+        select(Review.verdict, func.count().label("number"))
+        .join(TrainingExample, TrainingExample.id == Review.training_example_id)
+        .where(*standing(), TrainingExample.source == source)
+        .group_by(Review.verdict)
+    )
+    return {row.verdict: row.number for row in session.execute(counts)}
 
 
 def search_examples(
@@ -146,17 +148,12 @@ def _newest(newest: int) -> Subquery:
     )
 
 
-def _count(session: Session, newest: int) -> _Counted:
+def _count(session: Session, examples: ExampleCounts, newest: int) -> _Counted:
     audits = _newest(newest)
     firsts = (
         select(Bundle.corpus_id, audits.c.top_source, func.count().label("number"))
         .join(Bundle, Bundle.id == audits.c.bundle_id)
         .group_by(Bundle.corpus_id, audits.c.top_source)
-    )
-    examples = (
-        select(TrainingExample.corpus_id, TrainingExample.source, func.count().label("number"))
-        .where(is_of_corpus())
-        .group_by(TrainingExample.corpus_id, TrainingExample.source)
     )
     audits_of: dict[int, int] = {}
     firsts_of: dict[tuple[int, str], int] = {}
@@ -164,12 +161,11 @@ def _count(session: Session, newest: int) -> _Counted:
         audits_of[row.corpus_id] = audits_of.get(row.corpus_id, 0) + row.number
         if row.top_source is not None:
             firsts_of[row.corpus_id, row.top_source] = row.number
-    examples_of = {(row.corpus_id, row.source): row.number for row in session.execute(examples)}
     stored: dict[int, int] = {}
-    for (corpus_id, _), number in examples_of.items():
+    for (corpus_id, _), number in examples.items():
         stored[corpus_id] = stored.get(corpus_id, 0) + number
     sizes = {row.id: row.examples for row in session.execute(select(Corpus.id, Corpus.examples))}
-    return _Counted(audits_of, firsts_of, examples_of, stored, sizes)
+    return _Counted(audits_of, firsts_of, examples, stored, sizes)
 
 
 def _blame_of(source: str, counted: _Counted) -> SourceBlame:
@@ -195,29 +191,47 @@ def _blame_of(source: str, counted: _Counted) -> SourceBlame:
     )
 
 
-def _over_time(session: Session, source: str) -> list[BlamePeriod]:
+@dataclass(frozen=True)
+class OverTime:
+    """First citations of sources in stretches of time."""
+
+    #: One more than there are stretches; none where no audit is answered.
+    edges: Sequence[datetime]
+    #: Answered audits of each stretch.
+    audits: Sequence[int]
+    #: First citations of each stretch, by source.
+    firsts: Mapping[str, Sequence[int]]
+
+    def of(self, source: str) -> list[BlamePeriod]:
+        """The blame of one source."""
+        firsts = self.firsts.get(source) or [0] * len(self.audits)
+        return [
+            BlamePeriod(start=start, end=end, audits=audits, first_citations=number)
+            for (start, end), audits, number in zip(pairwise(self.edges), self.audits, firsts, strict=True)
+        ]
+
+
+def over_time(session: Session, source: str | None = None) -> OverTime:
+    """The blame of one source over time, or of all; two statements."""
     audits = _newest(LOOKED_AT)
     first, last = session.execute(select(func.min(audits.c.created_at), func.max(audits.c.created_at))).one()
     if first is None:
-        return []
+        return OverTime((), (), {})
     edges = period_edges(first, last)
     place = case(
         *((audits.c.created_at < edge, number) for number, edge in enumerate(edges[1:])), else_=len(edges)
     )
-    blamed = func.sum(case((audits.c.top_source == source, 1), else_=0))
-    counts = select(place.label("place"), func.count().label("audits"), blamed.label("firsts")).group_by(
-        place
+    blamed = audits.c.top_source if source is None else case((audits.c.top_source == source, source))
+    counts = select(place.label("place"), blamed.label("source"), func.count().label("number")).group_by(
+        "place", "source"
     )
-    found = {row.place: (row.audits, row.firsts) for row in session.execute(counts)}
-    return [
-        BlamePeriod(
-            start=start,
-            end=end,
-            audits=found.get(number, (0, 0))[0],
-            first_citations=found.get(number, (0, 0))[1],
-        )
-        for number, (start, end) in enumerate(pairwise(edges))
-    ]
+    totals = [0] * (len(edges) - 1)
+    firsts: dict[str, list[int]] = defaultdict(lambda: [0] * len(totals))
+    for row in session.execute(counts):
+        totals[row.place] += row.number
+        if row.source is not None:
+            firsts[row.source][row.place] += row.number
+    return OverTime(edges, totals, firsts)
 
 
 def period_edges(first: datetime, last: datetime) -> Sequence[datetime]:
@@ -231,13 +245,3 @@ def period_edges(first: datetime, last: datetime) -> Sequence[datetime]:
         start = start.replace(hour=start.hour - start.hour % (length // timedelta(hours=1)))
     count = (last - start) // length + 1
     return [start + number * length for number in range(count + 1)]
-
-
-def _verdicts(session: Session, source: str) -> dict[str, int]:
-    counts = (
-        select(Review.verdict, func.count().label("number"))
-        .join(TrainingExample, TrainingExample.id == Review.training_example_id)
-        .where(*standing(), TrainingExample.source == source)
-        .group_by(Review.verdict)
-    )
-    return {row.verdict: row.number for row in session.execute(counts)}

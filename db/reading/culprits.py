@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from db.models import Audit, Citation, FlaggedOutput, Review, TrainingExample
 from db.reading.listings import Conditions, look_up
 from db.reading.reader import select_audits
+from db.reading.said import of_what_was_said
 from db.reading.selection import ANSWERED
 from db.reading.standing import standing
 from db.session import Database
@@ -32,7 +33,6 @@ def culprits(
     *,
     most: int = 50,
     least_outputs: int = 1,
-    source: str | None = None,
     newest: int = CULPRIT_AUDITS,
 ) -> Culprits:
     """The training examples that a selection names, strongest first; three statements, and those that look filters up.
@@ -42,16 +42,43 @@ def culprits(
         filters: The selection.
         most: How many training examples.
         least_outputs: Those that fewer audits cite are left out.
-        source: Only training examples of this source.
         newest: How many audits are looked at, newest first.
     """
     wanted = look_up(db, filters)
     with db.reading() as session:
         looked_at = session.scalar(select(func.count()).select_from(selected(wanted, newest + 1))) or 0
-        of_source = () if source is None else (Citation.source == source,)
-        ranked = _ranked(selected(wanted, newest), *of_source, most=most, least_outputs=least_outputs)
-        rows = session.execute(_with_texts(ranked)).mappings().all()
-        verdicts = verdict_counts(session, [row["training_example_id"] for row in rows])
+        ranked = _ranked(selected(wanted, newest), most=most, least_outputs=least_outputs)
+        return _read(session, ranked, looked_at, newest)
+
+
+def worst_of(db: Database, source: str, *, most: int, newest: int = CULPRIT_AUDITS) -> Culprits:
+    """The training examples of a source by the audits that cite it, strongest first; three statements.
+
+    The audits are found by its citations, so however many there are, the newest by number cost the same.
+
+    Args:
+        db: The database.
+        source: The source.
+        most: How many training examples.
+        newest: How many audits are looked at.
+    """
+    with db.reading() as session:
+        citing = _citing(source, newest + 1).subquery()
+        looked_at = session.scalar(select(func.count()).select_from(citing)) or 0
+        audits = selected([Audit.id.in_(_citing(source, newest))], newest)
+        ranked = _ranked(audits, Citation.source == source, most=most, least_outputs=1)
+        return _read(session, ranked, looked_at, newest)
+
+
+def _citing(source: str, newest: int) -> AnySelect:
+    citing = select(Citation.audit_id).where(Citation.source == source, Citation.rank > 0)
+    said = citing.where(of_what_was_said(Citation.audit_id)).distinct()
+    return said.order_by(Citation.audit_id.desc()).limit(newest)
+
+
+def _read(session: Session, ranked: Subquery, looked_at: int, newest: int) -> Culprits:
+    rows = session.execute(_with_texts(ranked)).mappings().all()
+    verdicts = verdict_counts(session, [row["training_example_id"] for row in rows])
     return Culprits(
         items=tuple(_culprit(row, verdicts) for row in rows),
         audits=min(looked_at, newest),

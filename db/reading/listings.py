@@ -8,15 +8,17 @@ everything that changes a listing leaves an event, but for a claim and an erased
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, literal, or_, select, update
+from sqlalchemy import ColumnElement, ScalarSelect, delete, func, literal, or_, select, update
 
 from db.audit_trail.trail import NEWEST_CHANGE
 from db.clock import db_after, db_now
 from db.counts import count_at_most
 from db.models import Audit, ListingFactsRow
+from db.parts import Parts, Rounds, stretches
 from db.reading import support
 from db.reading.reader import select_audits
 from db.reading.selection import narrow, without_support
@@ -37,9 +39,6 @@ KEPT_FROM_S = 0.05
 PATIENCE_S = 30.0
 #: Listings that nobody asked for so long are forgotten.
 FORGOTTEN_AFTER = timedelta(days=7)
-#: Longest time of one round of the sweeper, seconds; one listing is always worked out.
-ROUND_S = 2.0
-
 
 #: What must hold of an audit.
 Conditions = Sequence[ColumnElement[bool]]
@@ -118,27 +117,49 @@ def look_up(db: Database, filters: AuditFilter) -> Conditions:
         return narrow(session, filters, limit=limit).conditions
 
 
-def refresh(db: Database) -> int:
-    """Work out the listings that somebody asked for since they were last worked out, and forget old ones; how many were worked out."""
-    began = time.monotonic()
-    done = 0
-    while done == 0 or time.monotonic() - began < ROUND_S:
-        with db.reading() as session:
-            row = session.scalars(_WANTED.limit(1)).first()
-            newest = session.scalar(select(NEWEST_CHANGE)) or 0
-        if row is None:
+def rounds(db: Database) -> Rounds:
+    """The listings that somebody asked for since they were last worked out, as work for the sweeper's rounds."""
+    return Rounds(partial(_next, db))
+
+
+def _next(db: Database) -> Parts[None] | None:
+    with db.reading() as session:
+        row = session.scalars(_WANTED.limit(1)).first()
+    if row is None:
+        _forget(db)
+        return None
+    return _working_out(db, _Listing(AuditFilter.model_validate(row.filter), row.level))
+
+
+def _working_out(db: Database, listing: _Listing) -> Parts[None]:
+    """Work a listing out a part at a time. It is told as it was when this began."""
+    filters, level = listing.filters, listing.level
+    with db.reading() as session:
+        newest, began = session.execute(select(NEWEST_CHANGE, db_now())).one()
+    judged = None if level is None else (yield from support.judging(db, filters, level))
+    limit = judged.limit if judged is not None else support_limit(db, filters)
+    with db.reading() as session:
+        wanted = narrow(session, filters, limit=limit).conditions
+    number = 0
+    for some in stretches(db, Audit.id):
+        if number > COUNTED_AUDITS:
             break
-        _work_out(
-            db, _Listing(AuditFilter.model_validate(row.filter), row.level), newest_event=newest, keep=True
-        )
-        done += 1
+        with db.reading() as session:
+            number += session.scalar(select(_counted(Audit.id.between(*some), *wanted))) or 0
+        yield
+    values = _values(_facts(number, judged, as_of=began)) | {"newest_event": newest or 0}
+    with db.writing() as session:  # a row that an erasure took away meanwhile stays away
+        session.execute(update(ListingFactsRow).where(ListingFactsRow.key == listing.key).values(**values))
+
+
+def _forget(db: Database) -> None:
+    """Forget listings that nobody asked for."""
     old = ListingFactsRow.asked_at < db_after(-FORGOTTEN_AFTER.total_seconds())
     with db.reading() as session:
         forgotten = session.scalar(select(literal(1)).where(select(ListingFactsRow.id).where(old).exists()))
     if forgotten:
         with db.writing() as session:
             session.execute(delete(ListingFactsRow).where(old))
-    return done
 
 
 _WANTED = (
@@ -169,23 +190,29 @@ def _in_time(filters: AuditFilter) -> list[ColumnElement[bool]]:
     return ends or [Audit.id > 0]
 
 
-def _work_out(db: Database, listing: _Listing, *, newest_event: int, keep: bool = False) -> ListingFacts:
+def _work_out(db: Database, listing: _Listing, *, newest_event: int) -> ListingFacts:
+    """Work a listing out at once, for whoever asks."""
     began = time.monotonic()
     filters, level = listing.filters, listing.level
     judged = None if level is None else support.judge(db, filters, level)
     limit = judged.limit if judged is not None else support_limit(db, filters)
     with db.reading() as session:
         wanted = narrow(session, filters, limit=limit).conditions
-        rows = select_audits(literal(1).label("one")).where(*wanted).limit(COUNTED_AUDITS + 1)
-        number, now = session.execute(
-            select(select(func.count()).select_from(rows.subquery()).scalar_subquery(), db_now())
-        ).one()
-    found = ListingFacts(
-        matching=min(number, COUNTED_AUDITS), more=number > COUNTED_AUDITS, support=judged, as_of=now
-    )
-    if not is_limited() and (keep or time.monotonic() - began > KEPT_FROM_S):
+        number, now = session.execute(select(_counted(*wanted), db_now())).one()
+    found = _facts(number, judged, as_of=now)
+    if not is_limited() and time.monotonic() - began > KEPT_FROM_S:
         _keep(db, listing, _values(found) | {"newest_event": newest_event})
     return found
+
+
+def _counted(*wanted: ColumnElement[bool]) -> ScalarSelect[int]:
+    rows = select_audits(literal(1).label("one")).where(*wanted).limit(COUNTED_AUDITS + 1)
+    return select(func.count()).select_from(rows.subquery()).scalar_subquery()
+
+
+def _facts(number: int, judged: Support | None, *, as_of: datetime) -> ListingFacts:
+    more = number > COUNTED_AUDITS
+    return ListingFacts(matching=min(number, COUNTED_AUDITS), more=more, support=judged, as_of=as_of)
 
 
 def _keep(db: Database, listing: _Listing, values: dict[str, Any]) -> None:

@@ -45,6 +45,10 @@ from wherefrom.records import AuditState, DeliveryState, MeasurementState, Stuck
 LOOKED_AT = 5_000
 #: What waits so long for a process is stuck, seconds.
 WAITS_S = 900.0
+#: Somebody asked for a comparison since it was last worked out.
+IS_WANTED = or_(
+    BundleComparisonRow.computed_at.is_(None), BundleComparisonRow.asked_at > BundleComparisonRow.computed_at
+)
 
 _STATES = (AuditState.DEAD, AuditState.REJECTED, AuditState.PENDING)
 _AUDITS = "audit"
@@ -128,8 +132,9 @@ def _other_work() -> Iterator[_Look]:
         late = (table.state == pending) & (table.created_at < db_after(-WAITS_S))
         yield _Look(kind, pending, table, late, table.code, leads_to)
     comparison, notice = BundleComparisonRow, WebhookDelivery
-    wanted = or_(comparison.computed_at.is_(None), comparison.asked_at > comparison.computed_at)
-    late = wanted & (comparison.asked_at < db_after(-WAITS_S))
+    waits_since = db_after(-WAITS_S)
+    goes_on = comparison.stepped_at.is_not(None) & (comparison.stepped_at >= waits_since)
+    late = IS_WANTED & (comparison.asked_at < waits_since) & ~goes_on
     yield _Look(StuckKind.COMPARISON, pending, comparison, late, _NO_CODE)
     yield _Look(StuckKind.NOTICE, dead, notice, notice.state == DeliveryState.DEAD, notice.code)
 

@@ -23,6 +23,7 @@ from web.asking.review_forms import (
     plain_filters,
     reviewer_of,
 )
+from web.drawing.labels import label_of, with_labels
 from web.drawing.render import render
 from web.drawing.state_words import STATE_MEANINGS
 from web.filters import LINK_NAMES, AuditPageQuery, given_filters, link_query
@@ -113,6 +114,8 @@ def _choices(query: AuditPageQuery | None) -> dict[str, Any]:
     rate = None if query is None else query.fdr
     return {
         "filter_help": filter_help,
+        "label_of": label_of,
+        "with_labels": with_labels,
         "severities": list(Severity)[::-1],
         "judged": list(Judged),
         "supported": list(Supported),

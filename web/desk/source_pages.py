@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse,
 from pydantic import Field
 
 from db.access.keys import Scope
-from db.reading import blame, culprits, neighbours, reader
+from db.reading import blame, culprits, neighbours, reader, source_facts
 from db.remedies import fix_rows
 from web.asking.review_forms import filter_words
 from web.desk.fix_pages import open_lists
@@ -114,7 +114,8 @@ def find_example(request: Request, services: Shared, query: Annotated[FindQuery,
 @router.get("/sources")
 def sources(request: Request, services: Shared, query: Annotated[SourcesPageQuery, Query()]) -> HTMLResponse:
     """Which data sources are cited most, relative to their size."""
-    views = list(evidence.source_views(list(reader.sources(services.database))))
+    found = source_facts.known(services.database)
+    views = [] if found is None else list(evidence.source_views(found.summaries))
     if query.sort == "source":
         views.sort(key=lambda view: view.record.source)
     elif query.sort != "lift":
@@ -126,8 +127,10 @@ def sources(request: Request, services: Shared, query: Annotated[SourcesPageQuer
         views=views,
         sort=query.sort,
         top_lift=top_lift,
-        tests={one.source: one for one in blame.blame(services.database)},
+        tests={} if found is None else {one.source: one for one in found.blames},
         stands_out=STANDS_OUT,
+        counted=found is not None,
+        as_of=found and found.as_of,
     )
 
 
@@ -136,7 +139,10 @@ def source(
     request: Request, services: Shared, source: Annotated[str, Query(max_length=MAX_SOURCE)] = ""
 ) -> HTMLResponse:
     """One source: its test, its blame over time, its worst training examples, and what people say of it."""
-    detail = blame.source_detail(services.database, source.replace("\x00", ""))
+    name = source.replace("\x00", "")
+    detail = source_facts.known_detail(services.database, name)
+    if detail is None:
+        return render("source_counting.html", request, source=name)
     return render(
         "source.html",
         request,
@@ -146,6 +152,7 @@ def source(
         verdicts=[(one, detail.verdicts.get(one.value, 0)) for one in Verdict],
         stands_out=STANDS_OUT,
         looked_at=blame.LOOKED_AT,
+        as_of=detail.as_of,
         on_lists=fix_rows.actions_on(
             services.database, [one.training_example_id for one in detail.worst.items]
         ),

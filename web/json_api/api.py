@@ -4,18 +4,19 @@ Thin over `db.storing.intake` and `db.reading.reader`. Flagging answers after th
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
 from db.access.keys import Scope
 from db.bundles import catalogue
 from db.measuring import group_measurements, measurements
-from db.reading import reader
+from db.reading import reader, source_facts
 from db.storing import intake
 from web import body
 from web.asking.measuring import check_measurable
@@ -94,6 +95,9 @@ class Sources(BaseModel):
     """All data sources."""
 
     items: tuple[SourceSummary, ...]
+    as_of: datetime | None = Field(
+        default=None, description="When they were counted, in a large database; null: now."
+    )
 
 
 class Bundles(BaseModel):
@@ -314,7 +318,8 @@ def cited_by(
 @read.get("/sources")
 def sources(services: Shared) -> Sources:
     """How often the examples of each data source are cited."""
-    return Sources(items=tuple(reader.sources(services.database)))
+    found = source_facts.facts(services.database)
+    return Sources(items=tuple(found.summaries), as_of=found.as_of)
 
 
 @read.get("/bundles")

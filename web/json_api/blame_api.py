@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import Field
 
 from db.access.keys import Scope
-from db.reading import blame, culprits
+from db.reading import blame, culprits, source_facts
 from web.errors import documented
 from web.filters import FilterQuery, PageQuery
 from web.guard.security import needs
@@ -57,7 +57,7 @@ def source(
     """One data source: how often it is blamed against its size, when, and by which of its training examples."""
     if "\x00" in source:
         raise NotFound("no training example has this source")
-    return blame.source_detail(services.database, source)
+    return source_facts.source_detail(services.database, source)
 
 
 @router.get("/examples/search")

@@ -81,6 +81,10 @@ class SourceDetail(Frozen):
     verdicts: Annotated[dict[str, int], Field(max_length=MAX_ITEMS)] = Field(
         description="Verdicts on citations of it that stand, by verdict; a person's verdict on a citation counts once."
     )
+    as_of: datetime | None = Field(
+        default=None,
+        description="When it was counted, in a large database; null: now. Its worst examples and verdicts are always of now.",
+    )
 
 
 class FoundExample(Frozen):

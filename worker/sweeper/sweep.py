@@ -10,7 +10,7 @@ from db.comparison import comparisons
 from db.queues.audit_queue import AuditQueue
 from db.queues.measurement_queue import MeasurementQueue
 from db.queues.what_if_queue import WhatIfQueue
-from db.reading import listings
+from db.reading import listings, source_facts
 from db.reviewing import review_queues
 from db.session import Database
 from db.storing import search
@@ -50,6 +50,7 @@ class Sweeper:
         self._last_round_at: datetime | None = None
         self._database = database
         self._round = 0
+        self._listings, self._sources = listings.rounds(database), source_facts.rounds(database)
 
     def step(self) -> None:
         """One round.
@@ -73,11 +74,13 @@ class Sweeper:
         self._know_lists()
 
     def _know_lists(self) -> None:
-        """Index texts that the search does not know, work out large listings and comparisons that somebody waits for, and group outputs."""
+        """Index texts that the search does not know, work out large listings, counts of sources and comparisons that somebody waits for, and group outputs."""
         if indexed := search.index_missing(self._database):
             log.debug("texts_indexed", texts=indexed)
-        if listed := listings.refresh(self._database):
+        if listed := self._listings.go_on():
             log.debug("listings_worked_out", listings=listed)
+        if self._sources.go_on():
+            log.debug("sources_counted")
         if compared := comparisons.refresh(self._database):
             log.debug("comparisons_worked_out", comparisons=compared)
         if self._round % QUEUE_ROUNDS == 1:  # `_route` counted this round already

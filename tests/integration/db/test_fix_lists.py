@@ -7,7 +7,7 @@ from sqlalchemy import text, update
 
 from db.access import people
 from db.models import FlaggedOutput, TrailEvent
-from db.reading import blame, culprits
+from db.reading import blame, culprits, source_facts
 from db.remedies import fix_lists, fix_rows
 from db.reviewing import reviews
 from db.reviewing.reviews import Reviewer
@@ -178,7 +178,7 @@ def test_a_source_that_is_blamed_too_often_stands_out(db: Database, bundle_id: i
     assert worst.p == pytest.approx(0.4**8)
     assert worst.q == pytest.approx(3 * 0.4**8)
     assert (other.first_citations, other.p, other.q) == (0, 1.0, 1.0)
-    detail = blame.source_detail(db, "source-0")
+    detail = source_facts.source_detail(db, "source-0")
     assert (detail.blame.citations, detail.worst.items[0].example_id, len(detail.worst.items)) == (
         8,
         "ex-00000",

@@ -7,7 +7,7 @@ from db.access import people
 from db.bundles import catalogue
 from db.models import FlaggedText
 from db.queues.audit_queue import AuditQueue, Finished
-from db.reading import blame, culprits, listings, reader, support
+from db.reading import blame, culprits, listings, reader, source_facts, support
 from db.remedies import hypotheticals
 from db.reviewing import review_queues, reviews
 from db.session import Database
@@ -92,7 +92,7 @@ def test_it_counts_nowhere(db: Database, bundle_id: int) -> None:
             [reader.get_example(db, number).citations for number in range(1, 6)],
             [one.audit.audit_id for one in reader.cited_by(db, 2).items],
             views,
-            blame.source_detail(db, "source-1"),
+            source_facts.source_detail(db, "source-1"),
             culprits.culprits(db, AuditFilter()),
         ]
 

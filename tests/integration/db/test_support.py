@@ -2,6 +2,8 @@
 
 import pytest
 
+from db.models import Audit
+from db.parts import all_parts, stretches
 from db.reading import reader, support
 from db.session import Database
 from tests.integration.db.builders import accept, answered, attribution, record, recorded_statements
@@ -38,6 +40,14 @@ def test_the_listing_is_judged_as_a_whole(listing: Database, level: float) -> No
     assert _supported(listing, AuditFilter(), level) == {**expected, None: None}
     found = support.judge(listing, AuditFilter(), level)
     assert (found.supported, found.judged, found.uncalibrated) == (sum(map(bool, expected.values())), 7, 2)
+
+
+def test_parts_come_to_what_the_whole_does(listing: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large listing is judged some audits at a time."""
+    monkeypatch.setattr("db.parts.PART", 2)
+    for filters in (AuditFilter(), AuditFilter(flag_reason="policy")):
+        assert all_parts(support.judging(listing, filters, 0.1)) == support.judge(listing, filters, 0.1)
+    assert len(list(stretches(listing, Audit.id, rows=2))) == 5
 
 
 def test_a_filter_changes_the_question(listing: Database) -> None:

@@ -124,7 +124,9 @@ def test_what_else_is_stuck(db: Database, bundle_id: int) -> None:
         long_ago = db_after(-2 * stuck.WAITS_S)
         session.execute(update(Measurement).values(created_at=long_ago))
         session.execute(update(WhatIf).values(state="dead", code="bundle_corrupt"))
-        session.execute(update(BundleComparisonRow).values(asked_at=long_ago, computed_at=None))
+        session.execute(
+            update(BundleComparisonRow).values(asked_at=long_ago, computed_at=None, stepped_at=long_ago)
+        )
         session.execute(update(WebhookDelivery).values(state="dead", code="webhook_gone"))
     found = today.today(db).stuck_work
     assert [(one.kind.value, one.state.value, one.code, one.number, one.leads_to) for one in found] == [
@@ -134,6 +136,23 @@ def test_what_else_is_stuck(db: Database, bundle_id: int) -> None:
         ("notice", "dead", "webhook_gone", 1, None),
     ]
     assert not any(one.more for one in found)
+
+
+def test_a_comparison_that_goes_on_is_not_stuck(db: Database, bundle_id: int) -> None:
+    """However long ago it was asked for: what counts is when it went on last. Whoever looks again has not asked anew."""
+    assert bundle_id
+    register(db, "bundle-b", activate=False, form="activation")
+    comparisons.compare_bundles(db, "bundle-a", "bundle-b")
+    long_ago = db_after(-2 * stuck.WAITS_S)
+    for stepped_at, number in ((db_after(-60), 0), (None, 1), (long_ago, 1)):
+        with db.writing() as session:
+            session.execute(
+                update(BundleComparisonRow).values(
+                    asked_at=long_ago, computed_at=None, summary=None, stepped_at=stepped_at, seen=10**6
+                )
+            )
+        comparisons.compare_bundles(db, "bundle-a", "bundle-b")
+        assert [one.number for one in today.today(db).stuck_work] == [number] * number
 
 
 def test_who_works(db: Database, bundle_id: int) -> None:

@@ -227,7 +227,7 @@ def test_a_large_list_is_counted_by_the_sweeper(
     monkeypatch.setattr("db.reading.selection.FEW", 1)
     path = "/?channel=stream&fdr=0.1"
     assert "Being counted" in client.get(path).text
-    assert listings.refresh(database) == 1
+    assert listings.rounds(database).go_on() == 1
     matching = len(_json(client, "/v1/audits?channel=stream&limit=100"))
     assert f"<b>{matching}</b>" in client.get(path).text
     sign_in(client, name="ann")
@@ -235,8 +235,8 @@ def test_a_large_list_is_counted_by_the_sweeper(
     me = people.list_people(database)[0].person_id
     saved_views.save_view(database, me, ViewDraft(name="x", parameters={}))
     assert listings.facts(database, AuditFilter(channel="stream"), level=0.1, wait=False) == reviews_before
-    assert listings.refresh(database) == 1, "somebody asked for it after something had happened"
-    assert listings.refresh(database) == 0
+    assert listings.rounds(database).go_on() == 1, "somebody asked for it after something had happened"
+    assert listings.rounds(database).go_on() == 0
 
 
 def test_a_read_leaves_a_large_list_as_it_is(
@@ -247,12 +247,12 @@ def test_a_read_leaves_a_large_list_as_it_is(
     monkeypatch.setattr("db.reading.selection.FEW", 1)
     filters = AuditFilter(channel="stream")
     client.get("/?channel=stream&fdr=0.1")
-    assert listings.refresh(database) == 1
+    assert listings.rounds(database).go_on() == 1
     known = listings.facts(database, filters, level=0.1, wait=False)
     with database.writing() as session:
         session.add(TrailEvent(kind="text.read", subject="audits", payload={}, journal_id="line-1"))
     assert listings.facts(database, filters, level=0.1, wait=False) == known
-    assert listings.refresh(database) == 0
+    assert listings.rounds(database).go_on() == 0
 
 
 def test_an_unfinished_index_is_told(client: TestClient, database: Database, stored_story: Story) -> None:

@@ -45,12 +45,17 @@ def zip_of(client: TestClient, query: str) -> tuple[ExportManifest, bytes]:
 
 
 def test_each_training_example_stands_in_an_export_once(
-    client: TestClient, stored_story: Story, database: Database
+    client: TestClient, stored_story: Story, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Over a filter and over everything, page by page, with the numbers that SQL says."""
+    """Over a filter and over everything, page by page, with the numbers that SQL says; a small selection by its audits, a large one by its examples."""
     wanted = listings.look_up(database, AuditFilter(flag_reason="refund_promise"))
     rows = list(exporting.cited_examples(database, wanted, at_once=4))
     assert rows == list(exporting.cited_examples(database, wanted))
+    monkeypatch.setattr(exporting, "_FEW", 0)
+    walked = list(exporting.cited_examples(database, wanted, at_once=4))
+    sums = {"strength", "mean_influence"}
+    assert [one.model_dump(exclude=sums) for one in walked] == [one.model_dump(exclude=sums) for one in rows]
+    assert [one.strength for one in walked] == pytest.approx([one.strength for one in rows])
     query = text(
         "SELECT training_example_id, COUNT(*), MIN(rank) FROM v_citations WHERE rank > 0 AND flag_reason = 'refund_promise' "
         "GROUP BY training_example_id ORDER BY training_example_id"

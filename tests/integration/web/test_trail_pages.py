@@ -81,6 +81,18 @@ def test_the_page_counts_no_further_than_it_must(
     assert "more than 3 wait for the sealer" in quick_client.get("/trail").text
 
 
+def test_a_filter_that_cannot_be_used_is_named_and_left_out(quick_client: TestClient) -> None:
+    """As the page calls it; a link keeps the other filters. The API names the parameter."""
+    answer = quick_client.get("/trail?kind=review.given&since=soonish&actor=a%26b")
+    assert answer.status_code == 422
+    assert "“From”: send a day" in answer.text
+    assert "`since`" not in answer.text
+    assert 'href="/trail?kind=review.given&amp;actor=a%26b">Leave it out' in answer.text
+    assert quick_client.get("/v1/trail?since=soonish").json()["error"]["field"] == "since"
+    assert 'href="/bulk?flag_reason=x">' in quick_client.get("/bulk?since=soonish&flag_reason=x").text
+    assert "Leave it out" not in quick_client.get("/audits/123456789?since=1").text
+
+
 def test_who_may_read_the_trail(sqlite_story: tuple[Settings, Database], quick_client: TestClient) -> None:
     """The scope `read`; a reviewer sees neither page nor API, and no link to it."""
     _, database = sqlite_story
