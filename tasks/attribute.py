@@ -13,12 +13,16 @@ killed its worker, so it runs alone, after the others, and is marked before: a d
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import chain
 from typing import TypeVar
 
 import structlog
 
 from db.queues.audit_queue import Finished
+from db.storing.intake import PRIORITY
 from db.storing.setups import Setup
+from tasks.ahead import Ahead
 from tasks.failures import AUDIT, failure_of
 from tasks.heartbeat import Heartbeat
 from tasks.preparing import prepare_audit
@@ -59,6 +63,8 @@ class BatchReport:
     dead: int = 0
     #: Dropped, because another worker held the audit by then.
     fenced: int = 0
+    #: Claimed ahead, and put back because the process is to end.
+    handed_back: int = 0
     #: How often a failed pack was split in two.
     bisections: int = 0
 
@@ -75,23 +81,30 @@ def attribute_batch(
     settings: Settings,
     metrics: Metrics,
     clock: Clock,
+    ahead: Ahead | None = None,
 ) -> BatchReport:
-    """Attribute every audit of a claim and record the outcome of each.
+    """Attribute every audit of a claim, and of those that follow it, and record the outcome of each.
+
+    Args:
+        claim: What is worked on first.
+        attributor: The engine over its bundle.
+        store: Where outcomes are recorded.
+        settings: Sizes, limits and waits.
+        metrics: Of this process.
+        clock: Seconds.
+        ahead: Claims what follows; nothing where None.
 
     Raises:
         DatabaseUnavailable: outcomes cannot be recorded. What was not recorded stays running until its lease ends, and
             is then claimed again.
     """
-    leases = [one.lease for one in claim.audits]
-    with (
-        AuditSpans(claim.audits) as spans,
-        Heartbeat(
-            lambda: store.extend(leases, lease_s=settings.lease_seconds),
-            (one.audit_id for one in claim.audits),
-            every_s=settings.heartbeat_seconds,
-            bundle_id=claim.bundle_id,
-        ) as heartbeat,
-    ):
+    heartbeat = Heartbeat(
+        partial(store.extend, lease_s=settings.lease_seconds),
+        [one.lease for one in claim.audits],
+        every_s=settings.heartbeat_seconds,
+        bundle_id=claim.bundle_id,
+    )
+    with AuditSpans(claim.audits) as spans, heartbeat, ahead or Ahead(store) as following:
         batch = _Batch(
             attributor=attributor,
             store=store,
@@ -100,6 +113,7 @@ def attribute_batch(
             clock=clock,
             heartbeat=heartbeat,
             spans=spans,
+            ahead=following,
         )
         return batch.run(claim.audits)
 
@@ -137,8 +151,13 @@ def _order_of_suspects(audit: ClaimedAudit) -> tuple[int, int]:
     return audit.spent, audit.audit_id * (1 if audit.attempt % 2 == 0 else -1)
 
 
+def _urgency(pack: Sequence[ClaimedAudit]) -> int:
+    """Place of a pack's most urgent audit in the order of the queue."""
+    return min(PRIORITY[audit.record.severity] for audit in pack)
+
+
 class _Batch:
-    """The work on one claim."""
+    """The work on one claim, and on those that follow it."""
 
     def __init__(
         self,
@@ -150,6 +169,7 @@ class _Batch:
         clock: Clock,
         heartbeat: Heartbeat,
         spans: AuditSpans,
+        ahead: Ahead,
     ) -> None:
         self._attributor = attributor
         self._store = store
@@ -158,27 +178,67 @@ class _Batch:
         self._clock = clock
         self._heartbeat = heartbeat
         self._spans = spans
+        self._ahead = ahead
         self._setup = setup_of(attributor, settings)
         #: By audit id: the queries of the audits that can be attributed.
         self._prepared: dict[int, PreparedQuery] = {}
         self._outcomes: Counter[str] = Counter()
 
     def run(self, audits: Sequence[ClaimedAudit]) -> BatchReport:
-        """Prepare, pack and attribute; suspects alone, the least tried first."""
-        fresh = [audit for audit in audits if not audit.is_suspect and self._prepare(audit)]
-        for pack in self._packs(fresh):
+        """Prepare, pack and attribute, the most urgent first; suspects alone, the least tried first.
+
+        What follows is claimed when no more than two passes are left, so what is left over of one claim fills passes of the next. Beside the pass in work no more than
+        one batch is held. Nothing follows a claim with suspects.
+        """
+        suspects = [audit for audit in audits if audit.is_suspect]
+        waiting = [audit for audit in audits if not audit.is_suspect and self._is_prepared(audit)]
+        first = {audit.audit_id for audit in audits}
+        while waiting:
+            pack, *others = self._packs(waiting)
+            left = list(chain.from_iterable(others))
+            if len(others) <= 1 and not suspects:
+                self._ahead.ask(self._settings.batch_audits - len(left), self._heartbeat.take_on)
             self._attribute(pack)
-        for audit in sorted((one for one in audits if one.is_suspect), key=_order_of_suspects):
+            self._let_go(pack)
+            wanted = self._still_wanted([*left, *self._following()], first)
+            suspects += [audit for audit in wanted if audit.is_suspect]
+            waiting = [audit for audit in wanted if not audit.is_suspect and self._is_prepared(audit)]
+        for audit in sorted(suspects, key=_order_of_suspects):
             self._attribute_alone(audit)
         return BatchReport(**self._outcomes)
 
     def _packs(self, audits: Sequence[ClaimedAudit]) -> list[list[ClaimedAudit]]:
-        return pack_by_length(
+        packs = pack_by_length(
             audits,
             length=lambda audit: self._prepared[audit.audit_id].tokens,
             completion=lambda audit: self._prepared[audit.audit_id].completion_tokens,
             budget_tokens=self._settings.batch_tokens,
         )
+        return sorted(packs, key=_urgency)
+
+    def _following(self) -> Sequence[ClaimedAudit]:
+        """What was claimed ahead."""
+        audits = self._ahead.take()
+        self._spans.begin(audits)
+        return audits
+
+    def _still_wanted(self, left: list[ClaimedAudit], first: set[int]) -> list[ClaimedAudit]:
+        """What is worked on of what is left: a process that is to end finishes its first claim, and hands back what it claimed ahead."""
+        if not self._ahead.is_ending():
+            return left
+        later = [audit for audit in left if audit.audit_id not in first]
+        self._ahead.hand_back(later)
+        self._let_go(later)
+        for audit in later:
+            self._spans.end(audit.audit_id, "handed_back")
+        self._outcomes["handed_back"] += len(later)
+        return [audit for audit in left if audit.audit_id in first]
+
+    def _let_go(self, audits: Sequence[ClaimedAudit]) -> None:
+        """Nothing is left to do for these."""
+        self._heartbeat.let_go(audit.audit_id for audit in audits)
+        for audit in audits:
+            self._prepared.pop(audit.audit_id, None)
 
     def _attribute_alone(self, audit: ClaimedAudit) -> None:
         """Attribute an audit that may kill this process: it is marked first, and nothing of others is in work."""
@@ -186,6 +246,9 @@ class _Batch:
             self._drop(audit)
         elif self._prepare(audit):
             self._attribute([audit])
+
+    def _is_prepared(self, audit: ClaimedAudit) -> bool:
+        return audit.audit_id in self._prepared or self._prepare(audit)
 
     def _prepare(self, audit: ClaimedAudit) -> bool:
         """Turn an audit's output into tokens; where that fails, its failure is recorded."""

@@ -1,52 +1,71 @@
-"""Keeps leases alive from a thread while the work behind them goes on: of a claimed batch, or of one measurement."""
+"""Keeps leases alive from a thread while the work behind them goes on: of claimed batches, or of one measurement."""
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
 from wherefrom.errors import DatabaseUnavailable
 from wherefrom.logs import get_logger
+from wherefrom.records import Lease
 
 log = get_logger(__name__)
 
-#: Extends the leases once; the ids that are still held.
-Renew = Callable[[], set[int]]
+#: Extends these leases once; the ids that are still held.
+Extend = Callable[[Sequence[Lease]], set[int]]
 
 
 class Heartbeat:
     """Renews leases every `every_s` seconds, and knows what was lost to another worker.
 
-    A context manager: the thread runs inside the block. The database being away is no loss: the lease still stands,
-    and the fence decides at the commit.
+    A context manager: the thread runs inside the block. Leases may come and go meanwhile, from any thread. The database being away is no loss:
+    the lease still stands, and the fence decides at the commit.
     """
 
-    def __init__(self, renew: Renew, held: Iterable[int], *, every_s: float, bundle_id: int) -> None:
+    def __init__(self, extend: Extend, leases: Iterable[Lease], *, every_s: float, bundle_id: int) -> None:
         """Prepare; the thread starts with the block.
 
         Args:
-            renew: Extends the leases in the database.
-            held: Ids of what is held at the start.
+            extend: Extends leases in the database.
+            leases: What is held at the start.
             every_s: Seconds between two beats.
             bundle_id: Whose work it is, for the log.
         """
-        self._renew = renew
+        self._extend = extend
         self._every_s = every_s
         self._bundle_id = bundle_id
-        self._held = set(held)
+        self._leases = {one.id: one for one in leases}
+        self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"heartbeat-{bundle_id}", daemon=True)
 
     def holds(self, number: int) -> bool:
         """Did this worker still hold the unfinished work with this id at the last heartbeat?"""
-        return number in self._held
+        return number in self._leases
+
+    def take_on(self, leases: Iterable[Lease]) -> None:
+        """Keep these alive too."""
+        with self._lock:
+            self._leases |= {one.id: one for one in leases}
+
+    def let_go(self, numbers: Iterable[int]) -> None:
+        """Keep these alive no longer: the work is done, or somebody else's."""
+        with self._lock:
+            for number in numbers:
+                self._leases.pop(number, None)
 
     def beat(self) -> None:
         """Extend the leases once."""
+        with self._lock:
+            asked = list(self._leases.values())
+        if not asked:
+            return
         try:
-            self._held = self._renew()
+            kept = self._extend(asked)
         except DatabaseUnavailable as error:
             log.warning("heartbeat_missed", bundle_id=self._bundle_id, reason=str(error))
+        else:
+            self._lost(one for one in asked if one.id not in kept)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -64,3 +83,10 @@ class Heartbeat:
                 self.beat()
             except Exception:  # the thread's boundary: a beat that failed is told, and the next one may do
                 log.exception("heartbeat_failed", bundle_id=self._bundle_id)
+
+    def _lost(self, leases: Iterable[Lease]) -> None:
+        """Another worker has these; what was claimed anew since they were asked for is held under another attempt."""
+        with self._lock:
+            for one in leases:
+                if self._leases.get(one.id) == one:
+                    del self._leases[one.id]

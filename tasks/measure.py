@@ -6,6 +6,7 @@ trainings, so it is claimed alone; a heartbeat keeps its lease, and work that wa
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, Protocol
 
 import structlog
@@ -175,8 +176,8 @@ def _measure(claimed: Claimed, meter: EffectMeter, runtime: MeasureRuntime) -> M
 
     query = Query.from_record(str(claimed.audit_id), claimed.record)
     with Heartbeat(
-        lambda: _queue(claimed, runtime).extend([claimed.lease], lease_s=settings.lease_seconds),
-        [number],
+        partial(_queue(claimed, runtime).extend, lease_s=settings.lease_seconds),
+        [claimed.lease],
         every_s=settings.heartbeat_seconds,
         bundle_id=claimed.bundle_id,
     ) as heartbeat:

@@ -33,6 +33,9 @@ class TaskRuntime(Protocol):
     def clock(self) -> Clock:
         """Seconds for durations."""
 
+    def is_ending(self) -> bool:
+        """Whether the worker was told to end, so that nothing new is begun."""
+
     def send_hint(self, bundle_id: int) -> None:
         """Put one more hint on the queue; the queue being away is no error (the sweeper sends it again)."""
 

@@ -31,8 +31,11 @@ class AuditStore(Protocol):
     def fail(self, lease: Lease, failure: Failure, *, max_attempts: int) -> AuditState | None:
         """Record a failed attempt; the new state, or None when another worker holds the audit."""
 
+    def hand_back(self, leases: Sequence[Lease]) -> int:
+        """Put audits back that were claimed and not worked on; how many were still held."""
+
     def check_writable(self) -> None:
         """Return where the database takes writes; raises `DatabaseUnavailable` where it is to blame."""
 
-    def pending_counts(self) -> dict[int, int]:
-        """How many audits could be claimed now, by bundle id."""
+    def pending_counts(self, *, at_most: int | None = None) -> dict[int, int]:
+        """How many audits could be claimed now, by bundle id, counted no further than `at_most`."""

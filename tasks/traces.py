@@ -53,7 +53,7 @@ def audit_logs(audit: ClaimedAudit) -> AbstractContextManager[object]:
 
 
 class AuditSpans:
-    """A span of each audit of a batch, in its own trace, until it is said what became of it."""
+    """A span of each audit of a batch and of those that follow it, in its own trace, until it is said what became of it."""
 
     def __init__(self, audits: Sequence[ClaimedAudit]) -> None:
         self._audits = audits
@@ -61,8 +61,13 @@ class AuditSpans:
 
     def __enter__(self) -> Self:
         """Begin them."""
+        self.begin(self._audits)
+        return self
+
+    def begin(self, audits: Sequence[ClaimedAudit]) -> None:
+        """Begin those of these audits."""
         started_ns, batch = time.time_ns(), current_traceparent()
-        for one in self._audits:
+        for one in audits:
             opened = open_span(
                 "audit",
                 parent=one.traceparent,
@@ -75,7 +80,6 @@ class AuditSpans:
                 attempt=one.attempt,
             )
             self._open[one.audit_id] = opened
-        return self
 
     def __exit__(self, *_: object) -> None:
         """End those whose outcome nobody could record."""

@@ -3,6 +3,7 @@
 It runs in the processes that attribute, after their batch of audits, on the engine that is open there. An output that cannot be scored says so by its code; the others go on.
 """
 
+from functools import partial
 from typing import Protocol
 
 from db.queues.what_if_queue import WhatIfQueue
@@ -70,8 +71,8 @@ def _score(claimed: ClaimedWhatIf, attributor: Attributor, runtime: WhatIfRuntim
     prepared: list[PreparedQuery] = []
     refused: dict[int, str] = {}
     with Heartbeat(
-        lambda: queue.extend([claimed.lease], lease_s=settings.lease_seconds),
-        [claimed.what_if_id],
+        partial(queue.extend, lease_s=settings.lease_seconds),
+        [claimed.lease],
         every_s=settings.heartbeat_seconds,
         bundle_id=claimed.bundle_id,
     ):

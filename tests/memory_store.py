@@ -145,17 +145,25 @@ class MemoryAuditStore:
                 stored.next_attempt_at = self._audits.clock() + failure.retry_in_s
             return stored.state
 
+    def hand_back(self, leases: Sequence[Lease]) -> int:
+        """Make them pending."""
+        with self._audits.lock:
+            held = [stored for one in leases if (stored := self._held(one)) is not None]
+            for stored in held:
+                stored.state, stored.owner = AuditState.PENDING, None
+            return len(held)
+
     def check_writable(self) -> None:
         """Memory takes writes."""
 
-    def pending_counts(self) -> dict[int, int]:
+    def pending_counts(self, *, at_most: int | None = None) -> dict[int, int]:
         """Count what could be claimed now."""
         counts: dict[int, int] = {}
         with self._audits.lock:
             for one in self._audits.by_id.values():
                 if self._audits.claimable(one):
                     counts[one.bundle_id] = counts.get(one.bundle_id, 0) + 1
-        return counts
+        return {one: min(number, at_most or number) for one, number in counts.items()}
 
     def _held(self, lease: Lease) -> StoredAudit | None:
         """The stored audit if the lease still holds."""

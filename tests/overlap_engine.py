@@ -13,6 +13,7 @@ from pathlib import Path
 
 import billiard
 
+from tasks import hint
 from wherefrom.attribution.interface import KeepGoing, OverLong, PreparedQuery
 from wherefrom.errors import (
     BundleCorrupt,
@@ -41,6 +42,7 @@ from worker.pool import connection_check
 #: The setting `engine` that makes a process use this engine; `allow_other_engine` allows it.
 ENGINE = "tests.overlap_engine:make_engine"
 SLOW_ENGINE = "tests.overlap_engine:make_slow_engine"
+ONE_BATCH_ENGINE = "tests.overlap_engine:make_one_batch_engine"
 LATE_ENGINE = "tests.overlap_engine:make_late_engine"
 #: Seconds until a pool process with the late engine is up, and seconds that it loads.
 LATE_S, LOAD_S = 4.5, 2.5
@@ -60,6 +62,12 @@ def make_engine(settings: Settings) -> "OverlapEngine":
 
 def make_slow_engine(settings: Settings) -> "OverlapEngine":
     """The same, but a pass takes long enough for a test to act while the worker is busy."""
+    return SlowEngine(settings)
+
+
+def make_one_batch_engine(settings: Settings) -> "OverlapEngine":
+    """The slow one in a process that claims nothing ahead: every batch needs a hint."""
+    hint.RUN_S = -1.0
     return SlowEngine(settings)
 
 

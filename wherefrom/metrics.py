@@ -38,7 +38,14 @@ def declared_metrics() -> dict[str, dict[str, Any]]:
 class Metrics:
     """All declared metrics in one Prometheus registry."""
 
-    def __init__(self, registry: "CollectorRegistry | None" = None) -> None:
+    def __init__(self, registry: "CollectorRegistry | None" = None, *, process: str | None = None) -> None:
+        """Make all that are declared.
+
+        Args:
+            registry: Where they are; a new one where None.
+            process: Which of several processes this is that answer at one address: a label of the metrics that are of one process (`scope: process`), or
+                Prometheus would take the figures of one for those of another.
+        """
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram  # noqa: PLC0415 - optional extra
 
         declared = declared_metrics()
@@ -52,6 +59,12 @@ class Metrics:
             PREFIX + name.removesuffix("_total")
             for name, one in declared.items()
             if one["type"] != "gauge" and one.get("scope") != "process"
+        )
+        self._process = process
+        self._own = frozenset(
+            PREFIX + name.removesuffix("_total")
+            for name, one in declared.items()
+            if one.get("scope") == "process"
         )
         self._zeros = dict.fromkeys(_known_series(declared), 0.0)
         self._stored: dict[Series, float] = {}
@@ -105,13 +118,25 @@ class Metrics:
         from prometheus_client.metrics_core import Metric  # noqa: PLC0415 - optional extra
 
         for family in self.registry.collect():
-            if family.name not in self._shared:
+            if family.name in self._own and self._process is not None:
+                yield _labelled(family, process=self._process)
+            elif family.name not in self._shared:
                 yield family
             elif totals is not None:
                 shown = Metric(family.name, family.documentation, family.type)
                 for name, labels, value in _samples(family.name, {**self._zeros, **totals}):
                     shown.add_sample(name, labels, value)
                 yield shown
+
+
+def _labelled(family: "Metric", **labels: str) -> "Metric":
+    """The same family with further labels."""
+    from prometheus_client.metrics_core import Metric  # noqa: PLC0415 - optional extra
+
+    shown = Metric(family.name, family.documentation, family.type)
+    for sample in family.samples:
+        shown.add_sample(sample.name, {**sample.labels, **labels}, sample.value)
+    return shown
 
 
 def _known_series(declared: Mapping[str, Mapping[str, Any]]) -> Iterator[Series]:

@@ -174,6 +174,12 @@ class Settings(BundleSettings, NotifySettings, IndexSettings, ProxySettings, Bas
     port: int = Field(
         default=8077, ge=0, le=65535, description="Port of the web service; 0 picks a free port."
     )
+    web_processes: int = Field(
+        default=1,
+        ge=1,
+        le=16,
+        description="Processes of one `python -m worker web` that share its port. Each has its own slots and takes about 170 MB.",
+    )
     allowed_hosts: tuple[str, ...] = Field(
         default=("127.0.0.1", "localhost", "[::1]"),
         description="Host headers that the service accepts (JSON list). Others get 400, as a defence against DNS rebinding.",

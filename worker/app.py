@@ -25,7 +25,7 @@ from worker.pool.owners import owner_name
 from worker.pool.process_runtime import ProcessRuntime
 from worker.pool.runtime import Runtime
 from worker.vitals.counter_store import CounterStore
-from worker.vitals.liveness import LOADING_S
+from worker.vitals.liveness import LOADING_S, leaving_file
 from worker.vitals.presence import Presence
 from worker.vitals.traces import Traces, start_traces
 
@@ -171,6 +171,7 @@ def _start(app: WherefromCelery, task: str, *, sender: Callable[..., Any], made:
         metrics=metrics,
         engine=engine_of_process(settings),
         owner=owner,
+        leaving=leaving_file(settings, app.node),
     )
     app.tasks[task].runtime = runtime
     app.traces = start_traces(app.role.value)

@@ -2,7 +2,6 @@
 
 import asyncio
 import queue
-import socket
 import threading
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -15,7 +14,6 @@ from fastapi import FastAPI
 from db.session import open_database
 from web.app import create_app
 from wherefrom.access import refuse_keyless_production
-from wherefrom.errors import ConfigurationError
 from wherefrom.journal import journal_folder
 from wherefrom.logs import get_logger
 from wherefrom.metrics import Metrics
@@ -27,8 +25,8 @@ from worker.loop import guarded, stop_on_signals
 from worker.sweeper.journal_mover import JournalMover
 from worker.sweeper.sealing import RoundThread
 from worker.vitals.counter_store import CounterStore
-from worker.vitals.liveness import LivenessFile
 from worker.vitals.traces import start_traces
+from worker.web_address import listen, url_of, web_file
 
 log = get_logger(__name__)
 
@@ -59,22 +57,28 @@ class HintThread:
             guarded(partial(self._send, bundle_ids), name="hints", otherwise=None)
 
 
-def run_web(settings: Settings) -> None:
+def run_web(settings: Settings, *, number: int | None = None) -> None:
     """Serve until SIGTERM or SIGINT; open requests are answered first.
+
+    Args:
+        settings: Address, limits, database.
+        number: Which of several processes this is that share the port (`worker.web_processes`); None: the port is its own.
 
     Raises:
         ConfigurationError: the address cannot be bound, or would be served without API keys.
     """
     refuse_keyless_production(settings)
-    stop_on_signals()  # uvicorn takes the signals while it serves, and raises them again when it has ended
-    listener = _listen(settings)
+    stop = (
+        stop_on_signals()
+    )  # uvicorn takes the signals while it serves, and raises them again when it has ended
+    listener = listen(settings, shared=number is not None)
     port = listener.getsockname()[1]
     settings = settings.model_copy(update={"port": port})
     database, client, metrics, liveness = (
         open_database(settings),
         connect_redis(settings),
-        Metrics(),
-        LivenessFile(settings, "web"),
+        Metrics(process=None if number is None else str(number)),
+        web_file(settings, number),
     )
     hints = HintThread(
         HintSender(make_celery(settings), client, settings=settings, metrics=metrics, sender="web").notify
@@ -92,7 +96,8 @@ def run_web(settings: Settings) -> None:
             timeout_graceful_shutdown=GRACE_S,
         )
     )
-    url = f"http://{_shown_host(settings.host)}:{port}"
+    _end_on(stop, server)
+    url = url_of(settings)
     liveness.create(url=url)
     traces = start_traces("web")
     counting = CounterStore(metrics, database).start()
@@ -114,6 +119,16 @@ def run_web(settings: Settings) -> None:
     log.info("web_stopped")
 
 
+def _end_on(stop: threading.Event, server: uvicorn.Server) -> None:
+    """End a server also by a signal that comes before it takes signals itself."""
+
+    def wait() -> None:
+        stop.wait()
+        server.should_exit = True
+
+    threading.Thread(target=wait, name="stop", daemon=True).start()
+
+
 def _protocol(app: FastAPI) -> type[asyncio.Protocol] | Literal["auto"]:
     """The protocol that refuses early; without httptools, which not every platform has, the application refuses."""
     if find_spec("httptools") is None:
@@ -121,20 +136,3 @@ def _protocol(app: FastAPI) -> type[asyncio.Protocol] | Literal["auto"]:
     from web.guard.protocol import refusing  # noqa: PLC0415 - imports httptools
 
     return refusing(app.state.services.lanes)
-
-
-def _listen(settings: Settings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    try:
-        return socket.create_server((settings.host, settings.port), family=family)
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot listen on {settings.host} port {settings.port}: {error.strerror}; set WHEREFROM_HOST or WHEREFROM_PORT"
-        ) from error
-
-
-def _shown_host(host: str) -> str:
-    """The host of an address that a browser on this machine can open."""
-    if host in {"0.0.0.0", "::", ""}:  # noqa: S104 - shown, not bound
-        return "127.0.0.1"
-    return f"[{host}]" if ":" in host else host

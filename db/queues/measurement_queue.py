@@ -29,10 +29,10 @@ class MeasurementQueue(SingleClaims[ClaimedMeasurement]):
         """The measurements of groups."""
         return GroupQueue(self._database)
 
-    def pending_counts(self) -> dict[int, int]:
+    def pending_counts(self, *, at_most: int | None = None) -> dict[int, int]:
         """How many measurements, of citations and of groups, could be claimed now, by bundle id."""
-        counts = super().pending_counts()
-        for bundle_id, number in self.groups.pending_counts().items():
+        counts = super().pending_counts(at_most=at_most)
+        for bundle_id, number in self.groups.pending_counts(at_most=at_most).items():
             counts[bundle_id] = counts.get(bundle_id, 0) + number
         return counts
 

@@ -188,21 +188,33 @@ class LeasedQueue(Generic[State]):
         theirs = and_(is_running(self.row), self.row.lease_owner.startswith(owner_prefix, autoescape=True))
         return self._release(theirs, lambda _: cause, max_attempts=max_attempts, wait_s=wait_s)
 
+    def hand_back(self, leases: Sequence[Lease]) -> int:
+        """Put rows back that were claimed and never worked on; others can claim them at once.
+
+        Returns:
+            How many were still held.
+        """
+        mine = select(self.row.id).where(any_held(self.row, leases)).order_by(self.row.id).with_for_update()
+        with self._database.writing() as session:
+            held_ids = session.scalars(mine).all()
+            self._give_back(session, held_ids)
+        return len(held_ids)
+
     def now(self) -> datetime:
         """The database's clock."""
         with self._database.reading() as session:
             return session.execute(select(db_now())).scalar_one()
 
-    def pending_counts(self) -> dict[int, int]:
-        """How many rows could be claimed now, by bundle id, up to `COUNTED_WORK` each; bundles without any are left out."""
-        row = self.row
+    def pending_counts(self, *, at_most: int | None = None) -> dict[int, int]:
+        """How many rows could be claimed now, by bundle id, up to `at_most` or `COUNTED_WORK` each; bundles without any are left out."""
+        row, limit = self.row, COUNTED_WORK if at_most is None else at_most
         waiting, abandoned = (
-            count_at_most(COUNTED_WORK, row.bundle_id == Bundle.id, condition, correlate=Bundle)
+            count_at_most(limit, row.bundle_id == Bundle.id, condition, correlate=Bundle)
             for condition in (due(row), expired(row))
         )
         counts = select(Bundle.id, (waiting + abandoned).label("number"))
         with self._database.reading() as session:
-            found = {one.id: min(one.number, COUNTED_WORK) for one in session.execute(counts)}
+            found = {one.id: min(one.number, limit) for one in session.execute(counts)}
         return {bundle_id: number for bundle_id, number in found.items() if number}
 
     def _take(

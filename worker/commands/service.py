@@ -19,6 +19,10 @@ Port = Annotated[
     int | None, typer.Option(min=0, max=65535, help="Port, instead of WHEREFROM_PORT; 0 picks a free one.")
 ]
 
+Number = Annotated[
+    int | None,
+    typer.Option("--number", hidden=True, min=1, help="Which of the web processes that share one port."),
+]
 After = Annotated[
     float,
     typer.Option(
@@ -124,17 +128,29 @@ def sweep(*, exit_with_parent: WithParent = None, after: After = 0.0) -> None:
     run_sweeper(settings, stop_on_signals())
 
 
-def web(*, host: Host = None, port: Port = None, exit_with_parent: WithParent = None) -> None:
-    """Serve the HTTP API and the pages.
+def web(
+    *, host: Host = None, port: Port = None, exit_with_parent: WithParent = None, number: Number = None
+) -> None:
+    """Serve the HTTP API and the pages, in WHEREFROM_WEB_PROCESSES processes.
 
     Examples:
       python -m worker web
       python -m worker web --host 0.0.0.0 --port 8080
+      WHEREFROM_WEB_PROCESSES=2 python -m worker web
     """
-    settings = _begin(exit_with_parent=exit_with_parent)
-    from worker.web_server import run_web
+    settings = _begin(exit_with_parent=exit_with_parent).model_copy(update=_address(host, port))
+    if number is not None:
+        from worker.web_server import run_web
 
-    run_web(settings.model_copy(update=_address(host, port)))
+        run_web(settings, number=number)
+    elif settings.web_processes > 1:
+        from worker.web_processes import run_web_processes
+
+        run_web_processes(settings)
+    else:
+        from worker.web_server import run_web
+
+        run_web(settings)
 
 
 def health(

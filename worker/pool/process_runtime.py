@@ -14,6 +14,7 @@ from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
 from worker.broker.hints import HintSender
 from worker.pool.owners import owner_name
+from worker.vitals.liveness import LivenessFile
 
 
 class ProcessParts(TypedDict):
@@ -25,6 +26,8 @@ class ProcessParts(TypedDict):
     engine: Engine
     #: Name under which the process claims; default: one of its own.
     owner: NotRequired[str]
+    #: The file that is there once the worker was told to end; default: nobody says so.
+    leaving: NotRequired[LivenessFile]
 
 
 class ProcessRuntime:
@@ -35,6 +38,7 @@ class ProcessRuntime:
         self.metrics = parts["metrics"]
         self.owner = parts.get("owner") or owner_name()
         self.clock: Clock = time.monotonic
+        self._leaving = parts.get("leaving")
         self._database = parts["database"]
         self._hints = parts["hints"]
         self._engine = parts["engine"]
@@ -42,6 +46,10 @@ class ProcessRuntime:
     def loaded_bundles(self) -> tuple[int, ...]:
         """Ids of the bundles whose engines are loaded; none where a process serves whichever is asked for."""
         return ()
+
+    def is_ending(self) -> bool:
+        """Whether the worker was told to end."""
+        return self._leaving is not None and self._leaving.age_s() is not None
 
     def send_hint(self, bundle_id: int) -> None:
         """Pass the hint on."""

@@ -10,10 +10,10 @@ from typing import Any
 from celery import signals
 
 from wherefrom.settings import Settings
-from worker.app import Role, make_celery
+from worker.app import Role, WherefromCelery, make_celery
 from worker.broker.redis_link import connect_redis, redis_errors
 from worker.pool.connection_check import ConnectionCheck, QueueConnection
-from worker.vitals.liveness import LivenessFile
+from worker.vitals.liveness import LivenessFile, leaving_file
 from worker.vitals.watchdog import Watchdog
 
 #: Exit code of a worker that a watcher ended.
@@ -35,16 +35,19 @@ class Queue:
 def serve_queue(queue: Queue, settings: Settings, *, watchdog: Watchdog, liveness: LivenessFile) -> int:
     """Serve until SIGTERM, finish what is in work, and tidy up; the worker's exit code."""
     stop, leaving, in_order = threading.Event(), threading.Event(), threading.Event()
+    celery = make_celery(settings, role=queue.role)
+    sign = leaving_file(settings, celery.node)
 
     def _note(how: str, **_: Any) -> None:
         leaving.set()  # it asks for nothing from now on, and may work for long on what it has
+        sign.beat()
         if how == "Warm":
             in_order.set()
 
     signals.worker_shutting_down.connect(_note)
     liveness.create()
     try:
-        worker = _worker(queue, settings)
+        worker = _worker(queue, celery)
         connection_check = ConnectionCheck(lambda: connection_of(worker), _redis_ping(settings))
         _watch("watchdog", lambda: watchdog.run(beat=liveness.beat, stop=stop, end=_end))
         _watch("hearing", lambda: connection_check.run(stop=leaving, end=_end))
@@ -52,13 +55,14 @@ def serve_queue(queue: Queue, settings: Settings, *, watchdog: Watchdog, livenes
     finally:
         stop.set()
         leaving.set()
+        sign.remove()
         liveness.remove()
     # To Celery an end by SIGINT is a failure, to us it is what was asked for.
     return 0 if in_order.is_set() else int(worker.exitcode or 0)
 
 
-def _worker(queue: Queue, settings: Settings) -> Any:
-    return make_celery(settings, role=queue.role).Worker(
+def _worker(queue: Queue, celery: WherefromCelery) -> Any:
+    return celery.Worker(
         hostname=f"{queue.node}-{os.getpid()}@{socket.gethostname()}",
         pool="prefork",
         concurrency=queue.processes,

@@ -33,6 +33,11 @@ def loading_file(settings: Settings, bundle_id: int) -> "LivenessFile":
     return LivenessFile(settings, f"loading-{bundle_id}")
 
 
+def leaving_file(settings: Settings, node: str) -> "LivenessFile":
+    """Says that a worker was told to end: its main process writes it, and its pool processes, which are told nothing else, begin nothing new."""
+    return LivenessFile(settings, f"leaving-{node}")
+
+
 class LivenessFile:
     """The file by which one process of this machine (and `state_dir`) shows that it is alive."""
 

@@ -6,7 +6,8 @@ from itertools import chain, count
 import pytest
 from sqlalchemy import delete, func, select, text, update
 
-from db.models import FlaggedOutput, FlaggedText
+from db.audit_trail.trail import TrailKind
+from db.models import FlaggedOutput, FlaggedText, TrailEvent
 from db.queues import waiting
 from db.queues.audit_queue import FAIR_EVERY, AuditQueue
 from db.queues.queue import Failure
@@ -213,6 +214,25 @@ def test_a_dead_process_is_told_and_its_audits_are_free_at_once(db: Database, bu
         "lease_expired",
         f"attempt 2 of 2: {cause}",
     )
+
+
+def test_what_was_not_worked_on_is_handed_back(db: Database, bundle_id: int) -> None:
+    """Whoever holds it puts it back, and others can claim it at once; it cost no attempt, and a stale token puts back nothing."""
+    accept(db, *(record(number) for number in range(3)))
+    queue = AuditQueue(db)
+    first, second, third = (one.lease for one in claim(db, bundle_id, limit=3).audits)
+    stale = second.model_copy(update={"owner": "another"})
+    assert queue.hand_back([first, stale]) == 1
+    assert queue.hand_back([first]) == 0
+    row = audit_row(db, first.id)
+    assert (row.state, row.lease_owner, row.attempt, row.attempt_floor) == (AuditState.PENDING, None, 1, 1)
+    assert audit_row(db, second.id).lease_owner == OWNER
+    again = claim_one(db, bundle_id, limit=9, owner="another")
+    assert (again.audit_id, again.attempt, again.spent) == (first.id, 2, 0)
+    assert queue.extend([first, third], lease_s=60) == {third.id}
+    with db.reading() as session:
+        told = session.scalars(select(TrailEvent.kind).where(TrailEvent.subject == f"audit:{first.id}")).all()
+    assert TrailKind.AUDIT_RELEASED in told
 
 
 def test_owners_are_matched_by_letter(db: Database, bundle_id: int) -> None:

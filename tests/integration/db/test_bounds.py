@@ -194,6 +194,7 @@ def test_counts_end_at_a_limit(db: Database, bundle_id: int, monkeypatch: pytest
     )
     monkeypatch.setattr(queue, "COUNTED_WORK", 7)
     assert AuditQueue(db).pending_counts() == {bundle_id: 7}
+    assert AuditQueue(db).pending_counts(at_most=2) == {bundle_id: 2}
     with recorded_statements() as statements:
         AuditQueue(db).pending_counts()
     assert len(statements) == 1

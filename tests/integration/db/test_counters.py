@@ -117,3 +117,18 @@ def test_the_thread_stores_and_the_end_stores_the_rest(database):
     metrics.count("claims_total")
     store.close()
     assert read_totals(database) == {("wherefrom_claims_total", "{}"): 1}
+
+
+def test_figures_of_one_process_say_whose_they_are_where_several_answer_at_one_address():
+    """Else Prometheus would take a request counted by one for a fall of the counter of another; totals are of all processes and say nothing."""
+    alone, second = Metrics(), Metrics(process="2")
+    for metrics in (alone, second):
+        metrics.count("http_requests_total", route="/", method="GET", status="200")
+        metrics.observe("http_request_seconds", 0.1, route="/")
+        metrics.count("claims_total")
+    labels = {name: dict(rest) for name, *rest in shown(second, {}) if "http_request" in name}
+    assert labels
+    assert all(one["process"] == "2" for one in labels.values())
+    others = [rest for name, *rest in (*shown(alone, {}), *shown(second, {})) if "claims" in name]
+    assert others
+    assert not any("process" in dict(rest) for rest in others)

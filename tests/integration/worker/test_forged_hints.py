@@ -84,7 +84,7 @@ def test_a_hint_for_a_bundle_without_work_loads_nothing(make, parts, bundle_id):
 def test_a_hint_for_an_unknown_bundle_with_work_writes_no_file(make, parts, settings):
     """The database is asked for the bundle before anything is written about it."""
     runtime = make(Runtime, parts.hints())
-    runtime.store.pending_counts = lambda: {999: 3}
+    runtime.store.pending_counts = lambda **_: {999: 3}
     with capture_logs() as logs:
         assert work_hint({"bundle_id": 999}, runtime) is None
     assert [one["event"] for one in logs] == ["bundle_refused"]

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,7 @@ class Still:
 def test_a_busy_worker_hears_again_after_a_crash_of_redis(parts, tmp_path, server):
     """SIGKILL for Redis in the middle of a batch, while a second hint waits inside the worker: seconds after it is back, work goes on."""
     flag(parts, 40)
-    slow = {"engine": overlap_engine.SLOW_ENGINE, "batch_audits": "1"}
+    slow = {"engine": overlap_engine.ONE_BATCH_ENGINE, "batch_audits": "1"}
     with sweeping(parts), running(parts.settings, "run", log=tmp_path / "log", **slow):
         wait_until(lambda: count(parts, AuditState.DONE) >= 2 and count(parts, AuditState.RUNNING), 60)
         assert parts.client.exists("t:unacked", "t:unacked_index") == 0, (
@@ -115,6 +116,25 @@ def test_what_is_in_work_is_finished_however_long_it_takes(parts, tmp_path):
     assert "worker_deaf" not in log.read_text()
     with parts.database.reading() as session:
         assert session.scalars(select(Audit.state)).all() == [AuditState.DONE]
+
+
+def test_what_was_claimed_ahead_is_handed_back_when_a_worker_is_told_to_end(parts, tmp_path):
+    """The batch in work is finished; the one that was claimed behind it is pending again at once, and cost no attempt. Code 0."""
+    size = parts.settings.batch_audits
+    flag(parts, 2 * size + 1)
+    with (
+        sweeping(parts),
+        running(parts.settings, "run", log=tmp_path / "log", engine=overlap_engine.LONG_ENGINE) as worker,
+    ):
+        wait_until(lambda: count(parts, AuditState.RUNNING) == 2 * size, 60, "the worker to claim ahead")
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(60) == 0
+    with parts.database.reading() as session:
+        found = session.execute(select(Audit.state, Audit.attempt - Audit.attempt_floor, Audit.lease_owner))
+        assert Counter(map(tuple, found)) == {
+            (AuditState.DONE, 0, None): size,
+            (AuditState.PENDING, 0, None): size + 1,
+        }
 
 
 #: Command, the last word in its log that it is known to be past, and the signal that comes then.

@@ -44,6 +44,7 @@ COMMANDS = (
     "scale",
     "shifts",
     "soak",
+    "throughput",
     "tiers",
     "tokens",
     "trail",

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import structlog
 
+from tasks.ahead import Ahead
 from tasks.attribute import BatchReport, attribute_batch
 from tests.memory_store import MemoryAudits, MemoryAuditStore
 from tests.overlap_engine import OverlapAttributor, PreparedWords
@@ -63,8 +64,8 @@ class Bench:
         """An engine that raises what `before` raises."""
         return FailingAttributor(before)
 
-    def work(self, attributor, limit: int = 100) -> BatchReport:
-        """Claim what is due and attribute it."""
+    def work(self, attributor, limit: int = 100, ahead: Ahead | None = None) -> BatchReport:
+        """Claim what is due and attribute it, and what is claimed ahead."""
         claim = self.store.claim(1, limit=limit, lease_s=60, max_attempts=self.settings.max_attempts)
         assert claim is not None
         return attribute_batch(
@@ -74,6 +75,7 @@ class Bench:
             settings=self.settings,
             metrics=self.metrics,
             clock=lambda: self.now,
+            ahead=ahead,
         )
 
     def states(self) -> dict[int, str]:

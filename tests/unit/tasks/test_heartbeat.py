@@ -1,5 +1,7 @@
 """Leases stay alive while a batch is worked on, and what was lost is known."""
 
+from functools import partial
+
 import pytest
 
 from tasks.heartbeat import Heartbeat
@@ -18,10 +20,9 @@ def claim(bench):
 
 def heartbeat_of(bench, claim, every_s=15):
     """The heartbeat of a claimed batch."""
-    held = [one.audit_id for one in claim.audits]
     return Heartbeat(
-        lambda: bench.store.extend([one.lease for one in claim.audits], lease_s=60),
-        held,
+        partial(bench.store.extend, lease_s=60),
+        [one.lease for one in claim.audits],
         every_s=every_s,
         bundle_id=claim.bundle_id,
     )
@@ -81,3 +82,29 @@ def test_no_error_ends_the_thread(bench, claim, logs):
         bench.now += 10
         wait_until(lambda: bench.audits.by_id[1].lease_until == bench.now + 60)
     assert [(one["event"], one["exc_info"]) for one in logs] == [("heartbeat_failed", True)] * 2
+
+
+def test_leases_come_and_go(bench, claim):
+    """What is taken on is extended from the next beat on; what was let go is not, and is not held."""
+    first, second = (one.lease for one in claim.audits)
+    heartbeat = Heartbeat(partial(bench.store.extend, lease_s=60), [first], every_s=15, bundle_id=1)
+    heartbeat.take_on([second])
+    heartbeat.let_go([first.id])
+    until, bench.now = bench.audits.by_id[1].lease_until, bench.now + 50
+    heartbeat.beat()
+    assert [bench.audits.by_id[one].lease_until for one in (1, 2)] == [until, bench.now + 60]
+    assert (heartbeat.holds(1), heartbeat.holds(2)) == (False, True)
+
+
+def test_what_was_claimed_anew_during_a_beat_stays_held(bench, claim):
+    """The beat asked for the attempt before; its answer says nothing of this one."""
+    old = claim.audits[0].lease
+    new = old.model_copy(update={"attempt": old.attempt + 1})
+
+    def extend(leases):
+        heartbeat.take_on([new])
+        return set()
+
+    heartbeat = Heartbeat(extend, [old], every_s=15, bundle_id=1)
+    heartbeat.beat()
+    assert heartbeat.holds(old.id)

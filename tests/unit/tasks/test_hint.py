@@ -1,6 +1,7 @@
 """One hint is one batch; a hint is never trusted and never fatal."""
 
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import pytest
@@ -12,12 +13,15 @@ from wherefrom.messages import ATTRIBUTE_TASK
 from wherefrom.records import FlaggedRecord
 
 
+@dataclass
 class NoWhatIfs:
-    """Nobody asks for what-ifs."""
+    """What-ifs that wait, and none that can be claimed."""
 
-    def pending_counts(self):
-        """None."""
-        return {}
+    waiting: dict[int, int] = field(default_factory=dict)
+
+    def pending_counts(self, **_):
+        """Those that wait."""
+        return self.waiting
 
     def claim(self, bundle_id, **lease):
         """None."""
@@ -38,6 +42,7 @@ class Runtime:
         self.what_ifs = NoWhatIfs()
         self.owner = "me"
         self.clock = lambda: self.bench.now
+        self.is_ending = lambda: False
 
     def has_loaded(self, bundle_id):
         """Nothing is kept."""
@@ -73,6 +78,50 @@ def test_one_hint_is_one_batch_and_one_more_hint_while_work_remains(runtime):
     assert second.counts() == {"done": 1}
     assert work_hint({"bundle_id": 1}, runtime) is None
     assert runtime.sent == [1]
+
+
+def add(bench, count, bundle_id=1):
+    """Further pending audits."""
+    for _ in range(count):
+        bench.audits.add(FlaggedRecord(prompt="p", completion="some words", model="m"), bundle_id=bundle_id)
+
+
+def test_batches_that_wait_follow_at_once(runtime):
+    """One hint works off all full batches; what is left over takes one more hint."""
+    add(runtime.bench, 4)
+    report = work_hint({"bundle_id": 1}, runtime)
+    assert report is not None
+    assert (report.counts(), runtime.sent) == ({"done": 6}, [1])
+
+
+def _other_bundle(runtime):
+    add(runtime.bench, 1, bundle_id=2)
+
+
+def _what_if(runtime):
+    runtime.what_ifs.waiting = {1: 1}
+
+
+def _ending(runtime):
+    runtime.is_ending = lambda: True
+
+
+def _late(runtime):
+    runtime.clock = count(0.0, step=31.0).__next__
+
+
+def _other_processes(runtime):
+    runtime.settings = runtime.settings.model_copy(update={"worker_processes": 4})
+
+
+@pytest.mark.parametrize("reason", [_other_bundle, _what_if, _ending, _late, _other_processes])
+def test_no_batch_follows_where_others_wait(runtime, reason):
+    """Another bundle or a what-if waits, the worker is to end, this hint took long, or other processes would find nothing."""
+    add(runtime.bench, 4)
+    reason(runtime)
+    report = work_hint({"bundle_id": 1}, runtime)
+    assert report is not None
+    assert (report.counts(), runtime.sent) == ({"done": 2}, [1])
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.ahead import Ahead
 from wherefrom.records import AuditState, FlaggedRecord
 from wherefrom.settings import Settings
 
@@ -96,6 +97,29 @@ def test_any_positions(make_bench, poisons, batch_tokens):
     bench = make_bench(Settings(batch_tokens=batch_tokens, max_attempts=3))
     work_to_the_end(bench, poisons)
     assert_innocents_are_done(bench, poisons)
+
+
+@settings(max_examples=20)
+@given(st.sets(st.integers(min_value=1, max_value=BATCH), max_size=8))
+def test_any_positions_with_batches_claimed_ahead(make_bench, poisons):
+    """A death takes what was claimed ahead along; nobody is charged for that, and everybody is answered."""
+    bench = make_bench(Settings(batch_tokens=64, max_attempts=2, batch_audits=8))
+    for number in range(1, BATCH + 1):
+        bench.audits.add(FlaggedRecord(prompt="p", completion=f"{'word ' * (number % 7)}tail", model="m"))
+    bench.store.hand_back = lambda leases: 0  # the dead hand nothing back
+    engine, deaths = DeadlyAttributor(bench.engine(), poisons, "attribute"), 0
+
+    def claim(room):
+        return bench.store.claim(1, limit=room, lease_s=60, max_attempts=2)
+
+    while claimable(bench) and deaths < 500:
+        try:
+            bench.work(engine, limit=8, ahead=Ahead(bench.store, find=claim))
+        except Killed:
+            deaths += 1
+            bench.now += 61
+    assert_innocents_are_done(bench, poisons)
+    assert deaths <= 3 * len(poisons), "each kills once beside others, and twice alone"
 
 
 def test_innocents_do_not_wait_for_the_poisons_to_die(make_bench):

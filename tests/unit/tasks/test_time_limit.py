@@ -6,9 +6,14 @@ import sys
 
 HANGS = """
 import re
+import threading
 from tasks.time_limit import hard_limit
 with hard_limit(60):
     pass
+with hard_limit(1.5) as begin_anew:  # pieces of work that take longer only together
+    for _ in range(4):
+        threading.Event().wait(0.5)
+        begin_anew()
 with hard_limit(0.5):
     re.match(r"(a+)+$", "a" * 64 + "b")  # holds Python's lock for longer than anybody waits
 """

@@ -1,0 +1,189 @@
+"""The next batch is claimed while this one is worked on: passes are full, urgent audits overtake, and nothing is kept that is not worked on."""
+
+import pytest
+
+from tasks.ahead import Ahead
+from tests.waiting import wait_until
+from wherefrom.errors import DatabaseUnavailable
+from wherefrom.records import AuditState, FlaggedRecord, Severity
+from wherefrom.settings import Settings
+
+#: Ten words: six of them fill a pass of 64.
+WORDS = "one two three four five six seven eight nine ten"
+BATCH = 8
+#: Audits in hand during the first pass of six: two are left, and six are claimed ahead.
+HELD = 14
+
+
+def add(bench, count, severity=Severity.MEDIUM):
+    """Pending audits of equal length; their ids."""
+    record = FlaggedRecord(prompt="p", completion=WORDS, model="m", severity=severity)
+    return [bench.audits.add(record) for _ in range(count)]
+
+
+def ahead_of(bench, **given):
+    """Claims what there is room for as long as there is any."""
+    bench.settings = bench.settings.model_copy(update={"batch_audits": BATCH})
+
+    def find(room):
+        return bench.store.claim(1, limit=room, lease_s=60, max_attempts=bench.settings.max_attempts)
+
+    return Ahead(bench.store, **{"find": find} | given)
+
+
+def running(bench):
+    """How many audits are held."""
+    return sum(state == "running" for state in bench.states().values())
+
+
+def test_the_next_batch_is_claimed_during_a_pass(bench):
+    """While the pass of the first batch is computed, the second one is held already."""
+    add(bench, 2 * BATCH)
+    passes = []
+
+    def compute(keys):
+        if not passes:
+            wait_until(lambda: running(bench) == HELD)
+        passes.append(keys)
+
+    report = bench.work(bench.engine(compute), limit=BATCH, ahead=ahead_of(bench))
+    assert report.counts() == {"done": 2 * BATCH}
+
+
+def test_passes_are_filled_across_claims(bench):
+    """What one claim leaves over fills the passes of the next: all but the last are full."""
+    add(bench, 5 * BATCH)
+    alone, engine = bench.engine(), bench.engine()
+    bench.work(alone, limit=BATCH)
+    assert [len(keys) for keys in alone.passes] == [6, 2]
+    add(bench, BATCH)
+    bench.work(engine, limit=BATCH, ahead=ahead_of(bench))
+    assert [len(keys) for keys in engine.passes] == [6, 6, 6, 6, 6, 6, 4]
+
+
+def test_urgent_audits_overtake_what_was_claimed_before(bench):
+    """One that comes during a pass is in the next claim, and its pass is the first behind it."""
+    add(bench, 4 * BATCH)
+    urgent = []
+
+    def compute(keys):
+        urgent.extend([] if urgent else add(bench, 1, Severity.CRITICAL))
+
+    def find(room):
+        wait_until(lambda: urgent)
+        return bench.store.claim(1, limit=room, lease_s=60, max_attempts=3)
+
+    engine = bench.engine(compute)
+    bench.work(engine, limit=BATCH, ahead=ahead_of(bench, find=find))
+    assert str(urgent[0]) in engine.passes[1]
+
+
+def test_a_process_that_is_to_end_hands_back_what_it_claimed_ahead(bench):
+    """The batch in hand is finished, the one behind it can be claimed by others at once and cost no attempt."""
+    add(bench, 2 * BATCH)
+    ending = []
+
+    def compute(keys):
+        if not ending:
+            wait_until(lambda: running(bench) == HELD)
+        ending.append(True)
+
+    ahead = ahead_of(bench, is_ending=lambda: bool(ending))
+    report = bench.work(bench.engine(compute), limit=BATCH, ahead=ahead)
+    assert report.counts() == {"done": BATCH, "handed_back": HELD - BATCH}
+    left = [one for one in bench.audits.by_id.values() if one.state is AuditState.PENDING]
+    assert [(one.spent, one.owner) for one in left] == [(0, None)] * BATCH
+    assert len(bench.store.claim(1, limit=100, lease_s=60, max_attempts=1).audits) == BATCH
+
+
+def test_a_batch_that_ends_early_hands_back_what_was_claimed_ahead(bench):
+    """The database takes no answer: the leases of what was computed run out, what was claimed ahead is free at once."""
+    add(bench, 2 * BATCH)
+
+    def away(*_arguments, **_given):
+        wait_until(lambda: running(bench) == HELD)
+        raise DatabaseUnavailable("away")
+
+    bench.store.finish = bench.store.check_writable = away
+    with pytest.raises(DatabaseUnavailable):
+        bench.work(bench.engine(), limit=BATCH, ahead=ahead_of(bench))
+    assert running(bench) == BATCH
+    assert sum(state == "pending" for state in bench.states().values()) == BATCH
+
+
+def test_what_cannot_be_handed_back_is_told(bench, logs):
+    """Its lease runs out; the error of the batch is the one that is raised."""
+    add(bench, 2 * BATCH)
+
+    def away(*_arguments, **_given):
+        raise DatabaseUnavailable("away")
+
+    bench.store.finish = bench.store.check_writable = bench.store.hand_back = away
+    with pytest.raises(DatabaseUnavailable):
+        bench.work(bench.engine(), limit=BATCH, ahead=ahead_of(bench))
+    assert "claim_not_handed_back" in [one["event"] for one in logs]
+
+
+def test_a_claim_that_fails_ends_nothing(bench, logs):
+    """The database is away for the next claim only: the work in hand is stored."""
+    add(bench, 2 * BATCH)
+
+    def away(room):
+        raise DatabaseUnavailable("away")
+
+    report = bench.work(bench.engine(), limit=BATCH, ahead=ahead_of(bench, find=away))
+    assert report.counts() == {"done": BATCH}
+    assert "next_claim_put_off" in [one["event"] for one in logs]
+
+
+def test_what_another_worker_took_meanwhile_is_dropped(bench):
+    """What was claimed ahead is fenced like anything else."""
+    ids = add(bench, 2 * BATCH)
+    taken = []
+
+    def compute(keys):
+        if not taken:
+            wait_until(lambda: running(bench) == HELD)
+            taken.append(ids[HELD - 1])
+            bench.audits.by_id[ids[HELD - 1]].owner = "other"
+
+    report = bench.work(bench.engine(compute), limit=BATCH, ahead=ahead_of(bench))
+    assert report.counts() == {"done": 2 * BATCH - 1, "fenced": 1}
+    assert bench.audits.by_id[ids[HELD - 1]].owner == "other"
+
+
+def test_leases_of_what_was_claimed_ahead_are_kept_alive(bench):
+    """A pass that takes longer than a lease loses neither its own audits nor those behind it."""
+    bench.settings = Settings(batch_tokens=64, heartbeat_seconds=0.01)
+    ids = add(bench, 2 * BATCH)
+    waited = []
+
+    def compute(keys):
+        if not waited:
+            wait_until(lambda: running(bench) == HELD)
+            for _ in range(3):
+                bench.now += 50
+                wait_until(
+                    lambda: all(bench.audits.by_id[one].lease_until == bench.now + 60 for one in ids[:HELD])
+                )
+            waited.append(bench.now)
+
+    report = bench.work(bench.engine(compute), limit=BATCH, ahead=ahead_of(bench))
+    assert report.counts() == {"done": 2 * BATCH}
+
+
+def test_nothing_follows_a_claim_with_suspects(bench):
+    """One of them may end this process, and would take the next batch with it."""
+    ids = add(bench, 2 * BATCH)
+    bench.audits.by_id[ids[0]].attempt = 1
+    report = bench.work(bench.engine(), limit=BATCH, ahead=ahead_of(bench))
+    assert report.counts() == {"done": BATCH}
+    assert [bench.audits.by_id[one].state for one in ids[BATCH:]] == [AuditState.PENDING] * BATCH
+
+
+def test_the_time_limit_begins_anew_with_each_claim(bench):
+    """Whoever sets it is told when work on another claim begins."""
+    add(bench, 3 * BATCH)
+    begun = []
+    bench.work(bench.engine(), limit=BATCH, ahead=ahead_of(bench, on_taken=lambda: begun.append(1)))
+    assert len(begun) == 3
