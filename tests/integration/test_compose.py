@@ -33,7 +33,7 @@ def clean_environment(**more: str) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.endswith("_PASSWORD")} | more
 
 
-@pytest.mark.parametrize("profiles", ["", "gpu,measure"])
+@pytest.mark.parametrize("profiles", ["", "gpu,measure", "scale"])
 def test_compose_accepts_the_file(profiles):
     """`docker-compose config` finds no fault, and warns of nothing, without a .env file, with and without the profiles."""
     ended = subprocess.run(
@@ -76,6 +76,19 @@ def test_the_gpu_worker_reserves_gpus():
     assert asked == {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}
     assert {"WHEREFROM_DEVICE", "WHEREFROM_DTYPE"} <= worker["environment"].keys()
     assert [name for name, one in SERVICES.items() if "deploy" in one] == ["worker-gpu"]
+
+
+def test_three_workers_share_a_milvus():
+    """Only where it is asked for, from an image that has the client; the server is reached by nobody else, and keeps its vectors."""
+    worker, milvus = SERVICES["worker-scale"], SERVICES["milvus"]
+    assert worker["profiles"] == milvus["profiles"] == ["scale"]
+    assert worker["scale"] == 3
+    assert "milvus" in worker["build"]["args"]["EXTRAS"].split(",")
+    assert worker["image"] not in {SERVICES[name]["image"] for name in ("worker", "worker-gpu")}
+    assert worker["environment"]["WHEREFROM_MILVUS_URI"] == "http://milvus:19530"
+    assert milvus["volumes"] == ["milvusdata:/var/lib/milvus"]
+    assert "ports" not in milvus
+    assert ":" in milvus["image"], "a release by its name, not whatever is newest"
 
 
 def test_the_image_has_a_gpu_target_and_is_built_without_it_unasked():
@@ -136,7 +149,8 @@ def test_nobody_starts_before_the_schema_is_there():
     """Every lasting service waits for the migration to have ended well and for the stores to be healthy."""
     for name in LASTING:
         waits = {other: wish["condition"] for other, wish in SERVICES[name]["depends_on"].items()}
-        assert waits == {
+        more = {"milvus": "service_healthy"} if name == "worker-scale" else {}
+        assert waits == more | {
             "migrate": "service_completed_successfully",
             "redis": "service_healthy",
             "postgres": "service_healthy",
