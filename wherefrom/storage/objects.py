@@ -18,6 +18,7 @@ from wherefrom.storage.store import check_name
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
+_Errors = tuple[type[Exception], ...]
 #: Errors of the system by which s3fs says that a request can never succeed.
 _REFUSING = frozenset(
     {
@@ -105,8 +106,8 @@ class ObjectStore:
         self._provider = provider
         self._system = self._connect()
         self._root = str(self._system._strip_protocol(self.url))  # noqa: SLF001 - fsspec has no public name for it
-        self._errors_of_provider = (OSError, ValueError, *_named(provider.errors))
-        self._refusals = (PermissionError, ValueError, *_named(provider.refusals))
+        self._errors_of_provider: _Errors = (OSError, ValueError, *_named(provider.errors))
+        self._refusals: _Errors = (PermissionError, ValueError, *_named(provider.refusals))
 
     def names(self, prefix: str = "") -> Sequence[str]:
         """See `Store`."""
@@ -202,7 +203,7 @@ def _lacks_bucket(error: BaseException) -> bool:
     return isinstance(response, Mapping) and response.get("Error", {}).get("Code") == "NoSuchBucket"
 
 
-def _named(dotted: Sequence[str]) -> tuple[type[Exception], ...]:
+def _named(dotted: Sequence[str]) -> _Errors:
     """Classes by their dotted names; those whose library is not installed are left out."""
     found = []
     for one in dotted:

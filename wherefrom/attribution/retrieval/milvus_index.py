@@ -6,6 +6,7 @@ filling goes on where it was cut off. Hashes cannot cover it: when a bundle is o
 
 import hashlib
 import json
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -69,6 +70,13 @@ class MilvusIndex:
         self._collection = collection
         self._vectors = vectors
         self._copies = copies
+        #: Keeps the connection open; it ends with the last one that keeps it.
+        self._connection: object = None
+
+    def keep(self, connection: object) -> "MilvusIndex":
+        """The same, which keeps a connection open as long as it is used."""
+        self._connection = connection
+        return self
 
     @classmethod
     def build(cls, client: Any, vectors: VectorSource, originals: Rows) -> "MilvusIndex":
@@ -159,7 +167,7 @@ class MilvusIndex:
 
 
 class MilvusDriver:
-    """See `index_drivers.IndexDriver`; one connection for all indexes of a bundle."""
+    """See `index_drivers.IndexDriver`; one connection for all indexes of a bundle, which ends with the driver or with the last index that was made by it."""
 
     def __init__(self, server: MilvusServer | None) -> None:
         """Connect.
@@ -175,14 +183,15 @@ class MilvusDriver:
         token = "" if server.token is None else server.token.get_secret_value()
         with _answers(_IN_USE.format(server.uri) if server.uri.endswith(".db") else _SILENT):
             self._client = _pymilvus().MilvusClient(uri=server.uri, token=token)
+        self._end = weakref.finalize(self, self._client.close)
 
     def build(self, vectors: VectorSource, originals: Rows) -> MilvusIndex:
         """A collection."""
-        return MilvusIndex.build(self._client, vectors, originals)
+        return MilvusIndex.build(self._client, vectors, originals).keep(self)
 
     def open(self, file: Path, vectors: VectorSource, originals: Rows) -> MilvusIndex:
         """Find a collection."""
-        return MilvusIndex.load(self._client, file, vectors, originals)
+        return MilvusIndex.load(self._client, file, vectors, originals).keep(self)
 
     def drop(self, name: str) -> None:
         """Drop a collection; one that is not there is gone already."""
@@ -190,8 +199,8 @@ class MilvusDriver:
             self._client.drop_collection(name)
 
     def close(self) -> None:
-        """End the connection."""
-        self._client.close()
+        """End the connection, whoever keeps it."""
+        self._end()
 
 
 def _create(client: Any, name: str, dimensions: int) -> None:

@@ -1,5 +1,6 @@
 """One suite for the drivers of vector indexes: hnsw, faiss and milvus (milvus-lite) find what exact search finds, and say what they lack."""
 
+import gc
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 
 from tests.absence import absent
+from wherefrom.attribution.bundles.indexes import IndexWishes
+from wherefrom.attribution.bundles.milvus_collections import collections_of, drop_collections
 from wherefrom.attribution.retrieval.faiss_index import FaissDriver, FaissIndex
 from wherefrom.attribution.retrieval.index import (
     Copies,
@@ -168,6 +171,53 @@ def test_milvus_with_other_vectors(milvus: MilvusDriver, tmp_path: Path) -> None
         ConfigurationError, match="the Milvus server has no collection wherefrom_0; set WHEREFROM_MILVUS_URI"
     ):
         milvus.open(tmp_path / "index", vectors, no_copies(vectors))
+
+
+def test_milvus_connections_end(
+    milvus: MilvusDriver, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A connection lives as long as its driver or one of the driver's indexes, and no longer; one that is opened for a look ends after it."""
+    vectors = clustered(40, seed=15)
+    milvus.build(vectors, no_copies(vectors)).save(tmp_path / "index")
+    ended: list[str] = []
+    close = milvus._client.__class__.close
+    monkeypatch.setattr(
+        milvus._client.__class__, "close", lambda client: (ended.append("ended"), close(client))
+    )
+    server = MilvusServer(milvus._client._config.uri)
+    driver = MilvusDriver(server)
+    index = driver.open(tmp_path / "index", vectors, no_copies(vectors))
+    del driver
+    gc.collect()
+    assert ended == []
+    assert int(index.search(vectors[30], 1)[0][0]) == 30
+    del index
+    gc.collect()
+    assert ended == ["ended"]
+    IndexWishes(DriverName.MILVUS, milvus=server).check()
+    gc.collect()
+    assert ended == ["ended", "ended"]
+    assert int(milvus.open(tmp_path / "index", vectors, no_copies(vectors)).search(vectors[7], 1)[0][0]) == 7
+
+
+def test_milvus_collections_go_with_the_last_bundle(milvus: MilvusDriver, tmp_path: Path) -> None:
+    """What two bundles share stays until both are gone; a name that is not ours is not believed."""
+    vectors, others = clustered(40, seed=16), clustered(40, seed=17)
+    for bundle, held in (("one", (vectors, others)), ("two", (vectors,))):
+        (tmp_path / bundle / "index").mkdir(parents=True)
+        for number, one in enumerate(held):
+            milvus.build(one, no_copies(one)).save(tmp_path / bundle / "index" / f"{number}.milvus")
+    (tmp_path / "one" / "index" / "x.milvus").write_text('{"collection": "somebody_elses"}')
+    first, second = (collections_of(tmp_path / one) for one in ("one", "two"))
+    assert (len(first), len(second)) == (2, 1)
+    server = MilvusServer(milvus._client._config.uri)
+    drop_collections(first - second, server)
+    drop_collections(first - second, server)
+    assert [milvus._client.has_collection(one) for one in sorted(first)] == [
+        one in second for one in sorted(first)
+    ]
+    drop_collections(second, server)
+    assert not milvus._client.has_collection(next(iter(second)))
 
 
 def test_milvus_goes_on(milvus: MilvusDriver, tmp_path: Path) -> None:
