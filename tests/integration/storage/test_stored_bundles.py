@@ -366,6 +366,13 @@ def test_a_deleted_bundle_leaves_nothing(
     assert not list((tmp_path / "cache").rglob("*.npy"))
 
 
+def test_a_cache_that_cannot_be_written_is_a_setting_to_mend(store: Store, tmp_path: Path) -> None:
+    """The error names the setting."""
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError, match="WHEREFROM_BUNDLE_CACHE_DIR"):
+        BundleCache(tmp_path / "file" / "cache", store, limit_bytes=LIMIT).hold("b-1")
+
+
 @pytest.mark.parametrize("url", ["s3://bucket", "s3://bucket/", "s3://bucket/x/.."])
 def test_a_url_that_names_no_bundle_is_refused(url: str) -> None:
     """The error shows the form."""
@@ -378,7 +385,7 @@ def test_a_card_that_is_replaced_meanwhile_is_fetched_anew(
 ) -> None:
     """Manifest and card of one push, not of two."""
     place = push_bundle(made, store)
-    real, replaced = store.fetch, []
+    real, replaced = store.fetch, list[bool]()
 
     def late(wanted: str, to: Path) -> None:
         real(wanted, to)

@@ -11,6 +11,7 @@ import pytest
 from tests.services.object_storage import BreakingLink, ObjectStorage
 from wherefrom.errors import DiskFull, NotStored, StorageRefused, StorageUnavailable
 from wherefrom.storage import Store, open_store
+from wherefrom.storage.objects import PROVIDERS, ObjectStore
 
 LARGE = 8_000_000
 
@@ -102,7 +103,7 @@ def test_readers_never_see_half_a_file(store: Store, tmp_path: Path) -> None:
 
 def test_a_large_object_comes_in_parts(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A download of several parts at once gives the same bytes."""
-    store = open_store(f"s3://{bucket}")
+    store = ObjectStore(f"s3://{bucket}", PROVIDERS["s3"])
     monkeypatch.setattr(store._system, "default_block_size", 1 << 20)
     content = os.urandom(5 << 20)
     store.put(written(tmp_path / "a", content), "large")
@@ -175,7 +176,7 @@ def test_a_full_disk_is_no_error_of_the_store(
     bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """It keeps its own code, and what was at the target stays."""
-    store = open_store(f"s3://{bucket}")
+    store = ObjectStore(f"s3://{bucket}", PROVIDERS["s3"])
     store.put(written(tmp_path / "a", b"x"), "x")
     kept = written(tmp_path / "to", b"before")
 

@@ -33,6 +33,7 @@ COMMANDS = (
     "findings",
     "gpu",
     "measured",
+    "opening",
     "output_groups",
     "overhead",
     "overload",

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from wherefrom.atomic import move_folder
+from wherefrom.atomic import disk_errors, move_folder
 from wherefrom.attribution.bundles.hash_memory import HashMemory
 from wherefrom.attribution.bundles.manifest import CARD, MANIFEST, SIGNATURE, Manifest, read_manifest
 from wherefrom.attribution.bundles.model_location import is_plain_name
@@ -166,7 +166,7 @@ class BundleCache:
         for one in self._folder.iterdir() if self._folder.is_dir() else ():
             if one.is_dir() and not one.name.startswith("."):
                 lock = self._lock_file(one.name)
-                used = (lock if lock.exists() else one).stat().st_mtime
+                used = lock.stat().st_mtime if lock.exists() else 0.0
                 found.append(CachedBundle(one.name, _size_of(one), used))
         return sorted(found, key=lambda one: one.used_at)
 
@@ -277,8 +277,14 @@ class BundleCache:
 
     def _lock(self, name: str, kind: int) -> int:
         file = self._lock_file(name)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            with disk_errors(file):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise ConfigurationError(
+                f"the bundle cache {self._folder} cannot be written to ({error.strerror}); name a folder of this user in WHEREFROM_BUNDLE_CACHE_DIR"
+            ) from error
         try:
             fcntl.flock(lock, kind)
         except OSError:
@@ -300,4 +306,7 @@ def _remove(home: Path) -> None:
 
 
 def _size_of(folder: Path) -> int:
-    return sum(one.stat().st_size for one in folder.rglob("*") if one.is_file())
+    try:
+        return sum(one.stat().st_size for one in folder.rglob("*") if one.is_file())
+    except FileNotFoundError:  # another process removes it
+        return 0

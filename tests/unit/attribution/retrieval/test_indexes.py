@@ -180,10 +180,14 @@ def test_milvus_connections_end(
     vectors = clustered(40, seed=15)
     milvus.build(vectors, no_copies(vectors)).save(tmp_path / "index")
     ended: list[str] = []
-    close = milvus._client.__class__.close
-    monkeypatch.setattr(
-        milvus._client.__class__, "close", lambda client: (ended.append("ended"), close(client))
-    )
+    client = type(milvus._client)
+    close = client.close
+
+    def counted(one: Any) -> None:
+        ended.append("ended")
+        close(one)
+
+    monkeypatch.setattr(client, "close", counted)
     server = MilvusServer(milvus._client._config.uri)
     driver = MilvusDriver(server)
     index = driver.open(tmp_path / "index", vectors, no_copies(vectors))
