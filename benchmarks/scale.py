@@ -2,52 +2,55 @@
 
     python -m benchmarks.scale [--examples 1000,10000] [--drivers hnsw,faiss] [--queries N] [--json]
     python -m benchmarks.scale --vectors 100000,1000000 [--source N] [--drivers faiss] [--json]
+    python -m benchmarks.scale --texts 10000,1000000 [--json]
 
 The rows are made of those of the tiny model's corpus (demo/tiny): each takes a row's conversation and puts drawn words of the corpus in place of a third of its words, so
 no two are alike and words keep their frequencies. All of them go through the model: nothing is copied or perturbed. Build and worker are processes of their own;
-their memory is the highest of `RssAnon` (private pages: no page cache, no mapped files), read twenty times a second. The queries are made as the rows are, from other draws.
+their memory is the highest of `RssAnon` (private pages: no page cache, no mapped files), read twenty times a second, for the build by stage. The queries are made as the rows are, from other
+draws. The first driver's bundle is built whole; that of a further one is the same with other indexes.
 
 `--vectors` measures the index of projected vectors alone, where a full pass would take hours. A bundle of `--source` rows is built as above; further vectors are perturbed ones of
 it, v_i + (v_j - v_k) / 2 with drawn i, j and k, then unit: differences of rows lie in the directions in which rows differ, so the spectrum stays. Queries are drawn in the same way.
+
+`--texts` takes rows through the stages of a build that hold no number of the model: reading, rendering, BM25 and near-duplicates.
 """
 
 import argparse
 import gc
-import json
 import multiprocessing
-import random
-import threading
+import os
+import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.private_memory import highest_private_bytes, private_bytes
 from benchmarks.program import command, named, run
-from wherefrom.attribution.arrays import ArrayFile
+from benchmarks.scale_material import TINY, Rows, corpus_of, perturbed, query_of
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles.build import build_bundle
 from wherefrom.attribution.bundles.bundle import open_bundle
-from wherefrom.attribution.bundles.indexes import INDEX, PROJECTED_VECTORS, IndexWishes
-from wherefrom.attribution.bundles.manifest import read_card, read_manifest
+from wherefrom.attribution.bundles.features import write_words
+from wherefrom.attribution.bundles.indexes import INDEX, PROJECTED_VECTORS, IndexWishes, write_indexes
+from wherefrom.attribution.bundles.manifest import MANIFEST, hash_file, read_card, read_manifest
 from wherefrom.attribution.bundles.options import BuildOptions
+from wherefrom.attribution.bundles.rendering import ignore_note, render_corpus
+from wherefrom.attribution.corpus import store_corpus
 from wherefrom.attribution.models.files import ModelFolders
-from wherefrom.attribution.progress import silent
+from wherefrom.attribution.models.model import load_model
 from wherefrom.attribution.retrieval.candidates import Sought, find_candidates
-from wherefrom.attribution.retrieval.index import CHUNK_ROWS, Vectors, unit_rows
+from wherefrom.attribution.retrieval.index import ORIGINALS
 from wherefrom.attribution.retrieval.index_drivers import DriverName, index_driver
 from wherefrom.attribution.retrieval.index_recall import RECALL_AT, recall_of
 from wherefrom.evaluation.tables import Column
 from wherefrom.evaluation.tables import table as text_table
-from wherefrom.records import Message, Query, Role
 
-TINY = Path(__file__).parents[1] / "demo" / "tiny"
-#: Share of a row's words that are drawn anew.
-_DRAWN = 1 / 3
-_SAMPLE_S = 0.05
 _MIB = 1 << 20
+#: Longest row and longest output, tokens.
+_MAX_TOKENS = 512
 #: Searches of `--vectors`.
 _SEARCHES = 500
 _COLUMNS = (
@@ -56,6 +59,7 @@ _COLUMNS = (
     Column("build s", 8, ".0f"),
     Column("index s", 8, ".1f"),
     Column("build MiB", 10, ".0f"),
+    Column("index MiB", 10, ".0f"),
     Column("bundle KiB/ex", 14, ".1f"),
     Column("index B/ex", 11, ".0f"),
     Column("hash s", 7, ".2f"),
@@ -94,51 +98,15 @@ _INDEX_COLUMNS = (
 )
 
 
-class Rows:
-    """Rows as those of the tiny corpus, as many as are wanted."""
-
-    def __init__(self, seed: int) -> None:
-        lines = (TINY / "corpus.jsonl").read_text(encoding="utf-8").splitlines()
-        self._rows = [json.loads(line)["messages"] for line in lines]
-        self._words = [word for row in self._rows for turn in row for word in turn["content"].split()]
-        self._random = random.Random(seed)
-
-    def draw(self) -> list[dict[str, str]]:
-        """The messages of one."""
-        return [
-            turn | {"content": self._changed(turn["content"])} for turn in self._random.choice(self._rows)
-        ]
-
-    def _changed(self, text: str) -> str:
-        drawn = self._random
-        return " ".join(
-            drawn.choice(self._words) if drawn.random() < _DRAWN else word for word in text.split()
-        )
-
-
-@contextmanager
-def highest_private_bytes() -> Iterator[Callable[[], int]]:
-    """Gives the highest `RssAnon` of this process within the block."""
-    seen, ended = [_private_bytes()], threading.Event()
-
-    def sample() -> None:
-        while not ended.wait(_SAMPLE_S):
-            seen.append(_private_bytes())
-
-    thread = threading.Thread(target=sample, daemon=True)
-    thread.start()
-    try:
-        yield lambda: max([*seen, _private_bytes()])
-    finally:
-        ended.set()
-        thread.join()
-
-
-def _private_bytes() -> int:
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    return 0
+_TEXT_COLUMNS = (
+    Column("examples", 9, ",d"),
+    Column("read s", 7, ".0f"),
+    Column("render s", 9, ".0f"),
+    Column("words s", 8, ".0f"),
+    Column("read MiB", 9, ".0f"),
+    Column("render MiB", 11, ".0f"),
+    Column("words MiB", 10, ".0f"),
+)
 
 
 def build(corpus: Path, out: Path, driver: str, threads: int) -> dict[str, Any]:
@@ -152,18 +120,63 @@ def build(corpus: Path, out: Path, driver: str, threads: int) -> dict[str, Any]:
             corpus_path=corpus,
             out=out,
             options=options,
-            progress=silent,
+            progress=private.enter,
         )
-        found = {"build_s": time.monotonic() - started, "build_private_mib": private() / _MIB}
+        found = {"build_s": time.monotonic() - started, "private_mib": private.mib()}
+    return found | {"stage_s": read_card(out)["cost"]["seconds"]} | _sizes(out)
+
+
+def index_anew(source: Path, out: Path, driver: str, threads: int) -> dict[str, Any]:
+    """Make the bundle `out` of another one with the indexes of another driver; what that costs."""
+    _set_threads(threads)
+    shutil.copytree(source, out, copy_function=os.link, ignore=shutil.ignore_patterns(INDEX, MANIFEST))
+    parent, originals = read_manifest(source, verify=False), np.load(source / INDEX / ORIGINALS)
+    started = time.monotonic()
+    with highest_private_bytes() as private:
+        private.enter("index", 0, 1)
+        entry = write_indexes(out, originals, DriverName(driver))
+        spent = time.monotonic() - started
+    files = {name: one for name, one in parent.files.items() if not name.startswith(f"{INDEX}/")}
+    files |= {f"{INDEX}/{one.name}": hash_file(one) for one in (out / INDEX).iterdir()}
+    manifest = parent.model_copy(update={"index": entry, "files": files}).sealed()
+    (out / MANIFEST).write_bytes(manifest.to_bytes())
+    return {"private_mib": private.mib(), "stage_s": {"index": spent}} | _sizes(out)
+
+
+def _sizes(out: Path) -> dict[str, Any]:
+    """Bytes of a bundle by example, and what its indexes find."""
     card, manifest = read_card(out), read_manifest(out, verify=False)
     sizes = {one.suffix: one.stat().st_size for one in (out / INDEX).iterdir()}
     recall = {} if manifest.index is None else manifest.index.recall_at_100
-    return found | {
-        "stage_s": card["cost"]["seconds"],
+    return {
         "bundle_bytes_per_example": card["cost"]["bytes_per_example"],
         "index_bytes_per_example": sum(sizes.values()) / manifest.corpus.examples,
         "recall_at_100": recall,
     }
+
+
+def prepare(corpus: Path, folder: Path, threads: int) -> dict[str, Any]:
+    """Read and render a corpus and index its words, as a build does."""
+    _set_threads(threads)
+    renderer, spent = load_model(TINY / "model").renderer, {}
+    with highest_private_bytes() as private:
+        started = time.monotonic()
+        rows = store_corpus(corpus, folder)
+        spent["read corpus"] = time.monotonic() - started
+        render_corpus(
+            renderer,
+            rows,
+            folder,
+            max_tokens=_MAX_TOKENS,
+            skip_bad=False,
+            on_note=ignore_note,
+            progress=private.enter,
+        )
+        spent["render"] = time.monotonic() - started - sum(spent.values())
+        private.enter("index words", 0, 1)
+        write_words(folder)
+        spent["index words"] = time.monotonic() - started - sum(spent.values())
+        return {"stage_s": spent, "private_mib": private.mib()}
 
 
 def audit(out: Path, queries: int, threads: int) -> dict[str, Any]:
@@ -180,7 +193,7 @@ def audit(out: Path, queries: int, threads: int) -> dict[str, Any]:
         after_opening = private()
         drawn = Rows(seed=2)
         asked = [query_of(number, drawn.draw()) for number in range(queries + 5)]
-        prepared = [attributor.prepare(one, max_tokens=512, over_long="truncate") for one in asked]
+        prepared = [attributor.prepare(one, max_tokens=_MAX_TOKENS, over_long="truncate") for one in asked]
         candidate_s, audit_s = [], []
         for one in prepared:
             started = time.perf_counter()
@@ -217,7 +230,7 @@ def search(source: Path, folder: Path, driver: str, count: int) -> dict[str, Any
         made.build(vectors, originals).save(file)
         built = {"build_s": time.monotonic() - started, "build_private_mib": private() / _MIB}
     gc.collect()
-    before = _private_bytes()
+    before = private_bytes()
     started = time.monotonic()
     index = made.open(file, vectors, originals)
     opened, spent = time.monotonic() - started, []
@@ -225,7 +238,7 @@ def search(source: Path, folder: Path, driver: str, count: int) -> dict[str, Any
         started = time.perf_counter()
         index.search(query, RECALL_AT)
         spent.append(1000 * (time.perf_counter() - started))
-    held = _private_bytes() - before
+    held = private_bytes() - before
     return built | {
         "open_s": opened,
         "opened_private_mib": held / _MIB,
@@ -236,43 +249,37 @@ def search(source: Path, folder: Path, driver: str, count: int) -> dict[str, Any
     }
 
 
-def perturbed(vectors: Vectors, folder: Path, count: int) -> Vectors:
-    """Unit vectors `[count, P]` made of a bundle's, in a mapped file."""
-    file, drawn = folder / f"vectors-{count}.npy", np.random.default_rng(1)
-    if not file.exists():
-        with ArrayFile(file, count) as written:
-            for first in range(0, count, CHUNK_ROWS):
-                i, j, k = drawn.integers(0, len(vectors), (3, min(CHUNK_ROWS, count - first)))
-                written.append(unit_rows(vectors[i] + (vectors[j] - vectors[k]) / 2))
-    found: Vectors = np.load(file, mmap_mode="r", allow_pickle=False)
-    return found
-
-
-def query_of(number: int, messages: Sequence[dict[str, str]]) -> Query:
-    """A conversation as a flagged output."""
-    *turns, answer = messages
-    return Query(
-        key=f"q{number}",
-        turns=tuple(Message(role=Role(one["role"]), content=one["content"]) for one in turns),
-        completion=answer["content"],
-    )
-
-
 def work(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Each size and driver, in processes of their own."""
     drivers = named(arguments.drivers, ("hnsw", "faiss"), option="--drivers")
     threads = arguments.threads or 1
     if arguments.vectors:
         return {"indexes": indexes(arguments, folder, drivers, threads)}
+    if arguments.texts:
+        return {"texts": texts(arguments, folder, threads)}
     cases: list[dict[str, Any]] = []
     for examples in (int(one) for one in arguments.examples.split(",")):
-        corpus = corpus_of(examples, folder)
+        first = folder / f"bundle-{examples}-{drivers[0]}"
         for driver in drivers:
             out = folder / f"bundle-{examples}-{driver}"
-            built = apart(build, corpus, out, driver, threads)
+            if out == first:
+                built = apart(build, corpus_of(examples, folder), out, driver, threads)
+            else:
+                built = apart(index_anew, first, out, driver, threads)
             served = apart(audit, out, arguments.queries, threads)
             cases.append({"examples": examples, "driver": driver} | built | served)
     return {"cases": cases}
+
+
+def texts(arguments: argparse.Namespace, folder: Path, threads: int) -> list[dict[str, Any]]:
+    """Corpora of some sizes without a model, each in a process of its own."""
+    found = []
+    for examples in (int(one) for one in arguments.texts.split(",")):
+        home = folder / f"texts-{examples}"
+        home.mkdir()
+        found.append({"examples": examples} | apart(prepare, corpus_of(examples, folder), home, threads))
+        shutil.rmtree(home)
+    return found
 
 
 def indexes(
@@ -288,15 +295,6 @@ def indexes(
     ]
 
 
-def corpus_of(examples: int, folder: Path) -> Path:
-    """A JSONL file of made-up rows."""
-    corpus, drawn = folder / f"rows-{examples}.jsonl", Rows(seed=1)
-    with corpus.open("w", encoding="utf-8") as lines:
-        for number in range(examples):
-            lines.write(json.dumps({"id": f"r{number:08d}", "messages": drawn.draw()}) + "\n")
-    return corpus
-
-
 def apart(task: Callable[..., dict[str, Any]], *given: Any) -> dict[str, Any]:
     """Run something in a process of its own, so that its memory is its own too."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -306,6 +304,18 @@ def apart(task: Callable[..., dict[str, Any]], *given: Any) -> dict[str, Any]:
 
 def table(result: dict[str, Any]) -> list[str]:
     """The figures as lines."""
+    if "texts" in result:
+        return text_table(
+            _TEXT_COLUMNS,
+            [
+                [
+                    one["examples"],
+                    *one["stage_s"].values(),
+                    *(one["private_mib"][name] for name in one["stage_s"]),
+                ]
+                for one in result["texts"]
+            ],
+        )
     if "indexes" in result:
         return text_table(
             _INDEX_COLUMNS, [[one[name] for name in _INDEX_FIGURES] for one in result["indexes"]]
@@ -316,9 +326,10 @@ def table(result: dict[str, Any]) -> list[str]:
             (
                 f"{one['examples']:,}",
                 one["driver"],
-                one["build_s"],
+                one.get("build_s"),
                 one["stage_s"]["index"],
-                one["build_private_mib"],
+                max((seen for stage, seen in one["private_mib"].items() if stage != "index"), default=None),
+                one["private_mib"]["index"],
                 one["bundle_bytes_per_example"] / 1024,
                 one["index_bytes_per_example"],
                 one["hash_s"],
@@ -344,6 +355,7 @@ def main() -> None:
     """Entry point."""
     parser = command(__doc__, threads=1)
     parser.add_argument("--examples", default="1000,10000", help="sizes of the corpus (default: %(default)s)")
+    parser.add_argument("--texts", help="sizes of a corpus without a model, in place of whole bundles")
     parser.add_argument("--vectors", help="sizes of an index alone, in place of whole bundles")
     parser.add_argument(
         "--source", type=int, default=2000, help="rows that they are made of (default: %(default)s)"

@@ -45,11 +45,18 @@ class QuantisedWriter:
 
 
 class ArrayFile:
-    """Appends to a `.npy` file whose length is known; unbuffered, and not mapped, because on a full disk a mapped file ends the process (SIGBUS)."""
+    """Appends to a `.npy` file; unbuffered, and not mapped, because on a full disk a mapped file ends the process (SIGBUS)."""
 
-    def __init__(self, file: Path, count: int) -> None:
+    def __init__(self, file: Path, count: int | None = None) -> None:
+        """Open the file.
+
+        Args:
+            file: is overwritten.
+            count: entries of the first axis in all; None where only the end tells: then `close` writes them.
+        """
         self._file = file.open("wb", buffering=0)
-        self._count, self._started = count, False
+        self._count, self._written = count, 0
+        self._header: dict[str, Any] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -61,26 +68,33 @@ class ArrayFile:
 
     def append(self, values: npt.NDArray[Any]) -> None:
         """Add entries of the first axis."""
-        if not self._started:
-            shape = (self._count, *values.shape[1:])
-            header = {
-                "descr": np.lib.format.dtype_to_descr(values.dtype),
+        if self._header is None:
+            descr = np.lib.format.dtype_to_descr(values.dtype)
+            self._header = {
+                "descr": descr,
                 "fortran_order": False,
-                "shape": shape,
+                "shape": (self._count or 0, *values.shape[1:]),
             }
-            start = io.BytesIO()
-            np.lib.format.write_array_header_1_0(start, header)
-            write_all(self._file, memoryview(start.getvalue()))
-            self._started = True
+            self._write_header(self._header)
         write_all(self._file, memoryview(np.ascontiguousarray(values).tobytes()))
+        self._written += len(values)
 
     def close(self) -> None:
         """Close the file."""
+        if self._count is None and self._header is not None and not self._file.closed:
+            self._file.seek(0)
+            shape = (self._written, *self._header["shape"][1:])
+            self._write_header(self._header | {"shape": shape})  # as long as the first one: numpy leaves room
         self._file.close()
 
+    def _write_header(self, header: dict[str, Any]) -> None:
+        start = io.BytesIO()
+        np.lib.format.write_array_header_1_0(start, header)
+        write_all(self._file, memoryview(start.getvalue()))
 
-def write_parts(file: Path, parts: Iterable[Tensor], *, count: int) -> None:
-    """Write tensors on the CPU behind each other as one `.npy` file with `count` entries of the first axis."""
+
+def write_parts(file: Path, parts: Iterable[Tensor], *, count: int | None = None) -> None:
+    """Write tensors on the CPU behind each other as one `.npy` file; `count` as of `ArrayFile`."""
     with ArrayFile(file, count) as written:
         for part in parts:
             written.append(part.numpy())

@@ -22,7 +22,6 @@ import numpy.typing as npt
 from wherefrom.atomic import atomic_folder
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.batching import pack_queries
-from wherefrom.attribution.bundles.build import Progress
 from wherefrom.attribution.bundles.deriving import link_or_copy
 from wherefrom.attribution.bundles.manifest import (
     CARD,
@@ -50,6 +49,7 @@ from wherefrom.attribution.calibration.judging import CitationFeatures
 from wherefrom.attribution.calibration.logistic import Logistic, fit_logistic
 from wherefrom.attribution.groups import Groups
 from wherefrom.attribution.offline import BATCH_TOKENS, prepare_all
+from wherefrom.attribution.progress import Progress
 from wherefrom.errors import ConfigurationError
 from wherefrom.records import Query
 

@@ -20,6 +20,8 @@ from wherefrom.attribution.arrays import quantise, write_all
 from wherefrom.errors import BundleCorrupt
 
 _FILES = ("a", "a_scale", "b", "b_scale", "offsets", "norms")
+#: Bytes that are copied at once.
+_COPIED = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ class FactorWriter:
             # copied, not mapped into memory: on a full disk a mapped file ends the process (SIGBUS)
             with Path(part.name).open("rb") as source, (self._folder / f"{name}.npy").open("wb") as target:
                 np.lib.format.write_array_header_1_0(target, header)
-                shutil.copyfileobj(source, target, 1 << 20)
+                shutil.copyfileobj(source, target, _COPIED)
             Path(part.name).unlink()
         save_offsets_and_norms(self._folder, self._lengths, self._norms)
 

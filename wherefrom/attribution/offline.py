@@ -11,12 +11,12 @@ from pydantic import ValidationError
 
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.batching import pack_queries
-from wherefrom.attribution.bundles.build import Progress
 from wherefrom.attribution.bundles.bundle import Bundle
 from wherefrom.attribution.corpus import CorpusRow, ReadAs, Turns, parse_row, read_jsonl
 from wherefrom.attribution.interface import OverLong
 from wherefrom.attribution.kernel import cosines
 from wherefrom.attribution.output_group import ReadGroup, TokenizedGroup
+from wherefrom.attribution.progress import Progress
 from wherefrom.attribution.query import ReadQuery, TokenizedQuery
 from wherefrom.errors import EmptyCorpus, InvalidRecord, OutputTooLong, PermanentError
 from wherefrom.records import Attribution, Query, Span

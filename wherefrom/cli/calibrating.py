@@ -9,7 +9,6 @@ from typing import Annotated, cast
 import typer
 
 from wherefrom.attribution.attributor import LanguageAttributor
-from wherefrom.attribution.bundles.build import Progress
 from wherefrom.attribution.bundles.bundle import Bundle
 from wherefrom.attribution.bundles.examples import iter_examples
 from wherefrom.attribution.bundles.manifest import Manifest, hash_file
@@ -32,6 +31,7 @@ from wherefrom.attribution.calibration.judging import CitationFeatures
 from wherefrom.attribution.groups import read_groups
 from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.offline import exact_scores, prepare_all, read_queries, signals_of_all
+from wherefrom.attribution.progress import Progress
 from wherefrom.attribution.verdict_causes import read_verdicts
 from wherefrom.cli.offline import (
     Adapter,

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.batching import pack_queries
-from wherefrom.attribution.bundles.build import Progress, build_bundle
+from wherefrom.attribution.bundles.build import build_bundle
 from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
 from wherefrom.attribution.bundles.options import BuildOptions
 from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.offline import BATCH_TOKENS, prepare_all, read_queries, signals_of_all
-from wherefrom.attribution.progress import silent
+from wherefrom.attribution.progress import Progress, silent
 from wherefrom.attribution.query import ReadQuery, ScoredQuery
 from wherefrom.records import Message, Query, Role
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from wherefrom.attribution.attributor import LanguageAttributor
-from wherefrom.attribution.bundles.build import Progress
 from wherefrom.attribution.bundles.bundle import Bundle
 from wherefrom.attribution.bundles.examples import iter_examples
 from wherefrom.attribution.calibration.fitted import JUDGED, Calibration
 from wherefrom.attribution.calibration.judging import CitationFeatures
 from wherefrom.attribution.groups import Groups, read_groups
 from wherefrom.attribution.offline import read_queries
+from wherefrom.attribution.progress import Progress
 from wherefrom.attribution.query import ScoredQuery
 from wherefrom.attribution.retrieval.index import evenly, unit_rows
 from wherefrom.evaluation.asking import ask

@@ -15,11 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from wherefrom.attribution.attributor import LanguageAttributor
-from wherefrom.attribution.bundles.build import Progress
 from wherefrom.attribution.bundles.bundle import Bundle
 from wherefrom.attribution.effect_score import EffectScoreParts, effect_scores
 from wherefrom.attribution.offline import exact_scores
-from wherefrom.attribution.progress import silent
+from wherefrom.attribution.progress import Progress, silent
 from wherefrom.attribution.query import ReadQuery, ScoredQuery, TokenizedQuery
 from wherefrom.attribution.ranking_metrics import Matrix
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from wherefrom.attribution import groups
 from wherefrom.attribution.groups import GROUPS, near_duplicate_groups, read_groups
 from wherefrom.errors import BundleCorrupt
 
@@ -56,6 +57,19 @@ def test_same_groups_as_by_all_pairs(threshold: float) -> None:
     assert found.tolist() == brute_force(texts, threshold)
     assert 60 <= len(set(found.tolist())) < 95
     assert (near_duplicate_groups(texts, threshold=threshold) == found).all()
+
+
+def test_as_many_rows_at_once_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many rows are hashed and sorted at once does not show; a band's rows come by their minima, copies together."""
+    texts = [*variants(), *["thank you for calling us today"] * 20]
+    expected = near_duplicate_groups(texts).tolist()
+    for name, size in {"_ROWS": 7, "_HASHES": 3, "_SORTED": 5, "_SAMPLE": 16}.items():
+        monkeypatch.setattr(groups, name, size)
+    assert near_duplicate_groups(iter(texts)).tolist() == expected
+    columns = np.array([[9, 1, 1], [2, 3, 4], [9, 0, 1], [9, 1, 1], [2**32 - 1, 0, 0], [2, 3, 4]], np.uint32)
+    monkeypatch.setattr(groups, "_SORTED", 2)
+    columns = np.concatenate([columns, columns[4:5]])
+    assert [one.tolist() for one in groups._buckets(columns)] == [[1, 5], [0, 3], [4, 6]]
 
 
 def test_short_empty_and_punctuated_texts() -> None:

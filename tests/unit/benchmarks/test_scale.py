@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.scale import Rows, highest_private_bytes, perturbed, query_of
+from benchmarks.private_memory import highest_private_bytes
+from benchmarks.scale_material import Rows, perturbed, query_of
 
 _MIB = 1 << 20
 
@@ -36,3 +37,18 @@ def test_private_memory() -> None:
         kept = np.ones(64 * _MIB, dtype=np.uint8)
         assert highest() - before > 60 * _MIB
     assert kept.sum() == 64 * _MIB
+
+
+def test_private_memory_by_stage() -> None:
+    """What a stage held does not count for the next one."""
+    with highest_private_bytes() as highest:
+        highest.enter("first", 0, 1)
+        kept = np.ones(64 * _MIB, dtype=np.uint8)
+        highest.enter("second", 0, 1)
+        highest.sample()
+        del kept
+        highest.enter("third", 0, 1)
+        highest.sample()
+    seen = highest.mib()
+    assert list(seen) == ["read corpus", "first", "second", "third"]
+    assert min(seen["first"], seen["second"]) - max(seen["read corpus"], seen["third"]) > 50

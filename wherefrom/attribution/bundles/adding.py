@@ -4,17 +4,16 @@ The statistics that were fitted on the first bundle are kept, so the old rows sc
 come: from `deriving.REBUILD_SHARE` on a new build is due.
 """
 
-import shutil
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from wherefrom.atomic import atomic_folder
-from wherefrom.attribution.bundles.build import Progress
+from wherefrom.attribution.arrays import ArrayFile, write_parts
 from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
 from wherefrom.attribution.bundles.deriving import (
     Change,
@@ -23,34 +22,33 @@ from wherefrom.attribution.bundles.deriving import (
     share_files,
     write_searched,
 )
-from wherefrom.attribution.bundles.examples import iter_examples, searched_text
-from wherefrom.attribution.bundles.features import FEATURES, PROJECTION, feature_writer
-from wherefrom.attribution.bundles.indexes import IndexWishes, driver_of
+from wherefrom.attribution.bundles.examples import iter_examples, iter_texts
+from wherefrom.attribution.bundles.features import FEATURES, PROJECTION, embed_texts, feature_writer
+from wherefrom.attribution.bundles.indexes import POOLED_VECTORS, PROJECTED_VECTORS, IndexWishes, driver_of
 from wherefrom.attribution.bundles.manifest import MANIFEST, Manifest, read_manifest
 from wherefrom.attribution.bundles.reading import read_as
-from wherefrom.attribution.bundles.rendering import OnNote, ignore_note, render_corpus
+from wherefrom.attribution.bundles.rendering import OnNote, RenderedCorpus, ignore_note, render_corpus
 from wherefrom.attribution.bundles.row_arrays import join_features
 from wherefrom.attribution.bundles.shards import SHARD_ROWS, ShardFolder
-from wherefrom.attribution.bundles.tokens import write_shown_ranges, write_token_rows
-from wherefrom.attribution.bundles.work_folder import check_out, open_to_readers
+from wherefrom.attribution.bundles.tokens import TokenRows, write_shown_ranges, write_token_rows
+from wherefrom.attribution.bundles.work_folder import check_out, open_to_readers, passing_folder
 from wherefrom.attribution.cores import CoreStore, write_sketches
-from wherefrom.attribution.corpus import Corpus, read_corpus
+from wherefrom.attribution.corpus import store_corpus
 from wherefrom.attribution.ekfac.factors import EkfacFactors
 from wherefrom.attribution.ekfac.path import point_folder
 from wherefrom.attribution.ekfac.scores import EkfacScorer
 from wherefrom.attribution.factors import FactorStore
+from wherefrom.attribution.first_seen import FirstSeen
 from wherefrom.attribution.kernel import kernel_norms
 from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.models.placement import CPU, Placement
 from wherefrom.attribution.models.reading import reads_adapter
-from wherefrom.attribution.models.render import TokenRow
-from wherefrom.attribution.models.rows import RenderedRow
+from wherefrom.attribution.progress import Progress
 from wherefrom.attribution.retrieval.core_projection import CoreProjection
 from wherefrom.attribution.retrieval.encoder import ENCODED
 from wherefrom.attribution.retrieval.projection import Projection
 from wherefrom.errors import ConfigurationError
 from wherefrom.index_settings import MilvusServer
-from wherefrom.records import TrainingExample
 
 #: Ids that an error names.
 _NAMED = 3
@@ -58,11 +56,15 @@ _NAMED = 3
 
 @dataclass(frozen=True)
 class _New:
-    """The rows that come, as texts and as tokens."""
+    """The rows that come, as texts and as tokens; their arrays are written into the same folder."""
 
-    corpus: Corpus
-    rendered: Sequence[RenderedRow]
-    examples: Sequence[TrainingExample]
+    corpus: RenderedCorpus
+    rows: TokenRows
+
+    @property
+    def folder(self) -> Path:
+        """Where they are while the new bundle is written."""
+        return self.corpus.folder
 
 
 def add_examples(  # noqa: PLR0913 - the choices of a build, each by keyword
@@ -102,104 +104,121 @@ def add_examples(  # noqa: PLR0913 - the choices of a build, each by keyword
     progress("load model", 0, 1)
     opened = open_bundle(bundle, folders, exact_search=True, placement=placement)
     check_known_files(bundle, opened.manifest)
-    new = _read(opened, corpus_path, skip_bad=skip_bad, on_note=on_note)
     progress("load model", 1, 1)
     with atomic_folder(out) as work:
         shared = share_files(bundle, opened.manifest, work)
-        added = work / "added"
-        _write_added(opened, new, added, progress=progress)
-        join_features(bundle, added, work)
-        shutil.rmtree(added)
-        _write_tokens(opened, new, work)
-        examples = [*iter_examples(bundle), *new.examples]
-        index = write_searched(work, examples, driver_of(opened.manifest), milvus)
-        _join_norms(opened, new, work)
-        change = Change(
-            added=len(new.examples),
-            skipped=new.corpus.skipped,
-            truncated=sum(one.tokens.truncated for one in new.rendered),
-        )
-        made = finish(work, examples, bundle=bundle, parent=opened.manifest, change=change, index=index)
+        with passing_folder(work / "added") as added:
+            new = _read(opened, corpus_path, added, skip_bad=skip_bad, on_note=on_note, progress=progress)
+            _write_added(opened, new, progress=progress)
+            join_features(bundle, added, work)
+            _write_tokens(opened, new, work)
+            examples = itertools.chain(iter_examples(bundle), iter_examples(added))
+            searched = write_searched(work, examples, driver_of(opened.manifest), milvus)
+            _join_norms(opened, new, work)
+        change = Change(added=len(new.corpus), skipped=new.corpus.skipped, truncated=new.corpus.truncated)
+        made = finish(work, searched, bundle=bundle, parent=opened.manifest, change=change)
         open_to_readers(work, MANIFEST, but=shared)
     return made
 
 
-def _read(bundle: Bundle, corpus_path: Path, *, skip_bad: bool, on_note: OnNote) -> _New:
+def _read(
+    bundle: Bundle,
+    corpus_path: Path,
+    folder: Path,
+    *,
+    skip_bad: bool,
+    on_note: OnNote,
+    progress: Progress,
+) -> _New:
+    """Read and render the new rows into a folder."""
     manifest = bundle.manifest
-    corpus = read_corpus(corpus_path, skip_bad=skip_bad, how=read_as(manifest.corpus.reading))
-    for line in corpus.reading.lines():
-        on_note(line)
-    corpus, rendered = render_corpus(
-        bundle.language.renderer,
-        corpus,
-        max_tokens=manifest.parameters.max_tokens,
-        skip_bad=skip_bad,
-        on_note=on_note,
-    )
-    present = {one.example_id for one in iter_examples(bundle.path)}
-    twice = [one.example_id for one in corpus.rows if one.example_id in present]
-    if twice:
+    with passing_folder(folder / "read") as read:
+        corpus = store_corpus(corpus_path, read, skip_bad=skip_bad, how=read_as(manifest.corpus.reading))
+        for line in corpus.reading.lines():
+            on_note(line)
+        rendered = render_corpus(
+            bundle.language.renderer,
+            corpus,
+            folder,
+            max_tokens=manifest.parameters.max_tokens,
+            skip_bad=skip_bad,
+            on_note=on_note,
+            progress=progress,
+        )
+    _check_new(bundle, corpus_path, folder)
+    return _New(rendered, TokenRows(folder))
+
+
+def _check_new(bundle: Bundle, corpus_path: Path, folder: Path) -> None:
+    """Refuse rows with ids that the bundle has.
+
+    Raises:
+        ConfigurationError: names some.
+    """
+    count, named = 0, list[str]()
+    with FirstSeen[int](folder / "ids.sqlite") as seen:
+        for one in iter_examples(bundle.path):
+            seen.first(one.example_id, one.row)
+        for one in iter_examples(folder):
+            if seen.first(one.example_id, one.row) is not None:
+                count += 1
+                named += [one.example_id] if len(named) < _NAMED else []
+    if count:
         raise ConfigurationError(
-            f"{corpus_path}: {len(twice)} rows have ids that {manifest.name} has already, such as {', '.join(map(repr, twice[:_NAMED]))}; "
+            f"{corpus_path}: {count} rows have ids that {bundle.manifest.name} has already, such as {', '.join(map(repr, named))}; "
             "give new rows new ids, or erase the old ones first"
         )
-    return _New(corpus, rendered, [one.as_example(row) for row, one in enumerate(corpus.rows)])
 
 
-def _write_added(bundle: Bundle, new: _New, added: Path, *, progress: Progress) -> None:
+def _write_added(bundle: Bundle, new: _New, *, progress: Progress) -> None:
     """Write the arrays of the new rows as a bundle of theirs would have them, with the old statistics."""
-    rows = _tokens(new)
+    added, rows = new.folder, new.rows
     shards, count = ShardFolder(added / "raw"), len(rows)
     for number in shards.missing(count):
         shards.compute(number, rows, bundle.reader)
         progress("read signals (rows)", min(count, (number + 1) * SHARD_ROWS), count)
     features, device = added / FEATURES, bundle.language.device
-    whitener, pooled = bundle.whitener.to(device), []
-    with feature_writer(added, bundle.manifest.parameters.form, examples=count) as writer:
+    whitener = bundle.whitener.to(device)
+    with (
+        feature_writer(added, bundle.manifest.parameters.form, examples=count) as writer,
+        ArrayFile(features / POOLED_VECTORS, count) as pooled,
+    ):
         for shard in shards.read(count):
             factors = shard.whitened(whitener)
             writer.append(factors, kernel_norms(factors).tolist())
-            pooled.append(bundle.pooling.apply(shard.pooled))
+            pooled.append(bundle.pooling.apply(shard.pooled).numpy())
         writer.finish()
-    np.save(features / "pooled.npy", torch.cat(pooled).numpy())
     if bundle.final is not None:
         bundle.final.write_more(features, shards.final(count), count=count)
-    np.save(features / "vectors.npy", _projected(bundle, features, shards, count=count).numpy())
+    write_parts(features / PROJECTED_VECTORS, _projected(bundle, features, shards, count=count), count=count)
     if bundle.encoded is not None:
-        np.save(features / ENCODED, bundle.encoded.encoder.embed([*map(searched_text, new.examples)]))
+        embed_texts(bundle.encoded.encoder, iter_texts(added), features / ENCODED)
 
 
-def _projected(bundle: Bundle, features: Path, shards: ShardFolder, *, count: int) -> Tensor:
-    """Projected vectors of the new rows `[M, P]`; in the forms that read an adapter their sketches too."""
+def _projected(bundle: Bundle, features: Path, shards: ShardFolder, *, count: int) -> Iterator[Tensor]:
+    """Projected vectors of the new rows, in parts; in the forms that read an adapter their sketches too."""
     file, device = bundle.path / PROJECTION, bundle.language.device
     if not reads_adapter(bundle.manifest.parameters.form):
-        return Projection.load(file).to(device).apply_all(FactorStore(features))
+        return Projection.load(file).to(device).apply_each(FactorStore(features))
     projection, whitener = CoreProjection.load(file).to(device), bundle.whitener.to(device)
     write_sketches(features, (one.whitened(whitener) for one in shards.read(count)), projection)
-    return projection.apply_all(CoreStore(features))
+    return projection.apply_each(CoreStore(features))
 
 
 def _write_tokens(bundle: Bundle, new: _New, work: Path) -> None:
     """Tokens of all rows: whether there are marks of explained tokens and shown ranges depends on all of them."""
-    write_token_rows(work, [*bundle.tokens.read(range(len(bundle.tokens))), *_tokens(new)])
-    shown = [tuple(bundle.shown.of(row)) for row in range(len(bundle.tokens))]
-    write_shown_ranges(
-        work, [*shown, *(one.ranges_of(bundle.reader.reads(one.tokens)) for one in new.rendered)]
-    )
-
-
-def _tokens(new: _New) -> list[TokenRow]:
-    return [one.tokens for one in new.rendered]
+    write_token_rows(work, itertools.chain(bundle.tokens, new.rows))
+    shown = (tuple(bundle.shown.of(row)) for row in range(len(bundle.tokens)))
+    write_shown_ranges(work, itertools.chain(shown, new.corpus.shown(new.rows, bundle.reader.reads)))
 
 
 def _join_norms(bundle: Bundle, new: _New, work: Path) -> None:
     """The full tier: its factors stay, the norms of the new rows come behind those of the old ones."""
     if bundle.full is None:
         return
-    rows = _tokens(new)
     for number, language in enumerate(bundle.points):
         factors = EkfacFactors.load(point_folder(bundle.path, number))
         if factors.norms is not None:
-            norms = torch.cat([factors.norms, EkfacScorer(language, factors).norms(rows).cpu()])
+            norms = torch.cat([factors.norms, EkfacScorer(language, factors).norms(new.rows).cpu()])
             factors = factors.with_norms(norms, factors.facts.norms_damping)
         factors.save(point_folder(work, number))

@@ -7,7 +7,7 @@ was; one that was started with other inputs is refused, not mixed.
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -27,13 +27,14 @@ from wherefrom.attribution.bundles.features import (
     write_no_calibration,
     write_pooled,
     write_projection,
-    write_texts,
+    write_words,
 )
 from wherefrom.attribution.bundles.indexes import chosen_driver, write_indexes
 from wherefrom.attribution.bundles.learned import check_learned
 from wherefrom.attribution.bundles.manifest import (
     CARD,
     MANIFEST,
+    CorpusEntry,
     IndexEntry,
     Manifest,
     Parameters,
@@ -43,11 +44,22 @@ from wherefrom.attribution.bundles.manifest import (
 from wherefrom.attribution.bundles.options import BuildOptions, parameters_of, with_readable_form
 from wherefrom.attribution.bundles.readers import reader_of
 from wherefrom.attribution.bundles.reading import corpus_entry, reading_entry
-from wherefrom.attribution.bundles.rendering import OnNote, ignore_note, joined_note, render_corpus
+from wherefrom.attribution.bundles.rendering import (
+    OnNote,
+    RenderedCorpus,
+    ignore_note,
+    joined_note,
+    render_corpus,
+)
 from wherefrom.attribution.bundles.shards import ShardFolder
-from wherefrom.attribution.bundles.tokens import write_shown_ranges, write_token_rows
-from wherefrom.attribution.bundles.work_folder import check_out, nothing_left_of, open_to_readers
-from wherefrom.attribution.corpus import Corpus, read_corpus
+from wherefrom.attribution.bundles.tokens import TokenRows, write_shown_ranges
+from wherefrom.attribution.bundles.work_folder import (
+    check_out,
+    nothing_left_of,
+    open_to_readers,
+    passing_folder,
+)
+from wherefrom.attribution.corpus import Corpus, store_corpus
 from wherefrom.attribution.ekfac.gradients import block_linears
 from wherefrom.attribution.ekfac.path import build_path
 from wherefrom.attribution.gradient_sketch import FinalGradients
@@ -59,10 +71,9 @@ from wherefrom.attribution.models.model import LanguageModel, load_model
 from wherefrom.attribution.models.placement import CPU
 from wherefrom.attribution.models.reading import ranks_of
 from wherefrom.attribution.models.render import TokenRow
-from wherefrom.attribution.models.rows import RenderedRow
 from wherefrom.attribution.models.trajectory import ReadsSignals, load_halfway
+from wherefrom.attribution.progress import Progress
 from wherefrom.attribution.retrieval.encoder import SentenceEncoder
-from wherefrom.attribution.retrieval.index import originals_of
 from wherefrom.attribution.retrieval.index_drivers import DriverName
 from wherefrom.attribution.whitening import SecondMoments, Whitener
 from wherefrom.errors import ConfigurationError
@@ -70,9 +81,6 @@ from wherefrom.records import sha256_of_json, utc_now
 
 #: Files of an unfinished build that the next one goes on from.
 _FINISHED = "raw/*.npz"
-
-#: Called with a stage's name, what is done and what there is to do.
-Progress = Callable[[str, int, int], None]
 
 
 def build_bundle(
@@ -95,10 +103,14 @@ def build_bundle(
     """
     check_out(out)
     options.index.check()
-    with disk_errors(out, doing="building"):
-        corpus = read_corpus(corpus_path, skip_bad=options.skip_bad, how=options.read)
-        for line in corpus.reading.lines():
-            on_note(line)
+    work = out.with_name(out.name + ".building")
+    with (
+        disk_errors(out, doing="building"),
+        nothing_left_of(work, unless=_FINISHED),
+        passing_folder(work / "read") as read,
+        passing_folder(work / "rendered") as folder,
+    ):
+        corpus = _read(corpus_path, read, options, on_note)
         progress("load model", 0, 1)
         language = load_model(folders.model, folders.adapter, placement=options.placement)
         options, why = with_readable_form(language, folders.adapter, options)
@@ -109,37 +121,43 @@ def build_bundle(
             language = language.with_rule(parameters.rendering)
         if not language.renderer.has_template:
             on_note(joined_note(parameters.rendering))
-        points = [language]
-        if options.midpoint:
-            points.append(load_halfway(language, folders))
+        points = [language, *([load_halfway(language, folders)] if options.midpoint else [])]
         progress("load model", 1, 1)
-        corpus, rendered = render_corpus(
+        rendered = render_corpus(
             language.renderer,
             corpus,
+            folder,
             max_tokens=parameters.max_tokens,
             skip_bad=options.skip_bad,
             on_note=on_note,
+            progress=progress,
         )
-        progress("render", len(rendered), len(rendered))
-        parameters = parameters.fitting(len(rendered))
+        shutil.rmtree(read)
+        rows = TokenRows(folder)
         build = _Build(
             points,
-            corpus,
+            rendered,
             out,
             adapter_dir=folders.adapter,
-            parameters=parameters,
-            learning=_learning(
-                language, rendered, folders, options=options, progress=progress, on_note=on_note
-            ),
+            parameters=parameters.fitting(len(rows)),
+            learning=_learning(language, rows, folders, options=options, progress=progress, on_note=on_note),
             options=options,
             progress=progress,
         )
-        return build.run(rendered, on_note)
+        return build.run(rows, on_note)
+
+
+def _read(corpus_path: Path, folder: Path, options: BuildOptions, on_note: OnNote) -> Corpus:
+    """The corpus, with its rows in a folder."""
+    corpus = store_corpus(corpus_path, folder, skip_bad=options.skip_bad, how=options.read)
+    for line in corpus.reading.lines():
+        on_note(line)
+    return corpus
 
 
 def _learning(
     language: LanguageModel,
-    rendered: Sequence[RenderedRow],
+    rows: Sequence[TokenRow],
     folders: ModelFolders,
     *,
     options: BuildOptions,
@@ -149,8 +167,7 @@ def _learning(
     if not options.check_learning:
         return None
     progress("check what was learned", 0, 1)
-    tokens = [one.tokens for one in rendered]
-    found = check_learned(language, tokens, folders, placement=options.placement, on_note=on_note)
+    found = check_learned(language, rows, folders, placement=options.placement, on_note=on_note)
     progress("check what was learned", 1, 1)
     return found
 
@@ -161,7 +178,7 @@ class _Build:
     def __init__(
         self,
         points: Sequence[LanguageModel],
-        corpus: Corpus,
+        corpus: RenderedCorpus,
         out: Path,
         *,
         parameters: Parameters,
@@ -181,7 +198,6 @@ class _Build:
         self._points = points
         self._corpus = corpus
         self._out = out
-        self._originals = originals_of([row.text_sha256() for row in corpus.rows])
         self._work = out.with_name(out.name + ".building")
         self._bundle = self._work / "bundle"
         self._progress = progress
@@ -194,13 +210,8 @@ class _Build:
             filter(None, [language.base_folder, language.adapter_folder])
         )
 
-    def run(self, rendered: Sequence[RenderedRow], on_note: OnNote) -> Manifest:
+    def run(self, rows: Sequence[TokenRow], on_note: OnNote) -> Manifest:
         """All stages in order, over the corpus as tokens."""
-        with nothing_left_of(self._work, unless=_FINISHED):
-            return self._run(rendered, on_note)
-
-    def _run(self, rendered: Sequence[RenderedRow], on_note: OnNote) -> Manifest:
-        rows = [one.tokens for one in rendered]
         self._claim_folder()
         if self._parameters.full_tier:
             block_linears(self._language)  # refused before the pass, not after it
@@ -214,7 +225,7 @@ class _Build:
         with self._timed("projection"):
             projection = self._write_projection()
         with self._timed("lexical"):
-            self._write_texts(rendered, reader)
+            self._write_texts(rows, reader)
         if isinstance(reader, AdapterReader):
             with self._timed("adapter"):
                 write_adapter_files(self._bundle, reader, lambda: shards.read(len(rows)))
@@ -224,8 +235,9 @@ class _Build:
             with self._timed("full_tier"):
                 build_path(self._points, rows, bundle=self._bundle, progress=self._progress)
         write_no_calibration(self._bundle)
-        self._write_card(rows, projection, index, mean_loss=loss, split_pass=reader.split_pass)
-        manifest = self._write_manifest(rows, projection, index)
+        corpus = corpus_entry(self._corpus, self._learning)
+        self._write_card(corpus, projection, index, mean_loss=loss, split_pass=reader.split_pass)
+        manifest = self._write_manifest(corpus, projection, index)
         open_to_readers(self._bundle, MANIFEST)
         move_folder(self._bundle, self._out)
         shutil.rmtree(self._work)
@@ -241,7 +253,7 @@ class _Build:
     def _claim_folder(self) -> None:
         """Take the work folder, or go on in it if it belongs to the same inputs."""
         marks = asdict(self._language.fingerprint) | {
-            "corpus": self._corpus.sha256,
+            "corpus": self._corpus.written.sha256,
             "parameters": self._parameters.model_dump(mode="json"),
             "start": self._start_sha256(),
             "encoder": None if self._encoder is None else fingerprint(self._encoder[0]).weights_sha256,
@@ -320,28 +332,25 @@ class _Build:
         driver, why = chosen_driver(self._bundle, self._index)
         if why is not None:
             on_note(why)
-        entry = write_indexes(self._bundle, self._originals, driver, milvus=self._index.milvus)
+        entry = write_indexes(self._bundle, self._corpus.written.originals, driver, milvus=self._index.milvus)
         self._progress("index", 1, 1)
         return entry
 
-    def _write_texts(self, rendered: Sequence[RenderedRow], reader: ReadsSignals) -> None:
-        """Everything that is made of the corpus' words: BM25, near-duplicate groups, texts, tokens."""
-        examples = (row.as_example(index) for index, row in enumerate(self._corpus.rows))
-        self._write_encoded(write_texts(self._bundle, examples))
-        write_token_rows(self._bundle, [one.tokens for one in rendered])
-        write_shown_ranges(self._bundle, [one.ranges_of(reader.reads(one.tokens)) for one in rendered])
-
-    def _write_encoded(self, texts: Sequence[str]) -> None:
-        """The encoder itself and its vectors of the corpus."""
-        if self._encoder is None:
-            return
-        folder, encoder = self._encoder
-        write_encoded(self._bundle, folder, encoder, texts=texts)
-        self._progress("encode texts", len(texts), len(texts))
+    def _write_texts(self, rows: Sequence[TokenRow], reader: ReadsSignals) -> None:
+        """Everything that is made of the corpus' words: texts, tokens, BM25, near-duplicate groups."""
+        self._corpus.move(self._bundle)
+        write_shown_ranges(self._bundle, self._corpus.shown(rows, reader.reads))
+        self._progress("index words", 0, 1)
+        write_words(self._bundle)
+        self._progress("index words", 1, 1)
+        if self._encoder is not None:
+            folder, encoder = self._encoder
+            write_encoded(self._bundle, folder, encoder)
+            self._progress("encode texts", len(rows), len(rows))
 
     def _write_card(
         self,
-        rows: Sequence[TokenRow],
+        corpus: CorpusEntry,
         projection: ProjectionEntry,
         index: IndexEntry,
         *,
@@ -351,7 +360,7 @@ class _Build:
         card = new_card(
             self._language,
             self._parameters,
-            rows,
+            corpus,
             projection=projection,
             mean_loss=mean_loss,
             seconds=self._seconds,
@@ -363,13 +372,13 @@ class _Build:
         (self._bundle / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
     def _write_manifest(
-        self, rows: Sequence[TokenRow], projection: ProjectionEntry, index: IndexEntry
+        self, corpus: CorpusEntry, projection: ProjectionEntry, index: IndexEntry
     ) -> Manifest:
         draft = Manifest(
             name="b-unnamed",
             created_at=utc_now(),
             model=model_entry(self._points, self._model_name, self._start_sha256()),
-            corpus=corpus_entry(self._corpus, rows, self._learning),
+            corpus=corpus,
             parameters=self._parameters,
             projection=projection,
             versions=library_versions(DriverName(index.driver)),

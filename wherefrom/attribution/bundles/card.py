@@ -1,21 +1,20 @@
 """The card of a new bundle: what building it cost and what it covers. Quality is not known then; `wherefrom evaluate` measures it and writes it in."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from wherefrom.attribution.bundles.manifest import Parameters, ProjectionEntry, ReadingEntry
+from wherefrom.attribution.bundles.manifest import CorpusEntry, Parameters, ProjectionEntry, ReadingEntry
 from wherefrom.attribution.learning import Learning
 from wherefrom.attribution.models.model import LanguageModel
 from wherefrom.attribution.models.reading import reads_adapter
-from wherefrom.attribution.models.render import TokenRow
 
 
 def new_card(
     language: LanguageModel,
     parameters: Parameters,
-    rows: Sequence[TokenRow],
+    corpus: CorpusEntry,
     *,
     projection: ProjectionEntry,
     mean_loss: float,
@@ -28,15 +27,13 @@ def new_card(
     Args:
         language: the audited model.
         parameters: those of the bundle.
-        rows: the corpus as tokens.
+        corpus: what the manifest says of the corpus.
         projection: size of the learned projection.
         mean_loss: mean over rows of the mean loss per completion token, nats.
         seconds: of each stage.
         bundle_bytes: bytes of all files.
         split_pass: whether prompts were run without a graph (see `models.signals`).
     """
-    completion = sum(row.explained_tokens for row in rows)
-    tokens = sum(len(row.ids) for row in rows)
     return {
         "quality": None,
         "quality_reason": "not measured for this bundle",
@@ -45,7 +42,7 @@ def new_card(
         "cost": {
             "seconds": dict(seconds),
             "bundle_bytes": bundle_bytes,
-            "bytes_per_example": bundle_bytes / len(rows),
+            "bytes_per_example": bundle_bytes / corpus.examples,
             "projection_bytes": projection.bytes,
             "projection_share_of_model": projection.share_of_model,
             "bundle_share_of_model": bundle_bytes / language.fingerprint.weight_bytes,
@@ -53,7 +50,7 @@ def new_card(
             "threads": torch.get_num_threads(),
         },
         "coverage": {
-            "tokens_explained_share": completion / tokens,
+            "tokens_explained_share": corpus.completion_tokens / corpus.tokens,
             "hidden_states_read": list(parameters.layers),
             "hidden_states": language.layers + 1,
             "points_of_the_fine_tune": 2 if parameters.midpoint else 1,

@@ -8,13 +8,18 @@ that are there. A shared file is a hard link where the file system has them, els
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wherefrom.attribution.bundles.examples import EXAMPLE_OFFSETS, EXAMPLES
-from wherefrom.attribution.bundles.features import write_texts
+from wherefrom.attribution.bundles.examples import (
+    EXAMPLE_OFFSETS,
+    EXAMPLES,
+    WrittenExamples,
+    write_examples,
+)
+from wherefrom.attribution.bundles.features import write_words
 from wherefrom.attribution.bundles.indexes import write_indexes
 from wherefrom.attribution.bundles.manifest import (
     CARD,
@@ -29,13 +34,11 @@ from wherefrom.attribution.bundles.manifest import (
 )
 from wherefrom.attribution.bundles.row_arrays import OF_ROWS
 from wherefrom.attribution.bundles.tokens import TokenRows
-from wherefrom.attribution.corpus import corpus_sha256_of
 from wherefrom.attribution.ekfac.path import FOLDER as EKFAC
 from wherefrom.attribution.explanation.modules import USUAL_SHARES
 from wherefrom.attribution.groups import GROUPS
 from wherefrom.attribution.models.adjoint import ADJOINT
 from wherefrom.attribution.retrieval.encoder import ENCODER
-from wherefrom.attribution.retrieval.index import originals_of
 from wherefrom.attribution.retrieval.index_drivers import DriverName
 from wherefrom.errors import BundleCorrupt
 from wherefrom.index_settings import MilvusServer
@@ -101,23 +104,34 @@ def link_or_copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
+@dataclass(frozen=True)
+class Searched:
+    """What was written of texts and vectors."""
+
+    written: WrittenExamples
+    #: The driver and what its indexes lose.
+    index: IndexEntry
+
+
 def write_searched(
-    target: Path, examples: Sequence[TrainingExample], driver: DriverName, milvus: MilvusServer | None
-) -> IndexEntry:
-    """Write what is made of texts and of arrays that are there: texts, BM25, near-duplicate groups, vector indexes.
+    target: Path, examples: Iterable[TrainingExample], driver: DriverName, milvus: MilvusServer | None
+) -> Searched:
+    """Write the texts, and what is made of them and of arrays that are there: BM25, near-duplicate groups, vector indexes.
 
     Args:
         target: folder of the new bundle.
-        examples: its rows.
+        examples: its rows, read once.
         driver: what makes the vector indexes.
         milvus: where Milvus is.
 
     Returns:
-        The driver and what its indexes lose, for the manifest.
+        What the manifest says of both.
     """
-    write_texts(target, (one.model_copy(update={"row": row}) for row, one in enumerate(examples)))
-    originals = originals_of([one.text_sha256 for one in examples])
-    return write_indexes(target, originals, driver, milvus=milvus)
+    written = write_examples(
+        target, (one.model_copy(update={"row": row}) for row, one in enumerate(examples))
+    )
+    write_words(target)
+    return Searched(written, write_indexes(target, written.originals, driver, milvus=milvus))
 
 
 @dataclass(frozen=True)
@@ -131,30 +145,21 @@ class Change:
     truncated: int = 0
 
 
-def finish(
-    target: Path,
-    examples: Iterable[TrainingExample],
-    *,
-    bundle: Path,
-    parent: Manifest,
-    change: Change,
-    index: IndexEntry,
-) -> Manifest:
+def finish(target: Path, searched: Searched, *, bundle: Path, parent: Manifest, change: Change) -> Manifest:
     """Write card and manifest of a folder that has everything else.
 
     Args:
         target: the folder.
-        examples: its rows.
+        searched: of `write_searched`.
         bundle: what it was made of, and `parent` its manifest.
         parent: see `bundle`.
         change: how the rows differ.
-        index: of `write_searched`.
 
     Raises:
         BundleCorrupt: the card of `bundle` cannot be read.
     """
-    derived = _derived(parent, change)
-    corpus = _corpus(target, examples, parent.corpus, change)
+    derived, index = _derived(parent, change), searched.index
+    corpus = _corpus(target, searched.written, parent.corpus, change)
     card = _card(target, _card_of(bundle), parent, corpus=corpus, derived=derived)
     card |= {"index": index.model_dump(mode="json")}
     (target / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -191,17 +196,14 @@ def _derived(parent: Manifest, change: Change) -> DerivedEntry:
     )
 
 
-def _corpus(
-    target: Path, examples: Iterable[TrainingExample], before: CorpusEntry, change: Change
-) -> CorpusEntry:
+def _corpus(target: Path, written: WrittenExamples, before: CorpusEntry, change: Change) -> CorpusEntry:
     tokens = TokenRows(target)
-    rows = tokens.read(range(len(tokens)))
     return before.model_copy(
         update={
-            "sha256": corpus_sha256_of((one.example_id, one.text_sha256) for one in examples),
-            "examples": len(rows),
-            "tokens": sum(len(row.ids) for row in rows),
-            "completion_tokens": sum(row.explained_tokens for row in rows),
+            "sha256": written.sha256,
+            "examples": written.count,
+            "tokens": tokens.tokens(0, len(tokens)),
+            "completion_tokens": tokens.explained_tokens(),
             "skipped": before.skipped + change.skipped,
             "truncated": before.truncated + change.truncated,
         }

@@ -4,7 +4,8 @@ hnswlib's own deletion marks a vector and leaves it in the file, and a bundle ne
 and takes it in one step; a kill leaves the old bundle as it was. It has no signature: whoever signs says so of these bytes.
 """
 
-from collections.abc import Collection, Sequence
+import itertools
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from wherefrom.atomic import atomic_folder
+from wherefrom.attribution.batching import in_parts
 from wherefrom.attribution.bundles.deriving import (
     Change,
     check_known_files,
@@ -22,11 +24,12 @@ from wherefrom.attribution.bundles.deriving import (
     share_files,
     write_searched,
 )
-from wherefrom.attribution.bundles.examples import iter_examples
+from wherefrom.attribution.bundles.examples import ExampleTexts
 from wherefrom.attribution.bundles.indexes import IndexWishes, driver_of
 from wherefrom.attribution.bundles.manifest import MANIFEST, Manifest, read_manifest
 from wherefrom.attribution.bundles.row_arrays import Rows, keep_rows
 from wherefrom.attribution.bundles.signing import sign_bundle
+from wherefrom.attribution.bundles.tokens import ROWS_AT_ONCE
 from wherefrom.attribution.bundles.work_folder import check_out, open_to_readers
 from wherefrom.attribution.ekfac.factors import NORMS
 from wherefrom.attribution.ekfac.path import FOLDER as EKFAC
@@ -48,8 +51,8 @@ class Erased:
     signed: bool
 
 
-def copies_of(examples: Sequence[TrainingExample], wanted: Collection[str]) -> list[str]:
-    """Ids of other training examples with exactly the text of one whose id is wanted."""
+def copies_of(examples: Iterable[TrainingExample], wanted: Collection[str]) -> list[str]:
+    """Ids of other training examples with exactly the text of one whose id is wanted; the examples are read twice."""
     texts = {one.text_sha256 for one in examples if one.example_id in wanted}
     return [one.example_id for one in examples if one.text_sha256 in texts and one.example_id not in wanted]
 
@@ -84,11 +87,13 @@ def forget_examples(
     manifest = read_manifest(bundle)
     check_known_files(bundle, manifest)
     IndexWishes(driver_of(manifest), milvus=milvus).check()
-    examples, wanted = list(iter_examples(bundle)), set(example_ids)
+    examples, wanted = ExampleTexts(bundle), set(example_ids)
     if copies:
         wanted |= set(copies_of(examples, wanted))
     _check(bundle, examples, wanted)
-    kept = np.array([row for row, one in enumerate(examples) if one.example_id not in wanted], dtype=np.int64)
+    kept = np.fromiter(
+        (row for row, one in enumerate(examples) if one.example_id not in wanted), dtype=np.int64
+    )
     with atomic_folder(out) as work:
         made = _write(bundle, work, manifest, kept=kept, examples=examples, milvus=milvus)
         if key is not None:
@@ -96,8 +101,8 @@ def forget_examples(
     return Erased(made, tuple(sorted(wanted)), signed=key is not None)
 
 
-def _check(bundle: Path, examples: list[TrainingExample], wanted: set[str]) -> None:
-    missing = sorted(wanted - {one.example_id for one in examples})
+def _check(bundle: Path, examples: ExampleTexts, wanted: set[str]) -> None:
+    missing = sorted(wanted.difference(one.example_id for one in examples))
     if missing:
         raise NotFound(f"{bundle} has no training example {_named(missing)}; nothing was written")
     if len(wanted) >= len(examples):
@@ -119,16 +124,18 @@ def _write(
     manifest: Manifest,
     *,
     kept: Rows,
-    examples: list[TrainingExample],
+    examples: ExampleTexts,
     milvus: MilvusServer | None,
 ) -> Manifest:
     shared = share_files(bundle, manifest, work)
     keep_rows(bundle, work, kept)
-    left = [examples[row] for row in kept.tolist()]
-    index = write_searched(work, left, driver_of(manifest), milvus)
+    left = itertools.chain.from_iterable(
+        examples.read(part) for part in in_parts(kept.tolist(), ROWS_AT_ONCE)
+    )
+    searched = write_searched(work, left, driver_of(manifest), milvus)
     _keep_norms(bundle, work, kept)
     change = Change(erased=len(examples) - len(kept))
-    made = finish(work, left, bundle=bundle, parent=manifest, change=change, index=index)
+    made = finish(work, searched, bundle=bundle, parent=manifest, change=change)
     open_to_readers(work, MANIFEST, but=shared)
     return made
 

@@ -3,11 +3,20 @@
 One JSON line per training example in corpus order, and beside it the byte offset of each line.
 """
 
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
+import numpy.typing as npt
 
+from wherefrom.attribution.arrays import ArrayFile
+from wherefrom.attribution.batching import in_parts
+from wherefrom.attribution.bundles.tokens import ROWS_AT_ONCE
+from wherefrom.attribution.corpus import CorpusDigest
+from wherefrom.attribution.first_seen import FirstSeen
 from wherefrom.records import TrainingExample
 
 EXAMPLES = "corpus/examples.jsonl"
@@ -19,17 +28,41 @@ def searched_text(example: TrainingExample) -> str:
     return f"{example.prompt}\n{example.completion}"
 
 
-def write_examples(bundle: Path, examples: Iterator[TrainingExample]) -> list[str]:
-    """Store the texts of the corpus with the byte offset of each row; returns `searched_text` of each."""
+@dataclass(frozen=True)
+class WrittenExamples:
+    """What is known of a corpus when its texts are written."""
+
+    count: int
+    #: SHA-256 over ids and text hashes in order.
+    sha256: str
+    #: For each row the first one with the same text (`retrieval.index.Copies`), int64 `[N]`.
+    originals: npt.NDArray[np.int64]
+
+
+def write_examples(bundle: Path, examples: Iterable[TrainingExample]) -> WrittenExamples:
+    """Store the texts of the corpus, in its order, with the byte offset of each row."""
     (bundle / "corpus").mkdir(parents=True, exist_ok=True)
-    offsets, texts = [0], []
-    with (bundle / EXAMPLES).open("wb") as lines:
-        for example in examples:
-            lines.write(example.model_dump_json().encode("utf-8") + b"\n")
-            offsets.append(lines.tell())
-            texts.append(searched_text(example))
-    np.save(bundle / EXAMPLE_OFFSETS, np.array(offsets, dtype=np.int64))
-    return texts
+    digest, originals, end = CorpusDigest(), array("q"), 0
+    with (
+        TemporaryDirectory(dir=bundle) as aside,
+        FirstSeen[int](Path(aside) / "texts.sqlite") as seen,
+        (bundle / EXAMPLES).open("wb") as lines,
+        ArrayFile(bundle / EXAMPLE_OFFSETS) as offsets,
+    ):
+        offsets.append(np.zeros(1, dtype=np.int64))
+        for part in in_parts(examples, ROWS_AT_ONCE):
+            ends = end + np.cumsum([lines.write(_line(one)) for one in part], dtype=np.int64)
+            offsets.append(ends)
+            end = int(ends[-1])
+            for one in part:
+                digest.add(one.example_id, one.text_sha256)
+                first = seen.first(one.text_sha256, len(originals))
+                originals.append(len(originals) if first is None else first)
+    return WrittenExamples(len(originals), digest.hexdigest(), np.array(originals, dtype=np.int64))
+
+
+def _line(example: TrainingExample) -> bytes:
+    return example.model_dump_json().encode("utf-8") + b"\n"
 
 
 def iter_examples(bundle: Path) -> Iterator[TrainingExample]:
@@ -39,15 +72,24 @@ def iter_examples(bundle: Path) -> Iterator[TrainingExample]:
             yield TrainingExample.model_validate_json(line)
 
 
+def iter_texts(bundle: Path) -> Iterator[str]:
+    """`searched_text` of all training examples of a bundle, in corpus order."""
+    return map(searched_text, iter_examples(bundle))
+
+
 class ExampleTexts:
     """Reads single training examples of a bundle by row."""
 
     def __init__(self, bundle: Path) -> None:
-        self._file = bundle / EXAMPLES
+        self._bundle, self._file = bundle, bundle / EXAMPLES
         self._offsets = np.load(bundle / EXAMPLE_OFFSETS, mmap_mode="r", allow_pickle=False)
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
+
+    def __iter__(self) -> Iterator[TrainingExample]:
+        """All of them, in corpus order."""
+        return iter_examples(self._bundle)
 
     def read(self, rows: list[int]) -> list[TrainingExample]:
         """The examples of the given rows, in that order."""

@@ -1,7 +1,7 @@
 """Writes the features of a corpus and their projection into a bundle, as its form stores them; its texts, and what is made of them."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -9,8 +9,9 @@ from typing import Protocol, Self
 import numpy as np
 import torch
 
-from wherefrom.attribution.arrays import write_parts
-from wherefrom.attribution.bundles.examples import write_examples
+from wherefrom.attribution.arrays import ArrayFile, write_parts
+from wherefrom.attribution.batching import in_parts
+from wherefrom.attribution.bundles.examples import iter_texts
 from wherefrom.attribution.bundles.indexes import POOLED_VECTORS, PROJECTED_VECTORS
 from wherefrom.attribution.bundles.manifest import ProjectionEntry
 from wherefrom.attribution.cores import CoreStore, CoreWriter
@@ -25,14 +26,13 @@ from wherefrom.attribution.retrieval.encoder import (
     SentenceEncoder,
     copy_encoder,
 )
-from wherefrom.attribution.retrieval.lexical import LexicalIndex
+from wherefrom.attribution.retrieval.lexical import write_lexical
 from wherefrom.attribution.retrieval.pooling import Pooling
 from wherefrom.attribution.retrieval.projection import Projection, choose_size
 from wherefrom.attribution.row_curvature import RowCurvature
-from wherefrom.records import TrainingExample
 
 FEATURES, PROJECTION = "features", "projection.safetensors"
-#: Rows whose states are turned at once.
+#: Rows whose states are turned, or whose texts are embedded, at once.
 _ROWS = 8192
 
 
@@ -113,33 +113,29 @@ def write_pooled(features: Path, similarity: Similarity, states: Path) -> None:
     write_parts(features / POOLED_VECTORS, parts, count=len(mapped))
 
 
-def write_texts(bundle: Path, examples: Iterator[TrainingExample]) -> list[str]:
-    """The texts of the corpus, and what is made of their words: BM25, near-duplicate groups.
-
-    Args:
-        bundle: folder that is being built.
-        examples: the rows, in corpus order.
-
-    Returns:
-        What is searched of each row (`searched_text`).
-    """
-    texts = write_examples(bundle, examples)
-    LexicalIndex.build(texts).save(bundle / "lexical")
-    write_groups(bundle, near_duplicate_groups(texts))
-    return texts
+def write_words(bundle: Path) -> None:
+    """What is made of the words of the texts, which stand in the bundle that is being built: BM25, near-duplicate groups."""
+    write_lexical(iter_texts(bundle), bundle / "lexical")
+    write_groups(bundle, near_duplicate_groups(iter_texts(bundle), home=bundle))
 
 
-def write_encoded(bundle: Path, folder: Path, encoder: SentenceEncoder, *, texts: Sequence[str]) -> None:
+def write_encoded(bundle: Path, folder: Path, encoder: SentenceEncoder) -> None:
     """A sentence encoder and its vectors of the corpus.
 
     Args:
-        bundle: folder that is being built.
+        bundle: folder that is being built; the texts stand there.
         folder: the encoder's own folder.
         encoder: the encoder, loaded.
-        texts: of the corpus.
     """
     copy_encoder(folder, bundle / ENCODER)
-    np.save(bundle / FEATURES / ENCODED, encoder.embed(texts))
+    embed_texts(encoder, iter_texts(bundle), bundle / FEATURES / ENCODED)
+
+
+def embed_texts(encoder: SentenceEncoder, texts: Iterable[str], file: Path) -> None:
+    """Write the vectors of texts, in order."""
+    with ArrayFile(file) as vectors:
+        for part in in_parts(texts, _ROWS):
+            vectors.append(encoder.embed(part))
 
 
 def write_no_calibration(bundle: Path) -> None:

@@ -1,30 +1,27 @@
 """How a bundle's corpus was read, as the manifest states it, so that whatever reads the corpus again reads the same examples."""
 
-from collections.abc import Sequence
-
 from wherefrom.attribution.bundles.manifest import CorpusEntry, ReadingEntry
-from wherefrom.attribution.corpus.rows import Corpus, ReadAs, Reading, Turns
+from wherefrom.attribution.bundles.rendering import RenderedCorpus
+from wherefrom.attribution.corpus.rows import ReadAs, Reading, Turns
 from wherefrom.attribution.learning import Learning
-from wherefrom.attribution.models.render import TokenRow
 
 
-def corpus_entry(corpus: Corpus, rows: Sequence[TokenRow], learning: Learning | None) -> CorpusEntry:
+def corpus_entry(corpus: RenderedCorpus, learning: Learning | None) -> CorpusEntry:
     """What the manifest says of the corpus.
 
     Args:
-        corpus: its rows as texts.
-        rows: the same as tokens.
+        corpus: as texts and tokens.
         learning: whether the model has learned it, where that was checked.
     """
     return CorpusEntry(
         name=corpus.name,
-        sha256=corpus.sha256,
-        examples=len(rows),
-        tokens=sum(len(row.ids) for row in rows),
-        completion_tokens=sum(row.explained_tokens for row in rows),
+        sha256=corpus.written.sha256,
+        examples=len(corpus),
+        tokens=corpus.tokens,
+        completion_tokens=corpus.completion_tokens,
         skipped=corpus.skipped,
         not_learned=None if learning is None else learning.not_learned,
-        truncated=sum(row.truncated for row in rows),
+        truncated=corpus.truncated,
         reading=reading_entry(corpus.reading),
     )
 

@@ -73,13 +73,11 @@ def keep_rows(bundle: Path, target: Path, kept: Rows) -> None:
             _write(target / name, [(_open(bundle / name), kept)])
     for runs in RUNS:
         if (bundle / runs.offsets).is_file():
-            offsets = _open(bundle / runs.offsets)
-            lengths = np.diff(offsets)[kept]
-            np.save(target / runs.offsets, _offsets(lengths))
-            entries = _entries(offsets, kept, lengths)
+            offsets = np.asarray(_open(bundle / runs.offsets))
+            np.save(target / runs.offsets, _offsets(np.diff(offsets)[kept]))
             for name in runs.values:
                 if (bundle / name).is_file():
-                    _write(target / name, [(_open(bundle / name), entries)])
+                    _keep_runs(_open(bundle / name), offsets, kept, target / name)
 
 
 def join_features(bundle: Path, added: Path, target: Path) -> None:
@@ -121,9 +119,19 @@ def _offsets(lengths: Rows) -> Rows:
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
-def _entries(offsets: Array, rows: Rows, lengths: Rows) -> Rows:
-    """Numbers of all entries of some rows, `[sum(lengths)]`."""
-    begins = np.repeat(np.asarray(offsets)[rows] - _offsets(lengths)[:-1], lengths)
+def _keep_runs(array: Array, offsets: Rows, kept: Rows, file: Path) -> None:
+    """Write the entries of some rows."""
+    with ArrayFile(file) as written:
+        written.append(array[:0])
+        for first in range(0, len(kept), _CHUNK):
+            for chunk in _chunks([(array, _entries(offsets, kept[first : first + _CHUNK]))]):
+                written.append(chunk)
+
+
+def _entries(offsets: Rows, rows: Rows) -> Rows:
+    """Numbers of all entries of some rows."""
+    lengths = offsets[rows + 1] - offsets[rows]
+    begins = np.repeat(offsets[rows] - _offsets(lengths)[:-1], lengths)
     return np.asarray(begins + np.arange(len(begins)), dtype=np.int64)
 
 

@@ -7,11 +7,14 @@ text their characters in it, int32 `[E, 2]`, with offsets int64 `[N + 1]`.
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self, overload
 
 import numpy as np
 import numpy.typing as npt
 
+from wherefrom.attribution.arrays import ArrayFile
+from wherefrom.attribution.batching import in_parts
 from wherefrom.attribution.models.ranges import Range
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.errors import BundleCorrupt
@@ -19,37 +22,96 @@ from wherefrom.errors import BundleCorrupt
 _FILES = ("token_ids", "token_offsets", "token_starts")
 _EXPLAINED = "token_explained"
 _SHOWN = ("shown_ranges", "shown_offsets")
+#: Rows that are written at once.
+ROWS_AT_ONCE = 1024
 
 
-def write_token_rows(bundle: Path, rows: Sequence[TokenRow]) -> None:
+class TokenWriter:
+    """Appends training examples as tokens, in corpus order; the files are complete when the block ends."""
+
+    def __init__(self, bundle: Path) -> None:
+        self._folder = _made(bundle)
+        self._files = {name: ArrayFile(self._folder / f"{name}.npy") for name in (*_FILES, _EXPLAINED)}
+        self._files["token_offsets"].append(np.zeros(1, dtype=np.int64))
+        #: Tokens so far.
+        self.tokens = 0
+        self._all_explained = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for file in self._files.values():
+            file.close()
+        if self._all_explained:
+            (self._folder / f"{_EXPLAINED}.npy").unlink()
+
+    def append(self, rows: Sequence[TokenRow]) -> None:
+        """Add some rows, at least one."""
+        ends = self.tokens + np.cumsum([len(row.ids) for row in rows], dtype=np.int64)
+        flags = [np.array([*[False] * row.start, *row.explained], dtype=np.bool_) for row in rows]
+        values = {
+            "token_ids": np.concatenate([np.array(row.ids, dtype=np.int32) for row in rows]),
+            "token_offsets": ends,
+            "token_starts": np.array([row.start for row in rows], dtype=np.int32),
+            _EXPLAINED: np.concatenate(flags),
+        }
+        for name, value in values.items():
+            self._files[name].append(value)
+        self.tokens = int(ends[-1])
+        self._all_explained &= all(all(row.explained) for row in rows)
+
+
+def write_token_rows(bundle: Path, rows: Iterable[TokenRow]) -> None:
     """Store the tokens of all training examples, in corpus order."""
+    with TokenWriter(bundle) as written:
+        for part in in_parts(rows, ROWS_AT_ONCE):
+            written.append(part)
+
+
+class ShownRangesWriter:
+    """Appends the characters of the tokens of those rows that have them here; where none has, there is no file at the end."""
+
+    def __init__(self, bundle: Path) -> None:
+        self._folder = _made(bundle)
+        self._ranges, self._offsets = (ArrayFile(self._folder / f"{name}.npy") for name in _SHOWN)
+        self._offsets.append(np.zeros(1, dtype=np.int64))
+        self._end = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for file in (self._ranges, self._offsets):
+            file.close()
+        if not self._end:
+            for name in _SHOWN:
+                (self._folder / f"{name}.npy").unlink()
+
+    def append(self, ranges: Sequence[tuple[Range, ...] | None]) -> None:
+        """Add some rows, at least one."""
+        found = [np.array(one or (), dtype=np.int32).reshape(-1, 2) for one in ranges]
+        ends = self._end + np.cumsum([len(one) for one in found], dtype=np.int64)
+        self._ranges.append(np.concatenate(found))
+        self._offsets.append(ends)
+        self._end = int(ends[-1])
+
+
+def write_shown_ranges(bundle: Path, ranges: Iterable[tuple[Range, ...] | None]) -> None:
+    """Store the characters of the tokens of those rows that have them here; nothing where none does."""
+    with ShownRangesWriter(bundle) as written:
+        for part in in_parts(ranges, ROWS_AT_ONCE):
+            written.append(part)
+
+
+def _made(bundle: Path) -> Path:
     folder = bundle / "corpus"
     folder.mkdir(parents=True, exist_ok=True)
-    lengths = [len(row.ids) for row in rows]
-    values = {
-        "token_ids": np.concatenate([np.array(row.ids, dtype=np.int32) for row in rows]),
-        "token_offsets": np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        "token_starts": np.array([row.start for row in rows], dtype=np.int32),
-    }
-    for name in _FILES:
-        np.save(folder / f"{name}.npy", values[name])
-    if not all(all(row.explained) for row in rows):
-        _write_explained(folder, rows)
-
-
-def _write_explained(folder: Path, rows: Sequence[TokenRow]) -> None:
-    flags = [np.array([*[False] * row.start, *row.explained], dtype=np.bool_) for row in rows]
-    np.save(folder / f"{_EXPLAINED}.npy", np.concatenate(flags))
-
-
-def write_shown_ranges(bundle: Path, ranges: Sequence[tuple[Range, ...] | None]) -> None:
-    """Store the characters of the tokens of those rows that have them here; nothing where none does."""
-    if not any(ranges):
-        return
-    found = [np.array(one or (), dtype=np.int32).reshape(-1, 2) for one in ranges]
-    values = np.concatenate(found), np.concatenate([[0], np.cumsum([len(one) for one in found])])
-    for name, value in zip(_SHOWN, values, strict=True):
-        np.save(bundle / "corpus" / f"{name}.npy", value)
+    return folder
 
 
 class ShownRanges:
@@ -65,6 +127,10 @@ class ShownRanges:
             return []
         first, last = self._offsets[row : row + 2]
         return [(int(start), int(end)) for start, end in self._ranges[first:last]]
+
+    def __bool__(self) -> bool:
+        """Whether the bundle keeps any."""
+        return self._ranges is not None
 
 
 def _has(bundle: Path, name: str) -> bool:
@@ -85,7 +151,7 @@ def _opened(bundle: Path, names: Sequence[str]) -> list[npt.NDArray[Any]]:
         raise BundleCorrupt(f"{bundle}: the corpus' tokens cannot be opened: {error}") from error
 
 
-class TokenRows:
+class TokenRows(Sequence[TokenRow]):
     """Reads training examples of a bundle as tokens, by row."""
 
     def __init__(self, bundle: Path) -> None:
@@ -95,9 +161,30 @@ class TokenRows:
     def __len__(self) -> int:
         return len(self._starts)
 
+    @overload
+    def __getitem__(self, place: int, /) -> TokenRow: ...
+
+    @overload
+    def __getitem__(self, place: slice, /) -> list[TokenRow]: ...
+
+    def __getitem__(self, place: int | slice, /) -> TokenRow | list[TokenRow]:
+        found = range(len(self))[place]
+        return self._row(found) if isinstance(found, int) else self.read(found)
+
     def read(self, rows: Iterable[int] | npt.NDArray[np.int64]) -> list[TokenRow]:
         """The training examples of the given rows, in that order."""
         return [self._row(int(row)) for row in rows]
+
+    def tokens(self, first: int, last: int) -> int:
+        """Tokens of the rows `first` to `last` (excluded); at most those that there are."""
+        start, end = self._offsets[[min(first, len(self)), min(last, len(self))]]
+        return int(end - start)
+
+    def explained_tokens(self) -> int:
+        """Tokens of all rows that are to be explained."""
+        if self._explained is not None:
+            return int(np.count_nonzero(self._explained))
+        return int(self._offsets[-1]) - int(self._starts.sum(dtype=np.int64))
 
     def _row(self, row: int) -> TokenRow:
         ids = tuple(self._ids[self._offsets[row] : self._offsets[row + 1]].tolist())

@@ -56,6 +56,17 @@ def nothing_left_of(folder: Path, *, unless: str) -> Iterator[None]:
             _remove_empty(made[1:])
 
 
+@contextmanager
+def passing_folder(folder: Path) -> Iterator[Path]:
+    """A new folder that is there within the block alone; what a killed process left in its place is removed."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _remove_empty(folders: list[Path]) -> None:
     for folder in folders:
         if folder.is_dir() and not any(folder.iterdir()):

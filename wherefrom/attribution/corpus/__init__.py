@@ -5,26 +5,27 @@ Files and splits (`files`), what is in them (`tables`, `json_files`, `arrow_file
 """
 
 from wherefrom.attribution.corpus.json_files import read_jsonl
-from wherefrom.attribution.corpus.reading import parse_row, read_corpus
+from wherefrom.attribution.corpus.reading import parse_row, read_corpus, store_corpus
 from wherefrom.attribution.corpus.rows import (
     Corpus,
+    CorpusDigest,
     CorpusRow,
     ReadAs,
     Reading,
     Turns,
-    corpus_sha256,
     corpus_sha256_of,
 )
 
 __all__ = [
     "Corpus",
+    "CorpusDigest",
     "CorpusRow",
     "ReadAs",
     "Reading",
     "Turns",
-    "corpus_sha256",
     "corpus_sha256_of",
     "parse_row",
     "read_corpus",
     "read_jsonl",
+    "store_corpus",
 ]

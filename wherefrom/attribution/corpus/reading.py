@@ -5,7 +5,7 @@ them; which formats there were is told. Rows of which no turn was trained on are
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,16 @@ from wherefrom.attribution.corpus.metadata import KNOWN_FIELDS, context_of, name
 from wherefrom.attribution.corpus.rows import (
     UNNAMED_SOURCE,
     Corpus,
+    CorpusDigest,
     CorpusRow,
     ReadAs,
     Reading,
-    corpus_sha256,
 )
 from wherefrom.attribution.corpus.storable import check_texts
+from wherefrom.attribution.corpus.stored_rows import store_rows
 from wherefrom.attribution.corpus.tables import raw_rows
 from wherefrom.attribution.corpus.training import Trained, trained_turns
+from wherefrom.attribution.first_seen import FirstSeen
 from wherefrom.errors import DuplicateExample, EmptyCorpus, InvalidRecord
 from wherefrom.records import Role
 from wherefrom.records.bounds import MAX_SHORT_CHARS, MAX_TEXT_CHARS, shortened
@@ -80,6 +82,50 @@ class _Tally:
         )
 
 
+class _Rows:
+    """The usable rows of a corpus, one after the other, and what is told of them behind the last."""
+
+    def __init__(self, path: Path, *, skip_bad: bool, how: ReadAs | None, seen: FirstSeen[str]) -> None:
+        self._path, self._skip_bad, self._how, self._seen = path, skip_bad, how or ReadAs(), seen
+        if self._how.dialect is not None:
+            named(self._how.dialect)
+        self._found = corpus_files(path, split=self._how.split)
+        self._tally, self._skipped, self._digest = _Tally(), 0, CorpusDigest()
+
+    def __iter__(self) -> Iterator[CorpusRow]:
+        contents = (one for file in self._found.files for one in raw_rows(file))
+        for number, (place, content) in enumerate(contents):
+            try:
+                one = read_row(content, default_id=f"row-{number:06d}", how=self._how)
+                if one.row is not None:
+                    _check_unique(one.row.example_id, place, self._seen)
+            except (InvalidRecord, DuplicateExample) as error:
+                if self._skip_bad:
+                    self._skipped += 1
+                    continue
+                raise type(error)(f"{place}: {error}") from error
+            self._tally.add(one)
+            if one.row is not None:
+                self._digest.add(one.row.example_id, one.row.text_sha256())
+                yield one.row
+
+    def corpus(self, rows: Sequence[CorpusRow]) -> Corpus:
+        """The corpus of all these rows."""
+        if not rows:
+            untrained = self._tally.untrained
+            without = f", {untrained} without a trained turn" if untrained else ""
+            raise EmptyCorpus(
+                f"{self._path}: no usable training example ({self._skipped} bad rows skipped{without})"
+            )
+        return Corpus(
+            name=self._path.stem,
+            rows=rows,
+            sha256=self._digest.hexdigest(),
+            skipped=self._skipped,
+            reading=self._tally.reading(self._how, self._found.notes),
+        )
+
+
 def read_corpus(path: Path, *, skip_bad: bool = False, how: ReadAs | None = None) -> Corpus:
     """Read a corpus from a file, or from a folder of files (also a saved `datasets` folder).
 
@@ -94,36 +140,27 @@ def read_corpus(path: Path, *, skip_bad: bool = False, how: ReadAs | None = None
         EmptyCorpus: there is no row.
         ConfigurationError: there is no such format or split.
     """
-    asked = how or ReadAs()
-    if asked.dialect is not None:
-        named(asked.dialect)
-    found = corpus_files(path, split=asked.split)
-    rows: list[CorpusRow] = []
-    places: dict[str, str] = {}
-    tally, skipped = _Tally(), 0
-    for place, content in (one for file in found.files for one in raw_rows(file)):
-        try:
-            one = read_row(content, default_id=f"row-{len(rows) + skipped + tally.untrained:06d}", how=asked)
-            if one.row is not None:
-                _check_unique(one.row.example_id, place, places)
-        except (InvalidRecord, DuplicateExample) as error:
-            if skip_bad:
-                skipped += 1
-                continue
-            raise type(error)(f"{place}: {error}") from error
-        tally.add(one)
-        if one.row is not None:
-            rows.append(one.row)
-    if not rows:
-        untrained = f", {tally.untrained} without a trained turn" if tally.untrained else ""
-        raise EmptyCorpus(f"{path}: no usable training example ({skipped} bad rows skipped{untrained})")
-    return Corpus(
-        name=path.stem,
-        rows=tuple(rows),
-        sha256=corpus_sha256(rows),
-        skipped=skipped,
-        reading=tally.reading(asked, found.notes),
-    )
+    with FirstSeen[str]() as seen:
+        found = _Rows(path, skip_bad=skip_bad, how=how, seen=seen)
+        return found.corpus(tuple(found))
+
+
+def store_corpus(path: Path, folder: Path, *, skip_bad: bool = False, how: ReadAs | None = None) -> Corpus:
+    """Read a corpus as `read_corpus` does, with its rows in a folder in place of memory.
+
+    Args:
+        path: see `read_corpus`.
+        folder: is empty; it must stay as long as the rows are read.
+        skip_bad: see `read_corpus`.
+        how: see `read_corpus`.
+
+    Raises:
+        InvalidRecord, DuplicateExample, EmptyCorpus, ConfigurationError: see `read_corpus`.
+        OSError: the disk is full.
+    """
+    with FirstSeen[str](folder / "ids.sqlite") as seen:
+        found = _Rows(path, skip_bad=skip_bad, how=how, seen=seen)
+        return found.corpus(store_rows(found, folder))
 
 
 def parse_row(content: Any, *, default_id: str, how: ReadAs | None = None) -> CorpusRow:
@@ -253,9 +290,7 @@ def _remarks(row: Mapping[str, Any], talk: Conversation, trained: Trained) -> li
     return notes
 
 
-def _check_unique(example_id: str, place: str, places: dict[str, str]) -> None:
-    if example_id in places:
-        raise DuplicateExample(
-            f"id {example_id!r} was already used at {places[example_id]}; ids must be unique"
-        )
-    places[example_id] = place
+def _check_unique(example_id: str, place: str, seen: FirstSeen[str]) -> None:
+    before = seen.first(example_id, place)
+    if before is not None:
+        raise DuplicateExample(f"id {example_id!r} was already used at {before}; ids must be unique")

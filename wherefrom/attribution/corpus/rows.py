@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -204,7 +204,8 @@ class Corpus:
     """All rows of a corpus in order, with the hash of their content."""
 
     name: str
-    rows: tuple[CorpusRow, ...]
+    #: In memory, or in a file (`stored_rows`).
+    rows: Sequence[CorpusRow]
     #: SHA-256 over ids and text hashes in order.
     sha256: str
     #: Bad rows that were left out because the caller asked for it.
@@ -212,14 +213,24 @@ class Corpus:
     reading: Reading = field(default_factory=Reading)
 
 
-def corpus_sha256(rows: Iterable[CorpusRow]) -> str:
+class CorpusDigest:
     """The hash over ids and text hashes of rows, in order."""
-    return corpus_sha256_of((row.example_id, row.text_sha256()) for row in rows)
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def add(self, example_id: str, text_sha256: str) -> None:
+        """Take in the next row."""
+        self._digest.update(f"{example_id}\x1f{text_sha256}\n".encode())
+
+    def hexdigest(self) -> str:
+        """The hash so far."""
+        return self._digest.hexdigest()
 
 
 def corpus_sha256_of(rows: Iterable[tuple[str, str]]) -> str:
-    """The same of rows whose ids and text hashes are known."""
-    digest = hashlib.sha256()
+    """The hash of a corpus, by the ids and text hashes of its rows."""
+    digest = CorpusDigest()
     for example_id, text_sha256 in rows:
-        digest.update(f"{example_id}\x1f{text_sha256}\n".encode())
+        digest.add(example_id, text_sha256)
     return digest.hexdigest()

@@ -1,28 +1,34 @@
 """BM25 over prompt and completion (bm25s; Robertson & Zaragoza 2009): the baseline that is always shown and always fused.
 
-The scores of every word and row are computed when the index is built (bm25s) and mapped when it is opened. A search holds no array over all rows
+The scores of every word and row are computed when the index is built (`word_scores`, as bm25s would), and mapped when it is opened. A search holds no array over all rows
 (`word_search`); what it finds has the scores that scoring all of them would give.
 
 Look-alike letters are folded (`folding`), or a single Cyrillic vowel per word would hide a text from the search. Stop words stay in: on teacher queries of a small model that gave recall@1 .825 against .815 without them.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from wherefrom.attribution.arrays import ArrayFile
+from wherefrom.attribution.batching import in_parts
 from wherefrom.attribution.retrieval.folding import fold
 from wherefrom.attribution.retrieval.index import Rows
+from wherefrom.attribution.retrieval.word_scores import WordCounts
 from wherefrom.attribution.retrieval.word_search import Postings, could_be_best, scores_of
 from wherefrom.errors import BundleCorrupt
 
 Scores = npt.NDArray[np.float32]
 
-#: Texts whose words are held as text at once.
-_TEXTS = 4096
+#: Texts whose words are held as text at once, and about how many characters these have.
+_TEXTS, _CHARS = 4096, 1 << 20
+#: bm25s' files of scores and their rows.
+_SCORES, _ROWS = "data.csc.index.npy", "indices.csc.index.npy"
 _WORD = r"(?u)\w+"
 
 
@@ -35,20 +41,11 @@ class LexicalIndex:
         self._postings = Postings(held["data"], held["indices"], held["indptr"], int(held["num_docs"]))
 
     @classmethod
-    def build(cls, texts: Sequence[str]) -> "LexicalIndex":
-        """Index one text per training example, in corpus order."""
-        # numbered as they are met: bm25s itself numbers words in another order in every process, and a bundle is named by its bytes
-        vocabulary: dict[str, int] = {}
-        numbers = [
-            [vocabulary.setdefault(word, len(vocabulary)) for word in words]
-            for first in range(0, len(texts), _TEXTS)
-            for words in _words(texts[first : first + _TEXTS])
-        ]
-        if not vocabulary:  # bm25s does not take an empty vocabulary: a corpus of nothing but emoji
-            numbers = [[vocabulary.setdefault("", 0)] for _ in texts]
-        index = _bm25s().BM25()
-        index.index((numbers, vocabulary), show_progress=False)
-        return cls(index)
+    def build(cls, texts: Iterable[str]) -> "LexicalIndex":
+        """Index one text per training example, in corpus order, in files that are gone with the index."""
+        with TemporaryDirectory() as folder:
+            write_lexical(texts, Path(folder))
+            return cls.load(Path(folder))
 
     @classmethod
     def load(cls, folder: Path) -> "LexicalIndex":
@@ -103,6 +100,62 @@ class LexicalIndex:
         token = self._index.vocab_dict.get(word)
         holding = 0 if token is None else int(starts[token + 1]) - int(starts[token])
         return math.log1p((self._index.scores["num_docs"] - holding + 0.5) / (holding + 0.5))
+
+
+def write_lexical(texts: Iterable[str], folder: Path) -> None:
+    """Write what `LexicalIndex.load` opens, without ever holding the corpus.
+
+    Args:
+        texts: one per training example, in corpus order; read once.
+        folder: gets bm25s' files.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    vocabulary: dict[str, int] = {}
+    with TemporaryDirectory(dir=folder) as aside, WordCounts(Path(aside)) as counts:
+        for part in _blocks(texts):
+            # numbered as they are met: bm25s itself numbers words in another order in every process, and a bundle is named by its bytes
+            words = _words(part)
+            counts.append([[vocabulary.setdefault(word, len(vocabulary)) for word in some] for some in words])
+        if vocabulary:
+            _save(counts, vocabulary, folder)
+            return
+    with TemporaryDirectory(dir=folder) as aside, WordCounts(Path(aside)) as counts_of_nothing:
+        # bm25s does not take an empty vocabulary: a corpus of nothing but emoji
+        for rows in in_parts(range(counts.rows), _TEXTS):
+            counts_of_nothing.append([[0]] * len(rows))
+        _save(counts_of_nothing, {"": 0}, folder)
+
+
+def _save(counts: WordCounts, vocabulary: dict[str, int], folder: Path) -> None:
+    """Write bm25s' files: words and constants by bm25s, the scores over its empty ones in parts."""
+    index = _bm25s().BM25()
+    made = counts.scores(index)
+    vocabulary.setdefault("", len(vocabulary))  # for texts without a word, as bm25s has it
+    index.vocab_dict, index.nonoccurrence_array = vocabulary, None
+    index.scores = {
+        "data": np.zeros(0, np.float32),
+        "indices": np.zeros(0, np.int32),
+        "indptr": made.starts,
+        "num_docs": counts.rows,
+    }
+    index.save(str(folder), show_progress=False)
+    with ArrayFile(folder / _ROWS) as rows, ArrayFile(folder / _SCORES) as scores:
+        for some, values in made.parts():
+            rows.append(some)
+            scores.append(values)
+
+
+def _blocks(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Texts in order, as many at once as are held as words."""
+    block, chars = list[str](), 0
+    for text in texts:
+        block.append(text)
+        chars += len(text)
+        if len(block) >= _TEXTS or chars >= _CHARS:
+            yield block
+            block, chars = [], 0
+    if block:
+        yield block
 
 
 def _bm25s() -> Any:

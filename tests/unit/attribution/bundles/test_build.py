@@ -401,7 +401,9 @@ SEAMS: dict[str, tuple[str, Callable[..., Any]]] = {
         fail(OSError("4715 requested and 3040 written")),
     ),
     "graph": ("wherefrom.attribution.retrieval.hnsw_index.HnswIndex.save", fail(full_disk())),
-    "texts": ("wherefrom.attribution.bundles.features.write_examples", fail(full_disk())),
+    "texts": ("wherefrom.attribution.bundles.rendering.write_examples", fail(full_disk())),
+    "parts": ("wherefrom.attribution.arrays.write_all", fail(full_disk())),
+    "words": ("wherefrom.attribution.bundles.features.write_lexical", fail(full_disk())),
     "rename": (
         "wherefrom.attribution.bundles.build.Path.rename",
         lambda self, target: rename_but_no_bundle(self, target, full_disk()),

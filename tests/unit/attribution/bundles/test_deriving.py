@@ -22,12 +22,12 @@ from tests.tiny import (
     write_jsonl,
 )
 from wherefrom.attribution.attributor import LanguageAttributor
-from wherefrom.attribution.bundles import adding, erasing
+from wherefrom.attribution.bundles import adding, erasing, examples, row_arrays, tokens
 from wherefrom.attribution.bundles.adding import add_examples
 from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
 from wherefrom.attribution.bundles.erasing import copies_of, forget_examples
 from wherefrom.attribution.bundles.examples import iter_examples
-from wherefrom.attribution.bundles.manifest import MANIFEST, SIGNATURE, hash_folder, read_manifest
+from wherefrom.attribution.bundles.manifest import CARD, MANIFEST, SIGNATURE, hash_folder, read_manifest
 from wherefrom.attribution.bundles.row_arrays import PER_ROW, RUNS
 from wherefrom.attribution.bundles.signing import check_signature, make_keys, sign_bundle
 from wherefrom.attribution.calibrating import write_calibrated
@@ -109,6 +109,19 @@ def test_nothing_of_an_erased_row_is_left(built: dict[str, Path], erased: dict[s
             if what not in {"graph", "features/norms.npy", "features/core_scales.npy"}:
                 assert holding_files(built[form], mark), what
             assert not holding_files(erased[form], mark), (what, row)
+
+
+def test_rows_are_copied_in_parts(
+    built: dict[str, Path], erased: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How many rows are copied at once does not show in the files."""
+    monkeypatch.setattr(row_arrays, "_CHUNK", 5)
+    for module in (erasing, examples, tokens):
+        monkeypatch.setattr(module, "ROWS_AT_ONCE", 5)
+    found = forget_examples(built["adapter"], tmp_path / "parts", ids_of(built["adapter"])).manifest
+    expected = read_manifest(erased["adapter"])
+    assert found.corpus == expected.corpus
+    assert {**found.files, CARD: None} == {**expected.files, CARD: None}
 
 
 @pytest.mark.parametrize("form", ["forward", "adapter"])

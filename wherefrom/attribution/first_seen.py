@@ -1,0 +1,52 @@
+"""Remembers where each key was first met, on disk: a dictionary of a corpus' ids would take some hundred bytes of memory a row."""
+
+import errno
+import os
+import sqlite3
+from pathlib import Path
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+Value = TypeVar("Value", str, int)
+
+#: Nothing is kept beyond the run, so nothing is to be saved from a crash.
+_SETTINGS = ("journal_mode = OFF", "synchronous = OFF", "locking_mode = EXCLUSIVE")
+
+
+class FirstSeen(Generic[Value]):
+    """The first value of each key, in a file that SQLite keeps; whoever opens it removes the file."""
+
+    def __init__(self, file: Path | None = None) -> None:
+        """`file`: a new one; None keeps the keys in memory."""
+        self._database = sqlite3.connect(file or ":memory:", isolation_level=None)
+        for setting in _SETTINGS:
+            self._database.execute(f"PRAGMA {setting}")
+        self._database.execute("CREATE TABLE seen (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID")
+        self._database.execute("BEGIN")  # never ended: pages are written when the cache is full
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._database.close()
+
+    def first(self, key: str, value: Value) -> Value | None:
+        """The value that a key was met with before; None where this is the first time, and `value` is kept.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        try:
+            added = self._database.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (key, value))
+            if added.rowcount == 1:
+                return None
+            found: Value = self._database.execute("SELECT value FROM seen WHERE key = ?", (key,)).fetchone()[
+                0
+            ]
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+            raise
+        return found
