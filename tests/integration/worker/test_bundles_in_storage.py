@@ -115,6 +115,25 @@ def test_a_store_that_is_away_refuses_no_bundle(
     assert where_bundles_are(settings, [manifest.name]) == {manifest.name: "here, store unknown"}
 
 
+def test_a_store_that_says_no_refuses_the_bundle(
+    database: Database, settings: Settings, elsewhere: Settings, object_storage: ObjectStorage
+) -> None:
+    """Wrong credentials, and a bucket that is not there: the bundle is refused by its code until that is mended; the doctor names it."""
+    _, manifest = add_bundle(database, settings, shared_micro_bundle(), activate=True)
+    lost = elsewhere.model_copy(update={"bundles_url": "s3://no-such-bucket/x"})
+    object_storage.refuse_strangers(True)
+    try:
+        for one in (elsewhere, lost):
+            refused = refuse_unusable_bundles(database, BundleEngine(one), one)
+            assert refused[manifest.name].code == "storage_refused"
+            assert [(found.verdict, found.text.partition(":")[0]) for found in look_at_store(one)] == [
+                ("problem", "storage_refused")
+            ]
+    finally:
+        object_storage.refuse_strangers(False)
+    assert refuse_unusable_bundles(database, BundleEngine(elsewhere), elsewhere) == {}
+
+
 def test_a_bundle_is_added_by_its_url(
     database: Database, settings: Settings, store: Store, tmp_path: Path
 ) -> None:

@@ -1,6 +1,7 @@
 """The hollow bundles of the opening benchmark open as real ones do, with as many rows as were asked for."""
 
 import shutil
+from collections.abc import Sized
 from pathlib import Path
 
 from benchmarks.opening import hollow
@@ -15,7 +16,7 @@ def test_a_hollow_bundle_opens(tmp_path: Path) -> None:
     shutil.copytree(shared_micro_bundle(), source)
     hollow(source, tmp_path / "hollow", 700, words=50)
     bundle = open_bundle(tmp_path / "hollow", ModelFolders(shared_micro_model()))
-    lengths = [
+    lengths: list[Sized] = [
         bundle.store,
         bundle.vectors,
         bundle.pooled,

@@ -4,6 +4,8 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -110,16 +112,18 @@ def test_a_file_that_others_can_write_is_always_hashed(
     assert sorted(hashed) == ["1", "2"]
 
 
-def test_a_file_of_another_user_is_always_hashed(
-    bundle: Path, memory: HashMemory, hashed: list[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "change", [{"st_uid": os.geteuid() + 1}, {"st_mode": 0o100664}, {"st_mode": 0o100646}]
+)
+def test_a_file_that_became_writable_is_not_believed(
+    bundle: Path, memory: HashMemory, change: dict[str, int]
 ) -> None:
-    """Its owner can write to it, whatever its mode says. Files of root are as good as our own."""
+    """Whatever its times say: another owner, or a mode that lets others write."""
     read_manifest(bundle, hashes=memory)
-    hashed.clear()
-    monkeypatch.setattr(os, "geteuid", lambda: 4_000_000)
-    owned = (bundle / CARD).stat().st_uid
-    read_manifest(bundle, hashes=memory)
-    assert sorted(hashed) == ([] if owned == 0 else ALL)
+    found = (bundle / CARD).stat()
+    fields = {name: getattr(found, name) for name in dir(found) if name.startswith("st_")}
+    assert memory.of(bundle).recall(CARD, found) is not None
+    assert memory.of(bundle).recall(CARD, cast("os.stat_result", SimpleNamespace(**fields | change))) is None
 
 
 def test_only_the_owner_and_root_count_as_ours(tmp_path: Path) -> None:
