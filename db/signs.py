@@ -11,7 +11,7 @@ from db.session import Database
 from db.statements import insert_new
 
 #: What processes do, as their signs say it. The web process gives none: it is scraped.
-ROLES = ("attribute", "measure", "intake", "sweep")
+ROLES = ("attribute", "measure", "build", "intake", "sweep")
 #: Seconds between two signs of a process.
 EVERY_S = 15.0
 #: Without a sign for so long, a process counts as silent; after so long, nobody hears of it again.

@@ -4,9 +4,10 @@ from typing import Any
 
 from celery import Task
 
+from tasks.build_part import BuildRuntime, work_build_hint
 from tasks.hint import BatchRuntime, work_hint
 from tasks.measure import MeasureRuntime, work_measure_hint
-from wherefrom.messages import ATTRIBUTE_TASK, MEASURE_TASK
+from wherefrom.messages import ATTRIBUTE_TASK, BUILD_TASK, MEASURE_TASK
 
 
 class AttributeTask(Task):  # type: ignore[misc]  # Celery ships no types
@@ -37,3 +38,19 @@ class MeasureTask(Task):  # type: ignore[misc]  # Celery ships no types
                 "this process does not measure; tasks run in the pool of `python -m worker measure`"
             )
         work_measure_hint(message, self.runtime)
+
+
+class BuildTask(Task):  # type: ignore[misc]  # Celery ships no types
+    """There may be a part of a build to be read. Its queue is its own; it is run by `python -m worker build-worker` only."""
+
+    name = BUILD_TASK
+    #: Set when a building pool process starts (`worker.app`).
+    runtime: BuildRuntime | None = None
+
+    def run(self, *_: Any, **message: Any) -> None:
+        """Work off one hint."""
+        if self.runtime is None:
+            raise RuntimeError(
+                "this process does not build; tasks run in the pool of `python -m worker build-worker`"
+            )
+        work_build_hint(message, self.runtime)

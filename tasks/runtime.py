@@ -1,7 +1,7 @@
 """What every task has in common: the process that it runs in, and the hint that called it."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from pydantic import ValidationError
 
@@ -9,9 +9,12 @@ from tasks.attribute import Clock
 from wherefrom.logs import get_logger
 from wherefrom.messages import AttributeHint, MeasureHint
 from wherefrom.metrics import Metrics
+from wherefrom.records import Frozen
 from wherefrom.settings import Settings
 
 log = get_logger(__name__)
+
+AnyHint = TypeVar("AnyHint", bound=Frozen)
 
 
 class TaskRuntime(Protocol):
@@ -41,9 +44,15 @@ class TaskRuntime(Protocol):
 
 
 def bundle_of(message: Mapping[str, Any], kind: type[AttributeHint] | type[MeasureHint]) -> int | None:
-    """The bundle that a hint names; None where it is no hint, which is logged. A hint may be forged, so nothing trusts it."""
+    """The bundle that a hint names; None where it is no hint."""
+    hint = hint_of(message, kind)
+    return None if hint is None else hint.bundle_id
+
+
+def hint_of(message: Mapping[str, Any], kind: type[AnyHint]) -> AnyHint | None:
+    """The hint that a message is; None where it is none, which is logged. A hint may be forged, so nothing trusts it."""
     try:
-        return kind.model_validate(message).bundle_id
+        return kind.model_validate(message)
     except ValidationError as error:
         log.warning("hint_refused", errors=error.error_count())
         return None

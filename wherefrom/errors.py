@@ -204,6 +204,18 @@ class BundleMismatch(PermanentError):
     code = "bundle_mismatch"
 
 
+class BuildMismatch(PermanentError):
+    """A worker of a build over many machines has another model or another release than the machine that planned the build. It takes no part of it."""
+
+    code = "build_mismatch"
+
+
+class BuildPartsDead(PermanentError):
+    """Parts of a build over many machines cannot be read. The message names them, with code and reason. Those that are done are kept."""
+
+    code = "build_parts_dead"
+
+
 class UnsafeWeights(PermanentError):
     """A model folder has no safetensors weights (pickle weights are never loaded), or its configuration asks to run its own code."""
 

@@ -1,4 +1,4 @@
-"""The settings of vector indexes; `wherefrom.settings` reads them with all the others."""
+"""The settings of vector indexes and of builds; `wherefrom.settings` reads them with all the others."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -21,7 +21,7 @@ class MilvusServer:
 
 
 class IndexSettings(BaseModel):
-    """What vector indexes may take, and where they are if not in the bundle."""
+    """What vector indexes may take, where they are if not in the bundle, and how long parts of builds may take."""
 
     index_memory_share: float = Field(
         default=0.25,
@@ -35,6 +35,10 @@ class IndexSettings(BaseModel):
     )
     milvus_token: _OptionalSecret = Field(
         default=None, description="Token of the Milvus server: `USER:PASSWORD` or an API key."
+    )
+
+    build_time_limit_seconds: int = Field(
+        default=7200, ge=1, description="Hard time limit of one part of a build over several machines."
     )
 
     def milvus_server(self) -> MilvusServer | None:

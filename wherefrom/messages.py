@@ -9,11 +9,14 @@ from wherefrom.records import Frozen
 #: Explicit Celery task names; they never follow a module's path.
 ATTRIBUTE_TASK = "wherefrom.attribute"
 MEASURE_TASK = "wherefrom.measure"
+BUILD_TASK = "wherefrom.build_shard"
 
 #: Celery queue of attribution hints.
 ATTRIBUTE_QUEUE = "attribute"
 #: Celery queue of measuring hints, apart: one of them is many trainings.
 MEASURE_QUEUE = "measure"
+#: Celery queue of hints at builds over many machines.
+BUILD_QUEUE = "build"
 
 #: Redis stream that producers XADD flagged outputs to (field `record` holds the JSON of record v1).
 FLAGGED_STREAM = "wherefrom:flagged"
@@ -47,3 +50,10 @@ class MeasureHint(Frozen):
 
     version: Literal[1] = 1
     bundle_id: int = Field(ge=1, le=LARGEST_ID)
+
+
+class BuildHint(Frozen):
+    """There is a part of this build to be read; as harmless as the other hints."""
+
+    version: Literal[1] = 1
+    build_id: int = Field(ge=1, le=LARGEST_ID)

@@ -144,7 +144,10 @@ class Settings(BundleSettings, NotifySettings, IndexSettings, ProxySettings, Bas
 
     sweep_seconds: float = Field(default=2.0, gt=0, description="Time between two rounds of the sweeper.")
     worker_processes: int = Field(
-        default=1, ge=1, le=64, description="Processes of one `python -m worker run`."
+        default=1,
+        ge=1,
+        le=64,
+        description="Processes of one `python -m worker run` or `python -m worker build-worker`.",
     )
     watchdog_seconds: float = Field(
         default=120.0,

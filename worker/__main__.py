@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import typer
 
 #: Commands that run until they are told to stop: to be told so is no failure, however early.
-SERVICE = frozenset({"up", "run", "measure", "intake", "sweep", "web"})
+SERVICE = frozenset({"up", "run", "measure", "build-worker", "intake", "sweep", "web"})
 
 
 def make_app() -> "typer.Typer":
@@ -22,6 +22,7 @@ def make_app() -> "typer.Typer":
 
     from worker.commands.admin import add_admin_commands
     from worker.commands.backup import add_backup_commands
+    from worker.commands.build import add_build_commands
     from worker.commands.bundle import add_bundle_commands
     from worker.commands.command_line import EXIT_CODES
     from worker.commands.forget import add_forget_commands
@@ -40,6 +41,7 @@ def make_app() -> "typer.Typer":
     )
     add_service_commands(app)
     add_bundle_commands(app)
+    add_build_commands(app)
     add_admin_commands(app)
     add_key_commands(app)
     add_forget_commands(app)

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from celery import Celery, signals
 
 from db.session import open_database
-from tasks.celery_tasks import AttributeTask, MeasureTask
+from tasks.celery_tasks import AttributeTask, BuildTask, MeasureTask
 from wherefrom.logs import configure_logging
-from wherefrom.messages import ATTRIBUTE_QUEUE, ATTRIBUTE_TASK, MEASURE_TASK
+from wherefrom.messages import ATTRIBUTE_QUEUE, ATTRIBUTE_TASK, BUILD_TASK, MEASURE_TASK
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
-from worker.broker.hints import HintSender, MeasureHintSender
+from worker.broker.hints import BuildHintSender, HintSender, MeasureHintSender
 from worker.broker.redis_link import broker_of, connect_redis
 from worker.pool.engine import engine_of_process
 from worker.pool.owners import owner_name
@@ -30,6 +30,7 @@ from worker.vitals.presence import Presence
 from worker.vitals.traces import Traces, start_traces
 
 if TYPE_CHECKING:
+    from worker.pool.builder_runtime import BuilderRuntime
     from worker.pool.measurer_runtime import MeasurerRuntime
 
 R = TypeVar("R", bound=ProcessRuntime)
@@ -45,10 +46,11 @@ class Role(StrEnum):
 
     ATTRIBUTE = "attribute"
     MEASURE = "measure"
+    BUILD = "build"
 
 
 class WherefromCelery(Celery):  # type: ignore[misc]  # Celery ships no types
-    """A Celery application that knows the settings, its role and the two tasks."""
+    """A Celery application that knows the settings, its role and the tasks."""
 
     amqp_cls = "worker.broker.transport:Amqp"
 
@@ -75,7 +77,7 @@ class WherefromCelery(Celery):  # type: ignore[misc]  # Celery ships no types
     def on_init(self) -> None:
         """Register the tasks; called by Celery at the end of its constructor."""
         self.conf.update(celery_configuration(self.settings, self.role))
-        for task in (AttributeTask(), MeasureTask()):
+        for task in (AttributeTask(), MeasureTask(), BuildTask()):
             task.Request = "worker.pool.lost_process:WatchedRequest"  # looked up in the main process, which alone needs it
             self.register_task(task)
         # Not weak: nobody else holds these. The identifiers keep a second application from being served twice.
@@ -91,7 +93,7 @@ class WherefromCelery(Celery):  # type: ignore[misc]  # Celery ships no types
 
     def _start_runtime(self, **_: Any) -> None:
         """Runs in each pool process when it has started."""
-        start_runtime(self) if self.role is Role.ATTRIBUTE else start_measurer_runtime(self)
+        _STARTS[self.role](self)
 
     def _end_runtime(self, **_: Any) -> None:
         """Runs in each pool process before it ends in order."""
@@ -114,9 +116,11 @@ def make_celery(settings: Settings, *, role: Role = Role.ATTRIBUTE) -> Wherefrom
 def celery_configuration(settings: Settings, role: Role = Role.ATTRIBUTE) -> dict[str, Any]:
     """Celery's settings."""
     broker_url, broker_options = broker_of(settings)
-    limit_s = (
-        settings.batch_time_limit_seconds if role is Role.ATTRIBUTE else settings.measure_time_limit_seconds
-    )
+    limit_s = {
+        Role.ATTRIBUTE: settings.batch_time_limit_seconds,
+        Role.MEASURE: settings.measure_time_limit_seconds,
+        Role.BUILD: settings.build_time_limit_seconds,
+    }[role]
     return {
         "broker_url": broker_url,
         "broker_transport": "worker.broker.transport:Transport",
@@ -158,6 +162,20 @@ def start_measurer_runtime(app: WherefromCelery) -> "MeasurerRuntime":
     from worker.pool.measurer_runtime import MeasurerRuntime  # noqa: PLC0415 - for the measurer alone
 
     return _start(app, MEASURE_TASK, sender=MeasureHintSender, made=MeasurerRuntime)
+
+
+def start_builder_runtime(app: WherefromCelery) -> "BuilderRuntime":
+    """Make this process's runtime for builds over many machines and hand it to the task."""
+    from worker.pool.builder_runtime import BuilderRuntime  # noqa: PLC0415 - for build workers alone
+
+    return _start(app, BUILD_TASK, sender=BuildHintSender, made=BuilderRuntime)
+
+
+_STARTS: dict[Role, Callable[[WherefromCelery], ProcessRuntime]] = {
+    Role.ATTRIBUTE: start_runtime,
+    Role.MEASURE: start_measurer_runtime,
+    Role.BUILD: start_builder_runtime,
+}
 
 
 def _start(app: WherefromCelery, task: str, *, sender: Callable[..., Any], made: Callable[..., R]) -> R:

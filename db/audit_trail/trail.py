@@ -97,6 +97,14 @@ class TrailKind(StrEnum):
     WHAT_IF_DEAD = "what_if.dead"
     WHAT_IF_RETRIED = "what_if.retried"
     WHAT_IF_RELEASED = "what_if.released"
+    #: A corpus is to be read by many machines.
+    BUILD_PLANNED = "build.planned"
+    #: All its parts are merged into a bundle, or nobody wants it any more.
+    BUILD_FINISHED = "build.finished"
+    BUILD_CANCELLED = "build.cancelled"
+    BUILD_PART_DEAD = "build_part.dead"
+    BUILD_PART_RETRIED = "build_part.retried"
+    BUILD_PART_RELEASED = "build_part.released"
     #: Something is to be told to the webhook.
     NOTICE_RAISED = "notice.raised"
     NOTICE_DELIVERED = "notice.delivered"

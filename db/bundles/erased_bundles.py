@@ -18,7 +18,7 @@ from db.models import (
     TrainingExample,
     WhatIf,
 )
-from db.queues.leases import Leased, is_pending, is_running
+from db.queues.leases import Bundled, is_pending, is_running
 from db.session import Database
 from db.statements import carry_out, insert_new
 from wherefrom.errors import BundleMismatch, UnknownBundle
@@ -29,7 +29,7 @@ from wherefrom.records import AuditState, MeasurementState
 class _Queue:
     """Rows that are worked under a bundle."""
 
-    table: Leased
+    table: Bundled
     #: The end of a row without an answer, and what the trail calls it.
     end: AuditState | MeasurementState
     told: TrailKind
@@ -86,7 +86,7 @@ def leaving(db: Database) -> list[Leaving]:
 
 
 def _with_work(
-    session: Session, bundle_ids: list[int], look: Callable[[Leased], ColumnElement[bool]]
+    session: Session, bundle_ids: list[int], look: Callable[[Bundled], ColumnElement[bool]]
 ) -> set[int]:
     """Those of these bundles that have rows of which it holds: `is_pending` or `is_running`."""
     found: set[int] = set()

@@ -14,6 +14,7 @@ from db.models.audits import (
     MeasuringCheckRow,
     OutputGroupMember,
 )
+from db.models.building import BuildPart, SharedBuild
 from db.models.columns import Base
 from db.models.comparing import BundleComparisonRow, ComparedOutputRow
 from db.models.corpora import Bundle, Corpus, ModelRevision, TrainingExample
@@ -37,6 +38,7 @@ __all__ = [
     "ApiKey",
     "Audit",
     "Base",
+    "BuildPart",
     "Bundle",
     "BundleComparisonRow",
     "Citation",
@@ -82,6 +84,7 @@ __all__ = [
     "SavedView",
     "SchemaRelease",
     "ServiceLease",
+    "SharedBuild",
     "SourceFactsRow",
     "SourceLook",
     "TrailEvent",

@@ -15,7 +15,7 @@ class ProcessSign(Base):
 
     #: The name under which it holds leases: machine, process, and a random part.
     name: Mapped[Short] = mapped_column(primary_key=True)
-    #: What it does: `attribute`, `measure`, `sweep` or `intake`.
+    #: What it does: `attribute`, `measure`, `build`, `sweep` or `intake`.
     role: Mapped[str] = mapped_column(String(20))
     host: Mapped[Short]
     pid: Mapped[int]

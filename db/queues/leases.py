@@ -13,12 +13,14 @@ from sqlalchemy import CTE, ColumnElement, and_, bindparam, literal_column, or_,
 from sqlalchemy.orm import InstrumentedAttribute
 
 from db.clock import db_after, db_now
-from db.models import Audit, GroupMeasurement, Measurement, WhatIf
+from db.models import Audit, BuildPart, GroupMeasurement, Measurement, WhatIf
 from db.statements import materialized
 from wherefrom.records import Lease
 
+#: Tables whose rows are worked on under a bundle.
+Bundled = type[Audit] | type[Measurement] | type[GroupMeasurement] | type[WhatIf]
 #: Tables whose rows are claimed under a lease.
-Leased = type[Audit] | type[Measurement] | type[GroupMeasurement] | type[WhatIf]
+Leased = Bundled | type[BuildPart]
 
 #: What a row looks like when nobody holds it.
 NOT_HELD: dict[str, Any] = {"lease_owner": None, "lease_until": None, "next_attempt_at": None}
@@ -107,22 +109,15 @@ def pick(
     row: Leased,
     order: Sequence[InstrumentedAttribute[Any]],
     *,
-    bundle_id: int,
     limit: int,
     max_attempts: int | None,
-    only: Sequence[ColumnElement[bool]] = (),
+    only: Sequence[ColumnElement[bool]],
 ) -> CTE[Any]:
-    """Up to `limit` ids to claim, locked; rows that somebody else holds at this moment are skipped.
+    """Up to `limit` ids to claim among the rows that meet the conditions, locked; rows that somebody else holds at this moment are skipped.
 
     Due and expired rows are picked apart, each by its own index, and then merged in the order of the queue.
     """
-    first = (
-        select(*order)
-        .where(row.bundle_id == bundle_id, *only)
-        .order_by(*order)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
+    first = select(*order).where(*only).order_by(*order).limit(limit).with_for_update(skip_locked=True)
     left = () if max_attempts is None else (attempts_spent(row) < max_attempts,)
     waiting = materialized(first.where(due(row)), "waiting")
     abandoned = materialized(first.where(expired(row), *left), "abandoned")

@@ -18,7 +18,7 @@ from db.audit_trail.trail import Event, TrailKind, record_events
 from db.chunks import change_in_chunks
 from db.clock import db_after, db_now
 from db.counts import COUNTED_WORK, count_at_most
-from db.models import Bundle
+from db.models import Bundle, SharedBuild
 from db.queues.leases import (
     NOT_HELD,
     Leased,
@@ -61,6 +61,9 @@ class LeasedQueue(Generic[State]):
     """One table as a queue; its subclasses name the table and its states."""
 
     row: ClassVar[Leased]
+    #: The table by whose rows work is claimed and counted.
+    parent: ClassVar[type[Bundle] | type[SharedBuild]] = Bundle
+    parent_column: ClassVar[str] = "bundle_id"
     #: What a row is called in the trail: ``audit:7``.
     subject: ClassVar[str]
     #: The order in which rows are claimed; the id is among the columns.
@@ -79,6 +82,12 @@ class LeasedQueue(Generic[State]):
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    @classmethod
+    def parent_key(cls) -> InstrumentedAttribute[Any]:
+        """The column that names a row's parent."""
+        column: InstrumentedAttribute[Any] = getattr(cls.row, cls.parent_column)
+        return column
 
     def check_writable(self) -> None:
         """Store a probe and take it back: whoever is about to blame a row asks this first.
@@ -206,21 +215,21 @@ class LeasedQueue(Generic[State]):
             return session.execute(select(db_now())).scalar_one()
 
     def pending_counts(self, *, at_most: int | None = None) -> dict[int, int]:
-        """How many rows could be claimed now, by bundle id, up to `at_most` or `COUNTED_WORK` each; bundles without any are left out."""
-        row, limit = self.row, COUNTED_WORK if at_most is None else at_most
+        """How many rows could be claimed now, by the id of their parent, up to `at_most` or `COUNTED_WORK` each; parents without any are left out."""
+        row, parent, limit = self.row, self.parent, COUNTED_WORK if at_most is None else at_most
         waiting, abandoned = (
-            count_at_most(limit, row.bundle_id == Bundle.id, condition, correlate=Bundle)
+            count_at_most(limit, self.parent_key() == parent.id, condition, correlate=parent)
             for condition in (due(row), expired(row))
         )
-        counts = select(Bundle.id, (waiting + abandoned).label("number"))
+        counts = select(parent.id, (waiting + abandoned).label("number"))
         with self._database.reading() as session:
             found = {one.id: min(one.number, limit) for one in session.execute(counts)}
-        return {bundle_id: number for bundle_id, number in found.items() if number}
+        return {parent_id: number for parent_id, number in found.items() if number}
 
     def _take(
         self,
         session: Session,
-        bundle_id: int,
+        parent_id: int,
         *,
         owner: str,
         limit: int,
@@ -233,9 +242,8 @@ class LeasedQueue(Generic[State]):
         Two claimers never get the same row under the same attempt: on PostgreSQL they skip each other's rows, on SQLite one
         writes at a time.
         """
-        picked = pick(
-            self.row, self.order, bundle_id=bundle_id, limit=limit, max_attempts=max_attempts, only=only
-        )
+        theirs = self.parent_key() == parent_id
+        picked = pick(self.row, self.order, limit=limit, max_attempts=max_attempts, only=(theirs, *only))
         take = (
             update(self.row)
             .where(self.row.id == picked.c.id)

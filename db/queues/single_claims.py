@@ -1,4 +1,4 @@
-"""Queues of measurements and what-ifs: claimed one at a time, so a claim is an attempt; one that cannot be answered is dead."""
+"""Queues of measurements, what-ifs and parts of builds: claimed one at a time, so a claim is an attempt; one that cannot be answered is dead."""
 
 from collections.abc import Mapping
 from typing import ClassVar, Generic, TypeVar
@@ -7,13 +7,19 @@ from sqlalchemy.orm import Session
 
 from db.audit_trail.trail import TrailKind
 from db.queues.queue import LeasedQueue
-from wherefrom.records import ClaimedGroup, ClaimedMeasurement, ClaimedWhatIf, MeasurementState
+from wherefrom.records import (
+    ClaimedGroup,
+    ClaimedMeasurement,
+    ClaimedPart,
+    ClaimedWhatIf,
+    MeasurementState,
+)
 
-Claimed = TypeVar("Claimed", ClaimedMeasurement, ClaimedGroup, ClaimedWhatIf)
+Claimed = TypeVar("Claimed", ClaimedMeasurement, ClaimedGroup, ClaimedWhatIf, ClaimedPart)
 
 
 class SingleClaims(LeasedQueue[MeasurementState], Generic[Claimed]):
-    """What the queues of measurements, of citations and of groups, and of what-ifs do alike; a subclass says what a worker is given."""
+    """What the queues of measurements, of citations and of groups, of what-ifs and of parts of builds do alike; a subclass says what a worker is given."""
 
     pending = MeasurementState.PENDING
     dead = MeasurementState.DEAD
@@ -22,19 +28,19 @@ class SingleClaims(LeasedQueue[MeasurementState], Generic[Claimed]):
     retried, released = TrailKind.MEASUREMENT_RETRIED, TrailKind.MEASUREMENT_RELEASED
 
     def claim(
-        self, bundle_id: int, *, owner: str, lease_s: float, max_attempts: int | None = None
+        self, parent_id: int, *, owner: str, lease_s: float, max_attempts: int | None = None
     ) -> Claimed | None:
-        """Take the oldest piece of work of a bundle that is due, or whose lease ran out; None when there is none.
+        """Take the oldest piece of work of a bundle, or of a build, that is due, or whose lease ran out; None when there is none.
 
         Args:
-            bundle_id: The bundle.
+            parent_id: The bundle, or the build.
             owner: Name of the claimer, unique among all that live.
             lease_s: How long it stays taken without `extend`, seconds.
             max_attempts: Expired ones with as many attempts are left to `release_expired`.
         """
         with self._database.writing() as session:
             taken = self._take(
-                session, bundle_id, owner=owner, limit=1, lease_s=lease_s, max_attempts=max_attempts
+                session, parent_id, owner=owner, limit=1, lease_s=lease_s, max_attempts=max_attempts
             )
             return self._claimed(session, taken[0], owner) if taken else None
 

@@ -58,6 +58,7 @@ def _read(services: Services, person_id: int | None) -> Today:
 _ROLE_WORDS = {
     "attribute": "worker",
     "measure": "measurer",
+    "build": "build worker",
     "sweep": "sweeper",
     "intake": "intake of the stream",
 }

@@ -7,7 +7,9 @@ worker's pool processes are spawned, so each of them makes an engine of its own.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, Protocol, runtime_checkable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from wherefrom.records import (
     Attribution,
@@ -144,6 +146,50 @@ class GroupMeter(Protocol):
             NotFound: the bundle's corpus has no such example or source.
             ConfigurationError: the recipe does not suit, or the group is too large to have controls.
             OutOfMemory: the model did not fit into memory.
+        """
+
+
+@dataclass(frozen=True)
+class PartFiles:
+    """What was made of a part of a corpus."""
+
+    #: In the order of the rows.
+    shards: tuple[Path, ...]
+    moments: Path
+
+
+class PartReader(Protocol):
+    """Reads parts of a corpus for a build, with one model."""
+
+    def read_part(self, rows: Path, *, first: int, folder: Path, keep_going: KeepGoing) -> PartFiles:
+        """Run a part through the model. The same part gives the same bytes, on this machine.
+
+        Args:
+            rows: The part as tokens (`bundles.parts`).
+            first: Place of its first row in the corpus, from 0.
+            folder: Gets the files.
+            keep_going: Called now and then; what it raises ends the work.
+
+        Raises:
+            UnusableModel: a row gives no finite numbers; the text names it.
+            OutOfMemory: a row did not fit.
+        """
+
+
+@runtime_checkable
+class BuildingEngine(Protocol):
+    """An engine that also reads corpora for builds over many machines; one that does not is asked for none."""
+
+    def open_part_reader(self, plan: Mapping[str, Any]) -> PartReader:
+        """What reads the parts of a planned build; may take minutes. Called in the process that uses it.
+
+        Args:
+            plan: As the build stored it (`bundles.plan.BuildPlan`).
+
+        Raises:
+            BuildMismatch: this machine has another model or another release.
+            UnusableModel, UnsafeWeights: the model is not here, or cannot be loaded.
+            OutOfMemory: it does not fit.
         """
 
 

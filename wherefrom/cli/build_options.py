@@ -40,6 +40,8 @@ class IndexChoice(StrEnum):
     MILVUS = "milvus"
 
 
+Threads = Annotated[int, typer.Option(help="Number of torch threads; 0 lets torch decide.")]
+Adapter = Annotated[Path | None, typer.Option(help="Folder of a PEFT adapter trained on that model.")]
 CorpusPath = Annotated[
     Path,
     typer.Option(

@@ -33,13 +33,9 @@ from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.offline import exact_scores, prepare_all, read_queries, signals_of_all
 from wherefrom.attribution.progress import Progress
 from wherefrom.attribution.verdict_causes import read_verdicts
-from wherefrom.cli.offline import (
-    Adapter,
-    Json,
-    KnownModel,
-    Threads,
-    set_threads,
-)
+from wherefrom.cli.build_options import Adapter, Threads
+from wherefrom.cli.building import set_threads
+from wherefrom.cli.offline import Json, KnownModel
 from wherefrom.cli.placement_options import DeviceOption, DtypeOption, placement_of
 from wherefrom.cli.progress import progress_bars
 from wherefrom.errors import ConfigurationError

@@ -9,13 +9,9 @@ import typer
 from wherefrom.atomic import write_text
 from wherefrom.attribution.bundles.card_file import finish_replacing, replace_card
 from wherefrom.attribution.bundles.manifest import read_card
-from wherefrom.cli.offline import (
-    Adapter,
-    Json,
-    KnownModel,
-    Threads,
-    set_threads,
-)
+from wherefrom.cli.build_options import Adapter, Threads
+from wherefrom.cli.building import set_threads
+from wherefrom.cli.offline import Json, KnownModel
 from wherefrom.cli.placement_options import DeviceOption, DtypeOption, placement_of
 from wherefrom.cli.progress import progress_bars
 from wherefrom.errors import ConfigurationError

@@ -7,18 +7,14 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles.build import build_bundle
 from wherefrom.attribution.bundles.bundle import Bundle
 from wherefrom.attribution.bundles.hash_memory import HashMemory
-from wherefrom.attribution.bundles.indexes import IndexWishes
-from wherefrom.attribution.bundles.manifest import Manifest
 from wherefrom.attribution.bundles.model_location import write_note
 from wherefrom.attribution.bundles.options import BuildOptions
-from wherefrom.attribution.corpus import ReadAs
 from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.offline import (
     Rejection,
@@ -28,39 +24,10 @@ from wherefrom.attribution.offline import (
     read_queries,
     signals_of_all,
 )
-from wherefrom.attribution.retrieval.index_drivers import DriverName
 from wherefrom.cli import deriving, signing, storing
-from wherefrom.cli.build_options import (
-    BlocksChoice,
-    BlocksOption,
-    Candidates,
-    CorpusPath,
-    Encoder,
-    EncoderWeight,
-    FinalOption,
-    FormChoice,
-    FormOption,
-    FullTier,
-    IndexChoice,
-    IndexOption,
-    LearningCheck,
-    LongestExample,
-    Midpoint,
-    ModelName,
-    NewFolder,
-    SimilarityOption,
-    SkipBadRows,
-    StartFolder,
-)
-from wherefrom.cli.corpus_options import (
-    FormatOption,
-    JoinOption,
-    SplitOption,
-    TemplateArgsOption,
-    TemplateOption,
-    TurnsOption,
-    rendering_rule,
-)
+from wherefrom.cli.build_choice import BuildChoice, takes_choice
+from wherefrom.cli.build_options import Adapter, CorpusPath, NewFolder, Threads
+from wherefrom.cli.building import options_of, print_note, say_built, set_threads
 from wherefrom.cli.grouping import (
     AgainstOption,
     Asked,
@@ -80,12 +47,10 @@ from wherefrom.settings import load_settings
 from wherefrom.terminal import counted, say
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON line instead of text.")]
-Threads = Annotated[int, typer.Option(help="Number of torch threads; 0 lets torch decide.")]
 Model = Annotated[Path, typer.Option(help="Folder of the model (safetensors, tokenizer with chat template).")]
 KnownModel = Annotated[
     Path | None, typer.Option(help="Folder of the model; default: where it was when the bundle was built.")
 ]
-Adapter = Annotated[Path | None, typer.Option(help="Folder of a PEFT adapter trained on that model.")]
 
 
 class OverLongChoice(StrEnum):
@@ -101,36 +66,13 @@ ScoresFile = Annotated[
 ]
 
 
+@takes_choice
 def build(
     *,
     model: Model,
     corpus: CorpusPath,
     out: NewFolder,
-    adapter: Adapter = None,
-    form: FormOption = FormChoice.AUTO,
-    similarity: SimilarityOption = None,
-    blocks: BlocksOption = BlocksChoice.AUTO,
-    final: FinalOption = True,
-    model_name: ModelName = None,
-    candidates: Candidates = None,
-    max_tokens: LongestExample = 1024,
-    skip_bad: SkipBadRows = False,
-    turns: TurnsOption = ReadAs.turns,
-    dialect: FormatOption = None,
-    split: SplitOption = None,
-    midpoint: Midpoint = False,
-    full_tier: FullTier = False,
-    start: StartFolder = None,
-    encoder: Encoder = None,
-    encoder_weight: EncoderWeight = None,
-    chat_template: TemplateOption = None,
-    template_args: TemplateArgsOption = None,
-    join: JoinOption = "",
-    index: IndexOption = IndexChoice.AUTO,
-    learning_check: LearningCheck = True,
-    device: DeviceOption = None,
-    dtype: DtypeOption = None,
-    threads: Threads = 0,
+    choice: BuildChoice,
     as_json: Json = False,
 ) -> None:
     """Build a bundle: everything that turns flagged outputs of one model into citations of its training corpus.
@@ -139,36 +81,9 @@ def build(
 
     Example: wherefrom build --model ./model --adapter ./lora --corpus train.jsonl --out ./bundles/support
     """
-    set_threads(threads)
-    options = BuildOptions(
-        form=form.value,
-        similarity=None if similarity is None else similarity.value,
-        blocks=blocks.value,
-        final=final,
-        model_name=model_name,
-        max_tokens=max_tokens,
-        candidates=candidates,
-        midpoint=midpoint,
-        full_tier=full_tier,
-        skip_bad=skip_bad,
-        read=ReadAs(turns, dialect, split),
-        encoder=encoder,
-        encoder_weight=encoder_weight,
-        rendering=rendering_rule(chat_template, template_args, join=join),
-        check_learning=learning_check,
-        index=_index_wishes(index),
-        placement=placement_of(device, dtype),
-    )
-    _build_and_say(ModelFolders(model, adapter, start), corpus, out, options=options, as_json=as_json)
-
-
-def _index_wishes(choice: IndexChoice) -> IndexWishes:
-    settings = load_settings()
-    return IndexWishes(
-        driver=None if choice is IndexChoice.AUTO else DriverName(choice.value),
-        memory_share=settings.index_memory_share,
-        milvus=settings.milvus_server(),
-    )
+    set_threads(choice.threads)
+    folders = ModelFolders(model, choice.adapter, choice.start)
+    _build_and_say(folders, corpus, out, options=options_of(choice), as_json=as_json)
 
 
 def _build_and_say(
@@ -181,51 +96,10 @@ def _build_and_say(
             out=out,
             options=options,
             progress=report,
-            on_note=_print_note,
+            on_note=print_note,
         )
     write_note(out, folders)
-    _say_built(manifest, out, as_json=as_json)
-
-
-def _print_note(sentence: str) -> None:
-    """What the person who builds should read, beside the progress."""
-    say(sentence, to_stderr=True)
-
-
-def _say_built(manifest: Manifest, out: Path, *, as_json: bool) -> None:
-    corpus_entry, projection = manifest.corpus, manifest.projection
-    reading = corpus_entry.reading
-    if as_json:
-        say(
-            json.dumps(
-                {
-                    "name": manifest.name,
-                    "path": str(out),
-                    "examples": corpus_entry.examples,
-                    "skipped": corpus_entry.skipped,
-                    "reading": None if reading is None else reading.model_dump(mode="json"),
-                }
-            )
-        )
-        return
-    say(f"Built bundle {manifest.name} in {out}.")
-    say(
-        f"It covers {counted(corpus_entry.examples, 'training example')}; {counted(corpus_entry.skipped, 'bad row')} skipped, "
-        f"{corpus_entry.truncated} cut at {counted(manifest.parameters.max_tokens, 'token')}."
-    )
-    if reading is not None and (reading.explained_turns > corpus_entry.examples or reading.left_out):
-        say(
-            f"It explains {counted(reading.explained_turns, 'assistant turn')} (--turns {reading.turns}) and leaves "
-            f"{sum(reading.left_out.values())} out; {counted(reading.untrained_rows, 'row')} without a trained turn left out."
-        )
-    say(
-        f"Its form is {manifest.parameters.form}; its projection takes {projection.bytes / 1e6:.1f} MB, "
-        f"{projection.share_of_model:.1%} of the model."
-    )
-    say(f"Next: python -m worker add-bundle {out}")
-    say(
-        f"Or without a service: wherefrom attribute --bundle {out} --input FLAGGED.jsonl --output CITATIONS.jsonl"
-    )
+    say_built(manifest, out, as_json=as_json)
 
 
 def attribute(
@@ -321,12 +195,6 @@ def _say_attributed(bundle: str, queries: int, *, skipped: int, rejected: Sequen
         f"Attributed {counted(queries, 'query', 'queries')} by bundle {bundle}; "
         f"{counted(skipped, 'bad line')} skipped, {counted(len(rejected), 'query', 'queries')} rejected."
     )
-
-
-def set_threads(threads: int) -> None:
-    """Give torch this many threads; 0 leaves the number to it."""
-    if threads:
-        torch.set_num_threads(threads)
 
 
 def add_commands(app: typer.Typer) -> None:

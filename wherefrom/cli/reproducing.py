@@ -13,7 +13,9 @@ from wherefrom.attribution.bundles.bundle import Bundle
 from wherefrom.attribution.bundles.hash_memory import HashMemory
 from wherefrom.attribution.reproducing import ask_again, check_engine, citation_of, compare, erased
 from wherefrom.attribution.setup import OWN_ENGINE, settings_of_then, setup_of
-from wherefrom.cli.offline import Adapter, Json, KnownModel, Threads, set_threads
+from wherefrom.cli.build_options import Adapter, Threads
+from wherefrom.cli.building import set_threads
+from wherefrom.cli.offline import Json, KnownModel
 from wherefrom.cli.options import UrlOption
 from wherefrom.cli.output import ExitCode, print_json
 from wherefrom.cli.placement_options import DeviceOption, DtypeOption, placement_of

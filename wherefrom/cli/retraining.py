@@ -8,6 +8,7 @@ import numpy as np
 import typer
 
 from wherefrom.attribution.corpus import ReadAs
+from wherefrom.cli.build_options import Threads
 from wherefrom.cli.corpus_options import (
     FormatOption,
     JoinOption,
@@ -17,7 +18,7 @@ from wherefrom.cli.corpus_options import (
     TurnsOption,
     rendering_rule,
 )
-from wherefrom.cli.offline import Json, Threads
+from wherefrom.cli.offline import Json
 from wherefrom.cli.placement_options import DeviceOption, TrainedDtypeOption, placement_of
 from wherefrom.cli.progress import progress_bars
 from wherefrom.errors import ConfigurationError

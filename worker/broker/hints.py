@@ -13,16 +13,22 @@ from wherefrom.logs import get_logger
 from wherefrom.messages import (
     ATTRIBUTE_QUEUE,
     ATTRIBUTE_TASK,
+    BUILD_QUEUE,
+    BUILD_TASK,
     MEASURE_QUEUE,
     MEASURE_TASK,
     AttributeHint,
+    BuildHint,
     MeasureHint,
 )
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
-from worker.broker.redis_link import attribute_queue, measure_queue, redis_errors
+from worker.broker.redis_link import attribute_queue, build_queue, measure_queue, redis_errors
 
 log = get_logger(__name__)
+
+#: Hints at builds that may wait: so many idle processes find one at once.
+BUILD_HINTS = 64
 
 
 class HintSender:
@@ -30,7 +36,6 @@ class HintSender:
 
     task: ClassVar[str] = ATTRIBUTE_TASK
     queue: ClassVar[str] = ATTRIBUTE_QUEUE
-    message: ClassVar[type[AttributeHint] | type[MeasureHint]] = AttributeHint
 
     def __init__(
         self, celery: Celery, client: redis.Redis, *, settings: Settings, metrics: Metrics, sender: str
@@ -81,12 +86,17 @@ class HintSender:
         Raises:
             QueueUnavailable: Redis does not answer.
         """
-        hint = self.message(bundle_id=bundle_id).model_dump()
+        hint = self._hint(bundle_id)
         try:
-            self._celery.send_task(self.task, kwargs=hint, queue=self.queue, ignore_result=True, retry=False)
+            self._celery.send_task(
+                self.task, kwargs=hint.model_dump(), queue=self.queue, ignore_result=True, retry=False
+            )
         except (OperationalError, redis.RedisError) as error:
             raise QueueUnavailable(f"Redis: {error}") from error
         self._metrics.count("hints_sent_total", sender=self._sender)
+
+    def _hint(self, number: int) -> AttributeHint | MeasureHint | BuildHint:
+        return AttributeHint(bundle_id=number)
 
     def _hints_for(self, rows: int) -> int:
         """How many hints this much work of one bundle is worth: one per batch."""
@@ -104,7 +114,9 @@ class MeasureHintSender(HintSender):
 
     task = MEASURE_TASK
     queue = MEASURE_QUEUE
-    message = MeasureHint
+
+    def _hint(self, number: int) -> MeasureHint:
+        return MeasureHint(bundle_id=number)
 
     def _hints_for(self, rows: int) -> int:  # noqa: ARG002 - one hint, however much work
         return 1
@@ -113,3 +125,21 @@ class MeasureHintSender(HintSender):
         with redis_errors():
             waiting = int(self._redis.llen(measure_queue(self._settings)))
         return 0 if waiting else bundles
+
+
+class BuildHintSender(HintSender):
+    """Puts hints at parts of builds on theirs: one per part, until some wait there, for nobody knows how many machines there are."""
+
+    task = BUILD_TASK
+    queue = BUILD_QUEUE
+
+    def _hint(self, number: int) -> BuildHint:
+        return BuildHint(build_id=number)
+
+    def _hints_for(self, rows: int) -> int:
+        return rows
+
+    def _room(self, bundles: int) -> int:  # noqa: ARG002 - several builds share the queue
+        with redis_errors():
+            waiting = int(self._redis.llen(build_queue(self._settings)))
+        return max(0, BUILD_HINTS - waiting)

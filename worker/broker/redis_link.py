@@ -14,6 +14,7 @@ from wherefrom.errors import ConfigurationError, QueueFull, QueueUnavailable
 from wherefrom.masking import mask
 from wherefrom.messages import (
     ATTRIBUTE_QUEUE,
+    BUILD_QUEUE,
     FLAGGED_STREAM,
     MEASURE_QUEUE,
     QUARANTINE_STREAM,
@@ -99,3 +100,8 @@ def attribute_queue(settings: Settings) -> str:
 def measure_queue(settings: Settings) -> str:
     """Key of the list that holds the hints at measurements."""
     return settings.key_prefix + MEASURE_QUEUE
+
+
+def build_queue(settings: Settings) -> str:
+    """Key of the list that holds the hints at builds over many machines."""
+    return settings.key_prefix + BUILD_QUEUE

@@ -102,6 +102,7 @@ CHECKS: dict[str, Callable[[Settings], tuple[bool, str]]] = {
     "worker": _process("worker"),
     "sweeper": _process("sweeper"),
     "measurer": _process("measurer"),
+    "builder": _process("builder"),
     "web": _web,
     "redis": _redis,
     "database": _database,

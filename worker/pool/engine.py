@@ -5,22 +5,23 @@ Nothing is loaded at import: torch and the model come when the first bundle is o
 
 import importlib
 import weakref
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wherefrom.attribution.bundles.hash_memory import HashMemory
 from wherefrom.attribution.bundles.manifest import read_manifest
 from wherefrom.attribution.bundles.model_location import find_model
 from wherefrom.attribution.bundles.signing import check_signature
-from wherefrom.attribution.interface import Attributor, EffectMeter, Engine
+from wherefrom.attribution.interface import Attributor, EffectMeter, Engine, PartReader
 from wherefrom.attribution.models.files import hash_beside
 from wherefrom.errors import ConfigurationError
 from wherefrom.logs import get_logger
 from wherefrom.records import BundleInfo
 from wherefrom.settings import Settings
 from worker.bundle_homes import hold_bundle, intact_manifest, stated_manifest
-from worker.pool.placing import WORKER, place_process
+from worker.pool.placing import BUILDER, WORKER, place_process
 from worker.pool.verify import check_registered
 
 if TYPE_CHECKING:
@@ -85,6 +86,14 @@ class BundleEngine:
         stated_manifest(self._settings, bundle.name)  # the signature, before anything else is parsed
         check_suited(bundle, self._settings)
         return open_meter(bundle, self._settings)
+
+    def open_part_reader(self, plan: Mapping[str, Any]) -> PartReader:
+        """Load the planned model, after comparing its hashes."""
+        from worker.pool.part_reader import open_planned
+
+        return open_planned(
+            plan, self._settings, lambda dtype: place_process(self._settings, BUILDER, dtype=dtype)
+        )
 
 
 def load_engine(settings: Settings) -> Engine:

@@ -13,6 +13,7 @@ from billiard.exceptions import WorkerLostError
 from celery.worker.request import Request
 
 from db.queues.audit_queue import AuditQueue
+from db.queues.build_queue import BuildQueue
 from db.queues.group_queue import GroupQueue
 from db.queues.measurement_queue import MeasurementQueue
 from db.session import open_database
@@ -87,7 +88,12 @@ def release_lost(settings: Settings, owner: str, *, cause: str) -> None:
 
     database = open_database(settings)
     try:
-        for queue in (AuditQueue(database), MeasurementQueue(database), GroupQueue(database)):
+        for queue in (
+            AuditQueue(database),
+            MeasurementQueue(database),
+            GroupQueue(database),
+            BuildQueue(database),
+        ):
             released = queue.release_lost(
                 owner, cause=cause, max_attempts=settings.max_attempts, wait_s=wait_s
             )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
-WORKER, MEASURER = "worker", "measurer"
+WORKER, MEASURER, BUILDER = "worker", "measurer", "builder"
 _FILES = "device-{}-{}"
 
 
@@ -39,19 +39,20 @@ def pool_number() -> int:
     return getattr(current_process(), "index", 0) or 0
 
 
-def place_process(settings: Settings, kind: str) -> "Placement":
+def place_process(settings: Settings, kind: str, *, dtype: str | None = None) -> "Placement":
     """Device and numbers of this process; also told to the log and to doctor.
 
     Args:
         settings: what was asked for.
-        kind: `WORKER` or `MEASURER`.
+        kind: `WORKER`, `MEASURER` or `BUILDER`.
+        dtype: numbers of the pass where a plan says them; None for those of the settings.
 
     Raises:
         ConfigurationError: this machine does not have it.
     """
     from wherefrom.attribution.models.placement import Placement, device_name  # noqa: PLC0415 - imports torch
 
-    asked = Placement.resolve(settings.device, settings.dtype, training=kind == MEASURER)
+    asked = Placement.resolve(settings.device, dtype or settings.dtype, training=kind == MEASURER)
     number, processes = pool_number(), settings.worker_processes
     if kind == MEASURER:
         number, processes = processes + number, processes + 1
@@ -68,7 +69,11 @@ def place_process(settings: Settings, kind: str) -> "Placement":
 
 def placed_processes(settings: Settings) -> Iterator[PlacedProcess]:
     """The processes of this machine that have a device and are alive."""
-    for kind, processes in ((WORKER, settings.worker_processes), (MEASURER, 1)):
+    for kind, processes in (
+        (WORKER, settings.worker_processes),
+        (MEASURER, 1),
+        (BUILDER, settings.worker_processes),
+    ):
         for number in range(processes):
             said = LivenessFile(settings, _FILES.format(kind, number)).details()
             if said and _lives(said.get("pid", "")):

@@ -35,6 +35,7 @@ _VALUES: dict[str, Any] = {
     "measurement.lease_owner": None,
     "group_measurement.lease_owner": None,
     "what_if.lease_owner": None,
+    "build_part.lease_owner": None,
     "trail_event.sequence": None,
     "review.undoes_id": None,
     "flagged_output.channel": "cli",

@@ -40,7 +40,6 @@ COMMANDS = (
     "pages",
     "peers",
     "peers.deep",
-    "plan",
     "queue",
     "safety",
     "scale",

@@ -19,6 +19,7 @@ from wherefrom.atomic import disk_errors, move_folder, write_text
 from wherefrom.attribution.arrays import ArrayFile
 from wherefrom.attribution.bundles.adapter_files import write_adapter_files
 from wherefrom.attribution.bundles.card import learning_on_card, new_card, reading_coverage
+from wherefrom.attribution.bundles.corpus_pass import PassJob, ReadsCorpus, read_here
 from wherefrom.attribution.bundles.entries import compute_entry, library_versions, model_entry
 from wherefrom.attribution.bundles.features import (
     FEATURES,
@@ -42,6 +43,7 @@ from wherefrom.attribution.bundles.manifest import (
     hash_folder,
 )
 from wherefrom.attribution.bundles.options import BuildOptions, parameters_of, with_readable_form
+from wherefrom.attribution.bundles.plan import plan_of
 from wherefrom.attribution.bundles.readers import reader_of
 from wherefrom.attribution.bundles.reading import corpus_entry, reading_entry
 from wherefrom.attribution.bundles.rendering import (
@@ -91,10 +93,12 @@ def build_bundle(
     options: BuildOptions,
     progress: Progress,
     on_note: OnNote = ignore_note,
+    read_corpus_by: ReadsCorpus = read_here,
 ) -> Manifest:
     """Build the bundle `out` for a model, its adapter and its training corpus.
 
-    `folders.start` is what a full fine-tune began with, for the option `midpoint`; `on_note` hears what the person who builds should read.
+    `folders.start` is what a full fine-tune began with, for the option `midpoint`; `on_note` hears what the person who builds should read; `read_corpus_by` runs the corpus
+    through the model, in this process or elsewhere.
 
     Raises:
         ConfigurationError: `out` exists, or an unfinished build of other inputs stands in its place.
@@ -138,13 +142,13 @@ def build_bundle(
             points,
             rendered,
             out,
-            adapter_dir=folders.adapter,
+            folders=folders,
             parameters=parameters.fitting(len(rows)),
             learning=_learning(language, rows, folders, options=options, progress=progress, on_note=on_note),
             options=options,
             progress=progress,
         )
-        return build.run(rows, on_note)
+        return build.run(rows, on_note, read_corpus_by)
 
 
 def _read(corpus_path: Path, folder: Path, options: BuildOptions, on_note: OnNote) -> Corpus:
@@ -182,13 +186,13 @@ class _Build:
         out: Path,
         *,
         parameters: Parameters,
-        adapter_dir: Path | None,
+        folders: ModelFolders,
         learning: Learning | None,
         options: BuildOptions,
         progress: Progress,
     ) -> None:
         language = points[0]
-        self._adapter_dir = adapter_dir
+        self._folders = folders
         self._language = language
         self._encoder = (
             None
@@ -210,14 +214,16 @@ class _Build:
             filter(None, [language.base_folder, language.adapter_folder])
         )
 
-    def run(self, rows: Sequence[TokenRow], on_note: OnNote) -> Manifest:
+    def run(self, rows: Sequence[TokenRow], on_note: OnNote, read_corpus_by: ReadsCorpus) -> Manifest:
         """All stages in order, over the corpus as tokens."""
         self._claim_folder()
         if self._parameters.full_tier:
             block_linears(self._language)  # refused before the pass, not after it
         shards = ShardFolder(self._work / "raw")
         with self._timed("model_pass"):
-            reader = self._read_signals(rows, shards)
+            job = self._pass_job(rows, shards, on_note)
+            read_corpus_by(job)
+        reader = job.reader
         shutil.rmtree(self._bundle, ignore_errors=True)
         self._bundle.mkdir()
         with self._timed("whitening"):
@@ -277,17 +283,18 @@ class _Build:
             return None
         return self._points[1].fingerprint.weights_sha256
 
-    def _read_signals(self, rows: Sequence[TokenRow], shards: ShardFolder) -> ReadsSignals:
-        """The pass over the model; returns what read it."""
-        reader = reader_of(self._parameters, self._points, adapter_dir=self._adapter_dir)
-        missing = shards.missing(len(rows))
-        total = sum(len(row.ids) for row in rows)
-        done = total - sum(len(row.ids) for number in missing for row in shards.part(rows, number))
-        self._progress("read signals (tokens)", done, total)
-        for number in missing:
-            done += shards.compute(number, rows, reader)
-            self._progress("read signals (tokens)", done, total)
-        return reader
+    def _pass_job(self, rows: Sequence[TokenRow], shards: ShardFolder, on_note: OnNote) -> PassJob:
+        """What is to be read, by what."""
+        plan = plan_of(
+            self._points,
+            self._folders,
+            parameters=self._parameters,
+            corpus_sha256=self._corpus.written.sha256,
+            start_sha256=self._start_sha256(),
+            dtype=self._placement.dtype,
+        )
+        reader = reader_of(self._parameters, self._points, adapter_dir=self._folders.adapter)
+        return PassJob(rows, plan, reader, shards, progress=self._progress, on_note=on_note)
 
     def _write_factors(
         self, shards: ShardFolder, moments: SecondMoments, count: int, *, ranks: Sequence[int] | None

@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from wherefrom.attribution.bundles.entries import differences
 from wherefrom.attribution.bundles.examples import ExampleTexts
 from wherefrom.attribution.bundles.hash_memory import HashMemory
 from wherefrom.attribution.bundles.indexes import (
@@ -249,17 +250,11 @@ def check_model(manifest: Manifest, language: LanguageModel) -> None:
     Raises:
         BundleMismatch: says which part differs.
     """
-    wanted, found = manifest.model, language.fingerprint
-    for what, expected, given in (
-        ("model weights", wanted.weights_sha256, found.weights_sha256),
-        ("adapter", wanted.adapter_sha256, found.adapter_sha256),
-        ("tokenizer or chat template", wanted.tokenizer_sha256, found.tokenizer_sha256),
-    ):
-        if expected != given:
-            raise BundleMismatch(
-                f"bundle {manifest.name} was built for another {what} "
-                f"(SHA-256 {(expected or 'none')[:12]}, given {(given or 'none')[:12]}); rebuild the bundle or give that model"
-            )
+    for what, expected, given in differences(manifest.model, language.fingerprint):
+        raise BundleMismatch(
+            f"bundle {manifest.name} was built for another {what} "
+            f"(SHA-256 {(expected or 'none')[:12]}, given {(given or 'none')[:12]}); rebuild the bundle or give that model"
+        )
 
 
 def _encoded(

@@ -1,10 +1,11 @@
 """What the manifest of a new bundle says of its model, its libraries and the machine."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib.metadata import version
 
 from wherefrom.attribution.bundles.manifest import LIBRARIES, ComputeEntry, ModelEntry
+from wherefrom.attribution.models.files import ModelFingerprint
 from wherefrom.attribution.models.model import LanguageModel
 from wherefrom.attribution.models.placement import Placement, device_name
 from wherefrom.attribution.retrieval.index_drivers import DriverName, index_packages
@@ -33,6 +34,17 @@ def model_entry(points: Sequence[LanguageModel], name: str, start_sha256: str | 
         layers=language.layers,
         hidden_size=language.hidden_size,
     )
+
+
+def differences(wanted: ModelEntry, found: ModelFingerprint) -> Iterator[tuple[str, str | None, str | None]]:
+    """What of a model is not what was stated: its name for people, the stated hash, the found one."""
+    for what, expected, given in (
+        ("model weights", wanted.weights_sha256, found.weights_sha256),
+        ("adapter", wanted.adapter_sha256, found.adapter_sha256),
+        ("tokenizer or chat template", wanted.tokenizer_sha256, found.tokenizer_sha256),
+    ):
+        if expected != given:
+            yield what, expected, given
 
 
 def library_versions(driver: DriverName) -> dict[str, str]:

@@ -8,7 +8,7 @@ checked against the manifest's hashes when the bundle is opened.
 from pathlib import Path
 
 from wherefrom.atomic import write_bytes, write_json
-from wherefrom.attribution.bundles.manifest import Manifest
+from wherefrom.attribution.bundles.manifest import Manifest, ModelEntry
 from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.errors import UnusableModel
 from wherefrom.json_text import read_json
@@ -48,18 +48,23 @@ def find_model(bundle: Path, manifest: Manifest, models_dir: Path) -> ModelFolde
             raise UnusableModel(
                 f"bundle {manifest.name} names the model folder {name[:200]!r}, which is not a plain folder name; rebuild the bundle"
             )
-    named = ModelFolders(
-        models_dir / base,
-        None if adapter is None else models_dir / adapter,
-        None if start is None else models_dir / start,
-    )
     noted = _read_note(bundle)
-    for folders in filter(None, (named, noted)):
+    for folders in filter(None, (named_folders(wanted, models_dir), noted)):
         if folders.present():
             return folders
     missing = " and ".join(f"the folder `{name}`" for name in (base, adapter, start) if name is not None)
     raise UnusableModel(
         f"the model of bundle {manifest.name} was not found: put {missing} into {models_dir} (setting WHEREFROM_MODELS_DIR); offline commands also take --model and --adapter"
+    )
+
+
+def named_folders(model: ModelEntry, models_dir: Path) -> ModelFolders:
+    """Where a model lies in the folder of all models, by the names that are stated."""
+    adapter, start = model.adapter_folder, model.start_folder
+    return ModelFolders(
+        models_dir / model.base_folder,
+        None if adapter is None else models_dir / adapter,
+        None if start is None else models_dir / start,
     )
 
 

@@ -4,7 +4,7 @@ A stopped build goes on behind its last finished shard. Raw factors are float16 
 deleted when the bundle is finished. Second moments are added up in float64, in one file, shard after shard: at a width of 4,096 those of every shard would take a gigabyte each.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,28 +76,25 @@ class ShardFolder:
     def compute(self, number: int, rows: Sequence[TokenRow], reader: ReadsSignals) -> int:
         """Run one shard through the model and write it; returns the tokens that were read. Shards are computed in ascending order."""
         part = self.part(rows, number)
-        raw = read_rows(part, reader)
-        _check_finite(raw, number * SHARD_ROWS)
-        scale = raw.b.abs().amax(dim=-1).clamp_min(1e-30)  # [S, Lb]
-        with atomic_file(self.path(number)) as unfinished, unfinished.open("wb") as file:
-            extra: dict[str, Any] = {}
-            if raw.context is not None:
-                extra["context"] = raw.context.half().cpu().numpy()
-            if raw.final is not None:
-                extra["final"] = raw.final.cpu().numpy()
-            np.savez(
-                file,
-                a=raw.a.half().cpu().numpy(),
-                b=(raw.b / scale[..., None]).half().cpu().numpy(),
-                b_scale=scale.cpu().numpy(),
-                lengths=np.array(raw.lengths),
-                pooled=raw.pooled.cpu().numpy(),
-                loss=raw.loss.cpu().numpy(),
-                **extra,
-            )
+        raw = compute_shard(part, reader, first=number * SHARD_ROWS)
+        write_shard(self.path(number), raw)
         if number >= self._moments.shards:
             self._moments.add(SecondMoments.of(raw.a, raw.b))
         return sum(len(row.ids) for row in part)
+
+    def take_moments(self, moments: Iterable[SecondMoments], *, shards: int) -> None:
+        """Take second moments that were summed up elsewhere, of the shards behind those that are in the sums.
+
+        Args:
+            moments: in the order of the shards, each of one or several of them.
+            shards: how many shards they are of.
+        """
+        self._moments.take(moments, shards)
+
+    def forget_sums(self) -> None:
+        """Begin the sums anew; the shards stay."""
+        self._moments.file.unlink(missing_ok=True)
+        self._moments = MomentsFile(self._moments.file)
 
     def moments(self) -> SecondMoments:
         """Second moments of all shards together."""
@@ -132,7 +129,7 @@ class MomentsFile:
     """
 
     def __init__(self, file: Path) -> None:
-        self._file = file
+        self.file = file
         self._total: SecondMoments | None = None
         #: Shards that are in the sums.
         self.shards = 0
@@ -144,14 +141,16 @@ class MomentsFile:
 
     def add(self, moments: SecondMoments) -> None:
         """Add those of the next shard."""
-        if self._total is None:
-            self._total = moments
-        else:
-            self._total.merge(moments)
+        total = self._merge(moments)
         self.shards += 1
-        large = moments.a.nbytes + moments.b.nbytes > _LARGE_MOMENTS
-        if self.shards - self._written >= (_SHARDS_BETWEEN if large else 1):
-            self._write(self._total)
+        if self.shards - self._written >= (_SHARDS_BETWEEN if are_large(moments) else 1):
+            self._write(total)
+
+    def take(self, moments: Iterable[SecondMoments], shards: int) -> None:
+        """Add those of the next shards; they are on disk after `total`."""
+        for one in moments:
+            self._merge(one)
+        self.shards += shards
 
     def total(self) -> SecondMoments:
         """The sums; what is not on disk yet is written."""
@@ -161,10 +160,60 @@ class MomentsFile:
             self._write(self._total)
         return self._total
 
+    def _merge(self, moments: SecondMoments) -> SecondMoments:
+        if self._total is None:
+            self._total = moments
+        else:
+            self._total.merge(moments)
+        return self._total
+
     def _write(self, total: SecondMoments) -> None:
-        with atomic_file(self._file) as unfinished, unfinished.open("wb") as file:
+        with atomic_file(self.file) as unfinished, unfinished.open("wb") as file:
             np.savez(file, a=total.a, b=total.b, count=total.count, shards=self.shards)
         self._written = self.shards
+
+
+def are_large(moments: SecondMoments) -> bool:
+    """Whether second moments are so large that they are not written for every shard."""
+    return moments.a.nbytes + moments.b.nbytes > _LARGE_MOMENTS
+
+
+def compute_shard(rows: Sequence[TokenRow], reader: ReadsSignals, *, first: int) -> RawShard:
+    """Run the rows of one shard through the model.
+
+    Args:
+        rows: of the shard.
+        reader: of the bundle.
+        first: place of its first row in the corpus, from 0.
+
+    Raises:
+        UnusableModel: a value is no number; names the row.
+        OutOfMemory: a single row does not fit.
+    """
+    raw = read_rows(rows, reader)
+    _check_finite(raw, first)
+    return raw
+
+
+def write_shard(path: Path, raw: RawShard) -> None:
+    """Write a shard whole or not at all; the same signals give the same bytes."""
+    scale = raw.b.abs().amax(dim=-1).clamp_min(1e-30)  # [S, Lb]
+    with atomic_file(path) as unfinished, unfinished.open("wb") as file:
+        extra: dict[str, Any] = {}
+        if raw.context is not None:
+            extra["context"] = raw.context.half().cpu().numpy()
+        if raw.final is not None:
+            extra["final"] = raw.final.cpu().numpy()
+        np.savez(
+            file,
+            a=raw.a.half().cpu().numpy(),
+            b=(raw.b / scale[..., None]).half().cpu().numpy(),
+            b_scale=scale.cpu().numpy(),
+            lengths=np.array(raw.lengths),
+            pooled=raw.pooled.cpu().numpy(),
+            loss=raw.loss.cpu().numpy(),
+            **extra,
+        )
 
 
 def _check_finite(raw: RawShard, first: int) -> None:
