@@ -63,6 +63,7 @@ OWN_RENAMES = {
     "worker/sweeper/journal_mover.py": "a damaged file is set aside as it is",
     "wherefrom/attribution/bundles/cache.py": "a copy that is removed or mended gets out of the way first; a card is moved with its manifest",
     "worker/erasure/bundle_deletion.py": "a folder that is deleted gets out of the way first",
+    "wherefrom/attribution/bundles/rendering.py": "texts and tokens are put into the bundle that is being built",
 }
 
 
