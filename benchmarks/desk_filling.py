@@ -55,14 +55,16 @@ def fill(
         raise ConfigurationError(f"{audits} audits need {needed >> 30} GiB on {where}; {free >> 30} are free")
     migrate.upgrade(url)
     engine = make_engine(parse_url(url), foreign_keys=False)
-    with engine.connect() as connection:
-        if connection.execute(text("SELECT count(*) FROM audit")).scalar_one():
-            raise ConfigurationError("the database holds audits; give an empty one")
-        connection.rollback()
-        rows = chain(base_rows(audits, all_open=all_open), further)
-        put = _into_sqlite if connection.dialect.name == "sqlite" else _into_postgresql
-        put(connection, rows)
-    engine.dispose()
+    try:
+        with engine.connect() as connection:
+            if connection.execute(text("SELECT count(*) FROM audit")).scalar_one():
+                raise ConfigurationError("the database holds audits; give an empty one")
+            connection.rollback()
+            rows = chain(base_rows(audits, all_open=all_open), further)
+            put = _into_sqlite if connection.dialect.name == "sqlite" else _into_postgresql
+            put(connection, rows)
+    finally:
+        engine.dispose()
 
 
 def _into_postgresql(connection: Connection, rows: Iterable[TableRows]) -> None:

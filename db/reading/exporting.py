@@ -22,7 +22,7 @@ from wherefrom.records import AuditFilter, ExportedExample, Verdict
 #: Training examples of a page.
 _AT_ONCE = 200
 #: Audits that are few, and of how many of them the citations are read at once.
-_FEW, _AUDITS = 10_000, 500
+_FEW, _AUDITS = 30_000, 500
 #: Rows of a long answer that are fetched at once.
 _ROWS = 5_000
 
@@ -107,8 +107,8 @@ def _of_few(db: Database, audits: Sequence[int], at_once: int) -> Iterator[_Coun
     for start in range(0, len(audits), _AUDITS):
         some = _CITED.where(Citation.audit_id.in_(audits[start : start + _AUDITS]))
         with db.reading() as session:
-            for _, number, *cited in session.execute(some):
-                counts[number].add(*cited)
+            for _, number, rank, influence, confidence, nats in session.execute(some):
+                counts[number].add(rank, influence, confidence, nats)
     cited = sorted(counts)
     for start in range(0, len(cited), at_once):
         yield {number: counts[number] for number in cited[start : start + at_once]}

@@ -6,7 +6,7 @@ from sqlalchemy import update
 from db import parts
 from db.clock import db_after
 from db.models import SourceLook
-from db.reading import culprits, source_facts
+from db.reading import culprits, listings, reader, source_facts
 from db.session import Database
 from tests.integration.db.builders import (
     answered,
@@ -86,7 +86,7 @@ def test_without_a_sweeper_whoever_asks_counts(large: Database) -> None:
     """After half a minute."""
     assert source_facts.known(large) is None
     with large.writing() as session:
-        session.execute(update(SourceLook).values(first_asked_at=db_after(-2 * source_facts.PATIENCE_S)))
+        session.execute(update(SourceLook).values(first_asked_at=db_after(-2 * listings.PATIENCE_S)))
     assert source_facts.known(large) == source_facts.facts(large)
 
 
@@ -124,5 +124,5 @@ def test_two_corpora_with_one_source_are_counted_together(large: Database) -> No
     known = source_facts.known(large)
     assert known is not None
     assert {one.source: one.examples for one in known.summaries} == {
-        one.source: one.examples for one in source_facts.sources(large)
+        one.source: one.examples for one in reader.sources(large)
     }
