@@ -1,6 +1,6 @@
 r"""Ten times more flagged outputs than the web service can store: what becomes of those that are let in, and of the others.
 
-    python -m benchmarks.overload [--database-url URL] [--seconds 10] [--factor 10] [--connections kept|new] [--json]
+    python -m benchmarks.overload [--database-url URL] [--seconds 10] [--factor 10] [--connections kept|new] [--web-processes 1] [--json]
 
 A real `python -m worker web` process on a free port. First its capacity: `SENDERS` senders, each sending one record after the other. Then
 `factor` times that rate at random moments, whether answers come or not. Latency counts from the moment at which a request was due: it
@@ -251,8 +251,8 @@ def _send_due(pool: Pool, load: Load, due: float) -> None:
 
 
 @contextmanager
-def web_service(database_url: str, folder: Path) -> Iterator[int]:
-    """A web process over a migrated database; its port."""
+def web_service(database_url: str, folder: Path, *, processes: int = 1) -> Iterator[int]:
+    """A web service of so many processes over a migrated database; its port."""
     migrate.upgrade(database_url)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = int(free.getsockname()[1])
@@ -261,12 +261,14 @@ def web_service(database_url: str, folder: Path) -> Iterator[int]:
         "WHEREFROM_REDIS_URL": "redis://127.0.0.1:1/0",
         "WHEREFROM_STATE_DIR": str(folder / "state"),
         "WHEREFROM_PORT": str(port),
+        "WHEREFROM_WEB_PROCESSES": str(processes),
         "WHEREFROM_LOG_LEVEL": "error",
     }
     program = [sys.executable, "-m", "worker", "web"]
     with subprocess.Popen(program, env=os.environ | settings, stderr=subprocess.DEVNULL) as process:
         try:
             _await_port(port)
+            _await_all(folder / "state", processes)
             yield port
         finally:
             process.terminate()
@@ -284,6 +286,16 @@ def _await_port(port: int) -> None:
     raise SystemExit(f"the web service did not start within {START_S:.0f} s")
 
 
+def _await_all(state: Path, processes: int) -> None:
+    """Wait for the files in which processes that share the port say that they serve."""
+    wanted = [state / f"web-{number}.json" for number in range(1, processes + 1)] if processes > 1 else []
+    deadline = time.monotonic() + START_S
+    while not all(file.exists() for file in wanted):
+        if time.monotonic() > deadline:
+            raise SystemExit(f"{processes} web processes did not start within {START_S:.0f} s")
+        time.sleep(0.1)
+
+
 def main() -> None:
     """Measure and report."""
     parser = command(__doc__)
@@ -298,6 +310,9 @@ def main() -> None:
         default="kept",
         help="kept open as a client's pool does, or a new one for each request",
     )
+    parser.add_argument(
+        "--web-processes", type=int, default=1, help="processes that share the port (default: %(default)s)"
+    )
     run(parser, measure, table=lambda result: [f"{name:<28}{value}" for name, value in result.items()])
 
 
@@ -305,7 +320,7 @@ def measure(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Capacity, then the overload."""
     url = arguments.database_url or f"sqlite:///{work / 'overload.db'}"
     keeps = arguments.connections == "kept"
-    with web_service(url, work) as port:
+    with web_service(url, work, processes=arguments.web_processes) as port:
         capacity = uvloop.run(closed_loop(port, arguments.seconds, keeps=keeps))
         rate = arguments.factor * capacity
         load = uvloop.run(open_loop(port, rate, arguments.seconds, keeps=keeps))

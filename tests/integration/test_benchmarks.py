@@ -91,3 +91,16 @@ def test_overhead():
         assert one["attribution_over_forward"] > 0
         assert one["projection_share_of_model"] <= 1
     assert result["end_to_end"]["audits"] == 8
+
+
+@pytest.mark.slow
+@pytest.mark.redis
+def test_throughput():
+    """One process and a few outputs: rates are printed, none is asserted."""
+    text, result = run("throughput", "--processes", "1", "--seconds", "1.5")
+    assert text.startswith("ran on: ")
+    [row] = result["rows"]
+    assert row["outputs"] == 55
+    assert row["speed_up"] == 1.0
+    assert 0 < row["whole_per_second"]
+    assert 0 < row["share_of_engine"]
