@@ -95,12 +95,12 @@ def test_overhead():
 
 @pytest.mark.slow
 @pytest.mark.redis
-def test_throughput():
+def test_throughput() -> None:
     """One process and a few outputs: rates are printed, none is asserted."""
     text, result = run("throughput", "--processes", "1", "--seconds", "1.5")
     assert text.startswith("ran on: ")
     [row] = result["rows"]
     assert row["outputs"] == 55
     assert row["speed_up"] == 1.0
-    assert 0 < row["whole_per_second"]
-    assert 0 < row["share_of_engine"]
+    assert row["whole_per_second"] > 0
+    assert row["share_of_engine"] > 0

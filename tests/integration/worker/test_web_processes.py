@@ -2,8 +2,10 @@
 
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import httpx
 import pytest
@@ -12,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.integration.worker.processes import running
 from tests.waiting import wait_until
 from wherefrom.errors import ConfigurationError
+from wherefrom.settings import Settings
 from worker import web_processes
 from worker.vitals.liveness import LivenessFile
 from worker.web_address import listen
@@ -20,18 +23,18 @@ pytestmark = pytest.mark.redis
 
 
 @pytest.fixture
-def database_url(sqlite_url):
+def database_url(sqlite_url: str) -> str:
     """How processes are kept is the same on both databases."""
     return sqlite_url
 
 
-def pids(settings):
+def pids(settings: Settings) -> dict[int, int]:
     """Process ids of those that serve, by number."""
     said = {number: LivenessFile(settings, f"web-{number}").details().get("pid") for number in (1, 2)}
     return {number: int(pid) for number, pid in said.items() if pid}
 
 
-def lives(pid):
+def lives(pid: int) -> bool:
     """Whether the process is there."""
     with suppress(ProcessLookupError):
         os.kill(pid, 0)
@@ -39,7 +42,7 @@ def lives(pid):
     return False
 
 
-def answering(url) -> Iterator[str]:
+def answering(url: str) -> Iterator[str]:
     """Which processes answer on new connections, as their own metrics say."""
     for _ in range(40):
         families = text_string_to_metric_families(httpx.get(f"{url}/metrics", timeout=10).text)
@@ -47,13 +50,13 @@ def answering(url) -> Iterator[str]:
         yield from (sample.labels["process"] for one in own for sample in one.samples)
 
 
-def both(settings):
+def both(settings: Settings) -> dict[int, int]:
     """Process ids of both once they serve."""
     wait_until(lambda: len(pids(settings)) == 2, 60, "both processes")
     return pids(settings)
 
 
-def end(keeper, settings, number):
+def end(keeper: subprocess.Popen[bytes], settings: Settings, number: signal.Signals) -> None:
     """A signal for the process that keeps them: it ends, and so do they."""
     served = both(settings)
     keeper.send_signal(number)
@@ -63,11 +66,11 @@ def end(keeper, settings, number):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("database")
-def test_they_share_a_port_come_back_and_end_together(settings, tmp_path):
+def test_they_share_a_port_come_back_and_end_together(settings: Settings, tmp_path: Path) -> None:
     """Both answer; one is killed and comes back, the other answers meanwhile; the death of the one that keeps them ends both, and so does SIGTERM."""
     log = tmp_path / "web.log"
     with running(settings, "web", log=log, port="0", web_processes="2") as keeper:
-        url = wait_until(lambda: LivenessFile(settings, "web").details().get("url"), 60, "the service")
+        url = str(wait_until(lambda: LivenessFile(settings, "web").details().get("url"), 60, "the service"))
         killed = both(settings)[2]
         assert set(answering(url)) == {"1", "2"}
         os.kill(killed, signal.SIGKILL)
@@ -81,7 +84,9 @@ def test_they_share_a_port_come_back_and_end_together(settings, tmp_path):
     assert "Traceback" not in log.read_text()
 
 
-def test_a_port_that_somebody_listens_on_is_refused(settings, monkeypatch):
+def test_a_port_that_somebody_listens_on_is_refused(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also where the other one shares its port: it would get a part of the connections."""
     monkeypatch.setattr(web_processes, "PORT_WAIT_S", 0.0)
     free = settings.model_copy(update={"port": 0, "web_processes": 2})

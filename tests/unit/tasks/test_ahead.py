@@ -1,11 +1,15 @@
 """The next batch is claimed while this one is worked on: passes are full, urgent audits overtake, and nothing is kept that is not worked on."""
 
+from collections.abc import MutableMapping, Sequence
+from typing import Any, NoReturn
+
 import pytest
 
 from tasks.ahead import Ahead
+from tests.unit.tasks.conftest import Bench
 from tests.waiting import wait_until
 from wherefrom.errors import DatabaseUnavailable
-from wherefrom.records import AuditState, FlaggedRecord, Severity
+from wherefrom.records import AuditState, Claim, FlaggedRecord, Severity
 from wherefrom.settings import Settings
 
 #: Ten words: six of them fill a pass of 64.
@@ -15,33 +19,33 @@ BATCH = 8
 HELD = 14
 
 
-def add(bench, count, severity=Severity.MEDIUM):
+def add(bench: Bench, count: int, severity: Severity = Severity.MEDIUM) -> list[int]:
     """Pending audits of equal length; their ids."""
     record = FlaggedRecord(prompt="p", completion=WORDS, model="m", severity=severity)
     return [bench.audits.add(record) for _ in range(count)]
 
 
-def ahead_of(bench, **given):
+def ahead_of(bench: Bench, **given: Any) -> Ahead:
     """Claims what there is room for as long as there is any."""
     bench.settings = bench.settings.model_copy(update={"batch_audits": BATCH})
 
-    def find(room):
+    def find(room: int) -> Claim | None:
         return bench.store.claim(1, limit=room, lease_s=60, max_attempts=bench.settings.max_attempts)
 
     return Ahead(bench.store, **{"find": find} | given)
 
 
-def running(bench):
+def running(bench: Bench) -> int:
     """How many audits are held."""
     return sum(state == "running" for state in bench.states().values())
 
 
-def test_the_next_batch_is_claimed_during_a_pass(bench):
+def test_the_next_batch_is_claimed_during_a_pass(bench: Bench) -> None:
     """While the pass of the first batch is computed, the second one is held already."""
     add(bench, 2 * BATCH)
-    passes = []
+    passes: list[Sequence[str]] = []
 
-    def compute(keys):
+    def compute(keys: Sequence[str]) -> None:
         if not passes:
             wait_until(lambda: running(bench) == HELD)
         passes.append(keys)
@@ -50,7 +54,7 @@ def test_the_next_batch_is_claimed_during_a_pass(bench):
     assert report.counts() == {"done": 2 * BATCH}
 
 
-def test_passes_are_filled_across_claims(bench):
+def test_passes_are_filled_across_claims(bench: Bench) -> None:
     """What one claim leaves over fills the passes of the next: all but the last are full."""
     add(bench, 5 * BATCH)
     alone, engine = bench.engine(), bench.engine()
@@ -61,15 +65,15 @@ def test_passes_are_filled_across_claims(bench):
     assert [len(keys) for keys in engine.passes] == [6, 6, 6, 6, 6, 6, 4]
 
 
-def test_urgent_audits_overtake_what_was_claimed_before(bench):
+def test_urgent_audits_overtake_what_was_claimed_before(bench: Bench) -> None:
     """One that comes during a pass is in the next claim, and its pass is the first behind it."""
     add(bench, 4 * BATCH)
-    urgent = []
+    urgent: list[int] = []
 
-    def compute(keys):
+    def compute(keys: Sequence[str]) -> None:
         urgent.extend([] if urgent else add(bench, 1, Severity.CRITICAL))
 
-    def find(room):
+    def find(room: int) -> Claim | None:
         wait_until(lambda: urgent)
         return bench.store.claim(1, limit=room, lease_s=60, max_attempts=3)
 
@@ -78,12 +82,12 @@ def test_urgent_audits_overtake_what_was_claimed_before(bench):
     assert str(urgent[0]) in engine.passes[1]
 
 
-def test_a_process_that_is_to_end_hands_back_what_it_claimed_ahead(bench):
+def test_a_process_that_is_to_end_hands_back_what_it_claimed_ahead(bench: Bench) -> None:
     """The batch in hand is finished, the one behind it can be claimed by others at once and cost no attempt."""
     add(bench, 2 * BATCH)
-    ending = []
+    ending: list[bool] = []
 
-    def compute(keys):
+    def compute(keys: Sequence[str]) -> None:
         if not ending:
             wait_until(lambda: running(bench) == HELD)
         ending.append(True)
@@ -93,42 +97,44 @@ def test_a_process_that_is_to_end_hands_back_what_it_claimed_ahead(bench):
     assert report.counts() == {"done": BATCH, "handed_back": HELD - BATCH}
     left = [one for one in bench.audits.by_id.values() if one.state is AuditState.PENDING]
     assert [(one.spent, one.owner) for one in left] == [(0, None)] * BATCH
-    assert len(bench.store.claim(1, limit=100, lease_s=60, max_attempts=1).audits) == BATCH
+    again = bench.store.claim(1, limit=100, lease_s=60, max_attempts=1)
+    assert again is not None
+    assert len(again.audits) == BATCH
 
 
-def test_a_batch_that_ends_early_hands_back_what_was_claimed_ahead(bench):
+def test_a_batch_that_ends_early_hands_back_what_was_claimed_ahead(bench: Bench) -> None:
     """The database takes no answer: the leases of what was computed run out, what was claimed ahead is free at once."""
     add(bench, 2 * BATCH)
 
-    def away(*_arguments, **_given):
+    def away(*_arguments: object, **_given: object) -> NoReturn:
         wait_until(lambda: running(bench) == HELD)
         raise DatabaseUnavailable("away")
 
-    bench.store.finish = bench.store.check_writable = away
+    bench.store.finish = bench.store.check_writable = away  # type: ignore[method-assign]  # a double of the store
     with pytest.raises(DatabaseUnavailable):
         bench.work(bench.engine(), limit=BATCH, ahead=ahead_of(bench))
     assert running(bench) == BATCH
     assert sum(state == "pending" for state in bench.states().values()) == BATCH
 
 
-def test_what_cannot_be_handed_back_is_told(bench, logs):
+def test_what_cannot_be_handed_back_is_told(bench: Bench, logs: list[MutableMapping[str, Any]]) -> None:
     """Its lease runs out; the error of the batch is the one that is raised."""
     add(bench, 2 * BATCH)
 
-    def away(*_arguments, **_given):
+    def away(*_arguments: object, **_given: object) -> NoReturn:
         raise DatabaseUnavailable("away")
 
-    bench.store.finish = bench.store.check_writable = bench.store.hand_back = away
+    bench.store.finish = bench.store.check_writable = bench.store.hand_back = away  # type: ignore[method-assign]  # a double of the store
     with pytest.raises(DatabaseUnavailable):
         bench.work(bench.engine(), limit=BATCH, ahead=ahead_of(bench))
     assert "claim_not_handed_back" in [one["event"] for one in logs]
 
 
-def test_a_claim_that_fails_ends_nothing(bench, logs):
+def test_a_claim_that_fails_ends_nothing(bench: Bench, logs: list[MutableMapping[str, Any]]) -> None:
     """The database is away for the next claim only: the work in hand is stored."""
     add(bench, 2 * BATCH)
 
-    def away(room):
+    def away(room: int) -> None:
         raise DatabaseUnavailable("away")
 
     report = bench.work(bench.engine(), limit=BATCH, ahead=ahead_of(bench, find=away))
@@ -136,12 +142,12 @@ def test_a_claim_that_fails_ends_nothing(bench, logs):
     assert "next_claim_put_off" in [one["event"] for one in logs]
 
 
-def test_what_another_worker_took_meanwhile_is_dropped(bench):
+def test_what_another_worker_took_meanwhile_is_dropped(bench: Bench) -> None:
     """What was claimed ahead is fenced like anything else."""
     ids = add(bench, 2 * BATCH)
-    taken = []
+    taken: list[int] = []
 
-    def compute(keys):
+    def compute(keys: Sequence[str]) -> None:
         if not taken:
             wait_until(lambda: running(bench) == HELD)
             taken.append(ids[HELD - 1])
@@ -152,13 +158,13 @@ def test_what_another_worker_took_meanwhile_is_dropped(bench):
     assert bench.audits.by_id[ids[HELD - 1]].owner == "other"
 
 
-def test_leases_of_what_was_claimed_ahead_are_kept_alive(bench):
+def test_leases_of_what_was_claimed_ahead_are_kept_alive(bench: Bench) -> None:
     """A pass that takes longer than a lease loses neither its own audits nor those behind it."""
     bench.settings = Settings(batch_tokens=64, heartbeat_seconds=0.01)
     ids = add(bench, 2 * BATCH)
-    waited = []
+    waited: list[float] = []
 
-    def compute(keys):
+    def compute(keys: Sequence[str]) -> None:
         if not waited:
             wait_until(lambda: running(bench) == HELD)
             for _ in range(3):
@@ -172,7 +178,7 @@ def test_leases_of_what_was_claimed_ahead_are_kept_alive(bench):
     assert report.counts() == {"done": 2 * BATCH}
 
 
-def test_nothing_follows_a_claim_with_suspects(bench):
+def test_nothing_follows_a_claim_with_suspects(bench: Bench) -> None:
     """One of them may end this process, and would take the next batch with it."""
     ids = add(bench, 2 * BATCH)
     bench.audits.by_id[ids[0]].attempt = 1
@@ -181,9 +187,9 @@ def test_nothing_follows_a_claim_with_suspects(bench):
     assert [bench.audits.by_id[one].state for one in ids[BATCH:]] == [AuditState.PENDING] * BATCH
 
 
-def test_the_time_limit_begins_anew_with_each_claim(bench):
+def test_the_time_limit_begins_anew_with_each_claim(bench: Bench) -> None:
     """Whoever sets it is told when work on another claim begins."""
     add(bench, 3 * BATCH)
-    begun = []
+    begun: list[int] = []
     bench.work(bench.engine(), limit=BATCH, ahead=ahead_of(bench, on_taken=lambda: begun.append(1)))
     assert len(begun) == 3
