@@ -19,9 +19,9 @@ BATCH = 8
 HELD = 14
 
 
-def add(bench: Bench, count: int, severity: Severity = Severity.MEDIUM) -> list[int]:
+def add(bench: Bench, count: int, severity: Severity = Severity.MEDIUM, completion: str = WORDS) -> list[int]:
     """Pending audits of equal length; their ids."""
-    record = FlaggedRecord(prompt="p", completion=WORDS, model="m", severity=severity)
+    record = FlaggedRecord(prompt="p", completion=completion, model="m", severity=severity)
     return [bench.audits.add(record) for _ in range(count)]
 
 
@@ -66,12 +66,12 @@ def test_passes_are_filled_across_claims(bench: Bench) -> None:
 
 
 def test_urgent_audits_overtake_what_was_claimed_before(bench: Bench) -> None:
-    """One that comes during a pass is in the next claim, and its pass is the first behind it."""
+    """One that comes during a pass is in the next claim, and its pass is the first behind it, though shorter ones are packed before it."""
     add(bench, 4 * BATCH)
     urgent: list[int] = []
 
     def compute(keys: Sequence[str]) -> None:
-        urgent.extend([] if urgent else add(bench, 1, Severity.CRITICAL))
+        urgent.extend([] if urgent else add(bench, 1, Severity.CRITICAL, f"{WORDS} {WORDS}"))
 
     def find(room: int) -> Claim | None:
         wait_until(lambda: urgent)
