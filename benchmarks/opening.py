@@ -46,7 +46,7 @@ _ENTRIES, _TEXT_BYTES = 40, 200
 _HEAD = struct.Struct("<QQQQQQiIQQQdQ")
 _CHUNK = 50_000
 _PARTS = ("hash", "remembered", "model", "graphs", "words", "rest")
-_COLUMNS = (Column("examples", 10, ",d"), Column("GB", 6, ".1f"), *(Column(f"{one} s", 13) for one in _PARTS))
+_COLUMNS = (Column("examples", 10, ",d"), Column("GB", 6, ".1f"), *(Column(f"{one} s", 16) for one in _PARTS))
 
 
 class Stopwatch:
