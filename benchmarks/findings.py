@@ -92,7 +92,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     if arguments.bundle is not None:
         keep, until_s = arguments.keep or folder / "outputs.jsonl", time.monotonic() + 60 * arguments.minutes
         labelled, left = _attributed(arguments.bundle, keep, until_s=until_s)
-        found["purity"] = purity_of(labelled) | {"prompts_left": left}
+        found |= {"purity": purity_of(labelled), "prompts_left": left}
     return found
 
 
@@ -126,7 +126,7 @@ def table(result: Mapping[str, Any]) -> list[str]:
     rows += [(f"all, {alike.LEAST:.2f}", found["all_with_the_default"])]
     lines += [f"{name:<24}" + "".join(f"{one[column]:>16.3f}" for column in columns) for name, one in rows]
     lines.append(f"reported: {', '.join(found['reported_on'])}")
-    left = found["prompts_left"]
+    left = result.get("prompts_left")
     return [*lines, f"{left} prompts are left; go on with --keep"] if left else lines
 
 
