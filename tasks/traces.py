@@ -25,7 +25,9 @@ def batch_span(claim: Claim, *, started_ns: int) -> Iterator[None]:
         started_ns: When the claim began, nanoseconds since 1970.
     """
     traces = traces_of(claim.audits)
-    together = len({trace_id_of(one) for one in traces}) == 1
+    together = len({trace_id_of(one) for one in traces}) == 1 and all(
+        one.traceparent is not None for one in claim.audits
+    )
     counts: dict[str, Any] = {"bundle_id": claim.bundle_id, "audits": len(claim.audits)}
     with span(
         "batch",

@@ -13,6 +13,7 @@ from db.erasure import erasing
 from db.measuring import measurements
 from db.models import Audit, FlaggedText
 from db.session import Database
+from db.storing import intake
 from tasks.hint import work_hint
 from tasks.measure import work_measure_hint
 from tests.exported import Exported, exported_spans, linked_traces, span_id_of, trace_of
@@ -151,6 +152,20 @@ def test_a_batch_of_several_traces_has_links(
     assert exported.names(trace_id_of(ONE)) == exported.names(trace_id_of(TWO)) == {"accept", "audit"}
 
 
+def test_an_output_without_a_trace_gets_into_no_other(
+    work: Callable[[], object], database: Database, exported: Exported
+) -> None:
+    """It is worked beside one that has a trace, and that trace tells nothing of it."""
+    records = [FlaggedRecord.model_validate(record(number)) for number in (1, 2)]
+    intake.accept(database, records, producer="p", channel="stream", traces=[ONE, None])
+    work()
+    (batch,) = exported.named("batch")
+    assert batch.parent is None
+    assert linked_traces(batch) == {trace_id_of(ONE)}
+    assert exported.names(trace_id_of(ONE)) == {"accept", "audit"}
+    assert [(one.attributes or {})["wherefrom.audit_id"] for one in exported.named("audit")] == [1, 2]
+
+
 def test_a_failed_audit_tells_its_code(
     web: TestClient,
     work: Callable[[], object],
@@ -236,8 +251,7 @@ def test_an_entry_that_is_taken_back_keeps_its_trace(
 ) -> None:
     """The rejected stream and the way back hold the field."""
     client.xadd(flagged_stream(settings), {RECORD_FIELD: "no JSON", TRACEPARENT: ONE})
-    intake = parts.intake()
-    intake.step()
+    parts.intake().step()
     assert client.xlen(rejected_stream(settings)) == 1
     KeptEntries(client, settings).take_back([Kept.REJECTED], None)
     again: Any = client.xrange(flagged_stream(settings))

@@ -40,6 +40,7 @@ COMMANDS = (
     "pages",
     "peers",
     "peers.deep",
+    "plan",
     "queue",
     "safety",
     "scale",
