@@ -57,7 +57,6 @@ SharedPlace = Annotated[
 PartRows = Annotated[
     int,
     typer.Option(
-        min=SHARD_ROWS,
         help=f"Rows of one part, a multiple of {SHARD_ROWS}. A worker that is lost loses one part.",
     ),
 ]
@@ -78,7 +77,7 @@ def build(
 
     Start `python -m worker build-worker` on each machine that shall help. Run the same command again to continue.
     """
-    if part_rows % SHARD_ROWS:
+    if part_rows < 1 or part_rows % SHARD_ROWS:
         raise ConfigurationError(f"--part-rows must be a multiple of {SHARD_ROWS}, not {part_rows}")
     set_threads(choice.threads)
     settings = beside_local_service(open_settings())

@@ -23,14 +23,24 @@ from wherefrom.attribution.bundles.corpus_pass import ReadsCorpus, read_here
 from wherefrom.attribution.bundles.manifest import CARD, MANIFEST, read_card, read_manifest
 from wherefrom.attribution.bundles.options import BuildOptions
 from wherefrom.attribution.bundles.shared_files import SharedFile
+from wherefrom.attribution.bundles.stored import stored_bundles
 from wherefrom.attribution.interface import Engine
 from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.models.signals import all_finite
-from wherefrom.errors import BuildPartsDead, QueueUnavailable, StorageUnavailable
+from wherefrom.errors import (
+    BuildPartsDead,
+    ConfigurationError,
+    NotFound,
+    QueueUnavailable,
+    StorageUnavailable,
+)
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
 from wherefrom.storage import open_store
 from wherefrom.storage.folder import FolderStore
+from worker.commands import build_app
+from worker.commands.build import cancel, list_builds
+from worker.commands.build_app import make_build_app
 from worker.pool.builder_runtime import BuilderRuntime
 from worker.pool.engine import BundleEngine
 from worker.shared_pass import HintsAtParts, SharedPass
@@ -133,6 +143,7 @@ def _small_shards() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shards, "SHARD_ROWS", 8)
         patch.setattr(parts, "SHARD_ROWS", 8)
+        patch.setattr(build_app, "SHARD_ROWS", 8)
         yield
 
 
@@ -270,6 +281,68 @@ def test_over_object_storage(
     assert len(open_store(place).names()) == 2 + SHARDS + 2
     shared.finish()
     assert open_store(place).names() == []
+
+
+@pytest.fixture
+def told(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> Farm:
+    """The farm, as the commands find it in their environment."""
+    monkeypatch.setenv("WHEREFROM_DATABASE_URL", farm.settings.database_url.get_secret_value())
+    monkeypatch.setenv("WHEREFROM_STATE_DIR", str(farm.folder / "state"))
+    monkeypatch.setattr(build_app, "BuildHintSender", lambda *_, **__: farm.worker())
+    return farm
+
+
+def test_the_command_takes_urls(told: Farm, alone: dict[str, Any], bucket: str) -> None:
+    """Corpus, bundle and parts at URLs: the bundle is in its store under its name, and nothing else is left there or on this machine."""
+    data = open_store(f"s3://{bucket}/data")
+    data.put(shared_corpus(ROWS), shared_corpus(ROWS).name)
+    asked = [str(shared_micro_model()), "--corpus", f"s3://{bucket}/data/{shared_corpus(ROWS).name}"]
+    asked += ["--out", f"s3://{bucket}/bundles", "--no-learning-check", "--part-rows", "128", "--json"]
+    make_build_app()(args=asked, standalone_mode=False)
+    bundles = open_store(f"s3://{bucket}/bundles")
+    [name] = stored_bundles(bundles)
+    for one in bundles.names(f"{name}/"):
+        bundles.fetch(one, told.folder / one)
+    assert content_of(told.folder / name) == alone
+    assert open_store(f"s3://{bucket}/bundles.parts").names() == []
+    assert not list((told.folder / "state").rglob("bundle"))
+    assert shared_builds.list_builds(told.database) == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (["--part-rows", "12"], "multiple of 8"),
+        (["--corpus", "s3://user:password@bucket/x"], "must not hold credentials"),
+        (["--shared", "ftp://host/x"], "ftp://"),
+    ],
+)
+def test_the_command_refuses_what_cannot_be(told: Farm, wrong: list[str], said: str) -> None:
+    """Before a model is loaded, and without what may be a secret."""
+    needed = ["model", "--corpus", "c.jsonl", "--out", str(told.folder / "out"), "--json"]
+    with pytest.raises(ConfigurationError, match=said) as refused:
+        make_build_app()(args=[*needed, *wrong], standalone_mode=False)
+    assert "password" not in str(refused.value)
+
+
+def test_builds_are_listed_and_cancelled(told: Farm, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where each stands; a cancelled one is gone with its files."""
+
+    def stop(done: int) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        told.build(told.reading(told.worker(before=stop)))
+    capsys.readouterr()  # the log of the worker
+    list_builds(as_json=True)
+    [listed] = json.loads(capsys.readouterr().out)
+    assert (listed["parts"], listed["waiting"], listed["done"]) == (SHARDS, SHARDS - 1, 1)
+    cancel(listed["id"], as_json=True)
+    assert json.loads(capsys.readouterr().out) == {"id": listed["id"], "deleted_files": SHARDS + 2}
+    assert not told.shared.exists()
+    with pytest.raises(NotFound):
+        cancel(listed["id"])
 
 
 @pytest.mark.parametrize("kind", [SharedFile.SHARDS, SharedFile.MOMENTS])
