@@ -102,12 +102,14 @@ class SharedPass:
         delete_shared(self._store)
 
     def look(self, build_id: int) -> BuildProgress:
-        """Where the build stands, after taking back what dead workers held and hinting at what waits."""
+        """Where the build stands, after taking back what dead workers held."""
         self._queue.release_expired(max_attempts=self._settings.max_attempts)
-        now = shared_builds.progress_of(self._database, build_id)
-        if now.waiting:
-            self._hints.send_for_work({build_id: now.waiting})
-        return now
+        return shared_builds.progress_of(self._database, build_id)
+
+    def hint(self, build_id: int, parts: int) -> None:
+        """Tell workers that so many parts wait."""
+        if parts:
+            self._hints.send_for_work({build_id: parts})
 
     def outputs(self, build_id: int, *, first: int) -> dict[int, PartOutput]:
         """The files of the next parts that are read, as far as there is no gap."""
@@ -188,6 +190,7 @@ class _Wait:
                 brought = self._bring()
                 if now.dead and not (now.is_open or brought):
                     raise BuildPartsDead(_dead_text(now, len(self._parts)))
+                self._shared.hint(self._build_id, now.waiting)  # last: nothing else needs Redis
                 if brought:
                     continue
             self._shared.pause()
