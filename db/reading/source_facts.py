@@ -123,11 +123,11 @@ def _next(db: Database) -> Parts[None] | None:
 def _look(db: Database) -> _Kept:
     """What is known, after noting that somebody asked where it does not hold."""
     with db.reading() as session:
-        row = session.scalars(select(SourceLook)).one_or_none()
         numbers = (count_at_most(SMALL + 1, one > 0) for one in (Audit.id, TrainingExample.id))
         now, newest, *counts = session.execute(select(db_now(), NEWEST_CHANGE, *numbers)).one()
-    if is_limited() or max(counts) <= SMALL:  # what is kept was counted over everything
-        return _Kept(None, counted_now=True)
+        if is_limited() or max(counts) <= SMALL:  # what is kept was counted over everything
+            return _Kept(None, counted_now=True)
+        row = session.scalars(select(SourceLook)).one_or_none()
     if row is None or row.computed_at is None or row.newest_event != (newest or 0):
         _ask(db)
     late = (
