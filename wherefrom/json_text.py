@@ -1,7 +1,8 @@
 """Reads JSON that others wrote: nesting beyond what Python reads is an error of the text, like any other."""
 
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,19 @@ def read_json(text: str | bytes) -> Any:
         return json.loads(text)
     except RecursionError as error:
         raise json.JSONDecodeError("Nested too deeply", "", 0) from error
+
+
+def finite_numbers(value: Any) -> Any:
+    """A JSON value with None in place of every number that JSON has no form for: NaN and the infinities."""
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case Mapping():
+            return {key: finite_numbers(one) for key, one in value.items()}
+        case list() | tuple():
+            return [finite_numbers(one) for one in value]
+        case _:
+            return value
 
 
 def objects_in(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -51,6 +51,7 @@ from wherefrom.attribution.groups import Groups
 from wherefrom.attribution.offline import BATCH_TOKENS, prepare_all
 from wherefrom.attribution.progress import Progress
 from wherefrom.errors import ConfigurationError
+from wherefrom.json_text import finite_numbers
 from wherefrom.records import Query
 
 #: Where pairs are cut into bins, as shares of all pairs in the order of their score.
@@ -364,7 +365,9 @@ def write_calibrated(bundle: Path, out: Path, calibration: Calibration) -> Manif
                 link_or_copy(bundle / name, target)
         calibration.save(work)
         card = read_card(bundle) | {"calibration": calibration_on_card(calibration)}
-        (work / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        (work / CARD).write_text(
+            json.dumps(finite_numbers(card), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
         files = dict(manifest.files) | {name: hash_file(work / name) for name in (CALIBRATION, CARD)}
         sealed = manifest.model_copy(update={"files": files}).sealed()
         (work / MANIFEST).write_bytes(sealed.to_bytes())

@@ -20,6 +20,7 @@ from wherefrom.evaluation.evaluating import evaluate_bundle
 from wherefrom.evaluation.material import MaterialFiles
 from wherefrom.evaluation.page import card_page
 from wherefrom.evaluation.report import Report
+from wherefrom.json_text import finite_numbers
 from wherefrom.library import open_with_model
 from wherefrom.terminal import say
 
@@ -104,7 +105,7 @@ def evaluate(
 
 
 def _say(name: str, report: Report, *, as_json: bool) -> None:
-    quality = report.quality()
+    quality = finite_numbers(report.quality())
     if as_json:
         typer.echo(json.dumps({"name": name, **quality}))
         return

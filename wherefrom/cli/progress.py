@@ -77,9 +77,9 @@ class ProgressLines:
         self._stage: _Stage | None = None
 
     def report(self, stage: str, done: int, total: int) -> None:
-        """Take a report."""
+        """Take a report; less than was done before, or another total, is a further round of the stage."""
         known = self._stage
-        if known is None or known.name != stage:
+        if known is None or known.name != stage or done < known.done or total != known.total:
             known = _Stage(stage, done, total, done, self._clock())
         self._stage = replace(known, done=done, total=total)
 
@@ -113,6 +113,9 @@ def _bars() -> Iterator[Report]:
         def report(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
                 tasks[stage] = bars.add_task(stage, total=total, rate="")
+            shown = bars.tasks[tasks[stage]]
+            if done < shown.completed or total != shown.total:  # a further round of the stage
+                bars.reset(tasks[stage], total=total)
             speed = bars.tasks[tasks[stage]].speed
             bars.update(tasks[stage], completed=done, total=total, rate=f"{speed:.0f}/s" if speed else "")
 

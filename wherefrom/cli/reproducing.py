@@ -3,14 +3,16 @@
 The service computes nothing and queues nothing: whoever doubts a citation holds bundle and model, and needs the service for the stored scores alone.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypedDict
 
 import typer
 
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles.bundle import Bundle
 from wherefrom.attribution.bundles.hash_memory import HashMemory
+from wherefrom.attribution.interface import OverLong, PreparedQuery
 from wherefrom.attribution.reproducing import ask_again, check_engine, citation_of, compare, erased
 from wherefrom.attribution.setup import OWN_ENGINE, settings_of_then, setup_of
 from wherefrom.cli.build_options import Adapter, Threads
@@ -21,9 +23,9 @@ from wherefrom.cli.output import ExitCode, print_json
 from wherefrom.cli.placement_options import DeviceOption, DtypeOption, placement_of
 from wherefrom.cli.signing import VerifyOption
 from wherefrom.client import Service
-from wherefrom.errors import BundleMismatch, InvalidRequest
+from wherefrom.errors import BundleMismatch
 from wherefrom.library import open_with_model
-from wherefrom.records import AuditDetail, Query
+from wherefrom.records import AuditDetail, Query, QueryGroup
 from wherefrom.records.lineage import CitationAddress, Reproduced, Reproduction
 from wherefrom.settings import load_settings
 from wherefrom.terminal import say
@@ -56,13 +58,14 @@ def reproduce(
     address = CitationAddress.parse(citation)
     with Service(url) as service:
         detail = service.audit(address.audit_id)
+        members = [service.audit(one.audit_id) for one in detail.members]
     set_threads(threads)
-    found = gone_of(detail, address)
+    found = gone_of(detail, address, members=members)
     if found is None:
         hashes = HashMemory.of_machine(load_settings(), afresh=verify)
         placement = placement_of(device, dtype)
         opened = open_with_model(bundle, model, adapter, placement=placement, hashes=hashes)
-        found = reproduced(opened, detail, address)
+        found = reproduced(opened, detail, address, members=members)
     if as_json:
         print_json([found])
     else:
@@ -71,28 +74,42 @@ def reproduce(
         raise typer.Exit(ExitCode.REFUSED)
 
 
-def gone_of(detail: AuditDetail, address: CitationAddress) -> Reproduction | None:
-    """What is said where the output's text was erased; None where it is there.
+def gone_of(
+    detail: AuditDetail, address: CitationAddress, *, members: Sequence[AuditDetail] = ()
+) -> Reproduction | None:
+    """What is said where a text that is needed was erased; None where all are there.
+
+    Args:
+        detail: the audit.
+        address: the citation.
+        members: of a group, the audits of its outputs, in order.
 
     Raises:
         NotFound: there is no such citation.
-        InvalidRequest: the audit is of a group, whose members' records the service does not hand out.
         ConfigurationError: another engine answered.
     """
     stored = citation_of(detail, address)
-    if detail.members:
-        raise InvalidRequest(
-            f"audit {address.audit_id} is of a group of outputs; run `python -m worker reproduce {address}` where the service runs"
-        )
     check_engine(detail.computed_with, OWN_ENGINE)
     answered = (address, stored, str(detail.audit.bundle))
     if stored.erased_at is not None:
         return erased(*answered, then=detail.computed_with, gone="The text of the training example")
-    return None if detail.completion else erased(*answered, then=detail.computed_with)
+    if detail.erased_at is not None or not (detail.completion or members):
+        return erased(*answered, then=detail.computed_with)
+    if not all(one.completion for one in members):
+        return erased(*answered, then=detail.computed_with, gone="The text of an output of the group")
+    return None
 
 
-def reproduced(opened: Bundle, detail: AuditDetail, address: CitationAddress) -> Reproduction:
+def reproduced(
+    opened: Bundle, detail: AuditDetail, address: CitationAddress, *, members: Sequence[AuditDetail] = ()
+) -> Reproduction:
     """Compute one audit again and compare one of its citations.
+
+    Args:
+        opened: the bundle that the audit names.
+        detail: the audit.
+        address: the citation.
+        members: of a group, the audits of its outputs, in order.
 
     Raises:
         BundleMismatch: the folder holds another bundle than the audit names.
@@ -105,9 +122,12 @@ def reproduced(opened: Bundle, detail: AuditDetail, address: CitationAddress) ->
         )
     attributor = LanguageAttributor(opened)
     settings = settings_of_then(load_settings(), detail.computed_with)
-    prepared = attributor.prepare(
-        _query(detail, manifest.model.name), max_tokens=settings.max_tokens, over_long=settings.over_long
-    )
+    limits = _Limits(max_tokens=settings.max_tokens, over_long=settings.over_long)
+    prepared: PreparedQuery
+    if members:
+        prepared = attributor.prepare_group(_group(detail, members, manifest.model.name), **limits)
+    else:
+        prepared = attributor.prepare(_query(detail, manifest.model.name), **limits)
     answer = ask_again(attributor, prepared, detail)
     return compare(
         address,
@@ -116,6 +136,23 @@ def reproduced(opened: Bundle, detail: AuditDetail, address: CitationAddress) ->
         bundle=manifest.name,
         then=detail.computed_with,
         now=setup_of(attributor, settings),
+    )
+
+
+class _Limits(TypedDict):
+    """What the settings of then let an output have."""
+
+    max_tokens: int
+    over_long: OverLong
+
+
+def _group(detail: AuditDetail, members: Sequence[AuditDetail], explained: str) -> QueryGroup:
+    """The group as the worker asked it; none of its outputs is important by itself."""
+    against = enumerate(detail.against, start=1)
+    return QueryGroup(
+        key=str(detail.audit.audit_id),
+        members=tuple(_query(one, explained).model_copy(update={"important": False}) for one in members),
+        against=tuple(Query.from_record(f"acceptable answer {place}", one) for place, one in against),
     )
 
 

@@ -8,6 +8,7 @@ from wherefrom.attribution.calibration.fitted import CORPUS_SHA256
 from wherefrom.evaluation.material import MaterialFiles, machine
 from wherefrom.evaluation.plots import conformal_curve, lds_bars, recall_lines, reliability_diagram
 from wherefrom.evaluation.report import Report
+from wherefrom.json_text import finite_numbers
 from wherefrom.records import utc_now
 
 
@@ -31,7 +32,7 @@ def evaluated_card(
         "material": files.as_json(),
         "machine": machine(),
     }
-    return {"quality": quality, **kept, "plots": plots_of(report)}
+    return {"quality": finite_numbers(quality), **kept, "plots": plots_of(report)}
 
 
 def plots_of(report: Report) -> list[dict[str, str]]:

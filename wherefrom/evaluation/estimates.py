@@ -1,5 +1,6 @@
 """Measured values with their 95 % bootstrap intervals."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,11 @@ class Estimate:
     #: The material it was made of.
     made_of: str
     note: str | None = None
+
+    @property
+    def finite(self) -> bool:
+        """Whether value and interval are numbers that JSON has a form for."""
+        return all(map(math.isfinite, (self.value, *(self.interval or ()))))
 
     def to_json(self) -> dict[str, Any]:
         """As the card holds it."""

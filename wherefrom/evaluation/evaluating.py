@@ -100,6 +100,7 @@ def evaluate_bundle(bundle: Bundle, files: MaterialFiles, progress: Progress) ->
     _calibration(report, bench, files, gold)
     _search(report, bench, files)
     _sanity(report, bench, files)
+    report.set_aside()
     return report
 
 

@@ -7,6 +7,9 @@ from typing import Any
 from wherefrom.attribution.calibration.reliability import Bin
 from wherefrom.evaluation.estimates import Estimate
 
+#: Why a figure is not on the card although it was computed.
+_NO_NUMBER = "came out as no number; the material is too small or too uniform for it"
+
 
 @dataclass
 class Report:
@@ -27,12 +30,21 @@ class Report:
         """Add figures under names that begin alike."""
         self.measures.update({f"{prefix}{name}": one for name, one in found.items()})
 
+    def set_aside(self) -> None:
+        """Move figures that came out as no number to what was not measured: a card cannot hold them, and the rest of the run counts."""
+        for name in [name for name, one in self.measures.items() if not one.finite]:
+            del self.measures[name]
+            self.missing[name] = _NO_NUMBER
+        if self.ceiling is not None and not self.ceiling.finite:
+            self.ceiling = None
+            self.missing["ceiling of LDS"] = _NO_NUMBER
+
     def quality(self) -> dict[str, Any]:
         """The section as JSON; parts that are empty are left out."""
         measures = {name: one.to_json() for name, one in self.measures.items()}
         if self.ceiling is not None:
             for name, one in measures.items():
-                if name.startswith("LDS"):
+                if name.startswith("LDS") and self.ceiling.value > 0:
                     one["share_of_ceiling"] = round(one["value"] / self.ceiling.value, 4)
             measures["ceiling of LDS"] = self.ceiling.to_json()
         parts = {

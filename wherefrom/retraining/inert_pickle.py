@@ -2,10 +2,14 @@
 
 A pickle can run any code when it is opened as usual. Here no name in it is looked up: whatever it wants to make becomes an inert record of its arguments
 (`Inert`), so nothing runs.
+
+Python hashes a key without looking how deep it goes, so tuples inside tuples by the hundred thousand end the process. A file of settings has few steps and few tuples: what has more is
+refused before it is opened.
 """
 
 import io
 import pickle
+import pickletools
 import struct
 import zipfile
 import zlib
@@ -16,6 +20,9 @@ from wherefrom.errors import ConfigurationError
 
 #: Larger files of settings are refused.
 MOST_BYTES = 16 << 20
+#: Steps of a pickle, and how many of them may make something that is hashed part by part; the Trainer's files have a thousand and a hundred.
+MOST_STEPS, MOST_HASHED = 100_000, 2_000
+_HASHED = frozenset({"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "FROZENSET"})
 #: What a file that was made to do harm, or only broken, raises in zipfile and pickle.
 _BROKEN = (
     zipfile.BadZipFile,
@@ -74,7 +81,9 @@ def settings_in(file: Path) -> dict[str, Any]:
     """
     content = bounded_bytes(file)
     try:
-        opened = _NamesNothing(io.BytesIO(_pickle_in(content))).load()
+        pickled = _pickle_in(content)
+        _check_steps(pickled)
+        opened = _NamesNothing(io.BytesIO(pickled)).load()
     except _BROKEN as error:
         raise ConfigurationError(
             f"{file}: not written by the Trainer of transformers ({error}); move it away, or write the recipe yourself"
@@ -83,6 +92,19 @@ def settings_in(file: Path) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise ConfigurationError(f"{file}: not the arguments of a training")
     return {key: value for key, value in state.items() if isinstance(key, str)}
+
+
+def _check_steps(pickled: bytes) -> None:
+    """Refuse a pickle that is no file of settings by its length or its nesting.
+
+    Raises:
+        ValueError: it is none.
+    """
+    hashed = 0
+    for step, (code, _, _) in enumerate(pickletools.genops(pickled)):
+        hashed += code.name in _HASHED
+        if step >= MOST_STEPS or hashed > MOST_HASHED:
+            raise ValueError("too long or too deeply nested for settings")
 
 
 def bounded_bytes(file: Path) -> bytes:

@@ -11,6 +11,7 @@ from db.bundles import catalogue
 from db.models import Audit, Citation, EngineSetup, FlaggedText
 from db.reading import reader
 from db.session import Database
+from db.storing.groups import AskedGroup, ask_group
 from db.storing.intake import accept
 from tasks.hint import work_hint
 from tests import overlap_engine
@@ -172,6 +173,34 @@ def test_an_auditor_computes_a_citation_again_without_the_service(
         assert gone is not None
         assert gone.verdict is Reproduced.ERASED
         assert told in gone.text
+
+
+def test_an_auditor_computes_a_citation_of_a_group_again(runtime: Runtime, database: Database) -> None:
+    """From the audits of its outputs, held against an acceptable answer; an output whose text was erased is told."""
+    audit_ids = _answered(runtime, database, 3)
+    rows = tiny_queries(4)
+    against = FlaggedRecord(messages=rows[3]["messages"], completion=rows[3]["completion"], model="tiny@1")
+    asked = ask_group(database, AskedGroup(tuple(audit_ids), (against,)), producer="p")
+    with database.reading() as session:
+        bundle_id = session.scalars(select(Audit.bundle_id)).first()
+    while work_hint({"bundle_id": bundle_id}, runtime) is not None:
+        pass
+    detail = reader.get_audit(database, asked.audit_id)
+    members = [reader.get_audit(database, one.audit_id) for one in detail.members]
+    assert [one.audit.audit_id for one in members] == audit_ids
+    opened = open_with_model(shared_bundle(), TINY_MODEL, None, placement=CPU)
+    for rank in (1, -1):
+        address = CitationAddress(audit_id=asked.audit_id, rank=rank)
+        assert gone_of(detail, address, members=members) is None
+        found = reproduced(opened, detail, address, members=members)
+        assert found.verdict is Reproduced.SAME, found.text
+        alone = reproduced(opened, detail, address, members=members[:2])
+        assert alone.verdict is Reproduced.DIFFERENT
+    erased = members[1].model_copy(update={"completion": "", "turns": ()})
+    gone = gone_of(detail, address, members=[members[0], erased, members[2]])
+    assert gone is not None
+    assert gone.verdict is Reproduced.ERASED
+    assert "The text of an output of the group was erased" in gone.text
 
 
 class TestFormAdapter:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import zipfile
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -138,6 +139,28 @@ def test_nothing_in_a_pickle_runs(tmp_path: Path) -> None:
     assert not bait.exists()
     torch.load(tmp_path / "training_args.bin", weights_only=False)  # the bait is a real one
     assert bait.is_dir()
+
+
+def _archive(file: Path, pickled: bytes) -> None:
+    """As torch.save writes one."""
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("archive/data.pkl", pickled)
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        pytest.param(b"\x80\x04})" + b"\x85" * 400_000 + b"Ns.", id="tuples in a key"),
+        pytest.param(b"\x80\x04\x8f()" + b"\x85" * 400_000 + b"\x90.", id="tuples in a set"),
+        pytest.param(b"\x80\x04})" + b"(h\x00\x91" * 3_000 + b"Ns.", id="frozen sets"),
+        pytest.param(b"\x80\x04" + b"N0" * 100_000 + b"N.", id="steps"),
+    ],
+)
+def test_a_pickle_that_is_too_deep_to_be_hashed(tmp_path: Path, pickled: bytes) -> None:
+    """Python hashes parts of parts without a limit, and the process ends where its stack does; such a file is refused before it is opened."""
+    _archive(tmp_path / "training_args.bin", pickled)
+    with pytest.raises(ConfigurationError, match=r"not written by the Trainer.*nested"):
+        recipe_of(tmp_path)
 
 
 @pytest.mark.parametrize(

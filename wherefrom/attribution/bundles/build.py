@@ -79,6 +79,7 @@ from wherefrom.attribution.retrieval.encoder import SentenceEncoder
 from wherefrom.attribution.retrieval.index_drivers import DriverName
 from wherefrom.attribution.whitening import SecondMoments, Whitener
 from wherefrom.errors import ConfigurationError
+from wherefrom.json_text import finite_numbers
 from wherefrom.records import sha256_of_json, utc_now
 
 #: Files of an unfinished build that the next one goes on from.
@@ -376,7 +377,7 @@ class _Build:
         )
         card |= {"learning": learning_on_card(self._learning), "index": index.model_dump(mode="json")}
         card["coverage"] |= reading_coverage(reading_entry(self._corpus.reading))
-        (self._bundle / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+        (self._bundle / CARD).write_text(json.dumps(finite_numbers(card), indent=2) + "\n", encoding="utf-8")
 
     def _write_manifest(
         self, corpus: CorpusEntry, projection: ProjectionEntry, index: IndexEntry

@@ -17,6 +17,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, mode
 from wherefrom.attribution.bundles.hash_memory import BundleHashes, FileState, HashMemory
 from wherefrom.attribution.models.rule import RenderingRule
 from wherefrom.errors import BundleCorrupt, UnknownBundle
+from wherefrom.json_text import finite_numbers
 from wherefrom.records import Frozen, sha256_of_json
 
 MANIFEST = "manifest.json"
@@ -357,6 +358,6 @@ def hash_folder(folder: Path) -> dict[str, FileEntry]:
 
 
 def read_card(bundle: Path) -> dict[str, Any]:
-    """The measured cost and quality of a bundle."""
-    card: dict[str, Any] = json.loads((bundle / CARD).read_text(encoding="utf-8"))
+    """The measured cost and quality of a bundle; a number that JSON has no form for, which earlier releases wrote, is None."""
+    card: dict[str, Any] = finite_numbers(json.loads((bundle / CARD).read_text(encoding="utf-8")))
     return card

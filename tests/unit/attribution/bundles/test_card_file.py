@@ -1,5 +1,6 @@
 """The card of a finished bundle is replaced whole or not at all, and a stopped replacement can be finished."""
 
+import json
 import os
 from pathlib import Path
 
@@ -68,6 +69,20 @@ def test_numbers_without_a_json_form_are_refused(micro_bundle: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         replace_card(micro_bundle, {"value": float("nan")})
     assert read_manifest(micro_bundle) == before
+
+
+def test_a_card_of_before_with_numbers_that_json_has_no_form_for_is_read(micro_bundle: Path) -> None:
+    """Earlier releases wrote NaN and Infinity as Python does; such a figure is missing, and the card can be replaced."""
+    (micro_bundle / "card.json").write_text(
+        '{"mean_loss_nats": Infinity, "cost": {"seconds": [NaN, 1e999, 2.5]}, "calibration": {"calibrated": "no"}}'
+    )
+    card = read_card(micro_bundle)
+    assert card == {
+        "mean_loss_nats": None,
+        "cost": {"seconds": [None, None, 2.5]},
+        "calibration": {"calibrated": "no"},
+    }
+    json.dumps(card, allow_nan=False)
 
 
 def test_figures_of_other_rows_are_refused(micro_bundle: Path) -> None:
