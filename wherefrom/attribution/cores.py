@@ -9,21 +9,29 @@ token s of an example keeps a *sketch*, the projection (`retrieval.core_projecti
     M_ts  ~  p_t . p_s + (v~_t' F(z) u~_t - sum_s' p_t . p_s') / T_z
 
 so each output token's share is exact, M adds up to k, and only its division over the example's tokens is approximate.
+
+*Compact* cores are what the projection leaves of them, in one bit for each of half as many numbers. With v the projected vector, which is stored to be searched,
+
+    F(z)  ~  |z| V v(z) + S' b(z),      b(z) = bits of S (F(z) - |z| V v(z))
+
+S adds the numbers of each layer in pairs with random signs (`_fold`). The projection alone loses much where a corpus is larger than it has directions, and bits of the whole core are
+noise in the very directions that curvature takes out (docs/quality/features.md). The first coordinates of each sketch take half a byte (`arrays.coded`).
 """
 
+import functools
 import math
 from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from wherefrom.attribution.arrays import QuantisedWriter, restored
+from wherefrom.attribution.arrays import QuantisedWriter, decoded, mixed_numbers, restored, rewrite, taken
 from wherefrom.attribution.factors import Factors, save_offsets_and_norms
 from wherefrom.attribution.kernel import gradient_matrices, segment_sum
 from wherefrom.errors import BundleCorrupt
@@ -32,6 +40,8 @@ Rows = npt.NDArray[np.int64]
 
 #: Leading coordinates of the projection that a token's sketch keeps.
 SKETCH = 128
+#: Bits of a number of a compact core; coordinates of a compact sketch, and the bits of each.
+CORE_BITS, COMPACT_SKETCH, SKETCH_BITS = 1, 32, 4
 #: Examples, and tokens of a query, whose cores are float32 at once.
 _CHUNK = 256
 _FILES = ("cores", "core_scales", "offsets", "norms", "sketches", "sketch_scales")
@@ -42,6 +52,9 @@ class Projects(Protocol):
 
     def project(self, cores: Tensor) -> Tensor:
         """Projected vectors `[N, P]` of cores `[N, K]`."""
+
+    def lift(self, projected: Tensor) -> Tensor:
+        """The cores `[N, K]` in the projection's directions that projected vectors `[N, P]` stand for."""
 
 
 def cores_of(factors: Factors) -> Tensor:
@@ -105,16 +118,28 @@ def write_sketches(folder: Path, parts: Iterable[Factors], projection: Projects)
 class CoreStore:
     """Reads cores by corpus row, memory-mapped."""
 
-    def __init__(self, folder: Path, projection: Projects | None = None) -> None:
-        """Open a folder; without a projection, tokens cannot be told apart (`contributions`)."""
+    def __init__(self, folder: Path, projection: Projects | None = None, *, rank: int | None = None) -> None:
+        """Open a folder.
+
+        Args:
+            folder: the bundle's folder of features.
+            projection: without it, tokens cannot be told apart (`contributions`).
+            rank: r, of compact cores, whose files do not tell it.
+
+        Raises:
+            BundleCorrupt: a file cannot be read.
+        """
         wanted = _FILES if projection is not None else _FILES[:4]
         try:
-            self._arrays = {
-                name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in wanted
-            }
+            self._arrays = {name: _mapped(folder, name) for name in wanted}
+            #: Projected vectors `[N, P]`, which belong to the search; compact cores are what they leave.
+            self._vectors = None if rank is None else _mapped(folder, "vectors")
         except (OSError, ValueError) as error:
             raise BundleCorrupt(f"{folder}: the cores cannot be opened: {error}") from error
-        self._projection = projection
+        self._projection, self._rank = projection, rank
+        self._compact = self._arrays["cores"].dtype == np.uint8
+        if self._compact and (rank is None or projection is None):
+            raise BundleCorrupt(f"{folder}: compact cores without their rank and projection")
         self.offsets: Rows = np.asarray(self._arrays["offsets"])
         #: `[N]` kernel norms |z|.
         self.norms: npt.NDArray[np.float32] = np.asarray(self._arrays["norms"])
@@ -126,7 +151,7 @@ class CoreStore:
     def shape(self) -> tuple[int, int]:
         """Adapted layers, and directions of each."""
         _, groups, numbers = self._arrays["cores"].shape
-        return int(groups), math.isqrt(int(numbers))
+        return int(groups), self._rank or math.isqrt(int(numbers))
 
     @property
     def bytes_per_example(self) -> float:
@@ -140,8 +165,12 @@ class CoreStore:
 
     def cores(self, rows: Rows, device: torch.device | None = None) -> Tensor:
         """Cores of the given rows, float32 `[K, G r r]`, on a device (None: the CPU)."""
-        held = self._arrays
-        return restored(held["cores"], held["core_scales"], rows, device).flatten(1)
+        held, scales = self._arrays["cores"], self._arrays["core_scales"]
+        if self._vectors is None or self._projection is None:
+            return restored(held, scales, rows, device).flatten(1)
+        rest = decoded(*taken((held, scales), rows, device), bits=CORE_BITS, numbers=_folded(self.shape[1]))
+        projected, norms = taken((self._vectors, self.norms), rows, device)
+        return self._projection.lift(projected * norms[:, None]) + _unfold(rest, self.shape[1]).flatten(1)
 
     def scores(self, queries: Factors, rows: Rows) -> Tensor:
         """Kernel values `[Q, K]` of every query with the given rows, on the CPU."""
@@ -169,11 +198,20 @@ class CoreStore:
         lengths = tuple(self.lengths(rows).tolist())
         tokens = np.concatenate([np.arange(self.offsets[row], self.offsets[row + 1]) for row in rows])
         device = query.a.device
-        kept = restored(self._arrays["sketches"], self._arrays["sketch_scales"], tokens, device)
-        pairs = sketches(query, self._projection) @ kept.T  # [T_q, S]
+        own = sketches(query, self._projection)
+        kept = self._sketches(tokens, device, numbers=own.shape[1])
+        pairs = own[:, : kept.shape[1]] @ kept.T  # [T_q, S]
         lacking = self._by_token(query, rows) - segment_sum(pairs.T.contiguous(), lengths).T  # [T_q, K]
         counts = torch.tensor(lengths, device=device)
         return (pairs + torch.repeat_interleave(lacking / counts, counts, dim=1)).cpu(), lengths
+
+    def _sketches(self, tokens: Rows, device: torch.device, *, numbers: int) -> Tensor:
+        """Sketches of the given tokens; `numbers` is what a whole one has."""
+        held, scales = self._arrays["sketches"], self._arrays["sketch_scales"]
+        if not self._compact:
+            return restored(held, scales, tokens, device)
+        kept = min(COMPACT_SKETCH, numbers)
+        return decoded(*taken((held, scales), tokens, device), bits=SKETCH_BITS, numbers=kept)
 
     def _by_token(self, query: Factors, rows: Rows) -> Tensor:
         """What each token of a query shares with each row, `[T_q, K]`: v' F u over all layers."""
@@ -183,6 +221,64 @@ class CoreStore:
             for a, b in zip(query.a.split(_CHUNK), query.b.split(_CHUNK), strict=True)
         ]
         return torch.cat(parts)
+
+
+def compact_cores(folder: Path, projection: Projects) -> None:
+    """Write the cores and sketches of a folder anew with few bits, part by part, in place of the whole ones; the projected vectors stand there."""
+    whole = CoreStore(folder)
+    groups, rank = whole.shape
+    vectors = _mapped(folder, "vectors")
+
+    def rest(cores: Tensor, rows: Rows) -> Tensor:
+        projected, norms = taken((vectors, whole.norms), rows, None)
+        lifted = projection.lift(projected * norms[:, None]).view(len(rows), groups, -1)
+        return _fold(cores - lifted, rank)
+
+    rewrite(folder, ("cores", "core_scales"), rest, bits=CORE_BITS)
+    rewrite(
+        folder,
+        ("sketches", "sketch_scales"),
+        lambda one, _: one[:, :COMPACT_SKETCH],
+        bits=SKETCH_BITS,
+    )
+
+
+def _mapped(folder: Path, name: str) -> npt.NDArray[Any]:
+    found: npt.NDArray[Any] = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+    return found
+
+
+def _folded(rank: int) -> int:
+    """Numbers of a layer of a compact core."""
+    return (rank**2 + 1) // 2
+
+
+def _fold(cores: Tensor, rank: int) -> Tensor:
+    """S `[N, G, r r]` to `[N, G, ceil(r r / 2)]`."""
+    places, signs = _pairs(cores.shape[1], rank)
+    flat = (cores * signs.to(cores.device)).flatten(1)
+    return (
+        flat.new_zeros(len(flat), cores.shape[1] * _folded(rank))
+        .index_add_(1, places.to(flat.device), flat)
+        .view(len(flat), cores.shape[1], -1)
+    )
+
+
+def _unfold(folded: Tensor, rank: int) -> Tensor:
+    """S' `[N, G, ceil(r r / 2)]` to `[N, G, r r]`."""
+    places, signs = _pairs(folded.shape[1], rank)
+    spread = folded.flatten(1)[:, places.to(folded.device)].view(len(folded), folded.shape[1], -1)
+    return spread * signs.to(folded.device)
+
+
+@functools.lru_cache(maxsize=4)
+def _pairs(groups: int, rank: int) -> tuple[Tensor, Tensor]:
+    """Where each number of each layer goes, `[G r r]`, and its sign, `[G, r r]`; the same on every machine and in every release."""
+    mixed = mixed_numbers(np.arange(groups * rank**2, dtype=np.uint64)).reshape(groups, -1)
+    order = np.argsort(np.argsort(mixed, axis=1, kind="stable"), axis=1, kind="stable")
+    places = order % _folded(rank) + np.arange(groups)[:, None] * _folded(rank)
+    signs = (mixed & np.uint64(1)).astype(np.float32) * 2.0 - 1.0
+    return torch.from_numpy(places.ravel()), torch.from_numpy(signs)
 
 
 def _chunks(rows: Rows) -> list[Rows]:

@@ -8,6 +8,8 @@ r"""Sketches of the gradients of A and B: a few numbers that hold the inner prod
 S is a count sketch: <S(g), S(g')> is <g, g'> but for noise of |g| |g'| / sqrt(D), and the noise of hundreds of matrices averages out. C is the whole empirical Fisher matrix
 of each of A and B in the sketch, so final(q, z) is the influence of z's gradient step on q with its inverse.
 
+*Compact* bundles keep f of the s B alone, in one bit for each number (`arrays.coded`): it ranks as well as both do, and A alone does worse (docs/quality/features.md).
+
 References:
     Count sketch: Charikar, Chen, Farach-Colton 2002; inner products by it: Weinberger et al., arXiv:0902.2206.
     Attribution by random projections of gradients: TRAK (arXiv:2303.14186); per matrix: LoGra (arXiv:2405.13954).
@@ -18,6 +20,7 @@ import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +29,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from wherefrom.attribution.arrays import QuantisedWriter, restored
+from wherefrom.attribution.arrays import (
+    QuantisedWriter,
+    decoded,
+    mixed_numbers,
+    restored,
+    rewrite,
+    taken,
+)
 from wherefrom.attribution.whitening import inverse_roots, outer_sums
 from wherefrom.errors import BundleCorrupt
 
@@ -36,6 +46,8 @@ Rows = npt.NDArray[np.int64]
 NUMBERS = 128
 #: Flat from .1 to 1 (LDS .739, .741, .740, .739 there at .13, .38, .77 and 1.3).
 FINAL_DAMPING = 0.3
+#: Bits of a number of a compact sketch, and the places of s B among the matrices.
+FINAL_BITS, _HIGH = 1, slice(1, None, 2)
 #: Rows whose sketches are float32 at once.
 _ROWS = 256
 WHITENING, _SKETCHES, _SCALES = "final_whitening.safetensors", "final.npy", "final_scales.npy"
@@ -53,7 +65,9 @@ class GradientSketch:
         """
         self._places, self._signs = [], []
         for number, (rows, columns) in enumerate(shapes):
-            mixed = _mixed(np.arange(rows * columns, dtype=np.uint64) + (np.uint64(number) << np.uint64(40)))
+            mixed = mixed_numbers(
+                np.arange(rows * columns, dtype=np.uint64) + (np.uint64(number) << np.uint64(40))
+            )
             places = (mixed >> np.uint64(33)).astype(np.int64) % NUMBERS
             signs = (mixed >> np.uint64(63)).astype(np.float32) * 2.0 - 1.0
             self._places.append(torch.from_numpy(places).int().to(device))
@@ -68,22 +82,23 @@ class GradientSketch:
         return values.new_zeros(len(values), NUMBERS).index_add_(1, self._places[number], values)
 
 
-def _mixed(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """The finalizer of SplitMix64 (Steele, Lea, Flood 2014): neighbouring numbers become unrelated ones."""
-    mixed = values * np.uint64(0x9E3779B97F4A7C15)  # wraps around, as it should
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    found: npt.NDArray[np.uint64] = mixed ^ (mixed >> np.uint64(31))
-    return found
+class ScoresFinal(Protocol):
+    """Influence by the gradients at the final weights, however a bundle has those of its corpus."""
+
+    def whitened(self, sketches: Tensor) -> Tensor:
+        """F `[B, M D]` of raw sketches `[B, M, D]`."""
+
+    def scores(self, query: Tensor, rows: Rows) -> npt.NDArray[np.float32]:
+        """final(q, z) `[K]` of one whitened query `[M D]` with the given rows."""
 
 
 @dataclass(frozen=True)
 class FinalGradients:
     """Whitened sketches of a corpus, memory-mapped, and what whitens those of a query."""
 
-    #: (C + l I)^(-1/2) of each matrix, `[M, D, D]` float32.
+    #: (C + l I)^(-1/2) of each matrix that counts, `[M, D, D]` float32.
     roots: Tensor
-    #: `[N, M, D]` int8 and `[N, M]` float32.
+    #: `[N, M, D]` int8 and `[N, M]` float32, or one bit for each number and float16.
     sketches: npt.NDArray[np.int8]
     scales: npt.NDArray[np.float32]
 
@@ -100,10 +115,17 @@ class FinalGradients:
         """final(q, z) `[K]` of one whitened query `[M D]` with the given rows."""
         parts = [query.new_zeros(0)]
         for first in range(0, len(rows), _ROWS):
-            held = restored(self.sketches, self.scales, rows[first : first + _ROWS], query.device)
+            held = self._held(rows[first : first + _ROWS], query.device)
             parts.append(held.flatten(1) @ query)
         found: npt.NDArray[np.float32] = torch.cat(parts).cpu().numpy()
         return found
+
+    def _held(self, rows: Rows, device: torch.device) -> Tensor:
+        """Whitened sketches `[K, M, D]` of the given rows."""
+        if self.sketches.dtype != np.uint8:
+            return restored(self.sketches, self.scales, rows, device)
+        some = taken((self.sketches, self.scales), rows, device)
+        return decoded(*some, bits=FINAL_BITS, numbers=self.roots.shape[1])
 
     @classmethod
     def write(cls, features: Path, parts: Callable[[], Iterable[Tensor]], *, count: int) -> None:
@@ -116,7 +138,7 @@ class FinalGradients:
         """
         moments = functools.reduce(operator.iadd, map(outer_sums, parts()))  # [M, D, D]
         roots = inverse_roots(moments / count, FINAL_DAMPING)
-        save_file({"roots": roots}, features / WHITENING)
+        roots = _save_roots(features, roots)
         _write(features, parts(), roots, count=count)
 
     def write_more(self, features: Path, parts: Iterable[Tensor], *, count: int) -> None:
@@ -140,11 +162,46 @@ class FinalGradients:
             sketches, scales = (
                 np.load(features / name, mmap_mode="r", allow_pickle=False) for name in (_SKETCHES, _SCALES)
             )
-            return cls(load_file(features / WHITENING)["roots"].to(device), sketches, scales)
-        except (OSError, KeyError, ValueError, SafetensorError) as error:
+            return cls(load_roots(features, device), sketches, scales)
+        except (OSError, ValueError) as error:
             raise BundleCorrupt(
                 f"{features}: the sketches of final gradients cannot be read: {error}"
             ) from error
+
+
+def load_roots(features: Path, device: torch.device) -> Tensor:
+    """What whitens the sketches of each matrix that counts, `[M, D, D]` float32.
+
+    Raises:
+        BundleCorrupt: the file cannot be read.
+    """
+    try:
+        stored = load_file(features / WHITENING)
+        roots = stored["roots"].float()
+        if "scales" in stored:  # float32 without scales in bundles of earlier releases
+            roots *= stored["scales"][:, None, None]
+        return roots.to(device)
+    except (OSError, KeyError, SafetensorError) as error:
+        raise BundleCorrupt(
+            f"{features}: what whitens the final gradients cannot be read: {error}"
+        ) from error
+
+
+def _save_roots(features: Path, roots: Tensor) -> Tensor:
+    """Write roots as float16 with a scale each; returns what is read again."""
+    scales = roots.abs().amax(dim=(1, 2)).clamp_min(1e-30)
+    save_file({"roots": (roots / scales[:, None, None]).half(), "scales": scales}, features / WHITENING)
+    return load_roots(features, roots.device)
+
+
+def compact_final(features: Path) -> None:
+    """Write the sketches of a folder anew in place of the whole ones. What whitens them stands only in the folder of a whole bundle; in another, A was left out already."""
+    both = (features / WHITENING).is_file()
+    if both:
+        _save_roots(features, load_roots(features, torch.device("cpu"))[_HIGH])
+    rewrite(
+        features, ("final", "final_scales"), lambda one, _: one[:, _HIGH] if both else one, bits=FINAL_BITS
+    )
 
 
 def _write(features: Path, parts: Iterable[Tensor], roots: Tensor, *, count: int) -> None:
@@ -155,5 +212,6 @@ def _write(features: Path, parts: Iterable[Tensor], roots: Tensor, *, count: int
 
 
 def whitened(sketches: Tensor, roots: Tensor) -> Tensor:
-    """Sketches `[B, M, D]` times the root of each matrix `[M, D, D]`."""
-    return torch.einsum("bmd,mde->bme", sketches, roots)
+    """Sketches of each A and s B in turn times the root of each matrix that counts, `[B, M, D]`: all of them, or those of s B."""
+    counted = sketches if len(roots) == sketches.shape[1] else sketches[:, _HIGH]
+    return torch.einsum("bmd,mde->bme", counted, roots)

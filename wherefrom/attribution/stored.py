@@ -69,15 +69,36 @@ class TokenStore(FactorStore):
 
 
 def open_features(
-    bundle: Path, form: BundleForm, device: torch.device | None = None
+    bundle: Path, form: BundleForm, device: torch.device | None = None, *, rank: int | None = None
 ) -> tuple[ExampleStore, Projects]:
-    """The stored features of a bundle and their projection, which is put on a device (None: the CPU).
+    """The stored features of a bundle and their projection.
+
+    Args:
+        bundle: its folder.
+        form: its form.
+        device: where the projection is put; None for the CPU.
+        rank: r of compact cores; None for whole ones.
 
     Raises:
         BundleCorrupt: a file cannot be read.
     """
-    features, file = bundle / "features", bundle / "projection.safetensors"
+    features = bundle / "features"
+    projection = open_projection(bundle, form, device)
+    if isinstance(projection, CoreProjection):
+        return CoreStore(features, projection, rank=rank), projection
+    widths = None if rank is None else (projection.bases_a.shape[1], projection.bases_b.shape[1])
+    return TokenStore(features, widths), projection
+
+
+def open_projection(
+    bundle: Path, form: BundleForm, device: torch.device | None = None
+) -> CoreProjection | Projection:
+    """The projection of a bundle, on a device (None: the CPU).
+
+    Raises:
+        BundleCorrupt: the file cannot be read.
+    """
+    file = bundle / "projection.safetensors"
     if reads_adapter(form):
-        projection = CoreProjection.load(file).to(device)
-        return CoreStore(features, projection), projection
-    return TokenStore(features), Projection.load(file).to(device)
+        return CoreProjection.load(file).to(device)
+    return Projection.load(file).to(device)

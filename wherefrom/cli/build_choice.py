@@ -14,6 +14,8 @@ from wherefrom.cli.build_options import (
     Candidates,
     Encoder,
     EncoderWeight,
+    FeaturesChoice,
+    FeaturesOption,
     FinalOption,
     FormChoice,
     FormOption,
@@ -49,6 +51,7 @@ class BuildChoice:
     similarity: SimilarityOption = None
     blocks: BlocksOption = BlocksChoice.AUTO
     final: FinalOption = True
+    features: FeaturesOption = FeaturesChoice.AUTO
     model_name: ModelName = None
     candidates: Candidates = None
     max_tokens: LongestExample = 1024

@@ -31,6 +31,15 @@ class BlocksChoice(StrEnum):
     ALL = "all"
 
 
+class FeaturesChoice(StrEnum):
+    """What is kept of each training example to score it with."""
+
+    AUTO = "auto"
+    EXACT = "exact"
+    COMPACT = "compact"
+    NONE = "none"
+
+
 class IndexChoice(StrEnum):
     """What makes the vector indexes."""
 
@@ -80,6 +89,13 @@ IndexOption = Annotated[
     typer.Option(
         "--index",
         help="What searches the corpus. hnsw: a graph in memory. faiss: an inverted file on disk, for tens of millions of examples. milvus: the server of WHEREFROM_MILVUS_URI. auto: hnsw, or faiss where the graphs would exceed WHEREFROM_INDEX_MEMORY_SHARE.",
+    ),
+]
+FeaturesOption = Annotated[
+    FeaturesChoice,
+    typer.Option(
+        "--features",
+        help="What is kept of each training example to score it with. exact: all of it. compact: a fourteenth of that with a LoRA adapter, a third otherwise, with a little less quality. none: nothing; every audit reads its candidates through the model again, which takes seconds on a CPU. auto: exact up to 100,000 examples, compact up to 10 million, none beyond.",
     ),
 ]
 FinalOption = Annotated[

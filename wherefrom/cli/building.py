@@ -29,6 +29,7 @@ def options_of(choice: BuildChoice) -> BuildOptions:
         similarity=None if choice.similarity is None else choice.similarity.value,
         blocks=choice.blocks.value,
         final=choice.final,
+        features=choice.features.value,
         model_name=choice.model_name,
         max_tokens=choice.max_tokens,
         candidates=choice.candidates,

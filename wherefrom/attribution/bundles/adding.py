@@ -30,6 +30,7 @@ from wherefrom.attribution.bundles.reading import read_as
 from wherefrom.attribution.bundles.rendering import OnNote, RenderedCorpus, ignore_note, render_corpus
 from wherefrom.attribution.bundles.row_arrays import join_features
 from wherefrom.attribution.bundles.shards import SHARD_ROWS, ShardFolder
+from wherefrom.attribution.bundles.thinning import thin
 from wherefrom.attribution.bundles.tokens import TokenRows, write_shown_ranges, write_token_rows
 from wherefrom.attribution.bundles.work_folder import check_out, open_to_readers, passing_folder
 from wherefrom.attribution.cores import CoreStore, write_sketches
@@ -39,6 +40,7 @@ from wherefrom.attribution.ekfac.path import point_folder
 from wherefrom.attribution.ekfac.scores import EkfacScorer
 from wherefrom.attribution.factors import FactorStore
 from wherefrom.attribution.first_seen import FirstSeen
+from wherefrom.attribution.gradient_sketch import FinalGradients
 from wherefrom.attribution.kernel import kernel_norms
 from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.models.placement import CPU, Placement
@@ -188,9 +190,10 @@ def _write_added(bundle: Bundle, new: _New, *, progress: Progress) -> None:
             writer.append(factors, kernel_norms(factors).tolist())
             pooled.append(bundle.pooling.apply(shard.pooled).numpy())
         writer.finish()
-    if bundle.final is not None:
+    if isinstance(bundle.final, FinalGradients):
         bundle.final.write_more(features, shards.final(count), count=count)
     write_parts(features / PROJECTED_VECTORS, _projected(bundle, features, shards, count=count), count=count)
+    thin(added, bundle.manifest.parameters, fitted=bundle.path)
     if bundle.encoded is not None:
         embed_texts(bundle.encoded.encoder, iter_texts(added), features / ENCODED)
 

@@ -1,7 +1,6 @@
 """Builds a bundle: one pass over the model, then whitening, projection and indexes over its factors.
 
-Work stands in `OUT.building` until everything is written and hashed; then the folder is renamed to OUT. A build that was stopped goes on where it
-was; one that was started with other inputs is refused, not mixed.
+Work stands in `OUT.building` until everything is written and hashed; then the folder is renamed to OUT. A build that was stopped goes on where it was; one that was started with other inputs is refused, not mixed.
 """
 
 import json
@@ -54,6 +53,7 @@ from wherefrom.attribution.bundles.rendering import (
     render_corpus,
 )
 from wherefrom.attribution.bundles.shards import ShardFolder
+from wherefrom.attribution.bundles.thinning import thin
 from wherefrom.attribution.bundles.tokens import TokenRows, write_shown_ranges
 from wherefrom.attribution.bundles.work_folder import (
     check_out,
@@ -238,6 +238,7 @@ class _Build:
                 write_adapter_files(self._bundle, reader, lambda: shards.read(len(rows)))
         with self._timed("index"):
             index = self._write_indexes(on_note)
+        thin(self._bundle, self._parameters)
         if self._parameters.full_tier:
             with self._timed("full_tier"):
                 build_path(self._points, rows, bundle=self._bundle, progress=self._progress)

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from wherefrom.attribution.bundles.entries import differences
 from wherefrom.attribution.bundles.examples import ExampleTexts
+from wherefrom.attribution.bundles.from_text import Rereader, RereadFinalGradients, TextStore
 from wherefrom.attribution.bundles.hash_memory import HashMemory
 from wherefrom.attribution.bundles.indexes import (
     ENCODED_TEXTS,
@@ -28,7 +29,7 @@ from wherefrom.attribution.cores import CoreStore
 from wherefrom.attribution.ekfac.path import EkfacPath, load_path
 from wherefrom.attribution.explanation.modules import USUAL_SHARES, ModuleEvidence, ModuleMap, UsualShares
 from wherefrom.attribution.fusion import FusionWeights
-from wherefrom.attribution.gradient_sketch import FinalGradients
+from wherefrom.attribution.gradient_sketch import FinalGradients, ScoresFinal, load_roots
 from wherefrom.attribution.models.adapted import AdapterReader
 from wherefrom.attribution.models.adjoint import ADJOINT, Adjoint
 from wherefrom.attribution.models.files import ModelFingerprint, ModelFolders
@@ -47,7 +48,7 @@ from wherefrom.attribution.retrieval.index_drivers import DriverName
 from wherefrom.attribution.retrieval.lexical import LexicalIndex
 from wherefrom.attribution.retrieval.pooling import Pooling
 from wherefrom.attribution.row_curvature import RowCurvature
-from wherefrom.attribution.stored import ExampleStore, Projects, open_features
+from wherefrom.attribution.stored import ExampleStore, Projects, open_features, open_projection
 from wherefrom.attribution.whitening import Whitener
 from wherefrom.errors import BundleCorrupt, BundleMismatch
 from wherefrom.index_settings import MilvusServer
@@ -74,7 +75,7 @@ class Bundle:
     #: What rows share is taken out of the influence by it, in the forms that read an adapter.
     curvature: RowCurvature | None
     #: Gradients of the adapter's matrices at the final weights, in the form `adapter`.
-    final: FinalGradients | None
+    final: ScoresFinal | None
     #: `[N, D]` what similarity compares (`retrieval.pooling`), memory-mapped.
     pooled: Vectors
     pooling: Pooling
@@ -165,7 +166,9 @@ def open_bundle(
     points = _points(manifest, language, folders)
     features = path / "features"
     parameters = manifest.parameters
-    store, projection = _features(path, manifest, language.device)
+    whitener = _whitener(path).to(language.device)
+    reread = _rereader(points, path, parameters, adapter_dir=folders.adapter, whitener=whitener)
+    store, projection = _features(path, manifest, language.device, reread=reread)
     reader = _reader(points, path, parameters=parameters, adapter_dir=folders.adapter)
     return Bundle(
         path=path,
@@ -173,13 +176,13 @@ def open_bundle(
         language=language,
         points=points,
         reader=reader,
-        whitener=_whitener(path).to(language.device),
+        whitener=whitener,
         store=store,
         modules=_modules(reader, store, path),
         projection=projection,
         vectors=_mapped(features / PROJECTED_VECTORS),
         curvature=RowCurvature.load(features),
-        final=None if parameters.weight_final is None else FinalGradients.load(features, language.device),
+        final=_final(features, parameters, language.device, reread=reread),
         pooled=_mapped(features / POOLED_VECTORS),
         pooling=Pooling.load(features).to(language.device),
         index=indexes.open(PROJECTED),
@@ -193,12 +196,47 @@ def open_bundle(
     )
 
 
-def _features(path: Path, manifest: Manifest, device: torch.device) -> tuple[ExampleStore, Projects]:
-    """The stored features and their projection."""
-    store, projection = open_features(path, manifest.parameters.form, device)
+def _features(
+    path: Path, manifest: Manifest, device: torch.device, *, reread: Rereader | None
+) -> tuple[ExampleStore, Projects]:
+    """The features of the corpus, stored or read again, and their projection."""
+    parameters = manifest.parameters
+    store: ExampleStore
+    if reread is None:
+        rank = None if parameters.features is None else manifest.projection.rank_a
+        store, projection = open_features(path, parameters.form, device, rank=rank)
+    else:
+        store, projection = (
+            TextStore(path / "features", reread),
+            open_projection(path, parameters.form, device),
+        )
     if len(store) != manifest.corpus.examples:
         raise BundleCorrupt(f"{path}: {len(store)} factors for {manifest.corpus.examples} training examples")
     return store, projection
+
+
+def _rereader(
+    points: tuple[LanguageModel, ...],
+    path: Path,
+    parameters: Parameters,
+    *,
+    adapter_dir: Path | None,
+    whitener: Whitener,
+) -> Rereader | None:
+    """What reads training examples again, where the bundle keeps no features; as the build read them, whatever reads outputs."""
+    if parameters.features != "none":
+        return None
+    return Rereader(reader_of(parameters, points, adapter_dir=adapter_dir), whitener, TokenRows(path))
+
+
+def _final(
+    features: Path, parameters: Parameters, device: torch.device, *, reread: Rereader | None
+) -> ScoresFinal | None:
+    if parameters.weight_final is None:
+        return None
+    if reread is not None:
+        return RereadFinalGradients(load_roots(features, device), reread)
+    return FinalGradients.load(features, device)
 
 
 def _language(
@@ -272,6 +310,6 @@ def _mapped(file: Path) -> Vectors:
 
 
 def _modules(reader: ReadsSignals, store: ExampleStore, path: Path) -> ModuleEvidence | None:
-    if not isinstance(reader, AdapterReader) or not isinstance(store, CoreStore):
+    if not isinstance(reader, AdapterReader) or not isinstance(store, CoreStore | TextStore):
         return None
     return ModuleEvidence(store, ModuleMap.of(reader.names), UsualShares.load(path / USUAL_SHARES))

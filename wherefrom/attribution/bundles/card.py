@@ -48,7 +48,8 @@ def new_card(
             "bundle_share_of_model": bundle_bytes / language.fingerprint.weight_bytes,
             "split_pass": split_pass,
             "threads": torch.get_num_threads(),
-        },
+        }
+        | features_on_card(parameters, seconds_a_row=seconds.get("model_pass", 0.0) / corpus.examples),
         "coverage": {
             "tokens_explained_share": corpus.completion_tokens / corpus.tokens,
             "hidden_states_read": list(parameters.layers),
@@ -57,6 +58,24 @@ def new_card(
             "weights": _weights_covered(parameters),
         }
         | ({} if parameters.instead is None else {"form": parameters.instead}),
+    }
+
+
+def features_on_card(parameters: Parameters, *, seconds_a_row: float) -> dict[str, Any]:
+    """What the card says of the features that a bundle does not keep whole.
+
+    Args:
+        parameters: those of the bundle.
+        seconds_a_row: of the pass over the model at build time, for one training example.
+    """
+    if parameters.features is None:
+        return {}
+    if parameters.features == "compact":
+        return {"features": "compact: scores are estimates of the exact ones"}
+    seconds = parameters.candidates * seconds_a_row
+    return {
+        "features": "none: every audit reads its candidates through the model again",
+        "seconds_of_candidates": seconds,
     }
 
 

@@ -104,7 +104,15 @@ class Parameters(Grown):
     """Everything that decides the numbers of a bundle besides model and corpus."""
 
     LATER: ClassVar[frozenset[str]] = frozenset(
-        {"rendering", "similarity", "instead", "first_block", "weight_final", "final_prompt_tokens"}
+        {
+            "rendering",
+            "similarity",
+            "instead",
+            "first_block",
+            "weight_final",
+            "final_prompt_tokens",
+            "features",
+        }
     )
 
     form: Literal["forward", "activation", "adapter", "adapter-forward"]
@@ -135,6 +143,8 @@ class Parameters(Grown):
     weight_final: float | None = None
     #: Tokens of the prompt, right before the completion, whose gradients count among these; None for all of them, as in bundles of before.
     final_prompt_tokens: int | None = None
+    #: What is kept of each training example to score it with (`thinning`); None for the exact features, as in bundles of before.
+    features: Literal["compact", "none"] | None = None
     #: How texts are rendered, where the model's folder does not say it all.
     rendering: RenderingRule | None = None
 

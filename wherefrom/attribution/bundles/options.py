@@ -22,6 +22,8 @@ from wherefrom.errors import ConfigurationError
 #: Models up to this many blocks get the form `forward` when the form is `auto`.
 SHALLOW_LAYERS = 8
 _LAYERS_READ = 4
+#: Training examples up to which a bundle keeps exact features, and compact ones, where nobody chose: about 5 GB and 40 GB of them.
+EXACT_UP_TO, COMPACT_UP_TO = 100_000, 10_000_000
 #: Which states similarity compares in the forms that read an adapter, where nobody chose.
 ADAPTER_SIMILARITY: Similarity = "hidden"
 
@@ -38,6 +40,8 @@ class BuildOptions:
     blocks: Literal["auto", "all"] = "auto"
     #: Whether the form `adapter` also reads gradients at the final weights, by a pass of its own (`models.final_gradients`).
     final: bool = True
+    #: What is kept of each training example to score it with (`thinning`); `auto` goes by the size of the corpus.
+    features: Literal["auto", "exact", "compact", "none"] = "auto"
     #: Also read the model half-way between the first and the final weights (see `models.trajectory`).
     midpoint: bool = False
     #: Also fit EK-FAC over all linear layers, for audits that are marked important.
@@ -153,8 +157,18 @@ def parameters_of(
         weight_length=weights.length,
         weight_final=weights.final if reads_final(form, options) else None,
         final_prompt_tokens=PROMPT_TOKENS if reads_final(form, options) else None,
+        features=features_kept(options.features, len(corpus.rows)),
         rendering=rendering_of(language, corpus, options.rendering),
     )
+
+
+def features_kept(
+    asked: Literal["auto", "exact", "compact", "none"], examples: int
+) -> Literal["compact", "none"] | None:
+    """What a bundle keeps of each example to score it with; None for the exact features."""
+    if asked == "auto":
+        asked = "exact" if examples <= EXACT_UP_TO else "compact" if examples <= COMPACT_UP_TO else "none"
+    return None if asked == "exact" else asked
 
 
 def _first_block(form: BundleForm, adapter_dir: Path | None, options: BuildOptions) -> int | None:

@@ -9,10 +9,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from wherefrom.attribution.cores import CoreStore
 from wherefrom.attribution.factors import Factors
@@ -130,11 +131,21 @@ class UsualShares:
             raise BundleCorrupt(f"{file}: not the usual shares of parts: {error}") from error
 
 
+class ScoresLayers(Protocol):
+    """Features of a corpus that tell the adapted layers apart."""
+
+    #: `[N]` kernel norms |z|.
+    norms: npt.NDArray[np.float32]
+
+    def layer_scores(self, query: Factors, rows: npt.NDArray[np.int64]) -> Tensor:
+        """What each adapted layer adds to the kernel of one query with the given rows, `[K, G]` on the CPU."""
+
+
 @dataclass(frozen=True)
 class ModuleEvidence:
     """Divides the influence of citations over the parts of the model."""
 
-    store: CoreStore
+    store: ScoresLayers
     modules: ModuleMap
     usual: UsualShares = field(default_factory=UsualShares)
 

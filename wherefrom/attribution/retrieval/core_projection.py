@@ -73,6 +73,10 @@ class CoreProjection:
         """Projected vectors `[N, P]` of cores `[N, K]`, as long as the cores are."""
         return cores @ self.directions
 
+    def lift(self, projected: Tensor) -> Tensor:
+        """The cores `[N, K]` in these directions that projected vectors `[N, P]` stand for."""
+        return projected @ self.directions.T
+
     def apply(self, factors: Factors, norms: Tensor) -> Tensor:
         """Projected vectors `[N, P]` of N rows with kernel norms `[N]`; inner products estimate the kernel's cosine."""
         return self.project(cores_of(factors)) / norms.clamp_min(1e-20)[:, None]
