@@ -18,7 +18,7 @@ def test_codes_are_the_nearest_of_a_grid(bits: int) -> None:
     assert packed.dtype == torch.uint8
     assert packed.shape == (6, -(-13 * bits // 8))
     assert scales.dtype == torch.float16
-    back = decoded(packed, scales, bits, numbers=13)
+    back = decoded(packed, scales, bits=bits, numbers=13)
     assert not back[4].any()
     assert torch.equal(back.sign()[:4], numbers.sign()[:4])
     levels = [len(set(row.tolist())) for row in back[:4]]
@@ -32,7 +32,7 @@ def test_inner_products_are_right_on_average(bits: int, error: float) -> None:
     """With itself exactly, with others but for noise that falls with the bits."""
     generator = torch.Generator().manual_seed(0)
     numbers, others = torch.randn(50, 4096, generator=generator), torch.randn(200, 4096, generator=generator)
-    back = decoded(*coded(numbers, bits), bits, numbers=4096)
+    back = decoded(*coded(numbers, bits), bits=bits, numbers=4096)
     own = (back * numbers).sum(dim=1) / numbers.square().sum(dim=1)
     torch.testing.assert_close(own, torch.ones(50), rtol=2e-3, atol=2e-3)
     far = (others @ back.T - others @ numbers.T) / 4096

@@ -145,7 +145,7 @@ def coded(numbers: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     return packed, scales.clamp_max_(_LARGEST_HALF).half()
 
 
-def decoded(packed: Tensor, scales: Tensor, bits: int, *, numbers: int) -> Tensor:
+def decoded(packed: Tensor, scales: Tensor, *, bits: int, numbers: int) -> Tensor:
     """Float32 numbers `[..., D]` of what `coded` gave; `numbers` is D."""
     shifts = torch.arange(8 // bits, device=packed.device, dtype=torch.uint8) * bits
     codes = ((packed[..., None] >> shifts) & ((1 << bits) - 1)).flatten(-2)[..., :numbers]
