@@ -24,7 +24,8 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.program import command, run
-from benchmarks.scale import TINY, apart, build, corpus_of
+from benchmarks.scale import apart, build
+from benchmarks.scale_material import TINY, corpus_of
 from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
 from wherefrom.attribution.bundles.examples import EXAMPLE_OFFSETS, EXAMPLES
 from wherefrom.attribution.bundles.hash_memory import HashMemory
