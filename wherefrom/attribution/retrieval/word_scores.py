@@ -20,7 +20,7 @@ import numpy.typing as npt
 from wherefrom.attribution.arrays import ArrayFile
 
 #: Entries that are merged at once.
-MERGED_ENTRIES = 1 << 19
+MERGED_ENTRIES = 1 << 18
 _FILES = ("words", "rows", "times", "lengths")
 
 Numbers = npt.NDArray[np.int32]

@@ -42,7 +42,7 @@ CORPORA = {
 
 @pytest.mark.parametrize("texts", CORPORA.values(), ids=list(CORPORA))
 @pytest.mark.parametrize(
-    "sizes", [(1 << 19, 4096, 1 << 20), (50, 7, 1 << 20), (1, 1, 1), (10, 4096, 40)], ids=str
+    "sizes", [(1 << 18, 4096, 1 << 20), (50, 7, 1 << 20), (1, 1, 1), (10, 4096, 40)], ids=str
 )
 def test_bytes_of_bm25s(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, texts: list[str], sizes: tuple[int, int, int]
