@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from db import signs
 from db.audit_trail.trail import TrailKind
 from db.bundles import shared_builds
 from db.queues.build_queue import BuildQueue
@@ -106,6 +107,10 @@ class SharedPass:
         self._queue.release_expired(max_attempts=self._settings.max_attempts)
         return shared_builds.progress_of(self._database, build_id)
 
+    def alive(self) -> int:
+        """Build workers that gave a sign lately."""
+        return signs.alive(self._database)["build"]
+
     def hint(self, build_id: int, parts: int) -> None:
         """Tell workers that so many parts wait."""
         if parts:
@@ -171,7 +176,7 @@ class _Wait:
     ) -> None:
         self._shared, self._job, self._parts, self._build_id = shared, job, parts, build_id
         self._clock = clock
-        self._news = _News(job, clock)
+        self._news = _News(job, shared.alive, clock)
         #: The next part to be brought here: sums are made in the order of the rows.
         self._next = 0
 
@@ -222,8 +227,8 @@ class _Wait:
 class _News:
     """Tells the person who waits what is new, once."""
 
-    def __init__(self, job: PassJob, clock: Callable[[], float]) -> None:
-        self._on_note, self._clock = job.on_note, clock
+    def __init__(self, job: PassJob, alive: Callable[[], int], clock: Callable[[], float]) -> None:
+        self._on_note, self._alive, self._clock = job.on_note, alive, clock
         self._dead: set[int] = set()
         self._refused_at: object = None
         self._away: str | None = None
@@ -244,9 +249,12 @@ class _News:
             self._busy_at = self._clock()
         elif self._clock() - self._busy_at >= IDLE_S:
             self._busy_at = self._clock()
-            self._on_note(
-                f"{now.waiting} parts wait and no worker has one: start `python -m worker build-worker` on machines that have the model, this database, this Redis and the shared folder"
-            )
+            self._on_note(f"{now.waiting} parts wait and no worker has one: {self._advice()}")
+
+    def _advice(self) -> str:
+        if alive := self._alive():
+            return f"{alive} build workers are alive; they load the model first"
+        return "start `python -m worker build-worker` on machines that have the model, this database, this Redis and the shared folder"
 
     @contextmanager
     def absences(self) -> Iterator[None]:

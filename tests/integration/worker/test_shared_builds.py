@@ -11,6 +11,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import select
 
+from db import signs
 from db.bundles import shared_builds
 from db.models import BuildPart
 from db.session import Database
@@ -421,6 +422,29 @@ def test_what_is_away_is_waited_for(
     assert farm.build(farm.reading(Away())) == alone
     assert len([note for note in farm.notes if "queue_unavailable" in note]) == 1
     assert sorted(farm.attempts()) == [1, 1, 3]
+
+
+@pytest.mark.parametrize(
+    ("alive", "said"), [(0, "start `python -m worker build-worker`"), (2, "2 build workers")]
+)
+def test_who_waits_for_nobody_learns_it(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch, alive: int, said: str
+) -> None:
+    """Parts wait and nobody begins: what to start, or that somebody is loading."""
+    monkeypatch.setattr("worker.shared_pass.IDLE_S", 0.0)
+    for number in range(alive):
+        signs.give_sign(farm.database, signs.Sign(f"w{number}", "build", "here", number))
+
+    class Later:
+        asked = 0
+
+        def send_for_work(self, pending: Mapping[int, int]) -> int:
+            self.asked += 1
+            return 0 if self.asked < 2 else farm_worker.send_for_work(pending)
+
+    farm_worker = farm.worker()
+    farm.build(farm.reading(Later()))
+    assert any(f"{SHARDS} parts wait and no worker has one: {said}" in note for note in farm.notes)
 
 
 def test_a_row_without_numbers_is_named(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
