@@ -11,6 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from wherefrom.atomic import atomic_file
+
 #: Step of the grid of `coded` over the root mean square of the numbers, by bits: the best for normal numbers (Max 1960). With one bit only the sign counts.
 _STEPS = {1: 1.0, 2: 0.9957, 4: 0.3352}
 _LARGEST_HALF = 65504.0
@@ -186,14 +188,15 @@ def rewrite(
         bits: for each of these.
     """
     files = [folder / f"{name}.npy" for name in names]
-    other = [file.with_suffix(".new") for file in files]
     values, scales = (np.load(file, mmap_mode="r", allow_pickle=False) for file in files)
-    with QuantisedWriter(*other, count=len(values), bits=bits) as written:
+    with (
+        atomic_file(files[0]) as new_values,
+        atomic_file(files[1]) as new_scales,
+        QuantisedWriter(new_values, new_scales, count=len(values), bits=bits) as written,
+    ):
         for first in range(0, len(values), _REWRITTEN):
             rows = np.arange(first, min(first + _REWRITTEN, len(values)))
             written.append(change(restored(values, scales, rows, None), rows))
-    for file, new in zip(files, other, strict=True):
-        new.replace(file)
 
 
 def mixed_numbers(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
