@@ -22,6 +22,8 @@ from wherefrom.evaluation.tables import table as text_table
 
 CORPORA = tuple(10**power for power in range(5, 10))
 DAILY_AUDITS = tuple(10**power for power in range(3, 8))
+#: What a build keeps of each example up to which size where nobody chose (`bundles.options`); beyond them nothing.
+KEPT_UP_TO = {"exact": 100_000, "compact": 10_000_000}
 _DAY_S = 86_400
 _GB = 1e9
 
@@ -52,8 +54,20 @@ UNITS = (
     Unit(
         "bundle_bytes",
         65_087,
-        "bytes of a bundle per example, without its index",
+        "bytes of a bundle with exact features per example, without its index",
         "`benchmarks.peers.deep`, form adapter, `--no-final` (docs/quality/peers.md)",
+    ),
+    Unit(
+        "exact_bytes",
+        56_500,
+        "of them, exact features",
+        "`benchmarks.kept_features`, form adapter (docs/quality/features.md)",
+    ),
+    Unit(
+        "compact_bytes",
+        3_990,
+        "compact features per example, in the place of exact ones",
+        "`benchmarks.kept_features`, form adapter (docs/quality/features.md)",
     ),
     Unit(
         "hnsw_bytes",
@@ -116,14 +130,26 @@ def driver_for(examples: int, costs: Costs, machine: Machine) -> str:
     return "faiss" if examples * costs["faiss_bytes"] <= memory / 2 else "milvus"
 
 
+def features_for(examples: int) -> str:
+    """What a build keeps of each example to score it with, where nobody chose."""
+    return next((kept for kept, most in KEPT_UP_TO.items() if examples <= most), "none")
+
+
+def _kept_bytes(examples: int, costs: Costs) -> float:
+    """Bytes of a bundle per example without its index, with the features that a build of this size keeps."""
+    kept = {"exact": costs["exact_bytes"], "compact": costs["compact_bytes"], "none": 0.0}
+    return costs["bundle_bytes"] - costs["exact_bytes"] + kept[features_for(examples)]
+
+
 def plan_corpus(examples: int, costs: Costs, machine: Machine) -> dict[str, Any]:
     """What a corpus of this size takes: driver, disk, memory, time to build."""
     driver = driver_for(examples, costs, machine)
     # A cluster's own bytes were not measured: those of the lists stand in for them.
     index = costs["hnsw_bytes" if driver == "hnsw" else "faiss_bytes"]
+    bundle = _kept_bytes(examples, costs)
     disk = Figure(
-        examples * (costs["bundle_bytes"] + index) / _GB,
-        f"{examples:,} x ({costs['bundle_bytes']:,.0f} + {index:,.0f}) B",
+        examples * (bundle + index) / _GB,
+        f"{examples:,} x ({bundle:,.0f} + {index:,.0f}) B, with {features_for(examples)} features",
     )
     held = index * examples if driver == "hnsw" else 0.0
     worker = Figure(
@@ -140,6 +166,7 @@ def plan_corpus(examples: int, costs: Costs, machine: Machine) -> dict[str, Any]
     return {
         "examples": examples,
         "driver": driver,
+        "features": features_for(examples),
         "disk_gb": disk.value,
         "worker_gb": worker.value,
         "cached_gb": cached,
@@ -158,9 +185,9 @@ def plan_corpus(examples: int, costs: Costs, machine: Machine) -> dict[str, Any]
 def _breaks_first(driver: str) -> str:
     """The assumption that would break a row of the corpora first."""
     return {
-        "hnsw": "a build holds rows, words and near-duplicates in memory (docs/scale.md), and one thread fills the graph",
+        "hnsw": "one thread fills the graph, which was not measured beyond 4,000 examples (docs/scale.md)",
         "faiss": "the lists that a search reads stay in the page cache; on a cold disk a search takes many times as long",
-        "milvus": "bytes and searches of a cluster were not measured, and bytes per example must fall below 4 KB before the disk is affordable",
+        "milvus": "a cluster was not measured, and without features each audit reads its candidates through the model, which takes a GPU to be quick",
     }[driver]
 
 
@@ -257,6 +284,7 @@ def work(arguments: argparse.Namespace, _folder: Path) -> dict[str, Any]:
 _CORPORA_COLUMNS = (
     Column("examples", 14, ",d"),
     Column(" driver", 8, left=True),
+    Column(" features", 10, left=True),
     Column("disk GB", 12, ",.0f"),
     Column("worker GB", 10, ",.1f"),
     Column("cached GB", 10, ",.0f"),
@@ -283,7 +311,7 @@ def table(result: dict[str, Any]) -> list[str]:
         lines.append(f"  {name} = {value:g}: {unit.meaning}; {source}")
     corpora = [
         (
-            one["examples"], f" {one['driver']}", one["disk_gb"], one["worker_gb"], one["cached_gb"],
+            one["examples"], f" {one['driver']}", f" {one['features']}", one["disk_gb"], one["worker_gb"], one["cached_gb"],
             one["build_hours"], one["build_core_hours"],
         )
         for one in result["corpora"]

@@ -9,9 +9,11 @@ import pytest
 from benchmarks.plan import (
     CORPORA,
     DAILY_AUDITS,
+    KEPT_UP_TO,
     UNITS,
     Machine,
     driver_for,
+    features_for,
     plan_audits,
     plan_corpus,
     read_units,
@@ -26,13 +28,18 @@ COSTS = {one.name: one.value for one in UNITS}
 
 def test_a_corpus_takes_what_its_arithmetic_says() -> None:
     """At round unit costs everybody can compute it in their head."""
-    costs = COSTS | {"bundle_bytes": 900.0, "hnsw_bytes": 100.0, "process_bytes": 1e9, "build_core_s": 0.36}
+    costs = COSTS | {
+        "bundle_bytes": 1500.0, "exact_bytes": 1000.0, "compact_bytes": 400.0, "hnsw_bytes": 100.0,
+        "process_bytes": 1e9, "build_core_s": 0.36,
+    }  # fmt: skip
     found = plan_corpus(1_000_000, costs, MACHINE)
     assert (found["driver"], found["disk_gb"], found["cached_gb"]) == ("hnsw", 1.0, 0.0)
     assert found["worker_gb"] == pytest.approx(1.1)
     assert found["build_core_hours"] == pytest.approx(100)
     assert found["build_hours"] == pytest.approx(6.25)
-    assert found["arithmetic"]["disk"] == "1,000,000 x (900 + 100) B"
+    assert found["arithmetic"]["disk"] == "1,000,000 x (900 + 100) B, with compact features"
+    assert plan_corpus(100_000, costs, MACHINE)["disk_gb"] == pytest.approx(0.16)
+    assert plan_corpus(100_000_000, costs | {"faiss_bytes": 100.0}, MACHINE)["disk_gb"] == pytest.approx(60)
 
 
 def test_audits_take_what_their_arithmetic_says() -> None:
@@ -50,6 +57,16 @@ def test_audits_take_what_their_arithmetic_says() -> None:
 def test_the_driver_follows_the_memory(examples: int, driver: str) -> None:
     """Graphs within their share, then lists within half of the memory, then a cluster."""
     assert driver_for(examples, COSTS, MACHINE) == driver
+
+
+def test_features_follow_the_size_as_in_a_build() -> None:
+    """The plan imports no torch, so it holds the two sizes itself."""
+    from wherefrom.attribution.bundles.options import COMPACT_UP_TO, EXACT_UP_TO
+
+    assert KEPT_UP_TO == {"exact": EXACT_UP_TO, "compact": COMPACT_UP_TO}
+    assert [features_for(size) for size in (EXACT_UP_TO, EXACT_UP_TO + 1, COMPACT_UP_TO + 1)] == [
+        "exact", "compact", "none",
+    ]  # fmt: skip
 
 
 def test_every_row_says_what_breaks_it_first() -> None:
@@ -103,8 +120,9 @@ def test_the_page_shows_this_plan() -> None:
     for one in (plan_corpus(examples, COSTS, MACHINE) for examples in CORPORA):
         row = re.search(rf"^\| {one['examples']:,} \| (.*) \|$", page, re.MULTILINE)
         assert row is not None, one["examples"]
-        assert row[1].split(" | ")[:4] == [
+        assert row[1].split(" | ")[:5] == [
             f"`{one['driver']}`",
+            one["features"],
             f"{one['disk_gb']:,.0f}",
             f"{one['worker_gb']:,.1f}",
             f"{one['cached_gb']:,.0f}",
