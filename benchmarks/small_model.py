@@ -94,7 +94,7 @@ class SmallModel:
     @cached_property
     def corpus(self) -> tuple[CorpusRow, ...]:
         """The training examples in their order."""
-        return read_corpus(self.corpus_file).rows
+        return tuple(read_corpus(self.corpus_file).rows)
 
     @cached_property
     def places(self) -> dict[str, int]:
@@ -103,7 +103,7 @@ class SmallModel:
 
     def queries(self, name: str) -> tuple[CorpusRow, ...]:
         """Queries as rows."""
-        return read_corpus(self.queries_file(name)).rows
+        return tuple(read_corpus(self.queries_file(name)).rows)
 
     def causes(self, name: str) -> list[list[int]]:
         """Corpus rows of the known causes of each query."""

@@ -142,7 +142,7 @@ def _subject(arguments: argparse.Namespace, work: Path) -> Subject:
         asked, corpus = folder.queries_file(arguments.queries), folder.corpus
     else:
         bundle = open_bundle(arguments.bundle, ModelFolders(arguments.model, arguments.adapter))
-        asked, corpus = arguments.asked, read_corpus(arguments.corpus).rows
+        asked, corpus = arguments.asked, tuple(read_corpus(arguments.corpus).rows)
     attributor = LanguageAttributor(bundle)
     queries = read_file(attributor, asked, max_tokens=bundle.manifest.parameters.max_tokens)[
         : arguments.limit

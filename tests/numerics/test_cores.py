@@ -32,6 +32,10 @@ class Whole:
         """The cores themselves."""
         return cores
 
+    def lift(self, projected: Tensor) -> Tensor:
+        """The same back."""
+        return projected
+
 
 def written(folder: Path, factors: Factors, projection: CoreProjection | Whole | None = None) -> CoreStore:
     """A store of factors, written in two parts."""

@@ -32,6 +32,7 @@ from wherefrom.attribution.bundles.row_arrays import PER_ROW, RUNS
 from wherefrom.attribution.bundles.signing import check_signature, make_keys, sign_bundle
 from wherefrom.attribution.calibrating import write_calibrated
 from wherefrom.attribution.calibration.fitted import CORPUS_SHA256, Calibration, EffectCurve
+from wherefrom.attribution.gradient_sketch import FinalGradients
 from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.offline import exact_scores, prepare_all, read_queries, signals_of_all
 from wherefrom.attribution.retrieval.index import unit_rows
@@ -162,7 +163,9 @@ def test_other_rows_score_as_before(
         one.example_id for one in before.texts.read(KEPT)
     ]
     assert [one.row for one in after.texts.read(rows.tolist())] == rows.tolist()
-    if before.final is not None and after.final is not None:
+    assert isinstance(before.final, FinalGradients) == (form == "adapter")
+    if isinstance(before.final, FinalGradients):
+        assert isinstance(after.final, FinalGradients)
         np.testing.assert_array_equal(after.final.sketches, before.final.sketches[KEPT])
     for row in rows:
         assert row in after.index.search(after.vectors[row], 5)[0]
