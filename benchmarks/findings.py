@@ -36,6 +36,7 @@ from demo.making.story_generate import greedy_answers
 from demo.making.story_rules import rule_of
 from scripts.jsonl import rows_of
 from scripts.smollm2 import default_cache, ensure_base_model
+from wherefrom.atomic import write_text
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.offline import attribute_all, prepare_all
 from wherefrom.attribution.progress import silent
@@ -92,7 +93,9 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     if arguments.bundle is not None:
         keep, until_s = arguments.keep or folder / "outputs.jsonl", time.monotonic() + 60 * arguments.minutes
         labelled, left = _attributed(arguments.bundle, keep, until_s=until_s)
-        found |= {"purity": purity_of(labelled), "prompts_left": left}
+        found["prompts_left"] = left
+        if len({one.behaviour for one in labelled} - {None}) > 1:  # one half chooses, the other is reported
+            found["purity"] = purity_of(labelled)
     return found
 
 
@@ -105,6 +108,8 @@ def table(result: Mapping[str, Any]) -> list[str]:
             f" (named as well; {took['calls']} calls), purity {took['purity']:.3f}, {took['covered']:.3f} in a finding"
         )
     ]
+    if left := result.get("prompts_left"):
+        lines.append(f"{left} prompts are left; go on with --keep")
     if "purity" not in result:
         return lines
     found = result["purity"]
@@ -125,9 +130,7 @@ def table(result: Mapping[str, Any]) -> list[str]:
     rows += [(f"reported, {alike.LEAST:.2f}", found["with_the_default"])]
     rows += [(f"all, {alike.LEAST:.2f}", found["all_with_the_default"])]
     lines += [f"{name:<24}" + "".join(f"{one[column]:>16.3f}" for column in columns) for name, one in rows]
-    lines.append(f"reported: {', '.join(found['reported_on'])}")
-    left = result.get("prompts_left")
-    return [*lines, f"{left} prompts are left; go on with --keep"] if left else lines
+    return [*lines, f"reported: {', '.join(found['reported_on'])}"]
 
 
 def purity_of(labelled: Sequence[Labelled], *, seed: int = SEED) -> dict[str, Any]:
@@ -265,10 +268,8 @@ def _attributed(bundle: Path, keep: Path, *, until_s: float) -> tuple[list[Label
         )
         while coming and time.monotonic() < until_s:
             some, coming = coming[:AT_ONCE], coming[AT_ONCE:]
-            new = _answered(base, attributor, some)
-            with keep.open("a", encoding="utf-8") as file:
-                file.writelines(f"{json.dumps(row)}\n" for row in new)
-            rows += new
+            rows += _answered(base, attributor, some)
+            write_text(keep, "".join(f"{json.dumps(row)}\n" for row in rows))
             report([f"{len(rows)} of {len(prompts)} prompts are answered and attributed"])
     return [_labelled(row) for row in rows if row["cited"] is not None], len(coming)
 

@@ -33,9 +33,10 @@ def all_parts(parts: Parts[T]) -> T:
 
 
 def stretches(
-    db: Database, number: InstrumentedAttribute[int], *, rows: int = PART
+    db: Database, number: InstrumentedAttribute[int], *, rows: int | None = None
 ) -> Iterator[tuple[int, int]]:
-    """First and last number of stretches of a table. Each holds at most `rows` rows, and all together every row that is there now."""
+    """First and last number of stretches of a table. Each holds at most `rows` rows (`PART`), and all together every row that is there now."""
+    rows = rows or PART
     with db.reading() as session:
         first, last = session.execute(select(func.min(number), func.max(number))).one()
     if first is not None:

@@ -104,10 +104,14 @@ def facts(
 
 def support_limit(db: Database, filters: AuditFilter, level: float | None = None) -> float | None:
     """The largest conformal p that is supported in the listing of the other filters; None where the filter `support` asks for nothing of the kind."""
-    if filters.support not in {Supported.SUPPORTED, Supported.UNSUPPORTED}:
+    if not _asks_for_limit(filters):
         return None
     found = facts(db, without_support(filters), level=level or DEFAULT_FDR)
     return None if found is None or found.support is None else found.support.limit
+
+
+def _asks_for_limit(filters: AuditFilter) -> bool:
+    return filters.support in {Supported.SUPPORTED, Supported.UNSUPPORTED}
 
 
 def look_up(db: Database, filters: AuditFilter) -> Conditions:
@@ -136,8 +140,10 @@ def _working_out(db: Database, listing: _Listing) -> Parts[None]:
     filters, level = listing.filters, listing.level
     with db.reading() as session:
         newest, began = session.execute(select(NEWEST_CHANGE, db_now())).one()
-    judged = None if level is None else (yield from support.judging(db, filters, level))
-    limit = judged.limit if judged is not None else support_limit(db, filters)
+    judged = limit = None
+    if level is not None or _asks_for_limit(filters):
+        found = yield from support.judging(db, filters, level or DEFAULT_FDR)
+        judged, limit = None if level is None else found, found.limit
     with db.reading() as session:
         wanted = narrow(session, filters, limit=limit).conditions
     number = 0

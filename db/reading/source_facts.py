@@ -50,13 +50,10 @@ class SourceFacts:
 class _Kept:
     """What is known of the last look."""
 
-    row: SourceLook | None
+    #: None where none is whole yet.
+    counted_at: datetime | None
     #: Whoever asks counts: the database is small, or the sweeper does not answer.
     counted_now: bool
-
-    @property
-    def counted_at(self) -> datetime | None:
-        return None if self.row is None else self.row.computed_at
 
 
 def facts(db: Database) -> SourceFacts:
@@ -71,11 +68,12 @@ def known(db: Database) -> SourceFacts | None:
         return _facts_now(db)
     if kept.counted_at is None:
         return None
-    with db.reading() as session:
+    with db.reading() as session:  # the age belongs to these rows: another count may have come meanwhile
+        counted_at = session.scalar(select(SourceLook.computed_at))
         rows = session.execute(select(SourceFactsRow.summary, SourceFactsRow.blame)).all()
     summaries = [SourceSummary(**row.summary) for row in rows]
     summaries.sort(key=lambda one: (-one.first_citations, -one.citations, one.source))
-    return SourceFacts(summaries, [SourceBlame(**row.blame) for row in rows], kept.counted_at)
+    return SourceFacts(summaries, [SourceBlame(**row.blame) for row in rows], counted_at)
 
 
 def source_detail(db: Database, source: str) -> SourceDetail:
@@ -96,16 +94,16 @@ def known_detail(db: Database, source: str) -> SourceDetail | None:
     kept = _look(db)
     if kept.counted_now:
         return _detail(db, source, *_counted_now(db, source))
-    if kept.row is None or kept.counted_at is None:
+    if kept.counted_at is None:
         return None
-    with db.reading() as session:
-        row = session.get(SourceFactsRow, source)
+    with db.reading() as session:  # both of one count: another may have come meanwhile
+        look, row = session.scalars(select(SourceLook)).one(), session.get(SourceFactsRow, source)
     if row is None:
         raise NotFound(f"no training example of the source {source!r} was stored when sources were counted")
-    edges = [datetime.fromisoformat(one) for one in kept.row.edges]
-    periods = OverTime(edges, kept.row.audits, {source: row.firsts})
+    edges = [datetime.fromisoformat(one) for one in look.edges]
+    periods = OverTime(edges, look.audits, {source: row.firsts})
     mine = SourceBlame(**row.blame).model_copy(update={"citations": row.summary["citations"]})
-    return _detail(db, source, mine, periods).model_copy(update={"as_of": kept.counted_at})
+    return _detail(db, source, mine, periods).model_copy(update={"as_of": look.computed_at})
 
 
 def rounds(db: Database) -> Rounds:
@@ -135,7 +133,7 @@ def _look(db: Database) -> _Kept:
         and row.computed_at is None
         and (now - row.first_asked_at).total_seconds() > PATIENCE_S
     )
-    return _Kept(row, counted_now=late)
+    return _Kept(row and row.computed_at, counted_now=late)
 
 
 def _ask(db: Database) -> None:
@@ -246,8 +244,11 @@ def _counting(db: Database) -> Parts[None]:
         "newest_event": newest or 0,
         "computed_at": began,
     }
+    older = or_(SourceLook.computed_at.is_(None), SourceLook.computed_at < began)
     with db.writing() as session:
+        # First of all, so that of two sweepers one waits here; the one that began later stays.
+        if session.scalar(update(SourceLook).where(older).values(**look).returning(SourceLook.id)) is None:
+            return
         session.execute(delete(SourceFactsRow))
         if rows:
             session.execute(insert_rows(SourceFactsRow), rows)
-        session.execute(update(SourceLook).values(**look))

@@ -83,7 +83,7 @@ def asked(bundle: Bundle, folder: Path) -> list[ReadQuery]:
 def store_of(bundle: Bundle) -> tuple[TextStore, Rereader]:
     """The store that reads texts, and what reads them."""
     assert isinstance(bundle.store, TextStore)
-    return bundle.store, bundle.store._rereader
+    return bundle.store, bundle.store.rereader
 
 
 @pytest.mark.parametrize("form", ["adapter", "adapter-forward", "activation"])
@@ -151,6 +151,22 @@ def test_a_query_reads_its_candidates_once(workshop: Workshop, tmp_path: Path) -
             store.scores(prepared.signals.factors, EVERY[:4]), first, rtol=1e-4, atol=1e-3
         )
         assert (small.passes, len(small._kept), small._bytes) == (reads, 0, 0)
+
+
+def test_kept_rows_take_no_more_than_they_say(workshop: Workshop) -> None:
+    """A row that stays behind does not hold the batch that it was read with."""
+    _, rereader = store_of(workshop.bundle("adapter", "none").open())
+    rereader.read(EVERY[:8])
+    rereader._kept_bytes = rereader._bytes // 2
+    rereader.read(EVERY[3:4])
+    rereader.read(EVERY[20:21])
+    assert 3 in rereader._kept
+    assert 0 not in rereader._kept
+    tensors = [
+        part for one in rereader._kept.values() for part in (one.factors.a, one.factors.b, one.final) if part is not None
+    ]  # fmt: skip
+    held = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in tensors}
+    assert sum(held.values()) == rereader._bytes
 
 
 def test_what_was_erased_is_never_read_again(workshop: Workshop, tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ FeaturesOption = Annotated[
     FeaturesChoice,
     typer.Option(
         "--features",
-        help="What is kept of each training example to score it with. exact: all of it. compact: a fourteenth of that with a LoRA adapter, a third otherwise, with a little less quality. none: nothing; every audit reads its candidates through the model again, which takes seconds on a CPU. auto: exact up to 100,000 examples, compact up to 10 million, none beyond.",
+        help="What is kept of each training example to score it with. exact: all of it. compact: a fourteenth of that with a LoRA adapter, a third otherwise, with a little less quality. none: nothing; every audit reads its candidates through the model again, which takes tens of seconds on a CPU. auto: exact up to 100,000 examples, compact up to 10 million, none beyond.",
     ),
 ]
 FinalOption = Annotated[

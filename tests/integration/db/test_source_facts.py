@@ -1,15 +1,20 @@
 """Sources of a large database: counted by the sweeper a part at a time, told with their age, and the same as a count of now."""
 
+from datetime import timedelta
+from functools import partial
+
 import pytest
 from sqlalchemy import update
 
 from db import parts
 from db.clock import db_after
 from db.models import SourceLook
-from db.reading import culprits, listings, reader, source_facts
+from db.parts import all_parts
+from db.reading import blame, culprits, listings, reader, source_facts
 from db.session import Database
 from tests.integration.db.builders import (
     answered,
+    at_once,
     attribution,
     draft,
     example,
@@ -19,12 +24,15 @@ from tests.integration.db.builders import (
 )
 from wherefrom.errors import NotFound
 
+HOUR = timedelta(hours=1)
+
 
 @pytest.fixture
 def large(db: Database, bundle_id: int, monkeypatch: pytest.MonkeyPatch) -> Database:
     """A database that counts as large, with four audits in parts of two and an example of which only opponents speak."""
     monkeypatch.setattr(source_facts, "SMALL", 0)
     monkeypatch.setattr(source_facts, "_AT_ONCE", 2)
+    monkeypatch.setattr(parts, "ROUND_S", 60.0)  # a round ends with its work, however slow the machine
     for number, rows in enumerate([(0, 1), (0, 2, 3), (1,), (0,)]):
         cite(db, bundle_id, number, *rows)
     return db
@@ -114,6 +122,43 @@ def test_the_worst_of_a_source_are_found_by_its_citations(db: Database, bundle_i
     ]
     newest = culprits.worst_of(db, "source-0", most=5, newest=1)
     assert (newest.audits, newest.more, [one.outputs for one in newest.items]) == (1, True, [1])
+
+
+def test_of_two_sweepers_the_later_count_stays(large: Database, bundle_id: int) -> None:
+    """Whichever ends first; and where both end together, neither fails."""
+    source_facts.known(large)
+    early = source_facts._counting(large)
+    next(early)
+    cite(large, bundle_id, 9, 0)
+    all_parts(source_facts._counting(large))
+    all_parts(early)
+    known = source_facts.known(large)
+    assert known is not None
+    assert known.summaries[0].citations == 5
+    cite(large, bundle_id, 10, 0)
+    both = [source_facts._counting(large) for _ in range(2)]
+    at_once([partial(all_parts, one) for one in both])
+    known = source_facts.known(large)
+    assert known is not None
+    assert known.summaries[0].citations == 6
+
+
+def test_a_source_is_told_by_one_count(large: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a sweeper ends between two looks of a reader: stretches of time and first citations are those of the same count."""
+    source_facts.known(large)
+    all_parts(source_facts._counting(large))
+    look = source_facts._look
+
+    def looked(db: Database) -> source_facts._Kept:
+        found = look(db)
+        monkeypatch.setattr(blame, "period_edges", lambda first, last: [first, first, last + HOUR])
+        all_parts(source_facts._counting(db))
+        return found
+
+    monkeypatch.setattr(source_facts, "_look", looked)
+    detail = source_facts.known_detail(large, "source-0")
+    assert detail is not None
+    assert [one.first_citations for one in detail.over_time] == [0, 3]
 
 
 def test_two_corpora_with_one_source_are_counted_together(large: Database) -> None:

@@ -4,12 +4,13 @@ import pytest
 
 from db.models import Audit
 from db.parts import all_parts, stretches
-from db.reading import reader, support
+from db.reading import listings, reader, support
 from db.session import Database
 from tests.integration.db.builders import accept, answered, attribution, record, recorded_statements
-from wherefrom.records import AuditFilter
-from wherefrom.statistics import benjamini_hochberg
+from wherefrom.records import AuditFilter, Supported
+from wherefrom.statistics import DEFAULT_FDR, benjamini_hochberg
 
+BY_SUPPORT = AuditFilter(support=Supported.SUPPORTED)
 P_VALUES = (0.5, 0.002, 0.03, None, 0.8, 0.02, 0.004, None, 0.3)
 
 
@@ -45,9 +46,35 @@ def test_the_listing_is_judged_as_a_whole(listing: Database, level: float) -> No
 def test_parts_come_to_what_the_whole_does(listing: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """A large listing is judged some audits at a time."""
     monkeypatch.setattr("db.parts.PART", 2)
+    assert len(list(support.judging(listing, AuditFilter(), 0.1))) == 5
     for filters in (AuditFilter(), AuditFilter(flag_reason="policy")):
         assert all_parts(support.judging(listing, filters, 0.1)) == support.judge(listing, filters, 0.1)
     assert len(list(stretches(listing, Audit.id, rows=2))) == 5
+
+
+def test_a_large_listing_by_support_is_worked_out_in_parts(
+    listing: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No statement of the sweeper judges all audits at once, whether or not the page asks for a level of its own."""
+    expected = support.judge(listing, AuditFilter(), DEFAULT_FDR).supported
+    for name, value in {
+        "db.parts.PART": 2,
+        "db.reading.listings.SMALL": 1,
+        "db.reading.selection.FEW": 1,
+    }.items():
+        monkeypatch.setattr(name, value)
+    assert listings.facts(listing, BY_SUPPORT, wait=False) is None
+    work = listings.rounds(listing)
+    with recorded_statements() as statements:
+        while not work.go_on():
+            pass
+    looked = [one for one in statements if "conformal_p" in one]
+    assert len(looked) > 5
+    assert all("BETWEEN" in one for one in looked)
+    found = listings.facts(listing, BY_SUPPORT, wait=False)
+    assert found is not None
+    assert (found.matching, found.support) == (expected, None)
+    assert expected == 4
 
 
 def test_a_filter_changes_the_question(listing: Database) -> None:

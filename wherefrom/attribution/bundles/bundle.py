@@ -157,18 +157,15 @@ def open_bundle(
         OutOfMemory: model, projection or factors do not fit there.
         UnknownBundle, BundleCorrupt: nothing usable at `path`.
         BundleMismatch: model, adapter or tokenizer are not those of the bundle.
-        ConfigurationError: what the bundle's index driver needs is not installed or not set.
-        IndexUnavailable: its server does not answer.
+        ConfigurationError, IndexUnavailable: what the bundle's index driver needs is not installed or not set; its server does not answer.
     """
     manifest = read_manifest(path, hashes=hashes)
     indexes = IndexOpener(path, manifest, milvus=milvus, exact=exact_search)
     language = _language(manifest, folders, marks=marks, placement=placement)
     points = _points(manifest, language, folders)
-    features = path / "features"
-    parameters = manifest.parameters
+    features, parameters = path / "features", manifest.parameters
     whitener = _whitener(path).to(language.device)
-    reread = _rereader(points, path, parameters, adapter_dir=folders.adapter, whitener=whitener)
-    store, projection = _features(path, manifest, language.device, reread=reread)
+    store, projection = _features(path, manifest, points, adapter_dir=folders.adapter, whitener=whitener)
     reader = _reader(points, path, parameters=parameters, adapter_dir=folders.adapter)
     return Bundle(
         path=path,
@@ -182,7 +179,7 @@ def open_bundle(
         projection=projection,
         vectors=_mapped(features / PROJECTED_VECTORS),
         curvature=RowCurvature.load(features),
-        final=_final(features, parameters, language.device, reread=reread),
+        final=_final(features, parameters, language.device, store),
         pooled=_mapped(features / POOLED_VECTORS),
         pooling=Pooling.load(features).to(language.device),
         index=indexes.open(PROJECTED),
@@ -197,45 +194,35 @@ def open_bundle(
 
 
 def _features(
-    path: Path, manifest: Manifest, device: torch.device, *, reread: Rereader | None
+    path: Path,
+    manifest: Manifest,
+    points: tuple[LanguageModel, ...],
+    *,
+    adapter_dir: Path | None,
+    whitener: Whitener,
 ) -> tuple[ExampleStore, Projects]:
     """The features of the corpus, stored or read again, and their projection."""
-    parameters = manifest.parameters
+    parameters, device = manifest.parameters, points[0].device
     store: ExampleStore
-    if reread is None:
+    if parameters.features == "none":  # read as the build did, whatever reads outputs
+        reader = reader_of(parameters, points, adapter_dir=adapter_dir)
+        store = TextStore(path / "features", Rereader(reader, whitener, TokenRows(path)))
+        projection: Projects = open_projection(path, parameters.form, device)
+    else:
         rank = None if parameters.features is None else manifest.projection.rank_a
         store, projection = open_features(path, parameters.form, device, rank=rank)
-    else:
-        store, projection = (
-            TextStore(path / "features", reread),
-            open_projection(path, parameters.form, device),
-        )
     if len(store) != manifest.corpus.examples:
         raise BundleCorrupt(f"{path}: {len(store)} factors for {manifest.corpus.examples} training examples")
     return store, projection
 
 
-def _rereader(
-    points: tuple[LanguageModel, ...],
-    path: Path,
-    parameters: Parameters,
-    *,
-    adapter_dir: Path | None,
-    whitener: Whitener,
-) -> Rereader | None:
-    """What reads training examples again, where the bundle keeps no features; as the build read them, whatever reads outputs."""
-    if parameters.features != "none":
-        return None
-    return Rereader(reader_of(parameters, points, adapter_dir=adapter_dir), whitener, TokenRows(path))
-
-
 def _final(
-    features: Path, parameters: Parameters, device: torch.device, *, reread: Rereader | None
+    features: Path, parameters: Parameters, device: torch.device, store: ExampleStore
 ) -> ScoresFinal | None:
     if parameters.weight_final is None:
         return None
-    if reread is not None:
-        return RereadFinalGradients(load_roots(features, device), reread)
+    if isinstance(store, TextStore):
+        return RereadFinalGradients(load_roots(features, device), store.rereader)
     return FinalGradients.load(features, device)
 
 

@@ -1,7 +1,7 @@
 """Features of training examples that a bundle does not hold: the model reads the examples that are asked for once more, as the build did.
 
 What a bundle of this kind keeps of an example is what finds it (projected vector, pooled state, words) and its kernel norm. An audit then costs a pass over its candidates beside
-its own, which takes milliseconds on a GPU and seconds on a CPU. Nothing is lost: scores are those of the exact form without its rounding to int8, and so is every token's share.
+its own, tens of seconds on a CPU. Nothing is lost: scores are those of the exact form without its rounding to int8, and so is every token's share.
 
 Only the tokens in the bundle are read (`tokens`). A row that was erased from a bundle is not among them, so it cannot be read again.
 """
@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +43,12 @@ class _Read:
     factors: Factors
     #: Raw sketches of the gradients at the final weights, `[M, D]`, in bundles that have them.
     final: Tensor | None
+
+    @classmethod
+    def of(cls, factors: Factors, final: Tensor | None) -> Self:
+        """With memory of its own: a row that is cut out of its batch would keep all of the batch."""
+        own = Factors(factors.a.clone(), factors.b.clone(), factors.lengths)
+        return cls(own, None if final is None else final.clone())
 
     @property
     def size_bytes(self) -> int:
@@ -91,7 +98,7 @@ class Rereader:
         self.passes += len(rows)
         final = [None] * len(rows) if raw.final is None else list(raw.final)
         each = raw.whitened(self._whitener).rows()
-        return [_Read(one, sketch) for one, sketch in zip(each, final, strict=True)]
+        return [_Read.of(one, sketch) for one, sketch in zip(each, final, strict=True)]
 
     def _keep(self, row: int, read: _Read) -> None:
         if row in self._kept:
@@ -121,7 +128,8 @@ class TextStore:
             raise BundleCorrupt(
                 f"{features}: the lengths of the training examples cannot be read: {error}"
             ) from error
-        self._rereader = rereader
+        #: Reads the rows, for other scores too.
+        self.rereader = rereader
 
     def __len__(self) -> int:
         return len(self.norms)
@@ -156,7 +164,7 @@ class TextStore:
 
     def _parts(self, rows: Rows) -> Iterator[Factors]:
         for first in range(0, len(rows), _ROWS):
-            yield Factors.joined([one.factors for one in self._rereader.read(rows[first : first + _ROWS])])
+            yield Factors.joined([one.factors for one in self.rereader.read(rows[first : first + _ROWS])])
 
 
 def _kernel(queries: Factors, examples: Factors) -> Tensor:
