@@ -22,8 +22,10 @@ from wherefrom.settings import Settings, trace_export
 from worker.broker.redis_link import attribute_queue, flagged_stream
 from worker.bundle_homes import bundle_cache, bundle_names
 from worker.checkup.diagnosis import Finding, Verdict
+from worker.checkup.health import check_health
 from worker.sweeper.anchors import anchor_file
 from worker.vitals.traces import missing_package
+from worker.web_address import web_file
 
 #: Seconds after which an event without a place, an entry that nobody took, and audits without a hint are worth a word.
 UNSEALED_S, UNTAKEN_S, UNHINTED_S = 30.0, 60.0, 120.0
@@ -81,16 +83,17 @@ def look_at_store(settings: Settings) -> Iterator[Finding]:
 
 
 def look_at_erasing(settings: Settings) -> Iterator[Finding]:
-    """Whether somebody sweeps, carries out erasures and applies the rules of retention."""
+    """Whether somebody sweeps, carries out erasures and applies the rules of retention. Where nothing at all runs, a missing sweeper is only worth a word."""
     with open_database(settings) as database:
-        sweepers = signs.alive(database)["sweep"]
+        alive = signs.alive(database)
         waits_s, rule = erasures.lag_seconds(database), retention.last_look(database)
     cure = (
         "check that a sweeper runs and that Redis answers (python -m worker sweep); its log says why it waits"
     )
-    if not sweepers:
+    if not alive["sweep"]:
+        others = any(alive.values()) or _serves_web(settings)
         text = f"no sweeper on any machine gave a sign in the last {signs.SILENT_S:.0f} s: nothing is retried, sealed, erased or told; start one with python -m worker sweep"
-        yield Finding("sweeper", "problem", text)
+        yield Finding("sweeper", "problem" if others else "warning", text)
     if waits_s > UNERASED_S:
         text = f"an erasure that was asked for {waits_s:.0f} s ago is not carried out; {cure}"
         yield Finding("erasures", "problem", text)
@@ -98,6 +101,11 @@ def look_at_erasing(settings: Settings) -> Iterator[Finding]:
         late = rule.seconds > UNAPPLIED_S
         text = f"the rule {rule.name!r} was applied {rule.seconds:.0f} s ago, every other one later"
         yield Finding("retention", "problem" if late else "ok", f"{text}; {cure}" if late else text)
+
+
+def _serves_web(settings: Settings) -> bool:
+    """Whether a web process of this machine answers; it gives no signs in the database."""
+    return web_file(settings).age_s() is not None and check_health("web", settings).well
 
 
 def look_at_disks(settings: Settings) -> Iterator[Finding]:

@@ -58,6 +58,10 @@ class Runtime:
         """Stands still."""
         return 0.0
 
+    def is_ending(self) -> bool:
+        """Never."""
+        return False
+
     def send_hint(self, bundle_id: int) -> None:
         """Nobody listens."""
 

@@ -181,6 +181,7 @@ def test_an_auditor_computes_a_citation_of_a_group_again(runtime: Runtime, datab
     rows = tiny_queries(4)
     against = FlaggedRecord(messages=rows[3]["messages"], completion=rows[3]["completion"], model="tiny@1")
     asked = ask_group(database, AskedGroup(tuple(audit_ids), (against,)), producer="p")
+    assert asked.audit_id is not None
     with database.reading() as session:
         bundle_id = session.scalars(select(Audit.bundle_id)).first()
     while work_hint({"bundle_id": bundle_id}, runtime) is not None:

@@ -17,9 +17,11 @@ from wherefrom.settings import Settings
 from worker.broker.redis_link import attribute_queue, flagged_stream
 from worker.checkup import upkeep
 from worker.checkup.diagnosis import Finding
+from worker.checkup.health import Health
 from worker.sweeper.anchors import anchor_file
 from worker.sweeper.sealing import Sealer
 from worker.vitals.traces import MISSING
+from worker.web_address import web_file
 
 pytestmark = pytest.mark.redis
 
@@ -98,8 +100,9 @@ def test_entries_and_audits_that_nobody_takes(
 def test_erasures_and_rules_that_nobody_applies(
     settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No sweeper on any machine, an erasure that waits and a rule that nobody applies are problems, each with what to do; a sweeper's round mends them."""
+    """No sweeper beside other processes, an erasure that waits and a rule that nobody applies are problems, each with what to do; a sweeper's round mends them."""
     accept(database, [FlaggedRecord(prompt="p", completion="c", model=MODEL)], producer="p", channel="cli")
+    signs.give_sign(database, signs.Sign("w", "attribute", "host", 1))
     assert [one.what for one in upkeep.look_at_erasing(settings)] == ["sweeper"]
     erasures.ask(database, ErasureDraft(audit_ids=(1,), reason="asked"), by="me")
     retention.add(database, RetentionDraft(name="all", outputs=OutputClass(), days=9), by="me")
@@ -117,6 +120,28 @@ def test_erasures_and_rules_that_nobody_applies(
     signs.give_sign(database, signs.Sign("s", "sweep", "host", 1))
     monkeypatch.undo()
     assert {one.what: one.verdict for one in upkeep.look_at_erasing(settings)} == {"retention": "ok"}
+
+
+def test_a_sweeper_is_missed_where_anything_else_runs(
+    settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An installation that is not started is healthy: a warning. Beside any other process, the web service of this machine too, it is a problem."""
+
+    def verdicts() -> list[tuple[str, str]]:
+        return [(one.what, one.verdict) for one in upkeep.look_at_erasing(settings)]
+
+    assert verdicts() == [("sweeper", "warning")]
+    web_file(settings).create(url="http://127.0.0.1:1")  # of one that was killed: nobody answers there
+    assert verdicts() == [("sweeper", "warning")]
+    monkeypatch.setattr(upkeep, "check_health", lambda name, _: Health(name, well=True, text=""))
+    assert verdicts() == [("sweeper", "problem")]
+    web_file(settings).remove()
+    for role in ("intake", "attribute", "measure", "build"):
+        signs.give_sign(database, signs.Sign(role, role, "host", 1))
+        assert verdicts() == [("sweeper", "problem")], role
+        signs.take_sign(database, role)
+    signs.give_sign(database, signs.Sign("s", "sweep", "host", 1))
+    assert verdicts() == []
 
 
 def test_traces_that_cannot_be_sent(monkeypatch: pytest.MonkeyPatch) -> None:
