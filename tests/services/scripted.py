@@ -14,6 +14,8 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
+from wherefrom.traceparent import TRACEPARENT, TRACEPARENTS
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -36,6 +38,8 @@ class ScriptedService:
         self.stored: dict[str, dict[str, Any]] = {}
         self.batches: list[int] = []
         self.authorizations: list[str | None] = []
+        #: Of each request with records: the headers `traceparent` and `Wherefrom-Traceparents`.
+        self.traces: list[tuple[str | None, str | None]] = []
         self.failures: deque[Failure] = deque()
         #: What to do with a record: None takes it, a pair (status, code) refuses it.
         self.judge: Callable[[dict[str, Any]], tuple[int, str] | None] = lambda _record: None
@@ -106,6 +110,7 @@ def _handler_of(service: ScriptedService) -> type[BaseHTTPRequestHandler]:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
             with service.lock:
                 service.authorizations.append(self.headers.get("authorization"))
+                service.traces.append((self.headers.get(TRACEPARENT), self.headers.get(TRACEPARENTS)))
                 failure = service.failures.popleft() if service.failures else None
             if failure is None:
                 self._answer(*service.take(body["records"]))

@@ -343,10 +343,10 @@ def post_records(
 def _trace_headers(traces: Sequence[str | None]) -> dict[str, str]:
     """Headers that tell the traces of the records of a request."""
     known = {one for one in traces if one is not None}
-    if not known or len(traces) > MOST_LISTED:
-        return {}
     if len(known) == 1 and None not in traces:
         return {TRACEPARENT: known.pop()}
+    if not known or len(traces) > MOST_LISTED:
+        return {}
     return {TRACEPARENTS: list_traceparents(traces)}
 
 

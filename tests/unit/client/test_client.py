@@ -21,8 +21,10 @@ from tests.services.scripted import Failure, ScriptedService
 from tests.waiting import wait_until
 from wherefrom.client import Client
 from wherefrom.client.sender import SendingOptions
+from wherefrom.client.service import Service
 from wherefrom.errors import ConfigurationError, IdempotencyConflict, InvalidRecord, SpoolFull
 from wherefrom.records import FlaggedRecord
+from wherefrom.spans import span
 
 CHECKOUT = Path(__file__).parents[3]
 FAST = SendingOptions(backoff_base_s=0.02, backoff_cap_s=0.1, poll_s=0.02)
@@ -425,3 +427,12 @@ def test_dropped_client_does_not_wait_out_a_long_pause(service: ScriptedService,
     gc.collect()
     wait_until(lambda: not set(sender_threads()) - before, message="the end of the thread")
     assert not service.stored
+
+
+def test_records_of_one_trace_need_no_list(service: ScriptedService) -> None:
+    """However many they are: the header with a traceparent for each has room for 140."""
+    one = f"00-{'1' * 32}-{'2' * 16}-01"
+    records = [FlaggedRecord(prompt="p", completion=f"c{number}", model="m") for number in range(141)]
+    with Service(service.url) as connected, span("import", parent=one):
+        assert len(connected.submit(records)) == 141
+    assert service.traces == [(one, None)]
