@@ -91,10 +91,12 @@ class Ahead:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        claim = self._found()
-        if claim is not None:
-            self.hand_back(claim.audits)
-        self._thread.shutdown()
+        try:
+            claim = self._found()
+            if claim is not None:
+                self.hand_back(claim.audits)
+        finally:
+            self._thread.shutdown()
 
     def _found(self) -> Claim | None:
         asked, self._asked = self._asked, None

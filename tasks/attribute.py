@@ -187,8 +187,8 @@ class _Batch:
     def run(self, audits: Sequence[ClaimedAudit]) -> BatchReport:
         """Prepare, pack and attribute, the most urgent first; suspects alone, the least tried first.
 
-        What follows is claimed when no more than two passes are left, so what is left over of one claim fills passes of the next. Beside the pass in work no more than
-        one batch is held. Nothing follows a claim with suspects.
+        During each pass as many are claimed as it takes away, so passes are full, and what is urgent is at most two passes away while claims go on. Beside the pass in work no
+        more than one batch is held. Nothing follows a claim with suspects.
         """
         suspects = [audit for audit in audits if audit.is_suspect]
         waiting = [audit for audit in audits if not audit.is_suspect and self._is_prepared(audit)]
@@ -196,15 +196,16 @@ class _Batch:
         while waiting:
             pack, *others = self._packs(waiting)
             left = list(chain.from_iterable(others))
-            if len(others) <= 1 and not suspects:
+            if not suspects:
                 self._ahead.ask(self._settings.batch_audits - len(left), self._heartbeat.take_on)
             self._attribute(pack)
             self._let_go(pack)
             wanted = self._still_wanted([*left, *self._following()], first)
             suspects += [audit for audit in wanted if audit.is_suspect]
             waiting = [audit for audit in wanted if not audit.is_suspect and self._is_prepared(audit)]
-        for audit in sorted(suspects, key=_order_of_suspects):
-            self._attribute_alone(audit)
+        alone = sorted(suspects, key=_order_of_suspects)
+        while alone := self._still_wanted(alone, first):
+            self._attribute_alone(alone.pop(0))
         return BatchReport(**self._outcomes)
 
     def _packs(self, audits: Sequence[ClaimedAudit]) -> list[list[ClaimedAudit]]:
@@ -230,19 +231,19 @@ class _Batch:
         self._ahead.hand_back(later)
         self._let_go(later)
         for audit in later:
-            self._spans.end(audit.audit_id, "handed_back")
+            self._spans.end(audit, "handed_back")
         self._outcomes["handed_back"] += len(later)
         return [audit for audit in left if audit.audit_id in first]
 
     def _let_go(self, audits: Sequence[ClaimedAudit]) -> None:
         """Nothing is left to do for these."""
-        self._heartbeat.let_go(audit.audit_id for audit in audits)
+        self._heartbeat.let_go(audit.lease for audit in audits)
         for audit in audits:
             self._prepared.pop(audit.audit_id, None)
 
     def _attribute_alone(self, audit: ClaimedAudit) -> None:
         """Attribute an audit that may kill this process: it is marked first, and nothing of others is in work."""
-        if not self._heartbeat.holds(audit.audit_id) or not self._store.begin(audit.lease):
+        if not self._heartbeat.holds(audit.lease) or not self._store.begin(audit.lease):
             self._drop(audit)
         elif self._prepare(audit):
             self._attribute([audit])
@@ -264,7 +265,7 @@ class _Batch:
 
     def _attribute(self, pack: Sequence[ClaimedAudit]) -> None:
         """Attribute one pack in one pass and store each answer; split the pack where the pass fails."""
-        held = [audit for audit in pack if self._heartbeat.holds(audit.audit_id)]
+        held = [audit for audit in pack if self._heartbeat.holds(audit.lease)]
         for audit in pack:
             if audit not in held:
                 self._drop(audit)
@@ -375,13 +376,13 @@ class _Batch:
 
     def _count(self, audit: ClaimedAudit, state: AuditState, outcome: str) -> None:
         self._outcomes[outcome] += 1
-        self._spans.end(audit.audit_id, outcome, failed=state is AuditState.DEAD)
+        self._spans.end(audit, outcome, failed=state is AuditState.DEAD)
         if not audit.hypothetical:
             self._metrics.count("audits_finished_total", state=state.value)
 
     def _drop(self, audit: ClaimedAudit) -> None:
-        """Another worker holds the audit; what was computed here is discarded."""
+        """Somebody holds the audit under another attempt; what was computed here is discarded."""
         log.warning("audit_fenced", audit_id=audit.audit_id, attempt=audit.attempt)
         self._outcomes["fenced"] += 1
-        self._spans.end(audit.audit_id, "fenced")
+        self._spans.end(audit, "fenced")
         self._metrics.count("fence_rejects_total")

@@ -118,7 +118,7 @@ def _read_claimed(
 
 
 def _read(claimed: ClaimedPart, reader: PartReader, store: Store, runtime: BuildRuntime) -> PartOutput:
-    settings, number = runtime.settings, claimed.part_id
+    settings = runtime.settings
     with (
         tempfile.TemporaryDirectory(prefix="wherefrom-part-") as folder,
         Heartbeat(
@@ -130,7 +130,7 @@ def _read(claimed: ClaimedPart, reader: PartReader, store: Store, runtime: Build
     ):
 
         def keep_going() -> None:
-            if not heartbeat.holds(number):
+            if not heartbeat.holds(claimed.lease):
                 raise _Lost
 
         rows, made = Path(folder) / "rows.npz", Path(folder) / "made"

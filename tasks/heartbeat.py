@@ -39,20 +39,21 @@ class Heartbeat:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"heartbeat-{bundle_id}", daemon=True)
 
-    def holds(self, number: int) -> bool:
-        """Did this worker still hold the unfinished work with this id at the last heartbeat?"""
-        return number in self._leases
+    def holds(self, lease: Lease) -> bool:
+        """Was this unfinished work still held as claimed at the last heartbeat? Not where it was claimed anew since, by this worker too."""
+        return self._leases.get(lease.id) == lease
 
     def take_on(self, leases: Iterable[Lease]) -> None:
         """Keep these alive too."""
         with self._lock:
             self._leases |= {one.id: one for one in leases}
 
-    def let_go(self, numbers: Iterable[int]) -> None:
-        """Keep these alive no longer: the work is done, or somebody else's."""
+    def let_go(self, leases: Iterable[Lease]) -> None:
+        """Keep these alive no longer: the work is done, or somebody else's. What was claimed anew since then is held under another attempt, and stays."""
         with self._lock:
-            for number in numbers:
-                self._leases.pop(number, None)
+            for one in leases:
+                if self._leases.get(one.id) == one:
+                    del self._leases[one.id]
 
     def beat(self) -> None:
         """Extend the leases once."""
@@ -65,7 +66,7 @@ class Heartbeat:
         except DatabaseUnavailable as error:
             log.warning("heartbeat_missed", bundle_id=self._bundle_id, reason=str(error))
         else:
-            self._lost(one for one in asked if one.id not in kept)
+            self.let_go(one for one in asked if one.id not in kept)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -83,10 +84,3 @@ class Heartbeat:
                 self.beat()
             except Exception:  # the thread's boundary: a beat that failed is told, and the next one may do
                 log.exception("heartbeat_failed", bundle_id=self._bundle_id)
-
-    def _lost(self, leases: Iterable[Lease]) -> None:
-        """Another worker has these; what was claimed anew since they were asked for is held under another attempt."""
-        with self._lock:
-            for one in leases:
-                if self._leases.get(one.id) == one:
-                    del self._leases[one.id]

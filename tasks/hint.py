@@ -95,12 +95,14 @@ def _work_batches(
     if claim is None:
         return None
 
+    is_full = len(claim.audits) == runtime.settings.batch_audits  # else nobody waits behind them
+
     def find(room: int) -> Claim | None:
         return (
             _claim(bundle_id, runtime, limit=room) if _goes_on(bundle_id, runtime, started=started) else None
         )
 
-    with batch_span(claim, started_ns=started_ns):
+    with batch_span(claim, started_ns=started_ns, others_follow=is_full):
         report = attribute_batch(
             claim,
             attributor=attributor,
@@ -108,7 +110,12 @@ def _work_batches(
             settings=runtime.settings,
             metrics=runtime.metrics,
             clock=runtime.clock,
-            ahead=Ahead(runtime.store, find=find, is_ending=runtime.is_ending, on_taken=begin_anew),
+            ahead=Ahead(
+                runtime.store,
+                find=find if is_full else None,
+                is_ending=runtime.is_ending,
+                on_taken=begin_anew,
+            ),
         )
         log.info("batch_worked", seconds=round(runtime.clock() - started, 3), **report.counts())
     return report

@@ -172,8 +172,7 @@ def _queue(claimed: Claimed, runtime: MeasureRuntime) -> MeasurementQueue | Grou
 def _measure(claimed: Claimed, meter: EffectMeter, runtime: MeasureRuntime) -> MeasuredEffect:
     if claimed.record is None:
         raise NotFound(f"the text of audit {claimed.audit_id} was erased after its effect was asked for")
-    settings, number = runtime.settings, claimed.measurement_id
-
+    settings = runtime.settings
     query = Query.from_record(str(claimed.audit_id), claimed.record)
     with Heartbeat(
         partial(_queue(claimed, runtime).extend, lease_s=settings.lease_seconds),
@@ -183,7 +182,7 @@ def _measure(claimed: Claimed, meter: EffectMeter, runtime: MeasureRuntime) -> M
     ) as heartbeat:
 
         def keep_going() -> None:
-            if not heartbeat.holds(number):
+            if not heartbeat.holds(claimed.lease):
                 raise _Lost
 
         if isinstance(claimed, ClaimedMeasurement):

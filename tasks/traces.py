@@ -1,7 +1,7 @@
 """The spans of a claimed batch: its own, and one of each of its audits in the trace that the audit came with.
 
 Audits of many traces are worked in one pass. So the batch has a trace of its own with links to theirs, and each audit has a span in its own trace with a link
-back. A batch of one audit, or of one trace, simply goes on with it.
+back. A batch of one audit, or of one trace, simply goes on with it, where no audits of other traces can follow in it.
 """
 
 import time
@@ -17,17 +17,19 @@ from wherefrom.traceparent import trace_id_of
 
 
 @contextmanager
-def batch_span(claim: Claim, *, started_ns: int) -> Iterator[None]:
+def batch_span(claim: Claim, *, started_ns: int, others_follow: bool) -> Iterator[None]:
     """The span of a batch, from the moment at which it was claimed.
 
     Args:
         claim: What was claimed.
         started_ns: When the claim began, nanoseconds since 1970.
+        others_follow: Whether audits of other traces may be worked within it.
     """
     traces = traces_of(claim.audits)
-    together = len({trace_id_of(one) for one in traces}) == 1 and all(
+    of_one_trace = len({trace_id_of(one) for one in traces}) == 1 and all(
         one.traceparent is not None for one in claim.audits
     )
+    together = of_one_trace and not others_follow
     counts: dict[str, Any] = {"bundle_id": claim.bundle_id, "audits": len(claim.audits)}
     with span(
         "batch",
@@ -59,7 +61,8 @@ class AuditSpans:
 
     def __init__(self, audits: Sequence[ClaimedAudit]) -> None:
         self._audits = audits
-        self._open: dict[int, OpenSpan] = {}
+        #: By audit and attempt: a process may claim an audit anew whose lease has run out.
+        self._open: dict[tuple[int, int], OpenSpan] = {}
 
     def __enter__(self) -> Self:
         """Begin them."""
@@ -81,18 +84,22 @@ class AuditSpans:
                 bundle_id=one.bundle_id,
                 attempt=one.attempt,
             )
-            self._open[one.audit_id] = opened
+            self._open[one.audit_id, one.attempt] = opened
 
     def __exit__(self, *_: object) -> None:
         """End those whose outcome nobody could record."""
-        for audit_id in tuple(self._open):
-            self.end(audit_id, "unknown", failed=True)
+        for opened in self._open.values():
+            _end(opened, "unknown", failed=True)
+        self._open.clear()
 
-    def end(self, audit_id: int, outcome: str, *, failed: bool = False) -> None:
+    def end(self, audit: ClaimedAudit, outcome: str, *, failed: bool = False) -> None:
         """End the span of an audit."""
-        if (opened := self._open.pop(audit_id, None)) is None:
-            return
-        opened.set(outcome=outcome)
-        if failed:
-            opened.fail(outcome)
-        opened.end()
+        if (opened := self._open.pop((audit.audit_id, audit.attempt), None)) is not None:
+            _end(opened, outcome, failed=failed)
+
+
+def _end(opened: OpenSpan, outcome: str, *, failed: bool) -> None:
+    opened.set(outcome=outcome)
+    if failed:
+        opened.fail(outcome)
+    opened.end()

@@ -56,14 +56,18 @@ def web(settings: Settings, parts: Parts) -> TestClient:
 @pytest.fixture
 def work(settings: Settings, parts: Parts, bundle_id: int) -> Callable[[], object]:
     """Works off one hint, as a pool process does."""
-    runtime = Runtime(
+    return lambda: work_hint({"bundle_id": bundle_id}, runtime_of(settings, parts))
+
+
+def runtime_of(settings: Settings, parts: Parts) -> Runtime:
+    """What a pool process holds."""
+    return Runtime(
         settings,
         database=parts.database,
         hints=parts.hints("task"),
         metrics=parts.metrics,
         engine=OverlapEngine(settings),
     )
-    return lambda: work_hint({"bundle_id": bundle_id}, runtime)
 
 
 def record(number: int = 0, **more: object) -> dict[str, object]:
@@ -164,6 +168,20 @@ def test_an_output_without_a_trace_gets_into_no_other(
     assert linked_traces(batch) == {trace_id_of(ONE)}
     assert exported.names(trace_id_of(ONE)) == {"accept", "audit"}
     assert [(one.attributes or {})["wherefrom.audit_id"] for one in exported.named("audit")] == [1, 2]
+
+
+def test_audits_that_were_claimed_ahead_get_into_no_other_trace(
+    settings: Settings, parts: Parts, bundle_id: int, exported: Exported
+) -> None:
+    """A batch that others may follow has a trace of its own, even where its first audits are of one trace."""
+    records = [FlaggedRecord.model_validate(record(number)) for number in (1, 2)]
+    intake.accept(parts.database, records, producer="p", channel="stream", traces=[ONE, TWO])
+    work_hint({"bundle_id": bundle_id}, runtime_of(settings.model_copy(update={"batch_audits": 1}), parts))
+    (batch,) = exported.named("batch")
+    assert batch.parent is None
+    assert linked_traces(batch) == {trace_id_of(ONE)}
+    for trace in (ONE, TWO):
+        assert exported.names(trace_id_of(trace)) == {"accept", "audit"}
 
 
 def test_a_failed_audit_tells_its_code(

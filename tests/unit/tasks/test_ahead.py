@@ -82,6 +82,29 @@ def test_urgent_audits_overtake_what_was_claimed_before(bench: Bench) -> None:
     assert str(urgent[0]) in engine.passes[1]
 
 
+def test_urgent_audits_overtake_claims_made_ahead(bench: Bench) -> None:
+    """A batch of five passes is in hand, and the next claim is made when an urgent one comes: it is two passes away, not seven."""
+    add(bench, 90)
+    urgent: list[int] = []
+    claims: list[Claim | None] = []
+
+    def compute(keys: Sequence[str]) -> None:
+        if len(engine.passes) == 3 and not urgent:
+            wait_until(lambda: len(claims) == 3)
+            urgent.extend(add(bench, 1, Severity.CRITICAL))
+
+    def find(room: int) -> Claim | None:
+        claims.append(bench.store.claim(1, limit=room, lease_s=60, max_attempts=3))
+        return claims[-1]
+
+    engine, ahead = bench.engine(compute), ahead_of(bench, find=find)
+    bench.settings = bench.settings.model_copy(update={"batch_audits": 30})
+    report = bench.work(engine, limit=30, ahead=ahead)
+    assert str(urgent[0]) in engine.passes[4]
+    assert report.counts() == {"done": 91}
+    assert [len(keys) for keys in engine.passes] == [6] * 15 + [1], "claims of a few fill no pass less"
+
+
 def test_a_process_that_is_to_end_hands_back_what_it_claimed_ahead(bench: Bench) -> None:
     """The batch in hand is finished, the one behind it can be claimed by others at once and cost no attempt."""
     add(bench, 2 * BATCH)
@@ -185,6 +208,41 @@ def test_nothing_follows_a_claim_with_suspects(bench: Bench) -> None:
     report = bench.work(bench.engine(), limit=BATCH, ahead=ahead_of(bench))
     assert report.counts() == {"done": BATCH}
     assert [bench.audits.by_id[one].state for one in ids[BATCH:]] == [AuditState.PENDING] * BATCH
+
+
+@pytest.mark.parametrize(("ends_in", "alone"), [(2, 0), (3, 1)])
+def test_suspects_that_were_claimed_ahead_are_handed_back_too(bench: Bench, ends_in: int, alone: int) -> None:
+    """A process that is to end does not run each of them alone before; that could take as long as many batches."""
+    ids = add(bench, 2 * BATCH)
+    for one in ids[BATCH:]:
+        bench.audits.by_id[one].attempt = 1
+    engine = bench.engine()
+    ahead = ahead_of(bench, is_ending=lambda: len(engine.passes) >= ends_in)
+    report = bench.work(engine, limit=BATCH, ahead=ahead)
+    assert report.counts() == {"done": BATCH + alone, "handed_back": HELD - BATCH - alone}
+    assert running(bench) == 0
+
+
+def test_what_this_process_claims_anew_is_held_under_its_new_attempt(bench: Bench) -> None:
+    """The leases of two audits ran out behind a pass, and the claim ahead took them again: the old ones are dropped before they are computed, the new ones are answered."""
+    ids = add(bench, BATCH)
+    late: list[int] = []
+
+    def compute(keys: Sequence[str]) -> None:
+        if not late:
+            late.extend(ids[6:])
+            for one in late:
+                bench.audits.by_id[one].lease_until = bench.now
+            wait_until(lambda: all(bench.audits.by_id[one].attempt == 2 for one in late))
+
+    def find(room: int) -> Claim | None:
+        wait_until(lambda: late)
+        return bench.store.claim(1, limit=room, lease_s=60, max_attempts=3)
+
+    engine = bench.engine(compute)
+    report = bench.work(engine, limit=BATCH, ahead=ahead_of(bench, find=find))
+    assert report.counts() == {"done": BATCH, "fenced": 2}
+    assert [len(keys) for keys in engine.passes] == [6, 1, 1]
 
 
 def test_the_time_limit_begins_anew_with_each_claim(bench: Bench) -> None:

@@ -40,10 +40,11 @@ def test_a_lost_audit_is_not_held(bench, claim):
     """When another worker claimed an audit, the next beat tells."""
     heartbeat = heartbeat_of(bench, claim)
     bench.audits.by_id[1].attempt += 1
-    assert heartbeat.holds(1)
+    lost, kept = (one.lease for one in claim.audits)
+    assert heartbeat.holds(lost)
     heartbeat.beat()
-    assert not heartbeat.holds(1)
-    assert heartbeat.holds(2)
+    assert not heartbeat.holds(lost)
+    assert heartbeat.holds(kept)
 
 
 def test_an_absent_database_loses_nothing(bench, claim, logs):
@@ -55,7 +56,7 @@ def test_an_absent_database_loses_nothing(bench, claim, logs):
     bench.store.extend = _away
     heartbeat = heartbeat_of(bench, claim)
     heartbeat.beat()
-    assert heartbeat.holds(1)
+    assert heartbeat.holds(claim.audits[0].lease)
     assert [one["event"] for one in logs] == ["heartbeat_missed"]
 
 
@@ -89,11 +90,11 @@ def test_leases_come_and_go(bench, claim):
     first, second = (one.lease for one in claim.audits)
     heartbeat = Heartbeat(partial(bench.store.extend, lease_s=60), [first], every_s=15, bundle_id=1)
     heartbeat.take_on([second])
-    heartbeat.let_go([first.id])
+    heartbeat.let_go([first])
     until, bench.now = bench.audits.by_id[1].lease_until, bench.now + 50
     heartbeat.beat()
     assert [bench.audits.by_id[one].lease_until for one in (1, 2)] == [until, bench.now + 60]
-    assert (heartbeat.holds(1), heartbeat.holds(2)) == (False, True)
+    assert (heartbeat.holds(first), heartbeat.holds(second)) == (False, True)
 
 
 def test_what_was_claimed_anew_during_a_beat_stays_held(bench, claim):
@@ -107,4 +108,7 @@ def test_what_was_claimed_anew_during_a_beat_stays_held(bench, claim):
 
     heartbeat = Heartbeat(extend, [old], every_s=15, bundle_id=1)
     heartbeat.beat()
-    assert heartbeat.holds(old.id)
+    assert heartbeat.holds(new)
+    assert not heartbeat.holds(old)
+    heartbeat.let_go([old])
+    assert heartbeat.holds(new)
