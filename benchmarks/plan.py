@@ -187,7 +187,7 @@ def _breaks_first(driver: str) -> str:
     return {
         "hnsw": "one thread fills the graph, which was not measured beyond 4,000 examples (docs/scale.md)",
         "faiss": "the lists that a search reads stay in the page cache; on a cold disk a search takes many times as long",
-        "milvus": "a cluster was not measured, and without features each audit reads its candidates through the model, which takes a GPU to be quick",
+        "milvus": "a cluster was not measured, and without features each audit reads its candidates through the model: 64 took 38 core seconds, a hundred audits' worth; take a GPU or --features compact",
     }[driver]
 
 
@@ -220,9 +220,9 @@ def read_units(given: Iterable[str], measured: Iterable[Path]) -> dict[str, floa
     """The unit costs: the project's own, then those of files, then those that were given.
 
     Raises:
-        ConfigurationError: a unit is unknown or no number above 0, or a file is not what `benchmarks.scale --json` ends with.
+        ConfigurationError: a unit is unknown, no number above 0 or larger than what it is a part of, or a file is not what `benchmarks.scale --json` ends with.
     """
-    costs = {one.name: one.value for one in UNITS}
+    costs = _usual_costs()
     for file in measured:
         costs |= _from_scale(file)
     for text in given:
@@ -230,7 +230,15 @@ def read_units(given: Iterable[str], measured: Iterable[Path]) -> dict[str, floa
         if name not in costs:
             raise ConfigurationError(f"--unit: {name!r} is unknown; known: {', '.join(costs)}")
         costs[name] = _number(value, text)
+    if costs["exact_bytes"] >= costs["bundle_bytes"]:
+        raise ConfigurationError(
+            f"--unit exact_bytes: {costs['exact_bytes']:g} is not below bundle_bytes, {costs['bundle_bytes']:g}, of which it is a part"
+        )
     return costs
+
+
+def _usual_costs() -> dict[str, float]:
+    return {one.name: one.value for one in UNITS}
 
 
 def _number(value: str, text: str) -> float:
@@ -244,7 +252,7 @@ def _number(value: str, text: str) -> float:
 
 
 def _from_scale(file: Path) -> dict[str, float]:
-    """Unit costs of the largest corpus that `benchmarks.scale` measured, on one thread."""
+    """Unit costs of the largest corpus that `benchmarks.scale` measured, on one thread; it does not tell features apart, so they take their usual share of the bundle."""
     try:
         last = file.read_text(encoding="utf-8").splitlines()[-1]
         cases = json.loads(last)["cases"]
@@ -252,8 +260,12 @@ def _from_scale(file: Path) -> dict[str, float]:
         by_driver = {case["driver"]: case for case in cases if case["examples"] == largest}
         found = {f"{name}_bytes": float(case["index_bytes_per_example"]) for name, case in by_driver.items()}
         one = next(iter(by_driver.values()))
+        usual, bundle = _usual_costs(), one["bundle_bytes_per_example"] - one["index_bytes_per_example"]
+        share = bundle / usual["bundle_bytes"]
         return found | {
-            "bundle_bytes": one["bundle_bytes_per_example"] - one["index_bytes_per_example"],
+            "bundle_bytes": bundle,
+            "exact_bytes": share * usual["exact_bytes"],
+            "compact_bytes": share * usual["compact_bytes"],
             "build_core_s": one["build_s"] / largest,
             "audit_core_s": (one["pass_ms"] + one["score_ms"]) / 1000,
         }

@@ -95,10 +95,21 @@ def test_units_come_from_files_and_options(tmp_path: Path) -> None:
     costs = read_units(["build_core_s=0.5"], [file])
     assert (costs["hnsw_bytes"], costs["faiss_bytes"], costs["bundle_bytes"]) == (50.0, 50.0, 500.0)
     assert (costs["build_core_s"], costs["audit_core_s"]) == (0.5, 0.031)
+    assert costs["exact_bytes"] == pytest.approx(500 / COSTS["bundle_bytes"] * COSTS["exact_bytes"])
+    disks = [plan_corpus(size, costs, MACHINE)["disk_gb"] / size for size in CORPORA]
+    assert min(disks) > 0
 
 
 @pytest.mark.parametrize(
-    "given", ["speed=1", "build_core_s", "build_core_s=much", "build_core_s=0", "build_core_s=nan"]
+    "given",
+    [
+        "speed=1",
+        "build_core_s",
+        "build_core_s=much",
+        "build_core_s=0",
+        "build_core_s=nan",
+        "exact_bytes=65087",
+    ],
 )
 def test_a_wrong_unit_is_one_line(given: str) -> None:
     """It says what is wrong."""
