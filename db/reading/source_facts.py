@@ -133,7 +133,7 @@ def _look(db: Database) -> _Kept:
         and row.computed_at is None
         and (now - row.first_asked_at).total_seconds() > PATIENCE_S
     )
-    return _Kept(row and row.computed_at, counted_now=late)
+    return _Kept(None if row is None else row.computed_at, counted_now=late)
 
 
 def _ask(db: Database) -> None:
