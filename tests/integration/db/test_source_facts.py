@@ -1,17 +1,21 @@
 """Sources of a large database: counted by the sweeper a part at a time, told with their age, and the same as a count of now."""
 
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
+from itertools import islice
+from threading import Barrier, BrokenBarrierError
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import Insert, update
 
 from db import parts
 from db.clock import db_after
-from db.models import SourceLook
+from db.models import Base, SourceLook
 from db.parts import all_parts
 from db.reading import blame, culprits, listings, reader, source_facts
 from db.session import Database
+from db.statements import insert_rows
 from tests.integration.db.builders import (
     answered,
     at_once,
@@ -124,11 +128,12 @@ def test_the_worst_of_a_source_are_found_by_its_citations(db: Database, bundle_i
     assert (newest.audits, newest.more, [one.outputs for one in newest.items]) == (1, True, [1])
 
 
-def test_of_two_sweepers_the_later_count_stays(large: Database, bundle_id: int) -> None:
+def test_of_two_sweepers_the_later_count_stays(
+    large: Database, bundle_id: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whichever ends first; and where both end together, neither fails."""
     source_facts.known(large)
-    early = source_facts._counting(large)
-    next(early)
+    early = before_its_end(large, audits=4)
     cite(large, bundle_id, 9, 0)
     all_parts(source_facts._counting(large))
     all_parts(early)
@@ -136,11 +141,25 @@ def test_of_two_sweepers_the_later_count_stays(large: Database, bundle_id: int) 
     assert known is not None
     assert known.summaries[0].citations == 5
     cite(large, bundle_id, 10, 0)
-    both = [source_facts._counting(large) for _ in range(2)]
-    at_once([partial(all_parts, one) for one in both])
+    meeting = Barrier(2)
+
+    def insert_together(model: type[Base]) -> Insert:
+        with suppress(BrokenBarrierError):  # one of the two waits for the other's commit
+            meeting.wait(0.5)
+        return insert_rows(model)
+
+    monkeypatch.setattr(source_facts, "insert_rows", insert_together)
+    at_once([partial(all_parts, before_its_end(large, audits=6)) for _ in range(2)])
     known = source_facts.known(large)
     assert known is not None
     assert known.summaries[0].citations == 6
+
+
+def before_its_end(db: Database, *, audits: int) -> parts.Parts[None]:
+    """A count that has looked at everything and has not written yet: at the examples, at two audits at a time, at the tests."""
+    work, steps = source_facts._counting(db), 1 + audits // 2 + 1
+    assert len(list(islice(work, steps))) == steps
+    return work
 
 
 def test_a_source_is_told_by_one_count(large: Database, monkeypatch: pytest.MonkeyPatch) -> None:
