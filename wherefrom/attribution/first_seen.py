@@ -5,12 +5,14 @@ import os
 import sqlite3
 from pathlib import Path
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 Value = TypeVar("Value", str, int)
 
 #: Nothing is kept beyond the run, so nothing is to be saved from a crash.
 _SETTINGS = ("journal_mode = OFF", "synchronous = OFF", "locking_mode = EXCLUSIVE")
+#: Also text that is no Unicode: SQLite takes none with half a surrogate pair, and names of files whose bytes are not UTF-8 have such.
+_ANY = "surrogatepass"
 
 
 class FirstSeen(Generic[Value]):
@@ -21,7 +23,7 @@ class FirstSeen(Generic[Value]):
         self._database = sqlite3.connect(file or ":memory:", isolation_level=None)
         for setting in _SETTINGS:
             self._database.execute(f"PRAGMA {setting}")
-        self._database.execute("CREATE TABLE seen (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID")
+        self._database.execute("CREATE TABLE seen (key BLOB PRIMARY KEY, value NOT NULL) WITHOUT ROWID")
         self._database.execute("BEGIN")  # never ended: pages are written when the cache is full
 
     def __enter__(self) -> Self:
@@ -38,15 +40,23 @@ class FirstSeen(Generic[Value]):
         Raises:
             OSError: the disk is full.
         """
+        name, kept = _stored(key), _stored(value)
         try:
-            added = self._database.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (key, value))
+            added = self._database.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (name, kept))
             if added.rowcount == 1:
                 return None
-            found: Value = self._database.execute("SELECT value FROM seen WHERE key = ?", (key,)).fetchone()[
-                0
-            ]
+            row = self._database.execute("SELECT value FROM seen WHERE key = ?", (name,)).fetchone()
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
             raise
+        found: Value = _given(row[0])
         return found
+
+
+def _given(stored: Any) -> Any:
+    return stored.decode("utf-8", _ANY) if isinstance(stored, bytes) else stored
+
+
+def _stored(value: str | int) -> bytes | int:
+    return value.encode("utf-8", _ANY) if isinstance(value, str) else value

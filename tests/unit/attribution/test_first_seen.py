@@ -19,6 +19,14 @@ def test_first_value_of_a_key(tmp_path: Path, on_disk: bool) -> None:
         assert seen.first("a", "line 5") == "line 1"
 
 
+@pytest.mark.parametrize("text", ["rows-\udcff.jsonl, line 1", "a\x00b", "\U0001f600", ""])
+def test_any_text(tmp_path: Path, text: str) -> None:
+    """The place of a row names its file, and the bytes of a file's name may be anything."""
+    with FirstSeen[str](tmp_path / "seen") as seen:
+        assert seen.first(text, text) is None
+        assert seen.first(text, "later") == text
+
+
 def test_zero_is_a_value(tmp_path: Path) -> None:
     """Row 0 was met too."""
     with FirstSeen[int](tmp_path / "seen") as seen:
