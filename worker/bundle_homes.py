@@ -1,6 +1,7 @@
 """Where the bundles of this service are for the processes of this machine: a folder, or a cache of what the setting `bundles_dir` names by a URL."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,7 +13,13 @@ from wherefrom.attribution.bundles.manifest import Manifest, read_manifest
 from wherefrom.attribution.bundles.model_location import note_path
 from wherefrom.attribution.bundles.signing import check_signature
 from wherefrom.attribution.bundles.stored import stored_bundles
-from wherefrom.errors import StorageRefused, StorageUnavailable
+from wherefrom.errors import (
+    BundleCorrupt,
+    BundleUnsigned,
+    StorageRefused,
+    StorageUnavailable,
+    UnknownBundle,
+)
 from wherefrom.settings import Settings
 from wherefrom.storage import Store, open_store
 
@@ -95,12 +102,20 @@ def intact_manifest(settings: Settings, name: str) -> Manifest:
 def stated_manifest(settings: Settings, name: str) -> Manifest:
     """The same without a look at the files."""
     cache = bundle_cache(settings)
-    if cache is None or cache.has(name):
-        folder = settings.bundles_dir / name
-        check_signature(folder, settings.bundle_keys)
-        return read_manifest(folder, verify=False)
+    if cache is None:
+        return _stated_here(settings, name)
+    if cache.has(name):
+        # else another process has just removed it to make room, or it is fetched anew when it is opened
+        with suppress(UnknownBundle, BundleUnsigned, BundleCorrupt):
+            return _stated_here(settings, name)
     with TemporaryDirectory(prefix="wherefrom-") as work:
         return cache.manifest(name, Path(work))
+
+
+def _stated_here(settings: Settings, name: str) -> Manifest:
+    folder = settings.bundles_dir / name
+    check_signature(folder, settings.bundle_keys)
+    return read_manifest(folder, verify=False)
 
 
 def drop_copy(settings: Settings, name: str) -> bool:

@@ -398,3 +398,23 @@ def test_a_card_that_is_replaced_meanwhile_is_fetched_anew(
     fetch_bundle(place, tmp_path / "out")
     assert files_of(tmp_path / "out") == files_of(made)
     assert json.loads((tmp_path / "out" / CARD).read_bytes())["quality"] == {"measures": 2}
+
+
+def test_a_bundle_that_changes_all_the_time_is_given_up(
+    store: Store, made: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its card is replaced behind every look at its manifest: the error says so, not that a file is damaged."""
+    place = push_bundle(made, store)
+    real, changes = store.fetch, iter(range(2, 100))
+
+    def late(wanted: str, to: Path) -> None:
+        real(wanted, to)
+        if wanted == place.file(MANIFEST):
+            replace_card(made, {"quality": {"measures": next(changes)}})
+            for name in (CARD, MANIFEST):
+                store.put(made / name, place.file(name))
+
+    monkeypatch.setattr(store, "fetch", late)
+    with pytest.raises(BundleCorrupt, match="changes while it is fetched"):
+        fetch_bundle(place, tmp_path / "out")
+    assert next(changes) < 20

@@ -11,6 +11,7 @@ from db.bundles import catalogue
 from db.session import Database
 from tests.services.object_storage import ObjectStorage
 from tests.tiny import shared_micro_bundle, shared_micro_model
+from wherefrom.attribution.bundles.cache import BundleCache
 from wherefrom.attribution.bundles.card_file import replace_card
 from wherefrom.attribution.bundles.examples import iter_examples
 from wherefrom.attribution.bundles.manifest import read_card, read_manifest
@@ -97,6 +98,15 @@ def test_a_worker_fetches_what_it_opens_and_keeps_it(
     gc.collect()
     assert cache._evict(manifest.name)
     assert [one.verdict for one in look_at_store(elsewhere)] == ["ok"]
+
+
+def test_a_bundle_that_goes_while_it_is_looked_at_is_asked_of_the_store(
+    database: Database, settings: Settings, elsewhere: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process makes room between the look and the reading: no bundle is refused for that."""
+    bundle_id, _ = add_bundle(database, settings, shared_micro_bundle(), activate=True)
+    monkeypatch.setattr(BundleCache, "has", lambda *_: True)
+    BundleEngine(elsewhere).check_model(catalogue.bundle_by_id(database, bundle_id))
 
 
 def test_a_store_that_is_away_refuses_no_bundle(

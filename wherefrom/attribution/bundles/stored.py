@@ -186,16 +186,16 @@ def fetch_bundle(
     Raises:
         UnknownBundle, BundleUnsigned, BundleCorrupt: see `fetch_manifest` and `fetch_files`.
     """
-    for left in reversed(range(_REPEATS)):
+    for _ in range(_REPEATS):
         manifest = fetch_manifest(place, folder, keys=keys)
         try:
             fetch_files(place, folder, manifest, on_bytes=on_bytes)
         except BundleCorrupt:
-            if not left or _stated(folder) == _stated_in(place):
+            if _stated(folder) == _stated_in(place):
                 raise
         else:
             return manifest
-    raise BundleCorrupt(f"{place.url}: the bundle changes all the time")
+    raise BundleCorrupt(f"{place.url}: the bundle changes while it is fetched; try again")
 
 
 def delete_bundle(place: BundlePlace, *, but: Callable[[str], bool] = lambda _name: False) -> bool:
