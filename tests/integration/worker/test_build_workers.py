@@ -22,6 +22,7 @@ from tests.waiting import wait_until
 from wherefrom.attribution.bundles.corpus_pass import PassJob
 from wherefrom.attribution.bundles.parts import write_rows
 from wherefrom.attribution.bundles.shards import ShardFolder
+from wherefrom.attribution.bundles.tokens import TokenRows, write_token_rows
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.records import Frozen, MeasurementState, sha256_of_json
 from wherefrom.settings import Settings
@@ -52,8 +53,9 @@ def rows() -> list[TokenRow]:
 
 def job_over(folder: Path) -> PassJob:
     """What is to be read, into a folder."""
+    write_token_rows(folder, rows())
     return PassJob(
-        rows(),
+        TokenRows(folder),
         LightPlan(),  # type: ignore[arg-type]  # the engine of the tests reads another plan
         None,  # type: ignore[arg-type]  # nobody reads in this process
         ShardFolder(folder),

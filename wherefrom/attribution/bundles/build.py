@@ -117,19 +117,10 @@ def build_bundle(
     ):
         corpus = _read(corpus_path, read, options, on_note)
         progress("load model", 0, 1)
-        language = load_model(folders.model, folders.adapter, placement=options.placement)
-        options, why = with_readable_form(language, folders.adapter, options)
-        if why is not None:
-            on_note(f"NOTE: {why}")
-        parameters = parameters_of(language, corpus, options, adapter_dir=folders.adapter, instead=why)
-        if parameters.rendering is not None:
-            language = language.with_rule(parameters.rendering)
-        if not language.renderer.has_template:
-            on_note(joined_note(parameters.rendering))
-        points = [language, *([load_halfway(language, folders)] if options.midpoint else [])]
+        points, parameters = _load(folders, corpus, options, on_note)
         progress("load model", 1, 1)
         rendered = render_corpus(
-            language.renderer,
+            points[0].renderer,
             corpus,
             folder,
             max_tokens=parameters.max_tokens,
@@ -145,7 +136,11 @@ def build_bundle(
             out,
             folders=folders,
             parameters=parameters.fitting(len(rows)),
-            learning=_learning(language, rows, folders, options=options, progress=progress, on_note=on_note),
+            learning=check_learned(
+                points[0], rows, folders, placement=options.placement, progress=progress, on_note=on_note
+            )
+            if options.check_learning
+            else None,
             options=options,
             progress=progress,
         )
@@ -160,21 +155,20 @@ def _read(corpus_path: Path, folder: Path, options: BuildOptions, on_note: OnNot
     return corpus
 
 
-def _learning(
-    language: LanguageModel,
-    rows: Sequence[TokenRow],
-    folders: ModelFolders,
-    *,
-    options: BuildOptions,
-    progress: Progress,
-    on_note: OnNote,
-) -> Learning | None:
-    if not options.check_learning:
-        return None
-    progress("check what was learned", 0, 1)
-    found = check_learned(language, rows, folders, placement=options.placement, on_note=on_note)
-    progress("check what was learned", 1, 1)
-    return found
+def _load(
+    folders: ModelFolders, corpus: Corpus, options: BuildOptions, on_note: OnNote
+) -> tuple[list[LanguageModel], Parameters]:
+    """The points of the fine-tune that are read, the audited model first, and how they are read."""
+    language = load_model(folders.model, folders.adapter, placement=options.placement)
+    options, why = with_readable_form(language, folders.adapter, options)
+    if why is not None:
+        on_note(f"NOTE: {why}")
+    parameters = parameters_of(language, corpus, options, adapter_dir=folders.adapter, instead=why)
+    if parameters.rendering is not None:
+        language = language.with_rule(parameters.rendering)
+    if not language.renderer.has_template:
+        on_note(joined_note(parameters.rendering))
+    return [language, *([load_halfway(language, folders)] if options.midpoint else [])], parameters
 
 
 class _Build:
@@ -215,7 +209,7 @@ class _Build:
             filter(None, [language.base_folder, language.adapter_folder])
         )
 
-    def run(self, rows: Sequence[TokenRow], on_note: OnNote, read_corpus_by: ReadsCorpus) -> Manifest:
+    def run(self, rows: TokenRows, on_note: OnNote, read_corpus_by: ReadsCorpus) -> Manifest:
         """All stages in order, over the corpus as tokens."""
         self._claim_folder()
         if self._parameters.full_tier:
@@ -285,7 +279,7 @@ class _Build:
             return None
         return self._points[1].fingerprint.weights_sha256
 
-    def _pass_job(self, rows: Sequence[TokenRow], shards: ShardFolder, on_note: OnNote) -> PassJob:
+    def _pass_job(self, rows: TokenRows, shards: ShardFolder, on_note: OnNote) -> PassJob:
         """What is to be read, by what."""
         plan = plan_of(
             self._points,

@@ -3,15 +3,13 @@
 A build knows no queue. What reads a corpus on many machines (`worker`) gets the same job, and leaves the same files.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Protocol
 
 from wherefrom.attribution.bundles.plan import BuildPlan
 from wherefrom.attribution.bundles.rendering import OnNote
 from wherefrom.attribution.bundles.shards import ShardFolder
-from wherefrom.attribution.models.render import TokenRow
+from wherefrom.attribution.bundles.tokens import TokenRows
 from wherefrom.attribution.models.trajectory import ReadsSignals
 from wherefrom.attribution.progress import Progress
 
@@ -24,7 +22,7 @@ class PassJob:
     """One corpus to be read."""
 
     #: The corpus as tokens, in its order.
-    rows: Sequence[TokenRow]
+    rows: TokenRows
     #: What is read, by which model: all that another machine needs.
     plan: BuildPlan
     reader: ReadsSignals
@@ -33,10 +31,10 @@ class PassJob:
     progress: Progress
     on_note: OnNote
 
-    @cached_property
+    @property
     def tokens(self) -> int:
         """Tokens of the whole corpus."""
-        return sum(len(row.ids) for row in self.rows)
+        return self.rows.tokens(0, len(self.rows))
 
 
 class ReadsCorpus(Protocol):
@@ -50,7 +48,7 @@ def read_here(job: PassJob) -> None:
     """Compute every shard that is missing, in this process."""
     rows, shards = job.rows, job.shards
     missing, total = shards.missing(len(rows)), job.tokens
-    done = total - sum(len(row.ids) for number in missing for row in shards.part(rows, number))
+    done = total - sum(shards.tokens(rows, number) for number in missing)
     job.progress(READ_STAGE, done, total)
     for number in missing:
         done += shards.compute(number, rows, job.reader)

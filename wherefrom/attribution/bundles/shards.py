@@ -15,6 +15,7 @@ from torch import Tensor
 
 from wherefrom.atomic import atomic_file
 from wherefrom.attribution.batching import pack_rows
+from wherefrom.attribution.bundles.tokens import TokenRows
 from wherefrom.attribution.factors import Factors
 from wherefrom.attribution.memory import memory_errors
 from wherefrom.attribution.models.render import TokenRow
@@ -72,6 +73,11 @@ class ShardFolder:
     def part(rows: Sequence[TokenRow], number: int) -> Sequence[TokenRow]:
         """The rows of one shard."""
         return rows[number * SHARD_ROWS : (number + 1) * SHARD_ROWS]
+
+    @staticmethod
+    def tokens(rows: TokenRows, number: int) -> int:
+        """Tokens of one shard."""
+        return rows.tokens(number * SHARD_ROWS, (number + 1) * SHARD_ROWS)
 
     def compute(self, number: int, rows: Sequence[TokenRow], reader: ReadsSignals) -> int:
         """Run one shard through the model and write it; returns the tokens that were read. Shards are computed in ascending order."""
