@@ -19,7 +19,7 @@ from tasks.runtime import TaskRuntime, hint_of
 from tasks.time_limit import hard_limit
 from wherefrom.attribution.bundles.shared_files import SharedFile, fetch_shared, put_shared
 from wherefrom.attribution.interface import PartReader
-from wherefrom.errors import DatabaseUnavailable, PermanentError, TransientError
+from wherefrom.errors import DatabaseUnavailable, OutOfMemory, PermanentError, TransientError
 from wherefrom.logs import get_logger
 from wherefrom.messages import BuildHint
 from wherefrom.records import ClaimedPart, MeasurementState, PartOutput
@@ -43,9 +43,10 @@ class BuildRuntime(TaskRuntime, Protocol):
         Raises:
             NotFound: there is no such build any more.
             BuildMismatch, UnusableModel: this machine has not the planned model.
+            OutOfMemory: the model does not fit here.
         """
 
-    def refuse(self, build_id: int, error: PermanentError) -> None:
+    def refuse(self, build_id: int, error: PermanentError | OutOfMemory) -> None:
         """Tell whoever waits for the build that this process can take no part of it."""
 
 
@@ -65,7 +66,7 @@ def work_build_hint(message: Mapping[str, Any], runtime: BuildRuntime) -> Measur
     with structlog.contextvars.bound_contextvars(build_id=hint.build_id, worker=runtime.owner):
         try:
             return _work(hint.build_id, runtime)
-        except PermanentError as error:
+        except (PermanentError, OutOfMemory) as error:  # what does not fit is loaded again after a while
             log.error("build_refused", code=error.code, reason=str(error))  # noqa: TRY400 - an operator's matter, no bug
             runtime.refuse(hint.build_id, error)
         except TransientError as error:

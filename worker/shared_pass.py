@@ -96,11 +96,15 @@ class SharedPass:
         _Wait(self, job, parts, build_id).run()
 
     def finish(self) -> None:
-        """Forget the build and delete its files: its bundle is written."""
+        """Delete the files of the build and forget it: its bundle is written.
+
+        Raises:
+            StorageUnavailable, StorageRefused, DatabaseUnavailable: the build stays among the unfinished ones, by whose id its files can be deleted.
+        """
+        delete_shared(self._store)
         build_id = shared_builds.find_build(self._database, self._identity)
         if build_id is not None:
             shared_builds.end_build(self._database, build_id, TrailKind.BUILD_FINISHED)
-        delete_shared(self._store)
 
     def look(self, build_id: int) -> BuildProgress:
         """Where the build stands, after taking back what dead workers held."""
@@ -148,7 +152,7 @@ class SharedPass:
                         number=part.number,
                         first_row=part.first,
                         rows=part.rows,
-                        tokens=sum(len(row.ids) for row in rows),
+                        tokens=job.rows.tokens(part.first, part.first + part.rows),
                         rows_sha256=put_shared(self._store, SharedFile.ROWS, file, known=known),
                     )
                 )
@@ -230,7 +234,7 @@ class _News:
     def __init__(self, job: PassJob, alive: Callable[[], int], clock: Callable[[], float]) -> None:
         self._on_note, self._alive, self._clock = job.on_note, alive, clock
         self._dead: set[int] = set()
-        self._refused_at: object = None
+        self._refused: set[tuple[str, str, str]] = set()
         self._away: str | None = None
         self._busy_at = clock()
 
@@ -240,11 +244,11 @@ class _News:
             if one.number not in self._dead:
                 self._dead.add(one.number)
                 self._on_note(f"part {one.number + 1} cannot be read [{one.code}]: {one.reason}")
-        if now.refused is not None and now.refused.at != self._refused_at:
-            self._refused_at = now.refused.at
-            self._on_note(
-                f"worker {now.refused.worker} takes no part [{now.refused.code}]: {now.refused.reason}"
-            )
+        if now.refused is not None:
+            worker, code, reason = said = now.refused.worker, now.refused.code, now.refused.reason
+            if said not in self._refused:  # a worker looks again every half a minute
+                self._refused.add(said)
+                self._on_note(f"worker {worker} takes no part [{code}]: {reason}")
         if now.running or not now.waiting:
             self._busy_at = self._clock()
         elif self._clock() - self._busy_at >= IDLE_S:

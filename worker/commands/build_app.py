@@ -20,7 +20,7 @@ from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.cli.build_choice import BuildChoice, takes_choice
 from wherefrom.cli.building import options_of, print_note, say_built, set_threads
 from wherefrom.cli.progress import progress_bars
-from wherefrom.errors import ConfigurationError
+from wherefrom.errors import ConfigurationError, WherefromError
 from wherefrom.metrics import Metrics
 from wherefrom.records import sha256_of_json
 from wherefrom.settings import Settings
@@ -96,7 +96,7 @@ def build(
             is_url(out) and target.is_dir()
         ):  # else the bundle is written, and only putting it into its store failed
             _build(folders, corpus, target, options=options_of(choice), read_by=read_by, quiet=as_json)
-            read_by.finish()
+            _finish(read_by)
     if is_url(out):
         _push(target, out, as_json=as_json)
     else:
@@ -126,6 +126,16 @@ def _build(
             read_corpus_by=read_by,
         )
     write_note(out, folders)
+
+
+def _finish(read_by: SharedPass) -> None:
+    """Tidy up behind a bundle that is written; it counts, whatever becomes of the files of its parts."""
+    try:
+        read_by.finish()
+    except WherefromError as error:
+        print_note(
+            f"NOTE: the bundle is written, but the files of its parts are still there [{error.code}]: {error}. `python -m worker builds` lists the build; `python -m worker builds cancel ID` deletes them"
+        )
 
 
 def _push(bundle: Path, out: str, *, as_json: bool) -> None:

@@ -5,7 +5,7 @@ from typing import Unpack
 from db.bundles import shared_builds
 from db.queues.build_queue import BuildQueue
 from wherefrom.attribution.interface import BuildingEngine, PartReader
-from wherefrom.errors import BuildMismatch, DatabaseUnavailable, PermanentError
+from wherefrom.errors import BuildMismatch, DatabaseUnavailable, OutOfMemory, PermanentError
 from wherefrom.logs import get_logger
 from wherefrom.settings import Settings
 from wherefrom.storage import Store, open_store
@@ -27,7 +27,7 @@ class BuilderRuntime(ProcessRuntime):
         super().__init__(settings, **parts)
         self.queue = BuildQueue(self._database)
         self._open: tuple[int, PartReader, Store] | None = None
-        self._refused: dict[int, tuple[float, PermanentError]] = {}
+        self._refused: dict[int, tuple[float, PermanentError | OutOfMemory]] = {}
 
     def opened(self, build_id: int) -> tuple[PartReader, Store]:
         """What reads the parts of a build, and its shared folder; the build before makes room. A refused one is refused again for a while without looking."""
@@ -44,7 +44,7 @@ class BuilderRuntime(ProcessRuntime):
             log.info("build_opened", build=build_id, seconds=round(self.clock() - started, 3))
         return self._open[1], self._open[2]
 
-    def refuse(self, build_id: int, error: PermanentError) -> None:
+    def refuse(self, build_id: int, error: PermanentError | OutOfMemory) -> None:
         """Tell whoever waits for the build; once, until it is looked at again."""
         if self.clock() < self._refused.get(build_id, (0.0, error))[0]:
             return

@@ -1,5 +1,6 @@
 """Builds over many machines: the same bundle as on one, whatever dies, changes or is away on the way."""
 
+import errno
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ from wherefrom.errors import (
     BuildPartsDead,
     ConfigurationError,
     NotFound,
+    OutOfMemory,
     QueueUnavailable,
     StorageUnavailable,
 )
@@ -310,6 +312,40 @@ def test_the_command_takes_urls(told: Farm, alone: dict[str, Any], bucket: str) 
     assert shared_builds.list_builds(told.database) == []
 
 
+def test_what_cannot_be_tidied_up_is_told(
+    told: Farm, alone: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The bundle is written and the shared folder goes away: the command succeeds, says what is left, and the build can be cancelled later."""
+    out = told.folder / "bundle"
+    asked = [str(shared_micro_model()), "--corpus", str(shared_corpus(ROWS)), "--out", str(out)]
+    with monkeypatch.context() as patch:
+        patch.setattr(FolderStore, "delete", raising(StorageUnavailable("the shared folder is away")))
+        make_build_app()(args=[*asked, "--no-learning-check", "--part-rows", "128"], standalone_mode=False)
+    assert content_of(out) == alone
+    said = capsys.readouterr().err
+    assert "the bundle is written" in said
+    assert "storage_unavailable" in said
+    [(build, _)] = shared_builds.list_builds(told.database)
+    cancel(build.build_id, as_json=True)
+    assert not Path(build.store).exists()
+
+
+def test_a_shared_folder_that_cannot_go_stays(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a mount, or lies in another user's folder: its files go, and that it stays is no error."""
+    real = Path.rmdir
+
+    def rmdir(folder: Path) -> None:
+        if folder == farm.shared:
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        real(folder)
+
+    monkeypatch.setattr(Path, "rmdir", rmdir)
+    shared = farm.reading(farm.worker())
+    farm.build(shared)
+    shared.finish()
+    assert list(farm.shared.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
@@ -394,6 +430,33 @@ def test_another_model_takes_no_part(farm: Farm, alone: dict[str, Any]) -> None:
     told = [note for note in farm.notes if "build_mismatch" in note]
     assert len(told) == 1
     assert "another model weights" in told[0]
+    assert farm.attempts() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(("again_s", "loaded"), [(30.0, 1), (0.0, 3)])
+def test_a_model_that_does_not_fit_is_told_once(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch, again_s: float, loaded: int
+) -> None:
+    """No part loses an attempt, hints within the time do not load it again, and however often a worker tries, the command says it once."""
+    monkeypatch.setattr("worker.pool.builder_runtime.REFUSED_S", again_s)
+
+    class Small(BundleEngine):
+        loaded = 0
+
+        def open_part_reader(self, plan: Mapping[str, Any]) -> Any:
+            self.loaded += 1
+            raise OutOfMemory("the model of the build did not fit")
+
+    engine, right = Small(farm.settings), farm.worker()
+    small = farm.worker(engine)
+
+    class InTurn:
+        def send_for_work(self, pending: Mapping[int, int]) -> int:
+            return (small if len(small.worked) < 3 else right).send_for_work(pending)
+
+    farm.build(farm.reading(InTurn()))
+    assert engine.loaded == loaded
+    assert len([note for note in farm.notes if "out_of_memory" in note]) == 1
     assert farm.attempts() == [1, 1, 1]
 
 

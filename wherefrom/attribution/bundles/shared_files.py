@@ -4,6 +4,7 @@ So a file is never changed, two machines that write the same one do no harm, and
 """
 
 from collections.abc import Collection
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 
@@ -75,7 +76,7 @@ def delete_shared(store: Store) -> int:
 
 
 def _remove_empty(folder: Path) -> None:
-    """Remove the folders of a build, and the shared folder, where nothing is left in them."""
+    """Remove the folders of a build, and the shared folder, where nothing is left in them and this user may."""
     for one in (*(folder / kind for kind in SharedFile), folder, folder.parent):
-        if one.is_dir() and not any(one.iterdir()):
+        with suppress(OSError):  # it holds something, is gone, is a mount, or lies in another user's folder
             one.rmdir()
