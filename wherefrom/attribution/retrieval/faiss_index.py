@@ -1,6 +1,8 @@
 r"""The driver for ten to a hundred million vectors on one machine: faiss, an inverted file over RaBitQ codes, mapped into memory.
 
-    centroid lists (IVF)  ->  codes of `_BITS` bits per dimension (RaBitQ, arXiv:2405.12497)  ->  exact inner products of the best codes
+    random rotation  ->  centroid lists (IVF)  ->  codes of `_BITS` bits per dimension (RaBitQ, arXiv:2405.12497)  ->  exact inner products of the best codes
+
+The rotation spreads a vector evenly over its dimensions, as RaBitQ supposes. Those of projected vectors are uneven: without it, a tenth of the nearest were lost.
 
 The lists are read from disk as they are probed (page cache, shared by all workers); a process holds the centroids only. Codes rank roughly, so `_REFINE` times as many
 as are wanted are scored again by the bundle's own vectors, which are mapped as well. Inner products are therefore exact, only the choice is approximate.
@@ -24,8 +26,8 @@ from wherefrom.errors import BundleCorrupt, ConfigurationError
 
 _BITS = 4
 _REFINE = 4
-#: Lists that a query reads, an eighth of them, but no fewer than this: 32 gave recall@100 .979 on 100,000 vectors, 64 .984 (docs/scale.md).
-_PROBES = 64
+#: A query reads the lists nearest to it with about so many codes, or an eighth of all lists where that is more.
+_READ = 65_536
 #: Vectors per list that the centroids are fitted on; below the least, faiss warns on stderr.
 _TRAIN, _LEAST = 64, 1
 
@@ -47,9 +49,11 @@ class FaissIndex:
         """Index unit vectors `[N, P]` under their row numbers; read twice, part by part."""
         faiss, copies = _faiss(), Copies(originals)
         lists = _lists(copies.groups)
-        index = faiss.index_factory(vectors.shape[1], f"IVF{lists},RaBitQ{_BITS}", faiss.METRIC_INNER_PRODUCT)
-        index.cp.min_points_per_centroid = _LEAST
-        index.cp.max_points_per_centroid = _TRAIN
+        width = vectors.shape[1]
+        kind = f"RR{width},IVF{lists},RaBitQ{_BITS}"
+        index = faiss.index_factory(width, kind, faiss.METRIC_INNER_PRODUCT)
+        fitting = faiss.extract_index_ivf(index).cp
+        fitting.min_points_per_centroid, fitting.max_points_per_centroid = _LEAST, _TRAIN
         index.train(_sample(vectors, lists * _TRAIN))
         found = cls(index, vectors, copies)
         found._take(0)
@@ -68,7 +72,7 @@ class FaissIndex:
             index = faiss.read_index(str(file), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
         except RuntimeError as error:
             raise BundleCorrupt(f"{file}: not a faiss index: {error}") from error
-        if not isinstance(index, faiss.IndexIVF) or index.d != vectors.shape[1]:
+        if faiss.try_extract_index_ivf(index) is None or index.d != vectors.shape[1]:
             raise BundleCorrupt(f"{file}: not an inverted file of vectors of {vectors.shape[1]} numbers")
         found = cls(index, vectors, Copies(originals), mapped=file)
         found.verify(file)
@@ -106,9 +110,9 @@ class FaissIndex:
 
     def search(self, query: Vectors, count: int) -> tuple[Rows, Vectors]:
         """See `VectorIndex`; copies stand beside each other."""
-        groups, lists = self._copies.groups, self._index.nlist
+        groups, lists = self._copies.groups, _faiss().extract_index_ivf(self._index).nlist
         wanted = min(count, groups)
-        probes = min(lists, max(_PROBES, lists // 8))
+        probes = max(math.ceil(lists * min(1, _READ / groups)), lists // 8)
         labels = self._near(query, min(wanted * _REFINE, groups), probes)
         if len(labels) < wanted:  # the lists that were read hold fewer
             labels = self._near(query, wanted, lists)
@@ -116,7 +120,10 @@ class FaissIndex:
 
     def _near(self, query: Vectors, count: int, probes: int) -> Rows:
         """Labels of the best codes in the `probes` nearest lists, ascending: what is read next lies in order on disk."""
-        how = _faiss().SearchParametersIVF(nprobe=probes)
+        faiss = _faiss()
+        how = faiss.SearchParametersIVF(nprobe=probes)
+        if isinstance(self._index, faiss.IndexPreTransform):  # bundles of before have no rotation
+            how = faiss.SearchParametersPreTransform(index_params=how)
         labels = self._index.search(np.ascontiguousarray(query[None], np.float32), count, params=how)[1][0]
         found: Rows = np.sort(labels[labels >= 0])
         return found
