@@ -61,9 +61,9 @@ def run_intake(settings: Settings, stop: threading.Event) -> None:
         liveness.remove()
         presence.close()
         counting.close()
-        traces.close()
         client.close()
         database.dispose()
+        traces.close()  # last: a collector that is away is waited for
     log.info("intake_stopped")
 
 

@@ -111,11 +111,11 @@ def run_web(settings: Settings, *, number: int | None = None) -> None:
         app.state.services.close()
         moving.close()
         counting.close()
-        traces.close()
         hints.close()
         listener.close()
         client.close()
         database.dispose()
+        traces.close()  # last: a collector that is away is waited for
     log.info("web_stopped")
 
 

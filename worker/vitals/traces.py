@@ -1,7 +1,7 @@
 """Sends the spans of this process by OTLP over HTTP, where the OTEL_* variables ask for it and the extra `otel` is installed; else imports nothing.
 
 The SDK reads the variables: endpoint, headers, sampler, limits, names of service and resource. Spans go out in a thread of their own; what a collector that is away
-does not take is dropped, and nothing waits for it.
+does not take is dropped, and no work waits for it; the end of a process does, for the time limit of OpenTelemetry (10 s).
 """
 
 from importlib.util import find_spec
@@ -32,7 +32,7 @@ class Traces:
         self._provider = provider
 
     def close(self) -> None:
-        """Send what waits, and end."""
+        """Send what waits, and end; takes up to OTEL_EXPORTER_OTLP_TIMEOUT (10 s) where the collector is away."""
         if self._provider is not None:
             self._provider.shutdown()
 
