@@ -46,6 +46,7 @@ class Keyset:
         cursor: str | None,
         limit: int,
         record: Callable[[RowMapping], T],
+        conditions: Sequence[ColumnElement[bool]] = (),
     ) -> Page[T]:
         """One page of the query, with one statement.
 
@@ -55,17 +56,20 @@ class Keyset:
             cursor: `next_cursor` of the page before; None for the first page.
             limit: Most items of the page.
             record: Turns a row into an item.
+            conditions: What else must hold of a row; asked once, where the page is picked.
 
         Raises:
             InvalidRecord: the cursor is not one that this order gave out.
         """
         position = (self.major.label("_major"), self.minor.label("_minor"))
-        wanted = self._behind(query, cursor)
-        if self.sorted_by is not None:  # sort numbers only, and read what the page shows
+        wanted = self._behind(query.where(*conditions), cursor)
+        if self.sorted_by is None:
+            wanted = wanted.limit(limit + 1)
+        else:  # sort numbers only, and read what the page shows
             picked = wanted.with_only_columns(self.minor, maintain_column_froms=True)
             picked = picked.order_by(*self._order()).limit(limit + 1)
             wanted = query.where(self.minor.in_(picked))
-        query = wanted.add_columns(*position).order_by(*self._order()).limit(limit + 1)
+        query = wanted.add_columns(*position).order_by(*self._order())
         rows: Sequence[RowMapping] = session.execute(query).mappings().all()
         shown = rows[:limit]
         more = len(rows) > len(shown) > 0

@@ -4,7 +4,21 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, TypeAlias, cast
 
-from sqlalchemy import CTE, Insert, Select, Table, UpdateBase, bindparam, column, func, insert, select
+from sqlalchemy import (
+    CTE,
+    BigInteger,
+    Boolean,
+    Insert,
+    Select,
+    Table,
+    UpdateBase,
+    any_,
+    bindparam,
+    column,
+    func,
+    insert,
+    select,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import InstrumentedAttribute, Session
@@ -92,3 +106,28 @@ def _walked_sqlite(element: walked, compiler: SQLCompiler, **kwargs: Any) -> str
 @compiles(walked, "postgresql")
 def _walked_postgresql(element: walked, compiler: SQLCompiler, **kwargs: Any) -> str:
     return compiler.process(element.clauses, **kwargs)  # it knows how many rows each way reads
+
+
+class one_of(FunctionElement[bool]):  # noqa: N801 - it is used like a SQL function
+    """Whether a column is one of many numbers. PostgreSQL gets them as one array: `in_` would write and read each as a parameter of its own."""
+
+    inherit_cache = True
+    type = Boolean()
+
+    def __init__(self, column: InstrumentedAttribute[int], numbers: Sequence[int]) -> None:
+        array = bindparam(None, list(numbers), type_=postgresql.ARRAY(BigInteger), unique=True)
+        super().__init__(column.in_(numbers), column == any_(array))
+
+    def self_group(self, against: object = None) -> "one_of":  # noqa: ARG002 - SQLAlchemy calls it so
+        """Itself: SQLAlchemy would compare it with 1 for SQLite, which then uses no index."""
+        return self
+
+
+@compiles(one_of, "sqlite")
+def _one_of_sqlite(element: one_of, compiler: SQLCompiler, **kwargs: Any) -> str:
+    return compiler.process(element.clauses.clauses[0], **kwargs)
+
+
+@compiles(one_of, "postgresql")
+def _one_of_postgresql(element: one_of, compiler: SQLCompiler, **kwargs: Any) -> str:
+    return compiler.process(element.clauses.clauses[1], **kwargs)

@@ -22,13 +22,12 @@ from db.models import (
     Person,
 )
 from db.pages import Keyset
-from db.reading.culprits import culprits
+from db.reading.culprits import culprits_of_finding
 from db.reading.finding_roots import ROOT, root_of, whole_of
 from db.reading.selection import ANSWERED
 from db.session import Database
 from db.statements import AnySelect
 from wherefrom.records import (
-    AuditFilter,
     FindingDetail,
     FindingEntry,
     FindingSummary,
@@ -121,13 +120,14 @@ def get_finding(db: Database, finding_id: int) -> FindingDetail:
         root = root_of(session, finding_id)
         summary = _summary(session.execute(_select().where(Finding.id == root)).mappings().one())
         merged = _merged(session, root)
-        related = _related(session, whole_of(session, root))
+        whole = whole_of(session, root)
+        related = _related(session, whole)
         parts = [one.finding_id for one in merged] + [one.finding_id for one in related]
         words = _words(session, [root, *parts])
         history = _history(session, root)
     return FindingDetail(
         finding=_named(summary, words),
-        culprits=culprits(db, AuditFilter(finding=root), most=CULPRITS),
+        culprits=culprits_of_finding(db, whole, most=CULPRITS),
         merged=tuple(_renamed(one, words) for one in merged),
         related=tuple(_renamed(one, words) for one in related),
         history=tuple(history),

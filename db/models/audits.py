@@ -134,7 +134,7 @@ class Audit(LeaseColumns, Base):
         Index(None, "state", "created_at", "id"),
         Index(None, "bundle_id", "created_at", "id"),
         Index(None, "top_source", "created_at", "id"),
-        Index(None, "conformal_p"),
+        Index(None, "conformal_p", "id"),
         Index(None, "finished_at"),
         Index(None, "priority", "id"),
         Index(None, "top_score", "id"),

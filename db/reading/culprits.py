@@ -10,14 +10,14 @@ from typing import Any
 from sqlalchemy import ColumnElement, Float, RowMapping, Subquery, case, cast, func, select
 from sqlalchemy.orm import Session
 
-from db.models import Audit, Citation, FlaggedOutput, Review, TrainingExample
+from db.models import Audit, Citation, FindingOutput, FlaggedOutput, Review, TrainingExample
 from db.reading.listings import Conditions, look_up
 from db.reading.reader import select_audits
 from db.reading.said import of_what_was_said
 from db.reading.selection import ANSWERED
 from db.reading.standing import standing
 from db.session import Database
-from db.statements import AnySelect
+from db.statements import AnySelect, one_of
 from wherefrom.records import AuditFilter, Culprit, Culprits, Verdict
 from wherefrom.records.blaming import CULPRIT_AUDITS
 
@@ -25,6 +25,7 @@ from wherefrom.records.blaming import CULPRIT_AUDITS
 EXCERPT_CHARS = 400
 #: A citation's weight in a ranking over audits.
 STRENGTH = func.sum(1.0 / cast(Citation.rank, Float))
+_ANSWERED = (Audit.state.in_(ANSWERED), FlaggedOutput.members.is_(None))
 
 
 def culprits(
@@ -48,7 +49,7 @@ def culprits(
     with db.reading() as session:
         looked_at = session.scalar(select(func.count()).select_from(selected(wanted, newest + 1))) or 0
         ranked = _ranked(selected(wanted, newest), most=most, least_outputs=least_outputs)
-        return _read(session, ranked, looked_at, newest)
+        return _read(session, ranked, audits=min(looked_at, newest), more=looked_at > newest)
 
 
 def worst_of(db: Database, source: str, *, most: int, newest: int = CULPRIT_AUDITS) -> Culprits:
@@ -67,7 +68,32 @@ def worst_of(db: Database, source: str, *, most: int, newest: int = CULPRIT_AUDI
         looked_at = session.scalar(select(func.count()).select_from(citing)) or 0
         audits = selected([Audit.id.in_(_citing(source, newest))], newest)
         ranked = _ranked(audits, Citation.source == source, most=most, least_outputs=1)
-        return _read(session, ranked, looked_at, newest)
+        return _read(session, ranked, audits=min(looked_at, newest), more=looked_at > newest)
+
+
+def culprits_of_finding(
+    db: Database, whole: Sequence[int], *, most: int, newest: int = CULPRIT_AUDITS
+) -> Culprits:
+    """The training examples that the outputs of a finding name, strongest first; four statements.
+
+    The newest outputs are found by the numbers of their audits, so a finding of any size costs the same.
+
+    Args:
+        db: The database.
+        whole: The finding, and what went into it.
+        most: How many training examples.
+        newest: How many outputs are looked at.
+    """
+    with db.reading() as session:
+        inside = select(FindingOutput.audit_id).where(FindingOutput.finding_id.in_(whole))
+        inside = inside.order_by(FindingOutput.audit_id.desc()).limit(newest + 1)
+        numbers = session.scalars(inside).all()
+        audits = (
+            select_audits(Audit.id).where(*_ANSWERED, one_of(Audit.id, numbers[:newest])).subquery("selected")
+        )
+        looked_at = session.scalar(select(func.count()).select_from(audits)) or 0
+        ranked = _ranked(audits, most=most, least_outputs=1)
+        return _read(session, ranked, audits=looked_at, more=len(numbers) > newest)
 
 
 def _citing(source: str, newest: int) -> AnySelect:
@@ -76,13 +102,13 @@ def _citing(source: str, newest: int) -> AnySelect:
     return said.order_by(Citation.audit_id.desc()).limit(newest)
 
 
-def _read(session: Session, ranked: Subquery, looked_at: int, newest: int) -> Culprits:
+def _read(session: Session, ranked: Subquery, *, audits: int, more: bool) -> Culprits:
     rows = session.execute(_with_texts(ranked)).mappings().all()
     verdicts = verdict_counts(session, [row["training_example_id"] for row in rows])
     return Culprits(
         items=tuple(_culprit(row, verdicts) for row in rows),
-        audits=min(looked_at, newest),
-        more=looked_at > newest,
+        audits=audits,
+        more=more,
     )
 
 
@@ -94,9 +120,8 @@ def culprit_ids(wanted: Conditions, *, most: int, least_outputs: int) -> AnySele
 
 def selected(wanted: Conditions, newest: int) -> Subquery:
     """Ids of the newest answered audits of a selection."""
-    answered = (Audit.state.in_(ANSWERED), FlaggedOutput.members.is_(None))
     newest_first = (Audit.created_at.desc(), Audit.id.desc())
-    query = select_audits(Audit.id).where(*answered, *wanted).order_by(*newest_first)
+    query = select_audits(Audit.id).where(*_ANSWERED, *wanted).order_by(*newest_first)
     return query.limit(newest).subquery("selected")
 
 

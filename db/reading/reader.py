@@ -30,7 +30,7 @@ from db.reading.finding_roots import finding_of
 from db.reading.said import OTHER_AUDITS, of_what_was_said
 from db.reading.selection import Narrowed, ways
 from db.session import Database
-from db.statements import AnySelect, walked
+from db.statements import AnySelect
 from db.storing.examples import storable_name
 from db.storing.groups import members_of, newest_group
 from db.storing.setups import ASKED_AGAIN
@@ -68,7 +68,7 @@ def list_audits(
     limit: int = 50,
     supported: float | None = None,
 ) -> Page[AuditSummary]:
-    """One page of audits. One statement, and one before it where filters are looked up (`db.reading.selection`); of a text that many audits hold, up to six.
+    """One page of audits. One statement, and one before it where filters are looked up (`db.reading.selection`); of a text that many audits hold, up to six, and of an example that many cite, up to four.
 
     Args:
         db: The database.
@@ -84,9 +84,9 @@ def list_audits(
     with db.reading() as session:
         listed = keyset_of(order, Narrowed(()))
         for found in ways(session, filters, limit=supported, listed=listed, cursor=cursor):
-            query = select_audits(*SUMMARY).where(*found.conditions)
-            keyset = keyset_of(order, found)
-            page = keyset.read(session, query, cursor=cursor, limit=limit, record=summary_of)
+            keyset, held = keyset_of(order, found), found.conditions
+            query = select_audits(*SUMMARY)
+            page = keyset.read(session, query, cursor=cursor, limit=limit, record=summary_of, conditions=held)
             if not found.partial or page.next_cursor is not None:
                 break
     return page
@@ -96,7 +96,9 @@ def keyset_of(order: AuditOrder, found: Narrowed) -> Keyset:
     """The columns of an order. A few audits that are named by their ids are sorted; many are read in the order of its index."""
     major, falling = _ORDERS[order]
     name = None if order is AuditOrder.NEWEST else order.value
-    sorted_by = None if found.few is None else walked(major)
+    sorted_by = (
+        None if found.few is None else func.coalesce(major, major)
+    )  # no index has it, on either engine
     return Keyset(major, Audit.id, falling=falling, name=name, sorted_by=sorted_by)
 
 

@@ -40,7 +40,7 @@ from db.models import (
 from db.pages import Keyset
 from db.reading.finding_roots import ROOT
 from db.reading.standing import standing
-from db.statements import AnySelect, walked
+from db.statements import AnySelect, one_of, walked
 from db.storing.intake import PRIORITY
 from db.storing.search import Part, hits, holds
 from wherefrom.records import AuditFilter, AuditState, ItemState, Judged, Supported
@@ -50,6 +50,8 @@ FEW = 2_000
 #: Audits that a search looks through before it asks the index of words, and after that has found many.
 LOOKED_THROUGH = (250, 4_000)
 _TEXTS = ("text", "in_prompt", "in_output", "in_cited")
+#: Audits that are looked through for those that cite an example, where many do.
+CITING_LOOKED_THROUGH = 10_000
 
 #: Citations that say why an audit was flagged; opponents do not count.
 _PROPONENT = Citation.rank > 0
@@ -109,7 +111,7 @@ def narrow(session: Session, filters: AuditFilter, *, limit: float | None = None
     if not sets:
         return Narrowed(tuple(held))
     few = tuple(sorted(set.intersection(*sets)))
-    return Narrowed((Audit.id.in_(few) if few else false(), *held), few)
+    return Narrowed((one_of(Audit.id, few) if few else false(), *held), few)
 
 
 def ways(
@@ -117,7 +119,7 @@ def ways(
 ) -> Iterator[Narrowed]:
     """Ways to a page of a list, the next one where the one before does not fill it; the last one is not partial.
 
-    A text that many audits hold fills a page from the next audits of the list. To ask its index reads all that hold it.
+    A text that many audits hold, and an example that many cite, fill a page from the next audits of the list. To ask their index reads all that do.
 
     Args:
         session: Where to read.
@@ -127,7 +129,8 @@ def ways(
         cursor: Where the page begins.
     """
     is_searched = any(getattr(filters, name) is not None for name in _TEXTS)
-    first, second = LOOKED_THROUGH if is_searched else (0, 0)
+    cites = CITING_LOOKED_THROUGH if filters.example is not None else 0
+    first, second = LOOKED_THROUGH if is_searched else (0, cites)
     if first:
         ids = listed.next_ids(session, cursor=cursor, limit=first)
         yield _among(ids, filters, limit, partial=len(ids) == first)
@@ -144,7 +147,7 @@ def _among(ids: Sequence[int], filters: AuditFilter, limit: float | None, *, par
         next(way for way in (one.each, one.passed, one.holds) if way is not None)
         for one in _parts(filters, limit)
     ]
-    return Narrowed((Audit.id.in_(ids) if ids else false(), *held), tuple(ids), partial=partial)
+    return Narrowed((one_of(Audit.id, ids) if ids else false(), *held), tuple(ids), partial=partial)
 
 
 def _look_up(session: Session, parts: Sequence[_Part]) -> list[set[int] | None]:
@@ -243,7 +246,10 @@ def _cites_example(value: str) -> _Part:
     def finds(most: int) -> Sequence[AnySelect]:
         return (select(Citation.audit_id).where(*mine).limit(most),)
 
-    return _Part(exists().where(Citation.audit_id == Audit.id, *mine), None, finds)
+    holds = exists().where(Citation.audit_id == Audit.id, *mine)
+    # PostgreSQL takes every example for a rare one and would begin with all that cite it; OFFSET keeps it from that.
+    each = select(literal(1)).where(Citation.audit_id == Audit.id, *mine).correlate(Audit).offset(0).exists()
+    return _Part(holds, None, finds, each)
 
 
 #: `hits` or `holds`.

@@ -6,14 +6,14 @@ from contextlib import closing
 
 import numpy as np
 import pytest
-from sqlalchemy import delete, select, text
+from sqlalchemy import delete, select, text, update
 
 from db.access import people
 from db.grouping import finding_changes, finding_work, findings
 from db.grouping.finding_names import name_finding
-from db.models import Finding, FindingOutput, FlaggedText, TrailEvent
+from db.models import Audit, Finding, FindingOutput, FlaggedText, TrailEvent
 from db.queues.audit_queue import AuditQueue, Finished
-from db.reading.culprits import culprits
+from db.reading.culprits import culprits, culprits_of_finding
 from db.reading.reader import get_audit, list_audits
 from db.remedies import hypotheticals
 from db.reviewing import review_queues
@@ -36,6 +36,7 @@ from tests.integration.db.builders import (
 from wherefrom.errors import InvalidRequest, NotFound
 from wherefrom.records import (
     AuditFilter,
+    AuditState,
     FindingEvent,
     FindingSplit,
     FindingSummary,
@@ -345,6 +346,19 @@ def test_of_two_sweepers_one_stores(db: Database, bundle_id: int) -> None:
     with db.reading() as session:
         assert session.scalars(select(Finding.outputs)).all() == [3, 3]
         assert len(session.scalars(select(FindingOutput.audit_id)).all()) == 6
+
+
+def test_culprits_of_the_whole_finding_are_those_of_its_filter(grouped: Database, ann: Reviewer) -> None:
+    """With what went into it, without what is asked again, and of a large one those of its newest outputs."""
+    first, second = (one.finding_id for one in listed(grouped))
+    finding_changes.merge(grouped, second, first, by=ann)
+    with grouped.writing() as session:
+        session.execute(update(Audit).where(Audit.id == 3).values(state=AuditState.PENDING))
+    detail = findings.get_finding(grouped, first)
+    assert detail.culprits == culprits(grouped, AuditFilter(finding=first), most=findings.CULPRITS)
+    assert (detail.culprits.audits, detail.culprits.more) == (9, False)
+    newest = culprits_of_finding(grouped, [first, second], most=1, newest=4)
+    assert (newest.audits, newest.more, newest.items[0].outputs) == (4, True, 4)
 
 
 def test_reading_costs_a_constant_number_of_statements(grouped: Database) -> None:

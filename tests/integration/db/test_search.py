@@ -222,6 +222,37 @@ def test_a_frequent_word_is_found_without_the_index(
     assert len(_listed(db, limit=2, text="word", severity=record().severity)) == 9
 
 
+def test_an_example_that_many_cite_is_found_among_the_next_audits(
+    db: Database, bundle_id: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page that the next audits fill reads no other that cites it; where they do not, the next way finds all, page by page."""
+    answered(db, bundle_id, *(record(number) for number in range(9)))
+    cited = "ex-00000"
+    everything = _listed(db, example=cited)
+    assert len(everything) == 9
+    monkeypatch.setattr(selection, "FEW", 1)
+    monkeypatch.setattr(selection, "CITING_LOOKED_THROUGH", 4)
+    with recorded_statements() as statements:
+        page = reader.list_audits(db, AuditFilter(example=cited), limit=3)
+    assert [one.audit_id for one in page.items] == everything[:3]
+    assert len(statements) == 3
+    assert "OFFSET" in statements[-1]
+    for limit in (2, 4, 5):
+        assert _listed(db, limit=limit, example=cited) == everything
+    assert _listed(db, limit=2, example=cited, flag_reason="nobody") == []
+
+
+def test_best_supported_first_follows_an_index(sqlite_copy: str) -> None:
+    """Many audits share the least p: to sort them reads all that do."""
+    with Database(sqlite_copy) as database, database.reading() as session:
+        listed = reader.select_audits(Audit.id).where(Audit.conformal_p.is_not(None))
+        listed = listed.order_by(Audit.conformal_p, Audit.id).limit(51)
+        asked = str(listed.compile(session.connection(), compile_kwargs={"literal_binds": True}))
+        plan = [row[-1] for row in session.connection().exec_driver_sql(f"EXPLAIN QUERY PLAN {asked}")]
+    assert any("ix_audit_conformal_p_id" in one for one in plan)
+    assert not any("TEMP B-TREE" in one for one in plan)
+
+
 @pytest.mark.parametrize(
     "further",
     [
