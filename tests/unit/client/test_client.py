@@ -136,8 +136,8 @@ def test_refused_connection_then_service(spool_path: Path) -> None:
     with make_client(f"http://127.0.0.1:{port}", spool_path) as client:
         key = client.flag(**FIELDS)
         assert client.flush(0.3) == 1
-        assert client.last_error is not None
-        assert client.last_error.startswith("service_unavailable: no answer")
+        wait_until(lambda: client.last_error is not None)
+        assert str(client.last_error).startswith("service_unavailable: no answer")
         with ScriptedService(port) as service:
             assert client.flush(10) == 0
             assert set(service.stored) == {key}

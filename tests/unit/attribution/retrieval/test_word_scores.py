@@ -3,7 +3,6 @@
 import random
 from pathlib import Path
 
-import bm25s
 import pytest
 
 from wherefrom.attribution.retrieval import lexical, word_scores
@@ -20,6 +19,8 @@ def drawn(rows: int, *, seed: int) -> list[str]:
 
 def by_bm25s(texts: list[str], folder: Path) -> None:
     """As bm25s does it, with words numbered as they are met."""
+    import bm25s
+
     vocabulary: dict[str, int] = {}
     numbers = [
         [vocabulary.setdefault(word, len(vocabulary)) for word in words] for words in lexical._words(texts)
