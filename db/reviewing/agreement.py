@@ -114,8 +114,10 @@ def compare(db: Database) -> Comparison:
     effects: dict[int, list[tuple[float | None, Verdict]]] = defaultdict(list)
     with db.reading() as session:
         for stated, low in session.execute(_MEASURED):
+            if stated is None:
+                continue  # not asked of the database: SQLite would walk through every citation with a confidence
             above = Verdict.CONFIRMED if low is not None and low > 0 else Verdict.UNRELATED
-            effects[_bin_of(stated or 0.0)].append((stated, above))
+            effects[_bin_of(stated)].append((stated, above))
         for rank, verdict, person_id, confidence in session.execute(query):
             if verdict is None:
                 continue  # the query leaves them out
@@ -137,7 +139,7 @@ def compare(db: Database) -> Comparison:
 
 #: Confidence and lower end of the effect of citations whose effect was measured.
 _MEASURED = select(Citation.confidence, Citation.measured_low_nats).where(
-    Citation.confidence.is_not(None), Citation.measured_effect_nats.is_not(None)
+    Citation.measured_effect_nats.is_not(None)
 )
 
 

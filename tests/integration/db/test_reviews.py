@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import text
 
 from db.access import people
-from db.reviewing import review_queues, review_work, reviews
+from db.reviewing import agreement, review_queues, review_work, reviews
 from db.reviewing.reviews import Reviewer
 from db.session import Database
 from tests.integration.db.builders import accept, answered, record, recorded_statements
@@ -151,3 +151,15 @@ def test_the_history_costs_one_statement(db: Database, bundle_id: int) -> None:
     with recorded_statements() as statements:
         reviews.reviews_of(db, audit_id)
     assert len(statements) == 1
+
+
+def test_measured_effects_are_found_by_their_own_index(sqlite_copy: str) -> None:
+    """Many citations state a confidence and few were measured: the page of agreement reads those few."""
+    with Database(sqlite_copy) as database:
+        with recorded_statements() as statements:
+            agreement.compare(database)
+        asked = next(one for one in statements if "measured_effect_nats" in one)
+        with database.reading() as session:
+            plan = session.connection().exec_driver_sql(f"EXPLAIN QUERY PLAN {asked}").all()
+    assert "ix_citation_measured" in plan[0][-1]
+    assert "confidence IS NOT NULL" not in asked, "with statistics, SQLite takes the index of that condition"
