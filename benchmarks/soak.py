@@ -12,13 +12,10 @@ noise within a block, which is no noise from block to block, counts once. A proc
 import argparse
 import json
 import os
-import shutil
-import signal
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +24,7 @@ import httpx
 import numpy as np
 
 from benchmarks.chaos.cluster import Cluster
+from benchmarks.chaos.options import service_command
 from benchmarks.chaos.outputs import FLAGGED, record
 from benchmarks.chaos.servers import public_folder
 from benchmarks.chaos.storm import (
@@ -35,13 +33,11 @@ from benchmarks.chaos.storm import (
     STORM_STAGE,
     Ground,
     Weather,
-    environment_of,
-    servers_of,
     service_process,
+    site_of,
 )
 from benchmarks.chaos.watching import Canaries
-from benchmarks.program import command, run
-from db import migrate
+from benchmarks.program import run
 from db.reading import reader
 from db.session import Database
 from wherefrom.errors import ConfigurationError, TransientError
@@ -184,23 +180,16 @@ def soak(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Run the service under load and look at it."""
     seconds = 60.0 * arguments.minutes
     weather = Weather(arguments.engine_db, 0, 0, 0, workers=1, pool=2, short=True)
-    with ExitStack() as stack:
-        ground = stack.enter_context(servers_of(weather, folder))
-        environment = environment_of(weather, folder, ground, STORM_STAGE)
-        migrate.upgrade(ground.url)
-        database = Database(ground.url)
-        stack.callback(database.dispose)
-        STORM_STAGE.register(database)
-        cluster = Cluster()
-        stack.callback(cluster.stop)
+    with site_of(weather, folder, STORM_STAGE) as site:
+        cluster = site.cluster
         for name in (*OTHERS, WORKER):
-            cluster.add(service_process(name, folder, environment))
-        url = environment["WHEREFROM_SERVICE_URL"]
-        Canaries(database, url, ground.redis, STORM_STAGE.model).send("start")
-        watch, load = Watch(), Load(url, ground, arguments.rate)
+            cluster.add(service_process(name, folder, site.environment))
+        url = site.environment["WHEREFROM_SERVICE_URL"]
+        Canaries(site.database, url, site.ground.redis, STORM_STAGE.model).send("start")
+        watch, load = Watch(), Load(url, site.ground, arguments.rate)
         with httpx.Client(base_url=url, timeout=30.0) as client:
             _run(watch, load, cluster, client=client, seconds=seconds)
-        states = _states(database)
+        states = _states(site.database)
         restarts = {name: one.starts - 1 for name, one in cluster.kept.items() if one.starts > 1}
     return {
         "minutes": arguments.minutes,
@@ -258,25 +247,15 @@ def table(result: dict[str, Any]) -> list[str]:
 
 
 def _work(arguments: argparse.Namespace, _: Path) -> dict[str, Any]:
-    folder = public_folder()
-    try:
+    with public_folder() as folder:
         return soak(arguments, folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def main() -> None:
     """Soak, print the slopes; exit code 1 where something grows."""
-    parser = command(__doc__, threads=1)
+    parser = service_command(__doc__)
     parser.add_argument("--minutes", type=float, default=30.0, help="how long (default: %(default)s)")
     parser.add_argument("--rate", type=float, default=4.0, help="outputs a second (default: %(default)s)")
-    parser.add_argument(
-        "--engine-db",
-        choices=["sqlite", "postgresql"],
-        default="sqlite",
-        help="database (default: %(default)s)",
-    )
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that every process ends with it
     if run(parser, _work, table=table)["grows"]:
         sys.exit(1)
 

@@ -13,12 +13,8 @@ engine's own rate times the processes; the speed-up is the steady rate over that
 import argparse
 import json
 import os
-import shutil
-import signal
-import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -28,11 +24,11 @@ import redis
 from sqlalchemy import ColumnElement, func, select
 
 from benchmarks.chaos.cluster import Cluster
+from benchmarks.chaos.options import service_command
 from benchmarks.chaos.outputs import FLAGGED, number_of, record, seconds_of
 from benchmarks.chaos.servers import RedisHouse, public_folder
-from benchmarks.chaos.storm import STORM_STAGE, Weather, environment_of, servers_of, service_process
-from benchmarks.program import command, run
-from db import migrate
+from benchmarks.chaos.storm import STORM_STAGE, Weather, service_process, site_of
+from benchmarks.program import run
 from db.models import Audit
 from db.session import Database
 from wherefrom.errors import ConfigurationError
@@ -95,18 +91,11 @@ def throughput(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Measure each number of processes, one after the other, on one database."""
     numbers = [int(one) for one in arguments.processes.split(",")]
     weather = Weather(arguments.engine_db, 0, 0, 0, workers=1, short=True)
-    with ExitStack() as stack:
-        ground = stack.enter_context(servers_of(weather, folder))
-        environment = environment_of(weather, folder, ground, STORM_STAGE) | _AS_RELEASED
-        migrate.upgrade(ground.url)
-        database = Database(ground.url)
-        stack.callback(database.dispose)
-        STORM_STAGE.register(database)
-        cluster = Cluster()
-        stack.callback(cluster.stop)
+    with site_of(weather, folder, STORM_STAGE) as site:
+        environment = site.environment | _AS_RELEASED
         for name in ("intake", "sweeper"):
-            cluster.add(service_process(name, folder, environment))
-        service = _Service(database, ground.redis, folder, environment)
+            site.cluster.add(service_process(name, folder, environment))
+        service = _Service(site.database, site.ground.redis, folder, environment)
         rows = [service.measure(number, seconds=arguments.seconds) for number in numbers]
     for row in rows:
         row["speed_up"] = row["steady_per_second"] / rows[0]["steady_per_second"]
@@ -196,22 +185,13 @@ def table(result: dict[str, Any]) -> list[str]:
 
 
 def _work(arguments: argparse.Namespace, _: Path) -> dict[str, Any]:
-    folder = public_folder()
-    try:
+    with public_folder() as folder:
         return throughput(arguments, folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def main() -> None:
     """Measure and print."""
-    parser = command(__doc__, threads=1)
-    parser.add_argument(
-        "--engine-db",
-        choices=["sqlite", "postgresql"],
-        default="sqlite",
-        help="database (default: %(default)s)",
-    )
+    parser = service_command(__doc__)
     parser.add_argument(
         "--processes",
         default=PROCESSES,
@@ -223,7 +203,6 @@ def main() -> None:
         default=20.0,
         help="engine time of each process and measurement (default: %(default)s)",
     )
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that every process ends with it
     run(parser, _work, table=table)
 
 

@@ -13,17 +13,16 @@ holds the figures; `--out` gets all of them. docs/reliability.md explains the wo
 
 import argparse
 import json
-import shutil
-import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.chaos import plain, real_model
+from benchmarks.chaos.options import service_command
 from benchmarks.chaos.servers import public_folder
 from benchmarks.chaos.storm import Weather, shortened, storm
-from benchmarks.program import command, run
+from benchmarks.program import run
 from wherefrom.atomic import write_text
 
 #: The figures of the closing line, in their order.
@@ -54,17 +53,11 @@ def _work(arguments: argparse.Namespace, _: Path) -> dict[str, Any]:
         weather = shortened(weather)
     if arguments.canary_limit:
         weather = replace(weather, canary_s=arguments.canary_limit)
-    folder = public_folder()
-    try:
-        if arguments.plain_celery:
-            result = plain.storm(weather, folder)
-        elif arguments.real_model:
-            result = real_model.storm(weather, folder)
-        else:
-            result = storm(weather, folder)
-    finally:
-        if not arguments.keep:
-            shutil.rmtree(folder, ignore_errors=True)
+    raise_storm = (
+        plain.storm if arguments.plain_celery else real_model.storm if arguments.real_model else storm
+    )
+    with public_folder(keep=arguments.keep) as folder:
+        result = raise_storm(weather, folder)
     if arguments.out:
         write_text(arguments.out, json.dumps(result, indent=1))
     return result
@@ -85,15 +78,9 @@ def _told(value: Any) -> str:
 
 def main() -> None:
     """Raise the storm, print the figures."""
-    parser = command(__doc__, threads=1)
+    parser = service_command(__doc__)
     parser.add_argument("--outputs", type=int, help=f"flagged outputs (default: {OUTPUTS:,})")
     parser.add_argument("--kills", type=int, help=f"SIGKILLs of the service's processes (default: {KILLS})")
-    parser.add_argument(
-        "--engine-db",
-        choices=["sqlite", "postgresql"],
-        default="sqlite",
-        help="database (default: %(default)s)",
-    )
     parser.add_argument(
         "--seed", type=int, default=13, help="decides the plan of faults (default: %(default)s)"
     )
@@ -119,7 +106,6 @@ def main() -> None:
     )
     parser.add_argument("--keep", action="store_true", help="keep the folder with logs and journals")
     parser.add_argument("--out", type=Path, help="write all figures here, as JSON")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that every process of the storm ends with it
     result = run(parser, _work, table=_table, closing=closing)
     if result["broken"]:
         sys.exit(1)

@@ -205,8 +205,13 @@ class Disk:
         self._ballast.unlink()
 
 
-def public_folder() -> Path:
-    """A temporary folder that every user may enter: PostgreSQL runs as another one."""
+@contextmanager
+def public_folder(*, keep: bool = False) -> Iterator[Path]:
+    """A temporary folder that every user may enter: PostgreSQL runs as another one. It is deleted at the end of the block, unless it is kept."""
     folder = Path(tempfile.mkdtemp(prefix="wherefrom-storm-"))
     folder.chmod(0o755)
-    return folder
+    try:
+        yield folder
+    finally:
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)

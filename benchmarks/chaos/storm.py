@@ -91,20 +91,15 @@ def counts_of(outputs: int) -> dict[str, int]:
 def storm(weather: Weather, folder: Path, *, stage: Stage = STORM_STAGE) -> dict[str, Any]:
     """Raise a storm and count; the figures, with the invariants that do not hold under `broken`."""
     with ExitStack() as stack:
-        ground = stack.enter_context(servers_of(weather, folder))
-        environment = environment_of(weather, folder, ground, stage) | {MODEL_VARIABLE: stage.model}
-        migrate.upgrade(ground.url)
-        database = Database(ground.url)
-        stack.callback(database.dispose)
-        stage.register(database)
+        site = stack.enter_context(site_of(weather, folder, stage))
+        environment = site.environment | {MODEL_VARIABLE: stage.model}
         write_text(folder / "allowed", "0")
-        cluster = Cluster()
-        stack.callback(cluster.stop)
-        scene = _scene(weather, cluster, database, ground)
+        cluster, ground = site.cluster, site.ground
+        scene = _scene(weather, site)
         stack.callback(scene.reclaims.stop)
         for name in (*OTHERS, *scene.workers):
             cluster.add(service_process(name, folder, environment | ground.clock.environment))
-        canaries = Canaries(database, environment["WHEREFROM_SERVICE_URL"], ground.redis, stage.model)
+        canaries = Canaries(site.database, environment["WHEREFROM_SERVICE_URL"], ground.redis, stage.model)
         say("start", f"answering after {canaries.send(_START):.1f} s")
         counts = counts_of(weather.outputs)
         for name, count in counts.items():
@@ -144,6 +139,32 @@ def servers_of(weather: Weather, folder: Path) -> Iterator[Ground]:
         yield Ground(postgres.url, house, clock, postgres, disk)
 
 
+@dataclass(frozen=True)
+class Site:
+    """The servers with a schema and a bundle, and a cluster without processes yet."""
+
+    ground: Ground
+    database: Database
+    cluster: Cluster
+    #: What the service's processes are started with.
+    environment: dict[str, str]
+
+
+@contextmanager
+def site_of(weather: Weather, folder: Path, stage: Stage) -> Iterator[Site]:
+    """A site; at the end of the block its processes are stopped, then its servers."""
+    with ExitStack() as stack:
+        ground = stack.enter_context(servers_of(weather, folder))
+        environment = environment_of(weather, folder, ground, stage)
+        migrate.upgrade(ground.url)
+        database = Database(ground.url)
+        stack.callback(database.dispose)
+        stage.register(database)
+        cluster = Cluster()
+        stack.callback(cluster.stop)
+        yield Site(ground, database, cluster, environment)
+
+
 def environment_of(weather: Weather, folder: Path, ground: Ground, stage: Stage) -> dict[str, str]:
     """What the service's processes are started with."""
     port = free_port()
@@ -168,12 +189,13 @@ def environment_of(weather: Weather, folder: Path, ground: Ground, stage: Stage)
     )
 
 
-def _scene(weather: Weather, cluster: Cluster, database: Database, ground: Ground) -> Scene:
+def _scene(weather: Weather, site: Site) -> Scene:
+    ground = site.ground
     return Scene(
-        cluster=cluster,
-        database=database,
+        cluster=site.cluster,
+        database=site.database,
         redis=ground.redis,
-        reclaims=Reclaims(database),
+        reclaims=Reclaims(site.database),
         random=random.Random(weather.seed),
         workers=[f"worker-{number}" for number in range(1, weather.workers + 1)],
         producers=list(SHARES),
