@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.program import command, run
+from wherefrom.attribution.bundles.options import features_kept
 from wherefrom.errors import ConfigurationError
 from wherefrom.evaluation.tables import Column
 from wherefrom.evaluation.tables import table as text_table
 
 CORPORA = tuple(10**power for power in range(5, 10))
 DAILY_AUDITS = tuple(10**power for power in range(3, 8))
-#: What a build keeps of each example up to which size where nobody chose (`bundles.options`); beyond them nothing.
-KEPT_UP_TO = {"exact": 100_000, "compact": 10_000_000}
 _DAY_S = 86_400
 _GB = 1e9
 
@@ -59,13 +58,13 @@ UNITS = (
     ),
     Unit(
         "exact_bytes",
-        56_500,
+        56_552,
         "of them, exact features",
         "`benchmarks.kept_features`, form adapter (docs/quality/features.md)",
     ),
     Unit(
         "compact_bytes",
-        3_990,
+        4_062,
         "compact features per example, in the place of exact ones",
         "`benchmarks.kept_features`, form adapter (docs/quality/features.md)",
     ),
@@ -132,7 +131,7 @@ def driver_for(examples: int, costs: Costs, machine: Machine) -> str:
 
 def features_for(examples: int) -> str:
     """What a build keeps of each example to score it with, where nobody chose."""
-    return next((kept for kept, most in KEPT_UP_TO.items() if examples <= most), "none")
+    return features_kept("auto", examples) or "exact"
 
 
 def _kept_bytes(examples: int, costs: Costs) -> float:
