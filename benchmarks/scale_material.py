@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wherefrom.attribution.arrays import ArrayFile
+from wherefrom.attribution.array_files import ArrayFile
 from wherefrom.attribution.retrieval.index import CHUNK_ROWS, Vectors, unit_rows
 from wherefrom.records import Message, Query, Role
 

@@ -1,6 +1,5 @@
-"""Arrays of a corpus on disk: `.npy` files that are written part by part, and numbers of a byte or less with a scale for each last axis."""
+"""Tensors of a corpus on disk: numbers of a byte or less with a scale for each last axis."""
 
-import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from wherefrom.atomic import atomic_file
+from wherefrom.attribution.array_files import ArrayFile
 
 #: Step of the grid of `coded` over the root mean square of the numbers, by bits: the best for normal numbers (Max 1960). With one bit only the sign counts.
 _STEPS = {1: 1.0, 2: 0.9957, 4: 0.3352}
@@ -55,66 +55,11 @@ class QuantisedWriter:
             file.close()
 
 
-class ArrayFile:
-    """Appends to a `.npy` file; unbuffered, and not mapped, because on a full disk a mapped file ends the process (SIGBUS)."""
-
-    def __init__(self, file: Path, count: int | None = None) -> None:
-        """Open the file.
-
-        Args:
-            file: is overwritten.
-            count: entries of the first axis in all; None where only the end tells: then `close` writes them.
-        """
-        self._file = file.open("wb", buffering=0)
-        self._count, self._written = count, 0
-        self._header: dict[str, Any] | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def append(self, values: npt.NDArray[Any]) -> None:
-        """Add entries of the first axis."""
-        if self._header is None:
-            descr = np.lib.format.dtype_to_descr(values.dtype)
-            self._header = {
-                "descr": descr,
-                "fortran_order": False,
-                "shape": (self._count or 0, *values.shape[1:]),
-            }
-            self._write_header(self._header)
-        write_all(self._file, memoryview(np.ascontiguousarray(values).tobytes()))
-        self._written += len(values)
-
-    def close(self) -> None:
-        """Close the file."""
-        if self._count is None and self._header is not None and not self._file.closed:
-            self._file.seek(0)
-            shape = (self._written, *self._header["shape"][1:])
-            self._write_header(self._header | {"shape": shape})  # as long as the first one: numpy leaves room
-        self._file.close()
-
-    def _write_header(self, header: dict[str, Any]) -> None:
-        start = io.BytesIO()
-        np.lib.format.write_array_header_1_0(start, header)
-        write_all(self._file, memoryview(start.getvalue()))
-
-
 def write_parts(file: Path, parts: Iterable[Tensor], *, count: int | None = None) -> None:
     """Write tensors on the CPU behind each other as one `.npy` file; `count` as of `ArrayFile`."""
     with ArrayFile(file, count) as written:
         for part in parts:
             written.append(part.numpy())
-
-
-def write_all(file: io.FileIO, content: memoryview) -> None:
-    """An unbuffered file may take less than it is given."""
-    while content:
-        content = content[file.write(content) :]
 
 
 def quantise(numbers: Tensor) -> tuple[Tensor, Tensor]:

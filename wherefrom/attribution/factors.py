@@ -16,7 +16,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from wherefrom.attribution.arrays import decoded, quantise, rewrite, write_all
+from wherefrom.attribution.array_files import write_all
+from wherefrom.attribution.arrays import decoded, quantise, rewrite
 from wherefrom.errors import BundleCorrupt
 
 #: Bits of a number of a compact factor a and b: 1 and 1, 1 and 2, 2 and 2, 2 and 4 gave LDS .526, .554, .572 and .581 beside .585 (small model, teacher queries).

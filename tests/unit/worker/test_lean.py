@@ -45,3 +45,9 @@ def imported(code: str) -> set[str]:
 def test_a_process_imports_what_it_needs(code: str, needed: set[str]) -> None:
     """Each of these packages costs a tenth of a second to some seconds of every start."""
     assert imported(code) & HEAVY == needed
+
+
+def test_bundles_are_handled_without_torch() -> None:
+    """Adding, backing up and erasing read texts and hashes; the extra [service] has no torch, and its import takes seconds."""
+    code = "import worker.bundles, worker.backup, worker.erasure.example_erasing, worker.pool.effect_meter"
+    assert not imported(code) & {"torch", "transformers"}

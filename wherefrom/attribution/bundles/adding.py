@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from wherefrom.atomic import atomic_folder
-from wherefrom.attribution.arrays import ArrayFile, write_parts
+from wherefrom.attribution.array_files import ArrayFile
+from wherefrom.attribution.arrays import write_parts
 from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
 from wherefrom.attribution.bundles.deriving import (
     Change,

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from wherefrom.atomic import disk_errors, move_folder, write_text
-from wherefrom.attribution.arrays import ArrayFile
+from wherefrom.attribution.array_files import ArrayFile
 from wherefrom.attribution.bundles.adapter_files import write_adapter_files
 from wherefrom.attribution.bundles.card import learning_on_card, new_card, reading_coverage
 from wherefrom.attribution.bundles.corpus_pass import PassJob, ReadsCorpus, read_here

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import numpy.typing as npt
 
-from wherefrom.attribution.arrays import ArrayFile
+from wherefrom.attribution.array_files import ArrayFile
 from wherefrom.attribution.batching import in_parts
 from wherefrom.attribution.bundles.tokens import ROWS_AT_ONCE
 from wherefrom.attribution.corpus import CorpusDigest

@@ -9,7 +9,8 @@ from typing import Protocol, Self
 import numpy as np
 import torch
 
-from wherefrom.attribution.arrays import ArrayFile, write_parts
+from wherefrom.attribution.array_files import ArrayFile
+from wherefrom.attribution.arrays import write_parts
 from wherefrom.attribution.batching import in_parts
 from wherefrom.attribution.bundles.examples import iter_texts
 from wherefrom.attribution.bundles.indexes import POOLED_VECTORS, PROJECTED_VECTORS

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wherefrom.attribution.arrays import ArrayFile
+from wherefrom.attribution.array_files import ArrayFile
 from wherefrom.attribution.retrieval.encoder import ENCODED
 from wherefrom.errors import BundleCorrupt
 

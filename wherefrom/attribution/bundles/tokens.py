@@ -13,7 +13,7 @@ from typing import Any, Self, overload
 import numpy as np
 import numpy.typing as npt
 
-from wherefrom.attribution.arrays import ArrayFile
+from wherefrom.attribution.array_files import ArrayFile
 from wherefrom.attribution.batching import in_parts
 from wherefrom.attribution.models.ranges import Range
 from wherefrom.attribution.models.render import TokenRow

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wherefrom.attribution.arrays import ArrayFile
+from wherefrom.attribution.array_files import ArrayFile
 from wherefrom.attribution.batching import in_parts
 from wherefrom.attribution.retrieval.folding import fold
 from wherefrom.attribution.retrieval.index import Rows

@@ -17,7 +17,7 @@ from typing import Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from wherefrom.attribution.arrays import ArrayFile
+from wherefrom.attribution.array_files import ArrayFile
 
 #: Entries that are merged at once.
 MERGED_ENTRIES = 1 << 18

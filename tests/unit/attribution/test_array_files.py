@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wherefrom.attribution.arrays import ArrayFile
+from wherefrom.attribution.array_files import ArrayFile
 
 VALUES = np.arange(1300 * 2, dtype=np.int32).reshape(1300, 2)
 

@@ -1,0 +1,64 @@
+"""Arrays of a corpus on disk: `.npy` files that are written part by part. Needs no torch, for processes that only bring bundles into service."""
+
+import io
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+
+class ArrayFile:
+    """Appends to a `.npy` file; unbuffered, and not mapped, because on a full disk a mapped file ends the process (SIGBUS)."""
+
+    def __init__(self, file: Path, count: int | None = None) -> None:
+        """Open the file.
+
+        Args:
+            file: is overwritten.
+            count: entries of the first axis in all; None where only the end tells: then `close` writes them.
+        """
+        self._file = file.open("wb", buffering=0)
+        self._count, self._written = count, 0
+        self._header: dict[str, Any] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def append(self, values: npt.NDArray[Any]) -> None:
+        """Add entries of the first axis."""
+        if self._header is None:
+            descr = np.lib.format.dtype_to_descr(values.dtype)
+            self._header = {
+                "descr": descr,
+                "fortran_order": False,
+                "shape": (self._count or 0, *values.shape[1:]),
+            }
+            self._write_header(self._header)
+        write_all(self._file, memoryview(np.ascontiguousarray(values).tobytes()))
+        self._written += len(values)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._count is None and self._header is not None and not self._file.closed:
+            self._file.seek(0)
+            shape = (self._written, *self._header["shape"][1:])
+            self._write_header(self._header | {"shape": shape})  # as long as the first one: numpy leaves room
+        self._file.close()
+
+    def _write_header(self, header: dict[str, Any]) -> None:
+        start = io.BytesIO()
+        np.lib.format.write_array_header_1_0(start, header)
+        write_all(self._file, memoryview(start.getvalue()))
+
+
+def write_all(file: io.FileIO, content: memoryview) -> None:
+    """An unbuffered file may take less than it is given."""
+    while content:
+        content = content[file.write(content) :]
