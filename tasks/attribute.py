@@ -13,9 +13,7 @@ killed its worker, so it runs alone, after the others, and is marked before: a d
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from itertools import chain
-from typing import TypeVar
 
 import structlog
 
@@ -23,7 +21,7 @@ from db.queues.audit_queue import Finished
 from db.storing.intake import PRIORITY
 from db.storing.setups import Setup
 from tasks.ahead import Ahead
-from tasks.failures import AUDIT, failure_of
+from tasks.failures import AUDIT, attempt, record_failure
 from tasks.heartbeat import Heartbeat
 from tasks.preparing import prepare_audit
 from tasks.store import AuditStore
@@ -45,7 +43,6 @@ from wherefrom.spans import span
 
 log = get_logger(__name__)
 
-T = TypeVar("T")
 #: Seconds that only go forward, for durations.
 Clock = Callable[[], float]
 
@@ -98,12 +95,8 @@ def attribute_batch(
         DatabaseUnavailable: outcomes cannot be recorded. What was not recorded stays running until its lease ends, and
             is then claimed again.
     """
-    heartbeat = Heartbeat(
-        partial(store.extend, lease_s=settings.lease_seconds),
-        [one.lease for one in claim.audits],
-        every_s=settings.heartbeat_seconds,
-        bundle_id=claim.bundle_id,
-    )
+    leases = [one.lease for one in claim.audits]
+    heartbeat = Heartbeat.of(store, leases, settings=settings, bundle_id=claim.bundle_id)
     with AuditSpans(claim.audits) as spans, heartbeat, ahead or Ahead(store) as following:
         batch = _Batch(
             attributor=attributor,
@@ -116,16 +109,6 @@ def attribute_batch(
             ahead=following,
         )
         return batch.run(claim.audits)
-
-
-def _attempt(action: Callable[[], T]) -> T | Exception:
-    """The action's result, or the exception that it raised: the one place where any failure becomes an outcome."""
-    try:
-        return action()
-    except DatabaseUnavailable:
-        raise  # no outcome can be recorded either
-    except Exception as error:  # noqa: BLE001 - the task boundary: whatever happened belongs to one audit
-        return error
 
 
 def _finished(audit: ClaimedAudit, answer: Attribution, seconds: float, setup: Setup) -> Finished:
@@ -254,7 +237,7 @@ class _Batch:
     def _prepare(self, audit: ClaimedAudit) -> bool:
         """Turn an audit's output into tokens; where that fails, its failure is recorded."""
         with audit_logs(audit):
-            prepared = _attempt(
+            prepared = attempt(
                 lambda: prepare_audit(audit, attributor=self._attributor, settings=self._settings)
             )
             if isinstance(prepared, Exception):
@@ -277,7 +260,7 @@ class _Batch:
     def _work(self, held: Sequence[ClaimedAudit]) -> None:
         started = self._clock()
         with span("attribute", links=traces_of(held), audits=len(held)) as working:
-            answers = _attempt(lambda: self._pass(held))
+            answers = attempt(lambda: self._pass(held))
             working.fail_with(answers)
         seconds = self._clock() - started
         if isinstance(answers, Exception):
@@ -342,7 +325,7 @@ class _Batch:
             DatabaseUnavailable: the database takes nothing, or nothing is known yet about who is to blame.
         """
         try:
-            return _attempt(lambda: self._store.finish(finished))
+            return attempt(lambda: self._store.finish(finished))
         except DatabaseUnavailable as error:
             self._store.check_writable()
             others_stored = self._outcomes["done"] + self._outcomes["abstained"]
@@ -365,10 +348,9 @@ class _Batch:
     def _settle(self, audit: ClaimedAudit, error: Exception) -> None:
         """Record the failure of one audit."""
         with audit_logs(audit):
-            failure = failure_of(
-                error, work=AUDIT, number=audit.audit_id, attempt=audit.attempt, settings=self._settings
+            state = record_failure(
+                error, queue=self._store, work=AUDIT, lease=audit.lease, settings=self._settings
             )
-        state = self._store.fail(audit.lease, failure, max_attempts=self._settings.max_attempts)
         if state is None:
             self._drop(audit)
         else:

@@ -13,13 +13,13 @@ from typing import Any, Protocol
 import structlog
 
 from db.queues.build_queue import BuildQueue
-from tasks.failures import Work, failure_of
-from tasks.heartbeat import Heartbeat
+from tasks.failures import Work, attempt, record_failure
+from tasks.heartbeat import Heartbeat, LeaseLost
 from tasks.runtime import TaskRuntime, hint_of
 from tasks.time_limit import hard_limit
 from wherefrom.attribution.bundles.shared_files import SharedFile, fetch_shared, put_shared
 from wherefrom.attribution.interface import PartReader
-from wherefrom.errors import DatabaseUnavailable, OutOfMemory, PermanentError, TransientError
+from wherefrom.errors import OutOfMemory, PermanentError, TransientError
 from wherefrom.logs import get_logger
 from wherefrom.messages import BuildHint
 from wherefrom.records import ClaimedPart, MeasurementState, PartOutput
@@ -48,10 +48,6 @@ class BuildRuntime(TaskRuntime, Protocol):
 
     def refuse(self, build_id: int, error: PermanentError | OutOfMemory) -> None:
         """Tell whoever waits for the build that this process can take no part of it."""
-
-
-class _Lost(Exception):
-    """The part is held by another worker; what was read is of no use."""
 
 
 def work_build_hint(message: Mapping[str, Any], runtime: BuildRuntime) -> MeasurementState | None:
@@ -100,40 +96,32 @@ def _read_claimed(
     claimed: ClaimedPart, reader: PartReader, store: Store, runtime: BuildRuntime
 ) -> MeasurementState | None:
     """Read what was claimed and record the outcome; None when another worker holds it by now."""
-    settings = runtime.settings
-    try:
-        stored = runtime.queue.finish(claimed, _read(claimed, reader, store, runtime))
-    except DatabaseUnavailable:
-        raise
-    except _Lost:
-        stored = False
-    except Exception as error:  # noqa: BLE001 - the task boundary: whatever happened belongs to this part
-        failure = failure_of(
-            error, work=PART, number=claimed.part_id, attempt=claimed.attempt, settings=settings
+    stored = attempt(lambda: _store(claimed, reader, store, runtime))
+    if isinstance(stored, Exception):
+        return record_failure(
+            stored, queue=runtime.queue, work=PART, lease=claimed.lease, settings=runtime.settings
         )
-        return runtime.queue.fail(claimed.lease, failure, max_attempts=settings.max_attempts)
     if not stored:
         log.warning("part_fenced", attempt=claimed.attempt)
         return None
     return MeasurementState.DONE
 
 
+def _store(claimed: ClaimedPart, reader: PartReader, store: Store, runtime: BuildRuntime) -> bool:
+    """Read and store; False when another worker holds the part by now."""
+    try:
+        output = _read(claimed, reader, store, runtime)
+    except LeaseLost:
+        return False
+    return runtime.queue.finish(claimed, output)
+
+
 def _read(claimed: ClaimedPart, reader: PartReader, store: Store, runtime: BuildRuntime) -> PartOutput:
-    settings = runtime.settings
-    with (
-        tempfile.TemporaryDirectory(prefix="wherefrom-part-") as folder,
-        Heartbeat(
-            partial(runtime.queue.extend, lease_s=settings.lease_seconds),
-            [claimed.lease],
-            every_s=settings.heartbeat_seconds,
-            bundle_id=claimed.build_id,
-        ) as heartbeat,
-    ):
-
-        def keep_going() -> None:
-            if not heartbeat.holds(claimed.lease):
-                raise _Lost
-
+    heartbeat = Heartbeat.of(
+        runtime.queue, [claimed.lease], settings=runtime.settings, bundle_id=claimed.build_id
+    )
+    with tempfile.TemporaryDirectory(prefix="wherefrom-part-") as folder, heartbeat:
+        keep_going = partial(heartbeat.require, claimed.lease)
         rows, made = Path(folder) / "rows.npz", Path(folder) / "made"
         made.mkdir()
         fetch_shared(store, SharedFile.ROWS, claimed.rows_sha256, to=rows)

@@ -3,17 +3,31 @@
 - `PermanentError`: refused with its code, never tried again.
 - `TransientError`, `MemoryError`: tried again after a capped, jittered wait.
 - anything else: a bug; never tried again, code `internal_error`, and the traceback in the log.
+
+A database that takes no outcome is none: `attempt` lets it through, and the lease runs out.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from db.queues.queue import Failure
 from wherefrom.backoff import backoff_seconds
-from wherefrom.errors import INTERNAL_ERROR, OutOfMemory, PermanentError, TransientError
+from wherefrom.errors import (
+    INTERNAL_ERROR,
+    DatabaseUnavailable,
+    OutOfMemory,
+    PermanentError,
+    TransientError,
+)
 from wherefrom.logs import get_logger
+from wherefrom.records import AuditState, Lease, MeasurementState
 from wherefrom.settings import Settings
 
 log = get_logger(__name__)
+
+T = TypeVar("T")
+State_co = TypeVar("State_co", AuditState, MeasurementState, covariant=True)
 
 
 @dataclass(frozen=True)
@@ -30,6 +44,46 @@ AUDIT = Work("audit", refused="audit_rejected", failed="audit_failed", bug="audi
 MEASUREMENT = Work(
     "measurement", refused="measurement_refused", failed="measurement_failed", bug="measurement_bug"
 )
+
+
+class RecordsFailures(Protocol[State_co]):
+    """A queue, as far as failures go; `db.queues.queue` says how."""
+
+    def fail(self, lease: Lease, failure: Failure, *, max_attempts: int) -> State_co | None:
+        """Record a failed attempt; the new state, or None when another worker holds the row by now."""
+
+
+def attempt(action: Callable[[], T]) -> T | Exception:
+    """The action's result, or the exception that it raised: the one place where any failure becomes an outcome.
+
+    Raises:
+        DatabaseUnavailable: no outcome can be recorded either.
+    """
+    try:
+        return action()
+    except DatabaseUnavailable:
+        raise
+    except Exception as error:  # noqa: BLE001 - the task boundary: whatever happened belongs to one piece of work
+        return error
+
+
+def record_failure(
+    error: Exception, *, queue: RecordsFailures[State_co], work: Work, lease: Lease, settings: Settings
+) -> State_co | None:
+    """Record with a claimed row that work on it failed; its new state, or None when another worker holds it by now.
+
+    Args:
+        error: What was raised.
+        queue: Where the row was claimed.
+        work: What failed.
+        lease: The claim.
+        settings: Times of the wait, and the most attempts.
+
+    Raises:
+        DatabaseUnavailable: nothing is recorded; the lease runs out.
+    """
+    failure = failure_of(error, work=work, number=lease.id, attempt=lease.attempt, settings=settings)
+    return queue.fail(lease, failure, max_attempts=settings.max_attempts)
 
 
 def failure_of(error: Exception, *, work: Work, number: int, attempt: int, settings: Settings) -> Failure:

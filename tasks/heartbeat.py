@@ -2,17 +2,30 @@
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from wherefrom.errors import DatabaseUnavailable
 from wherefrom.logs import get_logger
 from wherefrom.records import Lease
+from wherefrom.settings import Settings
 
 log = get_logger(__name__)
 
 #: Extends these leases once; the ids that are still held.
 Extend = Callable[[Sequence[Lease]], set[int]]
+
+
+class ExtendsLeases(Protocol):
+    """A queue, as far as leases go; `db.queues.queue` says how."""
+
+    def extend(self, leases: Sequence[Lease], *, lease_s: float) -> set[int]:
+        """Renew leases; the ids that are still held."""
+
+
+class LeaseLost(Exception):
+    """Another worker holds the work by now; what was computed here is of no use."""
 
 
 class Heartbeat:
@@ -39,9 +52,24 @@ class Heartbeat:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"heartbeat-{bundle_id}", daemon=True)
 
+    @classmethod
+    def of(cls, queue: ExtendsLeases, leases: Iterable[Lease], *, settings: Settings, bundle_id: int) -> Self:
+        """The heartbeat of what was claimed from a queue, as the settings have it."""
+        extend = partial(queue.extend, lease_s=settings.lease_seconds)
+        return cls(extend, leases, every_s=settings.heartbeat_seconds, bundle_id=bundle_id)
+
     def holds(self, lease: Lease) -> bool:
         """Was this unfinished work still held as claimed at the last heartbeat? Not where it was claimed anew since, by this worker too."""
         return self._leases.get(lease.id) == lease
+
+    def require(self, lease: Lease) -> None:
+        """Return where `holds` says so.
+
+        Raises:
+            LeaseLost: it does not.
+        """
+        if not self.holds(lease):
+            raise LeaseLost
 
     def take_on(self, leases: Iterable[Lease]) -> None:
         """Keep these alive too."""

@@ -13,8 +13,8 @@ import structlog
 
 from db.queues.group_queue import GroupQueue
 from db.queues.measurement_queue import MeasurementQueue
-from tasks.failures import MEASUREMENT, failure_of
-from tasks.heartbeat import Heartbeat
+from tasks.failures import MEASUREMENT, attempt, record_failure
+from tasks.heartbeat import Heartbeat, LeaseLost
 from tasks.runtime import TaskRuntime, bundle_of
 from tasks.time_limit import hard_limit
 from wherefrom.attribution.interface import EffectMeter, GroupMeter
@@ -46,10 +46,6 @@ class MeasureRuntime(TaskRuntime, Protocol):
         """
 
 
-class _Lost(Exception):
-    """The measurement is held by another worker; what was computed is of no use."""
-
-
 def work_measure_hint(message: Mapping[str, Any], runtime: MeasureRuntime) -> MeasurementState | None:
     """Work off one hint; the new state of the measurement, or None where there was none or it was lost.
 
@@ -72,7 +68,8 @@ def _work(bundle_id: int, runtime: MeasureRuntime) -> MeasurementState | None:
     if not runtime.queue.pending_counts().get(bundle_id):
         return None
     # Before the claim: imports and models take seconds in which a heartbeat may starve.
-    meter = _opened(bundle_id, runtime)
+    # Why there is none is an outcome of the measurement, told with it.
+    meter = attempt(lambda: runtime.meter(bundle_id))
     claimed = _claim(bundle_id, runtime)
     if claimed is None:
         return None
@@ -118,16 +115,6 @@ def _claim(bundle_id: int, runtime: MeasureRuntime) -> Claimed | None:
     return runtime.queue.claim(bundle_id, **lease) or runtime.queue.groups.claim(bundle_id, **lease)
 
 
-def _opened(bundle_id: int, runtime: MeasureRuntime) -> EffectMeter | Exception:
-    """The meter, or why there is none: that is an outcome of the measurement, told with it."""
-    try:
-        return runtime.meter(bundle_id)
-    except DatabaseUnavailable:
-        raise
-    except Exception as error:  # noqa: BLE001 - recorded with the measurement that is claimed next
-        return error
-
-
 def measure_claimed(
     claimed: Claimed, meter: EffectMeter | Exception, runtime: MeasureRuntime
 ) -> MeasurementState | None:
@@ -141,22 +128,26 @@ def measure_claimed(
     Raises:
         DatabaseUnavailable: no outcome can be recorded; the lease runs out and it is claimed again.
     """
-    try:
-        if isinstance(meter, Exception):
-            return _fail(claimed, meter, runtime)
-        effect = _measure(claimed, meter, runtime)
-        with span("store"):
-            stored = _finish(claimed, effect, runtime)
-    except DatabaseUnavailable:
-        raise
-    except _Lost:
-        stored = False
-    except Exception as error:  # noqa: BLE001 - the task boundary: whatever happened belongs to this measurement
-        return _fail(claimed, error, runtime)
+    stored = meter if isinstance(meter, Exception) else attempt(lambda: _store(claimed, meter, runtime))
+    if isinstance(stored, Exception):
+        queue = _queue(claimed, runtime)
+        return record_failure(
+            stored, queue=queue, work=MEASUREMENT, lease=claimed.lease, settings=runtime.settings
+        )
     if not stored:
         log.warning("measurement_fenced", attempt=claimed.attempt)
         return None
     return MeasurementState.DONE
+
+
+def _store(claimed: Claimed, meter: EffectMeter, runtime: MeasureRuntime) -> bool:
+    """Measure and store; False when another worker holds the measurement by now."""
+    try:
+        effect = _measure(claimed, meter, runtime)
+    except LeaseLost:
+        return False
+    with span("store"):
+        return _finish(claimed, effect, runtime)
 
 
 def _finish(claimed: Claimed, effect: MeasuredEffect, runtime: MeasureRuntime) -> bool:
@@ -172,33 +163,12 @@ def _queue(claimed: Claimed, runtime: MeasureRuntime) -> MeasurementQueue | Grou
 def _measure(claimed: Claimed, meter: EffectMeter, runtime: MeasureRuntime) -> MeasuredEffect:
     if claimed.record is None:
         raise NotFound(f"the text of audit {claimed.audit_id} was erased after its effect was asked for")
-    settings = runtime.settings
     query = Query.from_record(str(claimed.audit_id), claimed.record)
-    with Heartbeat(
-        partial(_queue(claimed, runtime).extend, lease_s=settings.lease_seconds),
-        [claimed.lease],
-        every_s=settings.heartbeat_seconds,
-        bundle_id=claimed.bundle_id,
-    ) as heartbeat:
-
-        def keep_going() -> None:
-            if not heartbeat.holds(claimed.lease):
-                raise _Lost
-
+    queue, settings = _queue(claimed, runtime), runtime.settings
+    with Heartbeat.of(queue, [claimed.lease], settings=settings, bundle_id=claimed.bundle_id) as heartbeat:
+        keep_going = partial(heartbeat.require, claimed.lease)
         if isinstance(claimed, ClaimedMeasurement):
             return meter.measure(query, claimed.example_id, method=claimed.method, keep_going=keep_going)
         if not isinstance(meter, GroupMeter):
             raise MeasuringUnavailable("this engine measures single citations only, no groups")
         return meter.measure_group(query, claimed.request, keep_going=keep_going)
-
-
-def _fail(claimed: Claimed, error: Exception, runtime: MeasureRuntime) -> MeasurementState | None:
-    """Record a failure."""
-    failure = failure_of(
-        error,
-        work=MEASUREMENT,
-        number=claimed.measurement_id,
-        attempt=claimed.attempt,
-        settings=runtime.settings,
-    )
-    return _queue(claimed, runtime).fail(claimed.lease, failure, max_attempts=runtime.settings.max_attempts)

@@ -3,15 +3,14 @@
 It runs in the processes that attribute, after their batch of audits, on the engine that is open there. An output that cannot be scored says so by its code; the others go on.
 """
 
-from functools import partial
 from typing import Protocol
 
 from db.queues.what_if_queue import WhatIfQueue
-from tasks.failures import Work, failure_of
+from tasks.failures import Work, attempt, record_failure
 from tasks.heartbeat import Heartbeat
 from tasks.runtime import TaskRuntime
 from wherefrom.attribution.interface import Attributor, ListAttributor, PreparedQuery
-from wherefrom.errors import DatabaseUnavailable, ListsUnsupported, PermanentError
+from wherefrom.errors import ListsUnsupported, PermanentError
 from wherefrom.logs import get_logger
 from wherefrom.records import ClaimedWhatIf, MeasurementState, Query
 
@@ -41,15 +40,9 @@ def work_what_if(bundle_id: int, attributor: Attributor, runtime: WhatIfRuntime)
     if claimed is None:
         return None
     started = runtime.clock()
-    try:
-        state = _score(claimed, attributor, runtime)
-    except DatabaseUnavailable:
-        raise
-    except Exception as error:  # noqa: BLE001 - the task boundary: whatever happened belongs to this what-if
-        failure = failure_of(
-            error, work=WHAT_IF, number=claimed.what_if_id, attempt=claimed.attempt, settings=settings
-        )
-        return queue.fail(claimed.lease, failure, max_attempts=settings.max_attempts)
+    state = attempt(lambda: _score(claimed, attributor, runtime))
+    if isinstance(state, Exception):
+        return record_failure(state, queue=queue, work=WHAT_IF, lease=claimed.lease, settings=settings)
     seconds = round(runtime.clock() - started, 3)
     told = None if state is None else state.value
     log.info(
@@ -70,12 +63,7 @@ def _score(claimed: ClaimedWhatIf, attributor: Attributor, runtime: WhatIfRuntim
     settings, queue = runtime.settings, runtime.what_ifs
     prepared: list[PreparedQuery] = []
     refused: dict[int, str] = {}
-    with Heartbeat(
-        partial(queue.extend, lease_s=settings.lease_seconds),
-        [claimed.lease],
-        every_s=settings.heartbeat_seconds,
-        bundle_id=claimed.bundle_id,
-    ):
+    with Heartbeat.of(queue, [claimed.lease], settings=settings, bundle_id=claimed.bundle_id):
         for audit_id, record in claimed.outputs:
             query = Query.from_record(str(audit_id), record)
             try:
