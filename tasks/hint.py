@@ -12,7 +12,7 @@ import structlog
 
 from tasks.ahead import Ahead
 from tasks.attribute import BatchReport, attribute_batch
-from tasks.runtime import bundle_of
+from tasks.runtime import hint_of
 from tasks.store import AuditStore
 from tasks.time_limit import hard_limit
 from tasks.traces import batch_span
@@ -54,12 +54,12 @@ def work_hint(message: Mapping[str, Any], runtime: BatchRuntime) -> BatchReport 
 
     The engine is loaded before anything is claimed: a bundle that cannot be opened costs no audit an attempt.
     """
-    bundle_id = bundle_of(message, AttributeHint)
-    if bundle_id is None:
+    hint = hint_of(message, AttributeHint)
+    if hint is None:
         return None
-    with structlog.contextvars.bound_contextvars(bundle_id=bundle_id, worker=runtime.owner):
+    with structlog.contextvars.bound_contextvars(bundle_id=hint.bundle_id, worker=runtime.owner):
         try:
-            return _work_bundle(bundle_id, runtime)
+            return _work_bundle(hint.bundle_id, runtime)
         except PermanentError as error:
             log.error("bundle_refused", code=error.code, reason=str(error))  # noqa: TRY400 - an operator's matter, no bug
         except TransientError as error:

@@ -15,7 +15,7 @@ from db.queues.group_queue import GroupQueue
 from db.queues.measurement_queue import MeasurementQueue
 from tasks.failures import MEASUREMENT, attempt, record_failure
 from tasks.heartbeat import Heartbeat, LeaseLost
-from tasks.runtime import TaskRuntime, bundle_of
+from tasks.runtime import TaskRuntime, hint_of
 from tasks.time_limit import hard_limit
 from wherefrom.attribution.interface import EffectMeter, GroupMeter
 from wherefrom.errors import DatabaseUnavailable, MeasuringUnavailable, NotFound
@@ -52,12 +52,12 @@ def work_measure_hint(message: Mapping[str, Any], runtime: MeasureRuntime) -> Me
     Raises:
         Nothing: failures are recorded with the measurement; a database that is away is logged, and the lease runs out.
     """
-    bundle_id = bundle_of(message, MeasureHint)
-    if bundle_id is None:
+    hint = hint_of(message, MeasureHint)
+    if hint is None:
         return None
-    with structlog.contextvars.bound_contextvars(bundle_id=bundle_id, worker=runtime.owner):
+    with structlog.contextvars.bound_contextvars(bundle_id=hint.bundle_id, worker=runtime.owner):
         try:
-            return _work(bundle_id, runtime)
+            return _work(hint.bundle_id, runtime)
         except DatabaseUnavailable as error:
             log.warning("measurement_put_off", code=error.code, reason=str(error))
             return None
@@ -67,8 +67,7 @@ def _work(bundle_id: int, runtime: MeasureRuntime) -> MeasurementState | None:
     settings = runtime.settings
     if not runtime.queue.pending_counts().get(bundle_id):
         return None
-    # Before the claim: imports and models take seconds in which a heartbeat may starve.
-    # Why there is none is an outcome of the measurement, told with it.
+    # Before the claim: imports and models take seconds in which a heartbeat may starve. Why there is no meter is told with the measurement.
     meter = attempt(lambda: runtime.meter(bundle_id))
     claimed = _claim(bundle_id, runtime)
     if claimed is None:

@@ -7,7 +7,6 @@ from pydantic import ValidationError
 
 from tasks.attribute import Clock
 from wherefrom.logs import get_logger
-from wherefrom.messages import AttributeHint, MeasureHint
 from wherefrom.metrics import Metrics
 from wherefrom.records import Frozen
 from wherefrom.settings import Settings
@@ -41,12 +40,6 @@ class TaskRuntime(Protocol):
 
     def send_hint(self, bundle_id: int) -> None:
         """Put one more hint on the queue; the queue being away is no error (the sweeper sends it again)."""
-
-
-def bundle_of(message: Mapping[str, Any], kind: type[AttributeHint] | type[MeasureHint]) -> int | None:
-    """The bundle that a hint names; None where it is no hint."""
-    hint = hint_of(message, kind)
-    return None if hint is None else hint.bundle_id
 
 
 def hint_of(message: Mapping[str, Any], kind: type[AnyHint]) -> AnyHint | None:
