@@ -1,6 +1,7 @@
 """Arrays of a corpus on disk: `.npy` files that are written part by part. Needs no torch, for processes that only bring bundles into service."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -56,6 +57,22 @@ class ArrayFile:
         start = io.BytesIO()
         np.lib.format.write_array_header_1_0(start, header)
         write_all(self._file, memoryview(start.getvalue()))
+
+
+class OffsetsFile(ArrayFile):
+    """Where the entries of each row begin in another file, and where the last ones end: int64 `[N + 1]`."""
+
+    def __init__(self, file: Path) -> None:
+        """Open the file, which is overwritten."""
+        super().__init__(file)
+        #: Entries so far.
+        self.end = 0
+        self.append(np.zeros(1, dtype=np.int64))
+
+    def append_rows(self, lengths: Sequence[int]) -> None:
+        """Add rows, by how many entries each has."""
+        self.append(self.end + np.cumsum(lengths, dtype=np.int64))
+        self.end += sum(lengths)
 
 
 def write_all(file: io.FileIO, content: memoryview) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wherefrom.attribution.array_files import ArrayFile
+from wherefrom.attribution.array_files import ArrayFile, OffsetsFile
 from wherefrom.attribution.batching import in_parts
 from wherefrom.errors import BundleCorrupt
 
@@ -39,7 +39,7 @@ _SEED = 20_261_122
 _ROWS, _HASHES, _SORTED = 1024, 4096, 1 << 18
 #: Rows of which the ranges of minima are told.
 _SAMPLE = 1 << 16
-_SHINGLES = "shingles", "offsets"
+_SHINGLES, _OFFSETS = "shingles", "offsets"
 
 Groups = npt.NDArray[np.int32]
 Rows = npt.NDArray[np.int64]
@@ -120,24 +120,21 @@ class _Sketches:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._shingles, self._offsets = (self._mapped(name) for name in _SHINGLES)
+        self._shingles, self._offsets = self._mapped(_SHINGLES), self._mapped(_OFFSETS)
 
     @classmethod
     def write(cls, texts: Iterable[str], folder: Path) -> "_Sketches":
         """Compute them into a folder, part by part."""
         with ExitStack() as files:
-            shingles, offsets, *bands = (
+            shingles, *bands = (
                 files.enter_context(ArrayFile(folder / f"{name}.npy"))
-                for name in (*_SHINGLES, *map(str, range(_BANDS)))
+                for name in (_SHINGLES, *map(str, range(_BANDS)))
             )
-            offsets.append(np.zeros(1, dtype=np.int64))
-            end = 0
+            offsets = files.enter_context(OffsetsFile(folder / f"{_OFFSETS}.npy"))
             for part in in_parts(texts, _ROWS):
                 found = [_shingles(text) for text in part]
-                ends = end + np.cumsum([len(one) for one in found], dtype=np.int64)
                 shingles.append(np.concatenate(found))
-                offsets.append(ends)
-                end = int(ends[-1])
+                offsets.append_rows([len(one) for one in found])
                 for band, minima in zip(bands, np.split(_signatures(found), _BANDS, axis=1), strict=True):
                     band.append(minima)
         return cls(folder)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wherefrom.attribution.array_files import ArrayFile
+from wherefrom.attribution.array_files import ArrayFile, OffsetsFile
 
 VALUES = np.arange(1300 * 2, dtype=np.int32).reshape(1300, 2)
 
@@ -26,3 +26,15 @@ def test_nothing_appended(tmp_path: Path) -> None:
     with ArrayFile(tmp_path / "none.npy") as file:
         file.append(VALUES[:0])
     assert np.load(tmp_path / "none.npy", mmap_mode="r").shape == (0, 2)
+
+
+def test_offsets_of_rows(tmp_path: Path) -> None:
+    """Part by part, rows without entries among them; a file of no rows has where the first would begin."""
+    with OffsetsFile(tmp_path / "offsets.npy") as file:
+        assert file.end == 0
+        for lengths in ([3, 0], [], [2]):
+            file.append_rows(lengths)
+        assert file.end == 5
+    assert np.load(tmp_path / "offsets.npy").tolist() == [0, 3, 3, 5]
+    OffsetsFile(tmp_path / "none.npy").close()
+    assert np.load(tmp_path / "none.npy", mmap_mode="r").tolist() == [0]

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import numpy.typing as npt
 
-from wherefrom.attribution.array_files import ArrayFile
+from wherefrom.attribution.array_files import OffsetsFile
 from wherefrom.attribution.batching import in_parts
 from wherefrom.attribution.bundles.tokens import ROWS_AT_ONCE
 from wherefrom.attribution.corpus import CorpusDigest
@@ -42,18 +42,15 @@ class WrittenExamples:
 def write_examples(bundle: Path, examples: Iterable[TrainingExample]) -> WrittenExamples:
     """Store the texts of the corpus, in its order, with the byte offset of each row."""
     (bundle / "corpus").mkdir(parents=True, exist_ok=True)
-    digest, originals, end = CorpusDigest(), array("q"), 0
+    digest, originals = CorpusDigest(), array("q")
     with (
         TemporaryDirectory(dir=bundle) as aside,
         FirstSeen[int](Path(aside) / "texts.sqlite") as seen,
         (bundle / EXAMPLES).open("wb") as lines,
-        ArrayFile(bundle / EXAMPLE_OFFSETS) as offsets,
+        OffsetsFile(bundle / EXAMPLE_OFFSETS) as offsets,
     ):
-        offsets.append(np.zeros(1, dtype=np.int64))
         for part in in_parts(examples, ROWS_AT_ONCE):
-            ends = end + np.cumsum([lines.write(_line(one)) for one in part], dtype=np.int64)
-            offsets.append(ends)
-            end = int(ends[-1])
+            offsets.append_rows([lines.write(_line(one)) for one in part])
             for one in part:
                 digest.add(one.example_id, one.text_sha256)
                 first = seen.first(one.text_sha256, len(originals))

@@ -13,13 +13,13 @@ from typing import Any, Self, overload
 import numpy as np
 import numpy.typing as npt
 
-from wherefrom.attribution.array_files import ArrayFile
+from wherefrom.attribution.array_files import ArrayFile, OffsetsFile
 from wherefrom.attribution.batching import in_parts
 from wherefrom.attribution.models.ranges import Range
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.errors import BundleCorrupt
 
-_FILES = ("token_ids", "token_offsets", "token_starts")
+_IDS, _OFFSETS, _STARTS = "token_ids", "token_offsets", "token_starts"
 _EXPLAINED = "token_explained"
 _SHOWN = ("shown_ranges", "shown_offsets")
 #: Rows that are written at once.
@@ -31,11 +31,14 @@ class TokenWriter:
 
     def __init__(self, bundle: Path) -> None:
         self._folder = _made(bundle)
-        self._files = {name: ArrayFile(self._folder / f"{name}.npy") for name in (*_FILES, _EXPLAINED)}
-        self._files["token_offsets"].append(np.zeros(1, dtype=np.int64))
-        #: Tokens so far.
-        self.tokens = 0
+        self._files = {name: ArrayFile(self._folder / f"{name}.npy") for name in (_IDS, _STARTS, _EXPLAINED)}
+        self._offsets = OffsetsFile(self._folder / f"{_OFFSETS}.npy")
         self._all_explained = True
+
+    @property
+    def tokens(self) -> int:
+        """Tokens so far."""
+        return self._offsets.end
 
     def __enter__(self) -> Self:
         return self
@@ -43,24 +46,22 @@ class TokenWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for file in self._files.values():
+        for file in (*self._files.values(), self._offsets):
             file.close()
         if self._all_explained:
             (self._folder / f"{_EXPLAINED}.npy").unlink()
 
     def append(self, rows: Sequence[TokenRow]) -> None:
         """Add some rows, at least one."""
-        ends = self.tokens + np.cumsum([len(row.ids) for row in rows], dtype=np.int64)
         flags = [np.array([*[False] * row.start, *row.explained], dtype=np.bool_) for row in rows]
         values = {
-            "token_ids": np.concatenate([np.array(row.ids, dtype=np.int32) for row in rows]),
-            "token_offsets": ends,
-            "token_starts": np.array([row.start for row in rows], dtype=np.int32),
+            _IDS: np.concatenate([np.array(row.ids, dtype=np.int32) for row in rows]),
+            _STARTS: np.array([row.start for row in rows], dtype=np.int32),
             _EXPLAINED: np.concatenate(flags),
         }
         for name, value in values.items():
             self._files[name].append(value)
-        self.tokens = int(ends[-1])
+        self._offsets.append_rows([len(row.ids) for row in rows])
         self._all_explained &= all(all(row.explained) for row in rows)
 
 
@@ -76,9 +77,8 @@ class ShownRangesWriter:
 
     def __init__(self, bundle: Path) -> None:
         self._folder = _made(bundle)
-        self._ranges, self._offsets = (ArrayFile(self._folder / f"{name}.npy") for name in _SHOWN)
-        self._offsets.append(np.zeros(1, dtype=np.int64))
-        self._end = 0
+        ranges, offsets = (self._folder / f"{name}.npy" for name in _SHOWN)
+        self._ranges, self._offsets = ArrayFile(ranges), OffsetsFile(offsets)
 
     def __enter__(self) -> Self:
         return self
@@ -88,17 +88,15 @@ class ShownRangesWriter:
     ) -> None:
         for file in (self._ranges, self._offsets):
             file.close()
-        if not self._end:
+        if not self._offsets.end:
             for name in _SHOWN:
                 (self._folder / f"{name}.npy").unlink()
 
     def append(self, ranges: Sequence[tuple[Range, ...] | None]) -> None:
         """Add some rows, at least one."""
         found = [np.array(one or (), dtype=np.int32).reshape(-1, 2) for one in ranges]
-        ends = self._end + np.cumsum([len(one) for one in found], dtype=np.int64)
         self._ranges.append(np.concatenate(found))
-        self._offsets.append(ends)
-        self._end = int(ends[-1])
+        self._offsets.append_rows([len(one) for one in found])
 
 
 def write_shown_ranges(bundle: Path, ranges: Iterable[tuple[Range, ...] | None]) -> None:
@@ -155,7 +153,7 @@ class TokenRows(Sequence[TokenRow]):
     """Reads training examples of a bundle as tokens, by row."""
 
     def __init__(self, bundle: Path) -> None:
-        self._ids, self._offsets, self._starts = _opened(bundle, _FILES)
+        self._ids, self._offsets, self._starts = _opened(bundle, (_IDS, _OFFSETS, _STARTS))
         self._explained = _opened(bundle, [_EXPLAINED])[0] if _has(bundle, _EXPLAINED) else None
 
     def __len__(self) -> int:

@@ -1,18 +1,20 @@
 """Rows of a corpus in a file, read back when they are wanted: a build takes them through several stages, and they may not fit into memory."""
 
 import json
-import struct
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 
+from wherefrom.attribution.array_files import OffsetsFile
+from wherefrom.attribution.batching import in_parts
 from wherefrom.attribution.corpus.rows import CorpusRow
 from wherefrom.records import Turn
 
-_ROWS, _ENDS = "rows.jsonl", "rows.ends"
-_END = struct.Struct("<q")
+_ROWS, _OFFSETS = "rows.jsonl", "rows_offsets.npy"
+#: Rows that are written at once.
+_AT_ONCE = 1024
 
 
 class StoredRows(Sequence[CorpusRow]):
@@ -20,11 +22,10 @@ class StoredRows(Sequence[CorpusRow]):
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / _ROWS
-        ends = folder / _ENDS
-        self._ends = np.memmap(ends, "<i8", mode="r") if ends.stat().st_size else np.zeros(0, "<i8")
+        self._offsets = np.load(folder / _OFFSETS, mmap_mode="r", allow_pickle=False)
 
     def __len__(self) -> int:
-        return len(self._ends)
+        return len(self._offsets) - 1
 
     def __iter__(self) -> Iterator[CorpusRow]:
         with self._file.open("rb") as lines:
@@ -41,17 +42,15 @@ class StoredRows(Sequence[CorpusRow]):
             return [self[one] for one in range(*place.indices(len(self)))]
         row = range(len(self))[place]
         with self._file.open("rb") as lines:
-            lines.seek(int(self._ends[row - 1]) if row else 0)
+            lines.seek(int(self._offsets[row]))
             return _row(lines.readline())
 
 
 def store_rows(rows: Iterable[CorpusRow], folder: Path) -> StoredRows:
     """Write rows into a folder, one after the other."""
-    end = 0
-    with (folder / _ROWS).open("wb") as lines, (folder / _ENDS).open("wb") as ends:
-        for row in rows:
-            end += lines.write(_line(row))
-            ends.write(_END.pack(end))
+    with (folder / _ROWS).open("wb") as lines, OffsetsFile(folder / _OFFSETS) as offsets:
+        for part in in_parts(rows, _AT_ONCE):
+            offsets.append_rows([lines.write(_line(row)) for row in part])
     return StoredRows(folder)
 
 
