@@ -402,7 +402,7 @@ SEAMS: dict[str, tuple[str, Callable[..., Any]]] = {
     ),
     "graph": ("wherefrom.attribution.retrieval.hnsw_index.HnswIndex.save", fail(full_disk())),
     "texts": ("wherefrom.attribution.bundles.rendering.write_examples", fail(full_disk())),
-    "parts": ("wherefrom.attribution.arrays.write_all", fail(full_disk())),
+    "parts": ("wherefrom.attribution.array_files.write_all", fail(full_disk())),
     "words": ("wherefrom.attribution.bundles.features.write_lexical", fail(full_disk())),
     "rename": (
         "wherefrom.attribution.bundles.build.Path.rename",
