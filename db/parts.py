@@ -22,16 +22,6 @@ PART = 10_000
 ROUND_S = 0.5
 
 
-def all_parts(parts: Parts[T]) -> T:
-    """Do all parts at once, and return what they came to."""
-    while True:
-        try:
-            next(parts)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-
-
 def stretches(
     db: Database, number: InstrumentedAttribute[int], *, rows: int | None = None
 ) -> Iterator[tuple[int, int]]:

@@ -12,10 +12,10 @@ from sqlalchemy import Insert, update
 from db import parts
 from db.clock import db_after
 from db.models import Base, SourceLook
-from db.parts import all_parts
 from db.reading import blame, culprits, listings, reader, source_facts
 from db.session import Database
 from db.statements import insert_rows
+from tests.all_parts import all_parts
 from tests.integration.db.builders import (
     answered,
     at_once,

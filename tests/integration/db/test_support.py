@@ -3,9 +3,10 @@
 import pytest
 
 from db.models import Audit
-from db.parts import all_parts, stretches
+from db.parts import stretches
 from db.reading import listings, reader, support
 from db.session import Database
+from tests.all_parts import all_parts
 from tests.integration.db.builders import accept, answered, attribution, record, recorded_statements
 from wherefrom.records import AuditFilter, Supported
 from wherefrom.statistics import DEFAULT_FDR, benjamini_hochberg
