@@ -1,29 +1,20 @@
 """Readings and changes of many rows in transactions of a bounded size: no lock is held for long, and what was done stays done."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar, TypeVarTuple
+from typing import Any, TypeVarTuple
 
-from sqlalchemy import ColumnElement, Row, Select, func
+from sqlalchemy import Row, Select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from db.session import Database
 from db.storing.examples import CHUNK
 
-T = TypeVar("T")
 Columns = TypeVarTuple("Columns")
 
 #: Most rows that one transaction changes.
 ROWS = CHUNK
 #: Ids read at once: so many that few readings suffice, for each may have to look at all rows.
 IDS = 100_000
-
-
-def unindexed(column: InstrumentedAttribute[T]) -> ColumnElement[T]:
-    """The column for a condition of `change_in_chunks`, which must find a chunk by its ids.
-
-    SQLite prefers any other index that a condition fits, and would read all the rows that match for every chunk.
-    """
-    return func.coalesce(column, column)
 
 
 def read_in_chunks(
@@ -60,7 +51,7 @@ def change_in_chunks(
 
     Args:
         db: The database.
-        wanted: Selects the ids; its conditions use `unindexed` for columns that have an index.
+        wanted: Selects the ids; its conditions use `db.statements.unindexed` for columns that have an index.
         key: The id column; its rows are locked.
         change: Changes the rows with these ids.
     """

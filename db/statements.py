@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 from sqlalchemy import (
     CTE,
     BigInteger,
     Boolean,
+    ColumnElement,
     Insert,
     Select,
     Table,
@@ -27,6 +28,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from db.models import Base
 
+T = TypeVar("T")
 #: A SELECT of any columns.
 AnySelect: TypeAlias = "Select[*tuple[Any, ...]]"
 
@@ -88,8 +90,16 @@ def materialized(query: AnySelect, name: str) -> CTE[Any]:
     return query.cte(name).prefix_with("MATERIALIZED", dialect="postgresql")
 
 
+def unindexed(column: InstrumentedAttribute[T]) -> ColumnElement[T]:
+    """A column that no index has, on either engine: for conditions and orders that must not be what rows are found by.
+
+    SQLite prefers any index that a condition fits, and would read all rows that match, where the few that are named by their ids suffice.
+    """
+    return func.coalesce(column, column)
+
+
 class walked(FunctionElement[Any]):  # noqa: N801 - it is used like a SQL function
-    """A column that is compared or sorted by without its index."""
+    """A column that SQLite compares or sorts by without its index; PostgreSQL knows how many rows each way reads (`unindexed` is for both)."""
 
     inherit_cache = True
 
@@ -105,7 +115,7 @@ def _walked_sqlite(element: walked, compiler: SQLCompiler, **kwargs: Any) -> str
 
 @compiles(walked, "postgresql")
 def _walked_postgresql(element: walked, compiler: SQLCompiler, **kwargs: Any) -> str:
-    return compiler.process(element.clauses, **kwargs)  # it knows how many rows each way reads
+    return compiler.process(element.clauses, **kwargs)
 
 
 class one_of(FunctionElement[bool]):  # noqa: N801 - it is used like a SQL function

@@ -7,10 +7,11 @@ from sqlalchemy import and_, delete, exists, func, select, true, update
 from sqlalchemy.orm import Session
 
 from db.audit_trail.trail import Event, TrailKind, record_events
-from db.chunks import change_in_chunks, unindexed
+from db.chunks import change_in_chunks
 from db.models import Audit, Citation, FlaggedText, Measurement
 from db.queues.leases import fresh, is_pending
 from db.session import Database
+from db.statements import unindexed
 from db.storing.examples import CHUNK, storable_text
 from wherefrom.errors import ConfigurationError
 from wherefrom.records import AuditState

@@ -30,7 +30,7 @@ from db.reading.finding_roots import finding_of
 from db.reading.said import OTHER_AUDITS, of_what_was_said
 from db.reading.selection import Narrowed, ways
 from db.session import Database
-from db.statements import AnySelect
+from db.statements import AnySelect, unindexed
 from db.storing.examples import storable_name
 from db.storing.groups import members_of, newest_group
 from db.storing.setups import ASKED_AGAIN
@@ -96,9 +96,7 @@ def keyset_of(order: AuditOrder, found: Narrowed) -> Keyset:
     """The columns of an order. A few audits that are named by their ids are sorted; many are read in the order of its index."""
     major, falling = _ORDERS[order]
     name = None if order is AuditOrder.NEWEST else order.value
-    sorted_by = (
-        None if found.few is None else func.coalesce(major, major)
-    )  # no index has it, on either engine
+    sorted_by = None if found.few is None else unindexed(major)
     return Keyset(major, Audit.id, falling=falling, name=name, sorted_by=sorted_by)
 
 

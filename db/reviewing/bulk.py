@@ -10,7 +10,6 @@ from sqlalchemy import exists, func, literal, select
 from sqlalchemy.orm import Session, aliased
 
 from db.bundles import routing
-from db.chunks import unindexed
 from db.clock import db_now
 from db.models import Audit, FlaggedOutput, FlaggedText, Review
 from db.queues import waiting
@@ -20,7 +19,7 @@ from db.reading.selection import ANSWERED
 from db.reading.standing import standing
 from db.reviewing.reviews import Reviewer, judge
 from db.session import Database
-from db.statements import AnySelect
+from db.statements import AnySelect, unindexed
 from wherefrom.records import AuditFilter, AuditState, BulkPreview, BulkResult, ReviewDraft, Verdict
 
 #: Audits that one press changes.
