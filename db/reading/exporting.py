@@ -10,11 +10,11 @@ from sqlalchemy import select
 
 from db.audit_trail.reads import note_event
 from db.audit_trail.trail import Event, TrailKind
-from db.models import Audit, Citation, Corpus, FlaggedOutput, TrainingExample
+from db.models import Audit, Citation, FlaggedOutput, TrainingExample
 from db.parts import stretches
 from db.reading.culprits import verdict_counts
 from db.reading.listings import Conditions
-from db.reading.reader import select_audits
+from db.reading.reader import select_audits, select_examples
 from db.reading.selection import ANSWERED
 from db.session import Database
 from wherefrom.records import AuditFilter, ExportedExample, Verdict
@@ -134,9 +134,10 @@ def _of_many(db: Database, audits: Sequence[int], at_once: int) -> Iterator[_Cou
 def _page(db: Database, counts: _Counts) -> Iterator[ExportedExample]:
     """The training examples of a page with their texts; two statements."""
     with db.reading() as session:
-        texts = session.execute(_TEXTS.where(TrainingExample.id.in_(counts))).mappings().all()
+        texts = select_examples().where(TrainingExample.id.in_(counts)).order_by(TrainingExample.id)
+        rows = session.execute(texts).mappings().all()
         verdicts = verdict_counts(session, list(counts))
-    for row in texts:
+    for row in rows:
         number = row["training_example_id"]
         yield ExportedExample(
             **row,
@@ -144,21 +145,6 @@ def _page(db: Database, counts: _Counts) -> Iterator[ExportedExample]:
             confirmed=verdicts.get((number, Verdict.CONFIRMED), 0),
             unrelated=verdicts.get((number, Verdict.UNRELATED), 0),
         )
-
-
-_TEXTS = (
-    select(
-        TrainingExample.id.label("training_example_id"),
-        TrainingExample.example_id,
-        TrainingExample.source,
-        TrainingExample.prompt,
-        TrainingExample.completion,
-        TrainingExample.text_sha256,
-        Corpus.sha256.label("corpus_sha256"),
-    )
-    .join(Corpus, Corpus.id == TrainingExample.corpus_id)
-    .order_by(TrainingExample.id)
-)
 
 
 def note_export(db: Database, what: str, *, form: str, filters: AuditFilter | None = None) -> None:

@@ -327,6 +327,20 @@ def select_any_audits(*columns: Any) -> AnySelect:
     )
 
 
+def select_examples(*columns: Any) -> AnySelect:
+    """A query over stored training examples as wholes, each with the corpus that it is of; these columns come on top."""
+    whole = (
+        TrainingExample.id.label("training_example_id"),
+        TrainingExample.example_id,
+        TrainingExample.source,
+        TrainingExample.prompt,
+        TrainingExample.completion,
+        TrainingExample.text_sha256,
+        Corpus.sha256.label("corpus_sha256"),
+    )
+    return select(*whole, *columns).join(Corpus, Corpus.id == TrainingExample.corpus_id)
+
+
 def summary_of(row: RowMapping) -> AuditSummary:
     """The summary in a row that holds the columns of `SUMMARY`; its excerpt is a read of the text."""
     note_texts((row["audit_id"],))
@@ -374,23 +388,8 @@ def _examples(db: Database, condition: ColumnElement[bool]) -> list[ExampleDetai
         .correlate(TrainingExample)
         .scalar_subquery()
     )
-    query = (
-        select(
-            TrainingExample.id.label("training_example_id"),
-            TrainingExample.example_id,
-            TrainingExample.source,
-            TrainingExample.prompt,
-            TrainingExample.completion,
-            TrainingExample.text_sha256,
-            Corpus.sha256.label("corpus_sha256"),
-            TrainingExample.fields,
-            TrainingExample.erased_at,
-            TrainingExample.erased_by,
-            number.label("citations"),
-        )
-        .join(Corpus, Corpus.id == TrainingExample.corpus_id)
-        .where(condition)
-        .order_by(TrainingExample.id.desc())
-    )
+    further = (TrainingExample.fields, TrainingExample.erased_at, TrainingExample.erased_by)
+    query = select_examples(*further, number.label("citations"))
+    query = query.where(condition).order_by(TrainingExample.id.desc())
     with db.reading() as session:
         return [ExampleDetail(**row) for row in session.execute(query).mappings()]
