@@ -4,10 +4,10 @@ Scores have no common unit between audits, ranks have: a citation counts 1 / ran
 at (`CULPRIT_AUDITS`), so the cost has a bound; the answer says whether there are more. Groups of outputs are left out: their members have audits of their own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Float, RowMapping, Subquery, case, cast, func, select
+from sqlalchemy import ColumnElement, Float, Subquery, case, cast, func, select
 from sqlalchemy.orm import Session
 
 from db.models import Audit, Citation, FindingOutput, FlaggedOutput, Review, TrainingExample
@@ -23,6 +23,8 @@ from wherefrom.records.blaming import CULPRIT_AUDITS
 
 #: Characters of a training text in a list.
 EXCERPT_CHARS = 400
+#: Verdicts that are counted beside a training example; what shows it has fields of their names.
+_TOLD = (Verdict.CONFIRMED, Verdict.UNRELATED)
 #: A citation's weight in a ranking over audits.
 STRENGTH = func.sum(1.0 / cast(Citation.rank, Float))
 _ANSWERED = (Audit.state.in_(ANSWERED), FlaggedOutput.members.is_(None))
@@ -106,7 +108,7 @@ def _read(session: Session, ranked: Subquery, *, audits: int, more: bool) -> Cul
     rows = session.execute(_with_texts(ranked)).mappings().all()
     verdicts = verdict_counts(session, [row["training_example_id"] for row in rows])
     return Culprits(
-        items=tuple(_culprit(row, verdicts) for row in rows),
+        items=tuple(Culprit(**row, **verdicts[row["training_example_id"]]) for row in rows),
         audits=audits,
         more=more,
     )
@@ -125,16 +127,20 @@ def selected(wanted: Conditions, newest: int) -> Subquery:
     return query.limit(newest).subquery("selected")
 
 
-def verdict_counts(session: Session, training_example_ids: Sequence[int]) -> dict[tuple[int, str], int]:
-    """How many verdicts stand, by training example and verdict."""
-    if not training_example_ids:
-        return {}
+def verdict_counts(session: Session, training_example_ids: Sequence[int]) -> Mapping[int, dict[str, int]]:
+    """How many verdicts of each kind in `_TOLD` stand, by training example; zeros where nobody judged it."""
+    found = {number: {one.value: 0 for one in _TOLD} for number in training_example_ids}
+    if not found:
+        return found
     counts = (
         select(Review.training_example_id, Review.verdict, func.count().label("number"))
         .where(*standing(), Review.training_example_id.in_(training_example_ids))
         .group_by(Review.training_example_id, Review.verdict)
     )
-    return {(row.training_example_id, row.verdict): row.number for row in session.execute(counts)}
+    for row in session.execute(counts):
+        if row.verdict in _TOLD:
+            found[row.training_example_id][row.verdict] = row.number
+    return found
 
 
 def _ranked(audits: Subquery, *wanted: ColumnElement[bool], most: int, least_outputs: int) -> Subquery:
@@ -174,13 +180,4 @@ def excerpts() -> tuple[ColumnElement[Any], ...]:
         TrainingExample.source.label("source"),
         func.substr(TrainingExample.prompt, 1, EXCERPT_CHARS).label("prompt"),
         func.substr(TrainingExample.completion, 1, EXCERPT_CHARS).label("completion"),
-    )
-
-
-def _culprit(row: RowMapping, verdicts: dict[tuple[int, str], int]) -> Culprit:
-    number = row["training_example_id"]
-    return Culprit(
-        **row,
-        confirmed=verdicts.get((number, Verdict.CONFIRMED), 0),
-        unrelated=verdicts.get((number, Verdict.UNRELATED), 0),
     )

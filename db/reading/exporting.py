@@ -17,7 +17,7 @@ from db.reading.listings import Conditions
 from db.reading.reader import select_audits, select_examples
 from db.reading.selection import ANSWERED
 from db.session import Database
-from wherefrom.records import AuditFilter, ExportedExample, Verdict
+from wherefrom.records import AuditFilter, ExportedExample
 
 #: Training examples of a page.
 _AT_ONCE = 200
@@ -139,12 +139,7 @@ def _page(db: Database, counts: _Counts) -> Iterator[ExportedExample]:
         verdicts = verdict_counts(session, list(counts))
     for row in rows:
         number = row["training_example_id"]
-        yield ExportedExample(
-            **row,
-            **counts[number].fields,
-            confirmed=verdicts.get((number, Verdict.CONFIRMED), 0),
-            unrelated=verdicts.get((number, Verdict.UNRELATED), 0),
-        )
+        yield ExportedExample(**row, **counts[number].fields, **verdicts[number])
 
 
 def note_export(db: Database, what: str, *, form: str, filters: AuditFilter | None = None) -> None:
