@@ -27,7 +27,7 @@ from db.models import (
     FlaggedOutput,
     OutputVector,
 )
-from db.reading.selection import ANSWERED
+from db.reading.selection import ANSWERED_ALONE
 from db.session import Database
 from db.statements import insert_new, insert_rows
 from wherefrom.records import FindingEvent
@@ -126,8 +126,7 @@ def _unseen(bundle_id: int, since: datetime | None) -> Any:
         .join(OutputVector, _vector_of_audit())
         .where(
             Audit.bundle_id == bundle_id,
-            Audit.state.in_(ANSWERED),
-            FlaggedOutput.members.is_(None),
+            *ANSWERED_ALONE,
             FlaggedOutput.hypothetical_of.is_(None),
             Audit.finished_at.is_not(None),
             *wanted,

@@ -24,7 +24,7 @@ from db.models import (
 from db.pages import Keyset
 from db.reading.culprits import culprits_of_finding
 from db.reading.finding_roots import ROOT, root_of, whole_of
-from db.reading.selection import ANSWERED
+from db.reading.selection import ANSWERED_ALONE
 from db.session import Database
 from db.statements import AnySelect
 from wherefrom.records import (
@@ -92,8 +92,7 @@ def without_vectors(db: Database) -> int:
         .join(FlaggedOutput, FlaggedOutput.id == Audit.flagged_output_id)
         .join(FlaggedText, FlaggedText.flagged_output_id == Audit.flagged_output_id)
         .where(
-            Audit.state.in_(ANSWERED),
-            FlaggedOutput.members.is_(None),
+            *ANSWERED_ALONE,
             FlaggedOutput.hypothetical_of.is_(None),
         )
         .order_by(Audit.id)

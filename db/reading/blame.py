@@ -17,7 +17,7 @@ from db.models import Audit, Bundle, Citation, Corpus, FlaggedOutput, Review, Tr
 from db.pages import Keyset
 from db.reading.culprits import excerpts
 from db.reading.said import is_of_corpus, of_what_was_said
-from db.reading.selection import ANSWERED
+from db.reading.selection import ANSWERED_ALONE
 from db.reading.standing import standing
 from db.session import Database
 from db.storing.search import Part, hits
@@ -138,8 +138,7 @@ def _newest(newest: int) -> Subquery:
         select(Audit.created_at, Audit.top_source, Audit.bundle_id)
         .join(FlaggedOutput, FlaggedOutput.id == Audit.flagged_output_id)
         .where(
-            Audit.state.in_(ANSWERED),
-            FlaggedOutput.members.is_(None),
+            *ANSWERED_ALONE,
             FlaggedOutput.hypothetical_of.is_(None),
         )
         .order_by(Audit.created_at.desc(), Audit.id.desc())

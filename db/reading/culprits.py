@@ -10,11 +10,11 @@ from typing import Any
 from sqlalchemy import ColumnElement, Float, Subquery, case, cast, func, select
 from sqlalchemy.orm import Session
 
-from db.models import Audit, Citation, FindingOutput, FlaggedOutput, Review, TrainingExample
+from db.models import Audit, Citation, FindingOutput, Review, TrainingExample
 from db.reading.listings import Conditions, look_up
 from db.reading.reader import select_audits
 from db.reading.said import of_what_was_said
-from db.reading.selection import ANSWERED
+from db.reading.selection import ANSWERED_ALONE
 from db.reading.standing import standing
 from db.session import Database
 from db.statements import AnySelect, one_of
@@ -27,7 +27,6 @@ EXCERPT_CHARS = 400
 _TOLD = (Verdict.CONFIRMED, Verdict.UNRELATED)
 #: A citation's weight in a ranking over audits.
 STRENGTH = func.sum(1.0 / cast(Citation.rank, Float))
-_ANSWERED = (Audit.state.in_(ANSWERED), FlaggedOutput.members.is_(None))
 
 
 def culprits(
@@ -91,7 +90,9 @@ def culprits_of_finding(
         inside = inside.order_by(FindingOutput.audit_id.desc()).limit(newest + 1)
         numbers = session.scalars(inside).all()
         audits = (
-            select_audits(Audit.id).where(*_ANSWERED, one_of(Audit.id, numbers[:newest])).subquery("selected")
+            select_audits(Audit.id)
+            .where(*ANSWERED_ALONE, one_of(Audit.id, numbers[:newest]))
+            .subquery("selected")
         )
         looked_at = session.scalar(select(func.count()).select_from(audits)) or 0
         ranked = _ranked(audits, most=most, least_outputs=1)
@@ -123,7 +124,7 @@ def culprit_ids(wanted: Conditions, *, most: int, least_outputs: int) -> AnySele
 def selected(wanted: Conditions, newest: int) -> Subquery:
     """Ids of the newest answered audits of a selection."""
     newest_first = (Audit.created_at.desc(), Audit.id.desc())
-    query = select_audits(Audit.id).where(*_ANSWERED, *wanted).order_by(*newest_first)
+    query = select_audits(Audit.id).where(*ANSWERED_ALONE, *wanted).order_by(*newest_first)
     return query.limit(newest).subquery("selected")
 
 

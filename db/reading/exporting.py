@@ -10,12 +10,12 @@ from sqlalchemy import select
 
 from db.audit_trail.reads import note_event
 from db.audit_trail.trail import Event, TrailKind
-from db.models import Audit, Citation, FlaggedOutput, TrainingExample
+from db.models import Audit, Citation, TrainingExample
 from db.parts import stretches
 from db.reading.culprits import verdict_counts
 from db.reading.listings import Conditions
 from db.reading.reader import select_audits, select_examples
-from db.reading.selection import ANSWERED
+from db.reading.selection import ANSWERED_ALONE
 from db.session import Database
 from wherefrom.records import AuditFilter, ExportedExample
 
@@ -46,8 +46,7 @@ def cited_examples(db: Database, wanted: Conditions, *, at_once: int = _AT_ONCE)
 
 def _selected(db: Database, wanted: Conditions) -> "array[int]":
     """Numbers of the answered audits of a selection."""
-    answered = (Audit.state.in_(ANSWERED), FlaggedOutput.members.is_(None), *wanted)
-    query = select_audits(Audit.id).where(*answered).execution_options(yield_per=_ROWS)
+    query = select_audits(Audit.id).where(*ANSWERED_ALONE, *wanted).execution_options(yield_per=_ROWS)
     with db.reading() as session:
         return array("q", session.scalars(query))
 

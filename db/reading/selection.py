@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     SQLColumnExpression,
+    and_,
     exists,
     false,
     func,
@@ -56,6 +57,8 @@ CITING_LOOKED_THROUGH = 10_000
 #: Citations that say why an audit was flagged; opponents do not count.
 _PROPONENT = Citation.rank > 0
 ANSWERED = tuple(state for state in AuditState if state.is_answered)
+#: An answered audit of one output, not of a group, whose members have audits of their own.
+ANSWERED_ALONE = (Audit.state.in_(ANSWERED), FlaggedOutput.members.is_(None))
 
 
 @dataclass(frozen=True)
@@ -343,7 +346,7 @@ def _supported(value: Supported, limit: float | None) -> ColumnElement[bool]:
     if value is Supported.WEAK:
         return Audit.weak.is_(True)
     if value is Supported.UNCALIBRATED:
-        return Audit.conformal_p.is_(None) & Audit.state.in_(ANSWERED) & FlaggedOutput.members.is_(None)
+        return and_(Audit.conformal_p.is_(None), *ANSWERED_ALONE)
     if value is Supported.UNSUPPORTED:
         return Audit.conformal_p.is_not(None) if limit is None else Audit.conformal_p > limit
     return false() if limit is None else Audit.conformal_p <= limit

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from sqlalchemy import ColumnElement, func
 from sqlalchemy.orm import Session
 
-from db.models import Audit, FlaggedOutput
+from db.models import Audit
 from db.parts import Parts, stretches
 from db.reading.reader import select_audits
-from db.reading.selection import ANSWERED, narrow, without_support
+from db.reading.selection import ANSWERED_ALONE, narrow, without_support
 from db.session import Database
 from wherefrom.records import AuditFilter, AuditSummary, Support
 from wherefrom.statistics import passing_limit
@@ -79,12 +79,7 @@ class _Found:
 
 _COUNTS = (
     func.count(Audit.conformal_p).label("judged"),
-    func.count()
-    .filter(
-        Audit.state.in_(ANSWERED),
-        FlaggedOutput.members.is_(None),  # no calibration judges a group
-    )
-    .label("answered"),
+    func.count().filter(*ANSWERED_ALONE).label("answered"),  # no calibration judges a group
 )
 
 
