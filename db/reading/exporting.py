@@ -88,7 +88,7 @@ class _Count:
         return {name: getattr(self, name) for name in names} | {"mean_influence": mean}
 
 
-#: Counts by training example, in the order of their numbers.
+#: Counts by training example, of one page.
 _Counts = dict[int, _Count]
 _CITED = select(
     Citation.audit_id,
@@ -127,7 +127,7 @@ def _of_many(db: Database, audits: Sequence[int], at_once: int) -> Iterator[_Cou
                 place = audit_id >> 3
                 if place < len(chosen) and chosen[place] >> (audit_id & 7) & 1:
                     counts[number].add(rank, influence, confidence, nats)
-        yield {number: counts[number] for number in sorted(counts)}
+        yield counts
 
 
 def _page(db: Database, counts: _Counts) -> Iterator[ExportedExample]:
