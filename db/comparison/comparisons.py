@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, ScalarSelect, case, func, select, update
+from sqlalchemy import ColumnElement, RowMapping, ScalarSelect, case, func, select
 from sqlalchemy.orm import aliased
 
 from db.audit_trail.reads import note_texts
@@ -28,12 +28,10 @@ from db.models import (
 from db.pages import Keyset
 from db.parts import ROUND_S
 from db.queues.leases import is_pending, is_running
-from db.reading.listings import PATIENCE_S
+from db.reading.asked import PATIENCE_S, is_wanted, note
 from db.reading.reader import EXCERPT_CHARS
-from db.reading.stuck import IS_WANTED
 from db.session import Database
-from db.statements import insert_new
-from wherefrom.errors import DatabaseUnavailable, InvalidRequest, UnknownBundle
+from wherefrom.errors import InvalidRequest, UnknownBundle
 from wherefrom.records import BundleComparison, ComparedOutput, ComparisonSummary, Page
 
 #: Outputs up to which whoever looks works a comparison out; above, the sweeper does.
@@ -142,7 +140,7 @@ def refresh(db: Database) -> int:
 
 _WANTED = (
     select(BundleComparisonRow.id)
-    .where(IS_WANTED)
+    .where(is_wanted(BundleComparisonRow))
     .order_by(BundleComparisonRow.asked_at, BundleComparisonRow.id)
 )
 
@@ -193,15 +191,9 @@ def _ask(db: Database, one: _Side, other: _Side) -> int | None:
     new = {"bundle_id": one.bundle_id, "other_bundle_id": other.bundle_id}
     empty = {"next_audit": 0, "seen": 0, "pass_event": 0, "newest_event": 0}
     unique = (BundleComparisonRow.bundle_id, BundleComparisonRow.other_bundle_id)
-    try:
-        with db.writing_at_once() as session:
-            session.execute(insert_new(session, BundleComparisonRow, unique), [new | empty])
-            # Whoever waits already has asked: how long the wait is counts from there.
-            since = case((IS_WANTED, BundleComparisonRow.asked_at), else_=db_now())
-            asked = update(BundleComparisonRow).where(*_of(one, other)).values(asked_at=since)
-            return session.scalar(asked.returning(BundleComparisonRow.id))
-    except DatabaseUnavailable:
-        return None
+    # Whoever waits already has asked: how long the wait is counts from there.
+    since = case((is_wanted(BundleComparisonRow), BundleComparisonRow.asked_at), else_=db_now())
+    return note(db, BundleComparisonRow, new | empty, unique=unique, values={"asked_at": since})
 
 
 def _unanswered(one: _Side, other: _Side) -> ColumnElement[Any]:

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from sqlalchemy import ColumnElement, ScalarSelect, delete, func, literal, or_, select, update
+from sqlalchemy import ColumnElement, ScalarSelect, delete, func, literal, select, update
 
 from db.audit_trail.trail import NEWEST_CHANGE
 from db.clock import db_after, db_now
@@ -20,12 +20,11 @@ from db.counts import count_at_most
 from db.models import Audit, ListingFactsRow
 from db.parts import Parts, Rounds, stretches
 from db.reading import support
+from db.reading.asked import PATIENCE_S, is_wanted, note
 from db.reading.reader import select_audits
 from db.reading.selection import narrow, without_support
 from db.session import Database
 from db.sight import is_limited
-from db.statements import insert_new
-from wherefrom.errors import DatabaseUnavailable
 from wherefrom.records import AuditFilter, ListingFacts, Support, Supported, sha256_of_json
 from wherefrom.statistics import DEFAULT_FDR
 
@@ -35,8 +34,6 @@ COUNTED_AUDITS = 10_000
 SMALL = 50_000
 #: What took longer than this is kept, seconds.
 KEPT_FROM_S = 0.05
-#: Without an answer of the sweeper for so long, whoever asks works it out, seconds.
-PATIENCE_S = 30.0
 #: Listings that nobody asked for so long are forgotten.
 FORGOTTEN_AFTER = timedelta(days=7)
 
@@ -168,11 +165,7 @@ def _forget(db: Database) -> None:
             session.execute(delete(ListingFactsRow).where(old))
 
 
-_WANTED = (
-    select(ListingFactsRow)
-    .where(or_(ListingFactsRow.computed_at.is_(None), ListingFactsRow.asked_at > ListingFactsRow.computed_at))
-    .order_by(ListingFactsRow.asked_at)
-)
+_WANTED = select(ListingFactsRow).where(is_wanted(ListingFactsRow)).order_by(ListingFactsRow.asked_at)
 
 
 def _look(db: Database, listing: _Listing) -> _Kept:
@@ -222,19 +215,10 @@ def _facts(number: int, judged: Support | None, *, as_of: datetime) -> ListingFa
 
 
 def _keep(db: Database, listing: _Listing, values: dict[str, Any]) -> None:
-    """Write what is known of a listing. It is no loss where a lock is held: whoever asks next writes it."""
+    """Write what is known of a listing, or that somebody asked for it."""
     new = {"key": listing.key, "filter": listing.plain, "level": listing.level}
-    try:
-        with db.writing_at_once() as session:
-            session.execute(
-                insert_new(session, ListingFactsRow, (ListingFactsRow.key,)),
-                [new | {"newest_event": 0, "matching": 0, "more": False}],
-            )
-            session.execute(
-                update(ListingFactsRow).where(ListingFactsRow.key == listing.key).values(**values)
-            )
-    except DatabaseUnavailable:
-        return
+    empty = {"newest_event": 0, "matching": 0, "more": False}
+    note(db, ListingFactsRow, new | empty, unique=(ListingFactsRow.key,), values=values)
 
 
 def _values(found: ListingFacts) -> dict[str, Any]:

@@ -19,15 +19,16 @@ from db.counts import count_at_most
 from db.models import Audit, Citation, SourceFactsRow, SourceLook, TrainingExample
 from db.parts import Parts, Rounds, stretches
 from db.reading import blame
+from db.reading.asked import PATIENCE_S, is_wanted, note
 from db.reading.blame import OverTime
 from db.reading.culprits import worst_of
-from db.reading.listings import PATIENCE_S, SMALL
+from db.reading.listings import SMALL
 from db.reading.reader import sources
 from db.reading.said import of_what_was_said
 from db.session import Database
 from db.sight import is_limited
-from db.statements import insert_new, insert_rows
-from wherefrom.errors import DatabaseUnavailable, NotFound
+from db.statements import insert_rows
+from wherefrom.errors import NotFound
 from wherefrom.records import SourceBlame, SourceDetail, SourceSummary
 
 #: Training examples that are shown as the worst of a source.
@@ -112,9 +113,8 @@ def rounds(db: Database) -> Rounds:
 
 
 def _next(db: Database) -> Parts[None] | None:
-    waits = or_(SourceLook.computed_at.is_(None), SourceLook.asked_at > SourceLook.computed_at)
     with db.reading() as session:
-        wanted = session.scalar(select(SourceLook.id).where(waits))
+        wanted = session.scalar(select(SourceLook.id).where(is_wanted(SourceLook)))
     return None if wanted is None else _counting(db)
 
 
@@ -127,24 +127,14 @@ def _look(db: Database) -> _Kept:
             return _Kept(None, counted_now=True)
         row = session.scalars(select(SourceLook)).one_or_none()
     if row is None or row.computed_at is None or row.newest_event != (newest or 0):
-        _ask(db)
+        new = {"id": 1, "edges": [], "audits": [], "newest_event": 0}
+        note(db, SourceLook, new, unique=(SourceLook.id,), values={"asked_at": db_now()})
     late = (
         row is not None
         and row.computed_at is None
         and (now - row.first_asked_at).total_seconds() > PATIENCE_S
     )
     return _Kept(None if row is None else row.computed_at, counted_now=late)
-
-
-def _ask(db: Database) -> None:
-    """Note that somebody asked. It is no loss where a lock is held: whoever asks next notes it."""
-    try:
-        with db.writing_at_once() as session:
-            new = {"id": 1, "edges": [], "audits": [], "newest_event": 0}
-            session.execute(insert_new(session, SourceLook, (SourceLook.id,)), [new])
-            session.execute(update(SourceLook).values(asked_at=db_now()))
-    except DatabaseUnavailable:
-        return
 
 
 def _facts_now(db: Database) -> SourceFacts:

@@ -19,7 +19,6 @@ from sqlalchemy import (
     inspect,
     literal,
     null,
-    or_,
     select,
     union_all,
 )
@@ -38,6 +37,7 @@ from db.models import (
     WhatIf,
 )
 from db.models.columns import BIG
+from db.reading.asked import is_wanted
 from db.reading.said import of_what_was_said
 from wherefrom.records import AuditState, DeliveryState, MeasurementState, Stuck, StuckKind, StuckWork
 
@@ -45,10 +45,6 @@ from wherefrom.records import AuditState, DeliveryState, MeasurementState, Stuck
 LOOKED_AT = 5_000
 #: What waits so long for a process is stuck, seconds.
 WAITS_S = 900.0
-#: Somebody asked for a comparison since it was last worked out.
-IS_WANTED = or_(
-    BundleComparisonRow.computed_at.is_(None), BundleComparisonRow.asked_at > BundleComparisonRow.computed_at
-)
 
 _STATES = (AuditState.DEAD, AuditState.REJECTED, AuditState.PENDING)
 _AUDITS = "audit"
@@ -134,7 +130,7 @@ def _other_work() -> Iterator[_Look]:
     comparison, notice = BundleComparisonRow, WebhookDelivery
     waits_since = db_after(-WAITS_S)
     goes_on = comparison.stepped_at.is_not(None) & (comparison.stepped_at >= waits_since)
-    late = IS_WANTED & (comparison.asked_at < waits_since) & ~goes_on
+    late = is_wanted(comparison) & (comparison.asked_at < waits_since) & ~goes_on
     yield _Look(StuckKind.COMPARISON, pending, comparison, late, _NO_CODE)
     yield _Look(StuckKind.NOTICE, dead, notice, notice.state == DeliveryState.DEAD, notice.code)
 

@@ -12,7 +12,7 @@ from sqlalchemy import Insert, update
 from db import parts
 from db.clock import db_after
 from db.models import Base, SourceLook
-from db.reading import blame, culprits, listings, reader, source_facts
+from db.reading import asked, blame, culprits, reader, source_facts
 from db.session import Database
 from db.statements import insert_rows
 from tests.all_parts import all_parts
@@ -98,7 +98,7 @@ def test_without_a_sweeper_whoever_asks_counts(large: Database) -> None:
     """After half a minute."""
     assert source_facts.known(large) is None
     with large.writing() as session:
-        session.execute(update(SourceLook).values(first_asked_at=db_after(-2 * listings.PATIENCE_S)))
+        session.execute(update(SourceLook).values(first_asked_at=db_after(-2 * asked.PATIENCE_S)))
     assert source_facts.known(large) == source_facts.facts(large)
 
 
