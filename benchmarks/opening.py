@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.program import command, run
+from benchmarks.program import command, numbers, run
 from benchmarks.scale import apart, build
 from benchmarks.scale_material import TINY, corpus_of
 from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
@@ -188,7 +188,7 @@ def work(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     source, threads = folder / "source", arguments.threads or 1
     apart(build, corpus_of(arguments.source, folder), source, "hnsw", threads)
     cases = []
-    for count in (int(one) for one in arguments.examples.split(",")):
+    for count in numbers(arguments.examples, option="--examples"):
         out = folder / f"hollow-{count}"
         hollow(source, out, count, words=arguments.words)
         time.sleep(3)  # what changed within two seconds is not remembered

@@ -85,6 +85,20 @@ def named(text: str, known: Iterable[str], *, option: str) -> list[str]:
     return names
 
 
+def numbers(text: str, *, option: str) -> list[int]:
+    """The whole numbers of a comma-separated list.
+
+    Raises:
+        ConfigurationError: one is none.
+    """
+    try:
+        return [int(one) for one in text.split(",")]
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{option} {text!r}: give whole numbers, with commas between them"
+        ) from error
+
+
 def describe() -> dict[str, Any]:
     """Processor, cores, load, Python, main libraries, threads and the commit."""
     return machine() | {"threads": torch.get_num_threads(), "commit": _commit()}

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.private_memory import highest_private_bytes, private_bytes
-from benchmarks.program import command, named, run
+from benchmarks.program import command, named, numbers, run
 from benchmarks.scale_material import TINY, Rows, corpus_of, perturbed, query_of
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles.build import build_bundle
@@ -258,7 +258,7 @@ def work(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     if arguments.texts:
         return {"texts": texts(arguments, folder, threads)}
     cases: list[dict[str, Any]] = []
-    for examples in (int(one) for one in arguments.examples.split(",")):
+    for examples in numbers(arguments.examples, option="--examples"):
         first = folder / f"bundle-{examples}-{drivers[0]}"
         for driver in drivers:
             out = folder / f"bundle-{examples}-{driver}"
@@ -274,7 +274,7 @@ def work(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
 def texts(arguments: argparse.Namespace, folder: Path, threads: int) -> list[dict[str, Any]]:
     """Corpora of some sizes without a model, each in a process of its own."""
     found = []
-    for examples in (int(one) for one in arguments.texts.split(",")):
+    for examples in numbers(arguments.texts, option="--texts"):
         home = folder / f"texts-{examples}"
         home.mkdir()
         found.append({"examples": examples} | apart(prepare, corpus_of(examples, folder), home, threads))
@@ -290,7 +290,7 @@ def indexes(
     apart(build, corpus_of(arguments.source, folder), source, "hnsw", threads)
     return [
         {"vectors": count, "driver": driver} | apart(search, source, folder, driver, count)
-        for count in (int(one) for one in arguments.vectors.split(","))
+        for count in numbers(arguments.vectors, option="--vectors")
         for driver in drivers
     ]
 

@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.deep_bank.effects import Effect, effect_by_t, summary
-from benchmarks.program import command, report, run
+from benchmarks.program import command, numbers, report, run
 from benchmarks.story import STORY, Asked, asked_outputs, rankings_of
 from scripts.jsonl import rows_of
 from scripts.smollm2 import default_cache, ensure_base_model
@@ -90,9 +90,7 @@ def _measure(arguments: argparse.Namespace, _folder: Path) -> dict[str, Any]:
     if not arguments.report:
         if arguments.work is None:
             raise ConfigurationError("--work is needed but for --report")
-        train(
-            arguments.work, _plan_in(arguments.bundle), runs=[int(one) for one in arguments.runs.split(",")]
-        )
+        train(arguments.work, _plan_in(arguments.bundle), runs=numbers(arguments.runs, option="--runs"))
     plan, losses = load()
     done = [number for number in range(len(plan.runs)) if np.isfinite(losses[number]).all()]
     return figures(plan, losses, done, sources=[row.source for row in read_corpus_rows()])

@@ -33,7 +33,7 @@ from benchmarks.deep_bank.material import (
 from benchmarks.deep_bank.scores import Bench, all_scores, asked_queries
 from benchmarks.deep_bank.signs import finished_pairs, losses_of_all, share
 from benchmarks.deep_bank.train import load_losses
-from benchmarks.program import command, report, run
+from benchmarks.program import command, numbers, report, run
 from benchmarks.work_folder import claim_folder, kept_scores, save_arrays
 from scripts.smollm2 import default_cache, ensure_base_model
 from wherefrom.atomic import write_text
@@ -102,7 +102,7 @@ def _measure(arguments: argparse.Namespace, _folder: Path) -> dict[str, Any]:
         if arguments.work is None:
             raise ConfigurationError("--work is needed but for --report")
         if not arguments.collect:
-            train(arguments.work, [int(one) for one in arguments.seeds.split(",")])
+            train(arguments.work, numbers(arguments.seeds, option="--seeds"))
         collect(arguments.work)
     return figures(load(), choose(arguments.work), read_bank_queries(read_rows()))
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from benchmarks.deep_bank.citations import committed, refits_of
 from benchmarks.deep_bank.effects import Effect, effect_by_t
 from benchmarks.deep_bank.material import FOLDER, bank_sha256, read_bank_queries, read_rows
-from benchmarks.program import command, report, run
+from benchmarks.program import command, numbers, report, run
 from benchmarks.work_folder import save_arrays
 from wherefrom.errors import ConfigurationError
 from wherefrom.evaluation.tables import Column
@@ -49,7 +49,7 @@ def _measure(arguments: argparse.Namespace, _folder: Path) -> dict[str, Any]:
     if not arguments.report:
         if arguments.work is None:
             raise ConfigurationError("--work is needed but for --report")
-        train(arguments.work, [int(one) for one in arguments.seeds.split(",")])
+        train(arguments.work, numbers(arguments.seeds, option="--seeds"))
     losses = load()
     queries = [query.source for query in read_bank_queries(read_rows())]
     return {"seeds": len(losses), "sources": figures(losses, list(bad_sources()), queries)}

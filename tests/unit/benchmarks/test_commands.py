@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.program import command, run
+from benchmarks.program import command, numbers, run
 from wherefrom.errors import ConfigurationError
 
 ROOT = Path(__file__).parents[3]
@@ -129,3 +129,10 @@ def test_a_mistake_of_the_user_is_one_line(monkeypatch, capsys):
         run(command("text"), work, table=lambda _: [])
     assert ended.value.code == 2
     assert capsys.readouterr().err == "error: no such folder\n"
+
+
+def test_numbers_of_an_option():
+    """A list of whole numbers; a mistake names the option."""
+    assert numbers("1000,20", option="--examples") == [1000, 20]
+    with pytest.raises(ConfigurationError, match="--examples '1000,many'"):
+        numbers("1000,many", option="--examples")
