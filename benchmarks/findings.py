@@ -279,30 +279,31 @@ def _answered(
 ) -> list[dict[str, Any]]:
     """The rows that are kept of some prompts; without citations where the answer is empty."""
     answers = greedy_answers(base, ADAPTER, [row["messages"] for _, row in some])
-    queries = {
-        place: Query(
+    rows: list[dict[str, Any]] = [
+        {"id": place, "vector": "", "cited": None, "behaviour": None} for place, _ in some
+    ]
+    spoken = [
+        (kept, row, answer)
+        for kept, (_, row), answer in zip(rows, some, answers, strict=True)
+        if answer.strip()
+    ]
+    queries = [
+        Query(
             key=row["id"],
             turns=tuple(Message.model_validate(turn) for turn in row["messages"]),
             completion=answer,
         )
-        for (place, row), answer in zip(some, answers, strict=True)
-        if answer.strip()
-    }
-    prepared = prepare_all(attributor, list(queries.values()), max_tokens=MAX_TOKENS, over_long="truncate")
-    found = attribute_all(attributor, prepared, top_k=CITED, opponents=0, progress=silent)
-    told = dict(zip(queries, found, strict=True))
-    sources = {place: row["true_source"] for place, row in some}
-    return [
-        {
-            "id": place,
-            "vector": (told[place].vector or b"").hex() if place in told else "",
-            "cited": {str(cited.example.row): cited.rank for cited in told[place].citations}
-            if place in told
-            else None,
-            "behaviour": _behaviour(sources[place], queries[place].completion) if place in told else None,
-        }
-        for place, _ in some
+        for _, row, answer in spoken
     ]
+    prepared = prepare_all(attributor, queries, max_tokens=MAX_TOKENS, over_long="truncate")
+    found = attribute_all(attributor, prepared, top_k=CITED, opponents=0, progress=silent)
+    for (kept, row, answer), one in zip(spoken, found, strict=True):
+        kept |= {
+            "vector": (one.vector or b"").hex(),
+            "cited": {str(cited.example.row): cited.rank for cited in one.citations},
+            "behaviour": _behaviour(row["true_source"], answer),
+        }
+    return rows
 
 
 def _behaviour(source: str | None, completion: str) -> str | None:

@@ -33,7 +33,7 @@ from scripts.jsonl import rows_of
 from scripts.smollm2 import default_cache, ensure_base_model
 from wherefrom.atomic import write_json
 from wherefrom.attribution.corpus import CorpusRow, parse_row
-from wherefrom.attribution.models.model import load_model
+from wherefrom.attribution.models.model import LanguageModel, load_model
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.errors import ConfigurationError
 from wherefrom.evaluation.tables import Column
@@ -125,16 +125,15 @@ def _plan_in(bundle: Path | None) -> Plan:
     chosen = draw([one.source for one in outputs])
     shown = rankings_of(bundle, [outputs[place] for place in chosen])["shown"]
     cited = [ranking[0] for ranking in shown]
-    rows, _ = _tokens(outputs)
+    rows, _ = _tokens(load_model(ensure_base_model(default_cache())), outputs)
     runs = share_runs(cited, batch_order([len(row.ids) for row in rows], RECIPE, seed=SEED))
     plan = Plan(tuple(outputs), tuple(chosen), tuple(cited), tuple(runs))
     save(plan, np.full((len(runs), len(outputs)), np.nan))
     return plan
 
 
-def _tokens(outputs: Sequence[Asked]) -> tuple[list[TokenRow], list[TokenRow]]:
+def _tokens(language: LanguageModel, outputs: Sequence[Asked]) -> tuple[list[TokenRow], list[TokenRow]]:
     """Corpus and outputs as tokens."""
-    language = load_model(ensure_base_model(default_cache()))
     asked = [
         parse_row(
             {"messages": [*one.messages, {"role": "assistant", "content": one.completion}]},
@@ -151,7 +150,7 @@ def _tokens(outputs: Sequence[Asked]) -> tuple[list[TokenRow], list[TokenRow]]:
 def train(work: Path, plan: Plan, *, runs: Sequence[int]) -> None:
     """Train what the folder lacks, and write the losses of all that is finished."""
     language = load_model(ensure_base_model(default_cache()))
-    rows, asked = _tokens(plan.outputs)
+    rows, asked = _tokens(language, plan.outputs)
     folder = RunFolder(work, language=language, rows=rows, recipe=RECIPE, keep_models=False)
     groups = [plan.rows(number) for number in runs]
     folder.losses(asked, groups, seeds=[SEED], progress=lambda done, total: report([f"{done} of {total}"]))
