@@ -110,14 +110,6 @@ class Machine:
     core_hour_price: float
 
 
-@dataclass(frozen=True)
-class Figure:
-    """One figure of the plan with its arithmetic, and what breaks it first."""
-
-    value: float
-    arithmetic: str
-
-
 Costs = Mapping[str, float]
 
 
@@ -145,37 +137,25 @@ def plan_corpus(examples: int, costs: Costs, machine: Machine) -> dict[str, Any]
     driver = driver_for(examples, costs, machine)
     # A cluster's own bytes were not measured: those of the lists stand in for them.
     index = costs["hnsw_bytes" if driver == "hnsw" else "faiss_bytes"]
-    bundle = _kept_bytes(examples, costs)
-    disk = Figure(
-        examples * (bundle + index) / _GB,
-        f"{examples:,} x ({bundle:,.0f} + {index:,.0f}) B, with {features_for(examples)} features",
-    )
-    held = index * examples if driver == "hnsw" else 0.0
-    worker = Figure(
-        (costs["process_bytes"] + held) / _GB,
-        f"{costs['process_bytes'] / _GB:.2f} GB"
-        + (f" + {examples:,} x {index:,.0f} B" if held else ", the index is not in it"),
-    )
-    cached = 0.0 if driver == "hnsw" else examples * index / _GB
-    hours = examples * costs["build_core_s"] / 3600 / (machine.cores * machine.builders)
-    build = Figure(
-        hours,
-        f"{examples:,} x {costs['build_core_s']:g} s / 3,600 / ({machine.builders} x {machine.cores} cores)",
-    )
+    features, bundle = features_for(examples), _kept_bytes(examples, costs)
+    in_worker = driver == "hnsw"
+    indexes, of_indexes = examples * index, f"{examples:,} x {index:,.0f} B"
+    core_hours = examples * costs["build_core_s"] / 3600
     return {
         "examples": examples,
         "driver": driver,
-        "features": features_for(examples),
-        "disk_gb": disk.value,
-        "worker_gb": worker.value,
-        "cached_gb": cached,
-        "build_hours": build.value,
-        "build_core_hours": examples * costs["build_core_s"] / 3600,
+        "features": features,
+        "disk_gb": examples * (bundle + index) / _GB,
+        "worker_gb": (costs["process_bytes"] + (indexes if in_worker else 0.0)) / _GB,
+        "cached_gb": 0.0 if in_worker else indexes / _GB,
+        "build_hours": core_hours / (machine.cores * machine.builders),
+        "build_core_hours": core_hours,
         "arithmetic": {
-            "disk": disk.arithmetic,
-            "worker": worker.arithmetic,
-            "cached": f"{examples:,} x {index:,.0f} B" if cached else "none",
-            "build": build.arithmetic,
+            "disk": f"{examples:,} x ({bundle:,.0f} + {index:,.0f}) B, with {features} features",
+            "worker": f"{costs['process_bytes'] / _GB:.2f} GB"
+            + (f" + {of_indexes}" if in_worker else ", the index is not in it"),
+            "cached": "none" if in_worker else of_indexes,
+            "build": f"{examples:,} x {costs['build_core_s']:g} s / 3,600 / ({machine.builders} x {machine.cores} cores)",
         },
         "breaks_first": _breaks_first(driver),
     }

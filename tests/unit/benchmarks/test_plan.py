@@ -18,6 +18,7 @@ from benchmarks.plan import (
     read_units,
     table,
 )
+from wherefrom.attribution.bundles.options import COMPACT_UP_TO, EXACT_UP_TO
 from wherefrom.errors import ConfigurationError
 
 ROOT = Path(__file__).parents[3]
@@ -60,8 +61,7 @@ def test_the_driver_follows_the_memory(examples: int, driver: str) -> None:
 
 def test_features_follow_the_size_as_in_a_build() -> None:
     """The sizes are those of `wherefrom build` without `--features`."""
-    from wherefrom.attribution.bundles.options import COMPACT_UP_TO, EXACT_UP_TO
-
+    assert (EXACT_UP_TO, COMPACT_UP_TO) == (100_000, 10_000_000)
     assert [features_for(size) for size in (EXACT_UP_TO, EXACT_UP_TO + 1, COMPACT_UP_TO + 1)] == [
         "exact", "compact", "none",
     ]  # fmt: skip
