@@ -15,7 +15,7 @@ import json
 import shutil
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,17 +26,16 @@ import numpy.typing as npt
 from benchmarks.program import command, numbers, run
 from benchmarks.scale import apart, build
 from benchmarks.scale_material import TINY, corpus_of
-from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
+from wherefrom.attribution.bundles.bundle import open_bundle
 from wherefrom.attribution.bundles.examples import EXAMPLE_OFFSETS, EXAMPLES
 from wherefrom.attribution.bundles.hash_memory import HashMemory
-from wherefrom.attribution.bundles.indexes import INDEX
+from wherefrom.attribution.bundles.indexes import INDEX, PROJECTED, SIMILARITY, IndexOpener
 from wherefrom.attribution.bundles.manifest import MANIFEST, hash_folder, read_manifest
 from wherefrom.attribution.bundles.row_arrays import PER_ROW, RUNS
 from wherefrom.attribution.groups import GROUPS
 from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.models.model import load_model
 from wherefrom.attribution.retrieval.index import ORIGINALS
-from wherefrom.attribution.retrieval.index_drivers import DriverName, index_driver
 from wherefrom.attribution.retrieval.lexical import LexicalIndex
 from wherefrom.evaluation.tables import Column
 from wherefrom.evaluation.tables import table as text_table
@@ -157,30 +156,19 @@ def measure(out: Path, memory: Path, threads: int) -> dict[str, Any]:
         read_manifest(out, hashes=HashMemory(memory))
     with watch.of("model"):
         load_model(model.model, None)
-    _in_parts(out, watch)
-    whole = _whole(out, lambda: open_bundle(out, model, hashes=HashMemory(memory)))
+    indexes = IndexOpener(out, manifest, milvus=None, exact=False)
+    with watch.of("graphs"):
+        for name in (PROJECTED, SIMILARITY):
+            indexes.open(name)
+    with watch.of("words"):
+        LexicalIndex.load(out / "lexical")
+    with watch.of("open"):
+        open_bundle(out, model, hashes=HashMemory(memory))
+    whole = watch.spent["open"]
     known = ("remembered", "model", "graphs", "words")
     rest = tuple(max(0.0, whole[at] - sum(watch.spent[one][at] for one in known)) for at in (0, 1))
     size = sum(entry.bytes for entry in manifest.files.values())
-    return {"bytes": size, "seconds": {**watch.spent, "rest": rest, "open": whole}}
-
-
-def _in_parts(out: Path, watch: Stopwatch) -> None:
-    driver = index_driver(DriverName.HNSW)
-    originals = np.load(out / INDEX / ORIGINALS, mmap_mode="r", allow_pickle=False)
-    with watch.of("graphs"):
-        for name, vectors in (("projected", "vectors"), ("similarity", "pooled")):
-            mapped = np.load(out / "features" / f"{vectors}.npy", mmap_mode="r", allow_pickle=False)
-            driver.open(out / INDEX / f"{name}.hnsw", mapped, originals)
-    with watch.of("words"):
-        LexicalIndex.load(out / "lexical")
-
-
-def _whole(out: Path, opened: Callable[[], Bundle]) -> tuple[float, float]:
-    watch = Stopwatch()
-    with watch.of(out.name):
-        opened()
-    return watch.spent[out.name]
+    return {"bytes": size, "seconds": {**watch.spent, "rest": rest}}
 
 
 def work(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
