@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -267,33 +267,33 @@ def web_service(database_url: str, folder: Path, *, processes: int = 1) -> Itera
     program = [sys.executable, "-m", "worker", "web"]
     with subprocess.Popen(program, env=os.environ | settings, stderr=subprocess.DEVNULL) as process:
         try:
-            _await_port(port)
-            _await_all(folder / "state", processes)
+            _await(lambda: _listens(port), "the web service")
+            if processes > 1:
+                _await(lambda: _serve(folder / "state", processes), f"{processes} web processes")
             yield port
         finally:
             process.terminate()
 
 
-def _await_port(port: int) -> None:
+def _await(ready: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            time.sleep(0.1)
-        else:
-            return
-    raise SystemExit(f"the web service did not start within {START_S:.0f} s")
-
-
-def _await_all(state: Path, processes: int) -> None:
-    """Wait for the files in which processes that share the port say that they serve."""
-    wanted = [state / f"web-{number}.json" for number in range(1, processes + 1)] if processes > 1 else []
-    deadline = time.monotonic() + START_S
-    while not all(file.exists() for file in wanted):
+    while not ready():
         if time.monotonic() > deadline:
-            raise SystemExit(f"{processes} web processes did not start within {START_S:.0f} s")
+            raise SystemExit(f"{what} did not start within {START_S:.0f} s")
         time.sleep(0.1)
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _serve(state: Path, processes: int) -> bool:
+    """Whether the files are there in which processes that share the port say that they serve."""
+    return all((state / f"web-{number}.json").exists() for number in range(1, processes + 1))
 
 
 def main() -> None:
