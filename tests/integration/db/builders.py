@@ -197,6 +197,13 @@ def at_once(calls: Sequence[Callable[[], T]]) -> list[T]:
         return [future.result(60) for future in [pool.submit(call) for call in calls]]
 
 
+def plan_of(db: Database, statement: str, parameters: Any = ()) -> list[str]:
+    """What SQLite would do for a statement, step by step."""
+    with db.reading() as session:
+        found = session.connection().exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+        return [row[-1] for row in found]
+
+
 @contextmanager
 def recorded_statements() -> Iterator[list[str]]:
     """The SQL statements that run meanwhile, without those that begin a transaction."""

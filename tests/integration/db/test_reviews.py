@@ -7,7 +7,7 @@ from db.access import people
 from db.reviewing import agreement, review_queues, review_work, reviews
 from db.reviewing.reviews import Reviewer
 from db.session import Database
-from tests.integration.db.builders import accept, answered, record, recorded_statements
+from tests.integration.db.builders import accept, answered, plan_of, record, recorded_statements
 from wherefrom.errors import Forbidden, InvalidRequest, NotFound
 from wherefrom.records import AuditFilter, QueueDraft, ReviewDraft, Verdict, Via
 
@@ -159,7 +159,6 @@ def test_measured_effects_are_found_by_their_own_index(sqlite_copy: str) -> None
         with recorded_statements() as statements:
             agreement.compare(database)
         asked = next(one for one in statements if "measured_effect_nats" in one)
-        with database.reading() as session:
-            plan = session.connection().exec_driver_sql(f"EXPLAIN QUERY PLAN {asked}").all()
-    assert "ix_citation_measured" in plan[0][-1]
+        plan = plan_of(database, asked)
+    assert "ix_citation_measured" in plan[0]
     assert "confidence IS NOT NULL" not in asked, "with statistics, SQLite takes the index of that condition"

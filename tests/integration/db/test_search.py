@@ -17,6 +17,7 @@ from tests.integration.db.builders import (
     count,
     draft,
     example,
+    plan_of,
     record,
     recorded_statements,
 )
@@ -244,11 +245,12 @@ def test_an_example_that_many_cite_is_found_among_the_next_audits(
 
 def test_best_supported_first_follows_an_index(sqlite_copy: str) -> None:
     """Many audits share the least p: to sort them reads all that do."""
-    with Database(sqlite_copy) as database, database.reading() as session:
-        listed = reader.select_audits(Audit.id).where(Audit.conformal_p.is_not(None))
-        listed = listed.order_by(Audit.conformal_p, Audit.id).limit(51)
-        asked = str(listed.compile(session.connection(), compile_kwargs={"literal_binds": True}))
-        plan = [row[-1] for row in session.connection().exec_driver_sql(f"EXPLAIN QUERY PLAN {asked}")]
+    listed = reader.select_audits(Audit.id).where(Audit.conformal_p.is_not(None))
+    listed = listed.order_by(Audit.conformal_p, Audit.id).limit(51)
+    with Database(sqlite_copy) as database:
+        with database.reading() as session:
+            asked = str(listed.compile(session.connection(), compile_kwargs={"literal_binds": True}))
+        plan = plan_of(database, asked)
     assert any("ix_audit_conformal_p_id" in one for one in plan)
     assert not any("TEMP B-TREE" in one for one in plan)
 
@@ -278,10 +280,10 @@ def test_the_next_audits_are_read_by_their_numbers(sqlite_copy: str, further: di
     with database.reading() as session:
         event.listen(session.connection(), "before_cursor_execute", note)
         session.execute(reader.select_audits(Audit.id).where(*found.conditions)).all()
-        [(statement, parameters)] = noted
-        plan = session.connection().exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
+    [(statement, parameters)] = noted
+    plan = plan_of(database, statement, parameters)
     database.dispose()
-    assert "SEARCH audit USING INTEGER PRIMARY KEY (rowid=?)" in [row[-1] for row in plan]
+    assert "SEARCH audit USING INTEGER PRIMARY KEY (rowid=?)" in plan
 
 
 def test_long_texts_are_indexed_up_to_a_bound(db: Database) -> None:

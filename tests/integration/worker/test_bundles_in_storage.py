@@ -1,7 +1,6 @@
 """A service whose `bundles_dir` is a URL: bundles are uploaded, fetched by workers, erased, backed up and looked after."""
 
 import gc
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -50,14 +49,6 @@ def _settings(url: str, bucket: str, folder: Path) -> Settings:
         "models_dir": shared_micro_model().parent,
     }
     return Settings.model_validate(given)
-
-
-@pytest.fixture
-def database(settings: Settings) -> Iterator[Database]:
-    """The service's database."""
-    opened = Database(settings.database_url.get_secret_value())
-    yield opened
-    opened.dispose()
 
 
 @pytest.fixture
