@@ -1,7 +1,8 @@
 """A service to try: settings over a real Redis and both databases, a registered bundle, and its processes' parts."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -9,15 +10,19 @@ import redis
 from pydantic import SecretStr
 
 from db.bundles import catalogue
+from db.reading import reader
 from db.session import Database
 from tests import overlap_engine
+from tests.integration.worker.processes import plain_settings
 from tests.services.redis import RedisServer
 from wherefrom.metrics import Metrics
-from wherefrom.records import TrainingExample
+from wherefrom.records import AuditState, TrainingExample
 from wherefrom.settings import Settings
+from worker.__main__ import make_app
 from worker.app import make_celery
 from worker.broker.hints import HintSender, MeasureHintSender
 from worker.broker.redis_link import connect_redis
+from worker.commands.command_line import run_command_line
 from worker.flagged_stream.intake import Intake
 from worker.sweeper.sweep import Sweeper
 
@@ -136,16 +141,19 @@ class Parts:
             self.celery, self.client, settings=self.settings, metrics=self.metrics, sender=sender
         )
 
+    def measure_hints(self, sender: str = "task", settings: Settings | None = None) -> MeasureHintSender:
+        """A sender of hints for measurers."""
+        return MeasureHintSender(
+            self.celery, self.client, settings=settings or self.settings, metrics=self.metrics, sender=sender
+        )
+
     def sweeper(self, settings: Settings | None = None) -> Sweeper:
         """A sweeper."""
         chosen = settings or self.settings
-        measure_hints = MeasureHintSender(
-            self.celery, self.client, settings=chosen, metrics=self.metrics, sender="sweeper"
-        )
         return Sweeper(
             self.database,
             self.hints("sweeper"),
-            measure_hints=measure_hints,
+            measure_hints=self.measure_hints("sweeper", chosen),
             settings=chosen,
             metrics=self.metrics,
         )
@@ -165,6 +173,10 @@ class Parts:
         """Length of the queue."""
         return int(self.client.llen("t:attribute"))
 
+    def count(self, state: AuditState) -> int:
+        """How many audits stand in a state."""
+        return reader.queue_health(self.database).states[state]
+
 
 @pytest.fixture
 def parts(settings: Settings, database: Database, client: redis.Redis) -> Iterator[Parts]:
@@ -172,6 +184,35 @@ def parts(settings: Settings, database: Database, client: redis.Redis) -> Iterat
     made = Parts(settings, database, client)
     yield made
     made.celery.close()
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a command left."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def operator_command(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Ended]:
+    """Calls `python -m worker` in this process, with words and settings."""
+    monkeypatch.setattr("worker.commands.command_line.configure_logging", lambda _settings: None)
+    for name, value in plain_settings(settings).items():
+        monkeypatch.setenv(f"WHEREFROM_{name.upper()}", value)
+
+    def call(*words: str, **overrides: str) -> Ended:
+        for name, value in overrides.items():
+            monkeypatch.setenv(f"WHEREFROM_{name.upper()}", value)
+        with pytest.raises(SystemExit) as ended:
+            run_command_line(lambda: make_app()(list(words)))
+        said = capsys.readouterr()
+        return Ended(int(ended.value.code or 0), said.out, said.err)
+
+    return call
 
 
 @pytest.fixture

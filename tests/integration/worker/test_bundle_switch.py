@@ -8,7 +8,6 @@ from sqlalchemy import func, select
 from db.bundles import routing
 from db.models import Audit, Bundle, Citation
 from db.queues.audit_queue import AuditQueue
-from db.reading import reader
 from db.storing.intake import accept
 from tests import overlap_engine
 from tests.integration.worker.conftest import MODEL, TEXTS, Parts, register_bundle
@@ -51,11 +50,6 @@ def running_now(parts: Parts) -> set[int]:
         return set(session.scalars(select(Audit.id).where(Audit.state == AuditState.RUNNING)))
 
 
-def state_count(parts: Parts, state: AuditState) -> int:
-    """How many audits stand in a state."""
-    return reader.queue_health(parts.database).states[state]
-
-
 def test_a_new_bundle_takes_over_and_the_old_one_comes_back(parts: Parts, tmp_path: Path) -> None:
     """What is held is finished under the old bundle, what waits moves to the new one, and so do outputs that come now; then the way back. Nothing is answered twice."""
     settings = parts.settings.model_copy(update={"engine": overlap_engine.SLOW_ENGINE})
@@ -69,15 +63,13 @@ def test_a_new_bundle_takes_over_and_the_old_one_comes_back(parts: Parts, tmp_pa
         assert held
         assert len(held) < len(before), "nothing waited, so nothing could move"
         during = flag(parts, 24, 8)
-        wait_until(
-            lambda: state_count(parts, AuditState.DONE) == 32, 60, "all audits under one of the bundles"
-        )
+        wait_until(lambda: parts.count(AuditState.DONE) == 32, 60, "all audits under one of the bundles")
         found = answered_by(parts)
         assert {audit_id for audit_id, names in found.items() if names == ["bundle-a"]} == held
         assert all(found[audit_id] == ["bundle-b"] for audit_id in (*(set(before) - held), *during))
         routing.activate(parts.database, old)
         back = flag(parts, 32, 4)
-        wait_until(lambda: state_count(parts, AuditState.DONE) == 36, 60, "the audits after the way back")
+        wait_until(lambda: parts.count(AuditState.DONE) == 36, 60, "the audits after the way back")
     found = answered_by(parts)
     assert all(found[audit_id] == ["bundle-a"] for audit_id in back)
     assert sorted(found) == sorted([*before, *during, *back])

@@ -2,7 +2,6 @@
 
 import json
 import os
-from dataclasses import dataclass
 
 import pytest
 from sqlalchemy import text
@@ -11,11 +10,8 @@ from db.access import keys
 from db.queues.audit_queue import AuditQueue
 from db.storing.intake import accept
 from tests.integration.worker.conftest import MODEL, register_bundle
-from tests.integration.worker.processes import plain_settings
 from tests.services.receiver import Receiver
 from wherefrom.records import FlaggedRecord
-from worker.__main__ import make_app
-from worker.commands.command_line import run_command_line
 
 pytestmark = pytest.mark.redis
 
@@ -24,33 +20,6 @@ pytestmark = pytest.mark.redis
 def database_url(sqlite_url):
     """The command line is the same on both databases; SQLite is enough here."""
     return sqlite_url
-
-
-@dataclass(frozen=True)
-class Ended:
-    """What a command left."""
-
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def operator_command(settings, monkeypatch, capsys):
-    """Calls `python -m worker` with words and settings."""
-    monkeypatch.setattr("worker.commands.command_line.configure_logging", lambda _settings: None)
-    for name, value in plain_settings(settings).items():
-        monkeypatch.setenv(f"WHEREFROM_{name.upper()}", value)
-
-    def _call(*words, **overrides):
-        for name, value in overrides.items():
-            monkeypatch.setenv(f"WHEREFROM_{name.upper()}", value)
-        with pytest.raises(SystemExit) as ended:
-            run_command_line(lambda: make_app()(list(words)))
-        said = capsys.readouterr()
-        return Ended(int(ended.value.code or 0), said.out, said.err)
-
-    return _call
 
 
 @pytest.mark.parametrize(

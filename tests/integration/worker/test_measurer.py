@@ -38,7 +38,6 @@ from wherefrom.records import (
 )
 from wherefrom.retraining.recipe import Recipe, write_recipe
 from worker.app import Role, make_celery
-from worker.broker.hints import MeasureHintSender
 from worker.bundles import add_bundle
 from worker.pool.effect_meter import open_meter, whole_corpus
 from worker.pool.engine import load_engine
@@ -113,14 +112,12 @@ class WithMeter(OverlapEngine):
 
 
 @pytest.fixture
-def make_runtime(measuring, database, client, parts):
+def make_runtime(measuring, database, parts):
     """Makes the runtime of a measuring process, with a meter of the test's own where one is given."""
 
     def make(meter=None, settings=measuring):
-        hints = MeasureHintSender(
-            parts.celery, client, settings=settings, metrics=parts.metrics, sender="task"
-        )
         engine = OverlapEngine(settings) if meter is None else WithMeter(settings, meter)
+        hints = parts.measure_hints(settings=settings)
         return MeasurerRuntime(settings, database=database, hints=hints, metrics=parts.metrics, engine=engine)
 
     return make
@@ -406,13 +403,13 @@ def test_a_measurer_killed_while_it_measures_measures_once(real, parts, tmp_path
 @pytest.mark.slow
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("method", [Method.ONE_STEP, Method.UNLEARN])
-def test_weak_methods_on_the_final_model(real, parts, client, method):
+def test_weak_methods_on_the_final_model(real, parts, method):
     """One step from the audited model's own weights, beside controls; marked weak, without an interval."""
     settings, bundle_id, audit_id = real
     ask(parts.database, audit_id, method=method)
-    hints = MeasureHintSender(parts.celery, client, settings=settings, metrics=parts.metrics, sender="task")
+    hints, engine = parts.measure_hints(settings=settings), load_engine(settings)
     runtime = MeasurerRuntime(
-        settings, database=parts.database, hints=hints, metrics=parts.metrics, engine=load_engine(settings)
+        settings, database=parts.database, hints=hints, metrics=parts.metrics, engine=engine
     )
     assert work_measure_hint({"bundle_id": bundle_id}, runtime) is MeasurementState.DONE
     one = only(parts.database, audit_id)

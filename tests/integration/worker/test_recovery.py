@@ -11,7 +11,6 @@ from sqlalchemy import func, select
 
 from benchmarks.chaos.cluster import pool_of
 from db.models import Audit
-from db.reading import reader
 from tests import overlap_engine
 from tests.integration.worker.processes import running, sweeping
 from tests.integration.worker.test_service import processes_with
@@ -29,11 +28,6 @@ RECOVERED_S = 15.0
 def database_url(sqlite_url):
     """What a worker hears does not depend on the database."""
     return sqlite_url
-
-
-def count(parts, state):
-    """Audits in a state."""
-    return reader.queue_health(parts.database).states[state]
 
 
 class Still:
@@ -55,17 +49,17 @@ def test_a_busy_worker_hears_again_after_a_crash_of_redis(parts, tmp_path, serve
     flag(parts, 40)
     slow = {"engine": overlap_engine.ONE_BATCH_ENGINE, "batch_audits": "1"}
     with sweeping(parts), running(parts.settings, "run", log=tmp_path / "log", **slow):
-        wait_until(lambda: count(parts, AuditState.DONE) >= 2 and count(parts, AuditState.RUNNING), 60)
+        wait_until(lambda: parts.count(AuditState.DONE) >= 2 and parts.count(AuditState.RUNNING), 60)
         assert parts.client.exists("t:unacked", "t:unacked_index") == 0, (
             "an acknowledgement that needs no Redis cannot fail"
         )
         server.kill()
         wait_until(
-            Still(lambda: count(parts, AuditState.DONE), 3 * overlap_engine.SLOW_S), 30, "its hints to end"
+            Still(lambda: parts.count(AuditState.DONE), 3 * overlap_engine.SLOW_S), 30, "its hints to end"
         )
         server.start()
-        back, before = time.monotonic(), count(parts, AuditState.DONE)
-        wait_until(lambda: count(parts, AuditState.DONE) > before, 150, "work to go on")
+        back, before = time.monotonic(), parts.count(AuditState.DONE)
+        wait_until(lambda: parts.count(AuditState.DONE) > before, 150, "work to go on")
         took_s = time.monotonic() - back
     assert took_s < RECOVERED_S, took_s
 
@@ -79,7 +73,7 @@ def test_a_killed_process_comes_back_on_a_busy_machine(parts, tmp_path):
         wait_until(lambda: "ready" in log.read_text(), 60, "the worker")
         os.kill(pool_of(worker.pid)[0], signal.SIGKILL)
         flag(parts, 3)
-        wait_until(lambda: count(parts, AuditState.DONE) == 3, 100, "the next process to work")
+        wait_until(lambda: parts.count(AuditState.DONE) == 3, 100, "the next process to work")
     assert "Timed out waiting for UP message" not in log.read_text()
     with parts.database.reading() as session:
         assert session.scalar(select(func.max(Audit.attempt))) == 1, "loading cost an attempt"
@@ -95,7 +89,7 @@ def test_one_deaf_worker_beside_a_healthy_one_ends_itself(parts, tmp_path):
         running(parts.settings, "run", log=deaf_log, engine=overlap_engine.DEAF_ENGINE) as deaf,
     ):
         flag(parts, 8)
-        wait_until(lambda: count(parts, AuditState.DONE) == 8, 60, "the healthy one")
+        wait_until(lambda: parts.count(AuditState.DONE) == 8, 60, "the healthy one")
         assert deaf.wait(60) == 1
         assert healthy.poll() is None
     assert "worker_deaf" in deaf_log.read_text()
@@ -110,7 +104,7 @@ def test_what_is_in_work_is_finished_however_long_it_takes(parts, tmp_path):
         sweeping(parts),
         running(parts.settings, "run", log=log, engine=overlap_engine.LONG_ENGINE) as worker,
     ):
-        wait_until(lambda: count(parts, AuditState.RUNNING), 60, "the worker to work")
+        wait_until(lambda: parts.count(AuditState.RUNNING), 60, "the worker to work")
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(60) == 0
     assert "worker_deaf" not in log.read_text()
@@ -126,7 +120,7 @@ def test_what_was_claimed_ahead_is_handed_back_when_a_worker_is_told_to_end(part
         sweeping(parts),
         running(parts.settings, "run", log=tmp_path / "log", engine=overlap_engine.LONG_ENGINE) as worker,
     ):
-        wait_until(lambda: count(parts, AuditState.RUNNING) == 2 * size, 60, "the worker to claim ahead")
+        wait_until(lambda: parts.count(AuditState.RUNNING) == 2 * size, 60, "the worker to claim ahead")
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(60) == 0
     with parts.database.reading() as session:

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from redis.exceptions import OutOfMemoryError
 
-from db.reading import reader
 from tests.waiting import wait_until
 from wherefrom.messages import INTAKE_GROUP
 from wherefrom.records import AuditState
@@ -60,7 +59,7 @@ def test_a_full_redis_with_only_bad_entries_is_emptied(parts, client, full, size
     assert b"no_such_field" in client.xrevrange(REJECTED, count=1)[0][1][b"rejected_reason"]
     client.xadd(STREAM, {"record": good(1)})
     wait_until(lambda: intake.step() or client.xlen(STREAM) == 0)
-    assert reader.queue_health(parts.database).states[AuditState.PENDING] == 1
+    assert parts.count(AuditState.PENDING) == 1
 
 
 def test_a_redis_that_was_full_before_the_first_intake(parts, client, full):
@@ -70,7 +69,7 @@ def test_a_redis_that_was_full_before_the_first_intake(parts, client, full):
     full()
     intake = parts.intake()
     wait_until(lambda: intake.step() or client.xlen(STREAM) == 0, 20)
-    assert reader.queue_health(parts.database).states[AuditState.PENDING] == 15
+    assert parts.count(AuditState.PENDING) == 15
 
 
 def test_a_full_redis_does_not_keep_an_entry_from_the_quarantine(parts, client, full):
@@ -101,7 +100,7 @@ def test_dead_consumers_are_removed_when_they_hold_nothing(parts, client):
         return {one["name"] for one in client.xinfo_consumers(STREAM, INTAKE_GROUP)}
 
     wait_until(lambda: names() == {b"living"})
-    assert reader.queue_health(parts.database).states[AuditState.PENDING] == 3
+    assert parts.count(AuditState.PENDING) == 3
 
 
 def test_a_consumer_with_entries_is_not_removed(parts, client):
@@ -144,7 +143,7 @@ def test_many_large_entries_need_little_memory(parts, client):
     intake = parts.intake()
     intake._stream._settings = intake._settings = parts.settings.model_copy(update={"intake_batch": 100})
     wait_until(lambda: intake.step() or client.xlen(STREAM) == 0, 60)
-    assert reader.queue_health(parts.database).states[AuditState.PENDING] == entries
+    assert parts.count(AuditState.PENDING) == entries
     assert _peak_mib() - before < 200
 
 

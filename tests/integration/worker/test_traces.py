@@ -25,7 +25,6 @@ from wherefrom.messages import RECORD_FIELD
 from wherefrom.records import AuditState, FlaggedRecord, MeasurementState, Method
 from wherefrom.settings import Settings
 from wherefrom.traceparent import TRACEPARENT, TRACEPARENTS, trace_id_of
-from worker.broker.hints import MeasureHintSender
 from worker.broker.redis_link import flagged_stream, rejected_stream
 from worker.flagged_stream.replay import Kept, KeptEntries
 from worker.pool.measurer_runtime import MeasurerRuntime
@@ -218,11 +217,12 @@ def test_a_measurement_goes_on_with_the_trace_of_its_output(  # noqa: PLR0917 - 
     measurements.request_measurement(
         parts.database, audit_id=1, rank=1, method=Method.REFIT, requested_by="ann@example.com"
     )
-    hints = MeasureHintSender(
-        parts.celery, parts.client, settings=settings, metrics=parts.metrics, sender="task"
-    )
     runtime = MeasurerRuntime(
-        settings, database=parts.database, hints=hints, metrics=parts.metrics, engine=OverlapEngine(settings)
+        settings,
+        database=parts.database,
+        hints=parts.measure_hints(),
+        metrics=parts.metrics,
+        engine=OverlapEngine(settings),
     )
     with exported_spans() as exported:
         assert work_measure_hint({"bundle_id": bundle_id}, runtime) is MeasurementState.DONE

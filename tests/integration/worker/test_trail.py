@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,15 +19,13 @@ from wherefrom.errors import ConfigurationError
 from wherefrom.journal import Journal, Line, files_of, journal_folder, new_id
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
-from worker.__main__ import make_app
-from worker.commands.command_line import run_command_line
 from worker.sweeper.anchors import AnchorFile, Anchors, anchor_file
 from worker.sweeper.journal_mover import JournalMover
 from worker.sweeper.sealing import RoundThread, Sealer
 
 
 @pytest.fixture
-def place(migrated_sqlite_url: str, tmp_path: Path) -> Settings:
+def settings(migrated_sqlite_url: str, tmp_path: Path) -> Settings:
     """Settings of a service on an empty database."""
     return Settings.model_validate(
         {"database_url": migrated_sqlite_url, "state_dir": tmp_path / "state", "trail_anchor_seconds": 3600}
@@ -36,9 +33,9 @@ def place(migrated_sqlite_url: str, tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def db(place: Settings) -> Iterator[Database]:
+def db(settings: Settings) -> Iterator[Database]:
     """Its database."""
-    opened = Database(place.database_url.get_secret_value())
+    opened = Database(settings.database_url.get_secret_value())
     yield opened
     opened.dispose()
 
@@ -61,36 +58,36 @@ def moved(db: Database) -> list[str]:
         return [one.subject for one in found]
 
 
-def journaled(place: Settings, number: int) -> Journal:
+def journaled(settings: Settings, number: int) -> Journal:
     """A journal with lines, still open."""
-    journal = Journal(journal_folder(place))
+    journal = Journal(journal_folder(settings))
     for one in range(number):
         journal.append(read(one)).result(10)
     return journal
 
 
-def test_reads_are_moved_once_and_finished_files_are_removed(place: Settings, db: Database) -> None:
+def test_reads_are_moved_once_and_finished_files_are_removed(settings: Settings, db: Database) -> None:
     """While the writer lives its file stays; a second mover, and one that died before it removed the file, move nothing twice."""
-    journal = journaled(place, 3)
-    movers = [JournalMover(db, journal_folder(place), metrics=Metrics()) for _ in range(2)]
+    journal = journaled(settings, 3)
+    movers = [JournalMover(db, journal_folder(settings), metrics=Metrics()) for _ in range(2)]
     for mover in movers:
         mover.step()
     assert moved(db) == ["audit:0", "audit:1", "audit:2"]
     journal.append(read(3)).result(10)
-    [file] = files_of(journal_folder(place))
+    [file] = files_of(journal_folder(settings))
     copy = file.read_bytes()
     journal.close()
     for mover in movers:
         mover.step()
-    assert files_of(journal_folder(place)) == []
+    assert files_of(journal_folder(settings)) == []
     file.with_name("reads-restored.jsonl").write_bytes(copy)  # from a backup, or by a mover that died
     assert movers[0].step() == 4
     assert moved(db) == [f"audit:{number}" for number in range(4)]
 
 
-def test_a_damaged_file_is_set_aside(place: Settings, db: Database) -> None:
+def test_a_damaged_file_is_set_aside(settings: Settings, db: Database) -> None:
     """Its good lines are moved, the file is kept for somebody to look at, and a metric tells."""
-    folder = journal_folder(place)
+    folder = journal_folder(settings)
     folder.mkdir(parents=True)
     (folder / "reads-1.jsonl").write_bytes(read(1).to_bytes() + b"?\n" + read(2).to_bytes() + b'{"torn')
     metrics = Metrics()
@@ -100,11 +97,11 @@ def test_a_damaged_file_is_set_aside(place: Settings, db: Database) -> None:
     assert metrics.registry.get_sample_value("wherefrom_trail_reads_damaged_total") == 1
 
 
-def test_events_are_sealed_within_five_seconds(place: Settings, db: Database) -> None:
+def test_events_are_sealed_within_five_seconds(settings: Settings, db: Database) -> None:
     """The sweeper's thread seals what workers wrote and what was read; whatever is away, it goes on."""
-    journal = journaled(place, 2)
+    journal = journaled(settings, 2)
     write(db, 3)
-    thread = RoundThread(Sealer(db, place, metrics=Metrics()), name="sealer", every_s=0.05).start()
+    thread = RoundThread(Sealer(db, settings, metrics=Metrics()), name="sealer", every_s=0.05).start()
     try:
         wait_until(lambda: trail_chain.count_events(db) == (5, 0), 5.0, "the sealer")
         with db.writing() as session:
@@ -119,13 +116,13 @@ def test_events_are_sealed_within_five_seconds(place: Settings, db: Database) ->
     assert verify(db, anchors={}).whole
 
 
-def test_anchors_are_put_outside_when_it_is_time_and_at_the_end(place: Settings, db: Database) -> None:
+def test_anchors_are_put_outside_when_it_is_time_and_at_the_end(settings: Settings, db: Database) -> None:
     """The first head at once, then at most so often, and the last one when the sealer stops."""
-    sealer = Sealer(db, place, metrics=Metrics())
+    sealer = Sealer(db, settings, metrics=Metrics())
     for _ in range(3):
         write(db)
         sealer.step()
-    file = anchor_file(place)
+    file = anchor_file(settings)
     assert list(file.read()) == [1]
     sealer.close()
     sealer.close()
@@ -155,31 +152,6 @@ def test_a_torn_anchor_is_passed_over_and_a_contradiction_is_told(tmp_path: Path
     file.put(trail_chain.Link(2, "c" * 64))
     with pytest.raises(ConfigurationError, match="two digests of event 2"):
         file.read()
-
-
-@dataclass(frozen=True)
-class Ended:
-    """What a command left."""
-
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def operator_command(place: Settings, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Any:
-    """Calls `python -m worker` with words."""
-    monkeypatch.setattr("worker.commands.command_line.configure_logging", lambda _settings: None)
-    monkeypatch.setenv("WHEREFROM_DATABASE_URL", place.database_url.get_secret_value())
-    monkeypatch.setenv("WHEREFROM_STATE_DIR", str(place.state_dir))
-
-    def call(*words: str) -> Ended:
-        with pytest.raises(SystemExit) as ended:
-            run_command_line(lambda: make_app()(list(words)))
-        said = capsys.readouterr()
-        return Ended(int(ended.value.code or 0), said.out, said.err)
-
-    return call
 
 
 def test_the_command_verifies_and_names_the_first_broken_link(operator_command: Any, db: Database) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from db.reading import reader
 from tests.integration.worker.processes import run_worker_command, running, sweeping
 from tests.integration.worker.test_worker import flag
 from tests.waiting import wait_until
@@ -56,7 +55,7 @@ def test_an_entry_of_the_stream_is_answered(parts, settings, tmp_path):
     flag(parts, 4)
     assert parts.client.get_connection_kwargs()["db"] == 1
     with sweeping(parts), running(settings, "run", log=tmp_path / "log") as worker:
-        wait_until(lambda: reader.queue_health(parts.database).states[AuditState.DONE] == 4, 60, "all audits")
+        wait_until(lambda: parts.count(AuditState.DONE) == 4, 60, "all audits")
         worker.terminate()
         assert worker.wait(60) == 0
     assert run_worker_command(settings, "health", "redis").returncode == 0
