@@ -9,6 +9,10 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from wherefrom.atomic import atomic_file
+
+Array = npt.NDArray[Any]
+
 
 class ArrayFile:
     """Appends to a `.npy` file; unbuffered, and not mapped, because on a full disk a mapped file ends the process (SIGBUS)."""
@@ -32,7 +36,7 @@ class ArrayFile:
     ) -> None:
         self.close()
 
-    def append(self, values: npt.NDArray[Any]) -> None:
+    def append(self, values: Array) -> None:
         """Add entries of the first axis."""
         if self._header is None:
             descr = np.lib.format.dtype_to_descr(values.dtype)
@@ -79,3 +83,19 @@ def write_all(file: io.FileIO, content: memoryview) -> None:
     """An unbuffered file may take less than it is given."""
     while content:
         content = content[file.write(content) :]
+
+
+def write_arrays(file: Path, /, **arrays: npt.ArrayLike) -> None:
+    """Write named arrays as one `.npz` file, whole or not at all; the same arrays give the same bytes."""
+    with atomic_file(file) as unfinished, unfinished.open("wb") as target:
+        np.savez(target, **arrays)  # type: ignore[arg-type]  # a name may be `allow_pickle` for numpy's stubs
+
+
+def mapped(file: Path) -> Array:
+    """The array of a `.npy` file, memory-mapped.
+
+    Raises:
+        OSError, ValueError: the file is missing, or holds no array.
+    """
+    found: Array = np.load(file, mmap_mode="r", allow_pickle=False)
+    return found

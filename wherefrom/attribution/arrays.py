@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from wherefrom.atomic import atomic_file
-from wherefrom.attribution.array_files import ArrayFile
+from wherefrom.attribution.array_files import ArrayFile, mapped
 
 #: Step of the grid of `coded` over the root mean square of the numbers, by bits: the best for normal numbers (Max 1960). With one bit only the sign counts.
 _STEPS = {1: 1.0, 2: 0.9957, 4: 0.3352}
@@ -133,7 +133,7 @@ def rewrite(
         bits: for each of these.
     """
     files = [folder / f"{name}.npy" for name in names]
-    values, scales = (np.load(file, mmap_mode="r", allow_pickle=False) for file in files)
+    values, scales = (mapped(file) for file in files)
     with (
         atomic_file(files[0]) as new_values,
         atomic_file(files[1]) as new_scales,

@@ -24,13 +24,14 @@ from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from wherefrom.attribution.array_files import mapped
 from wherefrom.attribution.arrays import QuantisedWriter, decoded, mixed_numbers, restored, rewrite, taken
 from wherefrom.attribution.factors import Factors, save_offsets_and_norms
 from wherefrom.attribution.kernel import gradient_matrices, segment_sum
@@ -131,9 +132,9 @@ class CoreStore:
         """
         wanted = _FILES if projection is not None else _FILES[:4]
         try:
-            self._arrays = {name: _mapped(folder, name) for name in wanted}
+            self._arrays = {name: mapped(folder / f"{name}.npy") for name in wanted}
             #: Projected vectors `[N, P]`, which belong to the search; compact cores are what they leave.
-            self._vectors = None if rank is None else _mapped(folder, "vectors")
+            self._vectors = None if rank is None else mapped(folder / "vectors.npy")
         except (OSError, ValueError) as error:
             raise BundleCorrupt(f"{folder}: the cores cannot be opened: {error}") from error
         self._projection, self._rank = projection, rank
@@ -227,7 +228,7 @@ def compact_cores(folder: Path, projection: Projects) -> None:
     """Write the cores and sketches of a folder anew with few bits, part by part, in place of the whole ones; the projected vectors stand there."""
     whole = CoreStore(folder)
     groups, rank = whole.shape
-    vectors = _mapped(folder, "vectors")
+    vectors = mapped(folder / "vectors.npy")
 
     def rest(cores: Tensor, rows: Rows) -> Tensor:
         projected, norms = taken((vectors, whole.norms), rows, None)
@@ -241,11 +242,6 @@ def compact_cores(folder: Path, projection: Projects) -> None:
         lambda one, _: one[:, :COMPACT_SKETCH],
         bits=SKETCH_BITS,
     )
-
-
-def _mapped(folder: Path, name: str) -> npt.NDArray[Any]:
-    found: npt.NDArray[Any] = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-    return found
 
 
 def _folded(rank: int) -> int:

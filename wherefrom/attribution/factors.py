@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from wherefrom.attribution.array_files import write_all
+from wherefrom.attribution.array_files import mapped, write_all
 from wherefrom.attribution.arrays import decoded, quantise, rewrite
 from wherefrom.errors import BundleCorrupt
 
@@ -166,9 +166,7 @@ class FactorStore:
         """
         self._widths = widths
         try:
-            self._arrays = {
-                name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _FILES
-            }
+            self._arrays = {name: mapped(folder / f"{name}.npy") for name in _FILES}
         except (OSError, ValueError) as error:
             raise BundleCorrupt(f"{folder}: the factors cannot be opened: {error}") from error
         self.offsets: npt.NDArray[np.int64] = np.asarray(self._arrays["offsets"])

@@ -29,6 +29,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from wherefrom.attribution.array_files import mapped
 from wherefrom.attribution.arrays import (
     QuantisedWriter,
     decoded,
@@ -159,9 +160,7 @@ class FinalGradients:
             BundleCorrupt: a file cannot be read.
         """
         try:
-            sketches, scales = (
-                np.load(features / name, mmap_mode="r", allow_pickle=False) for name in (_SKETCHES, _SCALES)
-            )
+            sketches, scales = (mapped(features / name) for name in (_SKETCHES, _SCALES))
             return cls(load_roots(features, device), sketches, scales)
         except (OSError, ValueError) as error:
             raise BundleCorrupt(

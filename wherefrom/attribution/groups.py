@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wherefrom.attribution.array_files import ArrayFile, OffsetsFile
+from wherefrom.attribution.array_files import ArrayFile, OffsetsFile, mapped
 from wherefrom.attribution.batching import in_parts
 from wherefrom.errors import BundleCorrupt
 
@@ -91,7 +91,7 @@ def read_groups(bundle: Path, examples: int) -> Groups:
     if not file.is_file():
         return np.arange(examples, dtype=np.int32)
     try:
-        groups = np.load(file, mmap_mode="r", allow_pickle=False)
+        groups = mapped(file)
     except (OSError, ValueError) as error:
         raise BundleCorrupt(f"{file}: the groups cannot be read: {error}") from error
     if groups.shape != (examples,) or groups.dtype != np.int32:
@@ -151,7 +151,7 @@ class _Sketches:
         return self._mapped(str(number))
 
     def _mapped(self, name: str) -> npt.NDArray[Any]:
-        return np.asarray(np.load(self._folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
+        return np.asarray(mapped(self._folder / f"{name}.npy"))
 
 
 def _signatures(shingles: Sequence[_Hashes]) -> _Hashes:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wherefrom.atomic import atomic_file
+from wherefrom.attribution.array_files import write_arrays
 from wherefrom.attribution.models.model import LanguageModel
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.errors import ConfigurationError, InvalidRecord
@@ -162,15 +162,14 @@ def train_model(
     kept, started = subset(len(rows), share, seed=number), time.monotonic()
     model = fine_tune(language, [rows[index] for index in np.flatnonzero(kept).tolist()], recipe, seed=number)
     arrays: dict[str, Any] = {f"{_QUERY}{name}": mean_losses(model, some) for name, some in queries.items()}
-    with atomic_file(file) as unfinished, unfinished.open("wb") as target:
-        np.savez(
-            target,
-            kept=kept,
-            corpus_loss=mean_losses(model, rows),
-            seconds=np.float64(time.monotonic() - started),
-            **arrays,
-            **(content or BankContent()).arrays(),
-        )
+    write_arrays(
+        file,
+        kept=kept,
+        corpus_loss=mean_losses(model, rows),
+        seconds=np.float64(time.monotonic() - started),
+        **arrays,
+        **(content or BankContent()).arrays(),
+    )
     return True
 
 

@@ -24,6 +24,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from wherefrom.atomic import atomic_file, write_json
+from wherefrom.attribution.array_files import write_arrays
 from wherefrom.attribution.models.model import LanguageModel
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.errors import ConfigurationError
@@ -244,14 +245,13 @@ def _plain_name(name: str) -> str:
 
 
 def _write(file: Path, run: _StoredRun) -> None:
-    with atomic_file(file) as unfinished, unfinished.open("wb") as target:
-        np.savez(
-            target,
-            left_out=np.array(run.left_out, dtype=np.int64),
-            queries=np.array(list(run.losses), dtype="U32"),
-            losses=np.array(list(run.losses.values()), dtype=np.float32),
-            seconds=np.float64(run.seconds),
-        )
+    write_arrays(
+        file,
+        left_out=np.array(run.left_out, dtype=np.int64),
+        queries=np.array(list(run.losses), dtype="U32"),
+        losses=np.array(list(run.losses.values()), dtype=np.float32),
+        seconds=np.float64(run.seconds),
+    )
 
 
 def _read(file: Path) -> _StoredRun:

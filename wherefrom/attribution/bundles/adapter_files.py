@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from wherefrom.attribution.array_files import mapped
 from wherefrom.attribution.bundles.features import FEATURES, PROJECTION
 from wherefrom.attribution.bundles.shards import RawShard
 from wherefrom.attribution.cores import CoreStore, write_sketches
@@ -41,7 +41,7 @@ def write_adapter_files(
 
 def _write_usual_shares(bundle: Path, reader: AdapterReader) -> None:
     store = CoreStore(bundle / FEATURES)
-    vectors = np.load(bundle / FEATURES / "vectors.npy", mmap_mode="r", allow_pickle=False)
+    vectors = mapped(bundle / FEATURES / "vectors.npy")
     groups = read_groups(bundle, len(store))
     usual = UsualShares.measure(store, ModuleMap.of(reader.names), vectors=vectors, groups=groups)
     if usual.pairs:

@@ -4,11 +4,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from wherefrom.attribution.array_files import mapped
 from wherefrom.attribution.bundles.entries import differences
 from wherefrom.attribution.bundles.examples import ExampleTexts
 from wherefrom.attribution.bundles.from_text import Rereader, RereadFinalGradients, TextStore
@@ -177,10 +177,10 @@ def open_bundle(
         store=store,
         modules=_modules(reader, store, path),
         projection=projection,
-        vectors=_mapped(features / PROJECTED_VECTORS),
+        vectors=mapped(features / PROJECTED_VECTORS),
         curvature=RowCurvature.load(features),
         final=_final(features, parameters, language.device, store),
-        pooled=_mapped(features / POOLED_VECTORS),
+        pooled=mapped(features / POOLED_VECTORS),
         pooling=Pooling.load(features).to(language.device),
         index=indexes.open(PROJECTED),
         similarity=indexes.open(SIMILARITY),
@@ -287,13 +287,8 @@ def _encoded(
 ) -> EncodedCorpus | None:
     if parameters.encoder is None:
         return None
-    vectors = _mapped(path / "features" / ENCODED)
+    vectors = mapped(path / "features" / ENCODED)
     return EncodedCorpus(SentenceEncoder.load(path / ENCODER, device), vectors, indexes.open(ENCODED_TEXTS))
-
-
-def _mapped(file: Path) -> Vectors:
-    found: Vectors = np.load(file, mmap_mode="r", allow_pickle=False)
-    return found
 
 
 def _modules(reader: ReadsSignals, store: ExampleStore, path: Path) -> ModuleEvidence | None:

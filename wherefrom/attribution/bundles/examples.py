@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import numpy.typing as npt
 
-from wherefrom.attribution.array_files import OffsetsFile
+from wherefrom.attribution.array_files import OffsetsFile, mapped
 from wherefrom.attribution.batching import in_parts
 from wherefrom.attribution.bundles.tokens import ROWS_AT_ONCE
 from wherefrom.attribution.corpus import CorpusDigest
@@ -79,7 +79,7 @@ class ExampleTexts:
 
     def __init__(self, bundle: Path) -> None:
         self._bundle, self._file = bundle, bundle / EXAMPLES
-        self._offsets = np.load(bundle / EXAMPLE_OFFSETS, mmap_mode="r", allow_pickle=False)
+        self._offsets = mapped(bundle / EXAMPLE_OFFSETS)
 
     def __len__(self) -> int:
         return len(self._offsets) - 1

@@ -9,7 +9,7 @@ from typing import Protocol, Self
 import numpy as np
 import torch
 
-from wherefrom.attribution.array_files import ArrayFile
+from wherefrom.attribution.array_files import ArrayFile, mapped
 from wherefrom.attribution.arrays import write_parts
 from wherefrom.attribution.batching import in_parts
 from wherefrom.attribution.bundles.examples import iter_texts
@@ -81,7 +81,7 @@ def write_projection(
         turned = CoreProjection.load(file).to(device)  # what is stored, not what was fitted
         groups, rank = cores.shape
         write_parts(features / PROJECTED_VECTORS, turned.apply_each(cores), count=len(cores))
-        vectors = np.load(features / PROJECTED_VECTORS, mmap_mode="r", allow_pickle=False)
+        vectors = mapped(features / PROJECTED_VECTORS)
         RowCurvature.fit(vectors, cores.norms, numbers=groups * rank**2).save(features)
         return _entry(file, groups, (rank, rank), dimensions=turned.dimensions, budget_bytes=budget_bytes)
     store = FactorStore(bundle / FEATURES)
@@ -107,11 +107,11 @@ def write_pooled(features: Path, similarity: Similarity, states: Path) -> None:
         states: `.npy` file of the corpus' mean states `[N, D]`; read in parts.
     """
     # mapped copy-on-write, because torch takes no array that it may not write to; nothing is written
-    mapped = torch.from_numpy(np.load(states, mmap_mode="c", allow_pickle=False))
-    pooling = Pooling.fit(mapped, similarity)
+    held = torch.from_numpy(np.load(states, mmap_mode="c", allow_pickle=False))
+    pooling = Pooling.fit(held, similarity)
     pooling.save(features)
-    parts = (pooling.apply(part) for part in mapped.split(_ROWS))
-    write_parts(features / POOLED_VECTORS, parts, count=len(mapped))
+    parts = (pooling.apply(part) for part in held.split(_ROWS))
+    write_parts(features / POOLED_VECTORS, parts, count=len(held))
 
 
 def write_words(bundle: Path) -> None:

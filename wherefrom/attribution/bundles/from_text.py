@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from wherefrom.attribution.array_files import mapped
 from wherefrom.attribution.bundles.shards import read_rows
 from wherefrom.attribution.bundles.tokens import TokenRows
 from wherefrom.attribution.factors import Factors, pack
@@ -120,10 +121,8 @@ class TextStore:
             BundleCorrupt: it cannot be read.
         """
         try:
-            self.offsets: Rows = np.load(features / "offsets.npy", mmap_mode="r", allow_pickle=False)
-            self.norms: npt.NDArray[np.float32] = np.load(
-                features / "norms.npy", mmap_mode="r", allow_pickle=False
-            )
+            self.offsets: Rows = mapped(features / "offsets.npy")
+            self.norms: npt.NDArray[np.float32] = mapped(features / "norms.npy")
         except (OSError, ValueError) as error:
             raise BundleCorrupt(
                 f"{features}: the lengths of the training examples cannot be read: {error}"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from wherefrom.attribution.array_files import mapped
 from wherefrom.attribution.bundles.manifest import IndexEntry, Manifest
 from wherefrom.attribution.memory import machine_bytes
 from wherefrom.attribution.retrieval.encoder import ENCODED
@@ -53,7 +54,7 @@ class IndexWishes:
 
 def vectors_of(bundle: Path, name: str) -> VectorSource:
     """What an index of a bundle holds, mapped: unit vectors `[N, P]`."""
-    stored = np.load(bundle / "features" / _VECTORS[name], mmap_mode="r", allow_pickle=False)
+    stored = mapped(bundle / "features" / _VECTORS[name])
     return UnitVectors(stored) if name == PROJECTED else stored
 
 
@@ -160,5 +161,4 @@ def _present(bundle: Path) -> Iterator[str]:
 
 
 def _originals(bundle: Path) -> Rows:
-    found: Rows = np.load(bundle / INDEX / ORIGINALS, mmap_mode="r", allow_pickle=False)
-    return found
+    return mapped(bundle / INDEX / ORIGINALS)

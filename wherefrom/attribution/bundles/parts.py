@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wherefrom.atomic import atomic_file
+from wherefrom.attribution.array_files import write_arrays
 from wherefrom.attribution.bundles.shards import SHARD_ROWS, are_large, compute_shard, write_shard
 from wherefrom.attribution.interface import PartFiles
 from wherefrom.attribution.models.render import TokenRow
@@ -50,14 +50,13 @@ def parts_of(rows: int, shards: int) -> list[Part]:
 
 def write_rows(path: Path, rows: Sequence[TokenRow]) -> None:
     """Write the rows of a part as tokens; the same rows give the same bytes."""
-    with atomic_file(path) as unfinished, unfinished.open("wb") as file:
-        np.savez(
-            file,
-            ids=np.concatenate([np.array(row.ids, dtype=np.int32) for row in rows]),
-            lengths=np.array([len(row.ids) for row in rows], dtype=np.int64),
-            starts=np.array([row.start for row in rows], dtype=np.int64),
-            explained=np.concatenate([np.array(row.explained, dtype=np.bool_) for row in rows]),
-        )
+    write_arrays(
+        path,
+        ids=np.concatenate([np.array(row.ids, dtype=np.int32) for row in rows]),
+        lengths=np.array([len(row.ids) for row in rows], dtype=np.int64),
+        starts=np.array([row.start for row in rows], dtype=np.int64),
+        explained=np.concatenate([np.array(row.explained, dtype=np.bool_) for row in rows]),
+    )
 
 
 def read_part_rows(path: Path) -> list[TokenRow]:
@@ -115,13 +114,12 @@ def compute_part(
 
 
 def _write_moments(path: Path, moments: Sequence[SecondMoments]) -> Path:
-    with atomic_file(path) as unfinished, unfinished.open("wb") as file:
-        np.savez(
-            file,
-            a=np.stack([one.a for one in moments]),
-            b=np.stack([one.b for one in moments]),
-            count=np.array([one.count for one in moments], dtype=np.int64),
-        )
+    write_arrays(
+        path,
+        a=np.stack([one.a for one in moments]),
+        b=np.stack([one.b for one in moments]),
+        count=np.array([one.count for one in moments], dtype=np.int64),
+    )
     return path
 
 

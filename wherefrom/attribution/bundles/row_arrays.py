@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wherefrom.attribution.array_files import ArrayFile
+from wherefrom.attribution.array_files import ArrayFile, mapped
 from wherefrom.attribution.retrieval.encoder import ENCODED
 from wherefrom.errors import BundleCorrupt
 
@@ -110,7 +110,7 @@ def _both(bundle: Path, added: Path, name: str) -> tuple[Path, ...]:
 
 def _open(file: Path) -> Array:
     try:
-        return np.load(file, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]  # numpy types it as Any
+        return mapped(file)
     except (OSError, ValueError) as error:
         raise BundleCorrupt(f"{file}: not an array: {error}") from error
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wherefrom.atomic import atomic_file
+from wherefrom.attribution.array_files import write_arrays
 from wherefrom.attribution.batching import pack_rows
 from wherefrom.attribution.bundles.tokens import TokenRows
 from wherefrom.attribution.factors import Factors
@@ -174,8 +174,7 @@ class MomentsFile:
         return self._total
 
     def _write(self, total: SecondMoments) -> None:
-        with atomic_file(self.file) as unfinished, unfinished.open("wb") as file:
-            np.savez(file, a=total.a, b=total.b, count=total.count, shards=self.shards)
+        write_arrays(self.file, a=total.a, b=total.b, count=total.count, shards=self.shards)
         self._written = self.shards
 
 
@@ -204,22 +203,21 @@ def compute_shard(rows: Sequence[TokenRow], reader: ReadsSignals, *, first: int)
 def write_shard(path: Path, raw: RawShard) -> None:
     """Write a shard whole or not at all; the same signals give the same bytes."""
     scale = raw.b.abs().amax(dim=-1).clamp_min(1e-30)  # [S, Lb]
-    with atomic_file(path) as unfinished, unfinished.open("wb") as file:
-        extra: dict[str, Any] = {}
-        if raw.context is not None:
-            extra["context"] = raw.context.half().cpu().numpy()
-        if raw.final is not None:
-            extra["final"] = raw.final.cpu().numpy()
-        np.savez(
-            file,
-            a=raw.a.half().cpu().numpy(),
-            b=(raw.b / scale[..., None]).half().cpu().numpy(),
-            b_scale=scale.cpu().numpy(),
-            lengths=np.array(raw.lengths),
-            pooled=raw.pooled.cpu().numpy(),
-            loss=raw.loss.cpu().numpy(),
-            **extra,
-        )
+    extra: dict[str, Any] = {}
+    if raw.context is not None:
+        extra["context"] = raw.context.half().cpu().numpy()
+    if raw.final is not None:
+        extra["final"] = raw.final.cpu().numpy()
+    write_arrays(
+        path,
+        a=raw.a.half().cpu().numpy(),
+        b=(raw.b / scale[..., None]).half().cpu().numpy(),
+        b_scale=scale.cpu().numpy(),
+        lengths=np.array(raw.lengths),
+        pooled=raw.pooled.cpu().numpy(),
+        loss=raw.loss.cpu().numpy(),
+        **extra,
+    )
 
 
 def _check_finite(raw: RawShard, first: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Self, overload
 import numpy as np
 import numpy.typing as npt
 
-from wherefrom.attribution.array_files import ArrayFile, OffsetsFile
+from wherefrom.attribution.array_files import ArrayFile, OffsetsFile, mapped
 from wherefrom.attribution.batching import in_parts
 from wherefrom.attribution.models.ranges import Range
 from wherefrom.attribution.models.render import TokenRow
@@ -142,9 +142,7 @@ def _opened(bundle: Path, names: Sequence[str]) -> list[npt.NDArray[Any]]:
         BundleCorrupt: one cannot be opened.
     """
     try:
-        return [
-            np.load(bundle / "corpus" / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names
-        ]
+        return [mapped(bundle / "corpus" / f"{name}.npy") for name in names]
     except (OSError, ValueError) as error:
         raise BundleCorrupt(f"{bundle}: the corpus' tokens cannot be opened: {error}") from error
 

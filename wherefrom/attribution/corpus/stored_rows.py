@@ -5,9 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
-import numpy as np
-
-from wherefrom.attribution.array_files import OffsetsFile
+from wherefrom.attribution.array_files import OffsetsFile, mapped
 from wherefrom.attribution.batching import in_parts
 from wherefrom.attribution.corpus.rows import CorpusRow
 from wherefrom.records import Turn
@@ -22,7 +20,7 @@ class StoredRows(Sequence[CorpusRow]):
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / _ROWS
-        self._offsets = np.load(folder / _OFFSETS, mmap_mode="r", allow_pickle=False)
+        self._offsets = mapped(folder / _OFFSETS)
 
     def __len__(self) -> int:
         return len(self._offsets) - 1

@@ -17,7 +17,7 @@ from typing import Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from wherefrom.attribution.array_files import ArrayFile
+from wherefrom.attribution.array_files import ArrayFile, mapped
 
 #: Entries that are merged at once.
 MERGED_ENTRIES = 1 << 18
@@ -77,9 +77,7 @@ class WordCounts:
         """The scores; no row can be added any more."""
         for file in self._files.values():
             file.close()
-        words, rows, times, lengths = (
-            np.load(self._folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _FILES
-        )
+        words, rows, times, lengths = (mapped(self._folder / f"{name}.npy") for name in _FILES)
         return WordScores(
             words=words,
             rows=rows,
