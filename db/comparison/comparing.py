@@ -61,12 +61,9 @@ def step(db: Database, comparison_id: int) -> bool:
     began = newest if row.next_at is None else row.pass_event
     if not _write(db, row, found, values, pass_event=began) or len(found) == STEP:
         return False
+    sums = Sums(event=began).model_dump(mode="json")
     with db.writing() as session:
-        walked = update(BundleComparisonRow).where(
-            BundleComparisonRow.id == comparison_id, BundleComparisonRow.pass_event == began
-        )
-        sums = Sums(event=began).model_dump(mode="json")
-        session.execute(walked.values(summed_to=0, sums=sums, stepped_at=db_now()))
+        _go_on(session, comparison_id, BundleComparisonRow.pass_event == began, summed_to=0, sums=sums)
     with db.reading() as session:
         row = session.get_one(BundleComparisonRow, comparison_id)
     return _sum_up(db, row)
@@ -96,15 +93,20 @@ def _sum_up(db: Database, row: BundleComparisonRow) -> bool:
         }
     else:
         values = {"summed_to": last, "sums": sums.model_dump(mode="json")}
-    mine = update(BundleComparisonRow).where(
-        BundleComparisonRow.id == row.id,
+    still = (
         BundleComparisonRow.pass_event == row.pass_event,
         BundleComparisonRow.summed_to.is_not_distinct_from(row.summed_to),
     )
     with db.writing() as session:
-        stepped = mine.values(**values, stepped_at=db_now())
-        went_on = session.scalar(stepped.returning(BundleComparisonRow.id))
-    return went_on is not None and last is None
+        went_on = _go_on(session, row.id, *still, **values)
+    return went_on and last is None
+
+
+def _go_on(session: Session, comparison_id: int, *still: ColumnElement[bool], **values: Any) -> bool:
+    """Write how far a comparison is, and that somebody went on with it; False where it stands elsewhere by now, and nothing was written."""
+    table = BundleComparisonRow
+    stepped = update(table).where(table.id == comparison_id, *still).values(**values, stepped_at=db_now())
+    return session.scalar(stepped.returning(table.id)) is not None
 
 
 def _walk(row: BundleComparisonRow) -> Select[Any]:
@@ -208,8 +210,7 @@ def _write(
     """Store what a step found; False where somebody else went on with the same look meanwhile, and nothing was stored."""
     table = BundleComparisonRow
     last = found[-1] if found else None
-    mine = update(table).where(
-        table.id == row.id,
+    still = (
         table.next_at.is_not_distinct_from(row.next_at),
         table.next_audit == row.next_audit,
         table.newest_event == row.newest_event,
@@ -218,9 +219,7 @@ def _write(
     seen = (0 if row.next_at is None else row.seen) + sum(bool(one.answered) for one in found)
     gone = [one.flagged_output_id for one in found if one.audit_id is not None and _is_new(one)]
     with db.writing() as session:
-        stepped = mine.values(seen=seen, pass_event=pass_event, stepped_at=db_now(), **place)
-        went_on = session.scalar(stepped.returning(table.id))
-        if went_on is None:
+        if not _go_on(session, row.id, *still, seen=seen, pass_event=pass_event, **place):
             return False
         if gone:
             stale = delete(ComparedOutputRow).where(
