@@ -114,8 +114,9 @@ def find_example(request: Request, services: Shared, query: Annotated[FindQuery,
 @router.get("/sources")
 def sources(request: Request, services: Shared, query: Annotated[SourcesPageQuery, Query()]) -> HTMLResponse:
     """Which data sources are cited most, relative to their size."""
-    found = source_facts.known(services.database)
-    views = [] if found is None else list(evidence.source_views(found.summaries))
+    counted = source_facts.known(services.database)
+    found = counted or source_facts.SourceFacts((), ())
+    views = list(evidence.source_views(found.summaries))
     if query.sort == "source":
         views.sort(key=lambda view: view.record.source)
     elif query.sort != "lift":
@@ -127,10 +128,10 @@ def sources(request: Request, services: Shared, query: Annotated[SourcesPageQuer
         views=views,
         sort=query.sort,
         top_lift=top_lift,
-        tests={} if found is None else {one.source: one for one in found.blames},
+        tests={one.source: one for one in found.blames},
         stands_out=STANDS_OUT,
-        counted=found is not None,
-        as_of=found and found.as_of,
+        counted=counted is not None,
+        as_of=found.as_of,
     )
 
 
