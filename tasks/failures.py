@@ -82,21 +82,13 @@ def record_failure(
     Raises:
         DatabaseUnavailable: nothing is recorded; the lease runs out.
     """
-    failure = failure_of(error, work=work, number=lease.id, attempt=lease.attempt, settings=settings)
+    failure = _failure_of(error, work=work, lease=lease, settings=settings)
     return queue.fail(lease, failure, max_attempts=settings.max_attempts)
 
 
-def failure_of(error: Exception, *, work: Work, number: int, attempt: int, settings: Settings) -> Failure:
-    """The failure that an error is; it is logged here.
-
-    Args:
-        error: What was raised.
-        work: What failed.
-        number: Its id.
-        attempt: The attempt that failed, for the wait.
-        settings: Times of the wait.
-    """
-    about = {f"{work.name}_id": number, "attempt": attempt}
+def _failure_of(error: Exception, *, work: Work, lease: Lease, settings: Settings) -> Failure:
+    """The failure that an error is; it is logged here."""
+    about = {f"{work.name}_id": lease.id, "attempt": lease.attempt}
     reason = str(error) or type(error).__name__
     if isinstance(error, PermanentError):
         log.info(work.refused, code=error.code, reason=reason, **about)
@@ -105,8 +97,9 @@ def failure_of(error: Exception, *, work: Work, number: int, attempt: int, setti
         code = error.code if isinstance(error, TransientError) else OutOfMemory.code
         log.warning(work.failed, code=code, reason=reason, **about)
         base_s, cap_s = settings.backoff_base_seconds, settings.backoff_cap_seconds
-        return Failure(code, reason, retry_in_s=backoff_seconds(attempt, base_s=base_s, cap_s=cap_s))
+        wait_s = backoff_seconds(lease.attempt, base_s=base_s, cap_s=cap_s)
+        return Failure(code, reason, retry_in_s=wait_s)
     log.error(work.bug, exc_info=error, **about)
     # The text of an unknown error may quote the output; the log has it, the table does not.
-    reason = f"{type(error).__name__}; the worker's log has the traceback under {work.name}_id {number}"
+    reason = f"{type(error).__name__}; the worker's log has the traceback under {work.name}_id {lease.id}"
     return Failure(INTERNAL_ERROR, reason)
