@@ -23,7 +23,7 @@ from wherefrom.messages import (
 )
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
-from worker.broker.redis_link import attribute_queue, build_queue, measure_queue, redis_errors
+from worker.broker.redis_link import hint_queue, redis_errors
 
 log = get_logger(__name__)
 
@@ -104,9 +104,12 @@ class HintSender:
 
     def _room(self, bundles: int) -> int:  # noqa: ARG002 - the measuring queue goes by it
         """How many hints may be added: the queue is at most twice as long as there are processes."""
+        return max(0, 2 * self._settings.worker_processes - self._waiting())
+
+    def _waiting(self) -> int:
+        """How many hints are on the queue."""
         with redis_errors():
-            waiting = int(self._redis.llen(attribute_queue(self._settings)))
-        return max(0, 2 * self._settings.worker_processes - waiting)
+            return int(self._redis.llen(hint_queue(self._settings, self.queue)))
 
 
 class MeasureHintSender(HintSender):
@@ -122,9 +125,7 @@ class MeasureHintSender(HintSender):
         return 1
 
     def _room(self, bundles: int) -> int:
-        with redis_errors():
-            waiting = int(self._redis.llen(measure_queue(self._settings)))
-        return 0 if waiting else bundles
+        return 0 if self._waiting() else bundles
 
 
 class BuildHintSender(HintSender):
@@ -140,6 +141,4 @@ class BuildHintSender(HintSender):
         return rows
 
     def _room(self, bundles: int) -> int:  # noqa: ARG002 - several builds share the queue
-        with redis_errors():
-            waiting = int(self._redis.llen(build_queue(self._settings)))
-        return max(0, BUILD_HINTS - waiting)
+        return max(0, BUILD_HINTS - self._waiting())

@@ -13,10 +13,7 @@ from redis.retry import Retry
 from wherefrom.errors import ConfigurationError, QueueFull, QueueUnavailable
 from wherefrom.masking import mask
 from wherefrom.messages import (
-    ATTRIBUTE_QUEUE,
-    BUILD_QUEUE,
     FLAGGED_STREAM,
-    MEASURE_QUEUE,
     QUARANTINE_STREAM,
     REJECTED_STREAM,
 )
@@ -92,16 +89,6 @@ def quarantine_stream(settings: Settings) -> str:
     return settings.key_prefix + QUARANTINE_STREAM
 
 
-def attribute_queue(settings: Settings) -> str:
-    """Key of the list that holds the hints."""
-    return settings.key_prefix + ATTRIBUTE_QUEUE
-
-
-def measure_queue(settings: Settings) -> str:
-    """Key of the list that holds the hints at measurements."""
-    return settings.key_prefix + MEASURE_QUEUE
-
-
-def build_queue(settings: Settings) -> str:
-    """Key of the list that holds the hints at builds over many machines."""
-    return settings.key_prefix + BUILD_QUEUE
+def hint_queue(settings: Settings, queue: str) -> str:
+    """Key of the list that holds the hints of a Celery queue."""
+    return settings.key_prefix + queue

@@ -19,13 +19,13 @@ from db.session import Database, open_database, parse_url
 from wherefrom.access import is_loopback
 from wherefrom.attribution.interface import Engine
 from wherefrom.errors import PermanentError, TransientError, WherefromError
-from wherefrom.messages import INTAKE_GROUP
+from wherefrom.messages import ATTRIBUTE_QUEUE, INTAKE_GROUP
 from wherefrom.records import AuditState, BundleInfo, DeliveryState, MeasurementState
 from wherefrom.settings import Settings, masked, unknown_variables
 from worker.broker.redis_link import (
-    attribute_queue,
     connect_redis,
     flagged_stream,
+    hint_queue,
     quarantine_stream,
     redis_errors,
     rejected_stream,
@@ -193,7 +193,7 @@ def _durability(client: redis.Redis) -> Iterator[Finding]:
 def _queues(client: redis.Redis, settings: Settings) -> Iterator[Finding]:
     waiting, refused = client.xlen(flagged_stream(settings)), client.xlen(rejected_stream(settings))
     yield Finding("flagged stream", "ok", f"{waiting} entries wait for {INTAKE_GROUP}")
-    yield Finding("hints", "ok", f"{client.llen(attribute_queue(settings))} on the queue")
+    yield Finding("hints", "ok", f"{client.llen(hint_queue(settings, ATTRIBUTE_QUEUE))} on the queue")
     if refused:
         text = f"{refused} entries were rejected; list them with python -m worker replay --list"
         yield Finding("rejected stream", "warning", text)

@@ -17,9 +17,10 @@ from db.reading.reader import queue_health
 from db.session import Database, open_database, parse_url
 from wherefrom.errors import StorageRefused, StorageUnavailable
 from wherefrom.journal import journal_folder
+from wherefrom.messages import ATTRIBUTE_QUEUE
 from wherefrom.records import utc_now
 from wherefrom.settings import Settings, trace_export
-from worker.broker.redis_link import attribute_queue, flagged_stream
+from worker.broker.redis_link import flagged_stream, hint_queue
 from worker.bundle_homes import bundle_cache, bundle_names
 from worker.checkup.diagnosis import Finding, Verdict
 from worker.checkup.health import check_health
@@ -160,7 +161,7 @@ def look_at_stream(client: redis.Redis, settings: Settings) -> Iterator[Finding]
 def look_at_hints(client: redis.Redis, database: Database, settings: Settings) -> Iterator[Finding]:
     """Audits that could be worked while nothing says so; nothing where all is well."""
     waiting_s = queue_health(database).oldest_pending_seconds or 0.0
-    if waiting_s > UNHINTED_S and not client.llen(attribute_queue(settings)):
+    if waiting_s > UNHINTED_S and not client.llen(hint_queue(settings, ATTRIBUTE_QUEUE)):
         text = f"audits wait for {waiting_s:.0f} s and no hint is on the queue; check that the sweeper runs and that a worker can use their bundle"
         yield Finding("hint lag", "warning", text)
 

@@ -11,10 +11,11 @@ from db.erasure import erasures, retention
 from db.session import Database
 from db.storing.intake import accept
 from tests.integration.worker.conftest import MODEL
+from wherefrom.messages import ATTRIBUTE_QUEUE
 from wherefrom.metrics import Metrics
 from wherefrom.records import ErasureDraft, FlaggedRecord, OutputClass, RetentionDraft, utc_now
 from wherefrom.settings import Settings
-from worker.broker.redis_link import attribute_queue, flagged_stream
+from worker.broker.redis_link import flagged_stream, hint_queue
 from worker.checkup import upkeep
 from worker.checkup.diagnosis import Finding
 from worker.checkup.health import Health
@@ -92,7 +93,7 @@ def test_entries_and_audits_that_nobody_takes(
     monkeypatch.setattr(upkeep, "UNHINTED_S", -1.0)
     [late] = upkeep.look_at_hints(client, database, settings)
     assert "no hint is on the queue" in late.text
-    client.rpush(attribute_queue(settings), "hint")
+    client.rpush(hint_queue(settings, ATTRIBUTE_QUEUE), "hint")
     assert list(upkeep.look_at_hints(client, database, settings)) == []
 
 
