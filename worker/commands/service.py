@@ -139,18 +139,14 @@ def web(
       WHEREFROM_WEB_PROCESSES=2 python -m worker web
     """
     settings = _begin(exit_with_parent=exit_with_parent).model_copy(update=_address(host, port))
-    if number is not None:
-        from worker.web_server import run_web
-
-        run_web(settings, number=number)
-    elif settings.web_processes > 1:
+    if number is None and settings.web_processes > 1:
         from worker.web_processes import run_web_processes
 
         run_web_processes(settings)
     else:
         from worker.web_server import run_web
 
-        run_web(settings)
+        run_web(settings, number=number)
 
 
 def health(
