@@ -90,25 +90,21 @@ def forget(database: Database, settings: Settings, asked: Request, *, by: str) -
     _erase_stored(database, holders, texts, asked=asked, by=by)
     deleted = delete_unused(database, settings)
     leaving = {one.name: one for one in erased_bundles.leaving(database)}
-    here = _bundles_here(settings, database)
+    registered = catalogue.list_bundles(database)
+    here = _readable(settings, registered)
     return Outcome(
         example_ids=tuple(sorted({one.example_id for holder in holders for one in holder.examples} or texts)),
         replaced=replaced,
         deleted=tuple(deleted),
         waiting=tuple(name for name, one in leaving.items() if not one.deleted),
-        unseen=tuple(
-            one.name
-            for one in catalogue.list_bundles(database)
-            if one.name not in leaving and one.name not in here
-        ),
+        unseen=tuple(one.name for one in registered if one.name not in leaving and one not in here),
         cleaned=cleaning.clean(database),
     )
 
 
 def _find(database: Database, settings: Settings, asked: Request) -> tuple[list[_Holder], dict[str, str]]:
     """The bundles that have the examples, and the text hash of each id."""
-    bundles, here = catalogue.list_bundles(database), _bundles_here(settings, database)
-    bundles = [one for one in bundles if one.name in here]
+    bundles = _readable(settings, catalogue.list_bundles(database))
     wanted = set(asked.example_ids)
     found = {one.id: _examples(settings, one, lambda row: row.example_id in wanted) for one in bundles}
     named = None if asked.bundle is None else catalogue.find_bundle(database, asked.bundle).id
@@ -125,12 +121,12 @@ def _find(database: Database, settings: Settings, asked: Request) -> tuple[list[
     return holders, texts
 
 
-def _bundles_here(settings: Settings, database: Database) -> frozenset[str]:
-    """Names of the registered bundles whose examples can be read from this machine."""
-    registered = {one.name for one in catalogue.list_bundles(database)}
+def _readable(settings: Settings, bundles: Sequence[BundleInfo]) -> list[BundleInfo]:
+    """Those of the bundles whose examples can be read from this machine."""
     if settings.bundles_url is not None:
-        return frozenset(registered & bundle_names(settings))
-    return frozenset(one for one in registered if (settings.bundles_dir / one / EXAMPLES).is_file())
+        stored = bundle_names(settings)
+        return [one for one in bundles if one.name in stored]
+    return [one for one in bundles if (settings.bundles_dir / one.name / EXAMPLES).is_file()]
 
 
 def _examples(
