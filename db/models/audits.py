@@ -16,6 +16,7 @@ from db.models.columns import (
     Short,
     key_reference,
     reference,
+    running_has_owner,
     stored_enum,
 )
 from wherefrom.records import AuditState, MeasurementState, Method, Severity, Tier
@@ -139,7 +140,7 @@ class Audit(LeaseColumns, Base):
         Index(None, "priority", "id"),
         Index(None, "top_score", "id"),
         CheckConstraint("state <> 'pending' OR bundle_id IS NOT NULL", name="pending_has_bundle"),
-        CheckConstraint("(state = 'running') = (lease_owner IS NOT NULL)", name="running_has_owner"),
+        running_has_owner(),
     )
 
     id: Mapped[Id]
@@ -263,7 +264,7 @@ class Measurement(EffectColumns, LeaseColumns, Base):
     __table_args__ = (
         UniqueConstraint("citation_id", "method"),
         Index(None, "bundle_id", "state", "id"),
-        CheckConstraint("(state = 'running') = (lease_owner IS NOT NULL)", name="running_has_owner"),
+        running_has_owner(),
     )
 
     id: Mapped[Id]
@@ -282,7 +283,7 @@ class GroupMeasurement(EffectColumns, LeaseColumns, Base):
     __table_args__ = (
         UniqueConstraint("audit_id", "group_key"),
         Index(None, "bundle_id", "state", "id"),
-        CheckConstraint("(state = 'running') = (lease_owner IS NOT NULL)", name="running_has_owner"),
+        running_has_owner(),
     )
 
     id: Mapped[Id]

@@ -3,10 +3,21 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Index, UniqueConstraint
+from sqlalchemy import Index, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.models.columns import BIG, Base, Id, LeaseColumns, Now, Sha256, Short, reference, stored_enum
+from db.models.columns import (
+    BIG,
+    Base,
+    Id,
+    LeaseColumns,
+    Now,
+    Sha256,
+    Short,
+    reference,
+    running_has_owner,
+    stored_enum,
+)
 from wherefrom.records import MeasurementState
 
 
@@ -40,7 +51,7 @@ class BuildPart(LeaseColumns, Base):
     __table_args__ = (
         UniqueConstraint("build_id", "number"),
         Index(None, "build_id", "state", "id"),
-        CheckConstraint("(state = 'running') = (lease_owner IS NOT NULL)", name="running_has_owner"),
+        running_has_owner(),
     )
 
     id: Mapped[Id]

@@ -4,7 +4,18 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar
 
-from sqlalchemy import JSON, BigInteger, Enum, Float, ForeignKey, Integer, MetaData, String, Text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Enum,
+    Float,
+    ForeignKey,
+    Integer,
+    MetaData,
+    String,
+    Text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -60,6 +71,11 @@ class Base(DeclarativeBase):
         dict[str, Any]: JSON_COLUMN,
         list[Any]: JSON_COLUMN,
     }
+
+
+def running_has_owner() -> CheckConstraint:
+    """The rule of a table with `LeaseColumns`: who works on a row holds it, and nobody else does."""
+    return CheckConstraint("(state = 'running') = (lease_owner IS NOT NULL)", name="running_has_owner")
 
 
 class LeaseColumns:

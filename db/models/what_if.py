@@ -2,10 +2,19 @@
 
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Index
+from sqlalchemy import Index
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.models.columns import Base, Id, LeaseColumns, Short, key_reference, reference, stored_enum
+from db.models.columns import (
+    Base,
+    Id,
+    LeaseColumns,
+    Short,
+    key_reference,
+    reference,
+    running_has_owner,
+    stored_enum,
+)
 from wherefrom.records import MeasurementState
 
 
@@ -16,7 +25,7 @@ class WhatIf(LeaseColumns, Base):
     __table_args__ = (
         Index(None, "bundle_id", "state", "id"),
         Index(None, "list_id", "id"),
-        CheckConstraint("(state = 'running') = (lease_owner IS NOT NULL)", name="running_has_owner"),
+        running_has_owner(),
     )
 
     id: Mapped[Id]
