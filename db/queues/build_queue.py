@@ -7,8 +7,6 @@ from sqlalchemy.orm import Session
 
 from db.audit_trail.trail import TrailKind
 from db.models import BuildPart, SharedBuild
-from db.queues.leases import token
-from db.queues.queue import ending_of, ending_values
 from db.queues.single_claims import SingleClaims
 from wherefrom.records import ClaimedPart, MeasurementState, PartOutput
 
@@ -25,12 +23,8 @@ class BuildQueue(SingleClaims[ClaimedPart]):
 
     def finish(self, claimed: ClaimedPart, output: PartOutput) -> bool:
         """Store which files were made; False when another worker holds the part by now, and nothing is stored."""
-        found = {"output": output.model_dump(mode="json")}
-        ending = ending_of(BuildPart, *found).returning(BuildPart.id)
-        values = token(claimed.lease) | ending_values(MeasurementState.DONE, None, None, **found)
         with self._database.writing() as session:
-            ended = session.scalar(ending.execution_options(synchronize_session=False), values)
-        return ended is not None
+            return self._answer(session, claimed.lease, output=output.model_dump(mode="json"))
 
     def _claimed(self, session: Session, number: int, owner: str) -> ClaimedPart:
         part = session.get_one(BuildPart, number)

@@ -6,10 +6,8 @@ from sqlalchemy.orm import Session
 from db.audit_trail.trail import TrailKind, record_events
 from db.models import Bundle, GroupMeasurement
 from db.queues.claimed import measured_on
-from db.queues.leases import token
-from db.queues.queue import ending_of, ending_values
 from db.queues.single_claims import SingleClaims
-from wherefrom.records import ClaimedGroup, GroupRequest, MeasuredEffect, MeasurementState
+from wherefrom.records import ClaimedGroup, GroupRequest, MeasuredEffect
 
 #: Ids of left-out training examples that are stored of a group, and of each of its controls.
 KEPT_IDS = 200
@@ -31,8 +29,6 @@ class GroupQueue(SingleClaims[ClaimedGroup]):
         found["controls"] = [
             one | {"example_ids": one["example_ids"][:KEPT_IDS]} for one in found["controls"]
         ]
-        ending = ending_of(GroupMeasurement, *found).returning(GroupMeasurement.id)
-        values = token(claimed.lease) | ending_values(MeasurementState.DONE, None, None, **found)
         payload = {
             "owner": claimed.owner,
             "attempt": claimed.attempt,
@@ -40,7 +36,7 @@ class GroupQueue(SingleClaims[ClaimedGroup]):
             "group_size": len(effect.group),
         }
         with self._database.writing() as session:
-            if session.scalar(ending.execution_options(synchronize_session=False), values) is None:
+            if not self._answer(session, claimed.lease, **found):
                 return False
             record_events(
                 session, [self._event(TrailKind.MEASUREMENT_FINISHED, claimed.measurement_id, payload)]

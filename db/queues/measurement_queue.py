@@ -11,8 +11,6 @@ from db.audit_trail.trail import TrailKind, record_events
 from db.models import Bundle, Citation, Measurement, TrainingExample
 from db.queues.claimed import measured_on
 from db.queues.group_queue import GroupQueue
-from db.queues.leases import token
-from db.queues.queue import ending_of, ending_values
 from db.queues.single_claims import SingleClaims
 from wherefrom.records import ClaimedMeasurement, MeasuredEffect, MeasurementState, Tier
 
@@ -42,8 +40,6 @@ class MeasurementQueue(SingleClaims[ClaimedMeasurement]):
         A weak method never hides what a retraining found.
         """
         found = effect.model_dump(mode="json", exclude={"group"}) | {"left_out": list(effect.group)}
-        ending = ending_of(Measurement, *found).returning(Measurement.citation_id)
-        values = token(claimed.lease) | ending_values(MeasurementState.DONE, None, None, **found)
         payload = {
             "owner": claimed.owner,
             "attempt": claimed.attempt,
@@ -52,9 +48,8 @@ class MeasurementQueue(SingleClaims[ClaimedMeasurement]):
         }
         with self._database.writing() as session:
             # The citation is locked before anything is looked at, so that of two methods that end together the second sees the first.
-            session.execute(_LOCK_CITATION, {"measurement_id": claimed.measurement_id})
-            citation_id = session.scalar(ending.execution_options(synchronize_session=False), values)
-            if citation_id is None:
+            citation_id = session.scalar(_LOCK_CITATION, {"measurement_id": claimed.measurement_id})
+            if citation_id is None or not self._answer(session, claimed.lease, **found):
                 return False
             _show(session, citation_id, claimed.measurement_id, effect)
             record_events(

@@ -1,17 +1,19 @@
 """Queues of measurements, what-ifs and parts of builds: claimed one at a time, so a claim is an attempt; one that cannot be answered is dead."""
 
 from collections.abc import Mapping
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from sqlalchemy.orm import Session
 
 from db.audit_trail.trail import TrailKind
-from db.queues.queue import LeasedQueue
+from db.queues.leases import token
+from db.queues.queue import LeasedQueue, ending_of, ending_values
 from wherefrom.records import (
     ClaimedGroup,
     ClaimedMeasurement,
     ClaimedPart,
     ClaimedWhatIf,
+    Lease,
     MeasurementState,
 )
 
@@ -43,6 +45,12 @@ class SingleClaims(LeasedQueue[MeasurementState], Generic[Claimed]):
                 session, parent_id, owner=owner, limit=1, lease_s=lease_s, max_attempts=max_attempts
             )
             return self._claimed(session, taken[0], owner) if taken else None
+
+    def _answer(self, session: Session, lease: Lease, **found: Any) -> bool:
+        """End a held row with what was found, by columns; False when another worker holds it by now."""
+        ending = ending_of(self.row, *found).returning(self.row.id)
+        values = token(lease) | ending_values(MeasurementState.DONE, None, None, **found)
+        return session.scalar(ending.execution_options(synchronize_session=False), values) is not None
 
     def _claimed(self, session: Session, number: int, owner: str) -> Claimed:
         """What a worker is given of what was just taken."""

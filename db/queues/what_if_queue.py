@@ -13,7 +13,6 @@ from db.audit_trail.trail import TrailKind, record_events
 from db.models import Bundle, WhatIf, WhatIfOutputRow
 from db.queues.claimed import read_claimed
 from db.queues.leases import NOT_HELD, held, token
-from db.queues.queue import ending_of, ending_values
 from db.queues.single_claims import SingleClaims
 from wherefrom.errors import OUTPUT_ERASED
 from wherefrom.records import ClaimedWhatIf, ListScore, MeasurementState
@@ -62,14 +61,14 @@ class WhatIfQueue(SingleClaims[ClaimedWhatIf]):
     def _put(self, session: Session, claimed: ClaimedWhatIf, *, done: bool) -> bool:
         """End the claim; False when another worker holds it."""
         if done:
-            ending = ending_of(WhatIf).returning(WhatIf.id)
-            values = token(claimed.lease) | ending_values(MeasurementState.DONE, None, None)
-        else:
-            # What was stored is no failed attempt: the floor rises with it.
-            waiting = NOT_HELD | {"state": self.pending, "attempt_floor": WhatIf.attempt}
-            ending = update(WhatIf).where(held(WhatIf)).values(**waiting).returning(WhatIf.id)
-            values = token(claimed.lease)
-        return session.scalar(ending.execution_options(synchronize_session=False), values) is not None
+            return self._answer(session, claimed.lease)
+        # What was stored is no failed attempt: the floor rises with it.
+        waiting = NOT_HELD | {"state": self.pending, "attempt_floor": WhatIf.attempt}
+        putting = update(WhatIf).where(held(WhatIf)).values(**waiting).returning(WhatIf.id)
+        return (
+            session.scalar(putting.execution_options(synchronize_session=False), token(claimed.lease))
+            is not None
+        )
 
     def _left(self, session: Session, what_if_id: int) -> int:
         query = select(func.count()).select_from(WhatIfOutputRow)
