@@ -5,6 +5,7 @@ from typing import Any
 from sqlalchemy import exists, select
 
 from db.measuring.asking import ask_once
+from db.measuring.effects import effect_columns, effect_fields
 from db.models import Audit, FlaggedOutput, FlaggedText, GroupMeasurement
 from db.session import Database
 from db.statements import AnySelect
@@ -77,35 +78,16 @@ def get_group_measurement(db: Database, measurement_id: int) -> GroupMeasurement
 _HAS_TEXT = exists().where(FlaggedText.flagged_output_id == Audit.flagged_output_id)
 
 RECORDS: AnySelect = select(
-    GroupMeasurement.id.label("measurement_id"),
+    *effect_columns(GroupMeasurement),
     GroupMeasurement.audit_id,
     GroupMeasurement.source,
     GroupMeasurement.example_ids,
-    GroupMeasurement.state,
-    GroupMeasurement.code,
-    GroupMeasurement.reason,
-    GroupMeasurement.attempt,
-    GroupMeasurement.effect_nats,
-    GroupMeasurement.low_nats,
-    GroupMeasurement.high_nats,
-    GroupMeasurement.z,
-    GroupMeasurement.seeds,
-    GroupMeasurement.controls,
-    GroupMeasurement.controls_mean_nats,
-    GroupMeasurement.left_out.label("group"),
     GroupMeasurement.group_size,
-    GroupMeasurement.cost_seconds,
-    GroupMeasurement.last_code,
-    GroupMeasurement.last_reason,
-    GroupMeasurement.requested_by,
-    GroupMeasurement.created_at,
-    GroupMeasurement.finished_at,
 )
 
 
 def record_of(row: Any) -> GroupMeasurementRecord:
     """A row of `RECORDS` as readers see it."""
-    found = dict(row)
+    found = effect_fields(row)
     asked = GroupRequest(example_ids=tuple(found.pop("example_ids") or ()), source=found.pop("source"))
-    lists = {name: found[name] or () for name in ("controls", "group")}
-    return GroupMeasurementRecord(**(found | lists), request=asked)
+    return GroupMeasurementRecord(**found, request=asked)

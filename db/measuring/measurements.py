@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from db.counts import COUNTED, count_states
 from db.measuring import group_measurements
 from db.measuring.asking import ask_once
+from db.measuring.effects import effect_columns, effect_fields
 from db.models import (
     Audit,
     Citation,
@@ -127,30 +128,12 @@ def _padded(query: AnySelect, other: AnySelect, names: Sequence[str]) -> AnySele
 
 _RECORDS: AnySelect = (
     select(
-        Measurement.id.label("measurement_id"),
+        *effect_columns(Measurement),
         Citation.audit_id,
         Citation.rank,
         TrainingExample.example_id,
         Measurement.method,
-        Measurement.state,
-        Measurement.code,
-        Measurement.reason,
-        Measurement.attempt,
-        Measurement.effect_nats,
-        Measurement.low_nats,
-        Measurement.high_nats,
-        Measurement.z,
-        Measurement.seeds,
-        Measurement.controls,
-        Measurement.controls_mean_nats,
-        Measurement.left_out.label("group"),
         Measurement.weak,
-        Measurement.cost_seconds,
-        Measurement.last_code,
-        Measurement.last_reason,
-        Measurement.requested_by,
-        Measurement.created_at,
-        Measurement.finished_at,
     )
     .join(Citation, Citation.id == Measurement.citation_id)
     .join(TrainingExample, TrainingExample.id == Citation.training_example_id)
@@ -158,4 +141,4 @@ _RECORDS: AnySelect = (
 
 
 def _record(row: Any) -> MeasurementRecord:
-    return MeasurementRecord(**(dict(row) | {name: row[name] or () for name in ("controls", "group")}))
+    return MeasurementRecord(**effect_fields(row))
