@@ -27,17 +27,15 @@ from types import TracebackType
 from typing import Protocol, Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from wherefrom.attribution.array_files import mapped
 from wherefrom.attribution.arrays import QuantisedWriter, decoded, mixed_numbers, restored, rewrite, taken
-from wherefrom.attribution.factors import Factors, save_offsets_and_norms
+from wherefrom.attribution.factors import Factors
 from wherefrom.attribution.kernel import gradient_matrices, segment_sum
+from wherefrom.attribution.row_features import RowFeatures, Rows, save_offsets_and_norms
 from wherefrom.errors import BundleCorrupt
-
-Rows = npt.NDArray[np.int64]
 
 #: Leading coordinates of the projection that a token's sketch keeps.
 SKETCH = 128
@@ -45,7 +43,7 @@ SKETCH = 128
 CORE_BITS, COMPACT_SKETCH, SKETCH_BITS = 1, 32, 4
 #: Examples, and tokens of a query, whose cores are float32 at once.
 _CHUNK = 256
-_FILES = ("cores", "core_scales", "offsets", "norms", "sketches", "sketch_scales")
+_CORES, _SKETCHES = ("cores", "core_scales"), ("sketches", "sketch_scales")
 
 
 class Projects(Protocol):
@@ -116,8 +114,10 @@ def write_sketches(folder: Path, parts: Iterable[Factors], projection: Projects)
         written.finish()
 
 
-class CoreStore:
+class CoreStore(RowFeatures):
     """Reads cores by corpus row, memory-mapped."""
+
+    problem = "the cores cannot be opened"
 
     def __init__(self, folder: Path, projection: Projects | None = None, *, rank: int | None = None) -> None:
         """Open a folder.
@@ -130,39 +130,19 @@ class CoreStore:
         Raises:
             BundleCorrupt: a file cannot be read.
         """
-        wanted = _FILES if projection is not None else _FILES[:4]
-        try:
-            self._arrays = {name: mapped(folder / f"{name}.npy") for name in wanted}
-            #: Projected vectors `[N, P]`, which belong to the search; compact cores are what they leave.
-            self._vectors = None if rank is None else mapped(folder / "vectors.npy")
-        except (OSError, ValueError) as error:
-            raise BundleCorrupt(f"{folder}: the cores cannot be opened: {error}") from error
+        super().__init__(folder, _CORES if projection is None else _CORES + _SKETCHES)
+        #: Projected vectors `[N, P]`, which belong to the search; compact cores are what they leave.
+        self._vectors = None if rank is None else self._mapped(folder, "vectors")
         self._projection, self._rank = projection, rank
         self._compact = self._arrays["cores"].dtype == np.uint8
         if self._compact and (rank is None or projection is None):
             raise BundleCorrupt(f"{folder}: compact cores without their rank and projection")
-        self.offsets: Rows = np.asarray(self._arrays["offsets"])
-        #: `[N]` kernel norms |z|.
-        self.norms: npt.NDArray[np.float32] = np.asarray(self._arrays["norms"])
-
-    def __len__(self) -> int:
-        return len(self.norms)
 
     @property
     def shape(self) -> tuple[int, int]:
         """Adapted layers, and directions of each."""
         _, groups, numbers = self._arrays["cores"].shape
         return int(groups), self._rank or math.isqrt(int(numbers))
-
-    @property
-    def bytes_per_example(self) -> float:
-        """Mean bytes on disk per training example."""
-        return float(sum(array.nbytes for array in self._arrays.values())) / len(self)
-
-    def lengths(self, rows: Rows) -> Rows:
-        """Explained tokens of the given rows."""
-        found: Rows = self.offsets[rows + 1] - self.offsets[rows]
-        return found
 
     def cores(self, rows: Rows, device: torch.device | None = None) -> Tensor:
         """Cores of the given rows, float32 `[K, G r r]`, on a device (None: the CPU)."""
@@ -197,10 +177,9 @@ class CoreStore:
         if self._projection is None:
             raise BundleCorrupt("cores without their projection cannot distinguish tokens")
         lengths = tuple(self.lengths(rows).tolist())
-        tokens = np.concatenate([np.arange(self.offsets[row], self.offsets[row + 1]) for row in rows])
         device = query.a.device
         own = sketches(query, self._projection)
-        kept = self._sketches(tokens, device, numbers=own.shape[1])
+        kept = self._sketches(self.tokens(rows), device, numbers=own.shape[1])
         pairs = own[:, : kept.shape[1]] @ kept.T  # [T_q, S]
         lacking = self._by_token(query, rows) - segment_sum(pairs.T.contiguous(), lengths).T  # [T_q, K]
         counts = torch.tensor(lengths, device=device)

@@ -16,13 +16,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from wherefrom.attribution.array_files import mapped, write_all
+from wherefrom.attribution.array_files import write_all
 from wherefrom.attribution.arrays import decoded, quantise, rewrite
-from wherefrom.errors import BundleCorrupt
+from wherefrom.attribution.row_features import RowFeatures, save_offsets_and_norms
 
 #: Bits of a number of a compact factor a and b: 1 and 1, 1 and 2, 2 and 2, 2 and 4 gave LDS .526, .554, .572 and .581 beside .585 (small model, teacher queries).
 TOKEN_BITS = {"a": 2, "b": 4}
-_FILES = ("a", "a_scale", "b", "b_scale", "offsets", "norms")
+_FILES = ("a", "a_scale", "b", "b_scale")
 #: Bytes that are copied at once.
 _COPIED = 1 << 20
 
@@ -95,7 +95,7 @@ class FactorWriter:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         # unbuffered: nothing is left to be written when a full disk ends the build
-        self._parts = {name: (folder / f"{name}.part").open("wb", buffering=0) for name in _FILES[:4]}
+        self._parts = {name: (folder / f"{name}.part").open("wb", buffering=0) for name in _FILES}
         self._shapes: dict[str, tuple[tuple[int, ...], np.dtype[np.generic]]] = {}
         self._lengths, self._norms = array("q"), array("f")
 
@@ -145,14 +145,10 @@ def compact_factors(folder: Path) -> None:
         rewrite(folder, (side, f"{side}_scale"), lambda one, _: one, bits=bits)
 
 
-def save_offsets_and_norms(folder: Path, lengths: "array[int]", norms: "array[float]") -> None:
-    """Write where the tokens of each row begin, `[N + 1]`, and the kernel norms, `[N]`."""
-    np.save(folder / "offsets.npy", np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
-    np.save(folder / "norms.npy", np.array(norms, dtype=np.float32))
-
-
-class FactorStore:
+class FactorStore(RowFeatures):
     """Reads factors by corpus row, memory-mapped."""
+
+    problem = "the factors cannot be opened"
 
     def __init__(self, folder: Path, widths: tuple[int, int] | None = None) -> None:
         """Open a folder.
@@ -164,33 +160,12 @@ class FactorStore:
         Raises:
             BundleCorrupt: a file cannot be read.
         """
+        super().__init__(folder, _FILES)
         self._widths = widths
-        try:
-            self._arrays = {name: mapped(folder / f"{name}.npy") for name in _FILES}
-        except (OSError, ValueError) as error:
-            raise BundleCorrupt(f"{folder}: the factors cannot be opened: {error}") from error
-        self.offsets: npt.NDArray[np.int64] = np.asarray(self._arrays["offsets"])
-        #: `[N]` kernel norms |z|.
-        self.norms: npt.NDArray[np.float32] = np.asarray(self._arrays["norms"])
-
-    def __len__(self) -> int:
-        return len(self.norms)
-
-    @property
-    def bytes_per_example(self) -> float:
-        """Mean bytes on disk per training example."""
-        return float(sum(array.nbytes for array in self._arrays.values())) / len(self)
-
-    def lengths(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Explained tokens of the given rows."""
-        found: npt.NDArray[np.int64] = self.offsets[rows + 1] - self.offsets[rows]
-        return found
 
     def gather(self, rows: npt.NDArray[np.int64]) -> PackedFactors:
         """Packed factors of the given rows, in that order."""
-        lengths = self.lengths(rows)
-        tokens = np.concatenate([np.arange(self.offsets[row], self.offsets[row + 1]) for row in rows])
-        return self._take(tokens, lengths)
+        return self._take(self.tokens(rows), self.lengths(rows))
 
     def range(self, first: int, last: int) -> PackedFactors:
         """Packed factors of rows `first` to `last` (excluded)."""
@@ -198,9 +173,7 @@ class FactorStore:
         return self._take(tokens, np.diff(self.offsets[first : last + 1]))
 
     def _take(self, tokens: npt.NDArray[np.int64] | slice, lengths: npt.NDArray[np.int64]) -> PackedFactors:
-        a, a_scale, b, b_scale = (
-            torch.from_numpy(np.array(self._arrays[name][tokens])) for name in _FILES[:4]
-        )
+        a, a_scale, b, b_scale = (torch.from_numpy(np.array(self._arrays[name][tokens])) for name in _FILES)
         if self._widths is not None:
             (a, b), a_scale, b_scale = self._levels(a, b), a_scale.float(), b_scale.float()
         return PackedFactors(a, a_scale, b, b_scale, tuple(int(length) for length in lengths))

@@ -17,17 +17,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from wherefrom.attribution.array_files import mapped
 from wherefrom.attribution.bundles.shards import read_rows
 from wherefrom.attribution.bundles.tokens import TokenRows
 from wherefrom.attribution.factors import Factors, pack
 from wherefrom.attribution.gradient_sketch import whitened
 from wherefrom.attribution.kernel import gradient_matrices, kernel_scores, token_kernel
 from wherefrom.attribution.models.trajectory import ReadsSignals
+from wherefrom.attribution.row_features import RowFeatures, Rows
 from wherefrom.attribution.whitening import Whitener
-from wherefrom.errors import BundleCorrupt
-
-Rows = npt.NDArray[np.int64]
 
 #: Memory for the rows that were read last: a query asks for the same ones several times, and queries of a batch share some.
 KEPT_BYTES = 256 << 20
@@ -111,8 +108,10 @@ class Rereader:
             self._bytes -= self._kept.popitem(last=False)[1].size_bytes
 
 
-class TextStore:
+class TextStore(RowFeatures):
     """Features of a corpus by reading it; see `stored.ExampleStore`."""
+
+    problem = "the lengths of the training examples cannot be read"
 
     def __init__(self, features: Path, rereader: Rereader) -> None:
         """Open what is on disk.
@@ -120,28 +119,9 @@ class TextStore:
         Raises:
             BundleCorrupt: it cannot be read.
         """
-        try:
-            self.offsets: Rows = mapped(features / "offsets.npy")
-            self.norms: npt.NDArray[np.float32] = mapped(features / "norms.npy")
-        except (OSError, ValueError) as error:
-            raise BundleCorrupt(
-                f"{features}: the lengths of the training examples cannot be read: {error}"
-            ) from error
+        super().__init__(features)
         #: Reads the rows, for other scores too.
         self.rereader = rereader
-
-    def __len__(self) -> int:
-        return len(self.norms)
-
-    @property
-    def bytes_per_example(self) -> float:
-        """Mean bytes on disk per training example."""
-        return float(self.norms.nbytes + self.offsets.nbytes) / len(self)
-
-    def lengths(self, rows: Rows) -> Rows:
-        """Explained tokens of the given rows."""
-        found: Rows = self.offsets[rows + 1] - self.offsets[rows]
-        return found
 
     def scores(self, queries: Factors, rows: Rows) -> Tensor:
         """See `ExampleStore.scores`."""
