@@ -1,7 +1,7 @@
 """Write docs/settings.md, docs/errors.md and docs/metrics.md from the code that they describe.
 
 `python -m scripts.generate_reference` writes; with `--check` nothing is written and the exit code is 1 when a page is not
-what the code says. The descriptions live in `wherefrom/settings.py`, `wherefrom/errors.py` and `wherefrom/metrics.yaml`.
+what the code says. The descriptions live in `wherefrom/settings.py`, `wherefrom/errors/` and `wherefrom/metrics.yaml`.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from wherefrom import errors
+from wherefrom.errors import permanent, roots, transient
 from wherefrom.metrics import PREFIX, declared_metrics
 from wherefrom.notify_settings import NotifySettings
 from wherefrom.settings import Settings
@@ -47,7 +48,7 @@ def errors_page() -> str:
     rows = [(f"`{one.code}`", _policy(one), _first_line(one)) for one in error_classes()]
     stored = [(f"`{code}`", text) for code, text in errors.STORED_CODES.items()]
     return (
-        _GENERATED.format(source="wherefrom/errors.py")
+        _GENERATED.format(source="wherefrom/errors/")
         + "# Error codes\n\n"
         + "Codes are stable, so scripts may depend on them. You find them with audits that were not answered, in HTTP answers and in\n"
         + "the command line's `--json` output. The text beside a code may change.\n\n"
@@ -86,13 +87,12 @@ def _own_metrics() -> str:
 
 
 def error_classes() -> list[type[errors.WherefromError]]:
-    """The classes of `wherefrom.errors` in the order of the file, the root left out."""
+    """The classes of `wherefrom.errors` in the order of its files, the root left out."""
     return [
         one
-        for one in vars(errors).values()
-        if inspect.isclass(one)
-        and issubclass(one, errors.WherefromError)
-        and one is not errors.WherefromError
+        for file in (roots, permanent, transient)
+        for one in vars(file).values()
+        if inspect.isclass(one) and one.__module__ == file.__name__ and one is not errors.WherefromError
     ]
 
 
