@@ -92,7 +92,10 @@ def error_classes() -> list[type[errors.WherefromError]]:
         one
         for file in (roots, permanent, transient)
         for one in vars(file).values()
-        if inspect.isclass(one) and one.__module__ == file.__name__ and one is not errors.WherefromError
+        if inspect.isclass(one)
+        and issubclass(one, errors.WherefromError)
+        and one is not errors.WherefromError
+        and one.__module__ == file.__name__
     ]
 
 
