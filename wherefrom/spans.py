@@ -44,25 +44,26 @@ class OpenSpan:
     """A span that has begun; one of nothing where no traces are sent."""
 
     def __init__(self, span: "Span | None", traceparent: str | None) -> None:
-        self._span = span
+        #: OpenTelemetry's own; None where no traces are sent.
+        self.made = span
         #: How others go on from here; without traces, what was given as the parent.
         self.traceparent = traceparent
 
     def call(self, name: str) -> None:
         """Give it a name that is known later."""
-        if self._span is not None:
-            self._span.update_name(name)
+        if self.made is not None:
+            self.made.update_name(name)
 
     def set(self, **attributes: Value | None) -> None:
         """Set attributes; those that are None are left out."""
-        if self._span is not None:
-            self._span.set_attributes(_named(attributes))
+        if self.made is not None:
+            self.made.set_attributes(_named(attributes))
 
     def fail(self, code: str) -> None:
         """Mark it as failed, by a stable code."""
-        if self._span is not None:
+        if self.made is not None:
             api = sys.modules[_API]
-            self._span.set_status(api.Status(api.StatusCode.ERROR, code))
+            self.made.set_status(api.Status(api.StatusCode.ERROR, code))
 
     def fail_with(self, outcome: object) -> None:
         """Mark it as failed where the outcome is an error: by its code or its kind, never by its message."""
@@ -71,8 +72,8 @@ class OpenSpan:
 
     def end(self) -> None:
         """End it now."""
-        if self._span is not None:
-            self._span.end()
+        if self.made is not None:
+            self.made.end()
 
 
 def open_span(
@@ -121,7 +122,7 @@ def span(name: str, *, parent: str | None = None, **begun: Any) -> Iterator[Open
         begun: The other arguments of `open_span`.
     """
     opened = open_span(name, parent=parent, **begun)
-    if opened._span is None and parent is None:  # noqa: SLF001 - a class of this module; nothing begins here
+    if opened.made is None and parent is None:  # nothing begins here
         yield opened
         return
     with ExitStack() as stack:
@@ -130,11 +131,11 @@ def span(name: str, *, parent: str | None = None, **begun: Any) -> Iterator[Open
             stack.enter_context(
                 structlog.contextvars.bound_contextvars(trace_id=trace_id_of(opened.traceparent))
             )
-        if opened._span is not None:  # noqa: SLF001 - a class of this module
+        if opened.made is not None:
             api = sys.modules[_API]
             stack.callback(opened.end)
             present = api.use_span(
-                opened._span,  # noqa: SLF001 - the same
+                opened.made,
                 record_exception=False,  # its message may quote a text
                 set_status_on_exception=False,
             )
