@@ -1,17 +1,12 @@
 """Findings in SQL: outputs are placed once and bundle by bundle, people's decisions stay, names go with the texts they are made of."""
 
-import sqlite3
-from collections.abc import Callable
-from contextlib import closing
-
 import numpy as np
 import pytest
-from sqlalchemy import delete, select, text, update
+from sqlalchemy import select, text, update
 
 from db.access import people
 from db.grouping import finding_changes, finding_work, findings
-from db.grouping.finding_names import name_finding
-from db.models import Audit, Finding, FindingOutput, FlaggedText, TrailEvent
+from db.models import Audit, Finding, FindingOutput
 from db.queues.audit_queue import AuditQueue, Finished
 from db.reading.culprits import culprits, culprits_of_finding
 from db.reading.reader import get_audit, list_audits
@@ -237,31 +232,6 @@ def test_outputs_that_are_split_off_stay_away(grouped: Database, bundle_id: int,
         finding_changes.rename(grouped, 99, "x", by=ann)
 
 
-def test_names_go_with_the_texts(db: Database, bundle_id: int, ann: Reviewer) -> None:
-    """A word that only erased texts had is gone in the same moment, whoever erased them; the sweeper then finds others."""
-    say(db, bundle_id, *range(0, 12, 2))
-    say(db, bundle_id, *range(1, 12, 2))
-    group_outputs(db)
-    [refunds] = [one for one in listed(db) if 1 in standing(db, one.finding_id)]
-    alone = finding_changes.split(db, refunds.finding_id, FindingSplit(audit_ids=(1,)), by=ann)
-    assert findings.get_finding(db, alone).finding.words
-    erase(db, 1)
-    assert findings.get_finding(db, alone).finding.name == f"Finding {alone}"
-    assert alone in list(finding_work.due_findings(db, most=20))
-    group_outputs(db)
-    assert findings.get_finding(db, alone).finding.words == ()
-    assert alone not in list(finding_work.due_findings(db, most=20))
-    finding_changes.rename(db, alone, "by hand", by=ann)
-    name_finding(db, alone)
-    assert findings.get_finding(db, alone).finding.name == "by hand"
-    finding_changes.rename(db, alone, " ", by=ann)
-    assert findings.get_finding(db, alone).finding.title is None
-    with pytest.raises(InvalidRequest, match="erased"):
-        finding_changes.ask_as_one(db, alone, producer="local")
-    trail = all_of(db, lambda: select(TrailEvent.payload).where(TrailEvent.kind.like("finding%")))
-    assert "by hand" not in str(trail)
-
-
 def test_two_people_who_merge_at_once_lose_nothing(grouped: Database, ann: Reviewer) -> None:
     """Each into the other: one is first, the other is told; one finding stands, with everything."""
     first, second = (one.finding_id for one in listed(grouped))
@@ -276,35 +246,6 @@ def test_two_people_who_merge_at_once_lose_nothing(grouped: Database, ann: Revie
     assert done.count(None) == 1
     [whole] = listed(grouped)
     assert (whole.finding_id, whole.outputs) == (next(one for one in done if one), 10)
-
-
-def test_sqlite_erases_words_and_vectors_whoever_erases(sqlite_copy: str) -> None:
-    """A tool that follows no foreign keys erases as much as the service."""
-    db = Database(sqlite_copy)
-    bundle_id = register(db)
-    say(db, bundle_id, 0, 2, 4)
-    group_outputs(db)
-    with closing(sqlite3.connect(sqlite_copy.removeprefix("sqlite:///"))) as tool:
-        tool.execute("DELETE FROM flagged_text")
-        tool.commit()
-        left = tool.execute(
-            "SELECT (SELECT count(*) FROM finding_word), (SELECT count(*) FROM output_vector)"
-        )
-        assert left.fetchall() == [(0, 0)]
-    assert listed(db)[0].name == "Finding 1"
-    db.dispose()
-
-
-def erase(db: Database, output_id: int) -> None:
-    """Erase a text as an operator does."""
-    with db.writing() as session:
-        session.execute(delete(FlaggedText).where(FlaggedText.flagged_output_id == output_id))
-
-
-def all_of(db: Database, query: Callable[[], object]) -> list[object]:
-    """What a query finds."""
-    with db.reading() as session:
-        return list(session.scalars(query()))  # type: ignore[call-overload]  # any SELECT
 
 
 def test_a_finding_is_one_question(grouped: Database, ann: Reviewer) -> None:
