@@ -150,8 +150,8 @@ class CoreStore(RowFeatures):
         if self._vectors is None or self._projection is None:
             return restored(held, scales, rows, device).flatten(1)
         rest = decoded(*taken((held, scales), rows, device), bits=CORE_BITS, numbers=_folded(self.shape[1]))
-        projected, norms = taken((self._vectors, self.norms), rows, device)
-        return self._projection.lift(projected * norms[:, None]) + _unfold(rest, self.shape[1]).flatten(1)
+        lifted = _lifted(self._projection, taken((self._vectors, self.norms), rows, device))
+        return lifted + _unfold(rest, self.shape[1]).flatten(1)
 
     def scores(self, queries: Factors, rows: Rows) -> Tensor:
         """Kernel values `[Q, K]` of every query with the given rows, on the CPU."""
@@ -210,9 +210,8 @@ def compact_cores(folder: Path, projection: Projects) -> None:
     vectors = mapped(folder / "vectors.npy")
 
     def rest(cores: Tensor, rows: Rows) -> Tensor:
-        projected, norms = taken((vectors, whole.norms), rows, None)
-        lifted = projection.lift(projected * norms[:, None]).view(len(rows), groups, -1)
-        return _fold(cores - lifted, rank)
+        lifted = _lifted(projection, taken((vectors, whole.norms), rows, None))
+        return _fold(cores - lifted.view(len(rows), groups, -1), rank)
 
     rewrite(folder, ("cores", "core_scales"), rest, bits=CORE_BITS)
     rewrite(
@@ -221,6 +220,12 @@ def compact_cores(folder: Path, projection: Projects) -> None:
         lambda one, _: one[:, :COMPACT_SKETCH],
         bits=SKETCH_BITS,
     )
+
+
+def _lifted(projection: Projects, vectors_and_norms: Iterable[Tensor]) -> Tensor:
+    """|z| V v(z) `[K, G r r]` of projected vectors `[K, P]` and norms `[K]`."""
+    vectors, norms = vectors_and_norms
+    return projection.lift(vectors * norms[:, None])
 
 
 def _folded(rank: int) -> int:

@@ -20,7 +20,7 @@ import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -49,8 +49,6 @@ NUMBERS = 128
 FINAL_DAMPING = 0.3
 #: Bits of a number of a compact sketch, and the places of s B among the matrices.
 FINAL_BITS, _HIGH = 1, slice(1, None, 2)
-#: Rows whose sketches are float32 at once.
-_ROWS = 256
 WHITENING, _SKETCHES, _SCALES = "final_whitening.safetensors", "final.npy", "final_scales.npy"
 
 
@@ -83,22 +81,41 @@ class GradientSketch:
         return values.new_zeros(len(values), NUMBERS).index_add_(1, self._places[number], values)
 
 
-class ScoresFinal(Protocol):
-    """Influence by the gradients at the final weights, however a bundle has those of its corpus."""
+@dataclass(frozen=True)
+class ScoresFinal:
+    """Influence by the gradients at the final weights; a subclass has those of the corpus."""
+
+    #: Rows whose sketches are float32 at once.
+    at_once: ClassVar[int]
+
+    #: (C + l I)^(-1/2) of each matrix that counts, `[M, D, D]` float32, where the model is.
+    roots: Tensor
 
     def whitened(self, sketches: Tensor) -> Tensor:
-        """F `[B, M D]` of raw sketches `[B, M, D]`."""
+        """F `[B, M D]` of raw sketches `[B, M, D]`, where the roots are."""
+        return whitened(sketches, self.roots).flatten(1)
 
     def scores(self, query: Tensor, rows: Rows) -> npt.NDArray[np.float32]:
         """final(q, z) `[K]` of one whitened query `[M D]` with the given rows."""
+        parts = [query.new_zeros(0)]
+        parts += [
+            self._corpus(rows[first : first + self.at_once], query.device) @ query
+            for first in range(0, len(rows), self.at_once)
+        ]
+        found: npt.NDArray[np.float32] = torch.cat(parts).cpu().numpy()
+        return found
+
+    def _corpus(self, rows: Rows, device: torch.device) -> Tensor:
+        """F `[K, M D]` of the given rows."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class FinalGradients:
+class FinalGradients(ScoresFinal):
     """Whitened sketches of a corpus, memory-mapped, and what whitens those of a query."""
 
-    #: (C + l I)^(-1/2) of each matrix that counts, `[M, D, D]` float32.
-    roots: Tensor
+    at_once = 256
+
     #: `[N, M, D]` int8 and `[N, M]` float32, or one bit for each number and float16.
     sketches: npt.NDArray[np.int8]
     scales: npt.NDArray[np.float32]
@@ -108,25 +125,11 @@ class FinalGradients:
         """Bytes on disk per training example."""
         return float(self.sketches.nbytes + self.scales.nbytes) / len(self.sketches)
 
-    def whitened(self, sketches: Tensor) -> Tensor:
-        """F `[B, M D]` of raw sketches `[B, M, D]`, where the roots are."""
-        return whitened(sketches, self.roots).flatten(1)
-
-    def scores(self, query: Tensor, rows: Rows) -> npt.NDArray[np.float32]:
-        """final(q, z) `[K]` of one whitened query `[M D]` with the given rows."""
-        parts = [query.new_zeros(0)]
-        for first in range(0, len(rows), _ROWS):
-            held = self._held(rows[first : first + _ROWS], query.device)
-            parts.append(held.flatten(1) @ query)
-        found: npt.NDArray[np.float32] = torch.cat(parts).cpu().numpy()
-        return found
-
-    def _held(self, rows: Rows, device: torch.device) -> Tensor:
-        """Whitened sketches `[K, M, D]` of the given rows."""
+    def _corpus(self, rows: Rows, device: torch.device) -> Tensor:
         if self.sketches.dtype != np.uint8:
-            return restored(self.sketches, self.scales, rows, device)
+            return restored(self.sketches, self.scales, rows, device).flatten(1)
         some = taken((self.sketches, self.scales), rows, device)
-        return decoded(*some, bits=FINAL_BITS, numbers=self.roots.shape[1])
+        return decoded(*some, bits=FINAL_BITS, numbers=self.roots.shape[1]).flatten(1)
 
     @classmethod
     def write(cls, features: Path, parts: Callable[[], Iterable[Tensor]], *, count: int) -> None:

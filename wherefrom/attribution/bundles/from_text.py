@@ -12,15 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from wherefrom.attribution.bundles.shards import read_rows
 from wherefrom.attribution.bundles.tokens import TokenRows
 from wherefrom.attribution.factors import Factors, pack
-from wherefrom.attribution.gradient_sketch import whitened
+from wherefrom.attribution.gradient_sketch import ScoresFinal
 from wherefrom.attribution.kernel import gradient_matrices, kernel_scores, token_kernel
 from wherefrom.attribution.models.trajectory import ReadsSignals
 from wherefrom.attribution.row_features import RowFeatures, Rows
@@ -153,23 +151,14 @@ def _kernel(queries: Factors, examples: Factors) -> Tensor:
 
 
 @dataclass(frozen=True)
-class RereadFinalGradients:
-    """Gradients at the final weights by reading the rows again; see `gradient_sketch.ScoresFinal`."""
+class RereadFinalGradients(ScoresFinal):
+    """Gradients at the final weights by reading the rows again."""
 
-    #: (C + l I)^(-1/2) of each matrix, `[M, D, D]` float32, where the model is.
-    roots: Tensor
+    at_once = _ROWS
+
     rereader: Rereader
 
-    def whitened(self, sketches: Tensor) -> Tensor:
-        """F `[B, M D]` of raw sketches `[B, M, D]`."""
-        return whitened(sketches, self.roots).flatten(1)
-
-    def scores(self, query: Tensor, rows: Rows) -> npt.NDArray[np.float32]:
-        """final(q, z) `[K]` of one whitened query `[M D]` with the given rows."""
-        parts = [query.new_zeros(0)]
-        for first in range(0, len(rows), _ROWS):
-            read = self.rereader.read(rows[first : first + _ROWS])
-            sketches = torch.stack([one.final for one in read if one.final is not None])
-            parts.append(self.whitened(sketches.to(query.device)) @ query)
-        found: npt.NDArray[np.float32] = torch.cat(parts).cpu().numpy()
-        return found
+    def _corpus(self, rows: Rows, device: torch.device) -> Tensor:
+        read = self.rereader.read(rows)
+        sketches = torch.stack([one.final for one in read if one.final is not None])
+        return self.whitened(sketches.to(device))
