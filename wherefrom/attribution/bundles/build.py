@@ -299,7 +299,7 @@ class _Build:
         whitener = Whitener.fit(moments, self._parameters.damping, ranks=ranks)
         save_file({"a": whitener.a, "b": whitener.b}, self._bundle / "whitening.safetensors")
         whitener = whitener.to(self._language.device)
-        states, losses = self._work / "states.npy", []
+        states, losses, done = self._work / "states.npy", [], 0
         with (
             feature_writer(self._bundle, self._parameters.form, examples=count) as writer,
             ArrayFile(states, count) as pooled,
@@ -309,7 +309,8 @@ class _Build:
                 writer.append(factors, kernel_norms(factors).tolist())
                 pooled.append(shard.pooled.numpy())
                 losses.append(shard.loss)
-                self._progress("whiten", sum(map(len, losses)), count)
+                done += len(shard.lengths)
+                self._progress("whiten", done, count)
             writer.finish()
         if self._parameters.weight_final is not None:
             FinalGradients.write(self._bundle / FEATURES, lambda: shards.final(count), count=count)
