@@ -5,15 +5,20 @@ from pathlib import Path
 
 import torch
 
+from wherefrom.attribution.bundles.build import build_bundle
+from wherefrom.attribution.bundles.corpus_pass import ReadsCorpus, read_here
 from wherefrom.attribution.bundles.indexes import IndexWishes
 from wherefrom.attribution.bundles.manifest import Manifest
+from wherefrom.attribution.bundles.model_location import write_note
 from wherefrom.attribution.bundles.options import BuildOptions
 from wherefrom.attribution.corpus import ReadAs
+from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.retrieval.index_drivers import DriverName
 from wherefrom.cli.build_choice import BuildChoice
 from wherefrom.cli.build_options import IndexChoice
 from wherefrom.cli.corpus_options import rendering_rule
 from wherefrom.cli.placement_options import placement_of
+from wherefrom.cli.progress import progress_bars
 from wherefrom.settings import load_settings
 from wherefrom.terminal import counted, say
 
@@ -53,6 +58,30 @@ def _index_wishes(choice: IndexChoice) -> IndexWishes:
         memory_share=settings.index_memory_share,
         milvus=settings.milvus_server(),
     )
+
+
+def build_with_progress(
+    folders: ModelFolders,
+    corpus: Path,
+    out: Path,
+    *,
+    options: BuildOptions,
+    quiet: bool,
+    read_corpus_by: ReadsCorpus = read_here,
+) -> Manifest:
+    """Build a bundle and show how far it is; beside it stands where its model lies. For arguments and errors see `build_bundle`."""
+    with progress_bars(quiet=quiet) as report:
+        manifest = build_bundle(
+            folders=folders,
+            corpus_path=corpus,
+            out=out,
+            options=options,
+            progress=report,
+            on_note=print_note,
+            read_corpus_by=read_corpus_by,
+        )
+    write_note(out, folders)
+    return manifest
 
 
 def print_note(sentence: str) -> None:

@@ -10,11 +10,8 @@ from typing import Annotated
 import typer
 
 from wherefrom.attribution.attributor import LanguageAttributor
-from wherefrom.attribution.bundles.build import build_bundle
 from wherefrom.attribution.bundles.bundle import Bundle
 from wherefrom.attribution.bundles.hash_memory import HashMemory
-from wherefrom.attribution.bundles.model_location import write_note
-from wherefrom.attribution.bundles.options import BuildOptions
 from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.attribution.offline import (
     Rejection,
@@ -27,7 +24,7 @@ from wherefrom.attribution.offline import (
 from wherefrom.cli import deriving, signing, storing
 from wherefrom.cli.build_choice import BuildChoice, takes_choice
 from wherefrom.cli.build_options import Adapter, CorpusPath, NewFolder, Threads
-from wherefrom.cli.building import options_of, print_note, say_built, set_threads
+from wherefrom.cli.building import build_with_progress, options_of, say_built, set_threads
 from wherefrom.cli.grouping import (
     AgainstOption,
     Asked,
@@ -83,22 +80,7 @@ def build(
     """
     set_threads(choice.threads)
     folders = ModelFolders(model, choice.adapter, choice.start)
-    _build_and_say(folders, corpus, out, options=options_of(choice), as_json=as_json)
-
-
-def _build_and_say(
-    folders: ModelFolders, corpus: Path, out: Path, *, options: BuildOptions, as_json: bool
-) -> None:
-    with progress_bars(quiet=as_json) as report:
-        manifest = build_bundle(
-            folders=folders,
-            corpus_path=corpus,
-            out=out,
-            options=options,
-            progress=report,
-            on_note=print_note,
-        )
-    write_note(out, folders)
+    manifest = build_with_progress(folders, corpus, out, options=options_of(choice), quiet=as_json)
     say_built(manifest, out, as_json=as_json)
 
 

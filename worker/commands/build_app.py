@@ -8,18 +8,13 @@ from typing import Annotated
 
 import typer
 
-from wherefrom.attribution.bundles.build import build_bundle
-from wherefrom.attribution.bundles.corpus_pass import ReadsCorpus
 from wherefrom.attribution.bundles.manifest import read_manifest
-from wherefrom.attribution.bundles.model_location import write_note
-from wherefrom.attribution.bundles.options import BuildOptions
 from wherefrom.attribution.bundles.parts import PART_SHARDS
 from wherefrom.attribution.bundles.shards import SHARD_ROWS
 from wherefrom.attribution.bundles.stored import push_bundle
 from wherefrom.attribution.models.files import ModelFolders
 from wherefrom.cli.build_choice import BuildChoice, takes_choice
-from wherefrom.cli.building import options_of, print_note, say_built, set_threads
-from wherefrom.cli.progress import progress_bars
+from wherefrom.cli.building import build_with_progress, options_of, print_note, say_built, set_threads
 from wherefrom.errors import ConfigurationError, WherefromError
 from wherefrom.metrics import Metrics
 from wherefrom.records import sha256_of_json
@@ -85,47 +80,32 @@ def build(
     place = shared or f"{out.rstrip('/')}.parts"
     if not is_url(place):
         place = str(Path(place).absolute())
-    with opened_database(settings) as database, connect_redis(settings) as client:
+    with (
+        opened_database(settings) as database,
+        connect_redis(settings) as client,
+        tempfile.TemporaryDirectory(prefix="wherefrom-corpus-") as folder,
+    ):
         hints = BuildHintSender(
             make_celery(settings), client, settings=settings, metrics=Metrics(), sender="operator"
         )
         read_by = SharedPass(database, place, hints, settings=settings, part_shards=part_rows // SHARD_ROWS)
         asked = (out, str(model.resolve()), corpus, place, repr(choice))
         target = out_folder(out, settings, asked=asked)
-        if not (
-            is_url(out) and target.is_dir()
-        ):  # else the bundle is written, and only putting it into its store failed
-            _build(folders, corpus, target, options=options_of(choice), read_by=read_by, quiet=as_json)
+        written = is_url(out) and target.is_dir()  # only putting it into its store failed
+        if not written:
+            build_with_progress(
+                folders,
+                corpus_file(corpus, Path(folder)),
+                target,
+                options=options_of(choice),
+                quiet=as_json,
+                read_corpus_by=read_by,
+            )
             _finish(read_by)
     if is_url(out):
         _push(target, out, as_json=as_json)
     else:
         say_built(read_manifest(target, verify=False), target, as_json=as_json)
-
-
-def _build(
-    folders: ModelFolders,
-    corpus: str,
-    out: Path,
-    *,
-    options: BuildOptions,
-    read_by: ReadsCorpus,
-    quiet: bool,
-) -> None:
-    with (
-        tempfile.TemporaryDirectory(prefix="wherefrom-corpus-") as folder,
-        progress_bars(quiet=quiet) as report,
-    ):
-        build_bundle(
-            folders=folders,
-            corpus_path=corpus_file(corpus, Path(folder)),
-            out=out,
-            options=options,
-            progress=report,
-            on_note=print_note,
-            read_corpus_by=read_by,
-        )
-    write_note(out, folders)
 
 
 def _finish(read_by: SharedPass) -> None:
