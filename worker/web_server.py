@@ -68,9 +68,8 @@ def run_web(settings: Settings, *, number: int | None = None) -> None:
         ConfigurationError: the address cannot be bound, or would be served without API keys.
     """
     refuse_keyless_production(settings)
-    stop = (
-        stop_on_signals()
-    )  # uvicorn takes the signals while it serves, and raises them again when it has ended
+    # uvicorn takes the signals while it serves, and raises them again when it has ended.
+    stop = stop_on_signals()
     listener = listen(settings, shared=number is not None)
     port = listener.getsockname()[1]
     settings = settings.model_copy(update={"port": port})
@@ -84,18 +83,7 @@ def run_web(settings: Settings, *, number: int | None = None) -> None:
         HintSender(make_celery(settings), client, settings=settings, metrics=metrics, sender="web").notify
     )
     app = create_app(settings, database, metrics=metrics, notify=hints.notify)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            http=_protocol(app),
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            # What proxies say of a request is only looked at, never believed.
-            proxy_headers=False,
-            timeout_graceful_shutdown=GRACE_S,
-        )
-    )
+    server = _server_of(app)
     _end_on(stop, server)
     url = url_of(settings)
     liveness.create(url=url)
@@ -117,6 +105,21 @@ def run_web(settings: Settings, *, number: int | None = None) -> None:
         database.dispose()
         traces.close()  # last: a collector that is away is waited for
     log.info("web_stopped")
+
+
+def _server_of(app: FastAPI) -> uvicorn.Server:
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            http=_protocol(app),
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            # What proxies say of a request is only looked at, never believed.
+            proxy_headers=False,
+            timeout_graceful_shutdown=GRACE_S,
+        )
+    )
 
 
 def _end_on(stop: threading.Event, server: uvicorn.Server) -> None:
