@@ -10,6 +10,7 @@ from wherefrom.errors import BodyTooLarge, InvalidRecord, UnknownSchema
 from wherefrom.messages import RECORD_FIELD, REPLAYED_FIELD
 from wherefrom.records import RECORD_SCHEMA, FlaggedRecord
 from wherefrom.records.explain import describe_problems
+from wherefrom.traceparent import TRACEPARENT, read_traceparent
 
 _ENTRY_ID = re.compile(rb"[0-9]{1,20}-[0-9]{1,20}")
 
@@ -38,6 +39,11 @@ def read_entry(fields: Mapping[bytes, bytes], *, entry_id: str, limit_bytes: int
     first = fields.get(REPLAYED_FIELD.encode(), b"")
     key = first.decode() if _ENTRY_ID.fullmatch(first) else entry_id
     return record.model_copy(update={"idempotency_key": key})
+
+
+def trace_of(fields: Mapping[bytes, bytes]) -> str | None:
+    """The traceparent of a stream entry; None where it has none that is valid."""
+    return read_traceparent(fields.get(TRACEPARENT.encode()))
 
 
 def _record(raw: bytes) -> FlaggedRecord:

@@ -22,9 +22,8 @@ from wherefrom.logs import get_logger
 from wherefrom.metrics import Metrics
 from wherefrom.records import AuditState, FlaggedRecord, IntakeResult
 from wherefrom.settings import Settings
-from wherefrom.traceparent import TRACEPARENT, read_traceparent
 from worker.broker.hints import HintSender
-from worker.flagged_stream.entries import read_entry
+from worker.flagged_stream.entries import read_entry, trace_of
 from worker.flagged_stream.poison_suspects import PoisonSuspects
 from worker.flagged_stream.stream import Entry, FlaggedStream, Verdict
 
@@ -168,7 +167,7 @@ class Intake:
                 [record for _, record in readable],
                 producer=STREAM,
                 channel=STREAM,
-                traces=[read_traceparent(entry.fields.get(TRACEPARENT.encode())) for entry, _ in readable],
+                traces=[trace_of(entry.fields) for entry, _ in readable],
             )
         except (PermanentError, DatabaseUnavailable) as error:
             self._after_failure(readable, error)

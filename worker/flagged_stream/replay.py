@@ -15,8 +15,9 @@ import redis
 from wherefrom.errors import ConfigurationError, NotFound
 from wherefrom.messages import CUT_FIELD, RECORD_FIELD, REPLAYED_FIELD
 from wherefrom.settings import Settings
-from wherefrom.traceparent import TRACEPARENT, read_traceparent
+from wherefrom.traceparent import TRACEPARENT
 from worker.broker.redis_link import flagged_stream, quarantine_stream, redis_errors, rejected_stream
+from worker.flagged_stream.entries import trace_of
 
 #: Entries read at once: those of the quarantine are whole.
 PAGE = 8
@@ -108,7 +109,7 @@ class KeptEntries:
             RECORD_FIELD: fields.get(RECORD_FIELD.encode(), b""),
             REPLAYED_FIELD: fields.get(b"rejected_entry", entry_id),
         }
-        if (trace := read_traceparent(fields.get(TRACEPARENT.encode()))) is not None:
+        if (trace := trace_of(fields)) is not None:
             again[TRACEPARENT] = trace
         with redis_errors():
             pipeline = self._redis.pipeline(transaction=True)
