@@ -2,8 +2,8 @@
 
 A claim is a lease: an owner holds a row under an attempt number until a time of the database's clock. The attempt only ever grows,
 so (row, attempt, owner) is a fencing token: every way out starts with an UPDATE that matches it, and a worker that was too slow
-matches no row, writes nothing and learns it. `db.queues.audit_queue`, `db.queues.measurement_queue` and `db.queues.group_queue` are the queues; what they add is
-what is read for a worker, and what an answer looks like.
+matches no row, writes nothing and learns it. `db.queues.audit_queue`, and the queues that `db.queues.single_claims` names, add what is read for a worker, and what an
+answer looks like.
 """
 
 from collections.abc import Callable, Mapping, Sequence
