@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 
-from tasks.heartbeat import Heartbeat
+from tasks.heartbeat import Heartbeat, LeaseLost
 from tests.waiting import wait_until
 from wherefrom.errors import DatabaseUnavailable
 from wherefrom.records import FlaggedRecord
@@ -45,6 +45,9 @@ def test_a_lost_audit_is_not_held(bench, claim):
     heartbeat.beat()
     assert not heartbeat.holds(lost)
     assert heartbeat.holds(kept)
+    heartbeat.require(kept)
+    with pytest.raises(LeaseLost):
+        heartbeat.require(lost)
 
 
 def test_an_absent_database_loses_nothing(bench, claim, logs):
