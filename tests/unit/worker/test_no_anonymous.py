@@ -32,7 +32,11 @@ HERE = ("127.0.0.1", "127.9.9.9", "::1", "localhost")
 def test_every_way_to_start_asks_for_keys(host: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the server is given in the end decides, not what the settings said before the options."""
     begun: list[Settings] = []
-    monkeypatch.setattr("worker.web_server.run_web", lambda settings, *, number: begun.append(settings))
+
+    def run_web(settings: Settings, *, number: int | None) -> None:
+        begun.append(settings)
+
+    monkeypatch.setattr("worker.web_server.run_web", run_web)
     if way == "setting":
         monkeypatch.setenv("WHEREFROM_HOST", host)
     if way == "up":
