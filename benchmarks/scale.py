@@ -1,11 +1,12 @@
 """What a bundle costs as its corpus grows: build by stage, sizes, opening, private memory, candidates, recall, one audit.
 
-    python -m benchmarks.scale [--examples 1000,10000] [--drivers hnsw,faiss] [--queries N] [--json]
+    python -m benchmarks.scale [--examples 1000,10000] [--read N] [--drivers hnsw,faiss] [--queries N] [--json]
     python -m benchmarks.scale --vectors 100000,1000000 [--source N] [--drivers faiss] [--json]
     python -m benchmarks.scale --texts 10000,1000000 [--json]
 
 The rows are made of those of the tiny model's corpus (demo/tiny): each takes a row's conversation and puts drawn words of the corpus in place of a third of its words, so
-no two are alike and words keep their frequencies. All of them go through the model: nothing is copied or perturbed. Build and worker are processes of their own;
+no two are alike and words keep their frequencies. All of them go through the model, unless `--read N` says that only the first N do: the signals of further rows are then perturbed ones of
+theirs (`scale_material.PerturbedPass`), and all stages behind the pass are those of a build. Build and worker are processes of their own;
 their memory is the highest of `RssAnon` (private pages: no page cache, no mapped files), read twenty times a second, for the build by stage. The queries are made as the rows are, from other
 draws. The first driver's bundle is built whole; that of a further one is the same with other indexes.
 
@@ -22,6 +23,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +31,11 @@ import numpy as np
 
 from benchmarks.private_memory import highest_private_bytes, private_bytes
 from benchmarks.program import command, named, numbers, run
-from benchmarks.scale_material import TINY, Rows, corpus_of, perturbed, query_of
+from benchmarks.scale_material import TINY, PerturbedPass, Rows, corpus_of, perturbed, query_of
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles.build import build_bundle
 from wherefrom.attribution.bundles.bundle import open_bundle
+from wherefrom.attribution.bundles.corpus_pass import read_here
 from wherefrom.attribution.bundles.features import write_words
 from wherefrom.attribution.bundles.indexes import INDEX, PROJECTED_VECTORS, IndexWishes, write_indexes
 from wherefrom.attribution.bundles.manifest import MANIFEST, hash_file, read_card, read_manifest
@@ -109,8 +112,8 @@ _TEXT_COLUMNS = (
 )
 
 
-def build(corpus: Path, out: Path, driver: str, threads: int) -> dict[str, Any]:
-    """Build a bundle; its cost by stage and the highest private memory."""
+def build(corpus: Path, out: Path, driver: str, threads: int, *, read: int | None = None) -> dict[str, Any]:
+    """Build a bundle, of whose rows the model reads all or the first `read`; its cost by stage and the highest private memory."""
     _set_threads(threads)
     options = BuildOptions(check_learning=False, index=IndexWishes(DriverName(driver)))
     started = time.monotonic()
@@ -121,6 +124,7 @@ def build(corpus: Path, out: Path, driver: str, threads: int) -> dict[str, Any]:
             out=out,
             options=options,
             progress=private.enter,
+            read_corpus_by=read_here if read is None else PerturbedPass(read),
         )
         found = {"build_s": time.monotonic() - started, "private_mib": private.mib()}
     return found | {"stage_s": read_card(out)["cost"]["seconds"]} | _sizes(out)
@@ -263,7 +267,8 @@ def work(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         for driver in drivers:
             out = folder / f"bundle-{examples}-{driver}"
             if out == first:
-                built = apart(build, corpus_of(examples, folder), out, driver, threads)
+                grow = partial(build, read=arguments.read)
+                built = apart(grow, corpus_of(examples, folder), out, driver, threads)
             else:
                 built = apart(index_anew, first, out, driver, threads)
             served = apart(audit, out, arguments.queries, threads)
@@ -355,6 +360,7 @@ def main() -> None:
     """Entry point."""
     parser = command(__doc__, threads=1)
     parser.add_argument("--examples", default="1000,10000", help="sizes of the corpus (default: %(default)s)")
+    parser.add_argument("--read", type=int, help="rows that the model reads (default: all)")
     parser.add_argument("--texts", help="sizes of a corpus without a model, in place of whole bundles")
     parser.add_argument("--vectors", help="sizes of an index alone, in place of whole bundles")
     parser.add_argument(

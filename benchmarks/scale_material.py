@@ -1,4 +1,4 @@
-"""Rows, outputs and vectors for the scale benchmark, as many as are wanted; `benchmarks.scale` says how they are made."""
+"""Rows, outputs, signals and vectors for the scale benchmark, as many as are wanted; `benchmarks.scale` says how they are made."""
 
 import json
 import random
@@ -6,8 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from wherefrom.attribution.array_files import ArrayFile
+from wherefrom.attribution.bundles.corpus_pass import READ_STAGE, PassJob
+from wherefrom.attribution.bundles.shards import SHARD_ROWS, RawShard
+from wherefrom.attribution.models.render import TokenRow
+from wherefrom.attribution.models.signals import Signals
+from wherefrom.attribution.models.trajectory import ReadsSignals
 from wherefrom.attribution.retrieval.index import CHUNK_ROWS, Vectors, unit_rows
 from wherefrom.records import Message, Query, Role
 
@@ -67,3 +74,58 @@ def perturbed(vectors: Vectors, folder: Path, count: int) -> Vectors:
                 written.append(unit_rows(vectors[i] + (vectors[j] - vectors[k]) / 2))
     found: Vectors = np.load(file, mmap_mode="r", allow_pickle=False)
     return found
+
+
+class PerturbedPass:
+    """Reads the first rows of a corpus with the model, and makes the signals of all others of theirs.
+
+    A row gets consecutive tokens of what was read, from a drawn place i on, moved by half the difference of those from two other places: x_i + (x_j - x_k) / 2, with the same places for states
+    and errors. States are unit RMS again. Differences of tokens lie in the directions in which tokens differ, so the spectrum stays, and neighbours stay neighbours.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._shards = max(1, rows // SHARD_ROWS)
+
+    def __call__(self, job: PassJob) -> None:
+        """Fill the folder of shards."""
+        rows, shards, done = job.rows, job.shards, 0
+        reader: ReadsSignals = job.reader
+        for number in shards.missing(len(rows)):
+            if number == self._shards:
+                reader = _PerturbedReader(list(shards.read(number * SHARD_ROWS)), job.reader)
+            done += shards.compute(number, rows, reader)
+            job.progress(READ_STAGE, done, job.tokens)
+
+
+class _PerturbedReader:
+    """Makes signals of rows from those of others."""
+
+    def __init__(self, read: Sequence[RawShard], reader: ReadsSignals) -> None:
+        self.split_pass, self.reads = reader.split_pass, reader.reads
+        self._a, self._b = torch.cat([one.a for one in read]), torch.cat([one.b for one in read])
+        self._pooled = torch.cat([one.pooled for one in read])
+        self._loss = torch.cat([one.loss for one in read])
+        self._random = torch.Generator().manual_seed(4)
+
+    def read(self, rows: Sequence[TokenRow]) -> Signals:
+        lengths = tuple(sum(self.reads(row)) for row in rows)
+        starts = torch.randint(len(self._a), (3, len(rows)), generator=self._random)
+        places = torch.cat(
+            [start[:, None] + torch.arange(length) for start, length in zip(starts.T, lengths, strict=True)],
+            dim=1,
+        ) % len(self._a)
+        drawn = torch.randint(len(self._pooled), (3, len(rows)), generator=self._random)
+        a = _moved(self._a, places)
+        return Signals(
+            a / a.square().mean(dim=-1, keepdim=True).sqrt(),
+            _moved(self._b, places),
+            lengths,
+            _moved(self._pooled, drawn),
+            self._loss[drawn[0]],
+        )
+
+
+def _moved(values: Tensor, places: Tensor) -> Tensor:
+    """Values `[N, ...]` at places `[3, S]`: of the first, moved by half the difference of the others."""
+    i, j, k = places
+    return values[i] + (values[j] - values[k]) / 2

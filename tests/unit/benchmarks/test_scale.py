@@ -1,11 +1,21 @@
 """The rows and vectors of the scale benchmark are made up as it says, and the memory that it reads is private memory."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
+import torch
 
 from benchmarks.private_memory import highest_private_bytes
-from benchmarks.scale_material import Rows, perturbed, query_of
+from benchmarks.scale_material import PerturbedPass, Rows, perturbed, query_of
+from wherefrom.attribution.bundles.corpus_pass import PassJob
+from wherefrom.attribution.bundles.plan import BuildPlan
+from wherefrom.attribution.bundles.rendering import ignore_note
+from wherefrom.attribution.bundles.shards import SHARD_ROWS, ShardFolder
+from wherefrom.attribution.models.render import TokenRow
+from wherefrom.attribution.models.signals import Signals
+from wherefrom.attribution.progress import silent
 
 _MIB = 1 << 20
 
@@ -28,6 +38,61 @@ def test_perturbed_vectors(tmp_path: Path) -> None:
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1.0, rtol=1e-5)
     spread = np.asarray(found).std(axis=0)
     assert spread[0] > spread[1] > spread[2] > spread[3] == 0.0
+
+
+def test_perturbed_pass(tmp_path: Path) -> None:
+    """The model reads the first rows alone; further rows get signals of their own lengths, in the directions of those that were read."""
+    read, rows = [], [_row(length) for length in (5, 9, 4, 12) * SHARD_ROWS]
+    shards = ShardFolder(tmp_path / "raw")
+    job = PassJob(
+        _Rows(rows), cast("BuildPlan", None), _Flat(read), shards, progress=silent, on_note=ignore_note
+    )
+    PerturbedPass(rows=SHARD_ROWS)(job)
+    assert sum(read) == SHARD_ROWS
+    found = list(shards.read(len(rows)))
+    assert [one.lengths for one in found] == [
+        tuple(len(row.explained) for row in rows[at : at + SHARD_ROWS])
+        for at in range(0, len(rows), SHARD_ROWS)
+    ]
+    first, last = found[0], found[-1]
+    np.testing.assert_allclose(last.a.square().mean(dim=-1).sqrt(), 1.0, rtol=2e-3)
+    assert (last.b[..., 1] == 0).all()
+    assert 0.5 < float(last.b[..., 0].std() / first.b[..., 0].std()) < 2
+    assert not any((one.pooled == found[0].pooled[0]).all() for one in found[1:])
+
+
+class _Rows(list[TokenRow]):
+    def tokens(self, first: int, end: int) -> int:
+        return sum(len(row.ids) for row in self[first:end])
+
+
+class _Flat:
+    """Signals in one direction, without a model; notes how many rows it read."""
+
+    split_pass = True
+
+    def __init__(self, read: list[int]) -> None:
+        self._read = read
+        self._random = torch.Generator().manual_seed(1)
+
+    def reads(self, row: TokenRow) -> tuple[bool, ...]:
+        return row.explained
+
+    def read(self, rows: Sequence[TokenRow]) -> Signals:
+        self._read.append(len(rows))
+        lengths = tuple(len(row.explained) for row in rows)
+        drawn = [torch.randn(sum(lengths), 1, 2, generator=self._random) for _ in "ab"]
+        return Signals(
+            drawn[0] / drawn[0].square().mean(dim=-1, keepdim=True).sqrt(),
+            drawn[1] * torch.tensor([1.0, 0.0]),
+            lengths,
+            torch.randn(len(rows), 3, generator=self._random),
+            torch.ones(len(rows)),
+        )
+
+
+def _row(length: int) -> TokenRow:
+    return TokenRow(tuple(range(length + 1)), 1, (True,) * length)
 
 
 def test_private_memory() -> None:
