@@ -31,6 +31,7 @@ REMEDIES = {
     errors.UnknownBundle.code: "Put the bundle's folder where the workers look (`WHEREFROM_BUNDLES_DIR`), or activate another one.",
     errors.BundleCorrupt.code: _BUNDLE,
     errors.BundleMismatch.code: _BUNDLE,
+    errors.BundleTooNew.code: f"Bring the workers to the release that built the bundle, or activate an older bundle. {_BY_THEMSELVES}",
     errors.UnsafeWeights.code: "Give the model's weights as safetensors.",
     errors.UnusableModel.code: _MODEL,
     errors.NoChatTemplate.code: "Build the bundle with `--chat-template FILE`, or flag prompts instead of messages.",

@@ -25,7 +25,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -187,6 +187,16 @@ def load_roots(features: Path, device: torch.device) -> Tensor:
         raise BundleCorrupt(
             f"{features}: what whitens the final gradients cannot be read: {error}"
         ) from error
+
+
+def has_scales(features: Path) -> bool:
+    """Whether what whitens sketches is float16 with a scale for each matrix; false where there is none."""
+    file = features / WHITENING
+    if not file.is_file():
+        return False
+    with safe_open(file, framework="pt") as stored:
+        names = stored.keys()
+    return "scales" in names
 
 
 def _save_roots(features: Path, roots: Tensor) -> Tensor:

@@ -162,6 +162,12 @@ class BundleCorrupt(PermanentError):
     code = "bundle_corrupt"
 
 
+class BundleTooNew(PermanentError):
+    """A newer release made the bundle, and this one cannot open it. Processes of the newer release answer its audits."""
+
+    code = "bundle_too_new"
+
+
 class BundleUnsigned(PermanentError):
     """The setting `bundle_keys` asks for signed bundles, and none of its keys has signed this one. Nothing of it was parsed."""
 

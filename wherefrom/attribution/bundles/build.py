@@ -19,7 +19,7 @@ from wherefrom.attribution.array_files import ArrayFile
 from wherefrom.attribution.bundles.adapter_files import write_adapter_files
 from wherefrom.attribution.bundles.card import learning_on_card, new_card, reading_coverage
 from wherefrom.attribution.bundles.corpus_pass import PassJob, ReadsCorpus, read_here
-from wherefrom.attribution.bundles.entries import compute_entry, library_versions, model_entry
+from wherefrom.attribution.bundles.entries import compute_entry, format_of, library_versions, model_entry
 from wherefrom.attribution.bundles.features import (
     FEATURES,
     feature_writer,
@@ -380,6 +380,7 @@ class _Build:
     ) -> Manifest:
         draft = Manifest(
             name="b-unnamed",
+            format=format_of(self._bundle),
             created_at=utc_now(),
             model=model_entry(self._points, self._model_name, self._start_sha256()),
             corpus=corpus,

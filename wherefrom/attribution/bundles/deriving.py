@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wherefrom.attribution.bundles.entries import format_of
 from wherefrom.attribution.bundles.examples import (
     EXAMPLE_OFFSETS,
     EXAMPLES,
@@ -166,6 +167,7 @@ def finish(target: Path, searched: Searched, *, bundle: Path, parent: Manifest, 
     manifest = parent.model_copy(
         update={
             "created_at": utc_now(),
+            "format": format_of(target),
             "corpus": corpus,
             "parameters": parent.parameters.fitting(corpus.examples),
             "derived": derived,

@@ -3,8 +3,10 @@
 from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 
 from wherefrom.attribution.bundles.manifest import LIBRARIES, ComputeEntry, ModelEntry
+from wherefrom.attribution.gradient_sketch import has_scales
 from wherefrom.attribution.models.files import ModelFingerprint
 from wherefrom.attribution.models.model import LanguageModel
 from wherefrom.attribution.models.placement import Placement, device_name
@@ -45,6 +47,11 @@ def differences(wanted: ModelEntry, found: ModelFingerprint) -> Iterator[tuple[s
     ):
         if expected != given:
             yield what, expected, given
+
+
+def format_of(bundle: Path) -> int | None:
+    """The least format of files that a release must read to open a bundle, by what is in its folder; None for the first."""
+    return 2 if has_scales(bundle / "features") else None
 
 
 def library_versions(driver: DriverName) -> dict[str, str]:

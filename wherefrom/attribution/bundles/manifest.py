@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
+from wherefrom.attribution.bundles.file_format import BUNDLE_SCHEMA, refuse_format, refuse_newer
 from wherefrom.attribution.bundles.hash_memory import BundleHashes, FileState, HashMemory
 from wherefrom.attribution.models.rule import RenderingRule
 from wherefrom.errors import BundleCorrupt, UnknownBundle
@@ -24,7 +25,6 @@ MANIFEST = "manifest.json"
 #: Stands beside the manifest where somebody signed it (`signing`); the manifest cannot list it.
 SIGNATURE = "manifest.sig"
 CARD = "card.json"
-BUNDLE_SCHEMA: Literal[3] = 3
 #: Libraries whose releases may change a number.
 LIBRARIES = ("torch", "transformers", "safetensors", "peft", "hnswlib", "numpy", "bm25s")
 #: Files that are hashed at the same time; more only wait for the disk.
@@ -214,9 +214,11 @@ class DerivedEntry(Frozen):
 class Manifest(Grown):
     """The content of `manifest.json`."""
 
-    LATER: ClassVar[frozenset[str]] = frozenset({"built_on", "derived", "index"})
+    LATER: ClassVar[frozenset[str]] = frozenset({"format", "built_on", "derived", "index"})
 
     bundle_schema: Literal[3] = Field(default=BUNDLE_SCHEMA, alias="schema")
+    #: Least format of files that a release must read to open it (`file_format`); None: the first.
+    format: int | None = Field(default=None, ge=2)
     name: str
     created_at: datetime
     model: ModelEntry
@@ -273,6 +275,7 @@ def read_manifest(bundle: Path, *, verify: bool = True, hashes: HashMemory | Non
 
     Raises:
         UnknownBundle: the folder does not exist or holds no manifest.
+        BundleTooNew: a newer release made it, and this one cannot open it.
         BundleCorrupt: the manifest is unreadable, or a file is missing, added or changed.
     """
     file = bundle / MANIFEST
@@ -283,6 +286,7 @@ def read_manifest(bundle: Path, *, verify: bool = True, hashes: HashMemory | Non
     try:
         manifest = Manifest.model_validate_json(file.read_bytes())
     except ValidationError as error:
+        refuse_newer(file, error)
         raise BundleCorrupt(
             f"{file}: not a manifest of schema {BUNDLE_SCHEMA} ({error.error_count()} errors); rebuild the bundle of an older release"
         ) from error
@@ -292,6 +296,7 @@ def read_manifest(bundle: Path, *, verify: bool = True, hashes: HashMemory | Non
         )
     if manifest.seal != manifest.seal_of_content() or manifest.to_bytes() != file.read_bytes():
         raise BundleCorrupt(f"{file}: the manifest was changed after it was written")
+    refuse_format(file, manifest.format)
     if verify:
         _verify_files(bundle, manifest, hashes)
     return manifest
