@@ -42,7 +42,7 @@ COLUMNS = (
     Column("32-63", 7, ".3f"),
     Column("R@1", 7, ".2f"),
     Column("R@10", 7, ".2f"),
-    Column("LDS 95 %", 16, ".3f"),
+    Column("LDS 95 %", 17, ".3f"),
     Column("gain over the first tier", 26),
 )
 

@@ -336,8 +336,8 @@ def _agreement(scores: Matrix, pairs: Mapping[tuple[int, int], Effect]) -> dict[
 def table(result: dict[str, Any]) -> list[str]:
     """Lines for people."""
     columns = [
-        Column("left out", 44, left=True), Column("n", 5), Column("z > 1.96", 10, ".2f"), Column("95 %", 12, ".2f"), Column("|z| > 1.96", 12),
-        Column("positive of those", 19, ".2f"), Column("positive, all", 15, ".2f"), Column("95 %", 12, ".2f"), Column("median nats", 13, "+.4f"),
+        Column("left out", 44, left=True), Column("n", 5), Column("z > 1.96", 10, ".2f"), Column("95 %", 15, ".2f"), Column("|z| > 1.96", 12),
+        Column("positive of those", 19, ".2f"), Column("positive, all", 15, ".2f"), Column("95 %", 15, ".2f"), Column("median nats", 13, "+.4f"),
     ]  # fmt: skip
     rows = [
         (

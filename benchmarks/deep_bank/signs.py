@@ -247,10 +247,10 @@ def table(result: Mapping[str, Any]) -> list[str]:
         Column("score", 18, left=True),
         Column("effects", 9),
         Column("agree", 8, ".2f"),
-        Column("95 %", 12, ".2f"),
+        Column("95 %", 15, ".2f"),
         Column("determined", 12),
         Column("agree", 8, ".2f"),
-        Column("95 %", 12, ".2f"),
+        Column("95 %", 15, ".2f"),
         Column("of citations", 14, ".2f"),
     ]
     rows = [

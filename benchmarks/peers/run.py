@@ -26,7 +26,7 @@ OURS, THEIRS = "wherefrom EK-FAC", "kronfluence EK-FAC"
 _COLUMNS = (
     Column("method", 34, left=True),
     Column("LDS", 6, ".3f"),
-    Column("95 %", 14, ".3f"),
+    Column("95 %", 17, ".3f"),
     Column("32-63", 7, ".3f"),
     Column("R@1", 6, ".2f"),
     Column("R@10", 6, ".2f"),

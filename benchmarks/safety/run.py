@@ -55,9 +55,9 @@ _COLUMNS = (
     Column("chance", 8, ".3f"),
     Column("  method", 19, left=True),
     Column("P@5", 6, ".3f"),
-    Column("95 %", 14, ".3f"),
+    Column("95 %", 17, ".3f"),
     Column("AUPRC", 7, ".3f"),
-    Column("95 %", 14, ".3f"),
+    Column("95 %", 17, ".3f"),
     Column("benign", 8, ".3f"),
     Column("AUROC", 7, ".3f"),
 )

@@ -29,7 +29,7 @@ class Column:
         if isinstance(value, str):
             return value
         if isinstance(value, list | tuple):
-            return "-".join(f"{end:{self.spec}}" for end in value)
+            return " to ".join(f"{end:{self.spec}}" for end in value)
         return f"{value:{self.spec}}"
 
 

@@ -4,15 +4,15 @@ import pytest
 
 from wherefrom.evaluation.tables import Column, table
 
-COLUMNS = (Column("method", 10, left=True), Column("LDS", 7, ".3f"), Column("95 %", 14, ".2f"))
+COLUMNS = (Column("method", 10, left=True), Column("LDS", 7, ".3f"), Column("95 %", 16, ".2f"))
 
 
 def test_a_head_and_a_line_for_each_row():
     """Names stand on the left, numbers on the right; a pair is an interval."""
-    assert table(COLUMNS, [("bm25", 0.51234, (0.4, 0.6)), ["exact", 0.6, [0.5, 0.71]]]) == [
-        "method        LDS          95 %",
-        "bm25        0.512     0.40-0.60",
-        "exact       0.600     0.50-0.71",
+    assert table(COLUMNS, [("bm25", 0.51234, (0.4, 0.6)), ["exact", 0.6, [-0.5, -0.11]]]) == [
+        "method        LDS            95 %",
+        "bm25        0.512    0.40 to 0.60",
+        "exact       0.600  -0.50 to -0.11",
     ]
 
 
