@@ -11,6 +11,8 @@ and its large-sample variance (Fleiss, Cohen and Everitt 1969):
     B = (1 - kappa)^2 sum_{i != j} p_ij (c_i + r_j)^2
     C = (kappa - p_e (1 - kappa))^2
 
+It is 0 where two people always agree, or never, however few pairs there are. There Wilson's interval of p_o, with p_e as it is, takes its place.
+
 References:
     Fleiss, Cohen and Everitt, "Large sample standard errors of kappa and weighted kappa", Psychological Bulletin 72 (1969) 323-327.
     Wilson, "Probable inference, the law of succession, and statistical inference", J. Am. Stat. Assoc. 22 (1927) 209-212.
@@ -60,7 +62,11 @@ def cohen_kappa(table: Sequence[Sequence[int]]) -> Kappa:
     b = (1 - kappa) ** 2 * sum(p[i][j] * (columns[i] + rows[j]) ** 2 for i in size for j in size if i != j)
     c = (kappa - expected * (1 - kappa)) ** 2
     error = math.sqrt(max(0.0, a + b - c) / n) / (1 - expected)
-    return Kappa(kappa, max(-1.0, kappa - Z95 * error), min(1.0, kappa + Z95 * error), observed, n)
+    low, high = kappa - Z95 * error, kappa + Z95 * error
+    agreed = sum(table[i][i] for i in size)
+    if agreed in {0, n}:
+        low, high = ((share - expected) / (1 - expected) for share in wilson(agreed, n))
+    return Kappa(kappa, max(-1.0, low), min(1.0, high), observed, n)
 
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:

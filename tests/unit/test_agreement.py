@@ -51,6 +51,21 @@ def test_perfect_and_opposite_agreement() -> None:
 
 
 @pytest.mark.parametrize(
+    ("table", "low", "high"),
+    [
+        ([[1, 0], [0, 1]], -0.3152, 1.0),
+        ([[20, 0], [0, 20]], 0.8247, 1.0),
+        ([[0, 1], [0, 0]], 0.0, 0.7935),
+        ([[0, 20], [20, 0]], -1.0, -0.8247),
+    ],
+)
+def test_few_pairs_are_no_certainty(table, low, high) -> None:
+    """Who always agrees, or never, has an interval that shrinks with the pairs; it is not empty."""
+    found = cohen_kappa(table)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-3)
+
+
+@pytest.mark.parametrize(
     ("successes", "trials", "low", "high"), [(0, 0, 0, 1), (8, 10, 0.4902, 0.9433), (0, 10, 0, 0.2775)]
 )
 def test_wilson(successes, trials, low, high) -> None:
