@@ -1,4 +1,4 @@
-"""What is done to every audit that a filter finds, not to a page of them: sent back to the queue, judged as a whole, or asked again under another bundle.
+"""What is done to every audit that a filter finds, not to a page of them: sent back to the queue, judged as a whole, judged no longer, or asked again under another bundle.
 
 Each press takes at most `MOST` audits, in transactions of a bounded size; the answer says how many are left. Putting audits into a review queue is
 the business of `db.reviewing.review_queues`.
@@ -6,7 +6,7 @@ the business of `db.reviewing.review_queues`.
 
 from typing import Any
 
-from sqlalchemy import exists, func, literal, select
+from sqlalchemy import ColumnElement, exists, func, literal, select
 from sqlalchemy.orm import Session, aliased
 
 from db.bundles import routing
@@ -17,7 +17,7 @@ from db.reading.listings import Conditions, look_up
 from db.reading.reader import select_audits
 from db.reading.selection import ANSWERED
 from db.reading.standing import standing
-from db.reviewing.reviews import Reviewer, judge
+from db.reviewing.reviews import Reviewer, judge, undo
 from db.session import Database
 from db.statements import AnySelect, unindexed
 from wherefrom.records import AuditFilter, AuditState, BulkPreview, BulkResult, ReviewDraft, Verdict
@@ -45,14 +45,21 @@ def preview(
     with db.reading() as session:
         answered = _count(session, [*wanted, *_ANSWERED])
         requeued = _count(session, [*wanted, *_REQUEUABLE])
-        judged = _count(session, [*wanted, *_unjudged(person_id)])
+        unjudged = _count(session, [*wanted, *_unjudged(person_id)])
+        judged = 0 if person_id is None else _count(session, [*wanted, _judged_by(person_id)])
         again = None
         if under is not None:
             outputs = _unasked(wanted, under, most=PREVIEWED + 1).subquery()
             again = session.scalar(select(func.count()).select_from(outputs))
         now = session.scalar(select(db_now()))
     return BulkPreview(
-        answered=answered, requeuable=requeued, unjudged=judged, reauditable=again, most=PREVIEWED, as_of=now
+        answered=answered,
+        requeuable=requeued,
+        unjudged=unjudged,
+        judged=judged,
+        reauditable=again,
+        most=PREVIEWED,
+        as_of=now,
     )
 
 
@@ -72,6 +79,29 @@ def judge_all(
     for audit_id in ids:
         judge(db, audit_id, ReviewDraft(verdict=verdict, comment=comment), by=by)
     return BulkResult(changed=len(ids), left=_left(db, filters, open_ones, len(ids), most=MOST_JUDGED))
+
+
+def take_back_all(db: Database, filters: AuditFilter, *, by: Reviewer) -> BulkResult:
+    """Take back what this person has found about each audit of a filter as a whole, earlier verdicts too; verdicts on citations stay."""
+    me = by.person.person_id
+    ids = _ids(db, filters, (_judged_by(me),), most=MOST_JUDGED)
+    for review_id in _verdicts(db, ids, me):
+        undo(db, review_id, by=by)
+    left = _left(db, filters, (_judged_by(me),), len(ids), most=MOST_JUDGED)
+    return BulkResult(changed=len(ids), left=left)
+
+
+def _verdicts(db: Database, audit_ids: list[int], person_id: int) -> list[int]:
+    """A person's verdicts on audits as a whole that were not taken back, newest first."""
+    taken_back = aliased(Review)
+    query = select(Review.id).where(
+        Review.audit_id.in_(audit_ids),
+        *_on_the_whole(person_id),
+        Review.verdict.is_not(None),
+        ~exists().where(taken_back.undoes_id == Review.id),
+    )
+    with db.reading() as session:
+        return list(session.scalars(query.order_by(Review.id.desc())))
 
 
 def reaudit(db: Database, filters: AuditFilter, bundle_id: int) -> BulkResult:
@@ -118,15 +148,20 @@ _REQUEUABLE = (
 _ANSWERED = (Audit.state.in_(ANSWERED),)
 
 
+def _on_the_whole(person_id: int | None) -> tuple[Any, ...]:
+    return (Review.person_id == person_id, Review.rank.is_(None), Review.training_example_id.is_(None))
+
+
 def _unjudged(person_id: int | None) -> tuple[Any, ...]:
-    mine = exists().where(
-        Review.audit_id == Audit.id,
-        Review.person_id == person_id,
-        Review.rank.is_(None),
-        Review.training_example_id.is_(None),
-        *standing(),
+    return (
+        *_ANSWERED,
+        ~exists().where(Review.audit_id == Audit.id, *_on_the_whole(person_id), *standing()),
     )
-    return (*_ANSWERED, ~mine)
+
+
+def _judged_by(person_id: int) -> ColumnElement[bool]:
+    """From the verdicts to their audits: a person has judged few of a million."""
+    return Audit.id.in_(select(Review.audit_id).where(*_on_the_whole(person_id), *standing()))
 
 
 def _count(session: Session, wanted: Conditions) -> int:

@@ -219,6 +219,15 @@ def judge(services: Shared, form: Judging) -> Response:
     return _told(filters, did="verdict", changed=done.changed, left=done.left)
 
 
+@router.post("/bulk/take-back")
+def take_back(services: Shared, form: Judging) -> Response:
+    """Take back the reader's verdicts on all audits of a filter as a whole."""
+    needs_all(form.caller)
+    filters = filter_of(form)
+    done = bulk.take_back_all(services.database, filters, by=reviewer_of(form.caller))
+    return _told(filters, did="take-back", changed=done.changed, left=done.left)
+
+
 def _told(filters: Any, **told: object) -> Response:
     return RedirectResponse(
         f"/bulk?{urlencode(plain_filters(filters) | told)}", status_code=HTTPStatus.SEE_OTHER

@@ -106,6 +106,9 @@ def change(
         done = bulk.requeue(services.database, body.to_filter())
         services.notify(one.id for one in catalogue.list_bundles(services.database) if one.active)
         return done
+    if body.action is BulkAction.TAKE_BACK:
+        by = judge_of(services, caller, reviewer)
+        return bulk.take_back_all(services.database, body.to_filter(), by=by)
     if body.give is None:
         raise InvalidRequest("`give` names the verdict; set it")
     by = judge_of(services, caller, reviewer)

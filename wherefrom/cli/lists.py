@@ -60,20 +60,27 @@ def view_delete(
     *,
     reviewer: AsOption = None,
     url: UrlOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Forget a saved view of yours.
+    """Forget a saved view of yours; with `--json`, as it was.
 
     Examples:
       wherefrom view-delete "refunds today"
     """
     with Service(url) as service:
-        service.delete_view(view_named(service, name, reviewer).view_id, reviewer=reviewer)
-    out().print(Text(f"view {visible(name)} is gone"))
+        view = view_named(service, name, reviewer)
+        service.delete_view(view.view_id, reviewer=reviewer)
+    if as_json:
+        print_json([view])
+    else:
+        out().print(Text(f"view {visible(name)} is gone"))
 
 
 @takes_filters
 def bulk(
-    action: Annotated[BulkAction, typer.Argument(metavar="ACTION", help="requeue, verdict or reaudit.")],
+    action: Annotated[
+        BulkAction, typer.Argument(metavar="ACTION", help="requeue, verdict, take_back or reaudit.")
+    ],
     *,
     filters: AuditFilters,
     give: Annotated[Verdict | None, typer.Option(help="The verdict to give.")] = None,
@@ -88,13 +95,15 @@ def bulk(
 ) -> None:
     """Do something to every audit of a filter; `queue-add` puts them into a review queue and assigns them.
 
-    `requeue` sends abstained, rejected and dead audits back to the queue. `verdict` gives one verdict on each answered audit that you have not judged.
+    `requeue` sends abstained, rejected and dead audits back to the queue. `verdict` gives one verdict on each answered audit that you have not judged; `take_back` takes back your verdicts on the audits as a whole.
     `reaudit` audits the outputs under another bundle too, also of another model; the old answers stay. One run takes a bounded number and says how many are left.
 
     Examples:
       wherefrom bulk requeue --state dead --since 24h --dry-run
 
       wherefrom bulk verdict --give unrelated --text "test message"
+
+      wherefrom bulk take_back --text "test message"
 
       wherefrom bulk reaudit --under support-8 --bundle support-7 --dry-run
     """
@@ -111,6 +120,8 @@ def bulk(
             done = service.requeue_all(**filters)
         elif action is BulkAction.REAUDIT:
             done = service.reaudit_all(under or "", **filters)
+        elif action is BulkAction.TAKE_BACK:
+            done = service.take_back_all(reviewer=reviewer, **filters)
         else:
             done = service.judge_all(give or "", comment=comment, reviewer=reviewer, **filters)
     if as_json:
@@ -122,8 +133,12 @@ def bulk(
 
 
 def _preview(found: BulkPreview, action: BulkAction) -> str:
-    numbers = {BulkAction.REQUEUE: found.requeuable, BulkAction.REAUDIT: found.reauditable or 0}
-    number = numbers.get(action, found.unjudged)
+    number = {
+        BulkAction.REQUEUE: found.requeuable,
+        BulkAction.VERDICT: found.unjudged,
+        BulkAction.TAKE_BACK: found.judged,
+        BulkAction.REAUDIT: found.reauditable or 0,
+    }[action]
     changes = "outputs would be audited" if action is BulkAction.REAUDIT else "audits would change"
     return f"{f'more than {found.most}' if number > found.most else number} {changes}"
 

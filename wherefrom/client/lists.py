@@ -64,6 +64,11 @@ class ListService(Posts):
         asked = {"action": BulkAction.VERDICT.value, "give": Verdict(give).value, "comment": comment}
         return self._send("/v1/bulk", plain(filters) | asked, BulkResult, reviewer=reviewer)
 
+    def take_back_all(self, *, reviewer: str | None = None, **filters: Unpack[AuditFilters]) -> BulkResult:
+        """Take back the reviewer's verdicts on all audits of a filter as a whole; call it again while `left` is not 0."""
+        body = plain(filters) | {"action": BulkAction.TAKE_BACK.value}
+        return self._send("/v1/bulk", body, BulkResult, reviewer=reviewer)
+
     def views(self, *, reviewer: str | None = None) -> Records[SavedViewRecord]:
         """One's saved views of the list of audits."""
         return self._list("/v1/views", Page[SavedViewRecord], {"reviewer": reviewer})

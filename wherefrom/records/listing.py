@@ -84,6 +84,8 @@ class BulkAction(StrEnum):
     VERDICT = "verdict"
     #: Audit the outputs under another bundle too; the old answers stay.
     REAUDIT = "reaudit"
+    #: Take back one's own verdicts on the audits as a whole.
+    TAKE_BACK = "take_back"
 
 
 class BulkPreview(Frozen):
@@ -92,6 +94,9 @@ class BulkPreview(Frozen):
     answered: int = Field(description="Answered audits, which can go into a review queue.")
     requeuable: int = Field(description="Abstained, rejected and dead audits that can be tried again.")
     unjudged: int = Field(description="Answered audits that whoever asks has not judged as a whole.")
+    judged: int = Field(
+        default=0, description="Audits that whoever asks has judged as a whole; the verdict stands."
+    )
     reauditable: int | None = Field(
         default=None,
         description="Outputs with a text and without an audit under the bundle that was asked for; None where none was.",

@@ -338,13 +338,16 @@ def test_lists_as_a_whole_from_the_command_line(run: RunCommand, served: Served)
     [view] = lines(run("views", "--json", *ann)[1])
     assert view["parameters"] == {"state": "done", "since": "7d"}
     assert "mine" in run("views", *ann)[1]
-    assert run("view-delete", "mine", *ann)[0] == 0
+    [gone] = lines(run("view-delete", "mine", "--json", *ann)[1])
+    assert gone["view_id"] == view["view_id"]
     assert run("view-delete", "mine", *ann)[0] == 4
     assert run("bulk", "requeue", "--state", "done", "--dry-run")[1].startswith("0 audits")
     [done] = lines(run("bulk", "verdict", "--give", "unrelated", "--state", "done", "--json", *ann)[1])
     assert done == {"changed": len(listed), "left": 0}
     assert run("bulk", "verdict", "--state", "done")[0] == 2
     assert run("audits", "--verdict", "unrelated", "--count")[1].strip() == str(len(listed))
+    assert run("bulk", "take_back", "--state", "done", *ann)[1].strip() == f"{len(listed)} changed"
+    assert run("audits", "--verdict", "unrelated", "--count")[1].strip() == "0"
 
 
 def test_the_desk_from_the_command_line(run: RunCommand, served: Served, tmp_path: Path) -> None:

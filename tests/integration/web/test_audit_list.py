@@ -13,11 +13,12 @@ from db.access import people
 from db.models import Audit, Person, TrailEvent
 from db.reading import listings, reader, saved_views
 from db.reviewing import reviews
+from db.reviewing.reviews import Reviewer
 from db.session import Database
 from db.storing import search
 from tests.integration.web.forms import send, sign_in
 from tests.integration.web.story import Story
-from wherefrom.records import AuditFilter, AuditState, ViewDraft
+from wherefrom.records import AuditFilter, AuditState, ReviewDraft, Verdict, Via, ViewDraft
 
 #: Before everything else that the story holds.
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
@@ -194,6 +195,35 @@ def test_one_verdict_on_all(client: TestClient, database: Database, stored_story
         client, page, "/bulk/verdict", {"flag_reason": "refund_promise", "give": "plausible"}, follow=True
     )
     assert "0 verdicts were given" in again.text
+    back = send(client, page, "/bulk/take-back", {"flag_reason": "refund_promise"}, follow=True)
+    assert f"{len(wanted)} audits have no verdict of yours any more" in back.text
+    assert _json(client, "/v1/audits?verdict=unrelated") == []
+    assert [len(reviews.reviews_of(database, one)) for one in wanted] == [2] * len(wanted)
+
+
+def test_all_that_one_person_found_is_taken_back(
+    client: TestClient, database: Database, stored_story: Story
+) -> None:
+    """Also what a later verdict had replaced; what others found, and verdicts on citations, stay."""
+    [first, *_] = _json(client, "/v1/audits?state=done")
+    ann, ben = (Reviewer(people.choose_local(database, name).ref, Via.LOCAL) for name in ("ann", "ben"))
+    for by, rank, verdict in (
+        (ann, None, Verdict.PLAUSIBLE),
+        (ann, None, Verdict.UNRELATED),
+        (ann, 1, Verdict.CONFIRMED),
+        (ben, None, Verdict.UNRELATED),
+    ):
+        reviews.judge(database, first, ReviewDraft(rank=rank, verdict=verdict), by=by)
+    preview = client.get("/v1/bulk?state=done").json()
+    assert preview["judged"] == 0, "nobody asks under a name"
+    done = client.post("/v1/bulk?reviewer=ann", json={"action": "take_back", "state": "done"}).json()
+    assert done == {"changed": 1, "left": 0}
+    stand = [
+        (one.reviewer, one.rank, one.verdict) for one in reviews.reviews_of(database, first) if one.stands
+    ]
+    assert stand == [("ann", 1, Verdict.CONFIRMED), ("ben", None, Verdict.UNRELATED)]
+    again = client.post("/v1/bulk?reviewer=ann", json={"action": "take_back", "state": "done"}).json()
+    assert again["changed"] == 0
 
 
 def test_all_are_tried_again(client: TestClient, database: Database, stored_story: Story) -> None:
