@@ -47,11 +47,7 @@ def ask(db: Database, draft: ErasureDraft, *, by: str) -> int:
     """
     with db.writing() as session:
         holds.lock_erasing(session)
-        chosen = _chosen(session, draft)
-        _refuse_held(session, chosen)
-        number = session.scalar(select(func.count()).select_from(chosen.subquery()))
-        if not number:
-            raise NotFound("no output with a text is meant; nothing was erased")
+        number = _meant(session, draft)
         plain = draft.model_dump(mode="json", exclude_none=True, include={"audit_ids", "outputs"})
         made = Erasure(kind="output", reason=draft.reason, asked_by=by, chosen=plain)
         session.add(made)
@@ -60,6 +56,27 @@ def ask(db: Database, draft: ErasureDraft, *, by: str) -> int:
             session, [Event(TrailKind.ERASURE_REQUESTED, f"erasure:{made.id}", {"outputs": number})]
         )
         return made.id
+
+
+def count_meant(db: Database, draft: ErasureDraft) -> int:
+    """How many outputs an erasure would erase now; nothing is asked for.
+
+    Raises:
+        NotFound: nothing is there to erase.
+        Held: a part of it is under a legal hold.
+    """
+    with db.reading() as session:
+        return _meant(session, draft)
+
+
+def _meant(session: Session, draft: ErasureDraft) -> int:
+    """How many outputs a draft means, at least one, none of them held."""
+    chosen = _chosen(session, draft)
+    _refuse_held(session, chosen)
+    number = session.scalar(select(func.count()).select_from(chosen.subquery()))
+    if not number:
+        raise NotFound("no output with a text is meant; nothing was erased")
+    return number
 
 
 def carry_out(db: Database, erasure_id: int, *, before: BeforeErasing) -> ErasureRecord:

@@ -23,6 +23,8 @@ Sent = Annotated[Form, Depends(form_of(Scope.ADMIN))]
 
 #: Conditions of a class that the forms offer.
 _OFFERED = ("producer", "flag_reason", "severity", "model", "label")
+#: Longest field of a form here, characters: the numbers of the audits.
+_LONGEST_FIELD = 20_000
 
 
 @router.get("/erasing")
@@ -41,9 +43,13 @@ def erasing(request: Request, services: Shared) -> HTMLResponse:
 
 
 @router.post("/erasing/outputs")
-def erase(services: Shared, form: Sent) -> Response:
-    """Ask for an erasure."""
-    erasures.ask(services.database, _draft(ErasureDraft, form), by=form.caller.actor)
+def erase(request: Request, services: Shared, form: Sent) -> Response:
+    """Ask for an erasure; the first press says how many texts it means."""
+    draft = _draft(ErasureDraft, form)
+    if not form.has("sure"):
+        meant = erasures.count_meant(services.database, draft)
+        return render("erasing_sure.html", request, draft=draft, meant=meant, given=_sent(form))
+    erasures.ask(services.database, draft, by=form.caller.actor)
     return _back()
 
 
@@ -92,6 +98,12 @@ def _draft(kind: type[Shape], form: Form) -> Shape:
         "reason": form.text("reason", most=MAX_ERASURE_REASON),
     }
     return checked(kind, given)
+
+
+def _sent(form: Form) -> dict[str, str]:
+    """The fields of the form, to be sent again."""
+    names = ("audit_ids", "reason", *_OFFERED)
+    return {name: value for name in names if (value := form.text(name, most=_LONGEST_FIELD))}
 
 
 def _class(form: Form) -> OutputClass | None:
