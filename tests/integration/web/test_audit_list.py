@@ -101,7 +101,7 @@ def test_a_wrong_filter_keeps_the_others(
     assert 'name="channel" value="stream"' in html
     assert "Nothing is listed: a filter cannot be used" in html
     assert html.count('aria-invalid="true"') == len([name for name in wrong if name != "state"])
-    without = re.search(r'href="([^"]+)">Leave it out', html)
+    without = re.search(r'href="([^"]+)">Go on without (?:it|them)', html)
     assert without is not None
     if wrong:
         again = client.get(unescape(without[1]))
@@ -295,3 +295,18 @@ def test_an_unfinished_index_is_told(client: TestClient, database: Database, sto
         session.execute(text("UPDATE training_example SET indexed = NULL WHERE id = 1"))
     assert "1 stored texts are not indexed yet" in client.get("/?text=refund").text
     assert "not indexed yet" not in client.get("/").text
+
+
+def test_an_empty_list_offers_to_drop_one_filter(client: TestClient, stored_story: Story) -> None:
+    """Each of them by its label, with a link that keeps the others."""
+    html = client.get("/?text=nothing-has-this&flag_reason=refund_promise&sort=oldest").text
+    assert "No audit matches these filters" in html
+    links = {
+        unescape(label).strip(): unescape(href)
+        for href, label in re.findall(r'class="without" href="([^"]+)">([^<]+)', html)
+    }
+    assert links == {
+        "Text": "/?flag_reason=refund_promise&sort=oldest",
+        "Reason": "/?text=nothing-has-this&sort=oldest",
+    }
+    assert _json(client, "/v1/audits?flag_reason=refund_promise")
