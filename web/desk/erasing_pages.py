@@ -11,6 +11,7 @@ from db.access.keys import Scope
 from db.erasure import erasures, holds, retention
 from web.asking.forms import Form, form_of
 from web.asking.review_forms import Shape, checked
+from web.drawing.labels import label_of
 from web.drawing.render import render
 from web.guard.security import needs
 from web.json_api.api import Id, Shared
@@ -48,7 +49,8 @@ def erase(request: Request, services: Shared, form: Sent) -> Response:
     draft = _draft(ErasureDraft, form)
     if not form.has("sure"):
         meant = erasures.count_meant(services.database, draft)
-        return render("erasing_sure.html", request, draft=draft, meant=meant, given=_sent(form))
+        words = [(label_of(name, "/erasing"), value) for name, value in _named(form).items()]
+        return render("erasing_sure.html", request, draft=draft, meant=meant, words=words, given=_sent(form))
     erasures.ask(services.database, draft, by=form.caller.actor)
     return _back()
 
@@ -102,10 +104,15 @@ def _draft(kind: type[Shape], form: Form) -> Shape:
 
 def _sent(form: Form) -> dict[str, str]:
     """The fields of the form, to be sent again."""
-    names = ("audit_ids", "reason", *_OFFERED)
-    return {name: value for name in names if (value := form.text(name, most=_LONGEST_FIELD))}
+    sent = {name: form.text(name, most=_LONGEST_FIELD) for name in ("audit_ids", "reason")}
+    return _named(form) | {name: value for name, value in sent.items() if value}
 
 
 def _class(form: Form) -> OutputClass | None:
-    named = {name: value for name in _OFFERED if (value := form.text(name, most=401))}
+    named = _named(form)
     return checked(OutputClass, named) if named else None
+
+
+def _named(form: Form) -> dict[str, str]:
+    """The conditions of a class that were filled in."""
+    return {name: value for name in _OFFERED if (value := form.text(name, most=401))}

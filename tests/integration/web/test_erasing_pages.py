@@ -105,6 +105,8 @@ def test_the_forms_place_lift_and_erase(quick_client: TestClient, database: Data
     assert erasures.waiting(database) == []
     assert send(quick_client, "/erasing", "/erasing/outputs", fields | {"sure": "1"}).status_code == 303
     assert len(erasures.waiting(database)) == 1
+    by_class = send(quick_client, "/erasing", "/erasing/outputs", {"flag_reason": "rude_tone", **REASON})
+    assert "Reason of the flag <b>rude_tone</b>" in by_class.text
     wrong = {"audit_ids": "seven", **REASON}
     assert send(quick_client, "/erasing", "/erasing/outputs", wrong).status_code == 422
 
