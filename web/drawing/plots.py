@@ -103,9 +103,9 @@ def _dot(one: CitationRecord, x: float, row: int) -> Dot:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Round values within a range, four to nine of them."""
+    """Round values within a range, three to ten of them."""
     step = 10.0 ** math.floor(math.log10(high - low))
-    step = next(one for one in (step / 5, step / 2, step) if (high - low) / one <= 9)
+    step = next(one for one in (step / 5, step / 2, step, 2 * step) if (high - low) / one <= 9)
     first = math.ceil(low / step)
     return [round(step * number, 10) for number in range(first, math.floor(high / step) + 1)]
 

@@ -53,6 +53,17 @@ def test_every_answer_with_scores_has_a_plot(scores: tuple[float, ...]) -> None:
     assert 1 <= len(plot.ticks) <= 10
 
 
+@pytest.mark.parametrize("width", [0.001 * number for number in range(100, 1100, 5)])
+def test_a_range_of_any_width_has_ticks(width: float) -> None:
+    """Also one that is just short of a power of ten."""
+    scores = enumerate((0.0, width), 1)
+    plot = score_plot(
+        audit_detail(citations=tuple(citation(rank, influence_score=one) for rank, one in scores))
+    )
+    assert plot is not None
+    assert 3 <= len(plot.ticks) <= 10
+
+
 def test_without_exact_scores_there_is_no_plot() -> None:
     """One score alone, or none, is no picture."""
     assert score_plot(audit_detail(citations=(citation(1, influence_score=None),))) is None
