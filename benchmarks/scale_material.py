@@ -11,6 +11,7 @@ from torch import Tensor
 
 from wherefrom.attribution.array_files import ArrayFile
 from wherefrom.attribution.bundles.corpus_pass import READ_STAGE, PassJob
+from wherefrom.attribution.bundles.manifest import ComputeEntry
 from wherefrom.attribution.bundles.shards import SHARD_ROWS, RawShard
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.attribution.models.signals import Signals
@@ -86,7 +87,7 @@ class PerturbedPass:
     def __init__(self, rows: int) -> None:
         self._shards = max(1, rows // SHARD_ROWS)
 
-    def __call__(self, job: PassJob) -> None:
+    def __call__(self, job: PassJob) -> Sequence[ComputeEntry]:
         """Fill the folder of shards."""
         rows, shards, done = job.rows, job.shards, 0
         reader: ReadsSignals = job.reader
@@ -95,6 +96,7 @@ class PerturbedPass:
                 reader = _PerturbedReader(list(shards.read(number * SHARD_ROWS)), job.reader)
             done += shards.compute(number, rows, reader)
             job.progress(READ_STAGE, done, job.tokens)
+        return (job.here,)
 
 
 class _PerturbedReader:

@@ -130,4 +130,5 @@ def _read(claimed: ClaimedPart, reader: PartReader, store: Store, runtime: Build
         return PartOutput(
             shards=tuple(put_shared(store, SharedFile.SHARDS, file) for file in files.shards),
             moments=put_shared(store, SharedFile.MOMENTS, files.moments),
+            read_on=None if files.read_on is None else dict(files.read_on),
         )

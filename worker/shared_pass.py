@@ -7,7 +7,8 @@ identity. Files are named by their content and checked when they are fetched; a 
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -18,7 +19,7 @@ from db.bundles import shared_builds
 from db.queues.build_queue import BuildQueue
 from db.session import Database
 from wherefrom.attribution.bundles.corpus_pass import READ_STAGE, PassJob
-from wherefrom.attribution.bundles.manifest import hash_file
+from wherefrom.attribution.bundles.manifest import ComputeEntry, hash_file
 from wherefrom.attribution.bundles.parts import PART_SHARDS, Part, parts_of, read_moments, write_rows
 from wherefrom.attribution.bundles.shared_files import SharedFile, delete_shared, fetch_shared, put_shared
 from wherefrom.errors import BuildPartsDead, DiskFull, NotStored, TransientError
@@ -32,6 +33,8 @@ POLL_S = 1.0
 IDLE_S = 30.0
 #: Parts whose files are fetched between two looks.
 _AT_ONCE = 16
+#: Parts whose machines are asked for at once.
+_LOOKED_THROUGH = 1000
 #: Characters of a build's identity that name its folder.
 _FOLDER_CHARS = 16
 
@@ -76,8 +79,8 @@ class SharedPass:
         self._pause = threading.Event()
         self._identity, self._store = "", open_store(place)
 
-    def __call__(self, job: PassJob) -> None:
-        """Fill the folder of shards.
+    def __call__(self, job: PassJob) -> Sequence[ComputeEntry]:
+        """Fill the folder of shards; what the parts were read on.
 
         Raises:
             BuildPartsDead: parts cannot be read; what is read stays.
@@ -86,14 +89,15 @@ class SharedPass:
         """
         self._identity = sha256_of_json([job.plan.identity(), self._place, self._part_shards])
         self._store = open_store(f"{self._place}/{self._identity[:_FOLDER_CHARS]}")
-        if not job.shards.missing(len(job.rows)):
-            return  # an earlier run brought everything here
         parts = parts_of(len(job.rows), self._part_shards)
+        if not job.shards.missing(len(job.rows)):  # an earlier run brought everything here
+            return self._read_on(parts) or (job.here,)
         build_id = self._plan(job, parts)
         job.on_note(
             f"build {build_id}: {len(parts)} parts wait for workers (`python -m worker build-worker`). They go on if this command is stopped; the same command waits for them again"
         )
         _Wait(self, job, parts, build_id).run()
+        return self._read_on(parts) or (job.here,)
 
     def finish(self) -> None:
         """Delete the files of the build and forget it: its bundle is written.
@@ -137,6 +141,19 @@ class SharedPass:
     def pause(self) -> None:
         """Wait until the next look."""
         self._pause.wait(self._poll_s)
+
+    def _read_on(self, parts: list[Part]) -> Sequence[ComputeEntry]:
+        """What read the rows, as far as the workers said so, what read most of them first."""
+        build_id = shared_builds.find_build(self._database, self._identity)
+        if build_id is None:
+            return []
+        rows: Counter[ComputeEntry] = Counter()
+        for first in range(0, len(parts), _LOOKED_THROUGH):
+            found = shared_builds.outputs_of(self._database, build_id, first=first, limit=_LOOKED_THROUGH)
+            for number, output in found.items():
+                if output.read_on is not None:
+                    rows[ComputeEntry.model_validate(output.read_on)] += parts[number].rows
+        return [one for one, _ in rows.most_common()]
 
     def _plan(self, job: PassJob, parts: list[Part]) -> int:
         known = frozenset(self._store.names(f"{SharedFile.ROWS}/"))

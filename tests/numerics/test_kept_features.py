@@ -1,5 +1,6 @@
 """Bundles that keep less of each training example to score it with, beside the exact one of the same model and corpus."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,16 +19,20 @@ from tests.tiny import (
     write_jsonl,
 )
 from wherefrom.attribution.attributor import LanguageAttributor
+from wherefrom.attribution.bundles import corpus_pass
 from wherefrom.attribution.bundles.adding import add_examples
 from wherefrom.attribution.bundles.bundle import Bundle, open_bundle
 from wherefrom.attribution.bundles.erasing import forget_examples
 from wherefrom.attribution.bundles.from_text import Rereader, TextStore
 from wherefrom.attribution.bundles.manifest import read_card
 from wherefrom.attribution.bundles.options import COMPACT_UP_TO, EXACT_UP_TO, features_kept
+from wherefrom.attribution.bundles.shards import RawShard, read_rows
 from wherefrom.attribution.cores import CoreStore
 from wherefrom.attribution.factors import Factors
 from wherefrom.attribution.kernel import kernel_norms, segment_sum, token_kernel
 from wherefrom.attribution.models.files import ModelFolders
+from wherefrom.attribution.models.render import TokenRow
+from wherefrom.attribution.models.trajectory import ReadsSignals
 from wherefrom.attribution.offline import exact_scores, prepare_all, read_queries, signals_of_all
 from wherefrom.attribution.query import ReadQuery
 from wherefrom.errors import BundleCorrupt
@@ -276,6 +281,23 @@ def test_the_card_says_what_is_not_kept(workshop: Workshop) -> None:
     assert "features" not in read_card(exact.path)["cost"]
     assert '"features": "none"' in (bare.path / "manifest.json").read_text()
     assert '"features":' not in (exact.path / "manifest.json").read_text()
+
+
+def test_the_cost_of_candidates_is_measured_where_the_bundle_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By reading as many rows as an audit has candidates, whoever ran the corpus through the model before; a bundle that keeps features reads none."""
+    read: list[int] = []
+
+    def counted(rows: Sequence[TokenRow], reader: ReadsSignals) -> RawShard:
+        read.append(len(rows))
+        return read_rows(rows, reader)
+
+    monkeypatch.setattr(corpus_pass, "read_rows", counted)
+    for kind, expected in (("none", [5]), ("exact", [])):
+        read.clear()
+        build(shared_micro_model(), shared_corpus(20), tmp_path / kind, features=kind, candidates=5)
+        assert read == expected
 
 
 def test_what_is_kept_goes_by_the_size_of_the_corpus() -> None:

@@ -156,6 +156,8 @@ class PartFiles:
     #: In the order of the rows.
     shards: tuple[Path, ...]
     moments: Path
+    #: What it was read on, for the manifest (`bundles.manifest.ComputeEntry`); None where nobody says.
+    read_on: Mapping[str, Any] | None = None
 
 
 class PartReader(Protocol):

@@ -15,7 +15,7 @@ from wherefrom.attribution.bundles.stored import (
     push_bundle,
     stored_bundles,
 )
-from wherefrom.attribution.bundles.work_folder import check_out
+from wherefrom.attribution.bundles.work_folder import check_out, sole_use
 from wherefrom.cli.build_options import NewFolder
 from wherefrom.cli.progress import Report, progress_bars
 from wherefrom.cli.signing import Folder, Json
@@ -79,13 +79,16 @@ def pull(
     check_out(out)
     place = BundlePlace.of_url(url)
     work = out.with_name(f".{out.name}.pulling")
-    try:
-        with progress_bars(quiet=as_json) as report:
-            manifest = fetch_bundle(place, work, keys=key or (), on_bytes=_megabytes(report, "download (MB)"))
-        move_folder(work, out)
-    except DiskFull:
-        shutil.rmtree(work, ignore_errors=True)  # give the room back
-        raise
+    with sole_use(work):
+        check_out(out)  # who worked here before may have finished
+        try:
+            with progress_bars(quiet=as_json) as report:
+                on_bytes = _megabytes(report, "download (MB)")
+                manifest = fetch_bundle(place, work, keys=key or (), on_bytes=on_bytes)
+            move_folder(work, out)
+        except DiskFull:
+            shutil.rmtree(work, ignore_errors=True)  # give the room back
+            raise
     if as_json:
         typer.echo(json.dumps({"name": manifest.name, "path": str(out)}))
         return

@@ -24,6 +24,8 @@ class PartOutput(Frozen):
 
     shards: Items[str]
     moments: str
+    #: What it was read on, as the engine says it; None where it does not.
+    read_on: Details | None = None
 
 
 class ClaimedPart(Frozen):

@@ -20,6 +20,7 @@ from tests.integration.worker.processes import kill_group_at_work, running
 from tests.part_engine import SHARD_ROWS, LightPartReader
 from tests.waiting import wait_until
 from wherefrom.attribution.bundles.corpus_pass import PassJob
+from wherefrom.attribution.bundles.manifest import ComputeEntry
 from wherefrom.attribution.bundles.parts import write_rows
 from wherefrom.attribution.bundles.shards import ShardFolder
 from wherefrom.attribution.bundles.tokens import TokenRows, write_token_rows
@@ -61,6 +62,7 @@ def job_over(folder: Path) -> PassJob:
         ShardFolder(folder),
         progress=lambda *_: None,
         on_note=lambda _: None,
+        here=ComputeEntry(device="cpu", dtype="float32"),
     )
 
 

@@ -10,9 +10,11 @@ import torch
 from benchmarks.private_memory import highest_private_bytes
 from benchmarks.scale_material import PerturbedPass, Rows, perturbed, query_of
 from wherefrom.attribution.bundles.corpus_pass import PassJob
+from wherefrom.attribution.bundles.manifest import ComputeEntry
 from wherefrom.attribution.bundles.plan import BuildPlan
 from wherefrom.attribution.bundles.rendering import ignore_note
 from wherefrom.attribution.bundles.shards import SHARD_ROWS, ShardFolder
+from wherefrom.attribution.bundles.tokens import TokenRows
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.attribution.models.signals import Signals
 from wherefrom.attribution.progress import silent
@@ -42,12 +44,19 @@ def test_perturbed_vectors(tmp_path: Path) -> None:
 
 def test_perturbed_pass(tmp_path: Path) -> None:
     """The model reads the first rows alone; further rows get signals of their own lengths, in the directions of those that were read."""
-    read, rows = [], [_row(length) for length in (5, 9, 4, 12) * SHARD_ROWS]
+    read: list[int] = []
+    rows = [_row(length) for length in (5, 9, 4, 12) * SHARD_ROWS]
     shards = ShardFolder(tmp_path / "raw")
     job = PassJob(
-        _Rows(rows), cast("BuildPlan", None), _Flat(read), shards, progress=silent, on_note=ignore_note
+        cast("TokenRows", _Rows(rows)),
+        cast("BuildPlan", None),
+        _Flat(read),
+        shards,
+        progress=silent,
+        on_note=ignore_note,
+        here=ComputeEntry(device="cpu", dtype="float32"),
     )
-    PerturbedPass(rows=SHARD_ROWS)(job)
+    assert PerturbedPass(rows=SHARD_ROWS)(job) == (job.here,)
     assert sum(read) == SHARD_ROWS
     found = list(shards.read(len(rows)))
     assert [one.lengths for one in found] == [

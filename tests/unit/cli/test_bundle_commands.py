@@ -5,8 +5,12 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.plain_bundle import write_plain_bundle
 from tests.tiny import shared_micro_bundle, shared_micro_model, tiny_rows, write_jsonl
 from tests.unit.cli.conftest import Run
+from wherefrom.attribution.bundles.stored import push_bundle
+from wherefrom.attribution.bundles.work_folder import sole_use
+from wherefrom.storage import open_store
 
 RunCommand = Callable[..., Run]
 
@@ -59,3 +63,19 @@ def test_forget_and_add(run: RunCommand, tmp_path: Path) -> None:
     printed = json.loads(added.out)
     assert (printed["examples"], printed["changed_share"], printed["rebuild_due"]) == (40, 0.05, False)
     assert run("bundle", "verify", str(second)).code == 0
+
+
+def test_two_pulls_into_one_folder(run: RunCommand, tmp_path: Path) -> None:
+    """The second one is refused before it touches what the first one has fetched; a pull that was cut off goes on and leaves the bundle alone."""
+    write_plain_bundle(tmp_path / "made", {"features/a.npy": b"a" * 3000})
+    place = push_bundle(tmp_path / "made", open_store(str(tmp_path / "store")))
+    home = tmp_path / "here"
+    begun = home / ".bundle.pulling" / "features" / "a.npy"
+    with sole_use(home / ".bundle.pulling"):
+        begun.parent.mkdir(parents=True)
+        begun.write_bytes(b"a")
+        refused = run("bundle", "pull", place.url, "--out", str(home / "bundle"))
+        assert (refused.code, "another process works in" in refused.err) == (2, True)
+        assert begun.read_bytes() == b"a"
+    assert run("bundle", "pull", place.url, "--out", str(home / "bundle")).code == 0
+    assert [one.name for one in home.iterdir()] == ["bundle"]

@@ -14,11 +14,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from wherefrom.atomic import disk_errors, move_folder, write_text
+from wherefrom.atomic import disk_errors, move_folder
 from wherefrom.attribution.array_files import ArrayFile
 from wherefrom.attribution.bundles.adapter_files import write_adapter_files
-from wherefrom.attribution.bundles.card import learning_on_card, new_card, reading_coverage
-from wherefrom.attribution.bundles.corpus_pass import PassJob, ReadsCorpus, read_here
+from wherefrom.attribution.bundles.card import features_on_card, learning_on_card, new_card, reading_coverage
+from wherefrom.attribution.bundles.corpus_pass import PassJob, ReadsCorpus, read_here, seconds_to_read
 from wherefrom.attribution.bundles.entries import compute_entry, format_of, library_versions, model_entry
 from wherefrom.attribution.bundles.features import (
     FEATURES,
@@ -34,6 +34,7 @@ from wherefrom.attribution.bundles.learned import check_learned
 from wherefrom.attribution.bundles.manifest import (
     CARD,
     MANIFEST,
+    ComputeEntry,
     CorpusEntry,
     IndexEntry,
     Manifest,
@@ -57,9 +58,11 @@ from wherefrom.attribution.bundles.thinning import thin
 from wherefrom.attribution.bundles.tokens import TokenRows, write_shown_ranges
 from wherefrom.attribution.bundles.work_folder import (
     check_out,
+    claim_folder,
     nothing_left_of,
     open_to_readers,
     passing_folder,
+    sole_use,
 )
 from wherefrom.attribution.corpus import Corpus, store_corpus
 from wherefrom.attribution.ekfac.gradients import block_linears
@@ -78,7 +81,6 @@ from wherefrom.attribution.progress import Progress
 from wherefrom.attribution.retrieval.encoder import SentenceEncoder
 from wherefrom.attribution.retrieval.index_drivers import DriverName
 from wherefrom.attribution.whitening import SecondMoments, Whitener
-from wherefrom.errors import ConfigurationError
 from wherefrom.json_text import finite_numbers
 from wherefrom.records import sha256_of_json, utc_now
 
@@ -102,7 +104,7 @@ def build_bundle(
     through the model, in this process or elsewhere.
 
     Raises:
-        ConfigurationError: `out` exists, or an unfinished build of other inputs stands in its place.
+        ConfigurationError: `out` exists, an unfinished build of other inputs stands in its place, or another process builds there.
         DiskFull: what is finished stays and the same command goes on behind it.
         PermanentError: the corpus or the model cannot be used; see `wherefrom.errors`.
     """
@@ -111,6 +113,7 @@ def build_bundle(
     work = out.with_name(out.name + ".building")
     with (
         disk_errors(out, doing="building"),
+        sole_use(work),
         nothing_left_of(work, unless=_FINISHED),
         passing_folder(work / "read") as read,
         passing_folder(work / "rendered") as folder,
@@ -201,6 +204,7 @@ class _Build:
         self._bundle = self._work / "bundle"
         self._progress = progress
         self._seconds: dict[str, float] = {}
+        self._read_on: tuple[ComputeEntry, ...] = ()
         self._parameters = parameters
         self._learning = learning
         self._placement = options.placement
@@ -217,7 +221,7 @@ class _Build:
         shards = ShardFolder(self._work / "raw")
         with self._timed("model_pass"):
             job = self._pass_job(rows, shards, on_note)
-            read_corpus_by(job)
+            self._read_on = tuple(read_corpus_by(job))
         reader = job.reader
         shutil.rmtree(self._bundle, ignore_errors=True)
         self._bundle.mkdir()
@@ -238,7 +242,7 @@ class _Build:
                 build_path(self._points, rows, bundle=self._bundle, progress=self._progress)
         write_no_calibration(self._bundle)
         corpus = corpus_entry(self._corpus, self._learning)
-        self._write_card(corpus, projection, index, mean_loss=loss, split_pass=reader.split_pass)
+        self._write_card(corpus, projection, index, mean_loss=loss, job=job)
         manifest = self._write_manifest(corpus, projection, index)
         open_to_readers(self._bundle, MANIFEST)
         move_folder(self._bundle, self._out)
@@ -262,16 +266,7 @@ class _Build:
         }
         if self._placement.dtype is not CPU.dtype:  # so that a build of before there were dtypes goes on
             marks["dtype"] = self._placement.dtype_name
-        identity = sha256_of_json(marks)
-        self._work.mkdir(parents=True, exist_ok=True)
-        file = self._work / "inputs.sha256"
-        begun = any(self._work.glob(_FINISHED))  # a build that was killed before it read a row claims nothing
-        if not (begun and file.exists()):
-            write_text(file, identity)  # a full disk must not leave an empty mark behind
-        if file.read_text(encoding="utf-8") != identity:
-            raise ConfigurationError(
-                f"{self._work} holds an unfinished build with another model, corpus or options; delete it or choose another --out"
-            )
+        claim_folder(self._work, sha256_of_json(marks), finished=_FINISHED)
 
     def _start_sha256(self) -> str | None:
         """Hash of the first weights, where the half-way model needs another folder than the audited model's own."""
@@ -290,7 +285,8 @@ class _Build:
             dtype=self._placement.dtype,
         )
         reader = reader_of(self._parameters, self._points, adapter_dir=self._folders.adapter)
-        return PassJob(rows, plan, reader, shards, progress=self._progress, on_note=on_note)
+        here = compute_entry(self._placement)
+        return PassJob(rows, plan, reader, shards, progress=self._progress, on_note=on_note, here=here)
 
     def _write_factors(
         self, shards: ShardFolder, moments: SecondMoments, count: int, *, ranks: Sequence[int] | None
@@ -359,7 +355,7 @@ class _Build:
         index: IndexEntry,
         *,
         mean_loss: float,
-        split_pass: bool,
+        job: PassJob,
     ) -> None:
         card = new_card(
             self._language,
@@ -369,8 +365,11 @@ class _Build:
             mean_loss=mean_loss,
             seconds=self._seconds,
             bundle_bytes=sum(one.stat().st_size for one in self._bundle.rglob("*") if one.is_file()),
-            split_pass=split_pass,
+            split_pass=job.reader.split_pass,
         )
+        bare = self._parameters.features == "none"
+        reading_s = seconds_to_read(self._parameters.candidates, job) if bare else None
+        card["cost"] |= features_on_card(self._parameters, reading_s)
         card |= {"learning": learning_on_card(self._learning), "index": index.model_dump(mode="json")}
         card["coverage"] |= reading_coverage(reading_entry(self._corpus.reading))
         (self._bundle / CARD).write_text(json.dumps(finite_numbers(card), indent=2) + "\n", encoding="utf-8")
@@ -387,7 +386,8 @@ class _Build:
             parameters=self._parameters,
             projection=projection,
             versions=library_versions(DriverName(index.driver)),
-            built_on=compute_entry(self._placement),
+            built_on=self._read_on[0],
+            also_read_on=self._read_on[1:] or None,
             index=index,
             files=hash_folder(self._bundle),
         )

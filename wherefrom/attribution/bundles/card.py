@@ -30,7 +30,7 @@ def new_card(
         corpus: what the manifest says of the corpus.
         projection: size of the learned projection.
         mean_loss: mean over rows of the mean loss per completion token, nats.
-        seconds: of each stage.
+        seconds: of each stage, as far as this run had to do it.
         bundle_bytes: bytes of all files.
         split_pass: whether prompts were run without a graph (see `models.signals`).
     """
@@ -48,8 +48,7 @@ def new_card(
             "bundle_share_of_model": bundle_bytes / language.fingerprint.weight_bytes,
             "split_pass": split_pass,
             "threads": torch.get_num_threads(),
-        }
-        | features_on_card(parameters, seconds_a_row=seconds.get("model_pass", 0.0) / corpus.examples),
+        },
         "coverage": {
             "tokens_explained_share": corpus.completion_tokens / corpus.tokens,
             "hidden_states_read": list(parameters.layers),
@@ -61,21 +60,20 @@ def new_card(
     }
 
 
-def features_on_card(parameters: Parameters, *, seconds_a_row: float) -> dict[str, Any]:
+def features_on_card(parameters: Parameters, seconds_of_candidates: float | None) -> dict[str, Any]:
     """What the card says of the features that a bundle does not keep whole.
 
     Args:
         parameters: those of the bundle.
-        seconds_a_row: of the pass over the model at build time, for one training example.
+        seconds_of_candidates: of reading the candidates of one audit; None where the bundle keeps their features.
     """
     if parameters.features is None:
         return {}
     if parameters.features == "compact":
         return {"features": "compact: scores are estimates of the exact ones"}
-    seconds = parameters.candidates * seconds_a_row
     return {
         "features": "none: every audit reads its candidates through the model again",
-        "seconds_of_candidates": seconds,
+        "seconds_of_candidates": seconds_of_candidates,
     }
 
 

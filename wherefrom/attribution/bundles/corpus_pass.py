@@ -3,15 +3,19 @@
 A build knows no queue. What reads a corpus on many machines (`worker`) gets the same job, and leaves the same files.
 """
 
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from wherefrom.attribution.bundles.manifest import ComputeEntry
 from wherefrom.attribution.bundles.plan import BuildPlan
 from wherefrom.attribution.bundles.rendering import OnNote
-from wherefrom.attribution.bundles.shards import ShardFolder
+from wherefrom.attribution.bundles.shards import ShardFolder, read_rows
 from wherefrom.attribution.bundles.tokens import TokenRows
 from wherefrom.attribution.models.trajectory import ReadsSignals
 from wherefrom.attribution.progress import Progress
+from wherefrom.attribution.retrieval.index import evenly
 
 #: The stage, as progress tells it.
 READ_STAGE = "read signals (tokens)"
@@ -30,6 +34,8 @@ class PassJob:
     shards: ShardFolder
     progress: Progress
     on_note: OnNote
+    #: What this process computes on.
+    here: ComputeEntry
 
     @property
     def tokens(self) -> int:
@@ -40,11 +46,15 @@ class PassJob:
 class ReadsCorpus(Protocol):
     """Runs a corpus through the model."""
 
-    def __call__(self, job: PassJob) -> None:
-        """Fill the folder of shards."""
+    def __call__(self, job: PassJob) -> Sequence[ComputeEntry]:
+        """Fill the folder of shards.
+
+        Returns:
+            What the rows were read on, what read most of them first.
+        """
 
 
-def read_here(job: PassJob) -> None:
+def read_here(job: PassJob) -> Sequence[ComputeEntry]:
     """Compute every shard that is missing, in this process."""
     rows, shards = job.rows, job.shards
     missing, total = shards.missing(len(rows)), job.tokens
@@ -53,3 +63,12 @@ def read_here(job: PassJob) -> None:
     for number in missing:
         done += shards.compute(number, rows, job.reader)
         job.progress(READ_STAGE, done, total)
+    return (job.here,)
+
+
+def seconds_to_read(count: int, job: PassJob) -> float:
+    """How long this process takes to read so many rows, evenly spaced. The pass does not tell: it may have gone on from an earlier run, or have been other machines' work."""
+    rows = job.rows.read([int(row) for row in evenly(len(job.rows), count)])
+    started = time.monotonic()
+    read_rows(rows, job.reader)
+    return time.monotonic() - started

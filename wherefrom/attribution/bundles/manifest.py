@@ -166,7 +166,7 @@ class ProjectionEntry(Frozen):
 
 
 class ComputeEntry(Frozen):
-    """What the signals were read on. Bundles are served on any device and in any numbers."""
+    """What signals were read on. Bundles are served on any device and in any numbers."""
 
     #: `cpu` or `cuda`.
     device: str
@@ -214,7 +214,7 @@ class DerivedEntry(Frozen):
 class Manifest(Grown):
     """The content of `manifest.json`."""
 
-    LATER: ClassVar[frozenset[str]] = frozenset({"format", "built_on", "derived", "index"})
+    LATER: ClassVar[frozenset[str]] = frozenset({"format", "built_on", "also_read_on", "derived", "index"})
 
     bundle_schema: Literal[3] = Field(default=BUNDLE_SCHEMA, alias="schema")
     #: Least format of files that a release must read to open it (`file_format`); None: the first.
@@ -226,8 +226,10 @@ class Manifest(Grown):
     parameters: Parameters
     projection: ProjectionEntry
     versions: dict[str, str]
-    #: None in bundles of earlier releases, which were built on the CPU in float32.
+    #: What read the signals of the corpus, or most of its parts; None in bundles of earlier releases, which were built on the CPU in float32.
     built_on: ComputeEntry | None = None
+    #: What read the other parts, where several machines did and not all compute alike.
+    also_read_on: tuple[ComputeEntry, ...] | None = None
     #: None where it was built from its corpus.
     derived: DerivedEntry | None = None
     #: None in bundles of earlier releases, whose driver is `hnsw`.
@@ -246,7 +248,7 @@ class Manifest(Grown):
         content = self.model_dump(
             mode="json",
             by_alias=True,
-            exclude={"name", "created_at", "versions", "built_on", "index", "seal"},
+            exclude={"name", "created_at", "versions", "built_on", "also_read_on", "index", "seal"},
         )
         content["files"].pop(CARD, None)
         return f"b-{sha256_of_json(content)[:16]}"

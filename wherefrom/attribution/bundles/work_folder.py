@@ -1,11 +1,14 @@
 """The folders in which a bundle is made: what they hold stays for the next try, and a try that came to nothing leaves nothing."""
 
+import fcntl
 import os
 import shutil
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
+from wherefrom.atomic import write_text
 from wherefrom.errors import ConfigurationError
 
 
@@ -24,6 +27,28 @@ def check_out(out: Path) -> None:
         )
 
 
+def claim_folder(work: Path, identity: str, *, finished: str) -> None:
+    """Take a work folder, or go on in it if it belongs to the same inputs.
+
+    Args:
+        work: the folder; made where it is missing.
+        identity: hash of the inputs.
+        finished: pattern of the files that a build goes on from; one that was killed before it had any claims nothing.
+
+    Raises:
+        ConfigurationError: it belongs to others.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    file = work / "inputs.sha256"
+    begun = any(work.glob(finished))
+    if not (begun and file.exists()):
+        write_text(file, identity)  # a full disk must not leave an empty mark behind
+    if file.read_text(encoding="utf-8") != identity:
+        raise ConfigurationError(
+            f"{work} holds an unfinished build with another model, corpus or options; delete it or choose another --out"
+        )
+
+
 def open_to_readers(folder: Path, model: str, *, but: Collection[Path] = ()) -> None:
     """Give every file the mode of the one named: safetensors writes files that their owner alone can read, and services run as somebody else.
 
@@ -36,6 +61,54 @@ def open_to_readers(folder: Path, model: str, *, but: Collection[Path] = ()) -> 
     for file in folder.rglob("*"):
         if file.is_file() and file not in but:
             file.chmod(mode)
+
+
+@contextmanager
+def sole_use(work: Path) -> Iterator[None]:
+    """Keep a work folder for this process. The lock is a file beside the folder; the system lets go of it when its process dies.
+
+    Args:
+        work: may be made in the block; so may the folders above it, and they go again where they stay empty.
+
+    Raises:
+        ConfigurationError: another process works in it.
+    """
+    made = [one for one in work.absolute().parents if not one.exists()]
+    work.parent.mkdir(parents=True, exist_ok=True)
+    file = work.with_name(f"{work.name}.lock")
+    try:
+        lock = _locked(file)
+    except BlockingIOError as error:
+        raise ConfigurationError(
+            f"another process works in {work}; wait for it, stop it, or choose another --out"
+        ) from error
+    try:
+        with lock:
+            try:
+                yield
+            finally:
+                file.unlink(missing_ok=True)  # while it is held
+    finally:
+        _remove_empty(made)
+
+
+def _locked(file: Path) -> IO[bytes]:
+    """A lock file, held. Who held it before may have removed it between our opening and our locking it: then it is opened anew.
+
+    Raises:
+        BlockingIOError: another process holds it.
+    """
+    while True:
+        opened, is_ours = file.open("ab"), False
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with suppress(FileNotFoundError):
+                is_ours = os.path.samestat(os.fstat(opened.fileno()), file.stat())
+        finally:
+            if not is_ours:
+                opened.close()
+        if is_ours:
+            return opened
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from tests.integration.worker.builds.conftest import (
 from tests.services.object_storage import ObjectStorage
 from tests.tiny import build, shared_corpus, shared_micro_model, write_adapter, write_micro_model
 from wherefrom.attribution.bundles import shards
-from wherefrom.attribution.bundles.manifest import MANIFEST
+from wherefrom.attribution.bundles.manifest import MANIFEST, ComputeEntry, read_manifest
 from wherefrom.attribution.bundles.shared_files import SharedFile
 from wherefrom.attribution.models.signals import all_finite
 from wherefrom.errors import (
@@ -92,6 +92,22 @@ def test_a_stopped_build_goes_on(farm: Farm, alone: dict[str, Any]) -> None:
         farm.build(farm.reading(first))
     assert farm.build(farm.reading(second)) == alone
     assert (len(first.worked), len(second.worked)) == (1, SHARDS - 1)
+
+
+def test_the_manifest_names_what_read_the_parts(
+    farm: Farm, alone: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A CPU reads one part and a GPU the other two, and the waiting command ends in between: what read most rows comes first, and the bundle keeps its name."""
+    with pytest.raises(KeyboardInterrupt):
+        farm.build(farm.reading(farm.worker(before=stop)))
+    there = ComputeEntry(device="cuda", name="A GPU", dtype="float32")
+    monkeypatch.setattr("worker.pool.part_reader.compute_entry", lambda _: there)
+    farm.build(farm.reading(farm.worker()))
+    manifest = read_manifest(farm.folder / "bundle")
+    assert manifest.built_on == there
+    assert manifest.also_read_on == (ComputeEntry.model_validate(alone[f"{MANIFEST} built_on"]),)
+    assert manifest.model_copy(update={"also_read_on": None}).content_name() == manifest.name
+    assert f"{MANIFEST} also_read_on" not in alone
 
 
 def test_a_build_goes_on_behind_its_last_part(

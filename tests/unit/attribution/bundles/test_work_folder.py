@@ -1,0 +1,75 @@
+"""One process at a time works in a folder, whatever becomes of the others."""
+
+import fcntl
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.tiny import build, shared_corpus, shared_micro_model
+from wherefrom.attribution.bundles.work_folder import sole_use
+from wherefrom.errors import ConfigurationError
+
+#: Takes the folder, says so, and waits for the end of its input.
+_HOLDER = (
+    "import sys; from pathlib import Path; from wherefrom.attribution.bundles.work_folder import sole_use\n"
+    "with sole_use(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+)
+
+
+def test_a_second_process_is_refused_until_the_first_one_is_gone(tmp_path: Path) -> None:
+    """Killed ones too: their lock is the system's, and the file that they leave is taken over and removed."""
+    work = tmp_path / "bundle.building"
+    with subprocess.Popen(
+        [sys.executable, "-c", _HOLDER, str(work)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        refused = pytest.raises(ConfigurationError, match=r"another process works in .*bundle\.building")
+        with refused, sole_use(work):
+            pass
+        holder.kill()
+        holder.wait()
+    assert [one.name for one in tmp_path.iterdir()] == ["bundle.building.lock"]
+    with sole_use(work):
+        work.mkdir()
+    assert [one.name for one in tmp_path.iterdir()] == ["bundle.building"]
+
+
+def test_a_lock_that_its_holder_removed_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file goes between our opening and our locking it: a lock on it would keep nobody out."""
+    locked = fcntl.flock
+    lock = tmp_path / "work.lock"
+    removed: list[bool] = []
+
+    def late(file: object, how: int) -> None:
+        if not removed:
+            lock.unlink()
+            removed.append(True)
+        locked(file, how)  # type: ignore[arg-type]  # an open file
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with sole_use(tmp_path / "work"):
+        assert removed
+        assert lock.exists()
+        with pytest.raises(ConfigurationError), sole_use(tmp_path / "work"):
+            pass
+    assert not lock.exists()
+
+
+def test_folders_that_stay_empty_go(tmp_path: Path) -> None:
+    """As a build that comes to nothing leaves nothing."""
+    with sole_use(tmp_path / "a" / "b" / "work"):
+        assert (tmp_path / "a" / "b").is_dir()
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_builds_do_not_share_a_folder(tmp_path: Path) -> None:
+    """The second one is refused and leaves what the first one made."""
+    kept = tmp_path / "bundle.building" / "rendered" / "rows"
+    with sole_use(tmp_path / "bundle.building"):
+        kept.mkdir(parents=True)
+        with pytest.raises(ConfigurationError, match="another process works in"):
+            build(shared_micro_model(), shared_corpus(8), tmp_path / "bundle")
+    assert kept.is_dir()
