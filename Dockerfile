@@ -45,8 +45,8 @@ ENV PATH=/venv/bin:$PATH \
     HOME=/tmp \
     HF_HUB_OFFLINE=1 \
     TRANSFORMERS_OFFLINE=1
-# A volume of the measuring worker takes its owner from here.
-RUN mkdir /measured && chown wherefrom:wherefrom /measured
+# Volumes of the measuring and the build worker take their owner from here.
+RUN mkdir /measured /parts && chown wherefrom:wherefrom /measured /parts
 RUN python -m compileall -q /app /venv/lib/python3.11/site-packages/wherefrom
 USER wherefrom
 EXPOSE 8077

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from db.audit_trail.trail import Event, TrailKind, record_events
 from db.clock import db_now
+from db.counts import count_states
 from db.models import BuildPart, SharedBuild
 from db.queues.leases import fresh
 from db.session import Database
@@ -101,6 +102,12 @@ def progress_of(db: Database, build_id: int) -> BuildProgress:
         if found is None:
             raise NotFound(f"build {build_id} was cancelled")
         return _progress(session, found)
+
+
+def part_counts(db: Database) -> dict[MeasurementState, int]:
+    """How many parts of all builds stand in each state; `count_states` has the bound."""
+    with db.reading() as session:
+        return count_states(session, BuildPart, MeasurementState)
 
 
 def outputs_of(db: Database, build_id: int, *, first: int, limit: int) -> dict[int, PartOutput]:

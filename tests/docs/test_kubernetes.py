@@ -63,10 +63,10 @@ def test_a_misspelt_field_would_be_found() -> None:
 
 
 def test_all_parts_are_there() -> None:
-    """The migration and the four lasting processes, of the release's image; the page of the folder names every file."""
+    """The migration and the five lasting processes, of the release's image; the page of the folder names every file."""
     assert {named(one) for one in WORKLOADS} == {
         f"Job wherefrom-migrate-{__version__.replace('.', '-')}",
-        *(f"Deployment wherefrom-{name}" for name in ("web", "intake", "sweeper", "worker")),
+        *(f"Deployment wherefrom-{name}" for name in ("web", "intake", "sweeper", "worker", "builder")),
     }
     assert {container_of(one)["image"] for one in WORKLOADS} == {f"wherefrom:{__version__}"}
     page = (FOLDER / "README.md").read_text("utf-8")
@@ -75,7 +75,7 @@ def test_all_parts_are_there() -> None:
 
 @pytest.mark.parametrize("workload", WORKLOADS, ids=named)
 def test_a_pod_is_locked_down(workload: dict[str, Any]) -> None:
-    """No root, no capability, no writing into the image, no token, bounded memory; bundles and models cannot be written."""
+    """No root, no capability, no writing into the image, no token, bounded memory; bundles and models cannot be written, parts only by build workers."""
     pod, container = pod_of(workload), container_of(workload)
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -88,7 +88,7 @@ def test_a_pod_is_locked_down(workload: dict[str, Any]) -> None:
     assert {"cpu", "memory"} <= container["resources"]["requests"].keys()
     assert "memory" in container["resources"]["limits"]
     writable = [one["mountPath"] for one in container["volumeMounts"] if not one.get("readOnly")]
-    assert writable == ["/tmp"]
+    assert writable == (["/tmp", "/parts"] if container["name"] == "builder" else ["/tmp"])
     assert {one["name"] for one in container["volumeMounts"]} == {one["name"] for one in pod["volumes"]}
 
 

@@ -33,7 +33,7 @@ def clean_environment(**more: str) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.endswith("_PASSWORD")} | more
 
 
-@pytest.mark.parametrize("profiles", ["", "gpu,measure", "scale"])
+@pytest.mark.parametrize("profiles", ["", "gpu,measure", "scale", "build"])
 def test_compose_accepts_the_file(profiles):
     """`docker-compose config` finds no fault, and warns of nothing, without a .env file, with and without the profiles."""
     ended = subprocess.run(
@@ -64,6 +64,7 @@ def test_all_parts_are_there():
     always = {name for name, service in SERVICES.items() if "profiles" not in service}
     assert always == {"redis", "postgres", "migrate", "intake", "worker", "sweeper", "web"}
     assert SERVICES["measurer"]["profiles"] == ["measure"], "it trains models; nobody gets it unasked"
+    assert SERVICES["builder"]["profiles"] == ["build"], "it loads models; nobody gets it unasked"
 
 
 def test_the_gpu_worker_reserves_gpus():
@@ -112,7 +113,7 @@ def test_service_is_locked_down(name):
     assert service["cap_drop"] == ["ALL"]
     assert "no-new-privileges:true" in service["security_opt"]
     writable = [volume for volume in service.get("volumes", []) if not volume.endswith(":ro")]
-    assert writable == (["measured:/measured"] if name == "measurer" else [])
+    assert writable == {"measurer": ["measured:/measured"], "builder": ["parts:/parts"]}.get(name, [])
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -169,6 +170,14 @@ def test_redis_refuses_an_empty_password():
     )
     assert ended.returncode == 1
     assert "REDIS_PASSWORD is empty" in ended.stderr
+
+
+@pytest.mark.parametrize("folder", ["/measured", "/parts"])
+def test_a_volume_belongs_to_the_user_of_the_image(folder):
+    """A named volume takes its owner from the image: one of root could not be written to."""
+    lines = (ROOT / "Dockerfile").read_text("utf-8").splitlines()
+    (made,) = [line for line in lines if line.startswith("RUN mkdir /")]
+    assert folder in made.partition("&& chown wherefrom:wherefrom ")[2].split()
 
 
 def test_the_image_runs_as_another_user_than_root():

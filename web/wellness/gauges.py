@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from db import signs
 from db.audit_trail import trail_chain
+from db.bundles import shared_builds
 from db.erasure import erasures, retention
 from db.measuring import measurements
 from db.notices import outbox
@@ -26,6 +27,7 @@ _STORED: dict[str, tuple[str, tuple[str, ...]]] = {
     "erased_texts": ("kind", erasures.KINDS),
     "audits": ("state", tuple(AuditState)),
     "measurements": ("state", tuple(MeasurementState)),
+    "build_parts": ("state", tuple(MeasurementState)),
     "webhook_deliveries": ("state", (DeliveryState.PENDING, DeliveryState.DEAD)),
     "processes": ("role", signs.ROLES),
 }
@@ -58,6 +60,8 @@ def _read_database(services: Services) -> None:
         metrics.gauge("webhook_deliveries", count, state=standing.value)
     for ending, count in measurements.measurement_counts(database).items():
         metrics.gauge("measurements", count, state=ending.value)
+    for ending, count in shared_builds.part_counts(database).items():
+        metrics.gauge("build_parts", count, state=ending.value)
     for role, count in signs.alive(database).items():
         metrics.gauge("processes", count, role=role)
     metrics.gauge("trail_lag_seconds", trail_chain.lag_seconds(database))

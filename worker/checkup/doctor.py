@@ -33,6 +33,7 @@ from worker.broker.redis_link import (
 from worker.checkup.diagnosis import Finding
 from worker.checkup.health import check_health
 from worker.checkup.upkeep import (
+    look_at_builds,
     look_at_clock,
     look_at_disks,
     look_at_erasing,
@@ -77,6 +78,7 @@ def examine(settings: Settings, *, afresh: bool = False) -> list[Finding]:
         looks += [
             ("erasing", lambda: look_at_erasing(settings)),
             ("clock", lambda: look_at_clock(settings)),
+            ("builds", lambda: look_at_builds(settings)),
         ]
         if queued.verdict == "ok":
             looks.append(("hint lag", lambda: _hints(settings)))

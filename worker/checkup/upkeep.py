@@ -1,4 +1,4 @@
-"""What `doctor` looks at beside the parts of the service: the trail and its anchors, room on the disks, the clock, entries that nobody takes."""
+"""What `doctor` looks at beside the parts of the service: the trail and its anchors, room on the disks, the clock, entries that nobody takes, builds over several machines."""
 
 import shutil
 from collections.abc import Iterator
@@ -11,6 +11,7 @@ from sqlalchemy import select
 
 from db import signs
 from db.audit_trail import trail_chain
+from db.bundles import shared_builds
 from db.clock import db_now
 from db.erasure import erasures, retention
 from db.reading.reader import queue_health
@@ -18,7 +19,7 @@ from db.session import Database, open_database, parse_url
 from wherefrom.errors import StorageRefused, StorageUnavailable
 from wherefrom.journal import journal_folder
 from wherefrom.messages import ATTRIBUTE_QUEUE
-from wherefrom.records import utc_now
+from wherefrom.records import BuildProgress, utc_now
 from wherefrom.settings import Settings, trace_export
 from worker.broker.redis_link import flagged_stream, hint_queue
 from worker.bundle_homes import bundle_cache, bundle_names
@@ -107,6 +108,28 @@ def look_at_erasing(settings: Settings) -> Iterator[Finding]:
 def _serves_web(settings: Settings) -> bool:
     """Whether a web process of this machine answers; it gives no signs in the database."""
     return web_file(settings).age_s() is not None and check_health("web", settings).well
+
+
+def look_at_builds(settings: Settings) -> Iterator[Finding]:
+    """Where builds over several machines stand; nothing where nobody builds."""
+    with open_database(settings) as database:
+        builds, alive = shared_builds.list_builds(database), signs.alive(database)["build"]
+    for build, now in builds:
+        text = f"{now.done} of {build.parts} parts are read, {now.running} are being read, {now.waiting} wait, {now.dead} cannot be read"
+        cure = _build_cure(build.build_id, now, alive)
+        yield Finding(f"build {build.build_id}", "ok" if cure is None else "warning", f"{text}{cure or ''}")
+
+
+def _build_cure(build_id: int, now: BuildProgress, alive: int) -> str | None:
+    """What is to be done about a build; None where it goes on."""
+    if now.waiting and not alive:
+        return "; no build worker is alive: start python -m worker build-worker"
+    if now.dead:
+        first = now.dead_parts[0]
+        return f" (part {first.number + 1} [{first.code}]: {first.reason}); mend the cause and run the same python -m worker build again, or give it up with python -m worker builds cancel {build_id}"
+    if now.refused is not None and not now.running:
+        return f"; worker {now.refused.worker} takes no part [{now.refused.code}]: {now.refused.reason}"
+    return None
 
 
 def look_at_disks(settings: Settings) -> Iterator[Finding]:

@@ -103,6 +103,7 @@ def test_gauges_of_a_database_that_went_away_are_no_numbers(quick_client, sqlite
         ("wherefrom_audits", ("state", "pending")),
         ("wherefrom_processes", ("role", "sweep")),
         ("wherefrom_measurements", ("state", "dead")),
+        ("wherefrom_build_parts", ("state", "pending")),
         ("wherefrom_webhook_deliveries", ("state", "dead")),
         ("wherefrom_oldest_pending_seconds",),
     }

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from db import signs
 from db.bundles import shared_builds
 from tests.integration.worker.builds.conftest import (
     ROWS,
@@ -22,8 +23,10 @@ from wherefrom.errors import (
     NotFound,
     StorageUnavailable,
 )
+from wherefrom.records import MeasurementState
 from wherefrom.storage import open_store
 from wherefrom.storage.folder import FolderStore
+from worker.checkup.upkeep import look_at_builds
 from worker.commands import build_app
 from worker.commands.build import cancel, list_builds
 from worker.commands.build_app import make_build_app
@@ -87,6 +90,26 @@ def test_the_command_refuses_what_cannot_be(told: Farm, wrong: list[str], said: 
     with pytest.raises(ConfigurationError, match=said) as refused:
         make_build_app()(args=[*needed, *wrong], standalone_mode=False)
     assert "password" not in str(refused.value)
+
+
+def test_doctor_says_where_a_build_stands(told: Farm) -> None:
+    """Nothing where nobody builds; what to start where parts wait for nobody; why no worker takes one; nothing to do where somebody reads."""
+    assert list(look_at_builds(told.settings)) == []
+    with pytest.raises(KeyboardInterrupt):
+        told.build(told.reading(told.worker(before=stop)))
+    (found,) = look_at_builds(told.settings)
+    assert (found.verdict, found.text.partition(";")[0]) == (
+        "warning",
+        f"1 of {SHARDS} parts are read, 0 are being read, {SHARDS - 1} wait, 0 cannot be read",
+    )
+    assert "start python -m worker build-worker" in found.text
+    assert shared_builds.part_counts(told.database)[MeasurementState.PENDING] == SHARDS - 1
+    signs.give_sign(told.database, signs.Sign("one", "build", "there", 1))
+    assert [one.verdict for one in look_at_builds(told.settings)] == ["ok"]
+    [(build, _)] = shared_builds.list_builds(told.database)
+    shared_builds.refuse(told.database, build.build_id, worker="one", code="build_mismatch", reason="other")
+    (found,) = look_at_builds(told.settings)
+    assert found.text.endswith("worker one takes no part [build_mismatch]: other")
 
 
 def test_builds_are_listed_and_cancelled(told: Farm, capsys: pytest.CaptureFixture[str]) -> None:
