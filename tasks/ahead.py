@@ -75,13 +75,14 @@ class Ahead:
 
     def hand_back(self, audits: Iterable[ClaimedAudit]) -> None:
         """Put audits back that nobody has begun to work on; where that fails, their leases run out."""
-        leases = [one.lease for one in audits]
-        if not leases:
+        back = tuple(audits)
+        if not back:
             return
+        suspects = {one.audit_id for one in back if one.is_suspect}
         try:
-            count = self._store.hand_back(leases)
+            count = self._store.hand_back([one.lease for one in back], suspects=suspects)
         except TransientError as error:
-            log.warning("claim_not_handed_back", code=error.code, reason=str(error), audits=len(leases))
+            log.warning("claim_not_handed_back", code=error.code, reason=str(error), audits=len(back))
         else:
             log.info("claim_handed_back", audits=count)
 

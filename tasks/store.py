@@ -3,7 +3,7 @@
 Every method may raise `DatabaseUnavailable`; nothing is recorded then, and the lease runs out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from db.queues.audit_queue import Finished
@@ -31,8 +31,8 @@ class AuditStore(Protocol):
     def fail(self, lease: Lease, failure: Failure, *, max_attempts: int) -> AuditState | None:
         """Record a failed attempt; the new state, or None when another worker holds the audit."""
 
-    def hand_back(self, leases: Sequence[Lease]) -> int:
-        """Put audits back that were claimed and not worked on; how many were still held."""
+    def hand_back(self, leases: Sequence[Lease], *, suspects: Collection[int] = ()) -> int:
+        """Put audits back that were claimed and not worked on, `suspects` by id among them; how many were still held."""
 
     def check_writable(self) -> None:
         """Return where the database takes writes; raises `DatabaseUnavailable` where it is to blame."""

@@ -8,7 +8,7 @@ examples.
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from db.queues.audit_queue import Finished
@@ -32,6 +32,7 @@ class StoredAudit:
     owner: str | None = None
     lease_until: float = 0.0
     next_attempt_at: float = 0.0
+    handed_back: bool = False
     code: str | None = None
     reason: str | None = None
     attribution: Attribution | None = None
@@ -91,10 +92,13 @@ class MemoryAuditStore:
                     attempt=one.attempt,
                     owner=self._owner,
                     spent=one.spent,
+                    handed_back=one.handed_back,
                     record=one.record,
                 )
                 for one in mine
             )
+            for one in mine:
+                one.handed_back = False
             return Claim(
                 owner=self._owner, bundle_id=bundle_id, bundle_name=f"bundle-{bundle_id}", audits=audits
             )
@@ -145,12 +149,13 @@ class MemoryAuditStore:
                 stored.next_attempt_at = self._audits.clock() + failure.retry_in_s
             return stored.state
 
-    def hand_back(self, leases: Sequence[Lease]) -> int:
+    def hand_back(self, leases: Sequence[Lease], *, suspects: Collection[int] = ()) -> int:
         """Make them pending."""
         with self._audits.lock:
             held = [stored for one in leases if (stored := self._held(one)) is not None]
             for stored in held:
                 stored.state, stored.owner = AuditState.PENDING, None
+                stored.handed_back = stored.audit_id not in suspects
             return len(held)
 
     def check_writable(self) -> None:

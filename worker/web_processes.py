@@ -7,6 +7,7 @@ database or in the state folder, which they share.
 
 import os
 import sys
+import threading
 import time
 
 from wherefrom.access import refuse_keyless_production
@@ -31,7 +32,10 @@ def run_web_processes(settings: Settings) -> None:
     """
     refuse_keyless_production(settings)
     stop = stop_on_signals()
-    settings = settings.model_copy(update={"port": _free_address(settings)})
+    port = _free_address(settings, stop)
+    if port is None:
+        return
+    settings = settings.model_copy(update={"port": port})
     numbers = range(1, settings.web_processes + 1)
     for number in (None, *numbers):
         web_file(settings, number).remove()  # of processes that were killed
@@ -57,8 +61,8 @@ def _command(settings: Settings, number: int) -> list[str]:
     return [sys.executable, "-m", "worker", "web", *address, *shared]
 
 
-def _free_address(settings: Settings) -> int:
-    """The port, on which nobody else listens: a service of the same user there would get a share of the connections, and nobody would notice.
+def _free_address(settings: Settings, stop: threading.Event) -> int | None:
+    """The port, on which nobody else listens: a service of the same user there would get a share of the connections, and nobody would notice. None where told to stop before it was free.
 
     Raises:
         ConfigurationError: somebody does, or it cannot be bound.
@@ -71,4 +75,5 @@ def _free_address(settings: Settings) -> int:
         except ConfigurationError:
             if time.monotonic() > deadline:
                 raise
-            time.sleep(POLL_S)
+            if stop.wait(POLL_S):
+                return None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from db.audit_trail.trail import Event, TrailKind, record_events
@@ -101,6 +101,7 @@ class AuditQueue(LeasedQueue[AuditState]):
                 taken = (take(only=(Audit.priority == turn,)) if turn is not None else ()) or take()
                 self._claims[bundle_id] += bool(taken)
                 read = read_claimed(session, taken, owner)
+                _forget_handed_back(session, read.audits)
                 for one in read.unreadable:
                     self._end(session, one.lease, self.refused, code=one.code, reason=one.reason)
             if read.audits:
@@ -132,6 +133,13 @@ class AuditQueue(LeasedQueue[AuditState]):
             record_events(session, [_finished_event(one) for one in stored])
         self._setups.committed()
         return {one.claimed.audit_id for one in stored}
+
+
+def _forget_handed_back(session: Session, claimed: Sequence[ClaimedAudit]) -> None:
+    """An audit is innocent in the one claim that follows: if its process dies, nobody knows what killed it."""
+    back = [one.audit_id for one in claimed if one.handed_back]
+    if back:
+        session.execute(update(Audit).where(Audit.id.in_(back)).values(code=None, reason=None))
 
 
 def _turn_of(claim: int) -> int | None:

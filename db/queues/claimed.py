@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from db.models import Audit, Bundle, FlaggedOutput, FlaggedText, ModelRevision, OutputGroupMember
 from db.queues.leases import attempts_spent
 from db.statements import AnySelect
-from wherefrom.errors import OUTPUT_ERASED, InvalidRecord
+from wherefrom.errors import HANDED_BACK, OUTPUT_ERASED, InvalidRecord
 from wherefrom.records import ClaimedAudit, ClaimedOutputGroup, FlaggedRecord, Lease
 from wherefrom.traceparent import read_traceparent
 
@@ -106,6 +106,7 @@ def _claimed_row(
         "attempt": row.attempt,
         "owner": owner,
         "spent": row.spent,
+        "handed_back": bool(row.handed_back),
         "hypothetical": row.FlaggedOutput.hypothetical_of is not None,
         "traceparent": read_traceparent(row.FlaggedText.traceparent),
     }
@@ -144,6 +145,7 @@ def _claimed(audit_ids: Sequence[int]) -> AnySelect:
             Audit.bundle_id,
             Audit.attempt,
             attempts_spent(Audit).label("spent"),
+            (Audit.code == HANDED_BACK).label("handed_back"),
             Bundle.name.label("bundle_name"),
             ModelRevision.name.label("explained"),
             FlaggedOutput,

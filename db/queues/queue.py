@@ -6,7 +6,7 @@ matches no row, writes nothing and learns it. `db.queues.audit_queue`, and the q
 answer looks like.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar, Generic, TypeVar
@@ -37,7 +37,7 @@ from db.session import Database
 from db.statements import materialized
 from db.storing.examples import CHUNK, storable_text
 from db.storing.intake import check_writable
-from wherefrom.errors import ATTEMPTS_EXHAUSTED, LEASE_EXPIRED
+from wherefrom.errors import ATTEMPTS_EXHAUSTED, HANDED_BACK, LEASE_EXPIRED
 from wherefrom.records import AuditState, Lease, MeasurementState
 
 State = TypeVar("State", AuditState, MeasurementState)
@@ -197,8 +197,12 @@ class LeasedQueue(Generic[State]):
         theirs = and_(is_running(self.row), self.row.lease_owner.startswith(owner_prefix, autoescape=True))
         return self._release(theirs, lambda _: cause, max_attempts=max_attempts, wait_s=wait_s)
 
-    def hand_back(self, leases: Sequence[Lease]) -> int:
+    def hand_back(self, leases: Sequence[Lease], *, suspects: Collection[int] = ()) -> int:
         """Put rows back that were claimed and never worked on; others can claim them at once.
+
+        Args:
+            leases: The fencing tokens.
+            suspects: Ids of those that may have killed a process before; the others say that nothing was tried.
 
         Returns:
             How many were still held.
@@ -207,6 +211,11 @@ class LeasedQueue(Generic[State]):
         with self._database.writing() as session:
             held_ids = session.scalars(mine).all()
             self._give_back(session, held_ids)
+            innocent = [one for one in held_ids if one not in suspects]
+            told = update(self.row).where(self.row.id.in_(innocent))
+            session.execute(
+                told.values(**_outcome(HANDED_BACK, "its worker was told to end before work on it began"))
+            )
         return len(held_ids)
 
     def now(self) -> datetime:

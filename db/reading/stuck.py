@@ -39,6 +39,7 @@ from db.models import (
 from db.models.columns import BIG
 from db.reading.asked import is_wanted
 from db.reading.said import of_what_was_said
+from wherefrom.errors import HANDED_BACK
 from wherefrom.records import AuditState, DeliveryState, MeasurementState, Stuck, StuckKind, StuckWork
 
 #: Rows of each state that are looked at for their codes.
@@ -64,7 +65,7 @@ def _of_state(state: AuditState) -> Select[Any]:
     """The newest audits of a state with their codes, and whether each can be tried again."""
     conditions = [Audit.state == state, of_what_was_said(Audit.id)]
     if state is AuditState.PENDING:
-        conditions.append(Audit.code.is_not(None))
+        conditions += [Audit.code.is_not(None), Audit.code != HANDED_BACK]  # nothing failed there
     retry = Audit.bundle_id.is_not(None) & FlaggedText.flagged_output_id.is_not(None)
     newest = (
         select(Audit.code, (retry & literal(state.is_requeuable)).label("retry"))

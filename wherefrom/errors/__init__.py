@@ -59,6 +59,7 @@ from wherefrom.errors.roots import (
 )
 from wherefrom.errors.stored_codes import (
     ATTEMPTS_EXHAUSTED,
+    HANDED_BACK,
     INTERNAL_ERROR,
     LEASE_EXPIRED,
     NO_SUPPORT,
@@ -88,6 +89,7 @@ from wherefrom.errors.transient import (
 
 __all__ = [
     "ATTEMPTS_EXHAUSTED",
+    "HANDED_BACK",
     "INTERNAL_ERROR",
     "LEASE_EXPIRED",
     "NO_SUPPORT",

@@ -65,6 +65,8 @@ class ClaimedAudit(Frozen):
     owner: str
     #: Attempts that counted against the limit before this claim.
     spent: int = 0
+    #: Whoever claimed it last put it back before work on it began.
+    handed_back: bool = False
     #: Nobody has said it; it counts nowhere.
     hypothetical: bool = False
     #: Where the trace of its output goes on.
@@ -79,7 +81,7 @@ class ClaimedAudit(Frozen):
     @property
     def is_suspect(self) -> bool:
         """It was claimed before and not finished, so it may have killed its worker."""
-        return self.attempt > 1
+        return self.attempt > 1 and not self.handed_back
 
 
 class ClaimedOutputGroup(ClaimedAudit):

@@ -4,7 +4,6 @@ The pool numbers its processes from 0 and gives a dead one's number to the next,
 behind the workers: it takes the next GPU, where there is one.
 """
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -75,19 +74,10 @@ def placed_processes(settings: Settings) -> Iterator[PlacedProcess]:
         (BUILDER, settings.worker_processes),
     ):
         for number in range(processes):
-            said = LivenessFile(settings, _FILES.format(kind, number)).details()
-            if said and _lives(said.get("pid", "")):
+            sign = LivenessFile(settings, _FILES.format(kind, number))
+            if sign.is_of_a_living():
+                said = sign.details()
                 gpu = f" ({said['gpu']})" if said.get("gpu") else ""
                 yield PlacedProcess(
                     f"{kind} process {number}", f"{said.get('device')}{gpu}, {said.get('dtype')}"
                 )
-
-
-def _lives(pid: str) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except PermissionError:
-        return True  # another user's, so it is there
-    except (ValueError, OSError):
-        return False
-    return True

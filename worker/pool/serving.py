@@ -13,7 +13,7 @@ from wherefrom.settings import Settings
 from worker.app import Role, WherefromCelery, make_celery
 from worker.broker.redis_link import connect_redis, redis_errors
 from worker.pool.connection_check import ConnectionCheck, QueueConnection
-from worker.vitals.liveness import LivenessFile, leaving_file
+from worker.vitals.liveness import LivenessFile, forget_left, leaving_file
 from worker.vitals.watchdog import Watchdog
 
 #: Exit code of a worker that a watcher ended.
@@ -36,6 +36,7 @@ def serve_queue(queue: Queue, settings: Settings, *, watchdog: Watchdog, livenes
     """Serve until SIGTERM, finish what is in work, and tidy up; the worker's exit code."""
     stop, leaving, in_order = threading.Event(), threading.Event(), threading.Event()
     celery = make_celery(settings, role=queue.role)
+    forget_left(settings)
     sign = leaving_file(settings, celery.node)
 
     def _note(how: str, **_: Any) -> None:

@@ -38,6 +38,14 @@ def leaving_file(settings: Settings, node: str) -> "LivenessFile":
     return LivenessFile(settings, f"leaving-{node}")
 
 
+def forget_left(settings: Settings) -> None:
+    """Remove what workers said when they were told to end, and were killed before they could remove it."""
+    for file in settings.state_dir.glob("leaving-*.json"):
+        sign = LivenessFile(settings, file.stem)
+        if not sign.is_of_a_living():
+            sign.remove()
+
+
 class LivenessFile:
     """The file by which one process of this machine (and `state_dir`) shows that it is alive."""
 
@@ -90,6 +98,20 @@ class LivenessFile:
         except (OSError, ValueError):
             return {}
         return {str(name): str(value) for name, value in read.items()} if isinstance(read, dict) else {}
+
+    def is_of_a_living(self) -> bool:
+        """Whether the process that wrote the file is alive.
+
+        Raises:
+            ConfigurationError: as for `details`.
+        """
+        try:
+            os.kill(int(self.details().get("pid", "")), 0)
+        except PermissionError:
+            return True  # another user's, so it is there
+        except (ValueError, OSError):
+            return False
+        return True
 
     def _foreign(self) -> ConfigurationError:
         return ConfigurationError(

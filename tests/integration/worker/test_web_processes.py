@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -94,3 +95,17 @@ def test_a_port_that_somebody_listens_on_is_refused(
         taken = free.model_copy(update={"port": other.getsockname()[1]})
         with pytest.raises(ConfigurationError, match="cannot listen"):
             web_processes.run_web_processes(taken)
+
+
+def test_a_port_that_is_not_free_yet_keeps_nobody_from_ending(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told to end while it waits for the port, it ends without an error and starts nothing."""
+    told = threading.Event()
+    told.set()
+    monkeypatch.setattr(web_processes, "PORT_WAIT_S", 2.0)
+    monkeypatch.setattr(web_processes, "stop_on_signals", lambda: told)
+    free = settings.model_copy(update={"port": 0, "web_processes": 2})
+    with listen(free, shared=True) as other:
+        web_processes.run_web_processes(free.model_copy(update={"port": other.getsockname()[1]}))
+    assert not list(settings.state_dir.glob("web*.json"))

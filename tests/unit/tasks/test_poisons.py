@@ -106,7 +106,7 @@ def test_any_positions_with_batches_claimed_ahead(make_bench, poisons):
     bench = make_bench(Settings(batch_tokens=64, max_attempts=2, batch_audits=8))
     for number in range(1, BATCH + 1):
         bench.audits.add(FlaggedRecord(prompt="p", completion=f"{'word ' * (number % 7)}tail", model="m"))
-    bench.store.hand_back = lambda leases: 0  # the dead hand nothing back
+    bench.store.hand_back = lambda leases, suspects: 0  # the dead hand nothing back
     engine, deaths = DeadlyAttributor(bench.engine(), poisons, "attribute"), 0
 
     def claim(room):

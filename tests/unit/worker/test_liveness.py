@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 
 import pytest
 from structlog.testing import capture_logs
@@ -9,7 +11,7 @@ from structlog.testing import capture_logs
 from wherefrom.errors import ConfigurationError
 from wherefrom.settings import Settings
 from worker.checkup.health import check_health
-from worker.vitals.liveness import STALE_S, LivenessFile
+from worker.vitals.liveness import STALE_S, LivenessFile, forget_left, leaving_file
 
 
 def test_a_sign_tells_its_age_and_details_until_it_is_removed(tmp_path):
@@ -25,6 +27,20 @@ def test_a_sign_tells_its_age_and_details_until_it_is_removed(tmp_path):
     liveness.remove()
     liveness.remove()
     assert liveness.age_s() is None
+
+
+def test_what_killed_workers_left_is_removed(tmp_path):
+    """A worker that is leaving now keeps its sign: its pool processes look for it."""
+    settings = Settings(state_dir=tmp_path)
+    signs = {node: leaving_file(settings, node) for node in ("alive", "killed")}
+    for sign in signs.values():
+        sign.beat()
+    ended = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True
+    )
+    signs["killed"].beat(pid=ended.stdout.decode().strip())
+    forget_left(settings)
+    assert [node for node, sign in signs.items() if sign.age_s() is not None] == ["alive"]
 
 
 def test_health_follows_the_age_of_the_sign(tmp_path):
