@@ -113,7 +113,7 @@ def bulk(
         raise typer.BadParameter("name the bundle", param_hint="--under")
     with Service(url) as service:
         if dry_run:
-            found = service.bulk_preview(under=under, **filters)
+            found = service.bulk_preview(under=under, reviewer=reviewer, **filters)
             print_json([found]) if as_json else out().print(_preview(found, action))
             return
         if action is BulkAction.REQUEUE:

@@ -25,12 +25,18 @@ class ListService(Posts):
         """How many audits a filter finds, counted up to 10,000, and with `fdr` how many are supported. `as_of` says when that was worked out."""
         return read_answer(self._connection.get("/v1/listing", {**filters, "fdr": fdr}), ListingFacts)
 
-    def bulk_preview(self, *, under: str | None = None, **filters: Unpack[AuditFilters]) -> BulkPreview:
+    def bulk_preview(
+        self, *, under: str | None = None, reviewer: str | None = None, **filters: Unpack[AuditFilters]
+    ) -> BulkPreview:
         """How many audits of a filter can be put into a queue, tried again, or judged; nothing is changed.
 
-        With the name of a bundle, `reauditable` says how many of their outputs can be audited `under` it too.
+        Args:
+            under: Name of a bundle; `reauditable` says how many of the outputs can be audited under it too.
+            reviewer: Whose verdicts are counted, where the service asks for no keys.
+            **filters: Which audits; all where none is given.
         """
-        return read_answer(self._connection.get("/v1/bulk", {**filters, "under": under}), BulkPreview)
+        asked = {**filters, "under": under, "reviewer": reviewer}
+        return read_answer(self._connection.get("/v1/bulk", asked), BulkPreview)
 
     def requeue_all(self, **filters: Unpack[AuditFilters]) -> BulkResult:
         """Send abstained, rejected and dead audits of a filter back to the queue; call it again while `left` is not 0."""

@@ -346,6 +346,8 @@ def test_lists_as_a_whole_from_the_command_line(run: RunCommand, served: Served)
     assert done == {"changed": len(listed), "left": 0}
     assert run("bulk", "verdict", "--state", "done")[0] == 2
     assert run("audits", "--verdict", "unrelated", "--count")[1].strip() == str(len(listed))
+    preview = run("bulk", "take_back", "--state", "done", "--dry-run", *ann)[1]
+    assert preview.startswith(f"{len(listed)} audits")
     assert run("bulk", "take_back", "--state", "done", *ann)[1].strip() == f"{len(listed)} changed"
     assert run("audits", "--verdict", "unrelated", "--count")[1].strip() == "0"
 

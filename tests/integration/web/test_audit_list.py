@@ -216,6 +216,7 @@ def test_all_that_one_person_found_is_taken_back(
         reviews.judge(database, first, ReviewDraft(rank=rank, verdict=verdict), by=by)
     preview = client.get("/v1/bulk?state=done").json()
     assert preview["judged"] == 0, "nobody asks under a name"
+    assert client.get("/v1/bulk?state=done&reviewer=ann").json()["judged"] == 1
     done = client.post("/v1/bulk?reviewer=ann", json={"action": "take_back", "state": "done"}).json()
     assert done == {"changed": 1, "left": 0}
     stand = [
