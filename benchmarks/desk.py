@@ -135,7 +135,8 @@ def _work(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         result["known"] = result.get("known") or known(db)
         result["compared"] = result.get("compared") or _compare(db)
         _keep(arguments, result)
-        asked = {name: ask for name, ask in queries(audits).items() if (arguments.only or "") in name}
+        only = arguments.only or [""]
+        asked = {name: ask for name, ask in queries(audits).items() if any(one in name for one in only)}
         _ask_all(db, asked, arguments, result)
         if arguments.plans:
             arguments.plans.mkdir(parents=True, exist_ok=True)
@@ -252,7 +253,7 @@ def main() -> None:
     parser.add_argument(
         "--repeat", type=int, default=20, help="times that each query is timed (default: %(default)s)"
     )
-    parser.add_argument("--only", help="only queries whose names contain this")
+    parser.add_argument("--only", nargs="+", help="only queries whose names contain one of these")
     parser.add_argument("--out", type=Path, help="write the figures here, as JSON")
     parser.add_argument("--plans", type=Path, help="write the plans into this folder")
     parser.add_argument("--compare", type=Path, help="figures of a smaller run, for the ratio")

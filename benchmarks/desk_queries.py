@@ -175,7 +175,10 @@ def _pages(audits: int) -> dict[str, Query]:
         ),
         "page: agreement": lambda db: (agreement.compare(db), agreement.pairs(db)),
         "page: fix lists": fix_lists.list_lists,
-        "page: a fix list": lambda db: (fix_lists.get_list(db, 1), fix_rows.rows_of(db, 1)),
+        "page: a fix list": lambda db: (
+            fix_lists.get_list(db, 1),
+            fix_rows.rows_of(db, 1, counted=fix_rows.COUNTED_OUTPUTS),
+        ),
         "page: the trail": lambda db: (
             trail_chain.count_events(db, most=COUNTED_WORK),
             trail_reader.list_events(db, TrailFilter()),

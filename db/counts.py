@@ -18,12 +18,12 @@ COUNTED_WORK = 10_000
 
 
 def count_at_most(
-    limit: int, *conditions: ColumnElement[bool], correlate: type[Base] | None = None
+    limit: int | None, *conditions: ColumnElement[bool], correlate: type[Base] | None = None
 ) -> ScalarSelect[int]:
     """How many rows match, as an expression; `limit` where there are as many or more.
 
     Args:
-        limit: Where counting ends.
+        limit: Where counting ends; None counts all.
         conditions: What a row must match.
         correlate: Table of the enclosing statement that the conditions name.
     """

@@ -176,7 +176,9 @@ class Citation(Base):
     __table_args__ = (
         UniqueConstraint("audit_id", "rank"),
         UniqueConstraint("audit_id", "training_example_id"),
-        Index(None, "training_example_id", "score", "audit_id"),
+        Index(
+            None, "training_example_id", "score", "audit_id", "rank"
+        ),  # the rank, so that outputs are counted here
         Index(None, "source", "audit_id", "rank"),
         Index(
             "ix_citation_confidence",

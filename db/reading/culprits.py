@@ -39,6 +39,8 @@ def culprits(
 ) -> Culprits:
     """The training examples that a selection names, strongest first; three statements, and those that look filters up.
 
+    The audits are picked once and named by their numbers: to find them again for the ranking cost as much as the ranking.
+
     Args:
         db: The database.
         filters: The selection.
@@ -48,13 +50,14 @@ def culprits(
     """
     wanted = look_up(db, filters)
     with db.reading() as session:
-        looked_at = session.scalar(select(func.count()).select_from(selected(wanted, newest + 1))) or 0
-        ranked = _ranked(selected(wanted, newest), most=most, least_outputs=least_outputs)
-        return _read(session, ranked, audits=min(looked_at, newest), more=looked_at > newest)
+        numbers = session.scalars(_newest(wanted, newest + 1)).all()
+        audits = numbers[:newest]
+        ranked = _ranked(one_of(Citation.audit_id, audits), most=most, least_outputs=least_outputs)
+        return _read(session, ranked, audits=len(audits), more=len(numbers) > newest)
 
 
 def worst_of(db: Database, source: str, *, most: int, newest: int = CULPRIT_AUDITS) -> Culprits:
-    """The training examples of a source by the audits that cite it, strongest first; three statements.
+    """The training examples of a source by the audits that cite it, strongest first; four statements.
 
     The audits are found by its citations, so however many there are, the newest by number cost the same.
 
@@ -65,11 +68,8 @@ def worst_of(db: Database, source: str, *, most: int, newest: int = CULPRIT_AUDI
         newest: How many audits are looked at.
     """
     with db.reading() as session:
-        citing = _citing(source, newest + 1).subquery()
-        looked_at = session.scalar(select(func.count()).select_from(citing)) or 0
-        audits = selected([Audit.id.in_(_citing(source, newest))], newest)
-        ranked = _ranked(audits, Citation.source == source, most=most, least_outputs=1)
-        return _read(session, ranked, audits=min(looked_at, newest), more=looked_at > newest)
+        numbers = session.scalars(_citing(source, newest + 1)).all()
+        return _of_numbers(session, numbers, Citation.source == source, most=most, newest=newest)
 
 
 def culprits_of_finding(
@@ -89,20 +89,23 @@ def culprits_of_finding(
         inside = select(FindingOutput.audit_id).where(FindingOutput.finding_id.in_(whole))
         inside = inside.order_by(FindingOutput.audit_id.desc()).limit(newest + 1)
         numbers = session.scalars(inside).all()
-        audits = (
-            select_audits(Audit.id)
-            .where(*ANSWERED_ALONE, one_of(Audit.id, numbers[:newest]))
-            .subquery("selected")
-        )
-        looked_at = session.scalar(select(func.count()).select_from(audits)) or 0
-        ranked = _ranked(audits, most=most, least_outputs=1)
-        return _read(session, ranked, audits=looked_at, more=len(numbers) > newest)
+        return _of_numbers(session, numbers, most=most, newest=newest)
 
 
 def _citing(source: str, newest: int) -> AnySelect:
     citing = select(Citation.audit_id).where(Citation.source == source, Citation.rank > 0)
     said = citing.where(of_what_was_said(Citation.audit_id)).distinct()
     return said.order_by(Citation.audit_id.desc()).limit(newest)
+
+
+def _of_numbers(
+    session: Session, numbers: Sequence[int], *wanted: ColumnElement[bool], most: int, newest: int
+) -> Culprits:
+    """What the first `newest` of these audits name; more numbers than that say that there are more."""
+    alone = select_audits(Audit.id).where(*ANSWERED_ALONE, one_of(Audit.id, numbers[:newest]))
+    audits = session.scalars(alone).all()
+    ranked = _ranked(one_of(Citation.audit_id, audits), *wanted, most=most, least_outputs=1)
+    return _read(session, ranked, audits=len(audits), more=len(numbers) > newest)
 
 
 def _read(session: Session, ranked: Subquery, *, audits: int, more: bool) -> Culprits:
@@ -117,15 +120,19 @@ def _read(session: Session, ranked: Subquery, *, audits: int, more: bool) -> Cul
 
 def culprit_ids(wanted: Conditions, *, most: int, least_outputs: int) -> AnySelect:
     """The same training examples by number, as a statement over what `look_up` gave."""
-    ranked = _ranked(selected(wanted, CULPRIT_AUDITS), most=most, least_outputs=least_outputs)
+    audits = select(selected(wanted, CULPRIT_AUDITS).c.id)
+    ranked = _ranked(Citation.audit_id.in_(audits), most=most, least_outputs=least_outputs)
     return select(ranked.c.training_example_id)
 
 
 def selected(wanted: Conditions, newest: int) -> Subquery:
     """Ids of the newest answered audits of a selection."""
+    return _newest(wanted, newest).subquery("selected")
+
+
+def _newest(wanted: Conditions, newest: int) -> AnySelect:
     newest_first = (Audit.created_at.desc(), Audit.id.desc())
-    query = select_audits(Audit.id).where(*ANSWERED_ALONE, *wanted).order_by(*newest_first)
-    return query.limit(newest).subquery("selected")
+    return select_audits(Audit.id).where(*ANSWERED_ALONE, *wanted).order_by(*newest_first).limit(newest)
 
 
 def verdict_counts(session: Session, training_example_ids: Sequence[int]) -> Mapping[int, dict[str, int]]:
@@ -144,7 +151,8 @@ def verdict_counts(session: Session, training_example_ids: Sequence[int]) -> Map
     return found
 
 
-def _ranked(audits: Subquery, *wanted: ColumnElement[bool], most: int, least_outputs: int) -> Subquery:
+def _ranked(*wanted: ColumnElement[bool], most: int, least_outputs: int) -> Subquery:
+    """The training examples that citations name of which this holds."""
     outputs = func.count()
     return (
         select(
@@ -155,7 +163,6 @@ def _ranked(audits: Subquery, *wanted: ColumnElement[bool], most: int, least_out
             func.avg(Citation.influence_score).label("mean_influence"),
             func.max(Citation.measured_effect_nats).label("measured_nats"),
         )
-        .join(audits, audits.c.id == Citation.audit_id)
         .where(Citation.rank > 0, *wanted)
         .group_by(Citation.training_example_id)
         .having(outputs >= least_outputs)

@@ -1,28 +1,25 @@
 """What exports read beyond the lists: the training examples that a selection cites, page by page, and what the trail keeps of an export."""
 
 from array import array
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, RowMapping, case, func, select
 
 from db.audit_trail.reads import note_event
 from db.audit_trail.trail import Event, TrailKind
 from db.models import Audit, Citation, TrainingExample
-from db.parts import stretches
-from db.reading.culprits import verdict_counts
+from db.reading.culprits import STRENGTH, verdict_counts
 from db.reading.listings import Conditions
 from db.reading.reader import select_audits, select_examples
 from db.reading.selection import ANSWERED_ALONE
 from db.session import Database
+from db.statements import is_marked, one_of
 from wherefrom.records import AuditFilter, ExportedExample
 
-#: Training examples of a page.
-_AT_ONCE = 200
-#: Audits that are few, and of how many of them the citations are read at once.
-_FEW, _AUDITS = 30_000, 500
+#: Training examples of a page at most, about how many citations of a large selection one page counts, and by how much a page may be larger than the one before.
+_AT_ONCE, _CITATIONS, _GROWTH = 200, 50_000, 8
+#: Audits that are few.
+_FEW = 30_000
 #: Rows of a long answer that are fetched at once.
 _ROWS = 5_000
 
@@ -31,7 +28,7 @@ def cited_examples(db: Database, wanted: Conditions, *, at_once: int = _AT_ONCE)
     """The training examples that the answered audits of a selection cite, each once, by their numbers.
 
     The selection is looked up once. A small one is counted by its audits, whatever the database holds; a large one by walking over the
-    training examples, so that nothing but a bit for each audit is held.
+    training examples, so that nothing but a byte for each audit is held.
 
     Args:
         db: The database.
@@ -51,94 +48,69 @@ def _selected(db: Database, wanted: Conditions) -> "array[int]":
         return array("q", session.scalars(query))
 
 
-@dataclass(slots=True)
-class _Count:
-    """What the citations of one training example come to."""
-
-    outputs: int = 0
-    first_citations: int = 0
-    best_rank: int = 0
-    strength: float = 0.0
-    influences: int = 0
-    influence: float = 0.0
-    confidence: float | None = None
-    measured_nats: float | None = None
-
-    def add(self, rank: int, influence: float | None, confidence: float | None, nats: float | None) -> None:
-        """Count one citation; of a large database there are millions."""
-        self.outputs += 1
-        self.strength += 1 / rank
-        if rank == 1:
-            self.first_citations += 1
-        if rank < self.best_rank or not self.best_rank:
-            self.best_rank = rank
-        if influence is not None:
-            self.influences += 1
-            self.influence += influence
-        if confidence is not None and (self.confidence is None or confidence > self.confidence):
-            self.confidence = confidence
-        if nats is not None and (self.measured_nats is None or nats > self.measured_nats):
-            self.measured_nats = nats
-
-    @property
-    def fields(self) -> dict[str, Any]:
-        """Under the names of `ExportedExample`."""
-        names = ("outputs", "first_citations", "best_rank", "strength", "confidence", "measured_nats")
-        mean = self.influence / self.influences if self.influences else None
-        return {name: getattr(self, name) for name in names} | {"mean_influence": mean}
-
-
-#: Counts by training example, of one page.
-_Counts = dict[int, _Count]
-_CITED = select(
-    Citation.audit_id,
-    Citation.training_example_id,
-    Citation.rank,
-    Citation.influence_score,
-    Citation.confidence,
-    Citation.measured_effect_nats,
-).where(Citation.rank > 0)
+#: What the citations of each training example come to, by number, under the names of `ExportedExample`.
+_Counts = Sequence[RowMapping]
+_COUNTED = (
+    select(
+        Citation.training_example_id,
+        func.count().label("outputs"),
+        func.sum(case((Citation.rank == 1, 1), else_=0)).label("first_citations"),
+        func.min(Citation.rank).label("best_rank"),
+        STRENGTH.label("strength"),
+        func.avg(Citation.influence_score).label("mean_influence"),
+        func.max(Citation.confidence).label("confidence"),
+        func.max(Citation.measured_effect_nats).label("measured_nats"),
+    )
+    .where(Citation.rank > 0)
+    .group_by(Citation.training_example_id)
+    .order_by(Citation.training_example_id)
+)
 
 
 def _of_few(db: Database, audits: Sequence[int], at_once: int) -> Iterator[_Counts]:
-    """Pages of what a few audits cite."""
-    counts: dict[int, _Count] = defaultdict(_Count)
-    for start in range(0, len(audits), _AUDITS):
-        some = _CITED.where(Citation.audit_id.in_(audits[start : start + _AUDITS]))
-        with db.reading() as session:
-            for _, number, rank, influence, confidence, nats in session.execute(some):
-                counts[number].add(rank, influence, confidence, nats)
-    cited = sorted(counts)
-    for start in range(0, len(cited), at_once):
-        yield {number: counts[number] for number in cited[start : start + at_once]}
+    """Pages of what a few audits cite, which is counted at once."""
+    counts = _count(db, one_of(Citation.audit_id, audits))
+    yield from (counts[start : start + at_once] for start in range(0, len(counts), at_once))
 
 
 def _of_many(db: Database, audits: Sequence[int], at_once: int) -> Iterator[_Counts]:
-    """Pages of what many audits cite: the citations of some training examples after the other."""
-    chosen = bytearray((max(audits) >> 3) + 1)
+    """Pages of what many audits cite: the citations of some training examples after the other.
+
+    A page has as many training examples as have about `_CITATIONS` citations: some are cited by a percent of all audits, most by a few.
+    """
+    last_audit = max(audits)
+    marks = bytearray(last_audit + 1)
     for number in audits:
-        chosen[number >> 3] |= 1 << (number & 7)
-    for first, last in stretches(db, TrainingExample.id, rows=at_once):
-        some = _CITED.where(Citation.training_example_id.between(first, last))
-        counts: dict[int, _Count] = defaultdict(_Count)
-        with db.reading() as session:
-            rows = session.execute(some.execution_options(yield_per=_ROWS))
-            for audit_id, number, rank, influence, confidence, nats in rows:
-                place = audit_id >> 3
-                if place < len(chosen) and chosen[place] >> (audit_id & 7) & 1:
-                    counts[number].add(rank, influence, confidence, nats)
+        marks[number] = 1
+    chosen = is_marked(Citation.audit_id, bytes(marks))
+    counted = max(1, _CITATIONS * len(audits) // last_audit)
+    with db.reading() as session:
+        ends = session.execute(select(func.min(TrainingExample.id), func.max(TrainingExample.id))).one()
+    at, last = (number or 0 for number in ends)
+    step = 1
+    while 0 < at <= last:
+        counts = _count(db, Citation.training_example_id.between(at, at + step - 1), chosen)
         yield counts
+        at += step
+        outputs = sum(one["outputs"] for one in counts)
+        step = max(1, min(at_once, _GROWTH * step, step * counted // max(1, outputs)))
+
+
+def _count(db: Database, *wanted: ColumnElement[bool]) -> _Counts:
+    with db.reading() as session:
+        return session.execute(_COUNTED.where(*wanted)).mappings().all()
 
 
 def _page(db: Database, counts: _Counts) -> Iterator[ExportedExample]:
     """The training examples of a page with their texts; two statements."""
+    by_number = {row["training_example_id"]: row for row in counts}
     with db.reading() as session:
-        texts = select_examples().where(TrainingExample.id.in_(counts)).order_by(TrainingExample.id)
+        texts = select_examples().where(TrainingExample.id.in_(by_number)).order_by(TrainingExample.id)
         rows = session.execute(texts).mappings().all()
-        verdicts = verdict_counts(session, list(counts))
+        verdicts = verdict_counts(session, list(by_number))
     for row in rows:
         number = row["training_example_id"]
-        yield ExportedExample(**row, **counts[number].fields, **verdicts[number])
+        yield ExportedExample(**{**row, **by_number[number], **verdicts[number]})
 
 
 def note_export(db: Database, what: str, *, form: str, filters: AuditFilter | None = None) -> None:

@@ -20,7 +20,7 @@ from db.counts import count_at_most
 from db.models import Audit, ListingFactsRow
 from db.parts import Parts, Rounds, stretches
 from db.reading import support
-from db.reading.asked import PATIENCE_S, is_wanted, note
+from db.reading.asked import is_late, is_wanted, note, take_over
 from db.reading.reader import select_audits
 from db.reading.selection import narrow, without_support
 from db.session import Database
@@ -64,7 +64,8 @@ class _Kept:
 
     row: ListingFactsRow | None
     newest_event: int
-    waited_s: float
+    #: Nobody has worked it out, and somebody asked long ago.
+    late: bool
     small: bool
 
     @property
@@ -93,8 +94,8 @@ def facts(
     known = _look(db, listing)
     if known.holds:
         return known.facts
-    if known.small or (known.facts is None and (wait or known.waited_s > PATIENCE_S)):
-        return _work_out(db, listing, newest_event=known.newest_event)
+    if known.small or (known.facts is None and (wait or (known.late and _take_over(db, listing)))):
+        return _work_out(db, listing, newest_event=known.newest_event, waited_for=known.late)
     _keep(db, listing, {"asked_at": db_now()})
     return known.facts
 
@@ -178,8 +179,8 @@ def _look(db: Database, listing: _Listing) -> _Kept:
         small = audits <= SMALL or (listing.level is None and not listing.plain)
         if not small:
             small = narrow(session, without_support(filters)).few is not None
-    waited = 0.0 if row is None else max(0.0, (now - row.first_asked_at).total_seconds())
-    return _Kept(row, newest or 0, waited, small)
+    late = row is not None and row.computed_at is None and is_late(row, now)
+    return _Kept(row, newest or 0, late, small)
 
 
 def _in_time(filters: AuditFilter) -> list[ColumnElement[bool]]:
@@ -189,8 +190,14 @@ def _in_time(filters: AuditFilter) -> list[ColumnElement[bool]]:
     return ends or [Audit.id > 0]
 
 
-def _work_out(db: Database, listing: _Listing, *, newest_event: int) -> ListingFacts:
-    """Work a listing out at once, for whoever asks."""
+def _take_over(db: Database, listing: _Listing) -> bool:
+    return take_over(db, ListingFactsRow, ListingFactsRow.key == listing.key)
+
+
+def _work_out(
+    db: Database, listing: _Listing, *, newest_event: int, waited_for: bool = False
+) -> ListingFacts:
+    """Work a listing out at once, for whoever asks; it is kept where it took long or others wait for it."""
     began = time.monotonic()
     filters, level = listing.filters, listing.level
     judged = None if level is None else support.judge(db, filters, level)
@@ -199,7 +206,7 @@ def _work_out(db: Database, listing: _Listing, *, newest_event: int) -> ListingF
         wanted = narrow(session, filters, limit=limit).conditions
         number, now = session.execute(select(_counted(*wanted), db_now())).one()
     found = _facts(number, judged, as_of=now)
-    if not is_limited() and time.monotonic() - began > KEPT_FROM_S:
+    if not is_limited() and (waited_for or time.monotonic() - began > KEPT_FROM_S):
         _keep(db, listing, _values(found) | {"newest_event": newest_event})
     return found
 

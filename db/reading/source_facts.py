@@ -19,7 +19,7 @@ from db.counts import count_at_most
 from db.models import Audit, Citation, SourceFactsRow, SourceLook, TrainingExample
 from db.parts import Parts, Rounds, stretches
 from db.reading import blame
-from db.reading.asked import PATIENCE_S, is_wanted, note
+from db.reading.asked import is_late, is_wanted, keep_on, note, take_over
 from db.reading.blame import OverTime
 from db.reading.culprits import worst_of
 from db.reading.listings import SMALL
@@ -53,7 +53,7 @@ class _Kept:
 
     #: None where none is whole yet.
     counted_at: datetime | None
-    #: Whoever asks counts: the database is small, or the sweeper does not answer.
+    #: Whoever asks counts: the database is small, or they may see a part of it only.
     counted_now: bool
 
 
@@ -119,7 +119,7 @@ def _next(db: Database) -> Parts[None] | None:
 
 
 def _look(db: Database) -> _Kept:
-    """What is known, after noting that somebody asked where it does not hold."""
+    """What is known, after noting that somebody asked where it does not hold. Where the sweeper does not answer, one of those who ask counts for all."""
     with db.reading() as session:
         numbers = (count_at_most(SMALL + 1, one > 0) for one in (Audit.id, TrainingExample.id))
         now, newest, *counts = session.execute(select(db_now(), NEWEST_CHANGE, *numbers)).one()
@@ -129,12 +129,15 @@ def _look(db: Database) -> _Kept:
     if row is None or row.computed_at is None or row.newest_event != (newest or 0):
         new = {"id": 1, "edges": [], "audits": [], "newest_event": 0}
         note(db, SourceLook, new, unique=(SourceLook.id,), values={"asked_at": db_now()})
-    late = (
-        row is not None
-        and row.computed_at is None
-        and (now - row.first_asked_at).total_seconds() > PATIENCE_S
-    )
-    return _Kept(None if row is None else row.computed_at, counted_now=late)
+    counted_at = None if row is None else row.computed_at
+    if row is not None and counted_at is None and is_late(row, now) and take_over(db, SourceLook, _THE_LOOK):
+        for _ in _counting(db):
+            keep_on(db, SourceLook, _THE_LOOK)
+        counted_at = now
+    return _Kept(counted_at, counted_now=False)
+
+
+_THE_LOOK = SourceLook.id == 1
 
 
 def _facts_now(db: Database) -> SourceFacts:

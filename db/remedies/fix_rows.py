@@ -11,6 +11,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from db.audit_trail.trail import Event, TrailKind, record_events
 from db.bundles.catalogue import STORED_CORPUS_LIMIT
+from db.counts import count_at_most
 from db.models import Citation, Corpus, FixList, FixListEntry, FixListRow, Person, TrainingExample
 from db.reading.culprits import culprit_ids
 from db.reading.listings import Conditions, look_up
@@ -22,6 +23,8 @@ from db.storing.examples import CHUNK, storable_name
 from wherefrom.errors import InvalidRequest, NotFound
 from wherefrom.records import FixAction, FixChange, FixChanged, FixEvent, FixRow, Via
 
+#: Up to here a page counts the outputs that cite a row.
+COUNTED_OUTPUTS = 10_000
 #: Numbers of training examples that one entry of a history keeps.
 KEPT_IDS = 200
 
@@ -75,7 +78,13 @@ def change_rows(db: Database, list_id: int, change: FixChange, *, by: Reviewer) 
 
 
 def rows_of(
-    db: Database, list_id: int, *, action: FixAction | None = None, after: int = 0, limit: int = 50
+    db: Database,
+    list_id: int,
+    *,
+    action: FixAction | None = None,
+    after: int = 0,
+    limit: int = 50,
+    counted: int | None = None,
 ) -> list[FixRow]:
     """Rows of a list by the number of the training example.
 
@@ -85,11 +94,14 @@ def rows_of(
         action: Only rows with this action.
         after: Number of the last row of the page before.
         limit: Most rows.
+        counted: Up to here the outputs that cite a row are counted; one more means that there are more. None counts all.
     """
     wanted = [FixListRow.list_id == list_id, FixListRow.training_example_id > after]
     if action is not None:
         wanted.append(FixListRow.action == action)
-    query = _ROWS.where(*wanted).order_by(FixListRow.training_example_id).limit(limit)
+    outputs = count_at_most(None if counted is None else counted + 1, *_CITES_IT, correlate=FixListRow)
+    query = _ROWS.add_columns(outputs.label("outputs")).where(*wanted)
+    query = query.order_by(FixListRow.training_example_id).limit(limit)
     with db.reading() as session:
         return [_row(dict(one)) for one in session.execute(query).mappings()]
 
@@ -256,6 +268,7 @@ def staying(db: Database, list_id: int, corpus_id: int) -> Iterator[dict[str, An
         after = rows[-1]["row"]
 
 
+_CITES_IT = (Citation.training_example_id == FixListRow.training_example_id, Citation.rank > 0)
 _ROWS: AnySelect = (
     select(
         FixListRow.training_example_id,
@@ -266,11 +279,6 @@ _ROWS: AnySelect = (
         Person.name.label("by"),
         FixListEntry.via,
         FixListEntry.created_at.label("decided_at"),
-        select(func.count())
-        .where(Citation.training_example_id == FixListRow.training_example_id, Citation.rank > 0)
-        .correlate(FixListRow)
-        .scalar_subquery()
-        .label("outputs"),
         TrainingExample.prompt,
         TrainingExample.completion,
         TrainingExample.text_sha256,

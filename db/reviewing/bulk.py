@@ -43,9 +43,8 @@ def preview(
     """
     wanted = look_up(db, filters)
     with db.reading() as session:
-        answered = _count(session, [*wanted, *_ANSWERED])
+        answered, unjudged = _count_answered(session, wanted, person_id)
         requeued = _count(session, [*wanted, *_REQUEUABLE])
-        unjudged = _count(session, [*wanted, *_unjudged(person_id)])
         judged = 0 if person_id is None else _count(session, [*wanted, _judged_by(person_id)])
         again = None
         if under is not None:
@@ -153,15 +152,28 @@ def _on_the_whole(person_id: int | None) -> tuple[Any, ...]:
 
 
 def _unjudged(person_id: int | None) -> tuple[Any, ...]:
-    return (
-        *_ANSWERED,
-        ~exists().where(Review.audit_id == Audit.id, *_on_the_whole(person_id), *standing()),
-    )
+    return (*_ANSWERED, ~_judged(person_id))
+
+
+def _judged(person_id: int | None) -> ColumnElement[bool]:
+    return exists().where(Review.audit_id == Audit.id, *_on_the_whole(person_id), *standing())
 
 
 def _judged_by(person_id: int) -> ColumnElement[bool]:
     """From the verdicts to their audits: a person has judged few of a million."""
     return Audit.id.in_(select(Review.audit_id).where(*_on_the_whole(person_id), *standing()))
+
+
+def _count_answered(session: Session, wanted: Conditions, person_id: int | None) -> tuple[int, int]:
+    """How many are answered, and how many of these this person has not judged; both in one look, but where so many are answered that some were not looked at."""
+    rows = select_audits(_judged(person_id).label("judged")).where(*wanted, *_ANSWERED)
+    looked_at = rows.limit(PREVIEWED + 1).subquery()
+    answered, judged = session.execute(
+        select(func.count(), func.count().filter(looked_at.c.judged)).select_from(looked_at)
+    ).one()
+    if answered > PREVIEWED and judged:
+        return answered, _count(session, [*wanted, *_unjudged(person_id)])
+    return answered, answered - judged
 
 
 def _count(session: Session, wanted: Conditions) -> int:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from db.reviewing.reviews import Reviewer
 from web.asking.forms import Form, local_path
+from web.drawing.labels import label_of
 from web.filters import AuditPageQuery
 from web.guard.caller import Caller
 from wherefrom.errors import Forbidden, InvalidRequest
@@ -116,10 +117,10 @@ def filter_query(filters: AuditFilter) -> str:
 
 
 def filter_words(filters: AuditFilter | None) -> list[tuple[str, str]]:
-    """The filter as names and values, for people; empty where it takes everything."""
+    """The filter as labels of the form and values, for people; empty where it takes everything."""
     if filters is None:
         return []
-    return [(name.replace("_", " "), value) for name, value in plain_filters(filters).items()]
+    return [(label_of(name), value) for name, value in plain_filters(filters).items()]
 
 
 def checked(shape: type[Shape], given: Mapping[str, object]) -> Shape:

@@ -113,13 +113,17 @@ def one_list(
     """One fix list: its rows, who owns it, and what happened to it."""
     database = services.database
     found = fix_lists.get_list(database, list_id)
-    rows = fix_rows.rows_of(database, list_id, action=query.action, after=query.after, limit=ROWS + 1)
+    counted = fix_rows.COUNTED_OUTPUTS
+    rows = fix_rows.rows_of(
+        database, list_id, action=query.action, after=query.after, limit=ROWS + 1, counted=counted
+    )
     return render(
         "fix_list.html",
         request,
         fix_list=found,
         rows=[(one, _line(one.prompt), _line(one.completion)) for one in rows[:ROWS]],
         more=len(rows) > ROWS,
+        counted=counted,
         action=query.action,
         first_page=query.after == 0,
         actions=list(FixAction),

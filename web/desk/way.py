@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from db.reading import listings, neighbours
 from db.session import Database
+from web.asking.review_forms import filter_words
 from web.filters import LINK_NAMES, AuditPageQuery, link_query
 from wherefrom.records import AuditNeighbours
 
@@ -30,8 +31,7 @@ def way_of(request: Request, database: Database, audit_id: int) -> Way:
     except ValidationError:
         given, asked = {}, AuditPageQuery()
     filters = asked.to_filter()
-    shown = filters.model_dump(mode="json", exclude_none=True)
-    told = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in shown.items())
+    told = ", ".join(f"{label} {value}" for label, value in filter_words(filters))
     order = asked.order.meaning
     return Way(
         query=link_query(given),

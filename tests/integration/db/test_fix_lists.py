@@ -3,10 +3,12 @@
 from typing import Any
 
 import pytest
-from sqlalchemy import text, update
+from sqlalchemy import select, text, update
+from sqlalchemy.dialects import sqlite
 
 from db.access import people
-from db.models import FlaggedOutput, TrailEvent
+from db.counts import count_at_most
+from db.models import FixListRow, FlaggedOutput, TrailEvent
 from db.reading import blame, culprits, source_facts
 from db.remedies import fix_lists, fix_rows
 from db.reviewing import reviews
@@ -17,6 +19,7 @@ from tests.integration.db.builders import (
     attribution,
     draft,
     example,
+    plan_of,
     record,
     recorded_statements,
     register,
@@ -166,6 +169,32 @@ def test_culprits_are_ranked_across_a_selection(db: Database, bundle_id: int, an
     assert [one.example_id for one in some.items] == ["ex-00000"]
     newest = culprits.culprits(db, AuditFilter(), newest=1)
     assert (newest.audits, newest.more, newest.items[0].example_id) == (1, True, "ex-00003")
+
+
+def test_outputs_are_counted_up_to_a_bound(
+    db: Database, bundle_id: int, fix_list: int, ann: Reviewer
+) -> None:
+    """A page learns that there are more, an export counts all; opponents do not count."""
+    for number in range(3):
+        cite(db, bundle_id, number, 0)
+    answered(
+        db,
+        bundle_id,
+        record(9),
+        answer=attribution(draft(1, example(1)), draft(-1, example(0)), draft(-2, example(2))),
+    )
+    put(db, fix_list, ann, training_example_ids=(1, 2, 3))
+    exact, counted = fix_rows.rows_of(db, fix_list), fix_rows.rows_of(db, fix_list, counted=1)
+    assert [one.outputs for one in exact] == [3, 1, 0]
+    assert [one.outputs for one in counted] == [2, 1, 0]
+
+
+def test_outputs_are_counted_in_the_index(lite: Database) -> None:
+    """The row of a citation is never read for it."""
+    outputs = select(count_at_most(5, *fix_rows._CITES_IT, correlate=FixListRow)).select_from(FixListRow)
+    statement = outputs.compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True})
+    plan = plan_of(lite, str(statement))
+    assert any("USING COVERING INDEX ix_citation_training_example_id" in one for one in plan), plan
 
 
 def test_a_source_that_is_blamed_too_often_stands_out(db: Database, bundle_id: int) -> None:

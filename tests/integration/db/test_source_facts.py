@@ -94,12 +94,36 @@ def test_a_source_that_nobody_stored_is_not_found(large: Database) -> None:
         source_facts.known_detail(large, "nobody")
 
 
-def test_without_a_sweeper_whoever_asks_counts(large: Database) -> None:
-    """After half a minute."""
+def test_without_a_sweeper_one_of_those_who_ask_counts(
+    large: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After half a minute, for all. The others are told that it is counted, however long that takes, and then what was counted."""
+    assert source_facts.known(large) is None
+    counting, told = source_facts._counting, []
+
+    def counted(db: Database) -> parts.Parts[None]:
+        for step in counting(db):
+            with db.writing() as session:  # each part takes long
+                session.execute(update(SourceLook).values(first_asked_at=db_after(-2 * asked.PATIENCE_S)))
+            yield step
+            told.append(source_facts.known(db))
+
+    monkeypatch.setattr(source_facts, "_counting", counted)
+    with large.writing() as session:
+        session.execute(update(SourceLook).values(first_asked_at=db_after(-2 * asked.PATIENCE_S)))
+    found = source_facts.known(large)
+    assert found == source_facts.facts(large)
+    assert found is not None
+    assert found.as_of is not None
+    assert told == [None] * 4, "two parts of audits, one of examples, the tests"
+
+
+def test_of_two_who_ask_at_once_one_takes_over(large: Database) -> None:
+    """The other one finds that it was taken meanwhile."""
     assert source_facts.known(large) is None
     with large.writing() as session:
         session.execute(update(SourceLook).values(first_asked_at=db_after(-2 * asked.PATIENCE_S)))
-    assert source_facts.known(large) == source_facts.facts(large)
+    assert [asked.take_over(large, SourceLook, SourceLook.id == 1) for _ in range(2)] == [True, False]
 
 
 def test_a_part_ends_before_the_work(large: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +143,7 @@ def test_the_worst_of_a_source_are_found_by_its_citations(db: Database, bundle_i
         cite(db, bundle_id, number, *rows)
     with recorded_statements() as statements:
         found = culprits.worst_of(db, "source-0", most=5)
-    assert len(statements) == 3
+    assert len(statements) == 4
     assert [(one.example_id, one.outputs, one.strength) for one in found.items] == [
         ("ex-00000", 3, 2.5),
         ("ex-00003", 1, 1.0),

@@ -1,10 +1,14 @@
 """Benjamini-Hochberg over a listing: the whole of it, whatever the page, on both engines."""
 
-import pytest
+from typing import Any
 
-from db.models import Audit
+import pytest
+from sqlalchemy import update
+
+from db.clock import db_after
+from db.models import Audit, ListingFactsRow
 from db.parts import stretches
-from db.reading import listings, reader, support
+from db.reading import asked, listings, reader, support
 from db.session import Database
 from tests.all_parts import all_parts
 from tests.integration.db.builders import accept, answered, attribution, record, recorded_statements
@@ -76,6 +80,31 @@ def test_a_large_listing_by_support_is_worked_out_in_parts(
     assert found is not None
     assert (found.matching, found.support) == (expected, None)
     assert expected == 4
+
+
+def test_without_a_sweeper_one_of_those_who_ask_works_it_out(
+    listing: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After half a minute, and it is kept for the others, however quick it was; meanwhile they are told that nothing is known."""
+    for name in ("db.reading.listings.SMALL", "db.reading.selection.FEW"):
+        monkeypatch.setattr(name, 1)
+    monkeypatch.setattr(listings, "KEPT_FROM_S", 60.0)
+    wanted = AuditFilter(flag_reason="policy")
+    assert listings.facts(listing, wanted, wait=False) is None
+    with listing.writing() as session:
+        session.execute(update(ListingFactsRow).values(first_asked_at=db_after(-2 * asked.PATIENCE_S)))
+    work_out, told = listings._work_out, []
+
+    def worked_out(db: Database, *given: Any, **named: Any) -> Any:
+        told.append(listings.facts(db, wanted, wait=False))
+        return work_out(db, *given, **named)
+
+    monkeypatch.setattr(listings, "_work_out", worked_out)
+    found = listings.facts(listing, wanted, wait=False)
+    assert found is not None
+    assert told == [None]
+    assert listings.facts(listing, wanted, wait=False) == found
+    assert len(told) == 1
 
 
 def test_a_filter_changes_the_question(listing: Database) -> None:

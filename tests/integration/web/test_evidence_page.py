@@ -367,7 +367,7 @@ def test_next_and_previous_follow_the_list(stored_story, client):
     first, second = re.findall(r'href="(/audits/\d+\?flag_reason=refund_promise)"', listed)[:2]
     page = client.get(first).text
     assert f'href="{second}" rel="next" data-next' in page
-    assert "Newest first: flag reason refund_promise" in page
+    assert "Newest first: Reason refund_promise" in page
     assert "data-prev" not in page
     assert "data-prev>Previous" in client.get(second).text
     assert "All audits, newest first" in client.get("/audits/2?state=nonsense").text

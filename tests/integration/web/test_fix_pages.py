@@ -10,6 +10,7 @@ from db.access import keys
 from db.access.budgets import Quotas
 from db.models import GroupMeasurement
 from db.queues.what_if_queue import WhatIfQueue
+from db.remedies import fix_rows
 from db.storing.search import index_missing
 from tests.integration.db.builders import recorded_statements
 from tests.integration.web.conftest import BASE_URL
@@ -57,6 +58,16 @@ def test_culprits_of_a_selection_go_on_a_list(ann):
     assert "U+202E" in answer.text
     assert "On the fix list refunds" in ann.get("/culprits").text
     assert "Remove" in ann.get(f"/examples/{first}").text
+
+
+def test_outputs_beyond_the_bound_are_told_as_more(ann, monkeypatch):
+    """In plain words on the page; the API tells the number."""
+    monkeypatch.setattr(fix_rows, "COUNTED_OUTPUTS", 1)
+    [first, *_] = re.findall(r'name="row" value="(\d+)"', ann.get("/culprits").text)
+    page = send(ann, "/culprits", "/fix-lists/rows", [("row", first), ("name", "often")], follow=True)
+    assert '<td class="c-number right">more than 1</td>' in page.text
+    [one] = ann.get(f"/v1/fix-lists/{page.url.path.rpartition('/')[2]}/rows").json()["items"]
+    assert one["outputs"] > 1
 
 
 def test_a_filter_goes_on_a_list_after_a_preview(ann):

@@ -3,8 +3,11 @@
 import pytest
 
 from web.asking.forms import Form
+from web.asking.review_forms import filter_words
+from web.drawing.labels import label_of
 from web.guard.caller import NOBODY
 from wherefrom.errors import InvalidRequest
+from wherefrom.records import FILTER_NAMES, AuditFilter
 
 
 def test_ticked_boxes_are_numbers() -> None:
@@ -38,3 +41,11 @@ def test_a_field_with_anything_but_numbers_is_refused(sent: str) -> None:
     """All of it, and before Python reads more digits than it takes."""
     with pytest.raises(InvalidRequest, match="`row`"):
         Form(NOBODY, {"row": [sent]}).numbers("row", most=300)
+
+
+def test_a_filter_is_told_by_the_labels_of_its_form() -> None:
+    """Nobody has to know the name of a parameter; every filter has a label."""
+    found = filter_words(AuditFilter(flag_reason="tone", in_output="refund", score_min=0.5))
+    assert sorted(found) == [("Output has", "refund"), ("Reason", "tone"), ("Score from", "0.5")]
+    assert {name for name in FILTER_NAMES if label_of(name) == name.replace("_", " ")} == set()
+    assert filter_words(None) == filter_words(AuditFilter()) == []
