@@ -6,7 +6,7 @@ a value, no CHECK, UNIQUE, foreign key or trigger that came later.
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +47,8 @@ class Table:
 
 
 Schema = dict[str, Table]
+#: Rules or indexes of all tables, as `Inspector.get_multi_*` tells them.
+Described = Mapping[tuple[str | None, str], Sequence[Mapping[str, Any]]]
 
 
 def _schema(connection: Connection) -> Schema:
@@ -54,15 +56,14 @@ def _schema(connection: Connection) -> Schema:
     rules: dict[str, set[tuple[str, str]]] = defaultdict(set)
     for name, trigger in connection.execute(text(_TRIGGERS[connection.dialect.name])):
         rules[name].add((trigger, "trigger"))
-    for kinds, said in (
+    unique = {key: [one for one in some if one["unique"]] for key, some in found.get_multi_indexes().items()}
+    described: list[tuple[Described, str]] = [
         (found.get_multi_check_constraints(), "sqltext"),
         (found.get_multi_unique_constraints(), "column_names"),
         (found.get_multi_foreign_keys(), "constrained_columns"),
-        (
-            {key: [one for one in some if one["unique"]] for key, some in found.get_multi_indexes().items()},
-            "column_names",
-        ),
-    ):
+        (unique, "column_names"),
+    ]
+    for kinds, said in described:
         for (_, name), some in kinds.items():
             rules[name] |= {(str(one["name"]), str(one[said])) for one in some}
     return {
