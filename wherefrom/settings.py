@@ -18,6 +18,7 @@ from wherefrom.proxy_settings import ProxySettings
 from wherefrom.records import Severity
 from wherefrom.redis_url import check_redis_url
 from wherefrom.trace_settings import TraceExport, read_trace_export
+from wherefrom.traceparent import read_traceparent
 
 #: A path; an empty variable, as compose makes them, is not set.
 _OptionalPath = Annotated[Path | None, empty_is_unset]
@@ -373,9 +374,18 @@ _OTHER_VARIABLES = {
 }
 
 
+#: The variable by which build systems and other tools hand their trace on.
+_TRACEPARENT = "TRACEPARENT"
+
+
 def trace_export() -> TraceExport | None:
     """Whether the OTEL_* variables ask for traces."""
     return read_trace_export(os.environ)
+
+
+def trace_around() -> str | None:
+    """The trace that this command belongs to, as whoever began it says in `TRACEPARENT` (https://opentelemetry.io/docs/specs/otel/context/env-carriers/); None without a valid one."""
+    return read_traceparent(os.environ.get(_TRACEPARENT))
 
 
 def unknown_variables(environment: Iterable[str]) -> list[str]:

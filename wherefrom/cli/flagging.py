@@ -19,6 +19,8 @@ from wherefrom.cli.output import ExitCode, print_json, progress
 from wherefrom.client import Service
 from wherefrom.errors import ConfigurationError, InvalidRecord, ServiceUnavailable
 from wherefrom.records import AuditState, IntakeResult
+from wherefrom.settings import trace_around
+from wherefrom.spans import Kind, span
 from wherefrom.terminal import err, out, visible
 
 BATCH_RECORDS = 200
@@ -114,7 +116,10 @@ def flag(
     with _opened(file) as (stream, size_bytes), _checked(stream, size_bytes) as checked:
         _refuse_bad(checked, file, skip_bad=skip_bad, as_json=as_json)
         outcome = Outcome(skipped=checked.num_bad)
-        with Service(url, timeout_s=TIMEOUT_S) as service:
+        with (
+            Service(url, timeout_s=TIMEOUT_S) as service,
+            span("flag", parent=trace_around(), kind=Kind.PRODUCER),
+        ):
             try:
                 _send(service, checked, outcome, wait_s=wait_s)
             finally:

@@ -47,6 +47,20 @@ def test_again_is_harmless(run: RunCommand, service: ScriptedService, file: Path
     assert sum(key.startswith("sha256:") for key in service.stored) == 1
 
 
+def test_the_trace_around_it(
+    run: RunCommand, service: ScriptedService, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What began the command may say in its environment which trace the outputs belong to; what is no trace goes no further."""
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    file.write_bytes(line())
+    for given in (trace, "nonsense", None):
+        monkeypatch.delenv("TRACEPARENT", raising=False)
+        if given is not None:
+            monkeypatch.setenv("TRACEPARENT", given)
+        assert run("flag", str(file)).code == 0
+    assert service.traces == [(trace, None), (None, None), (None, None)]
+
+
 BAD_LINES = [
     (b'{"prompt": "p", "completion" "c"}\n', "line 2: not JSON: Expecting ':' delimiter at column 30"),
     (b'{"prompt": "p", "model": "m"}\n', "line 2: `completion`: is missing; add it"),
