@@ -81,8 +81,8 @@ def test_each_code_has_a_meaning_and_a_remedy() -> None:
     } | errors.STORED_CODES.keys()
     assert set(REMEDIES) <= known
     assert remedy(AuditState.PENDING, errors.IndexUnavailable.code) != WAITS
-    assert errors.STORED_CODES.keys() - REMEDIES.keys() == {errors.NO_SUPPORT}, (
-        "an abstained audit is not stuck"
+    assert errors.STORED_CODES.keys() - REMEDIES.keys() == {errors.NO_SUPPORT, errors.HANDED_BACK}, (
+        "neither is stuck: an abstained audit, and one that a worker put back"
     )
     for state in (AuditState.DEAD, AuditState.REJECTED):
         assert remedy(state, None)

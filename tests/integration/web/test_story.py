@@ -75,7 +75,7 @@ class Keys(Mouse):
         """By its keys, one after the other, else by Tab and Enter."""
         if key:
             for one in key.split():
-                self.page.keyboard.press(one)
+                self._strike(one)
             return
         self._reach(target)
         self.page.keyboard.press("Enter")
@@ -83,7 +83,7 @@ class Keys(Mouse):
     def write(self, field: Locator, text: str, key: str = "") -> None:
         """By its key, else by Tab; then type."""
         if key:
-            self.page.keyboard.press(key)
+            self._strike(key)
         self._reach(field)
         self.page.keyboard.press("Control+A")
         self.page.keyboard.type(text)
@@ -91,7 +91,7 @@ class Keys(Mouse):
     def tick(self, box: Locator, key: str = "") -> None:
         """By its key, else by Tab and Space."""
         if key:
-            self.page.keyboard.press(key)
+            self._strike(key)
             return
         self._reach(box)
         self.page.keyboard.press("Space")
@@ -103,8 +103,13 @@ class Keys(Mouse):
 
     def move(self, target: Locator, key: str) -> None:
         """By its key."""
-        self.page.keyboard.press(key)
+        self._strike(key)
         expect(target).to_be_focused()
+
+    def _strike(self, key: str) -> None:
+        """A key of the desk; what hears it comes at the end of a page."""
+        self.page.wait_for_load_state()
+        self.page.keyboard.press(key)
 
     def _reach(self, target: Locator) -> None:
         for _ in range(MOST_TABS):
