@@ -5,7 +5,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 
 from sqlalchemy import select
@@ -158,6 +158,13 @@ class Fault:
     over_stream: bool = False
     #: Comes when nothing is left in the stream.
     drains: bool = False
+    #: Nobody can claim an audit while it lasts.
+    server_away: bool = False
+
+    def do(self, scene: Scene) -> str:
+        """Do it; what exactly was done."""
+        with scene.reclaims.server_away() if self.server_away else nullcontext():
+            return self.act(scene)
 
 
 def _told(act: Callable[[], object], said: str) -> str:
@@ -179,12 +186,18 @@ def redis_mode(mode: str) -> Fault:
 
 
 PRODUCER = Fault("producer killed", lambda scene: scene.kill_producer())
-REDIS_CRASH = Fault("Redis SIGKILL", lambda scene: _told(scene.redis.crash, "Redis killed"), over_stream=True)
+REDIS_CRASH = Fault(
+    "Redis SIGKILL",
+    lambda scene: _told(scene.redis.crash, "Redis killed"),
+    over_stream=True,
+    server_away=True,
+)
 FLUSH = Fault("FLUSHALL", lambda scene: _told(scene.redis.flush, "Redis emptied"), over_stream=True)
 REDIS_PAUSE = Fault(
     "Redis SIGSTOP",
     lambda scene: _told(lambda: scene.redis.pause(scene.pause_s), "Redis stopped"),
     over_stream=True,
+    server_away=True,
 )
 PAUSE = Fault("worker paused past its lease", lambda scene: scene.pause_past_lease())
 
@@ -195,7 +208,7 @@ def _postgres(name: str, act: Callable[[PostgresHouse], object]) -> Fault:
             act(scene.postgres)
         return name
 
-    return Fault(name, done)
+    return Fault(name, done, server_away=True)
 
 
 RESTART = _postgres("PostgreSQL restart", lambda house: house.restart(signal.SIGINT))
@@ -229,7 +242,7 @@ def _full(scene: Scene) -> str:
     return "disk full"
 
 
-DISK = Fault("disk full", _full)
+DISK = Fault("disk full", _full, server_away=True)
 
 
 def plan(scene: Scene, *, number_of_kills: int, rounds_of_others: int) -> list[Fault]:

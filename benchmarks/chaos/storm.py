@@ -230,7 +230,7 @@ def _weather(scene: Scene, canaries: Canaries, weather: Weather, folder: Path) -
         write_text(folder / "allowed", str(place / len(planned)))
         if fault.drains:
             _await_empty_stream(canaries)
-        said = fault.act(scene)
+        said = fault.do(scene)
         took = canaries.send(fault.name, over_stream=fault.over_stream)
         say(f"{place}/{len(planned)}", f"{said}; canary {took:.1f} s")
 

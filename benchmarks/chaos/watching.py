@@ -4,7 +4,8 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import httpx
@@ -99,6 +100,7 @@ class Reclaims:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._held: list[_Held] = []
+        self._away: list[tuple[float, float]] = []
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self.seconds: list[float] = []
@@ -122,11 +124,23 @@ class Reclaims:
         with self._lock:
             self._held += [_Held(number, attempt, time.monotonic()) for number, attempt in held]
 
+    @contextmanager
+    def server_away(self) -> Iterator[None]:
+        """Around a fault of Redis or the database: nobody can claim meanwhile, so the seconds do not count."""
+        began = time.monotonic()
+        yield
+        with self._lock:
+            self._away.append((began, time.monotonic()))
+
     def stop(self) -> list[float]:
         """Seconds of all that were waited for; what nobody claimed counts until now."""
         self._stop.set()
         self._thread.join()
-        return self.seconds + [time.monotonic() - one.since for one in self._held]
+        return self.seconds + [self._waited(one) for one in self._held]
+
+    def _waited(self, one: _Held) -> float:
+        away = sum(max(0.0, ended - max(began, one.since)) for began, ended in self._away)
+        return time.monotonic() - one.since - away
 
     def _watch(self) -> None:
         while not self._stop.wait(_POLL_S):
@@ -151,5 +165,5 @@ class Reclaims:
             or now[one.audit_id][1] not in {AuditState.RUNNING, AuditState.PENDING}
         ]
         with self._lock:
-            self.seconds += [time.monotonic() - one.since for one in over]
+            self.seconds += [self._waited(one) for one in over]
             self._held = [one for one in self._held if one not in over]
