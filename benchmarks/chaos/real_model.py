@@ -27,7 +27,8 @@ def storm(weather: Weather, folder: Path) -> dict[str, Any]:
         options=BuildOptions(form="forward", model_name=MODEL),
         progress=_quiet,
     )
-    stage = Stage(partial(_register, folder=folder, built=built), {"torch_threads": "1"}, MODEL)
+    settings = {"torch_threads": "1", "models_dir": str(TINY)}
+    stage = Stage(partial(_register, folder=folder, built=built), settings, MODEL)
     return raise_storm(weather, folder, stage=stage)
 
 
