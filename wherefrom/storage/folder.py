@@ -81,6 +81,11 @@ class FolderStore:
             raise StorageUnavailable(f"{self._folder}: {error.strerror or error}") from error
 
 
+def unfinished_in(folder: Path) -> list[Path]:
+    """Files that `atomic_file` is writing there, or that stayed where a writer was killed."""
+    return [one for one in folder.glob(".*") if _is_unfinished(one)]
+
+
 def _is_unfinished(file: Path) -> bool:
     """Whether `atomic_file` is writing it."""
     return file.name.startswith(".") and file.suffix == ".part"

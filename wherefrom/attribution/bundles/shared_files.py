@@ -11,6 +11,7 @@ from pathlib import Path
 from wherefrom.attribution.bundles.manifest import hash_file
 from wherefrom.errors import NotStored
 from wherefrom.storage import Store, is_url
+from wherefrom.storage.folder import unfinished_in
 
 
 class SharedFile(StrEnum):
@@ -71,7 +72,10 @@ def delete_shared(store: Store) -> int:
     for name in names:
         store.delete(name)
     if not is_url(store.url):
-        _remove_empty(Path(store.url))
+        folder = Path(store.url)
+        for one in (left for kind in SharedFile for left in unfinished_in(folder / kind)):
+            one.unlink(missing_ok=True)
+        _remove_empty(folder)
     return len(names)
 
 
