@@ -28,7 +28,7 @@ from benchmarks.chaos.options import service_command
 from benchmarks.chaos.outputs import FLAGGED, number_of, record, seconds_of
 from benchmarks.chaos.servers import RedisHouse, public_folder
 from benchmarks.chaos.storm import STORM_STAGE, Weather, service_process, site_of
-from benchmarks.program import run
+from benchmarks.program import numbers, run
 from db.models import Audit
 from db.session import Database
 from wherefrom.errors import ConfigurationError
@@ -89,14 +89,14 @@ def steady_rate(finished: Sequence[datetime]) -> float:
 
 def throughput(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Measure each number of processes, one after the other, on one database."""
-    numbers = [int(one) for one in arguments.processes.split(",")]
+    processes = numbers(arguments.processes, option="--processes")
     weather = Weather(arguments.engine_db, 0, 0, 0, workers=1, short=True)
     with site_of(weather, folder, STORM_STAGE) as site:
         environment = site.environment | _AS_RELEASED
         for name in ("intake", "sweeper"):
             site.cluster.add(service_process(name, folder, environment))
         service = _Service(site.database, site.ground.redis, folder, environment)
-        rows = [service.measure(number, seconds=arguments.seconds) for number in numbers]
+        rows = [service.measure(number, seconds=arguments.seconds) for number in processes]
     for row in rows:
         row["speed_up"] = row["steady_per_second"] / rows[0]["steady_per_second"]
     return {"engine_db": arguments.engine_db, "load_average": round(os.getloadavg()[0], 1), "rows": rows}
