@@ -90,13 +90,12 @@ class SharedPass:
         self._identity = sha256_of_json([job.plan.identity(), self._place, self._part_shards])
         self._store = open_store(f"{self._place}/{self._identity[:_FOLDER_CHARS]}")
         parts = parts_of(len(job.rows), self._part_shards)
-        if not job.shards.missing(len(job.rows)):  # an earlier run brought everything here
-            return self._read_on(parts) or (job.here,)
-        build_id = self._plan(job, parts)
-        job.on_note(
-            f"build {build_id}: {len(parts)} parts wait for workers (`python -m worker build-worker`). They go on if this command is stopped; the same command waits for them again"
-        )
-        _Wait(self, job, parts, build_id).run()
+        if job.shards.missing(len(job.rows)):  # else an earlier run brought everything here
+            build_id = self._plan(job, parts)
+            job.on_note(
+                f"build {build_id}: {len(parts)} parts wait for workers (`python -m worker build-worker`). They go on if this command is stopped; the same command waits for them again"
+            )
+            _Wait(self, job, parts, build_id).run()
         return self._read_on(parts) or (job.here,)
 
     def finish(self) -> None:
