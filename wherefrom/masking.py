@@ -10,7 +10,7 @@ import re
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from types import TracebackType
 from urllib.parse import quote, unquote, unquote_plus
@@ -77,6 +77,17 @@ def secrets_of(url: str) -> frozenset[str]:
     for match in [*_QUERY.finditer(url), *_KEYWORD.finditer(url)]:
         value = match[0][len(match["name"]) :]
         found |= {value, value.strip("'\"")}
+    return frozenset(found - {""})
+
+
+def secrets_of_variables(variables: Mapping[str, str]) -> frozenset[str]:
+    """Secrets of the settings as an environment has them, also of those that cannot be used: the error about them must not tell them."""
+    found: set[str] = set()
+    for name in ("DATABASE_URL", "REDIS_URL", "SERVICE_URL", "BUNDLES_DIR", "BUNDLES_URL"):
+        found |= secrets_of(variables.get(f"WHEREFROM_{name}", ""))
+    for name in ("API_KEY", "SESSION_SECRET", "NOTIFY_URL", "NOTIFY_SECRET"):
+        value = variables.get(f"WHEREFROM_{name}", "")
+        found |= {value, *(value.split() if name == "NOTIFY_SECRET" else ())}
     return frozenset(found - {""})
 
 

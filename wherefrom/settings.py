@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from wherefrom.bundle_settings import BundleSettings
 from wherefrom.errors import ConfigurationError, MeasuringUnavailable
 from wherefrom.index_settings import IndexSettings
-from wherefrom.masking import mask, readable_url, secrets_of
+from wherefrom.masking import mask, readable_url, secrets_of, secrets_of_variables
 from wherefrom.notify_settings import NotifySettings, empty_is_unset
 from wherefrom.proxy_settings import ProxySettings
 from wherefrom.records import Severity
@@ -350,18 +350,7 @@ def load_settings() -> Settings:
 
 def masked(text: str) -> str:
     """The text without secrets: what looks like one, and what this process's environment holds, however it is written."""
-    return mask(text, _secrets_of_environment())
-
-
-def _secrets_of_environment() -> frozenset[str]:
-    """Secrets of the variables, also of those that cannot be used: the error about them must not tell them."""
-    found: set[str] = set()
-    for name in ("DATABASE_URL", "REDIS_URL", "SERVICE_URL", "BUNDLES_DIR", "BUNDLES_URL"):
-        found |= secrets_of(os.environ.get(f"WHEREFROM_{name}", ""))
-    for name in ("API_KEY", "SESSION_SECRET", "NOTIFY_URL", "NOTIFY_SECRET"):
-        value = os.environ.get(f"WHEREFROM_{name}", "")
-        found |= {value, *(value.split() if name == "NOTIFY_SECRET" else ())}
-    return frozenset(found - {""})
+    return mask(text, secrets_of_variables(os.environ))
 
 
 #: Read by the client and by the compose file.
