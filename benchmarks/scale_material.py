@@ -3,6 +3,8 @@
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +12,8 @@ import torch
 from torch import Tensor
 
 from wherefrom.attribution.array_files import ArrayFile
-from wherefrom.attribution.bundles.corpus_pass import READ_STAGE, PassJob
+from wherefrom.attribution.bundles.corpus_pass import PassJob, read_here
 from wherefrom.attribution.bundles.manifest import ComputeEntry
-from wherefrom.attribution.bundles.shards import SHARD_ROWS, RawShard
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.attribution.models.signals import Signals
 from wherefrom.attribution.models.trajectory import ReadsSignals
@@ -85,45 +86,53 @@ class PerturbedPass:
     """
 
     def __init__(self, rows: int) -> None:
-        self._shards = max(1, rows // SHARD_ROWS)
+        self._rows = rows
 
     def __call__(self, job: PassJob) -> Sequence[ComputeEntry]:
         """Fill the folder of shards."""
-        rows, shards, done = job.rows, job.shards, 0
-        reader: ReadsSignals = job.reader
-        for number in shards.missing(len(rows)):
-            if number == self._shards:
-                reader = _PerturbedReader(list(shards.read(number * SHARD_ROWS)), job.reader)
-            done += shards.compute(number, rows, reader)
-            job.progress(READ_STAGE, done, job.tokens)
-        return (job.here,)
+        return read_here(replace(job, reader=_PerturbedReader(job.reader, self._rows)))
 
 
 class _PerturbedReader:
-    """Makes signals of rows from those of others."""
+    """Reads batches until it has so many rows, and makes the signals of further ones from theirs."""
 
-    def __init__(self, read: Sequence[RawShard], reader: ReadsSignals) -> None:
+    def __init__(self, reader: ReadsSignals, rows: int) -> None:
         self.split_pass, self.reads = reader.split_pass, reader.reads
-        self._a, self._b = torch.cat([one.a for one in read]), torch.cat([one.b for one in read])
-        self._pooled = torch.cat([one.pooled for one in read])
-        self._loss = torch.cat([one.loss for one in read])
+        self._reader, self._lacking = reader, rows
+        self._read: list[Signals] = []
         self._random = torch.Generator().manual_seed(4)
 
     def read(self, rows: Sequence[TokenRow]) -> Signals:
+        if self._lacking > 0:
+            self._lacking -= len(rows)
+            self._read.append(self._reader.read(rows))
+            return self._read[-1]
+        all_a, all_b, all_pooled, all_loss = self._source
         lengths = tuple(sum(self.reads(row)) for row in rows)
-        starts = torch.randint(len(self._a), (3, len(rows)), generator=self._random)
+        starts = torch.randint(len(all_a), (3, len(rows)), generator=self._random)
         places = torch.cat(
             [start[:, None] + torch.arange(length) for start, length in zip(starts.T, lengths, strict=True)],
             dim=1,
-        ) % len(self._a)
-        drawn = torch.randint(len(self._pooled), (3, len(rows)), generator=self._random)
-        a = _moved(self._a, places)
+        ) % len(all_a)
+        drawn = torch.randint(len(all_pooled), (3, len(rows)), generator=self._random)
+        a = _moved(all_a, places)
         return Signals(
             a / a.square().mean(dim=-1, keepdim=True).sqrt(),
-            _moved(self._b, places),
+            _moved(all_b, places),
             lengths,
-            _moved(self._pooled, drawn),
-            self._loss[drawn[0]],
+            _moved(all_pooled, drawn),
+            all_loss[drawn[0]],
+        )
+
+    @cached_property
+    def _source(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """States, errors, pooled states and losses of what was read."""
+        read, self._read = self._read, []
+        return (
+            torch.cat([one.a for one in read]),
+            torch.cat([one.b for one in read]),
+            torch.cat([one.pooled for one in read]),
+            torch.cat([one.loss for one in read]),
         )
 
 
