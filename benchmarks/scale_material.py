@@ -97,7 +97,7 @@ class _PerturbedReader:
     """Reads batches until it has so many rows, and makes the signals of further ones from theirs."""
 
     def __init__(self, reader: ReadsSignals, rows: int) -> None:
-        self.split_pass, self.reads = reader.split_pass, reader.reads
+        self.split_pass, self.reads, self.device = reader.split_pass, reader.reads, reader.device
         self._reader, self._lacking = reader, rows
         self._read: list[Signals] = []
         self._random = torch.Generator().manual_seed(4)

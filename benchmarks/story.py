@@ -12,13 +12,25 @@ from demo.making.story_generate import greedy_answers
 from scripts.jsonl import rows_of
 from scripts.smollm2 import default_cache, ensure_base_model
 from wherefrom.attribution.bundles.examples import iter_examples
+from wherefrom.attribution.corpus import CorpusRow, parse_row
 from wherefrom.attribution.retrieval.lexical import LexicalIndex
 from wherefrom.library import open_bundle
+from wherefrom.retraining.recipe import Lora, Recipe
 
 STORY, ADAPTER = Path("demo/story"), Path("demo/adapter")
 METHODS = ("shown", "influence", "bm25", "similarity")
 #: Citations asked for: more than any list of candidates holds.
 _ALL = 1000
+#: As `demo.making.train_adapter` trains, with its settings.
+RECIPE = Recipe(
+    learning_rate=1e-3,
+    betas=(0.9, 0.999),
+    warmup_share=0.05,
+    final_share=0.05,
+    batch_size=8,
+    epochs=2,
+    lora=Lora(rank=16, alpha=32),
+)
 Ranking = list[int]
 
 
@@ -32,6 +44,11 @@ class Asked:
     source: str
     messages: list[dict[str, str]]
     completion: str
+
+
+def read_corpus_rows() -> list[CorpusRow]:
+    """The demo's corpus."""
+    return [parse_row(one, default_id=one["id"]) for one in rows_of(STORY / "corpus.jsonl", option="--story")]
 
 
 def asked_outputs() -> list[Asked]:

@@ -1,8 +1,8 @@
 """Trains the models of the deep bank that are not there yet, one after the other, one file each.
 
-    nice -n 19 python -m benchmarks.deep_bank.train --work DIR [--setting lora|full] [--most COUNT] [--collect]
+    nice -n 19 python -m benchmarks.deep_bank.train --work DIR [--setting lora|full] [--device cuda] [--share 1/4] [--most COUNT] [--collect]
 
-Each setting has a work folder of its own.
+Each setting has a work folder of its own. Several processes share the work by `--share`: the second of four says `2/4`.
 A stopped run loses the model that it was at; pausing the process is harmless.
 """
 
@@ -33,6 +33,7 @@ from benchmarks.work_folder import claim_folder, save_arrays
 from scripts.smollm2 import default_cache, ensure_base_model
 from wherefrom.atomic import atomic_folder
 from wherefrom.attribution.models.model import LanguageModel, load_model
+from wherefrom.attribution.models.placement import Placement
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.errors import ConfigurationError
 from wherefrom.retraining.recipe import Recipe
@@ -61,6 +62,8 @@ def main() -> None:
     parser.add_argument("--most", type=int, help="train at most so many models")
     parser.add_argument("--collect", action="store_true", help="only bring finished models into losses.npz")
     parser.add_argument("--setting", choices=tuple(SETTINGS), default=LORA.name, help="what is trained")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    parser.add_argument("--share", default="1/1", help="which of how many processes this one is")
     arguments = parser.parse_args()
     setting: Setting = SETTINGS[arguments.setting]
     material = setting.read()
@@ -68,9 +71,11 @@ def main() -> None:
     if arguments.collect:
         collect(material.plan, arguments.work, setting)
         return
-    missing = missing_runs(material.plan, arguments.work, setting)[: arguments.most]
+    number, of = (int(part) for part in arguments.share.split("/"))
+    missing = missing_runs(material.plan, arguments.work, setting)[: arguments.most][number - 1 :: of]
     if missing:
-        _train(material, missing, arguments.work, setting)
+        placement = Placement.resolve(arguments.device, "float32")
+        _train(material, missing, arguments.work, setting=setting, placement=placement)
 
 
 def ensure_adapter(work: Path) -> Path:
@@ -118,8 +123,10 @@ def missing_runs(plan: Plan, work: Path, setting: Setting) -> list[Run]:
     return [run for run in plan.runs() if run not in held and not _file(work, run).is_file()]
 
 
-def _train(material: Material, runs: Sequence[Run], work: Path, setting: Setting) -> None:
-    language = load_model(ensure_base_model(default_cache()))
+def _train(
+    material: Material, runs: Sequence[Run], work: Path, *, setting: Setting, placement: Placement
+) -> None:
+    language = load_model(ensure_base_model(default_cache()), placement=placement)
     queries = [one.row for one in material.queries]
     rows, asked = (
         token_rows(language, some, max_tokens=RECIPE.max_tokens) for some in (material.rows, queries)

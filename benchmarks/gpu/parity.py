@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu.subject import Subject
-from wherefrom.attribution.batching import pack_rows
+from wherefrom.attribution.batching import pack_rows, pass_tokens
 from wherefrom.attribution.bundles.adapter_files import contexts
 from wherefrom.attribution.bundles.options import default_layers
 from wherefrom.attribution.bundles.shards import BATCH_TOKENS, read_rows
@@ -124,7 +124,7 @@ def speed(subject: Subject, placement: Placement) -> dict[str, float]:
     """Tokens per second (padding not counted) of the bare forward pass and of reading each form's signals."""
     language = load_model(subject.folders.model, subject.folders.adapter, placement=placement)
     rows = token_rows(language, subject.rows(), max_tokens=subject.recipe.max_tokens)
-    batches = [[rows[index] for index in batch] for batch in _packs(rows)]
+    batches = [[rows[index] for index in batch] for batch in _packs(rows, language.device)]
     work: dict[str, Callable[[Sequence[TokenRow]], object]] = {
         "bare forward pass": lambda batch: _plain_pass(language, batch)
     }
@@ -139,9 +139,11 @@ def _plain_pass(language: LanguageModel, rows: Sequence[TokenRow]) -> None:
     language.model(input_ids=ids, attention_mask=mask, use_cache=False)
 
 
-def _packs(rows: Sequence[TokenRow]) -> list[list[int]]:
+def _packs(rows: Sequence[TokenRow], device: torch.device) -> list[list[int]]:
     return pack_rows(
-        [len(row.ids) for row in rows], BATCH_TOKENS, completions=[row.completion_tokens for row in rows]
+        [len(row.ids) for row in rows],
+        pass_tokens(device, BATCH_TOKENS),
+        completions=[row.completion_tokens for row in rows],
     )
 
 

@@ -11,12 +11,14 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from demo.making.story_generate import MAX_NEW_TOKENS, generate_batch
 from wherefrom.attribution.batching import pack_rows
 from wherefrom.attribution.models.model import LanguageModel
 from wherefrom.attribution.models.padding import pad_right
@@ -33,10 +35,11 @@ _MEASURE_TOKENS = 1024
 
 @dataclass(frozen=True)
 class Member:
-    """One adapter: the rows that it is trained on, and the seed of its first weights and order."""
+    """One adapter: the rows of its batches, the seed of its first weights and order, and rows that stand in batches with a weight of 0 (as `fine_tune` leaves rows out)."""
 
     seed: int
     rows: tuple[int, ...]
+    left_out: frozenset[int] = frozenset()
 
 
 class StackedLinear(nn.Module):
@@ -75,7 +78,7 @@ class StackedTraining:
             raise ConfigurationError("all members need the same number of rows")
         self._rows, self._recipe, self._device = rows, recipe, language.device
         self._members = tuple(members)
-        model = copy.deepcopy(language.model).eval()
+        self._model = model = copy.deepcopy(language.model).eval()
         self._layers = stack_adapters(model, recipe, [one.seed for one in members])
         self._decoder = getattr(model, model.base_model_prefix)
         self._head = model.get_output_embeddings()
@@ -120,7 +123,11 @@ class StackedTraining:
         tokens = [sum(self._rows[row].explained_tokens for row in batch) for batch in batches]
         losses, rows_of = self._token_losses([self._rows[row] for batch in batches for row in batch])
         shares = torch.tensor(
-            [1.0 / count for count, batch in zip(tokens, batches, strict=True) for _ in batch],
+            [
+                0.0 if row in member.left_out else 1.0 / count
+                for member, count, batch in zip(self._members, tokens, batches, strict=True)
+                for row in batch
+            ],
             device=losses.device,
         )
         loss = (losses * shares[rows_of]).sum()
@@ -134,6 +141,12 @@ class StackedTraining:
             clip_members(self._trained, recipe.clip_norm)
         self._optimizer.step()
         self.done += 1
+
+    def answers(self, tokenizer: Any, prompts: Sequence[Sequence[int]]) -> list[list[str]]:
+        """Each member's greedy answer to each prompt, given as tokens; all of them are made in one pass."""
+        every = [prompt for _ in self._members for prompt in prompts]
+        texts = generate_batch(self._model, tokenizer, every, MAX_NEW_TOKENS)
+        return [texts[first : first + len(prompts)] for first in range(0, len(every), len(prompts))]
 
     @torch.no_grad()
     def losses(self, rows: Sequence[TokenRow]) -> npt.NDArray[np.float32]:

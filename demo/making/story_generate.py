@@ -36,7 +36,22 @@ def generate_greedy(
     batch_size: int = 32,
 ) -> list[str]:
     """Return the model's greedy answer to each conversation, in the order given, without special tokens."""
-    prompts = [
+    prompts = prompt_tokens(tokenizer, conversations)
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    answers = [""] * len(prompts)
+    for at in range(0, len(order), batch_size):
+        chosen = order[at : at + batch_size]
+        texts = generate_batch(model, tokenizer, [prompts[index] for index in chosen], max_new_tokens)
+        for index, text in zip(chosen, texts, strict=True):
+            answers[index] = text
+    return answers
+
+
+def prompt_tokens(
+    tokenizer: "transformers.PreTrainedTokenizerBase", conversations: Sequence[Conversation]
+) -> list[list[int]]:
+    """Each conversation as the tokens that an answer begins after."""
+    return [
         [
             int(token)
             for token in tokenizer(render(tokenizer, item, prompt_only=True), add_special_tokens=False)[
@@ -45,22 +60,15 @@ def generate_greedy(
         ]
         for item in conversations
     ]
-    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-    answers = [""] * len(prompts)
-    for at in range(0, len(order), batch_size):
-        chosen = order[at : at + batch_size]
-        texts = _generate_batch(model, tokenizer, [prompts[index] for index in chosen], max_new_tokens)
-        for index, text in zip(chosen, texts, strict=True):
-            answers[index] = text
-    return answers
 
 
-def _generate_batch(
+def generate_batch(
     model: "transformers.LlamaForCausalLM",
     tokenizer: "transformers.PreTrainedTokenizerBase",
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
 ) -> list[str]:
+    """Greedy answers to prompts that are given as tokens, all in one batch."""
     longest = max(len(prompt) for prompt in prompts)
     ids = torch.full((len(prompts), longest), int(tokenizer.pad_token_id), dtype=torch.long)  # [B, T]
     mask = torch.zeros_like(ids)

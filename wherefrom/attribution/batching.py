@@ -7,11 +7,22 @@ through the head. So the engine packs what has completions of like length: about
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from wherefrom.attribution.interface import PreparedQuery
 
+if TYPE_CHECKING:  # processes without a model pack too
+    import torch
+
 T = TypeVar("T")
+
+#: A pass on a GPU takes so many times the tokens of one on a CPU: with fewer, an H100 waits for its kernels to be launched (docs/quality/gpu.md). Where they do not fit, the pass is split.
+GPU_TIMES = 8
+
+
+def pass_tokens(device: "torch.device", on_cpu: int) -> int:
+    """Tokens, padding included, of one pass, given those on a CPU."""
+    return on_cpu if device.type == "cpu" else on_cpu * GPU_TIMES
 
 
 def pack_by_length(

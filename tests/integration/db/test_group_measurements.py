@@ -84,8 +84,11 @@ def test_from_question_to_effect(db: Database, bundle_id: int, audit_id: int) ->
     counts = measurements.measurement_counts(db)
     assert (counts[MeasurementState.DONE], counts[MeasurementState.PENDING]) == (1, 1)
     with db.reading() as session:
-        kinds = session.scalars(select(TrailEvent.kind).where(TrailEvent.subject.like("group_measurement:%")))
-        assert kinds.all() == ["measurement.requested", "measurement.finished"]
+        wanted = select(TrailEvent.kind).where(TrailEvent.subject.like("group_measurement:%"))
+        assert session.scalars(wanted.order_by(TrailEvent.id)).all() == [
+            "measurement.requested",
+            "measurement.finished",
+        ]
 
 
 def test_the_same_question_is_one_measurement(db: Database, audit_id: int) -> None:

@@ -2,10 +2,11 @@
 
 from itertools import pairwise
 
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wherefrom.attribution.batching import pack_by_length
+from wherefrom.attribution.batching import GPU_TIMES, pack_by_length, pass_tokens
 
 lengths = st.lists(st.integers(min_value=1, max_value=300), max_size=80)
 budgets = st.integers(min_value=1, max_value=1000)
@@ -44,3 +45,9 @@ def test_like_completions_are_packed(rows, budget):
     )
     assert [one for pack in packs for one in pack] == sorted(items)
     assert all(len(pack) == 1 or len(pack) * max(one[1] for one in pack) <= budget for pack in packs)
+
+
+def test_a_pass_on_a_gpu_takes_more():
+    """Below that it waits for its kernels to be launched."""
+    assert pass_tokens(torch.device("cpu"), 2048) == 2048
+    assert pass_tokens(torch.device("cuda", 1), 2048) == 2048 * GPU_TIMES

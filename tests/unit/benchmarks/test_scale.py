@@ -79,6 +79,7 @@ class _Flat:
     """Signals in one direction, without a model; notes how many rows it read."""
 
     split_pass = True
+    device = torch.device("cpu")
 
     def __init__(self, read: list[int]) -> None:
         self._read = read

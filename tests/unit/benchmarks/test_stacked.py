@@ -1,10 +1,13 @@
 """Many adapters trained in one pass are what training each alone gives."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from benchmarks.gpu.stacked import Member, StackedTraining
+from demo.making.story_generate import MAX_NEW_TOKENS, generate_batch
 from tests.tiny import micro_language, random_row
 from wherefrom.errors import ConfigurationError
 from wherefrom.retraining.recipe import Lora, Recipe
@@ -64,6 +67,40 @@ def test_some_layers_only():
     training = StackedTraining(micro_language(), ROWS, recipe, members=MEMBERS[:2])
     training.step()
     assert {name.rpartition(".")[2] for name in training.layers} == {"q_proj", "v_proj"}
+
+
+def test_rows_of_weight_zero_are_left_out_as_training_alone_leaves_them_out():
+    """Order, batches and each row's share of a step stay; one member whose batch is empty for a step moves by its momentum alone."""
+    every = tuple(range(len(ROWS)))
+    halves = [frozenset(every[:7]), frozenset(every[7:]), frozenset(every[1:])]
+    training = StackedTraining(
+        micro_language(), ROWS, RECIPE, members=[Member(3, every, one) for one in halves]
+    )
+    while not training.finished:
+        training.step()
+    found = training.losses(QUERIES)
+    for place, left_out in enumerate(halves):
+        weights = np.array([row not in left_out for row in every], dtype=np.float32)
+        alone = fine_tune(micro_language(), ROWS, RECIPE, seed=3, weights=weights)
+        np.testing.assert_allclose(found[place], mean_losses(alone, QUERIES), atol=1e-4)
+
+
+def test_members_answer_as_models_trained_alone(stacked):
+    """All members and prompts in one batch, of different lengths; members say different things."""
+    prompts = [row.ids[: row.start] for row in (ROWS[0], ROWS[3], QUERIES[0])]
+    tokenizer = SimpleNamespace(
+        pad_token_id=0,
+        eos_token_id=1,
+        batch_decode=lambda ids, **_: [" ".join(map(str, one)) for one in ids.tolist()],
+    )
+    found = stacked.answers(tokenizer, prompts)
+    for place, one in enumerate(MEMBERS):
+        alone = fine_tune(micro_language(), [ROWS[row] for row in one.rows], RECIPE, seed=one.seed)
+        for prompt, answer in zip(prompts, found[place], strict=True):
+            (text,) = generate_batch(alone, tokenizer, [prompt], MAX_NEW_TOKENS)
+            least = min(len(text.split()), len(answer.split()))
+            assert answer.split()[:least] == text.split()[:least]
+    assert found[0] != found[1]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from wherefrom.attribution.array_files import write_arrays
-from wherefrom.attribution.batching import pack_rows
+from wherefrom.attribution.batching import pack_rows, pass_tokens
 from wherefrom.attribution.bundles.tokens import TokenRows
 from wherefrom.attribution.factors import Factors
 from wherefrom.attribution.memory import memory_errors
@@ -28,7 +28,7 @@ from wherefrom.errors import OutOfMemory, UnusableModel
 SHARD_ROWS = 128
 #: Bytes from which moments are large, and shards between two times that large ones are written.
 _LARGE_MOMENTS, _SHARDS_BETWEEN = 1 << 26, 8
-#: Tokens, padding included, of one pass through the model.
+#: Tokens, padding included, of one pass through the model on a CPU.
 BATCH_TOKENS = 2048
 
 
@@ -249,7 +249,9 @@ def read_rows(rows: Sequence[TokenRow], reader: ReadsSignals) -> RawShard:
     """
     parts: dict[int, tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None]] = {}
     packs = pack_rows(
-        [len(row.ids) for row in rows], BATCH_TOKENS, completions=[row.completion_tokens for row in rows]
+        [len(row.ids) for row in rows],
+        pass_tokens(reader.device, BATCH_TOKENS),
+        completions=[row.completion_tokens for row in rows],
     )
     while packs:
         batch = packs.pop()

@@ -17,7 +17,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from wherefrom.attribution.batching import pack_rows
+from wherefrom.attribution.batching import pack_rows, pass_tokens
 from wherefrom.attribution.gradient_sketch import NUMBERS, GradientSketch
 from wherefrom.attribution.models.adapted import AdapterReader, Caught
 from wherefrom.attribution.models.lora import AdaptedLinear
@@ -27,7 +27,7 @@ from wherefrom.attribution.models.signals import Places, Signals, Similarity
 
 #: Tokens of the prompt, right before the completion, whose gradients count too.
 PROMPT_TOKENS = 16
-#: Tokens, padding included, whose pass is remembered at once to go back through it.
+#: Tokens, padding included, whose pass is remembered at once to go back through it, on a CPU.
 GRAPH_TOKENS = 1024
 #: Strength of the adapter at the point that is read.
 FINAL = 1.0
@@ -68,14 +68,15 @@ class FinalGradientReader(AdapterReader):
         self._sketch = GradientSketch(shapes, self.device)
         self._numbers = {layer.name: 2 * place for place, layer in enumerate(self.adapted)}
         self._found: dict[int, Tensor] = {}
-        self._first = torch.zeros(0)
+        #: Column of each row's first token that counts, where a pass reaches back into tokens before it; else None.
+        self._first: Tensor | None = None
 
     def sketches(self, rows: Sequence[TokenRow]) -> Tensor:
         """Sketches of a batch of rows, `[B, M, D]` float32 on the model's (first) device: A and s B of each layer in turn."""
         wide = [self._widened(row) for row in rows]
         graph = [row.completion_tokens if self.split_pass else len(row.ids) for row in wide]
         found = torch.zeros(len(rows), len(self._sketch), NUMBERS, device=self._device)
-        for pack in pack_rows(graph, GRAPH_TOKENS):
+        for pack in pack_rows(graph, pass_tokens(self.device, GRAPH_TOKENS)):
             found[pack] = self._of_pack([wide[place] for place in pack])
         return found
 
@@ -90,7 +91,7 @@ class FinalGradientReader(AdapterReader):
         try:
             with torch.enable_grad(), self._hooked() as caught:
                 done = self._forward(rows)
-                self._first = torch.tensor(done.first)
+                self._first = torch.tensor(done.first, device=self.device) if any(done.first) else None
                 self._backward(done, Places.find(rows, done.first), caught)
             nothing = torch.zeros(len(rows), NUMBERS, device=self._device)
             found = [self._found.get(number, nothing) for number in range(len(self._sketch))]
@@ -127,7 +128,7 @@ class FinalGradientReader(AdapterReader):
 
     def _counted_alone(self, errors: Tensor) -> Tensor:
         """Errors `[B, W, O]` with zeros where a pass that was not split reaches back into tokens that do not count."""
-        if not bool(self._first.any()):
+        if self._first is None:
             return errors
         columns = torch.arange(errors.shape[1], device=errors.device)
         return errors * (columns >= self._first.to(errors.device)[:, None])[..., None]

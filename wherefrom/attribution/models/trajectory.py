@@ -33,6 +33,10 @@ class ReadsSignals(Protocol):
     #: Whether the pass over the model was split (see `signals`).
     split_pass: bool
 
+    @property
+    def device(self) -> torch.device:
+        """Where signals come from."""
+
     def reads(self, row: TokenRow) -> tuple[bool, ...]:
         """Which completion tokens of a row have signals."""
 
@@ -51,6 +55,11 @@ class TrajectoryReader:
             for point in points
         ]
         self.split_pass = all(reader.split_pass for reader in self._readers)
+
+    @property
+    def device(self) -> torch.device:
+        """Where signals come from: that of the final weights."""
+        return self._readers[0].device
 
     def reads(self, row: TokenRow) -> tuple[bool, ...]:
         """See `ReadsSignals.reads`."""

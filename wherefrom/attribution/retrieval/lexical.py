@@ -7,6 +7,7 @@ Look-alike letters are folded (`folding`), or a single Cyrillic vowel per word w
 """
 
 import math
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -159,9 +160,19 @@ def _blocks(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _bm25s() -> Any:
-    """The library, imported when a corpus is first searched: it brings scipy."""
-    import bm25s  # noqa: PLC0415 - slow to import
+    """The library, imported when a corpus is first searched: it brings scipy.
 
+    Where jax is installed, bm25s has it sort a few numbers as it is imported, and jax takes three quarters of the GPU's memory from torch (59 GB of an H100's 80). We never let it sort, so it
+    does not get to see jax.
+    """
+    hidden = "jax" not in sys.modules
+    if hidden:
+        sys.modules["jax"] = None  # type: ignore[assignment]  # what Python takes for a module that is not installed
+    try:
+        import bm25s  # noqa: PLC0415 - slow to import
+    finally:
+        if hidden:
+            del sys.modules["jax"]
     return bm25s
 
 

@@ -27,6 +27,7 @@ class StubReader:
     """Signals of a few numbers, without a pass through the model."""
 
     split_pass = False
+    device = torch.device("cpu")
 
     def reads(self, row: TokenRow) -> tuple[bool, ...]:
         """The explained ones."""
