@@ -11,9 +11,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from benchmarks.deep_bank import large
 from benchmarks.deep_bank.material import Part, read_bank_queries, read_plan, read_rows
-from benchmarks.deep_bank.table import ceiling, table, truth_of
-from benchmarks.deep_bank.train import load_losses
+from benchmarks.deep_bank.table import table
 from benchmarks.peers.deep.subject import identity, read_bank_subject
 from benchmarks.peers.keeping import BARE, Found, Peer, costs_of, score_all
 from benchmarks.peers.scoreboard import agreement
@@ -91,13 +91,12 @@ def _compare(arguments: argparse.Namespace, _work: Path) -> dict[str, Any]:
 
 def measure(found: Found) -> dict[str, Any]:
     """Accuracy of all rows on both parts of the bank, on the same draws, and what they cost."""
-    plan, rows = read_plan(), read_rows()
-    queries, losses = read_bank_queries(rows), load_losses(plan)
+    plan, rows, bank = read_plan(), read_rows(), large.load()
+    queries = read_bank_queries(rows)
     scores, sources = {name: one.scores for name, one in found.rows.items()}, [row.source for row in rows]
-    twice, highest = ceiling(plan, losses)
-    result: dict[str, Any] = {"halves_twice": twice, "ceiling": highest, "parts": {}}
+    result: dict[str, Any] = {"ceiling": large.ceiling(bank), "parts": {}}
     for part in PARTS:
-        truth = truth_of(plan, losses, part, queries=len(queries))
+        truth = bank.truth(part, plan.queries_of(part, len(queries)))
         result[f"pairs_{part}"] = truth.pairs
         result["parts"][part] = table(scores, truth, queries, sources, against=(OURS, WORDS))
     return result | {
@@ -137,8 +136,8 @@ def table_lines(result: dict[str, Any]) -> list[str]:
             )
         )
     head = (
-        f"{result['pairs_report']} pairs of halves to report on, {result['pairs_choose']} to choose on; "
-        f"{result['halves_twice']} halves trained twice, ceiling {result['ceiling']:.2f}"
+        f"{result['pairs_report']} pairs of halves to report on, {result['pairs_choose']} to choose on, "
+        f"each half at two seeds; ceiling {result['ceiling']:.2f}"
     )
     end = [f"{name}: {cost['note']}" for name, cost in result["costs"].items()]
     if result["resumed"]:
