@@ -26,12 +26,13 @@ from benchmarks.deep_bank.effects import Effect, summary
 from benchmarks.deep_bank.groups import ROWS_OF_BAD, effect_of_group
 from benchmarks.deep_bank.halved import HalvedQuery
 from benchmarks.deep_bank.material import FOLDER, SEEDS, BankQuery, Material, Part, read_lora_material
-from benchmarks.deep_bank.scores import FORMS, all_scores
+from benchmarks.deep_bank.scores import FORMS, all_scores, shown_order, standardised_sum
 from benchmarks.deep_bank.signs import agreement, stand_outs
 from benchmarks.deep_bank.table import Truth, lines_of, table
 from benchmarks.deep_bank.train import load_losses
 from benchmarks.program import command, run
 from wherefrom.attribution.ranking_metrics import Matrix, spearman_rows
+from wherefrom.errors import ConfigurationError
 from wherefrom.evaluation.tables import Column
 from wherefrom.evaluation.tables import table as tabled
 
@@ -74,6 +75,13 @@ def main() -> None:
     parser.add_argument(
         "--part", choices=("choose", "report"), default="choose", help="choices are made on `choose` alone"
     )
+    parser.add_argument(
+        "--order",
+        action="append",
+        default=[],
+        metavar="PART=WEIGHT,...",
+        help="also a weighted sum of standardised scores: net, adapter, final, bm25, similarity, activation, forward",
+    )
     run(parser, _measure, table=lines)
 
 
@@ -93,6 +101,7 @@ def _measure(arguments: argparse.Namespace, _folder: Path) -> dict[str, Any]:
     material, large, part = read_lora_material(), load(), arguments.part
     chosen = material.plan.queries_of(part, len(material.queries))
     scores = all_scores(arguments.work, variants=False)
+    scores |= other_orders(scores) | {one: weighted(scores, one) for one in arguments.order}
     truth = large.truth(part, chosen)
     sources = [row.source or "" for row in material.rows]
     effects = stand_outs(large.kept, large.mean, chosen, loss_of_all=large.rows[:, 0].mean(axis=0))
@@ -108,6 +117,34 @@ def _measure(arguments: argparse.Namespace, _folder: Path) -> dict[str, Any]:
         "citations": citations(large, scores, material.queries, chosen=chosen, sources=sources),
         "sources": source_effects(large, material),
     }
+
+
+def other_orders(scores: dict[str, Matrix]) -> dict[str, Matrix]:
+    """The order shown of the form `adapter` without one of its parts."""
+    net, plain = scores["adapter, net"], scores["adapter"]
+    words, alike, final = scores["bm25"], scores["similarity"], scores["adapter, final"]
+    return {
+        "adapter, order shown, no final": shown_order("adapter", net, words, alike),
+        "adapter, order shown, not net": shown_order("adapter", plain, words, alike, final=final),
+    }
+
+
+def weighted(scores: dict[str, Matrix], order: str) -> Matrix:
+    """A sum of standardised scores.
+
+    Raises:
+        ConfigurationError: it is not written as PART=WEIGHT,..., or names an unknown part.
+    """
+    named = {"net": "adapter, net", "final": "adapter, final"}
+    parts, weights = [], []
+    for one in order.split(","):
+        name, _, weight = one.partition("=")
+        try:
+            parts.append(scores[named.get(name, name)])
+            weights.append(float(weight))
+        except (KeyError, ValueError):
+            raise ConfigurationError(f"--order {order}: {one} is no PART=WEIGHT of known parts") from None
+    return standardised_sum(parts, weights)
 
 
 def devices(large: Large, material: Material) -> dict[str, float]:

@@ -145,3 +145,13 @@ def test_the_report_of_the_demo_reads_what_is_committed():
     found = story_report.first_figures(plan, losses, sources)
     assert found["rows of other sources"]["stand_out"]["value"] < 0.06
     assert found["shown"]["n"] == found["bm25"]["n"] == len(plan.asked)
+
+
+def test_an_order_is_a_weighted_sum():
+    """Of standardised scores by their names."""
+    scores = {"adapter, net": np.array([[1.0, 2.0, 3.0]]), "bm25": np.array([[30.0, 20.0, 10.0]])}
+    found = large.weighted(scores, "net=1,bm25=.5")
+    np.testing.assert_allclose(found, [[-0.5 * 1.5**0.5, 0.0, 0.5 * 1.5**0.5]], atol=1e-6)
+    for wrong in ("net", "nothing=1", "net=much"):
+        with pytest.raises(ConfigurationError, match="no PART=WEIGHT"):
+            large.weighted(scores, wrong)
