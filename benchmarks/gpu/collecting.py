@@ -65,7 +65,7 @@ def deep(work: Path) -> dict[str, Any]:
         one = members[half // 2 * 2 * len(SEEDS) + half % 2]
         kept[half, list(one.left_out)] = False
     by_seed = halves[COMPARED:].reshape(PAIRS, len(SEEDS), 2, -1)
-    arrays = {
+    arrays: dict[str, Any] = {
         "bank_sha256": bank_sha256(),
         "num_rows": np.int64(size),
         "kept": np.packbits(kept, axis=1),

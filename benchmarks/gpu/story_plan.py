@@ -42,7 +42,8 @@ class StoryPlan:
 
 def pairs_of_sources(rows: Sequence[int], sources: Sequence[str | None]) -> list[tuple[int, ...]]:
     """Rows in pairs of different sources: the row behind goes with the next one that is of another source."""
-    left, found = sorted(rows, key=lambda row: (str(sources[row]), row)), []
+    left = sorted(rows, key=lambda row: (str(sources[row]), row))
+    found: list[tuple[int, ...]] = []
     half = (len(left) + 1) // 2
     for place in range(half):
         pair = [left[place], *left[place + half : place + half + 1]]

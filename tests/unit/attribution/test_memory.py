@@ -75,6 +75,7 @@ def test_a_batch_of_a_build_that_does_not_fit_is_split():
 
     class Small:
         split_pass = True
+        device = torch.device("cpu")
         reads = bundle.reader.reads
 
         def read(self, batch):
@@ -94,6 +95,7 @@ def test_a_row_that_does_not_fit_alone_ends_the_build():
 
     class Full:
         split_pass = True
+        device = torch.device("cpu")
         reads = opened().reader.reads
 
         def read(self, _batch):

@@ -10,6 +10,7 @@ from benchmarks.deep_bank import large
 from benchmarks.deep_bank.material import SEEDS, Run, read_lora_material
 from benchmarks.gpu import collecting, experiments, story_plan, story_report
 from benchmarks.gpu.stacked import Member
+from benchmarks.story import read_corpus_rows
 from benchmarks.work_folder import save_arrays
 from tests.tiny import micro_language
 from wherefrom.attribution.corpus import parse_row
@@ -141,7 +142,7 @@ def test_the_report_of_the_demo_reads_what_is_committed():
     assert set(stored) == {*plan.arms, "all rows"}
     with np.load(story_report.FIRSTS) as content:
         losses = content["losses"].astype(np.float64)
-    sources = [row.source or "" for row in story_report.read_corpus_rows()]
+    sources = [row.source or "" for row in read_corpus_rows()]
     found = story_report.first_figures(plan, losses, sources)
     assert found["rows of other sources"]["stand_out"]["value"] < 0.06
     assert found["shown"]["n"] == found["bm25"]["n"] == len(plan.asked)

@@ -1,6 +1,7 @@
 """Many adapters trained in one pass are what training each alone gives."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,7 +89,7 @@ def test_rows_of_weight_zero_are_left_out_as_training_alone_leaves_them_out():
 def test_members_answer_as_models_trained_alone(stacked):
     """All members and prompts in one batch, of different lengths; members say different things."""
     prompts = [row.ids[: row.start] for row in (ROWS[0], ROWS[3], QUERIES[0])]
-    tokenizer = SimpleNamespace(
+    tokenizer: Any = SimpleNamespace(
         pad_token_id=0,
         eos_token_id=1,
         batch_decode=lambda ids, **_: [" ".join(map(str, one)) for one in ids.tolist()],
