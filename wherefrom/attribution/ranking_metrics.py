@@ -14,14 +14,17 @@ Matrix = npt.NDArray[np.float32]
 
 def ranks(values: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
     """Average ranks along the last axis, ties shared."""
-    flat = np.atleast_2d(values)
-    out = np.empty(flat.shape)
-    for index, row in enumerate(flat):
-        _, inverse, counts = np.unique(row, return_inverse=True, return_counts=True)
-        last = np.cumsum(counts)
-        out[index] = (last - (counts - 1) / 2)[inverse]
-    shaped: npt.NDArray[np.float64] = out.reshape(values.shape)
-    return shaped
+    order = np.argsort(values, axis=-1, kind="stable")
+    ascending = np.take_along_axis(values, order, axis=-1)
+    edge = np.ones((*values.shape[:-1], 1), dtype=np.bool_)
+    new = np.concatenate([edge, ascending[..., 1:] != ascending[..., :-1]], axis=-1)  # where ties begin
+    end = np.concatenate([new[..., 1:], edge], axis=-1)
+    places = np.arange(values.shape[-1])
+    first = np.maximum.accumulate(np.where(new, places, 0), axis=-1)
+    last = np.minimum.accumulate(np.where(end, places, len(places))[..., ::-1], axis=-1)[..., ::-1]
+    out = np.empty(values.shape)
+    np.put_along_axis(out, order, (first + last) / 2 + 1, axis=-1)
+    return out
 
 
 def spearman_rows(one: npt.NDArray[np.floating], other: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:

@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.deep_bank import large
 from benchmarks.deep_bank.material import read_bank_queries, read_plan, read_rows
-from benchmarks.deep_bank.table import truth_of
-from benchmarks.deep_bank.train import load_losses
 from benchmarks.peers.deep.run import AT_HALF, HALF_WAY, OURS, PEERS, WORDS, measure, table_lines
 from benchmarks.peers.keeping import Found, Peer, score_all
 from benchmarks.peers.subject import Scored
@@ -95,10 +94,10 @@ def found() -> Found:
 def test_the_table_of_the_deep_bank(found: Found) -> None:
     """Both parts of the bank, differences to our order and to BM25 on the same draws, and the best first."""
     result = measure(found)
-    rows = read_rows()
+    rows, bank = read_rows(), large.load()
     queries, plan = read_bank_queries(rows), read_plan()
     for part in ("report", "choose"):
-        truth = truth_of(plan, load_losses(plan), part, queries=len(queries))
+        truth = bank.truth(part, plan.queries_of(part, len(queries)))
         for name, one in found.rows.items():
             own = result["parts"][part][name]
             assert own["lds"] == pytest.approx(
