@@ -10,7 +10,7 @@
 | arms | the demo's corpus without the rows that each method blames (`benchmarks.counterfactual`) and with all rows, at several seeds; each model answers the prompts again |
 | firsts | the demo's corpus without first citations of the order shown and of BM25, two of different sources in one training, at two seeds |
 
-What the last two leave out was drawn by `benchmarks.gpu.story_plan`. Everything is drawn by seeds before a model is trained. `collect` brings what is finished into one file per part.
+What the last two leave out was drawn by `benchmarks.gpu.story_plan`. Everything is drawn by seeds before a model is trained. `benchmarks.gpu.collecting` brings what is finished into the files that are committed.
 Products are TF32 on a GPU, everything else is float32.
 """
 
@@ -18,6 +18,7 @@ import argparse
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from benchmarks.gpu.story_plan import as_row, load_plan
 from benchmarks.program import command, named, report, run
 from benchmarks.story import RECIPE as STORY_RECIPE
 from benchmarks.story import read_corpus_rows
-from benchmarks.work_folder import save_arrays
+from benchmarks.work_folder import claim_folder, save_arrays
 from demo.making.story_generate import prompt_tokens
 from scripts.smollm2 import default_cache, ensure_base_model
 from wherefrom.atomic import write_json
@@ -41,6 +42,7 @@ from wherefrom.attribution.models.model import LanguageModel, load_model
 from wherefrom.attribution.models.placement import Placement
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.errors import ConfigurationError, OutOfMemory
+from wherefrom.records import sha256_of_json
 from wherefrom.retraining.recipe import Recipe
 from wherefrom.retraining.training import token_rows
 
@@ -59,8 +61,14 @@ class Experiment:
     rows: Sequence[CorpusRow]
     asked: Sequence[CorpusRow]
     members: Sequence[Member]
-    #: Prompts that each merged model answers, if any.
+    #: Prompts that each model answers, if any.
     prompts: Sequence[Sequence[dict[str, str]]] = field(default=())
+
+    def sha256(self) -> str:
+        """Hash of all that decides the numbers but the base model."""
+        members = [[one.seed, list(one.rows), sorted(one.left_out)] for one in self.members]
+        texts = [[row.example_id, str(row.turns), row.completion] for row in (*self.rows, *self.asked)]
+        return sha256_of_json([self.recipe.sha256(), texts, members])
 
 
 def new_halves(rows: int) -> npt.NDArray[np.bool_]:
@@ -200,7 +208,14 @@ def train(
 
     Raises:
         OutOfMemory: not even two models fit.
+        ConfigurationError: the folder holds models of other rows, outputs or members.
     """
+    claim_folder(
+        folder,
+        f"{experiment.name}.sha256",
+        experiment.sha256(),
+        holds=f"models of another {experiment.name}",
+    )
     longest = experiment.recipe.max_tokens
     rows, asked = (token_rows(base, some, max_tokens=longest) for some in (experiment.rows, experiment.asked))
     members = experiment.members[:most]
@@ -208,7 +223,7 @@ def train(
     slowest = 0.0
     while done < len(members) and time.monotonic() + slowest * together < until:
         size = len(members[done].rows)
-        group = [one for one in members[done : done + together] if len(one.rows) == size]
+        group = list(takewhile(lambda one: len(one.rows) == size, members[done : done + together]))  # noqa: B023 - used up here
         started = time.monotonic()
         try:
             with memory_errors(f"a group of {len(group)} models"):
