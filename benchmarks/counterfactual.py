@@ -71,11 +71,19 @@ def taken_out(blamed: Sequence[Ranking]) -> list[int]:
     return sorted(found)
 
 
-def choose_rows(bundle: Path, asked: Sequence[Asked], num_rows: int) -> dict[str, list[int]]:
-    """The rows that each arm goes without."""
+def choose_rows(
+    by_method: Mapping[str, Sequence[Ranking]], asked: Sequence[Asked], num_rows: int
+) -> dict[str, list[int]]:
+    """The rows that each arm goes without.
+
+    Args:
+        by_method: rankings of each output, as of `rankings_of`.
+        asked: the outputs.
+        num_rows: of the corpus.
+    """
     sources = sorted({one.source for one in asked})
     arms = {"random": sorted(random.Random(_SEED).sample(range(num_rows), ROWS_PER_BEHAVIOUR * len(sources)))}
-    for name, rankings in rankings_of(bundle, asked).items():
+    for name, rankings in by_method.items():
         by_source = [
             [ranking for one, ranking in zip(asked, rankings, strict=True) if one.source == source]
             for source in sources
@@ -95,7 +103,7 @@ def prepare(bundle: Path, work: Path) -> None:
         return
     asked = [one for one in asked_outputs() if one.kind == "hard"]
     corpus = rows_of(STORY / "corpus.jsonl", option="--story")
-    arms = choose_rows(bundle, asked, len(corpus))
+    arms = choose_rows(rankings_of(bundle, asked), asked, len(corpus))
     for name, rows in arms.items():
         gone = set(rows)
         write_rows(work / f"{name}.jsonl", [row for at, row in enumerate(corpus) if at not in gone])

@@ -335,23 +335,29 @@ def _agreement(scores: Matrix, pairs: Mapping[tuple[int, int], Effect]) -> dict[
 
 def table(result: dict[str, Any]) -> list[str]:
     """Lines for people."""
+    named = {f"{how}: {name}": one for how in ("refits", "halves") for name, one in result[how].items()}
+    signs = [
+        f"{name}: {one['signs']['n']} effects with |z| > {CLEAR_Z:g}, signs agree {_percent(one['signs'])}; Spearman with all effects {_number(one['spearman'])}"
+        for name, one in result["agreement"].items()
+    ]
+    told = f"{result['trainings']} trainings without one row each: {result['rows']} rows, {result['seeds']} seeds; {result['pairs']} pairs of halves"
+    return [told, *effect_lines(named), *signs]
+
+
+def effect_lines(named: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What effects come to (`summary`), by what was left out."""
     columns = [
         Column("left out", 44, left=True), Column("n", 5), Column("z > 1.96", 10, ".2f"), Column("95 %", 15, ".2f"), Column("|z| > 1.96", 12),
         Column("positive of those", 19, ".2f"), Column("positive, all", 15, ".2f"), Column("95 %", 15, ".2f"), Column("median nats", 13, "+.4f"),
     ]  # fmt: skip
     rows = [
         (
-            f"{how}: {name}", one["n"], one["stand_out"]["value"], one["stand_out"]["interval"], one["either_way"], one["positive_of_those"]["value"],
+            name, one["n"], one["stand_out"]["value"], one["stand_out"]["interval"], one["either_way"], one["positive_of_those"]["value"],
             one["positive"]["value"], one["positive"]["interval"], one["median_nats"],
         )
-        for how in ("refits", "halves") for name, one in result[how].items()
+        for name, one in named.items()
     ]  # fmt: skip
-    signs = [
-        f"{name}: {one['signs']['n']} effects with |z| > {CLEAR_Z:g}, signs agree {_percent(one['signs'])}; Spearman with all effects {_number(one['spearman'])}"
-        for name, one in result["agreement"].items()
-    ]
-    told = f"{result['trainings']} trainings without one row each: {result['rows']} rows, {result['seeds']} seeds; {result['pairs']} pairs of halves"
-    return [told, *lines(columns, rows), *signs]
+    return lines(columns, rows)
 
 
 def _percent(one: Mapping[str, Any]) -> str:

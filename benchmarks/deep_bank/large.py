@@ -14,27 +14,27 @@
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.deep_bank.citations import Refits, committed, effect_of
+from benchmarks.deep_bank.citations import Refits, committed, effect_lines, effect_of
 from benchmarks.deep_bank.effects import Effect, summary
-from benchmarks.deep_bank.groups import ROWS_OF_BAD, effect_of_group
+from benchmarks.deep_bank.groups import bad_sources
+from benchmarks.deep_bank.groups import figures as group_figures
 from benchmarks.deep_bank.halved import HalvedQuery
 from benchmarks.deep_bank.material import FOLDER, SEEDS, BankQuery, Material, Part, read_lora_material
 from benchmarks.deep_bank.scores import FORMS, all_scores, shown_order, standardised_sum
-from benchmarks.deep_bank.signs import agreement, stand_outs
+from benchmarks.deep_bank.signs import agreement, sign_lines, stand_outs
 from benchmarks.deep_bank.table import Truth, lines_of, table
 from benchmarks.deep_bank.train import load_losses
 from benchmarks.program import command, run
 from wherefrom.attribution.ranking_metrics import Matrix, spearman_rows
 from wherefrom.errors import ConfigurationError
-from wherefrom.evaluation.tables import Column
-from wherefrom.evaluation.tables import table as tabled
 
 LOSSES = FOLDER / "large.npz"
 Losses = npt.NDArray[np.float32]
@@ -56,7 +56,7 @@ class Large:
     #: `[S, G, Q]` without each source, in the order of the rows.
     sources: Losses
 
-    @property
+    @cached_property
     def mean(self) -> Losses:
         """Losses under the halves, mean over seeds, `[2 P, Q]`."""
         mean: Losses = self.halves.mean(axis=0)
@@ -210,65 +210,26 @@ def _told(effects: Sequence[Effect | None]) -> dict[str, Any]:
 
 def source_effects(large: Large, material: Material) -> dict[str, Any]:
     """The effect of each bad source on the outputs that it taught."""
-    names = list(dict.fromkeys(row.source for row in material.rows))
-    bad = [
-        place
-        for place, name in enumerate(names)
-        if sum(row.source == name for row in material.rows) == ROWS_OF_BAD
-    ]
-    losses = large.sources[:, bad].astype(np.float64)
-    found = {}
-    for place, name in enumerate(names[one] for one in bad):
-        own = [
-            query for query, one in enumerate(material.queries) if one.source == name and one.kind == "bad"
-        ]
-        if own:
-            effect = effect_of_group(losses[:, :, own].mean(axis=2), place)
-            found[str(name)] = {"outputs": len(own), **asdict(effect)}
-    return found
+    names, bad = list(dict.fromkeys(row.source for row in material.rows)), list(bad_sources())
+    losses = large.sources[:, [names.index(name) for name in bad]].astype(np.float64)
+    return group_figures(losses, bad, [query.source for query in material.queries])
 
 
 def lines(result: dict[str, Any]) -> list[str]:
     """Lines for people."""
     devices = result["devices"]
-    signs = [
-        Column("sign of", 18, left=True), Column("effects", 9), Column("agree", 8, ".2f"), Column("95 %", 15, ".2f"),
-        Column("determined", 12), Column("agree", 8, ".2f"), Column("95 %", 15, ".2f"),
-    ]  # fmt: skip
-    cited = [
-        Column("left out", 36, left=True), Column("n", 6), Column("z > 1.96", 10, ".2f"), Column("95 %", 15, ".2f"), Column("either way", 12),
-        Column("positive of those", 19, ".2f"), Column("positive, all", 15, ".2f"), Column("95 %", 15, ".2f"), Column("median nats", 13, "+.4f"),
-    ]  # fmt: skip
     return [
         f"part {result['part']}: {result['pairs']} pairs, each half at two seeds; ceiling {result['ceiling']:.2f}",
         f"{devices['models']} halves trained on both devices: {devices['rms']:.4f} nats apart (largest {devices['largest']:.4f}); two seeds are {devices['rms_of_seeds']:.3f} apart",
         *lines_of(result["figures"]),
         f"{result['effects']} effects stand out, {result['negative']} of them negative",
-        *tabled(
-            signs,
-            [
-                (
-                    form, one["all"]["n"], one["all"]["value"], one["all"]["interval"],
-                    one["determined"]["n"], one["determined"]["value"], one["determined"]["interval"],
-                )
-                for form, one in result["signs"].items()
-            ],
-        ),
-        *tabled(
-            cited,
-            [
-                (
-                    name, one["n"], one["stand_out"]["value"], one["stand_out"]["interval"], one["either_way"],
-                    one["positive_of_those"]["value"], one["positive"]["value"], one["positive"]["interval"], one["median_nats"],
-                )
-                for name, one in result["citations"].items()
-            ],
-        ),
+        *sign_lines(result["signs"]),
+        *effect_lines(result["citations"]),
         *(
             f"{name}: {one['outputs']} outputs, {one['nats']:+.2f} nats ({one['low']:.2f} to {one['high']:.2f}), z {one['z']:.1f}"
             for name, one in result["sources"].items()
         ),
-    ]  # fmt: skip
+    ]
 
 
 if __name__ == "__main__":

@@ -112,10 +112,7 @@ class Plan:
 def draw_plan(rows: int, kinds: Sequence[str]) -> Plan:
     """Halves in complementary pairs, and a split that takes half of the queries of every kind."""
     random = np.random.default_rng(PLAN_SEED)
-    halves = np.zeros((2 * PAIRS, rows), dtype=np.bool_)
-    for pair in range(PAIRS):
-        halves[2 * pair, random.choice(rows, size=rows // 2, replace=False)] = True
-        halves[2 * pair + 1] = ~halves[2 * pair]
+    halves = complementary_halves(random, rows, pairs=PAIRS)
     shuffled = random.permutation(PAIRS).tolist()
     choose = shuffled[: PAIRS // 2]
     repeated = choose[: REPEATED_PAIRS // 2] + shuffled[PAIRS // 2 :][: REPEATED_PAIRS // 2]
@@ -124,6 +121,15 @@ def draw_plan(rows: int, kinds: Sequence[str]) -> Plan:
         places = random.permutation([place for place, one in enumerate(kinds) if one == kind]).tolist()
         queries += places[: len(places) // 2]
     return Plan(halves, tuple(sorted(repeated)), tuple(sorted(choose)), tuple(sorted(queries)))
+
+
+def complementary_halves(random: np.random.Generator, rows: int, *, pairs: int) -> Mask:
+    """Halves `[2 P, N]`, drawn; 2p and 2p + 1 complement each other."""
+    halves = np.zeros((2 * pairs, rows), dtype=np.bool_)
+    for pair in range(pairs):
+        halves[2 * pair, random.choice(rows, size=rows // 2, replace=False)] = True
+        halves[2 * pair + 1] = ~halves[2 * pair]
+    return halves
 
 
 def read_rows() -> list[CorpusRow]:

@@ -243,6 +243,21 @@ def share(outcomes: Sequence[bool]) -> dict[str, Any]:
 
 def table(result: Mapping[str, Any]) -> list[str]:
     """Lines for people."""
+    told = (
+        f"part {result['part']}: {result['queries']} queries, {result['pairs']} pairs of halves; {result['effects']} effects stand out, "
+        f"{result['negative']} of them negative"
+    )
+    weak = [
+        f"weak, {form}, {name}: "
+        + ", ".join(f"{kind} {held} of {count}" for kind, (held, count) in kinds.items())
+        for form, cases in result["weak"].items()
+        for name, kinds in cases.items()
+    ]
+    return [told, *sign_lines(result["figures"]), *weak]
+
+
+def sign_lines(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """How often signs agree (`agreement`), by score."""
     columns = [
         Column("score", 18, left=True),
         Column("effects", 9),
@@ -258,19 +273,9 @@ def table(result: Mapping[str, Any]) -> list[str]:
             name, one["all"]["n"], one["all"]["value"], one["all"]["interval"],
             one["determined"]["n"], one["determined"]["value"], one["determined"]["interval"], one["cited_determined"] / max(one["cited"], 1),
         )
-        for name, one in result["figures"].items()
+        for name, one in figures.items()
     ]  # fmt: skip
-    told = (
-        f"part {result['part']}: {result['queries']} queries, {result['pairs']} pairs of halves; {result['effects']} effects stand out, "
-        f"{result['negative']} of them negative"
-    )
-    weak = [
-        f"weak, {form}, {name}: "
-        + ", ".join(f"{kind} {held} of {count}" for kind, (held, count) in kinds.items())
-        for form, cases in result["weak"].items()
-        for name, kinds in cases.items()
-    ]
-    return [told, *lines(columns, rows), *weak]
+    return lines(columns, rows)
 
 
 if __name__ == "__main__":

@@ -17,20 +17,17 @@ import numpy.typing as npt
 
 from benchmarks.deep_bank.table import FEWEST_PAIRS, Truth, table
 from benchmarks.gpu.parity import FORMS
-from benchmarks.gpu.stacked import Member, StackedTraining
+from benchmarks.gpu.stacked import Member, StackedTraining, train_groups
 from benchmarks.gpu.subject import Subject, bank_queries
-from benchmarks.program import report
 from benchmarks.work_folder import kept_scores, save_arrays
 from wherefrom.attribution.attributor import LanguageAttributor
 from wherefrom.attribution.bundles.options import BuildOptions
-from wherefrom.attribution.memory import memory_errors
 from wherefrom.attribution.models.model import LanguageModel, load_model
 from wherefrom.attribution.models.placement import Placement
 from wherefrom.attribution.models.reading import BundleForm
 from wherefrom.attribution.models.render import TokenRow
 from wherefrom.attribution.offline import read_queries
 from wherefrom.attribution.ranking_metrics import Matrix
-from wherefrom.errors import OutOfMemory
 from wherefrom.evaluation.asking import built_bundle, read_file
 from wherefrom.evaluation.heads import baseline_scores, form_scores
 from wherefrom.retraining.bank import MARK, load_bank
@@ -86,40 +83,27 @@ class BankWork:
         """Train the models that are missing, group after group, while the next group still ends in time.
 
         Args:
-            together: models of a group; halved where their pass does not fit into memory.
+            together: models of a group, see `train_groups`.
             until: `time.monotonic` at which everything must be over.
             most: models of the bank.
 
         Raises:
             OutOfMemory: not even two models fit.
         """
-        number, longest = 0, 0.0
-        while number < most and time.monotonic() + longest < until:
-            if self.file(number).is_file():
-                number += 1
-                continue
-            group = range(number, min(number + together, most))
-            started = time.monotonic()
-            try:
-                with memory_errors(f"a group of {len(group)} models"):
-                    self._train_group(group)
-            except OutOfMemory:
-                if together <= 2:
-                    raise
-                together = max(2, together // 4 * 2)
-                report([f"a group of {len(group)} does not fit; going on with {together}"])
-                continue
-            longest = max(longest, time.monotonic() - started)
-            report([f"models {group[0]} to {group[-1]}: {longest / len(group):.2f} s each"])
+        missing = [
+            Member(number, half_of(len(self.rows), number))
+            for number in range(most)
+            if not self.file(number).is_file()
+        ]
+        train_groups(missing, self._train_group, name="bank", together=together, until=until)
 
-    def _train_group(self, numbers: range) -> None:
-        members = [Member(number, half_of(len(self.rows), number)) for number in numbers]
+    def _train_group(self, _place: int, members: Sequence[Member]) -> None:
         started = time.monotonic()
         training = StackedTraining(self.language, self.rows, self.subject.recipe, members=members)
         while not training.finished:
             training.step()
         losses = training.losses(self.outputs)
-        seconds = (time.monotonic() - started) / len(numbers)
+        seconds = (time.monotonic() - started) / len(members)
         for one, own in zip(members, losses, strict=True):
             _save(self.file(one.seed), one, own, examples=len(self.rows), seconds=seconds)
 

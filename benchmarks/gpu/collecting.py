@@ -21,7 +21,7 @@ from benchmarks.gpu.experiments import (
     ROW_SEEDS,
     SOURCE_SEEDS,
     finished,
-    halves_members,
+    new_halves,
 )
 from benchmarks.gpu.story_plan import load_plan
 from benchmarks.gpu.story_report import ARMS, FIRSTS
@@ -59,16 +59,11 @@ def deep(work: Path) -> dict[str, Any]:
     """The deep bank's file."""
     material = read_lora_material()
     halves, size = models(work, "halves"), len(material.rows)
-    members = halves_members(material.plan)[COMPARED:]
-    kept = np.ones((2 * PAIRS, size), dtype=np.bool_)
-    for half in range(2 * PAIRS):
-        one = members[half // 2 * 2 * len(SEEDS) + half % 2]
-        kept[half, list(one.left_out)] = False
     by_seed = halves[COMPARED:].reshape(PAIRS, len(SEEDS), 2, -1)
     arrays: dict[str, Any] = {
         "bank_sha256": bank_sha256(),
         "num_rows": np.int64(size),
-        "kept": np.packbits(kept, axis=1),
+        "kept": np.packbits(new_halves(size), axis=1),
         "compared": halves[:COMPARED],
         "halves": by_seed.transpose(1, 0, 2, 3).reshape(len(SEEDS), 2 * PAIRS, -1),
         "rows": whole_seeds(models(work, "rows"), 1 + size, len(ROW_SEEDS)),

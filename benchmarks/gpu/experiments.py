@@ -17,8 +17,7 @@ Products are TF32 on a GPU, everything else is float32.
 import argparse
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import takewhile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +26,9 @@ import numpy.typing as npt
 import torch
 
 from benchmarks.deep_bank import material as deep
-from benchmarks.gpu.stacked import Member, StackedTraining
+from benchmarks.gpu.stacked import Member, StackedTraining, train_groups
 from benchmarks.gpu.story_plan import as_row, load_plan
-from benchmarks.program import command, named, report, run
+from benchmarks.program import command, named, run
 from benchmarks.story import RECIPE as STORY_RECIPE
 from benchmarks.story import read_corpus_rows
 from benchmarks.work_folder import claim_folder, save_arrays
@@ -37,11 +36,10 @@ from demo.making.story_generate import prompt_tokens
 from scripts.smollm2 import default_cache, ensure_base_model
 from wherefrom.atomic import write_json
 from wherefrom.attribution.corpus import CorpusRow
-from wherefrom.attribution.memory import memory_errors
 from wherefrom.attribution.models.model import LanguageModel, load_model
 from wherefrom.attribution.models.placement import Placement
 from wherefrom.attribution.models.render import TokenRow
-from wherefrom.errors import ConfigurationError, OutOfMemory
+from wherefrom.errors import ConfigurationError
 from wherefrom.records import sha256_of_json
 from wherefrom.retraining.recipe import Recipe
 from wherefrom.retraining.training import token_rows
@@ -62,7 +60,7 @@ class Experiment:
     asked: Sequence[CorpusRow]
     members: Sequence[Member]
     #: Prompts that each model answers, if any.
-    prompts: Sequence[Sequence[dict[str, str]]] = field(default=())
+    prompts: Sequence[Sequence[dict[str, str]]] = ()
 
     def sha256(self) -> str:
         """Hash of all that decides the numbers but the base model."""
@@ -73,12 +71,7 @@ class Experiment:
 
 def new_halves(rows: int) -> npt.NDArray[np.bool_]:
     """Halves `[2 * PAIRS, N]` beside those of the committed plan; 2p and 2p + 1 complement each other."""
-    random = np.random.default_rng(PAIRS_SEED)
-    halves = np.zeros((2 * PAIRS, rows), dtype=np.bool_)
-    for pair in range(PAIRS):
-        halves[2 * pair, random.choice(rows, size=rows // 2, replace=False)] = True
-        halves[2 * pair + 1] = ~halves[2 * pair]
-    return halves
+    return deep.complementary_halves(np.random.default_rng(PAIRS_SEED), rows, pairs=PAIRS)
 
 
 def halves_members(plan: deep.Plan) -> list[Member]:
@@ -199,7 +192,7 @@ def train(
         base: the base model.
         experiment: what is trained.
         folder: gets a file per group.
-        together: models of a group; halved where their pass does not fit into memory.
+        together: models of a group, see `train_groups`.
         until: `time.monotonic` at which everything must be over.
         most: models at most; None for all.
 
@@ -220,31 +213,18 @@ def train(
     rows, asked = (token_rows(base, some, max_tokens=longest) for some in (experiment.rows, experiment.asked))
     members = experiment.members[:most]
     done = sum(len(one) for one in finished(folder, experiment.name).values())
-    slowest = 0.0
-    while done < len(members) and time.monotonic() + slowest * together < until:
-        size = len(members[done].rows)
-        group = list(takewhile(lambda one: len(one.rows) == size, members[done : done + together]))  # noqa: B023 - used up here
-        started = time.monotonic()
-        try:
-            with memory_errors(f"a group of {len(group)} models"):
-                losses, answers = _train_group(base, experiment, group, rows=rows, asked=asked)
-        except OutOfMemory:
-            if together <= 2:
-                raise
-            together = max(2, together // 4 * 2)
-            torch.cuda.empty_cache()
-            report([f"{experiment.name}: a group of {len(group)} does not fit; going on with {together}"])
-            continue
-        slowest = max(slowest, (time.monotonic() - started) / len(group))
-        save_arrays(
-            folder / f"{experiment.name}-{done:04d}.npz",
-            {"losses": losses, "seconds": np.float64(time.monotonic() - started)},
-        )
+
+    def train_group(place: int, group: Sequence[Member]) -> None:
+        started, first = time.monotonic(), done + place
+        losses, answers = _train_group(base, experiment, group, rows=rows, asked=asked)
+        seconds = np.float64(time.monotonic() - started)
+        save_arrays(folder / f"{experiment.name}-{first:04d}.npz", {"losses": losses, "seconds": seconds})
         if answers:
-            write_json(folder / f"{experiment.name}-{done:04d}.json", answers)
-        done += len(group)
-        report([f"{experiment.name}: {done} of {len(members)}, {slowest:.2f} s a model"])
-    return done
+            write_json(folder / f"{experiment.name}-{first:04d}.json", answers)
+
+    return done + train_groups(
+        members[done:], train_group, name=experiment.name, together=together, until=until
+    )
 
 
 def _train_group(

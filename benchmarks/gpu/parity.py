@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu.subject import Subject
-from wherefrom.attribution.batching import pack_rows, pass_tokens
 from wherefrom.attribution.bundles.adapter_files import contexts
 from wherefrom.attribution.bundles.options import default_layers
-from wherefrom.attribution.bundles.shards import BATCH_TOKENS, read_rows
+from wherefrom.attribution.bundles.shards import packs_of, read_rows
 from wherefrom.attribution.cores import cores_of
 from wherefrom.attribution.factors import Factors, pack
 from wherefrom.attribution.kernel import kernel_norms, kernel_scores
@@ -124,7 +123,7 @@ def speed(subject: Subject, placement: Placement) -> dict[str, float]:
     """Tokens per second (padding not counted) of the bare forward pass and of reading each form's signals."""
     language = load_model(subject.folders.model, subject.folders.adapter, placement=placement)
     rows = token_rows(language, subject.rows(), max_tokens=subject.recipe.max_tokens)
-    batches = [[rows[index] for index in batch] for batch in _packs(rows, language.device)]
+    batches = [[rows[index] for index in batch] for batch in packs_of(rows, language.device)]
     work: dict[str, Callable[[Sequence[TokenRow]], object]] = {
         "bare forward pass": lambda batch: _plain_pass(language, batch)
     }
@@ -137,14 +136,6 @@ def speed(subject: Subject, placement: Placement) -> dict[str, float]:
 def _plain_pass(language: LanguageModel, rows: Sequence[TokenRow]) -> None:
     ids, mask = pad_right([row.ids for row in rows], language.device)
     language.model(input_ids=ids, attention_mask=mask, use_cache=False)
-
-
-def _packs(rows: Sequence[TokenRow], device: torch.device) -> list[list[int]]:
-    return pack_rows(
-        [len(row.ids) for row in rows],
-        pass_tokens(device, BATCH_TOKENS),
-        completions=[row.completion_tokens for row in rows],
-    )
 
 
 def _tokens_per_second(

@@ -9,8 +9,10 @@ seed, up to rounding (tests/unit/benchmarks/test_stacked.py): the same first wei
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -18,12 +20,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from benchmarks.program import report
 from demo.making.story_generate import MAX_NEW_TOKENS, generate_batch
 from wherefrom.attribution.batching import pack_rows
+from wherefrom.attribution.memory import memory_errors
 from wherefrom.attribution.models.model import LanguageModel
 from wherefrom.attribution.models.padding import pad_right
 from wherefrom.attribution.models.render import TokenRow
-from wherefrom.errors import ConfigurationError, UnusableModel
+from wherefrom.errors import ConfigurationError, OutOfMemory, UnusableModel
 from wherefrom.retraining.recipe import Recipe
 from wherefrom.retraining.training import batch_order
 
@@ -174,6 +178,49 @@ class StackedTraining:
         logits = self._head(states[row_of, column]).float()  # [S, V]
         targets = ids[row_of, column + 1]
         return torch.nn.functional.cross_entropy(logits, targets, reduction="none"), row_of
+
+
+def train_groups(
+    members: Sequence[Member],
+    train: Callable[[int, Sequence[Member]], None],
+    *,
+    name: str,
+    together: int,
+    until: float,
+) -> int:
+    """Train members group after group, while the next group still ends in time.
+
+    Args:
+        members: in their order; a group ends where the next one has another number of rows.
+        train: trains and saves a group; gets the place of its first member, too.
+        name: what is trained, for what is said.
+        together: members of a group; halved where their pass does not fit into memory.
+        until: `time.monotonic` at which everything must be over.
+
+    Returns:
+        How many were trained.
+
+    Raises:
+        OutOfMemory: not even two members fit.
+    """
+    done, slowest = 0, 0.0
+    while done < len(members) and time.monotonic() + slowest * together < until:
+        _, alike = next(groupby(members[done : done + together], key=lambda one: len(one.rows)))
+        group, started = list(alike), time.monotonic()
+        try:
+            with memory_errors(f"a group of {len(group)} models"):
+                train(done, group)
+        except OutOfMemory:
+            if together <= 2:
+                raise
+            together = max(2, together // 4 * 2)
+            torch.cuda.empty_cache()
+            report([f"{name}: a group of {len(group)} does not fit; going on with {together}"])
+            continue
+        slowest = max(slowest, (time.monotonic() - started) / len(group))
+        done += len(group)
+        report([f"{name}: {done} of {len(members)}, {slowest:.2f} s a model"])
+    return done
 
 
 def stack_adapters(model: nn.Module, recipe: Recipe, seeds: Sequence[int]) -> dict[str, StackedLinear]:

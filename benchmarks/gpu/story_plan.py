@@ -83,8 +83,9 @@ def main() -> None:
 def _draw(arguments: argparse.Namespace, _folder: Path) -> dict[str, Any]:
     asked = asked_outputs()
     rankings = rankings_of(arguments.bundle, asked)
-    hard = [one for one in asked if one.kind == "hard"]
-    arms = choose_rows(arguments.bundle, hard, len(read_corpus_rows()))
+    hard = [place for place, one in enumerate(asked) if one.kind == "hard"]
+    of_hard = {name: [some[place] for place in hard] for name, some in rankings.items()}
+    arms = choose_rows(of_hard, [asked[place] for place in hard], len(read_corpus_rows()))
     first = {name: [ranking[0] for ranking in rankings[name]] for name in ("shown", "bm25")}
     plan = StoryPlan(tuple(asked), first, arms)
     write_json(PLAN, {"bundle": read_manifest(arguments.bundle).name} | asdict(plan))

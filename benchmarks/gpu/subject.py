@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.deep_bank.material import BankQuery
+from benchmarks.story import RECIPE as STORY_RECIPE
 from demo.making.story_generate import generate_greedy
 from scripts.jsonl import rows_of, write_rows
 from scripts.smollm2 import default_cache, ensure_base_model
@@ -17,16 +18,8 @@ from wherefrom.retraining.recipe import Lora, Recipe
 from wherefrom.retraining.training import fine_tune, token_rows
 
 DEMO = Path(__file__).resolve().parents[2] / "demo"
-#: As the demo's adapter was trained, within what a recipe can say.
-RECIPE = Recipe(
-    learning_rate=1e-3,
-    betas=(0.9, 0.999),
-    batch_size=8,
-    epochs=2,
-    bucket_batches=4,
-    lora=Lora(rank=16, alpha=32),
-    max_tokens=160,
-)
+#: As the demo's adapter was trained, with a longer warm-up, and batches and texts of other lengths.
+RECIPE = STORY_RECIPE.model_copy(update={"warmup_share": 0.1, "bucket_batches": 4, "max_tokens": 160})
 SMALL_RECIPE = RECIPE.model_copy(update={"learning_rate": 2e-3, "epochs": 1, "lora": Lora(rank=4, alpha=8)})
 _SMALL_ROWS, _SMALL_OUTPUTS = 48, 8
 

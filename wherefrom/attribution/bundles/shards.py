@@ -241,6 +241,15 @@ def shard_count(rows: int) -> int:
     return -(-rows // SHARD_ROWS)
 
 
+def packs_of(rows: Sequence[TokenRow], device: torch.device) -> list[list[int]]:
+    """Numbers of the rows of each pass through a model on that device."""
+    return pack_rows(
+        [len(row.ids) for row in rows],
+        pass_tokens(device, BATCH_TOKENS),
+        completions=[row.completion_tokens for row in rows],
+    )
+
+
 def read_rows(rows: Sequence[TokenRow], reader: ReadsSignals) -> RawShard:
     """Signals of rows in their order, on the model's device, computed in batches of like length; a batch that does not fit into memory is split in two.
 
@@ -248,11 +257,7 @@ def read_rows(rows: Sequence[TokenRow], reader: ReadsSignals) -> RawShard:
         OutOfMemory: a single row does not fit.
     """
     parts: dict[int, tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None]] = {}
-    packs = pack_rows(
-        [len(row.ids) for row in rows],
-        pass_tokens(reader.device, BATCH_TOKENS),
-        completions=[row.completion_tokens for row in rows],
-    )
+    packs = packs_of(rows, reader.device)
     while packs:
         batch = packs.pop()
         try:
