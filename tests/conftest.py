@@ -19,6 +19,7 @@ import structlog
 
 from tests.absence import absent
 from tests.exported import Exported, exported_spans
+from tests.in_memory import use_memory
 from tests.services.object_storage import KEY_ID, SECRET, ObjectStorage
 from tests.services.postgres import PostgresServer, find_postgres
 from tests.services.receiver import Receiver
@@ -61,7 +62,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def pytest_configure() -> None:
-    """No WHEREFROM_* variable of the developer's shell reaches a test, and no library asks a model hub."""
+    """No WHEREFROM_* variable of the developer's shell reaches a test, no library asks a model hub, and temporary files lie in memory."""
+    use_memory()
     for name in [name for name in os.environ if name.startswith("WHEREFROM_")]:
         del os.environ[name]
     # a busy machine is no failure of the code; `timeout` in pyproject.toml ends what hangs

@@ -166,7 +166,8 @@ class PostgresServer:
         """`CREATE DATABASE name [TEMPLATE template]`; nobody may be connected to the template."""
         statement = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
         if template is not None:
-            statement += sql.SQL(" TEMPLATE {}").format(sql.Identifier(template))
+            # File by file: two to seven times faster than through the log, which the server would take.
+            statement += sql.SQL(" TEMPLATE {} STRATEGY FILE_COPY").format(sql.Identifier(template))
         self._execute(statement)
 
     def drop_database(self, name: str) -> None:

@@ -66,6 +66,11 @@ class HintSender:
             wanted = {bundle_id: left for bundle_id, left in wanted.items() if left}
         return sent
 
+    @property
+    def enough_rows(self) -> int:
+        """Rows of one bundle beyond which `send_for_work` would send no hint more, so that nobody counts further."""
+        return self._most_hints * self._settings.batch_audits
+
     def notify(self, bundle_ids: Iterable[int]) -> None:
         """Send one hint per bundle if there is room; never fails (the sweeper sends what was not sent)."""
         try:
@@ -95,6 +100,11 @@ class HintSender:
             raise QueueUnavailable(f"Redis: {error}") from error
         self._metrics.count("hints_sent_total", sender=self._sender)
 
+    @property
+    def _most_hints(self) -> int:
+        """The queue of hints at audits is at most twice as long as there are processes."""
+        return 2 * self._settings.worker_processes
+
     def _hint(self, number: int) -> AttributeHint | MeasureHint | BuildHint:
         return AttributeHint(bundle_id=number)
 
@@ -103,8 +113,8 @@ class HintSender:
         return math.ceil(rows / self._settings.batch_audits)
 
     def _room(self, bundles: int) -> int:  # noqa: ARG002 - the measuring queue goes by it
-        """How many hints may be added: the queue is at most twice as long as there are processes."""
-        return max(0, 2 * self._settings.worker_processes - self._waiting())
+        """How many hints may be added."""
+        return max(0, self._most_hints - self._waiting())
 
     def _waiting(self) -> int:
         """How many hints are on the queue."""

@@ -87,9 +87,10 @@ class Sweeper:
             group_outputs(self._database)
 
     def _attributing(self) -> dict[int, int]:
-        """Audits and what-ifs that could be claimed now, by bundle id."""
-        counts = self._audits.pending_counts()
-        for bundle_id, number in self._what_ifs.pending_counts().items():
+        """Audits and what-ifs that could be claimed now, by bundle id, up to as many of each as are worth a hint."""
+        enough = self._hints.enough_rows
+        counts = self._audits.pending_counts(at_most=enough)
+        for bundle_id, number in self._what_ifs.pending_counts(at_most=enough).items():
             counts[bundle_id] = counts.get(bundle_id, 0) + number
         return counts
 

@@ -164,6 +164,7 @@ def test_a_body_over_the_limit_on_a_real_connection(server):
 def test_the_desk_by_keyboard_alone(server, page, complaints, sqlite_story):
     """A name, a queue, blind verdicts by the keys 1 to 4 with one taken back, then an audit with a verdict and a comment on words."""
     page.goto(f"{server}/sign-in?next=/review/new")
+    expect(page.locator(":focus")).to_have_attribute("name", "name")
     page.keyboard.type("ann")
     page.keyboard.press("Enter")
     page.get_by_label("Name").fill("blind")
