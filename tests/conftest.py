@@ -4,6 +4,7 @@ A service that is absent skips its tests on a developer's machine and fails them
 """
 
 import atexit
+import gc
 import importlib.util
 import logging
 import os
@@ -64,6 +65,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def pytest_configure() -> None:
     """No WHEREFROM_* variable of the developer's shell reaches a test, no library asks a model hub, and temporary files lie in memory."""
     use_memory()
+    gc.set_threshold(10_000)  # as in the service (worker/__main__.py)
     for name in [name for name in os.environ if name.startswith("WHEREFROM_")]:
         del os.environ[name]
     # a busy machine is no failure of the code; `timeout` in pyproject.toml ends what hangs
@@ -73,8 +75,9 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Remember which slow modules the collection imported (tests/unit/test_collection.py)."""
+    """Remember which slow modules the collection imported (tests/unit/test_collection.py), and spare what was imported from the search for garbage."""
     session.config.stash[IMPORTED_WHILE_COLLECTING] = [name for name in SLOW_MODULES if name in sys.modules]
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
