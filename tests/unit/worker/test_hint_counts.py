@@ -13,7 +13,8 @@ class Queue:
     """A queue of hints that holds some already, and notes what is put on it."""
 
     def __init__(self, waiting: int) -> None:
-        self.waiting, self.sent = waiting, []
+        self.waiting = waiting
+        self.sent: list[tuple[str, int]] = []
 
     def llen(self, _: str) -> int:
         return self.waiting
@@ -28,12 +29,13 @@ def test_a_longer_queue_gives_no_hint_more(waiting: int, bundles: int) -> None:
     """A sweeper that counts up to `enough_rows` sends what it would send if it counted a million rows."""
     sent = []
     settings = Settings(worker_processes=3, batch_audits=8)
-    for counted in (HintSender.enough_rows.fget, lambda _: 1_000_000):
+    for counts_all in (False, True):
         queue = Queue(waiting)
         hints = HintSender(
             cast("Any", queue), cast("Any", queue), settings=settings, metrics=Metrics(), sender="sweeper"
         )
-        hints.send_for_work(dict.fromkeys(range(1, bundles + 1), counted(hints)))
+        rows = 1_000_000 if counts_all else hints.enough_rows
+        hints.send_for_work(dict.fromkeys(range(1, bundles + 1), rows))
         sent.append(queue.sent)
     assert sent[0] == sent[1]
     assert len(sent[0]) == 6 - waiting
