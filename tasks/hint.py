@@ -39,6 +39,9 @@ class BatchRuntime(WhatIfRuntime, Protocol):
     def has_loaded(self, bundle_id: int) -> bool:
         """Whether the engine over a bundle is loaded."""
 
+    def has_refused(self, bundle_id: int) -> bool:
+        """Whether a bundle was refused a short while ago, which the log has then told."""
+
     def attributor(self, bundle_id: int) -> Attributor:
         """The engine over a bundle, loaded once.
 
@@ -61,7 +64,9 @@ def work_hint(message: Mapping[str, Any], runtime: BatchRuntime) -> BatchReport 
         try:
             return _work_bundle(hint.bundle_id, runtime)
         except PermanentError as error:
-            log.error("bundle_refused", code=error.code, reason=str(error))  # noqa: TRY400 - an operator's matter, no bug
+            # Hints come twice a second: what was told when the bundle was looked at is not told with each of them.
+            tell = log.debug if runtime.has_refused(hint.bundle_id) else log.error
+            tell("bundle_refused", code=error.code, reason=str(error))
         except TransientError as error:
             log.warning("batch_put_off", code=error.code, reason=str(error))
     return None

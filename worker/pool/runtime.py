@@ -41,6 +41,10 @@ class Runtime(ProcessRuntime):
         """Whether the engine over a bundle is loaded."""
         return bundle_id in self._loaded
 
+    def has_refused(self, bundle_id: int) -> bool:
+        """Whether a bundle is refused without another look; it was told when it was looked at."""
+        return self._refusal(bundle_id) is not None
+
     def loaded_bundles(self) -> tuple[int, ...]:
         """Ids of the bundles whose engines are loaded."""
         return tuple(self._loaded)
@@ -72,8 +76,7 @@ class Runtime(ProcessRuntime):
 
     def _attributor(self, bundle_id: int) -> Attributor:
         if bundle_id not in self._loaded:
-            until, refusal = self._refused.get(bundle_id, (0.0, None))
-            if refusal is not None and self.clock() < until:
+            if (refusal := self._refusal(bundle_id)) is not None:
                 raise refusal
             bundle = catalogue.bundle_by_id(self._database, bundle_id)  # before anything is written about it
             try:
@@ -85,6 +88,10 @@ class Runtime(ProcessRuntime):
             refusal_file(self.settings, bundle_id).remove()
         self._loaded.move_to_end(bundle_id)
         return self._loaded[bundle_id]
+
+    def _refusal(self, bundle_id: int) -> PermanentError | None:
+        until, refusal = self._refused.get(bundle_id, (0.0, None))
+        return refusal if self.clock() < until else None
 
     def _load(self, bundle: BundleInfo) -> None:
         while len(self._loaded) >= LOADED_BUNDLES:

@@ -33,6 +33,7 @@ class Runtime:
 
     bench: Any
     error: Exception | None = None
+    was_refused: bool = False
     sent: list[int] = field(default_factory=list)
 
     def __post_init__(self):
@@ -47,6 +48,10 @@ class Runtime:
     def has_loaded(self, bundle_id):
         """Nothing is kept."""
         return False
+
+    def has_refused(self, bundle_id):
+        """As ordered."""
+        return self.was_refused
 
     def attributor(self, bundle_id):
         """The engine, or the error that was ordered."""
@@ -149,6 +154,14 @@ def test_a_bundle_that_cannot_be_opened_costs_no_attempt(runtime, error, event, 
     assert work_hint({"bundle_id": 1}, runtime) is None
     assert [one["event"] for one in logs] == [event]
     assert [one.attempt for one in runtime.bench.audits.by_id.values()] == [0, 0, 0]
+
+
+def test_a_refusal_is_told_once(runtime, logs):
+    """Who looked at the bundle told it; the hints that follow twice a second tell it to nobody but a debugger."""
+    runtime.error = BundleCorrupt("x")
+    for runtime.was_refused in (False, True, True):
+        assert work_hint({"bundle_id": 1}, runtime) is None
+    assert [one["log_level"] for one in logs] == ["error", "debug", "debug"]
 
 
 def test_the_celery_task_hands_the_message_over(runtime):

@@ -95,10 +95,13 @@ def test_a_refused_bundle_is_not_loaded_with_every_hint(runtime, made, explained
     """After a while it is looked at again: it may have been mended. Its audits are told each time it was looked at."""
     now = [0.0]
     runtime.clock = lambda: now[0]
+    assert not runtime.has_refused(13)
     for _ in range(3):
         with pytest.raises(BundleCorrupt):
             runtime.attributor(13)
+        assert runtime.has_refused(13)
     now[0] = REFUSED_S + 1
+    assert not runtime.has_refused(13)
     with pytest.raises(BundleCorrupt):
         runtime.attributor(13)
     assert made == [13, 13]
