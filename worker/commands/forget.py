@@ -110,11 +110,15 @@ def forget_output(  # noqa: PLR0913 - the conditions of a class, each an option
     without_redis: Annotated[
         bool, typer.Option("--without-redis", help="Do not look for copies in the streams of Redis.")
     ] = False,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Say how many outputs would go, and erase nothing.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Erase flagged outputs, by their audits or by a class. The audits and their numbers stay.
 
     Examples:
+      python -m worker forget output --label user=u-1234 --reason "request 2026-17" --preview
       python -m worker forget output 17 18 --reason "request 2026-17"
       python -m worker forget output --producer chat --external-id chat-17 --reason "request 2026-17"
       python -m worker forget output --label user=u-1234 --reason "request 2026-17"
@@ -128,6 +132,14 @@ def forget_output(  # noqa: PLR0913 - the conditions of a class, each an option
     given = _class(locals())
     draft = _valid(ErasureDraft, audit_ids=tuple(audit_ids or ()), outputs=given, reason=reason)
     settings = beside_local_service(open_settings())
+    if preview:
+        with opened_database(settings) as database:
+            meant = erasures.count_meant(database, draft)
+        if as_json:
+            print_json({"outputs": meant})
+        else:
+            say(f"{counted(meant, 'output')} would be erased; nothing was")
+        return
     with opened_database(settings) as database, connect_redis(settings) as client:
         before = (lambda _: None) if without_redis else CopiesInRedis(client, settings).erase
         asked = erasures.ask(database, draft, by=OPERATOR)

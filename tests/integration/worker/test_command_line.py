@@ -233,9 +233,11 @@ def test_forget_hold_and_retain(operator_command, database, bundle_id):
     refused = operator_command("forget", "output", str(first), "--reason", "r")
     assert (refused.code, f"under legal hold {hold_id} (court)" in refused.err) == (2, True)
     assert "court" in operator_command("holds").out
-    done = operator_command(
-        "forget", "output", "--label", "user=u1", "--until", "2999-01-31", "--reason", "r", "--json"
-    )
+    of_one = ("forget", "output", "--label", "user=u1", "--until", "2999-01-31", "--reason", "r", "--json")
+    assert json.loads(operator_command(*of_one, "--preview").out) == {"outputs": 1}
+    assert "1 output would be erased; nothing was" in operator_command(*of_one[:-1], "--preview").out
+    assert "hold" in operator_command("forget", "output", str(first), "--reason", "r", "--preview").err
+    done = operator_command(*of_one)
     assert (done.code, json.loads(done.out)["erased"], json.loads(done.out)["cleaned"]) == (0, 1, True)
     by_key = ("--producer", "p", "--external-id", "k2", "--reason", "r", "--without-redis")
     assert "1 text erased" in operator_command("forget", "output", *by_key).out
