@@ -63,7 +63,9 @@ def main() -> None:
     parser.add_argument("--collect", action="store_true", help="only bring finished models into losses.npz")
     parser.add_argument("--setting", choices=tuple(SETTINGS), default=LORA.name, help="what is trained")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
-    parser.add_argument("--share", default="1/1", help="which of how many processes this one is")
+    parser.add_argument(
+        "--share", type=_share, default=(1, 1), help="which of how many processes this one is, as 2/4"
+    )
     arguments = parser.parse_args()
     setting: Setting = SETTINGS[arguments.setting]
     material = setting.read()
@@ -71,11 +73,18 @@ def main() -> None:
     if arguments.collect:
         collect(material.plan, arguments.work, setting)
         return
-    number, of = (int(part) for part in arguments.share.split("/"))
+    number, of = arguments.share
     missing = missing_runs(material.plan, arguments.work, setting)[: arguments.most][number - 1 :: of]
     if missing:
         placement = Placement.resolve(arguments.device, "float32")
         _train(material, missing, arguments.work, setting=setting, placement=placement)
+
+
+def _share(given: str) -> tuple[int, int]:
+    number, _, of = given.partition("/")
+    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise argparse.ArgumentTypeError(f"{given!r} is no share; the second of four processes is 2/4")
+    return int(number), int(of)
 
 
 def ensure_adapter(work: Path) -> Path:
