@@ -4,6 +4,7 @@ A hint carries nothing but a build's number. The model is loaded and compared be
 Files are named by their content: a part that two workers read, or that one reads twice, leaves files that do no harm, and the one that holds the claim says which count.
 """
 
+import os
 import tempfile
 from collections.abc import Mapping
 from functools import partial
@@ -18,6 +19,7 @@ from tasks.heartbeat import Heartbeat, LeaseLost
 from tasks.runtime import TaskRuntime, hint_of
 from tasks.time_limit import hard_limit
 from wherefrom.attribution.bundles.shared_files import SharedFile, fetch_shared, put_shared
+from wherefrom.attribution.bundles.work_folder import slot_folder
 from wherefrom.attribution.interface import PartReader
 from wherefrom.errors import OutOfMemory, PermanentError, TransientError
 from wherefrom.logs import get_logger
@@ -120,9 +122,9 @@ def _read(claimed: ClaimedPart, reader: PartReader, store: Store, runtime: Build
     heartbeat = Heartbeat.of(
         runtime.queue, [claimed.lease], settings=runtime.settings, bundle_id=claimed.build_id
     )
-    with tempfile.TemporaryDirectory(prefix="wherefrom-part-") as folder, heartbeat:
+    with slot_folder(Path(tempfile.gettempdir()) / f"wherefrom-parts-{os.getuid()}") as folder, heartbeat:
         keep_going = partial(heartbeat.require, claimed.lease)
-        rows, made = Path(folder) / "rows.npz", Path(folder) / "made"
+        rows, made = folder / "rows.npz", folder / "made"
         made.mkdir()
         fetch_shared(store, SharedFile.ROWS, claimed.rows_sha256, to=rows)
         files = reader.read_part(rows, first=claimed.first_row, folder=made, keep_going=keep_going)

@@ -4,12 +4,14 @@ import fcntl
 import os
 import shutil
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import IO
 
 from wherefrom.atomic import write_text
 from wherefrom.errors import ConfigurationError
+from wherefrom.private import private_folder
 
 
 def check_out(out: Path) -> None:
@@ -144,3 +146,28 @@ def _remove_empty(folders: list[Path]) -> None:
     for folder in folders:
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
+
+
+@contextmanager
+def slot_folder(base: Path) -> Iterator[Path]:
+    """An empty folder that is there within the block alone: the first of `base/1`, `base/2`, ... that no other process holds.
+
+    What a killed process left goes when its number is taken again, so at most as many folders are left behind as processes work at once.
+
+    Args:
+        base: a folder for this use alone; made where it is missing.
+
+    Raises:
+        ConfigurationError: `base` belongs to another user, who may change what is in it.
+    """
+    private_folder(base)
+    if base.lstat().st_uid != os.getuid():
+        raise ConfigurationError(f"{base} belongs to another user; remove it, or set TMPDIR")
+    for number in count(1):
+        with ExitStack() as held:
+            try:
+                held.enter_context(sole_use(base / str(number)))
+            except ConfigurationError:
+                continue
+            yield held.enter_context(passing_folder(base / str(number)))
+            return

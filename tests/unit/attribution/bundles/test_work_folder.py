@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.tiny import build, shared_corpus, shared_micro_model
-from wherefrom.attribution.bundles.work_folder import sole_use
+from wherefrom.attribution.bundles.work_folder import slot_folder, sole_use
 from wherefrom.errors import ConfigurationError
 
 #: Takes the folder, says so, and waits for the end of its input.
@@ -73,3 +73,44 @@ def test_two_builds_do_not_share_a_folder(tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match="another process works in"):
             build(shared_micro_model(), shared_corpus(8), tmp_path / "bundle")
     assert kept.is_dir()
+
+
+#: Takes a slot, writes into it, says so, and waits for the end of its input.
+_IN_SLOT = (
+    "import sys; from pathlib import Path; from wherefrom.attribution.bundles.work_folder import slot_folder\n"
+    "with slot_folder(Path(sys.argv[1])) as slot: (slot / 'rows').touch(); print('held', flush=True); sys.stdin.read()"
+)
+
+
+def test_what_a_killed_process_left_in_its_slot_goes(tmp_path: Path) -> None:
+    """Who comes beside it takes the next number; who comes after it takes its place, empty."""
+    base = tmp_path / "slots"
+    with subprocess.Popen(
+        [sys.executable, "-c", _IN_SLOT, str(base)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with slot_folder(base) as beside:
+            assert beside == base / "2"
+        holder.kill()
+        holder.wait()
+    assert (base / "1" / "rows").exists()
+    with slot_folder(base) as after:
+        assert after == base / "1"
+        assert not list(after.iterdir())
+    assert not list(base.iterdir())
+    assert base.stat().st_mode & 0o777 == 0o700
+
+
+def test_an_error_in_a_slot_is_its_own(tmp_path: Path) -> None:
+    """It is not taken for a place that somebody holds, and leaves nothing."""
+    with pytest.raises(ConfigurationError, match="mine"), slot_folder(tmp_path):
+        raise ConfigurationError("mine")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder for temporary files, anybody may have made it before us."""
+    monkeypatch.setattr("os.getuid", lambda: tmp_path.stat().st_uid + 1)
+    with pytest.raises(ConfigurationError, match="belongs to another user"), slot_folder(tmp_path):
+        pass
