@@ -74,7 +74,7 @@ def work_build_hint(message: Mapping[str, Any], runtime: BuildRuntime) -> Measur
 
 def _work(build_id: int, runtime: BuildRuntime) -> MeasurementState | None:
     settings = runtime.settings
-    if not runtime.queue.pending_counts().get(build_id):
+    if not runtime.queue.pending_counts(at_most=1).get(build_id):
         return None
     reader, store = runtime.opened(build_id)
     claimed = runtime.queue.claim(
@@ -89,7 +89,7 @@ def _work(build_id: int, runtime: BuildRuntime) -> MeasurementState | None:
         ended_as = "fenced" if state is None else state.value
         log.info("part_worked", state=ended_as, seconds=round(runtime.clock() - started, 3))
     runtime.metrics.count("build_parts_finished_total", state=ended_as)
-    if runtime.queue.pending_counts().get(build_id):
+    if runtime.queue.pending_counts(at_most=1).get(build_id):
         runtime.send_hint(build_id)
     return state
 

@@ -65,7 +65,7 @@ def work_measure_hint(message: Mapping[str, Any], runtime: MeasureRuntime) -> Me
 
 def _work(bundle_id: int, runtime: MeasureRuntime) -> MeasurementState | None:
     settings = runtime.settings
-    if not runtime.queue.pending_counts().get(bundle_id):
+    if not runtime.queue.pending_counts(at_most=1).get(bundle_id):
         return None
     # Before the claim: imports and models take seconds in which a heartbeat may starve. Why there is no meter is told with the measurement.
     meter = attempt(lambda: runtime.meter(bundle_id))
@@ -85,7 +85,7 @@ def _work(bundle_id: int, runtime: MeasureRuntime) -> MeasurementState | None:
         measuring.set(outcome=ended_as or "fenced")
         log.info("measurement_worked", state=ended_as, seconds=round(runtime.clock() - started, 3))
     runtime.metrics.count("measurements_finished_total", state="fenced" if state is None else state.value)
-    if runtime.queue.pending_counts().get(bundle_id):
+    if runtime.queue.pending_counts(at_most=1).get(bundle_id):
         runtime.send_hint(bundle_id)
     return state
 

@@ -68,8 +68,8 @@ class HintSender:
 
     @property
     def enough_rows(self) -> int:
-        """Rows of one bundle beyond which `send_for_work` would send no hint more, so that nobody counts further."""
-        return self._most_hints * self._settings.batch_audits
+        """Rows of one bundle or build beyond which `send_for_work` would send no hint more, so that nobody counts further."""
+        return self._most_hints * self._rows_per_hint
 
     def notify(self, bundle_ids: Iterable[int]) -> None:
         """Send one hint per bundle if there is room; never fails (the sweeper sends what was not sent)."""
@@ -102,15 +102,20 @@ class HintSender:
 
     @property
     def _most_hints(self) -> int:
-        """The queue of hints at audits is at most twice as long as there are processes."""
+        """How long the queue of hints becomes: twice the number of processes."""
         return 2 * self._settings.worker_processes
+
+    @property
+    def _rows_per_hint(self) -> int:
+        """Rows of one bundle that a hint is sent for: a batch."""
+        return self._settings.batch_audits
 
     def _hint(self, number: int) -> AttributeHint | MeasureHint | BuildHint:
         return AttributeHint(bundle_id=number)
 
     def _hints_for(self, rows: int) -> int:
-        """How many hints this much work of one bundle is worth: one per batch."""
-        return math.ceil(rows / self._settings.batch_audits)
+        """How many hints this much work of one bundle is worth."""
+        return math.ceil(rows / self._rows_per_hint)
 
     def _room(self, bundles: int) -> int:  # noqa: ARG002 - the measuring queue goes by it
         """How many hints may be added."""
@@ -128,6 +133,11 @@ class MeasureHintSender(HintSender):
     task = MEASURE_TASK
     queue = MEASURE_QUEUE
 
+    @property
+    def enough_rows(self) -> int:
+        """One: there is one hint, however much work."""
+        return 1
+
     def _hint(self, number: int) -> MeasureHint:
         return MeasureHint(bundle_id=number)
 
@@ -144,11 +154,13 @@ class BuildHintSender(HintSender):
     task = BUILD_TASK
     queue = BUILD_QUEUE
 
+    @property
+    def _most_hints(self) -> int:
+        return BUILD_HINTS  # of all builds together
+
+    @property
+    def _rows_per_hint(self) -> int:
+        return 1
+
     def _hint(self, number: int) -> BuildHint:
         return BuildHint(build_id=number)
-
-    def _hints_for(self, rows: int) -> int:
-        return rows
-
-    def _room(self, bundles: int) -> int:  # noqa: ARG002 - several builds share the queue
-        return max(0, BUILD_HINTS - self._waiting())

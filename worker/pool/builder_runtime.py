@@ -10,11 +10,9 @@ from wherefrom.logs import get_logger
 from wherefrom.settings import Settings
 from wherefrom.storage import Store, open_store
 from worker.pool.process_runtime import ProcessParts, ProcessRuntime
+from worker.pool.refusals import Refusals
 
 log = get_logger(__name__)
-
-#: Seconds until a build that was refused is looked at again.
-REFUSED_S = 30.0
 
 
 class BuilderRuntime(ProcessRuntime):
@@ -27,12 +25,11 @@ class BuilderRuntime(ProcessRuntime):
         super().__init__(settings, **parts)
         self.queue = BuildQueue(self._database)
         self._open: tuple[int, PartReader, Store] | None = None
-        self._refused: dict[int, tuple[float, PermanentError | OutOfMemory]] = {}
+        self._refusals = Refusals[PermanentError | OutOfMemory]()
 
     def opened(self, build_id: int) -> tuple[PartReader, Store]:
         """What reads the parts of a build, and its shared folder; the build before makes room. A refused one is refused again for a while without looking."""
-        until, refusal = self._refused.get(build_id, (0.0, None))
-        if refusal is not None and self.clock() < until:
+        if (refusal := self._refusals.of(build_id, now=self.clock())) is not None:
             raise refusal
         if self._open is None or self._open[0] != build_id:
             self._open = None
@@ -46,9 +43,9 @@ class BuilderRuntime(ProcessRuntime):
 
     def refuse(self, build_id: int, error: PermanentError | OutOfMemory) -> None:
         """Tell whoever waits for the build; once, until it is looked at again."""
-        if self.clock() < self._refused.get(build_id, (0.0, error))[0]:
+        if self._refusals.of(build_id, now=self.clock()) is not None:
             return
-        self._refused[build_id] = (self.clock() + REFUSED_S, error)
+        self._refusals.note(build_id, error, now=self.clock())
         try:
             shared_builds.refuse(
                 self._database, build_id, worker=self.owner, code=error.code, reason=str(error)

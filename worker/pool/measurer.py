@@ -21,7 +21,7 @@ class MeasurerWatchdog(Watchdog):
     """Ends a measurer that is alive and deaf: something could be measured, and nothing is, for too long."""
 
     def _is_idle_with_work(self) -> bool:
-        if not MeasurementQueue(self._database).pending_counts():
+        if not MeasurementQueue(self._database).pending_counts(at_most=1):
             return False
         return not measurements.measurement_counts(self._database)[MeasurementState.RUNNING]
 

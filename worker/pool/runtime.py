@@ -15,6 +15,7 @@ from wherefrom.records import BundleInfo
 from wherefrom.settings import Settings
 from worker.bundle_homes import drop_erased_copies
 from worker.pool.process_runtime import ProcessParts, ProcessRuntime
+from worker.pool.refusals import Refusals
 from worker.pool.verify import refuse_bundle
 from worker.vitals.liveness import loading_file, refusal_file
 
@@ -22,8 +23,6 @@ log = get_logger(__name__)
 
 #: Engines kept in one process: the bundle in use, and the one before it while both have work.
 LOADED_BUNDLES = 2
-#: Seconds until a refused bundle is looked at again.
-REFUSED_S = 30.0
 
 
 class Runtime(ProcessRuntime):
@@ -35,7 +34,7 @@ class Runtime(ProcessRuntime):
         self.what_ifs = WhatIfQueue(self._database)
         self._loaded: OrderedDict[int, Attributor] = OrderedDict()
         self._loading = threading.Lock()
-        self._refused: dict[int, tuple[float, PermanentError]] = {}
+        self._refusals = Refusals[PermanentError]()
 
     def has_loaded(self, bundle_id: int) -> bool:
         """Whether the engine over a bundle is loaded."""
@@ -43,7 +42,7 @@ class Runtime(ProcessRuntime):
 
     def has_refused(self, bundle_id: int) -> bool:
         """Whether a bundle is refused without another look; it was told when it was looked at."""
-        return self._refusal(bundle_id) is not None
+        return self._refusals.of(bundle_id, now=self.clock()) is not None
 
     def loaded_bundles(self) -> tuple[int, ...]:
         """Ids of the bundles whose engines are loaded."""
@@ -76,22 +75,18 @@ class Runtime(ProcessRuntime):
 
     def _attributor(self, bundle_id: int) -> Attributor:
         if bundle_id not in self._loaded:
-            if (refusal := self._refusal(bundle_id)) is not None:
+            if (refusal := self._refusals.of(bundle_id, now=self.clock())) is not None:
                 raise refusal
             bundle = catalogue.bundle_by_id(self._database, bundle_id)  # before anything is written about it
             try:
                 self._load(bundle)
             except PermanentError as error:
-                self._refused[bundle_id] = (self.clock() + REFUSED_S, error)
+                self._refusals.note(bundle_id, error, now=self.clock())
                 refuse_bundle(self._database, self.settings, bundle_id, error)
                 raise
             refusal_file(self.settings, bundle_id).remove()
         self._loaded.move_to_end(bundle_id)
         return self._loaded[bundle_id]
-
-    def _refusal(self, bundle_id: int) -> PermanentError | None:
-        until, refusal = self._refused.get(bundle_id, (0.0, None))
-        return refusal if self.clock() < until else None
 
     def _load(self, bundle: BundleInfo) -> None:
         while len(self._loaded) >= LOADED_BUNDLES:

@@ -67,7 +67,8 @@ class Sweeper:
                 self._metrics.count("leases_expired_total", expired)
         self._route()
         if self._settings.recipe is not None:
-            self._measure_hints.send_for_work(self._measurements.pending_counts())
+            enough = self._measure_hints.enough_rows
+            self._measure_hints.send_for_work(self._measurements.pending_counts(at_most=enough))
         sent = self._hints.send_for_work(self._attributing())
         if sent:
             log.debug("hints_sent", hints=sent)

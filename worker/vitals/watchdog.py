@@ -75,7 +75,9 @@ class Watchdog:
                 return
 
     def _is_idle_with_work(self) -> bool:
-        if all(self._is_excused(bundle_id) for bundle_id in AuditQueue(self._database).pending_counts()):
+        if all(
+            self._is_excused(bundle_id) for bundle_id in AuditQueue(self._database).pending_counts(at_most=1)
+        ):
             return False
         at_work = reader.is_worked_on(self._database)
         last_end = reader.last_end(self._database)

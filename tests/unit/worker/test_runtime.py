@@ -9,7 +9,8 @@ from wherefrom.errors import BundleCorrupt, OutOfMemory
 from wherefrom.metrics import Metrics
 from wherefrom.settings import Settings
 from worker.pool.owners import owner_name
-from worker.pool.runtime import LOADED_BUNDLES, REFUSED_S, Runtime
+from worker.pool.refusals import REFUSED_S
+from worker.pool.runtime import LOADED_BUNDLES, Runtime
 from worker.vitals.liveness import loading_file, refusal_file
 
 

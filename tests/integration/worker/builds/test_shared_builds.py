@@ -219,7 +219,7 @@ def test_a_model_that_does_not_fit_is_told_once(
     farm: Farm, monkeypatch: pytest.MonkeyPatch, again_s: float, loaded: int
 ) -> None:
     """No part loses an attempt, hints within the time do not load it again, and however often a worker tries, the command says it once."""
-    monkeypatch.setattr("worker.pool.builder_runtime.REFUSED_S", again_s)
+    monkeypatch.setattr("worker.pool.refusals.REFUSED_S", again_s)
 
     class Small(BundleEngine):
         loaded = 0

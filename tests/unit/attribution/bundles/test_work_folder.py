@@ -3,6 +3,8 @@
 import fcntl
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,19 +20,25 @@ _HOLDER = (
 )
 
 
-def test_a_second_process_is_refused_until_the_first_one_is_gone(tmp_path: Path) -> None:
-    """Killed ones too: their lock is the system's, and the file that they leave is taken over and removed."""
-    work = tmp_path / "bundle.building"
+@contextmanager
+def another_process(program: str, folder: Path) -> Iterator[None]:
+    """A process that says that it holds the folder; killed at the end of the block."""
     with subprocess.Popen(
-        [sys.executable, "-c", _HOLDER, str(work)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", program, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
+        yield
+        holder.kill()
+
+
+def test_a_second_process_is_refused_until_the_first_one_is_gone(tmp_path: Path) -> None:
+    """Killed ones too: their lock is the system's, and the file that they leave is taken over and removed."""
+    work = tmp_path / "bundle.building"
+    with another_process(_HOLDER, work):
         refused = pytest.raises(ConfigurationError, match=r"another process works in .*bundle\.building")
         with refused, sole_use(work):
             pass
-        holder.kill()
-        holder.wait()
     assert [one.name for one in tmp_path.iterdir()] == ["bundle.building.lock"]
     with sole_use(work):
         work.mkdir()
@@ -85,15 +93,8 @@ _IN_SLOT = (
 def test_what_a_killed_process_left_in_its_slot_goes(tmp_path: Path) -> None:
     """Who comes beside it takes the next number; who comes after it takes its place, empty."""
     base = tmp_path / "slots"
-    with subprocess.Popen(
-        [sys.executable, "-c", _IN_SLOT, str(base)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == b"held\n"
-        with slot_folder(base) as beside:
-            assert beside == base / "2"
-        holder.kill()
-        holder.wait()
+    with another_process(_IN_SLOT, base), slot_folder(base) as beside:
+        assert beside == base / "2"
     assert (base / "1" / "rows").exists()
     with slot_folder(base) as after:
         assert after == base / "1"
